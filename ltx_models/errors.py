@@ -1,0 +1,32 @@
+"""What the model library raises.
+
+    ModelError
+    ├── InvalidRequest    a value of a GenerationRequest is wrong (also a ValueError)
+    ├── UnknownVariant    no row of the variant table has that name (also a ValueError)
+    ├── CheckpointError   a file is not the checkpoint that was expected
+    └── VideoError        frames could not be encoded
+
+Every message is one sentence or two: what is wrong, with what, and what would be right.
+"""
+
+__all__ = ["CheckpointError", "InvalidRequest", "ModelError", "UnknownVariant", "VideoError"]
+
+
+class ModelError(Exception):
+    """Base of every error that `ltx_models` raises on purpose."""
+
+
+class InvalidRequest(ModelError, ValueError):
+    """A value that no variant, or not this one, can render."""
+
+
+class UnknownVariant(ModelError, ValueError):
+    """A variant name that is not in the table."""
+
+
+class CheckpointError(ModelError):
+    """A checkpoint file that is missing, damaged, or of another model."""
+
+
+class VideoError(ModelError):
+    """The encoder refused the frames or died."""

@@ -1,0 +1,37 @@
+"""What a render needs: arithmetic without MLX, so that a client can sort a job into its memory class.
+
+GB is 10**9 bytes everywhere.
+"""
+
+from __future__ import annotations
+
+from ltx_models.errors import InvalidRequest
+from ltx_models.request import GenerationRequest
+from ltx_models.variants import Variant
+
+__all__ = ["GB", "MEMORY_CLASSES", "memory_class", "predict_peak"]
+
+GB = 10**9
+MEMORY_CLASSES = (1, 4, 8, 12, 16, 25, 36, 64, 128)
+"""The ladder of job sizes, in GB: a worker consumes the classes within its budget."""
+
+
+def predict_peak(variant: Variant, request: GenerationRequest) -> int:
+    """The peak of a render, in bytes: the weights and the decode of all its pixels, which dominates.
+
+    `request` is resolved: its size and frames are not None.
+    """
+    assert request.width and request.height and request.num_frames
+    megapixels = request.width * request.height * request.num_frames / 1e6
+    return round((variant.weights_gb + variant.gb_per_megapixel * megapixels) * GB)
+
+
+def memory_class(peak: int) -> int:
+    """The least class, in GB, that holds `peak` bytes. Raises InvalidRequest above the ladder."""
+    for size in MEMORY_CLASSES:
+        if peak <= size * GB:
+            return size
+    raise InvalidRequest(
+        f"this render would need {peak / GB:.0f} GB, more than the largest class of {MEMORY_CLASSES[-1]} GB;"
+        " ask for fewer frames or a smaller size"
+    )
