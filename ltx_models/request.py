@@ -7,6 +7,7 @@ means the right thing for every variant.
 from __future__ import annotations
 
 import dataclasses
+import itertools
 import math
 import secrets
 from dataclasses import dataclass
@@ -151,7 +152,7 @@ def _check_timesteps(timesteps: tuple[float, ...], num_steps: int | None) -> Non
         raise InvalidRequest(f"{len(timesteps)} timesteps were given; 1 to {MAX_STEPS:,} are possible")
     for value in timesteps:
         _check_number("timestep", value, 0, 1, above=True)
-    if any(later >= earlier for earlier, later in zip(timesteps, timesteps[1:], strict=False)):
+    if any(later >= earlier for earlier, later in itertools.pairwise(timesteps)):
         raise InvalidRequest("the timesteps do not fall; each must be below the one before it")
     if num_steps is not None and num_steps != len(timesteps):
         raise InvalidRequest(f"{num_steps} steps and {len(timesteps)} timesteps were given; give one of the two")
