@@ -1,0 +1,144 @@
+"""What a worker reports about a job, in order. A tagged union: `type` tells which.
+
+An event's number is not in it: it is its place in the job's stream, given by the script that writes it.
+"""
+
+from __future__ import annotations
+
+import time
+from typing import Annotated, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
+
+__all__ = [
+    "Cancelled",
+    "Claimed",
+    "Decoded",
+    "Done",
+    "Event",
+    "Failed",
+    "Loading",
+    "Previewed",
+    "Released",
+    "Result",
+    "Stepped",
+    "TextEncoded",
+    "Uploading",
+    "parse_event",
+]
+
+
+class _Event(BaseModel):
+    """`at`: seconds since 1970, by the worker's clock."""
+
+    model_config = ConfigDict(frozen=True)
+
+    at: float = Field(default_factory=time.time)
+
+
+class Claimed(_Event):
+    """A worker took the job: attempt number `attempt` began."""
+
+    type: Literal["claimed"] = "claimed"
+    attempt: int
+    worker: str
+    worker_name: str
+
+
+class Loading(_Event):
+    """The model is being loaded; `fraction` of it is done, 0 to 1."""
+
+    type: Literal["loading"] = "loading"
+    fraction: float
+    message: str
+
+
+class TextEncoded(_Event):
+    """The prompt's embedding is ready; denoising begins."""
+
+    type: Literal["text_encoded"] = "text_encoded"
+
+
+class Stepped(_Event):
+    """Denoising step `step` of `steps` (from 1) is done; it took `seconds`."""
+
+    type: Literal["stepped"] = "stepped"
+    step: int
+    steps: int
+    seconds: float
+
+
+class Previewed(_Event):
+    """A frame of the video as it stands after `step` lies at the job's preview key."""
+
+    type: Literal["previewed"] = "previewed"
+    step: int
+
+
+class Decoded(_Event):
+    """The latents became frames; the MP4 is being written."""
+
+    type: Literal["decoded"] = "decoded"
+    frames: int
+
+
+class Uploading(_Event):
+    """The MP4, `size` bytes, is on its way to the farm's storage."""
+
+    type: Literal["uploading"] = "uploading"
+    size: int
+
+
+class Result(BaseModel):
+    """Which files are the result: names relative to the storage URL, size in bytes, SHA-256 in hex."""
+
+    model_config = ConfigDict(frozen=True)
+
+    video: str
+    sidecar: str
+    size: int
+    sha256: str
+
+
+class Done(_Event):
+    """The result is committed."""
+
+    type: Literal["done"] = "done"
+    result: Result
+
+
+class Failed(_Event):
+    """The job ended without a result; `error` says why, in a sentence or two."""
+
+    type: Literal["failed"] = "failed"
+    error: str
+
+
+class Cancelled(_Event):
+    """The job ended because somebody asked for it."""
+
+    type: Literal["cancelled"] = "cancelled"
+
+
+class Released(_Event):
+    """The worker gave the job back unfinished; it is queued again."""
+
+    type: Literal["released"] = "released"
+    reason: str
+
+
+Event = (
+    Claimed | Loading | TextEncoded | Stepped | Previewed | Decoded | Uploading | Done | Failed | Cancelled | Released
+)
+
+_adapter: TypeAdapter[Event] = TypeAdapter(Annotated[Event, Field(discriminator="type")])
+
+
+def parse_event(data: bytes | str) -> Event | None:
+    """The event in `data`, or None where its type is of a newer protocol. Raises ValidationError otherwise."""
+    try:
+        return _adapter.validate_json(data)
+    except ValidationError as error:
+        if any(detail["type"] == "union_tag_invalid" for detail in error.errors()):
+            return None
+        raise

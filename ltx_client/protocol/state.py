@@ -1,0 +1,159 @@
+"""The state of a job: which changes are possible, and what an event makes of it. Pure; shared by both sides."""
+
+from __future__ import annotations
+
+from enum import StrEnum
+
+from pydantic import BaseModel, ConfigDict
+
+from ltx_client.protocol import events
+from ltx_client.protocol.events import Event, Result
+
+__all__ = ["ENDED", "RESULT_TTL", "TRANSITIONS", "Snapshot", "Stage", "Status", "apply", "sources_of"]
+
+RESULT_TTL = 7 * 24 * 3600
+"""Seconds that a job's keys live after its end."""
+
+
+class Status(StrEnum):
+    """Where a job stands in its life."""
+
+    QUEUED = "queued"
+    RUNNING = "running"
+    DONE = "done"
+    FAILED = "failed"
+    CANCELLED = "cancelled"
+
+
+TRANSITIONS: dict[Status, frozenset[Status]] = {
+    Status.QUEUED: frozenset({Status.RUNNING, Status.CANCELLED}),
+    # to RUNNING again: a new attempt, after the lease of the last one lapsed
+    Status.RUNNING: frozenset(
+        {Status.RUNNING, Status.QUEUED, Status.DONE, Status.FAILED, Status.CANCELLED},
+    ),
+    Status.DONE: frozenset(),
+    Status.FAILED: frozenset(),
+    Status.CANCELLED: frozenset(),
+}
+"""The state machine. The ledger's scripts are handed the rows that concern them."""
+
+ENDED = frozenset(status for status, targets in TRANSITIONS.items() if not targets)
+
+
+def sources_of(target: Status) -> frozenset[Status]:
+    """The states from which a job may become `target`."""
+    return frozenset(source for source, targets in TRANSITIONS.items() if target in targets)
+
+
+class Stage(StrEnum):
+    """What a running job is doing."""
+
+    WAITING = "waiting"
+    LOADING = "loading the model"
+    TEXT = "encoding the prompt"
+    DENOISING = "denoising"
+    DECODING = "decoding"
+    WRITING = "writing the MP4"
+    UPLOADING = "uploading"
+    ENDED = "ended"
+
+
+class Snapshot(BaseModel):
+    """A job's state after `seq` events. Times are seconds since 1970, durations seconds.
+
+    step_seconds: the mean of the steps of this attempt.
+    """
+
+    model_config = ConfigDict(frozen=True)
+
+    status: Status = Status.QUEUED
+    seq: int = 0
+    attempt: int = 0
+    worker: str | None = None
+    worker_name: str | None = None
+    stage: Stage = Stage.WAITING
+    message: str | None = None
+    fraction: float | None = None
+    step: int = 0
+    steps: int | None = None
+    step_seconds: float | None = None
+    preview_step: int | None = None
+    started_at: float | None = None
+    updated_at: float | None = None
+    ended_at: float | None = None
+    error: str | None = None
+    result: Result | None = None
+
+    @property
+    def ended(self) -> bool:
+        """Whether nothing can change any more."""
+        return self.status in ENDED
+
+
+def apply(state: Snapshot, event: Event) -> Snapshot:
+    """The state after one more event."""
+    return Snapshot.model_validate(
+        {**dict(state), **_changes(state, event), "seq": state.seq + 1, "updated_at": event.at}
+    )
+
+
+def _changes(state: Snapshot, event: Event) -> dict[str, object]:
+    match event:
+        case events.Claimed():
+            return {
+                **_NEW_ATTEMPT,
+                "status": Status.RUNNING,
+                "stage": Stage.LOADING,
+                "attempt": event.attempt,
+                "worker": event.worker,
+                "worker_name": event.worker_name,
+                "started_at": event.at,
+            }
+        case events.Loading():
+            loaded = event.fraction >= 1
+            return {
+                "stage": Stage.TEXT if loaded else Stage.LOADING,
+                "fraction": event.fraction,
+                "message": event.message,
+            }
+        case events.TextEncoded():
+            return {"stage": Stage.DENOISING, "message": None, "fraction": None}
+        case events.Stepped():
+            return {
+                "stage": Stage.DECODING if event.step == event.steps else Stage.DENOISING,
+                "step": event.step,
+                "steps": event.steps,
+                "step_seconds": _running_mean(state.step_seconds, state.step, event.seconds),
+            }
+        case events.Previewed():
+            return {"preview_step": event.step}
+        case events.Decoded():
+            return {"stage": Stage.WRITING}
+        case events.Uploading():
+            return {"stage": Stage.UPLOADING}
+        case events.Done():
+            return {"status": Status.DONE, "stage": Stage.ENDED, "ended_at": event.at, "result": event.result}
+        case events.Failed():
+            return {"status": Status.FAILED, "stage": Stage.ENDED, "ended_at": event.at, "error": event.error}
+        case events.Cancelled():
+            return {"status": Status.CANCELLED, "stage": Stage.ENDED, "ended_at": event.at}
+        case events.Released():
+            return {**_NEW_ATTEMPT, "status": Status.QUEUED, "stage": Stage.WAITING, "message": event.reason}
+
+
+_NEW_ATTEMPT: dict[str, object] = {
+    "worker": None,
+    "worker_name": None,
+    "message": None,
+    "fraction": None,
+    "step": 0,
+    "steps": None,
+    "step_seconds": None,
+    "started_at": None,
+}
+
+
+def _running_mean(mean: float | None, count: int, value: float) -> float:
+    if mean is None:
+        return value
+    return mean + (value - mean) / (count + 1)

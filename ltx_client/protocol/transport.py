@@ -1,0 +1,41 @@
+"""The Celery settings that clients and workers must share to meet on the same queues."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from ltx_client.protocol.names import Names
+
+__all__ = ["PRIORITY_STEPS", "celery_settings"]
+
+PRIORITY_STEPS = list(range(10))
+"""On Redis, 0 is first."""
+
+VISIBILITY_TIMEOUT = 24 * 3600
+"""Seconds after which Redis hands an unacknowledged message out again: it counts from delivery, so it
+must outlast any render. Who owns a job is decided by the ledger's leases, long before that."""
+
+
+def celery_settings(broker_url: str, names: Names) -> dict[str, Any]:
+    """For `Celery.conf.update`, the same on both sides."""
+    return {
+        "broker_url": broker_url,
+        "broker_transport_options": {
+            "global_keyprefix": names.namespace,
+            "priority_steps": PRIORITY_STEPS,
+            "queue_order_strategy": "priority",
+            "visibility_timeout": VISIBILITY_TIMEOUT,
+            "unacked_restore_interval": 10,
+            "unacked_restore_throttle": 1,
+            "socket_connect_timeout": 3,
+            "socket_timeout": 15,
+            "socket_keepalive": True,
+            "health_check_interval": 10,
+        },
+        "task_serializer": "json",
+        "accept_content": ["json"],
+        "task_ignore_result": True,
+        "task_store_errors_even_if_ignored": False,
+        "worker_hijack_root_logger": False,
+        "enable_utc": True,
+    }

@@ -1,0 +1,94 @@
+"""The worker's Celery application, and the process around it."""
+
+from __future__ import annotations
+
+import logging
+
+import redis
+from celery import Celery
+from celery.signals import worker_ready, worker_shutting_down
+from pydantic import SecretStr
+from redis.backoff import ExponentialBackoff
+from redis.retry import Retry
+
+from ltx_client.protocol.names import queue_name
+from ltx_client.protocol.transport import celery_settings
+from ltx_worker.engine.supervisor import Engine
+from ltx_worker.heartbeat import Heartbeat
+from ltx_worker.render import Renderer
+from ltx_worker.settings import WorkerSettings
+from ltx_worker.storage import Storage
+from ltx_worker.tasks import register
+
+__all__ = ["run_worker"]
+
+log = logging.getLogger(__name__)
+
+RETRIES = 10
+"""How often a command is sent again when the broker does not answer, 0.1 to 5 s apart: about half a minute."""
+
+
+def run_worker(settings: WorkerSettings, broker_url: SecretStr, storage: Storage, variant: str) -> int:
+    """Serves `variant` until told to stop. Returns the process's exit code."""
+    client = _connect(broker_url)
+    engine = Engine(variant, settings.worker_stop_grace)
+    heartbeat = Heartbeat(settings, client, variant)
+    renderer = Renderer(settings, client, engine, storage, heartbeat)
+    app = _celery_app(settings, broker_url)
+    register(app, renderer)
+
+    def on_ready(**_: object) -> None:
+        heartbeat.start()
+        log.info("%s serves %s", settings.worker_name, ", ".join(_queues(settings, variant)))
+
+    def on_shutting_down(**_: object) -> None:
+        renderer.leave()
+
+    worker_ready.connect(on_ready, weak=False)
+    worker_shutting_down.connect(on_shutting_down, weak=False)
+    worker = app.Worker(
+        hostname=f"{heartbeat.worker_id}@ltx-farm",
+        queues=_queues(settings, variant),
+        pool="threads",
+        concurrency=1,
+        prefetch_multiplier=1,
+        without_gossip=True,
+        without_mingle=True,
+        without_heartbeat=True,
+        loglevel="WARNING",
+    )
+    engine.warm_up()
+    try:
+        worker.start()
+    finally:
+        engine.close()
+        heartbeat.stop()
+    return int(worker.exitcode or 0)
+
+
+def _queues(settings: WorkerSettings, variant: str) -> list[str]:
+    return [queue_name(variant, size) for size in settings.memory_classes]
+
+
+def _connect(broker_url: SecretStr) -> redis.Redis:
+    return redis.Redis.from_url(
+        broker_url.get_secret_value(),
+        socket_connect_timeout=3,
+        socket_timeout=10,
+        socket_keepalive=True,
+        health_check_interval=10,
+        retry=Retry(ExponentialBackoff(cap=5, base=0.1), RETRIES),
+    )
+
+
+def _celery_app(settings: WorkerSettings, broker_url: SecretStr) -> Celery:
+    app = Celery("ltx_worker", set_as_current=False)
+    app.conf.update(
+        **celery_settings(broker_url.get_secret_value(), settings.names),
+        broker_connection_retry_on_startup=True,
+        task_acks_late=True,
+        worker_cancel_long_running_tasks_on_connection_loss=False,
+        worker_prefetch_multiplier=1,
+        worker_send_task_events=False,
+    )
+    return app

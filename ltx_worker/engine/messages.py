@@ -1,0 +1,150 @@
+"""What the worker and its engine say to each other: JSON, one message a frame, over two pipes."""
+
+from __future__ import annotations
+
+from multiprocessing.connection import Connection
+from pathlib import Path
+from typing import Annotated, Literal
+
+from pydantic import Base64Bytes, BaseModel, ConfigDict, Field, TypeAdapter
+
+from ltx_models.request import GenerationRequest
+
+__all__ = [
+    "Command",
+    "Decoded",
+    "Load",
+    "Loading",
+    "Message",
+    "Previewed",
+    "Ready",
+    "Refused",
+    "Render",
+    "Stepped",
+    "Stop",
+    "Stopped",
+    "TextEncoded",
+    "Written",
+    "receive_command",
+    "receive_message",
+    "send",
+]
+
+
+class _Frozen(BaseModel):
+    model_config = ConfigDict(frozen=True)
+
+
+class Load(_Frozen):
+    """Load the model now, so that the first render finds it warm."""
+
+    type: Literal["load"] = "load"
+
+
+class Render(_Frozen):
+    """Render `request` into the MP4 `output`; a preview every `checkpoint_every` steps, 0 for none."""
+
+    type: Literal["render"] = "render"
+    request: GenerationRequest
+    checkpoint_every: int
+    output: Path
+
+
+class Stop(_Frozen):
+    """End the render in hand, if there is one, at the next step."""
+
+    type: Literal["stop"] = "stop"
+
+
+Command = Load | Render | Stop
+
+
+class Loading(_Frozen):
+    """`fraction` of the model is loaded, 0 to 1."""
+
+    type: Literal["loading"] = "loading"
+    fraction: float
+    message: str
+
+
+class Ready(_Frozen):
+    """The model is loaded: on which device, from a checkpoint of which SHA-256, by which version of MLX."""
+
+    type: Literal["ready"] = "ready"
+    device: str
+    checkpoint_hash: str
+    mlx: str
+
+
+class TextEncoded(_Frozen):
+    """The prompt's embedding is ready."""
+
+    type: Literal["text_encoded"] = "text_encoded"
+
+
+class Stepped(_Frozen):
+    """Step `step` of `steps` is done; it took `seconds`."""
+
+    type: Literal["stepped"] = "stepped"
+    step: int
+    steps: int
+    seconds: float
+
+
+class Previewed(_Frozen):
+    """A frame as it stands after `step`."""
+
+    type: Literal["previewed"] = "previewed"
+    step: int
+    jpeg: Base64Bytes
+
+
+class Decoded(_Frozen):
+    """The frames exist; the MP4 is being written."""
+
+    type: Literal["decoded"] = "decoded"
+    frames: int
+
+
+class Written(_Frozen):
+    """The MP4 is complete: the end of a render. `seconds`: how long each phase took."""
+
+    type: Literal["written"] = "written"
+    size: int
+    sha256: str
+    seconds: dict[str, float]
+    peak_memory: int
+
+
+class Stopped(_Frozen):
+    """The render ended because it was told to."""
+
+    type: Literal["stopped"] = "stopped"
+
+
+class Refused(_Frozen):
+    """The render, or the load, cannot be done: `error` is a sentence."""
+
+    type: Literal["refused"] = "refused"
+    error: str
+
+
+Message = Loading | Ready | TextEncoded | Stepped | Previewed | Decoded | Written | Stopped | Refused
+
+_commands: TypeAdapter[Command] = TypeAdapter(Annotated[Command, Field(discriminator="type")])
+_messages: TypeAdapter[Message] = TypeAdapter(Annotated[Message, Field(discriminator="type")])
+
+
+def send(pipe: Connection, message: Command | Message) -> None:
+    """Writes one message. Raises OSError when the other side is gone."""
+    pipe.send_bytes(message.model_dump_json().encode())
+
+
+def receive_command(pipe: Connection) -> Command:
+    """The next command. Raises EOFError when the worker is gone."""
+    return _commands.validate_json(pipe.recv_bytes())
+
+
+def receive_message(pipe: Connection) -> Message:
+    """The engine's next message. Raises EOFError when it is gone."""
+    return _messages.validate_json(pipe.recv_bytes())

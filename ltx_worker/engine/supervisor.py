@@ -1,0 +1,167 @@
+"""The worker's side of the engine: starts the process, talks to it, and tells how it died."""
+
+from __future__ import annotations
+
+import collections
+import logging
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from multiprocessing.connection import Connection
+from typing import IO
+
+from ltx_worker.engine.blas import blas_environment
+from ltx_worker.engine.messages import (
+    Command,
+    Load,
+    Message,
+    Ready,
+    Refused,
+    Render,
+    Stop,
+    Stopped,
+    Written,
+    receive_message,
+    send,
+)
+
+__all__ = ["Engine", "EngineDied"]
+
+log = logging.getLogger(__name__)
+
+POLL = 0.1
+"""Seconds between two looks at whether a render should stop."""
+LAST_LINES = 20
+
+
+class EngineDied(Exception):
+    """The engine ended in the middle of its work: how, and its last output."""
+
+
+class Engine:
+    """One engine process, started when it is needed and kept between renders.
+
+    stop_grace: seconds that a render has to end after it was told to, before its process is killed.
+    """
+
+    def __init__(self, variant: str, stop_grace: float = 20.0) -> None:
+        self._variant = variant
+        self._stop_grace = stop_grace
+        self._process: subprocess.Popen[bytes] | None = None
+        self._output: collections.deque[str] = collections.deque(maxlen=LAST_LINES)
+        self.ready: Ready | None = None
+        """What the engine said of itself when its model was loaded; None before."""
+
+    def warm_up(self) -> None:
+        """Starts the engine and has it load the model; its messages are read by the next render."""
+        self._start()
+        self._tell(Load())
+
+    def render(self, command: Render, should_stop: Callable[[], bool]) -> Iterator[Message]:
+        """Sends the render and yields the engine's messages; the last is Written, Stopped or Refused.
+
+        `should_stop` is asked between messages. A caller that leaves before the last one ends the process,
+        so that nothing of this render reaches the next. Raises EngineDied.
+        """
+        self._start()
+        self._tell(command)
+        finished = False
+        try:
+            for message in self._messages_until(should_stop):
+                finished = isinstance(message, Written | Stopped | Refused)
+                yield message
+                if finished:
+                    return
+        finally:
+            if not finished:
+                self.close()
+
+    def close(self) -> None:
+        """Ends the process, by force if it must; frees all its memory. A later render starts a new one."""
+        if self._process is None:
+            return
+        self._commands.close()  # its reader thread exits at end-of-file
+        try:
+            self._process.wait(timeout=2)
+        except subprocess.TimeoutExpired:
+            self._process.kill()
+            self._process.wait()
+        self._drain.join(timeout=2)
+        self._messages.close()
+        self._process = self.ready = None
+
+    def _start(self) -> None:
+        if self._process is not None and self._process.poll() is None:
+            return
+        self.close()
+        command_read, command_write = os.pipe()
+        message_read, message_write = os.pipe()
+        self._output.clear()
+        self._process = subprocess.Popen(
+            [sys.executable, "-m", "ltx_worker.engine", self._variant, str(command_read), str(message_write)],
+            pass_fds=(command_read, message_write),
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            env={**os.environ, **blas_environment()},
+        )
+        os.close(command_read)
+        os.close(message_write)
+        self._commands = Connection(command_write, readable=False)
+        self._messages = Connection(message_read, writable=False)
+        assert self._process.stdout is not None
+        self._drain = threading.Thread(target=self._keep_output, args=(self._process.stdout,), daemon=True)
+        self._drain.start()
+
+    def _messages_until(self, should_stop: Callable[[], bool]) -> Iterator[Message]:
+        deadline = None
+        while True:
+            if deadline is None and should_stop():
+                self._tell(Stop())
+                deadline = time.monotonic() + self._stop_grace
+            if deadline is not None and time.monotonic() > deadline:
+                log.warning("the engine did not stop within %g s; killing it", self._stop_grace)
+                self.close()
+                yield Stopped()
+            message = self._receive()
+            if isinstance(message, Ready):
+                self.ready = message
+            elif message is not None:
+                yield message
+
+    def _keep_output(self, stream: IO[bytes]) -> None:
+        with stream:
+            for line in stream:
+                text = line.decode(errors="replace").rstrip()
+                self._output.append(text)
+                log.info("engine: %s", text)
+
+    def _tell(self, command: Command) -> None:
+        try:
+            send(self._commands, command)
+        except OSError:
+            raise self._death() from None
+
+    def _receive(self) -> Message | None:
+        """The next message, or None when there was none for a moment."""
+        try:
+            return receive_message(self._messages) if self._messages.poll(POLL) else None
+        except (EOFError, OSError):
+            raise self._death() from None
+
+    def _death(self) -> EngineDied:
+        assert self._process is not None
+        try:
+            code = self._process.wait(timeout=5)
+        except subprocess.TimeoutExpired:
+            self._process.kill()
+            code = self._process.wait()
+        self._drain.join(timeout=2)
+        how = f"signal {signal.Signals(-code).name}" if code < 0 else f"exit code {code}"
+        words = "; its last output: " + " | ".join(self._output) if self._output else ", without a word"
+        self.close()
+        return EngineDied(f"the render process died ({how}){words}")

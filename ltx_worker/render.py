@@ -1,0 +1,191 @@
+"""One job, from claim to commit: the engine's messages become the job's events. No Celery in it."""
+
+from __future__ import annotations
+
+import json
+import logging
+import platform
+import tempfile
+import threading
+from enum import StrEnum
+from importlib import metadata
+from pathlib import Path
+
+import redis
+
+from ltx_client.protocol import events
+from ltx_client.protocol.events import Event, Result
+from ltx_client.protocol.names import Names
+from ltx_worker.engine import messages
+from ltx_worker.engine.messages import Message, Render, Written
+from ltx_worker.engine.supervisor import Engine, EngineDied
+from ltx_worker.heartbeat import Heartbeat
+from ltx_worker.lease import LeaseKeeper
+from ltx_worker.ledger import Attempt, Ledger, Refusal, StaleAttempt, Verdict
+from ltx_worker.settings import WorkerSettings
+from ltx_worker.storage import Storage, StorageError
+
+__all__ = ["Outcome", "Renderer"]
+
+log = logging.getLogger(__name__)
+
+
+class Outcome(StrEnum):
+    """What came of a message that said: look at this job."""
+
+    ENDED = "ended"
+    RELEASED = "released"
+    LOST = "lost"
+    REFUSED = "refused"
+
+
+class Renderer:
+    """Renders jobs one at a time on one engine."""
+
+    def __init__(
+        self,
+        settings: WorkerSettings,
+        client: redis.Redis,
+        engine: Engine,
+        storage: Storage,
+        heartbeat: Heartbeat,
+    ) -> None:
+        self._settings = settings
+        self._client = client
+        self._names: Names = settings.names
+        self._ledger = Ledger(client, settings.names, settings.worker_lease)
+        self._engine = engine
+        self._storage = storage
+        self._heartbeat = heartbeat
+        self._leaving = threading.Event()
+
+    def leave(self) -> None:
+        """Has the render in hand, if any, stop at once and give its job back."""
+        self._leaving.set()
+
+    def run(self, job_id: str) -> Outcome:
+        """Looks at a job: renders it to its end if nobody else does. Raises redis.RedisError when Redis is away."""
+        attempt = self._ledger.claim(job_id, self._heartbeat.worker_id, self._settings.worker_name)
+        if isinstance(attempt, Refusal):
+            log.info("job %s: not claimed: %s", job_id, attempt)
+            return Outcome.REFUSED
+        log.info("job %s: attempt %d begins", job_id, attempt.number)
+        keeper = LeaseKeeper(self._client, self._names, self._ledger, attempt, self._settings.worker_renew_every)
+        try:
+            with keeper, self._heartbeat.busy(job_id):
+                outcome = self._render(attempt, keeper)
+        except StaleAttempt as error:
+            log.warning("job %s: %s; dropped", job_id, error)
+            return Outcome.LOST
+        log.info("job %s: attempt %d %s: %s", job_id, attempt.number, outcome, attempt.snapshot.status)
+        return outcome
+
+    def _render(self, attempt: Attempt, keeper: LeaseKeeper) -> Outcome:
+        def should_stop() -> bool:
+            return keeper.cancelled.is_set() or keeper.stale.is_set() or self._leaving.is_set()
+
+        job = attempt.job
+        with tempfile.TemporaryDirectory(dir=self._work_folder(), prefix=f"{job.id}-") as folder:
+            output = Path(folder) / "video.mp4"
+            command = Render(request=job.request, checkpoint_every=job.checkpoint_every, output=output)
+            try:
+                for message in self._engine.render(command, should_stop):
+                    match message:
+                        case messages.Stopped():
+                            return self._stopped(attempt, keeper)
+                        case messages.Refused():
+                            return self._fail(attempt, message.error)
+                        case messages.Written():
+                            return self._deliver(attempt, output, message)
+                        case _:
+                            event, preview = _translate(message)
+                            keeper.heed(self._ledger.emit(attempt, event, preview))
+            except EngineDied as error:
+                if should_stop():
+                    return self._stopped(attempt, keeper)
+                return self._fail(attempt, str(error))
+        raise AssertionError("the engine's last message did not end the render")
+
+    def _stopped(self, attempt: Attempt, keeper: LeaseKeeper) -> Outcome:
+        if keeper.cancelled.is_set():
+            self._ledger.commit(attempt, events.Cancelled())
+            return Outcome.ENDED
+        if keeper.stale.is_set():
+            return Outcome.LOST
+        self._ledger.release(attempt, f"worker {self._settings.worker_name} is shutting down")
+        return Outcome.RELEASED
+
+    def _fail(self, attempt: Attempt, error: str) -> Outcome:
+        log.error("job %s: %s", attempt.job.id, error)
+        self._ledger.commit(attempt, events.Failed(error=error))
+        return Outcome.ENDED
+
+    def _deliver(self, attempt: Attempt, output: Path, written: Written) -> Outcome:
+        """Uploads under this attempt's own names, then commits; what was not committed is removed again."""
+        stem = f"{attempt.job.id}.{attempt.number}"
+        result = Result(video=f"{stem}.mp4", sidecar=f"{stem}.json", size=written.size, sha256=written.sha256)
+        sidecar = output.with_name("sidecar.json")
+        sidecar.write_text(json.dumps(self._sidecar(attempt, written, result), indent=2) + "\n")
+        try:
+            self._ledger.emit(attempt, events.Uploading(size=written.size))
+            self._storage.put(output, result.video)
+            self._storage.put(sidecar, result.sidecar)
+            if self._ledger.commit(attempt, events.Done(result=result)) is Verdict.CANCEL:
+                self._discard(attempt, result)
+                self._ledger.commit(attempt, events.Cancelled())
+        except StorageError as error:
+            return self._fail(attempt, str(error))
+        except StaleAttempt:
+            self._discard(attempt, result)
+            raise
+        return Outcome.ENDED
+
+    def _discard(self, attempt: Attempt, result: Result) -> None:
+        for name in (result.video, result.sidecar):
+            try:
+                self._storage.remove(name)
+            except StorageError as error:
+                log.warning("job %s: %s", attempt.job.id, error)
+
+    def _sidecar(self, attempt: Attempt, written: Written, result: Result) -> dict[str, object]:
+        ready = self._engine.ready
+        assert ready is not None
+        job = attempt.job
+        return {
+            "job": job.model_dump(mode="json"),
+            "attempt": attempt.number,
+            "worker": {"id": self._heartbeat.worker_id, "name": self._settings.worker_name},
+            "video": {"file": result.video, "size": result.size, "sha256": result.sha256},
+            "checkpoint_sha256": ready.checkpoint_hash,
+            "device": ready.device,
+            "chip": self._heartbeat.chip,
+            "seconds": written.seconds,
+            "peak_memory": written.peak_memory,
+            "versions": {
+                "ltx-farm": metadata.version("ltx-farm"),
+                "mlx": ready.mlx,
+                "python": platform.python_version(),
+                "platform": platform.platform(),
+            },
+        }
+
+    def _work_folder(self) -> Path:
+        folder = self._settings.home / "work"
+        folder.mkdir(parents=True, exist_ok=True)
+        return folder
+
+
+def _translate(message: Message) -> tuple[Event, bytes]:
+    """The event that a message of the engine means for the job's watchers, and its preview frame."""
+    match message:
+        case messages.Loading():
+            return events.Loading(fraction=message.fraction, message=message.message), b""
+        case messages.TextEncoded():
+            return events.TextEncoded(), b""
+        case messages.Stepped():
+            return events.Stepped(step=message.step, steps=message.steps, seconds=message.seconds), b""
+        case messages.Previewed():
+            return events.Previewed(step=message.step), message.jpeg
+        case messages.Decoded():
+            return events.Decoded(frames=message.frames), b""
+    raise AssertionError(f"{message.type} is not an event")

@@ -1,0 +1,27 @@
+"""The one Celery task: a message means "look at this job"; the ledger decides what becomes of it."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from celery import Celery
+from celery.exceptions import Ignore, Reject
+
+from ltx_client.protocol.jobs import RENDER_TASK
+from ltx_worker.render import Outcome, Renderer
+
+__all__ = ["register"]
+
+
+def register(app: Celery, renderer: Renderer) -> None:
+    """Adds the task to the app."""
+
+    @app.task(name=RENDER_TASK, acks_late=True, ignore_result=True)
+    def render(job_id: str) -> Any:
+        match renderer.run(job_id):
+            case Outcome.RELEASED:
+                raise Reject("the worker is shutting down", requeue=True)
+            case Outcome.REFUSED | Outcome.LOST:
+                raise Ignore
+            case Outcome.ENDED:
+                return None

@@ -1,0 +1,203 @@
+"""The ledger's scripts, run in process: what each refuses, and that sending one twice changes nothing."""
+
+import pytest
+
+from ltx_client.ledger import Submission
+from ltx_client.protocol import events
+from ltx_client.protocol.events import Result
+from ltx_client.protocol.state import RESULT_TTL, Snapshot, Stage, Status, apply
+from ltx_worker.ledger import PREVIEW_TTL, Attempt, Refusal, StaleAttempt, Verdict
+
+RESULT = Result(video="a.mp4", sidecar="a.json", size=3, sha256="00")
+
+
+def snapshot_of(redis_client, names, job):
+    return Snapshot.model_validate_json(redis_client.hget(names.state(job.id), "snapshot"))
+
+
+def test_submitting_twice_is_one_job(client_ledger, redis_client, names, make_job):
+    job = make_job()
+    assert client_ledger.submit(job) is Submission.CREATED
+    first = redis_client.hgetall(names.job(job.id))
+    assert client_ledger.submit(job) is Submission.EXISTS
+    assert redis_client.hgetall(names.job(job.id)) == first
+    assert redis_client.zcard(names.jobs()) == 1
+
+
+def test_another_job_under_a_used_id_is_refused(client_ledger, redis_client, names, make_job):
+    job = make_job()
+    client_ledger.submit(job)
+    assert client_ledger.submit(make_job(id=job.id, priority=0)) is Submission.CONFLICT
+    assert redis_client.hget(names.job(job.id), "spec").decode() == job.model_dump_json()
+
+
+def test_the_record_keeps_empty_lists_and_order(client_ledger, redis_client, names, make_job):
+    job = make_job()
+    client_ledger.submit(job)
+    stored = redis_client.hget(names.job(job.id), "spec")
+    assert type(job).model_validate_json(stored) == job
+
+
+def test_claim_grants_one_attempt_and_refuses_the_second(ledger, job, redis_client, names):
+    attempt = ledger.claim(job.id, "w1", "one")
+    assert isinstance(attempt, Attempt)
+    assert (attempt.number, attempt.job) == (1, job)
+    assert ledger.claim(job.id, "w2", "two") is Refusal.LEASED
+    assert redis_client.get(names.lease(job.id)).decode() == attempt.token
+    assert snapshot_of(redis_client, names, job).worker == "w1"
+    assert redis_client.xlen(names.events(job.id)) == 1
+
+
+def test_claim_of_an_unknown_job_writes_nothing(ledger, redis_client):
+    assert ledger.claim("nothing", "w1", "one") is Refusal.GONE
+    assert redis_client.keys("*") == []
+
+
+def test_claim_ends_a_job_whose_cancel_was_asked(ledger, client_ledger, job, redis_client, names):
+    assert client_ledger.cancel(job.id) is Status.QUEUED
+    assert ledger.claim(job.id, "w1", "one") is Refusal.CANCELLED
+    assert snapshot_of(redis_client, names, job).status is Status.CANCELLED
+    assert ledger.claim(job.id, "w1", "one") is Refusal.ENDED
+    assert redis_client.ttl(names.job(job.id)) > 0
+
+
+def test_a_lapsed_lease_is_taken_by_the_next_attempt_and_fences_the_first(ledger, job, redis_client, names):
+    first = ledger.claim(job.id, "w1", "one")
+    redis_client.delete(names.lease(job.id))
+    second = ledger.claim(job.id, "w2", "two")
+    assert second.number == 2
+    before = redis_client.hgetall(names.state(job.id))
+    writes = [
+        lambda: ledger.renew(first),
+        lambda: ledger.emit(first, events.TextEncoded()),
+        lambda: ledger.commit(first, events.Done(result=RESULT)),
+        lambda: ledger.release(first, "late"),
+    ]
+    for write in writes:
+        with pytest.raises(StaleAttempt):
+            write()
+    assert redis_client.hgetall(names.state(job.id)) == before
+    assert redis_client.get(names.lease(job.id)).decode() == second.token
+    assert not redis_client.exists(names.result(job.id))
+
+
+def test_renew_takes_back_a_lapsed_lease_that_nobody_claimed(ledger, job, redis_client, names):
+    attempt = ledger.claim(job.id, "w1", "one")
+    redis_client.delete(names.lease(job.id))
+    assert ledger.renew(attempt) is Verdict.GO_ON
+    assert 0 < redis_client.pttl(names.lease(job.id)) <= 60_000
+
+
+def test_events_are_numbered_without_gaps_and_the_snapshot_follows(ledger, job, redis_client, names):
+    attempt = ledger.claim(job.id, "w1", "one")
+    for step in (1, 2, 3):
+        assert ledger.emit(attempt, events.Stepped(step=step, steps=3, seconds=2.0)) is Verdict.GO_ON
+    log = redis_client.xrange(names.events(job.id))
+    assert [entry for entry, _ in log] == [b"1-0", b"2-0", b"3-0", b"4-0"]
+    replayed = Snapshot()
+    for _, fields in log:
+        replayed = apply(replayed, events.parse_event(fields[b"event"]))
+    assert replayed == attempt.snapshot == snapshot_of(redis_client, names, job)
+    assert (replayed.step, replayed.stage, replayed.step_seconds) == (3, Stage.DECODING, 2.0)
+
+
+def test_an_event_sent_twice_is_written_once(ledger, job, redis_client, names):
+    attempt = ledger.claim(job.id, "w1", "one")
+    before = attempt.snapshot
+    event = events.Stepped(step=1, steps=3, seconds=1.0)
+    ledger.emit(attempt, event)
+    attempt.snapshot = before  # as after a lost reply
+    assert ledger.emit(attempt, event) is Verdict.GO_ON
+    assert redis_client.xlen(names.events(job.id)) == 2
+
+
+def test_an_event_that_skips_a_number_is_a_bug_and_is_refused(ledger, job):
+    attempt = ledger.claim(job.id, "w1", "one")
+    attempt.snapshot = attempt.snapshot.model_copy(update={"seq": 5})
+    with pytest.raises(AssertionError, match="does not follow"):
+        ledger.emit(attempt, events.TextEncoded())
+
+
+def test_a_preview_travels_with_its_event(ledger, job, redis_client, names):
+    attempt = ledger.claim(job.id, "w1", "one")
+    ledger.emit(attempt, events.Previewed(step=2), preview=b"jpeg")
+    assert redis_client.get(names.preview(job.id)) == b"jpeg"
+    assert snapshot_of(redis_client, names, job).preview_step == 2
+
+
+def test_events_are_published_with_their_number(ledger, job, redis_client, names):
+    subscriber = redis_client.pubsub(ignore_subscribe_messages=True)
+    subscriber.subscribe(names.events(job.id))
+    attempt = ledger.claim(job.id, "w1", "one")
+    ledger.emit(attempt, events.TextEncoded())
+    messages = []
+    while (message := subscriber.get_message(timeout=0.2)) or len(messages) < 2:
+        if message:
+            messages.append(message["data"].split(b" ", 1))
+    assert [int(number) for number, _ in messages] == [1, 2]
+    assert isinstance(events.parse_event(messages[1][1]), events.TextEncoded)
+
+
+def test_commit_ends_the_job_once_and_sets_every_ttl(ledger, client_ledger, job, redis_client, names):
+    attempt = ledger.claim(job.id, "w1", "one")
+    ledger.emit(attempt, events.Previewed(step=1), preview=b"jpeg")
+    before = attempt.snapshot
+    done = events.Done(result=RESULT)
+    assert ledger.commit(attempt, done) is Verdict.GO_ON
+    stored = redis_client.hgetall(names.state(job.id))
+    attempt.snapshot = before
+    assert ledger.commit(attempt, done) is Verdict.GO_ON
+    assert redis_client.hgetall(names.state(job.id)) == stored
+    assert stored[b"status"] == b"done"
+    assert Result.model_validate_json(redis_client.hget(names.result(job.id), "files")) == RESULT
+    assert not redis_client.exists(names.lease(job.id))
+    for key in (names.job, names.state, names.events, names.result):
+        assert RESULT_TTL - 5 <= redis_client.ttl(key(job.id)) <= RESULT_TTL
+    assert 0 < redis_client.ttl(names.preview(job.id)) <= PREVIEW_TTL
+    assert ledger.claim(job.id, "w2", "two") is Refusal.ENDED
+    assert client_ledger.cancel(job.id) is Status.DONE
+    assert not redis_client.exists(names.cancel(job.id))
+    with pytest.raises(StaleAttempt):
+        ledger.emit(attempt, events.TextEncoded())
+
+
+def test_commit_needs_the_current_attempt_not_a_live_lease(ledger, job, redis_client, names):
+    attempt = ledger.claim(job.id, "w1", "one")
+    redis_client.delete(names.lease(job.id))
+    assert ledger.commit(attempt, events.Done(result=RESULT)) is Verdict.GO_ON
+
+
+def test_a_result_after_an_accepted_cancel_is_refused(ledger, client_ledger, job, redis_client, names):
+    attempt = ledger.claim(job.id, "w1", "one")
+    assert client_ledger.cancel(job.id) is Status.RUNNING
+    assert ledger.renew(attempt) is Verdict.CANCEL
+    assert ledger.emit(attempt, events.TextEncoded()) is Verdict.CANCEL
+    assert ledger.commit(attempt, events.Done(result=RESULT)) is Verdict.CANCEL
+    assert not redis_client.exists(names.result(job.id))
+    assert ledger.commit(attempt, events.Cancelled()) is Verdict.GO_ON
+    assert snapshot_of(redis_client, names, job).status is Status.CANCELLED
+
+
+def test_release_puts_the_job_back_for_the_next_attempt(ledger, job, redis_client, names):
+    attempt = ledger.claim(job.id, "w1", "one")
+    before = attempt.snapshot
+    ledger.release(attempt, "shutting down")
+    attempt.snapshot = before
+    ledger.release(attempt, "shutting down")
+    assert snapshot_of(redis_client, names, job).status is Status.QUEUED
+    assert redis_client.xlen(names.events(job.id)) == 2
+    assert not redis_client.exists(names.lease(job.id))
+    assert ledger.claim(job.id, "w2", "two").number == 2
+
+
+def test_cancel_of_an_unknown_job_writes_nothing(client_ledger, redis_client):
+    assert client_ledger.cancel("nothing") is None
+    assert redis_client.keys("*") == []
+
+
+def test_every_key_is_in_the_namespace(ledger, client_ledger, job, redis_client):
+    attempt = ledger.claim(job.id, "w1", "one")
+    ledger.emit(attempt, events.Previewed(step=1), preview=b"x")
+    client_ledger.cancel(job.id)
+    ledger.commit(attempt, events.Cancelled())
+    assert all(key.startswith(b"test:") for key in redis_client.keys("*"))
