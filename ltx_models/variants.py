@@ -7,7 +7,7 @@ from typing import Any
 
 from ltx_models.errors import UnknownVariant
 
-__all__ = ["VARIANTS", "Variant", "find_variant"]
+__all__ = ["UNLISTED", "VARIANTS", "Variant", "find_variant"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -70,6 +70,27 @@ _TABLE = (
         gb_per_megapixel=0.5,
     ),
 )
+
+UNLISTED = Variant(
+    name="files",
+    description="files named by the caller",
+    checkpoint="",
+    text_encoder="",
+    tokenizer="",
+    ram_gb=16,
+    num_steps=40,
+    guidance_scale=3.0,
+    negative_prompt="",
+    width=768,
+    height=512,
+    num_frames=97,
+    frame_rate=25.0,
+    decode_timestep=0.05,
+    decode_noise_scale=0.025,
+    weights_gb=16.0,
+    gb_per_megapixel=0.5,
+)
+"""LTX-Video's usual values, for a pipeline of files that no row of the table names."""
 
 VARIANTS = {row.name: row for row in _TABLE}
 

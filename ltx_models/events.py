@@ -1,0 +1,106 @@
+"""What a render yields, in order: TextEncoded, then Stepped (and Previewed) for each step, Decoded, Finished.
+
+Everything is plain NumPy and PIL: what crosses this boundary can be stored, sent and read without MLX.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+from ltx_models.request import GenerationRequest
+from ltx_models.video import write_mp4
+
+__all__ = [
+    "Decoded",
+    "Event",
+    "Finished",
+    "Previewed",
+    "PromptEmbeddings",
+    "RenderResult",
+    "ResumePoint",
+    "Stepped",
+    "TextEncoded",
+]
+
+
+@dataclass(frozen=True, eq=False)
+class PromptEmbeddings:
+    """The text as the transformer sees it: embeddings (1, N, D) float32, masks (1, N), 1 for a token, 0 for padding."""
+
+    prompt: np.ndarray
+    prompt_mask: np.ndarray
+    negative: np.ndarray
+    negative_mask: np.ndarray
+
+
+@dataclass(frozen=True, eq=False)
+class ResumePoint:
+    """What the rest of a render needs: steps done, and the latents after them, (1, C, F, H, W) float32."""
+
+    step: int
+    latents: np.ndarray
+
+
+@dataclass(frozen=True, eq=False)
+class RenderResult:
+    """A finished video.
+
+    frames: uint8 (F, H, W, 3).  latents: normalized, float32 (1, C, F, H, W).
+    request: as it was rendered, with every value filled in, the seed too.
+    """
+
+    frames: np.ndarray
+    latents: np.ndarray
+    request: GenerationRequest
+
+    def save(self, path: Path | str) -> None:
+        """Write an MP4. Raises VideoError."""
+        assert self.request.frame_rate
+        write_mp4(self.frames, path, self.request.frame_rate)
+
+
+@dataclass(frozen=True, eq=False)
+class TextEncoded:
+    """The prompt and the negative prompt are embedded; another render of both can be given the embeddings."""
+
+    embeddings: PromptEmbeddings
+
+
+@dataclass(frozen=True, eq=False)
+class Stepped:
+    """Step `step` of `steps`, counted from 1, at `timestep` is done and took `seconds`."""
+
+    step: int
+    steps: int
+    timestep: float
+    seconds: float
+    resume: ResumePoint
+
+
+@dataclass(frozen=True, eq=False)
+class Previewed:
+    """What the middle of the video would look like if the render ended after `step`: a PIL RGB image."""
+
+    step: int
+    image: Image.Image
+
+
+@dataclass(frozen=True, eq=False)
+class Decoded:
+    """The frames, uint8 (F, H, W, 3)."""
+
+    frames: np.ndarray
+
+
+@dataclass(frozen=True, eq=False)
+class Finished:
+    """The last event."""
+
+    result: RenderResult
+
+
+Event = TextEncoded | Stepped | Previewed | Decoded | Finished

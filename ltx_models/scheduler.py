@@ -1,0 +1,99 @@
+"""Rectified flow: which timesteps a render visits, and the step between two of them.
+
+Time runs from 1 (pure noise) to 0 (the video): x_t = (1 - t)·x0 + t·noise, and the model predicts the
+velocity v = noise - x0. Formulas: LTX-Video's `RectifiedFlowScheduler`.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from ltx_models.errors import CheckpointError
+
+if TYPE_CHECKING:
+    import mlx.core as mx
+
+__all__ = ["SchedulerConfig", "euler_step", "predict_x0", "sample_timesteps"]
+
+LINEAR_QUADRATIC_THRESHOLD = 0.025
+"""The noise that the linear half of LinearQuadratic removes."""
+SHIFT_TOKENS = (1024, 4096)
+SHIFT_VALUES = (0.95, 2.05)
+"""SD3's resolution shift is the line through (1024 tokens, 0.95) and (4096, 2.05), not clamped."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class SchedulerConfig:
+    """The `scheduler` part of a checkpoint's config: "Uniform" or "LinearQuadratic"; no shift or "SD3"."""
+
+    sampler: str = "Uniform"
+    shifting: str | None = None
+    target_shift_terminal: float | None = None
+
+    def __post_init__(self) -> None:
+        if self.sampler not in _SAMPLERS:
+            raise CheckpointError(f"the sampler {self.sampler!r} is not supported; {', '.join(_SAMPLERS)} are")
+        if self.shifting not in (None, "SD3"):
+            raise CheckpointError(f"the timestep shift {self.shifting!r} is not supported; 'SD3' or none is")
+
+
+def sample_timesteps(config: SchedulerConfig, num_steps: int, num_tokens: int) -> tuple[float, ...]:
+    """The timesteps of a render of `num_tokens` latent tokens: falling, the first is 1."""
+    timesteps = _SAMPLERS[config.sampler](num_steps)
+    if config.shifting == "SD3":
+        timesteps = [_sd3_shift(t, num_tokens) for t in timesteps]
+        if config.target_shift_terminal is not None:
+            timesteps = _stretch_to_terminal(timesteps, config.target_shift_terminal)
+    return tuple(timesteps)
+
+
+def euler_step(latents: mx.array, velocity: mx.array, timestep: float, next_timestep: float) -> mx.array:
+    """x at `next_timestep`: x - (t - t')·v."""
+    return latents - (timestep - next_timestep) * velocity
+
+
+def predict_x0(latents: mx.array, velocity: mx.array, timestep: float) -> mx.array:
+    """The video that this step would end at: x - t·v."""
+    return latents - timestep * velocity
+
+
+def _uniform(n: int) -> list[float]:
+    return [1 - i / n for i in range(n)]
+
+
+def _linear_quadratic(n: int) -> list[float]:
+    """The first half of the steps is linear and removes the threshold; the rest is a parabola that meets it smoothly.
+
+    Movie Gen (Polyak et al., 2024), section 3.4.2.
+    """
+    if n == 1:
+        return [1.0]
+    linear_steps = n // 2
+    quadratic_steps = n - linear_steps
+    slope = LINEAR_QUADRATIC_THRESHOLD / linear_steps
+    excess = linear_steps - LINEAR_QUADRATIC_THRESHOLD * n
+    q = excess / (linear_steps * quadratic_steps**2)
+    linear = slope - 2 * excess / quadratic_steps**2
+    sigmas = [slope * i for i in range(linear_steps)]
+    sigmas += [q * i**2 + linear * i + q * linear_steps**2 for i in range(linear_steps, n)]
+    return [1 - sigma for sigma in sigmas]
+
+
+def _sd3_shift(t: float, num_tokens: int) -> float:
+    """e^μ / (e^μ + 1/t - 1): more tokens hide noise better, so more of the time is spent at high noise."""
+    (low_tokens, high_tokens), (low, high) = SHIFT_TOKENS, SHIFT_VALUES
+    mu = low + (high - low) * (num_tokens - low_tokens) / (high_tokens - low_tokens)
+    return math.exp(mu) / (math.exp(mu) + 1 / t - 1)
+
+
+def _stretch_to_terminal(timesteps: list[float], terminal: float) -> list[float]:
+    """Scale 1 - t so that the last timestep is `terminal`."""
+    if len(timesteps) == 1:  # 1 - t is 0, which no scale stretches
+        return timesteps
+    scale = (1 - terminal) / (1 - timesteps[-1])
+    return [1 - (1 - t) * scale for t in timesteps]
+
+
+_SAMPLERS = {"Uniform": _uniform, "LinearQuadratic": _linear_quadratic}

@@ -1,0 +1,97 @@
+"""Frames → MP4 and JPEG. Needs no MLX."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import itertools
+import subprocess
+import tempfile
+from collections.abc import Iterable
+from pathlib import Path
+
+import imageio_ffmpeg
+import numpy as np
+from PIL import Image
+
+from ltx_models.errors import VideoError
+
+__all__ = ["encode_jpeg", "write_mp4"]
+
+CRF = 18
+"""x264's quality: differences to the frames are hard to see."""
+JPEG_QUALITY = 85
+
+
+def write_mp4(frames: Iterable[np.ndarray], path: Path | str, frame_rate: float) -> None:
+    """Encode frames, uint8 (H, W, 3) each, as H.264 in an MP4 that plays everywhere and starts at once.
+
+    Colours are converted to BT.709, limited range, 4:2:0, and tagged so: players guess where the tags are missing,
+    and QuickTime guesses otherwise than ffmpeg. `frames` may be a generator; only one is held at a time.
+
+    Raises VideoError if there is no frame, a frame is not like the first, or the encoder fails; then no file is left.
+    """
+    frames = iter(frames)
+    first = next(frames, None)
+    if first is None:
+        raise VideoError(f"there are no frames to write to {path}")
+    height, width = first.shape[:2]
+    command = _command(width, height, frame_rate, Path(path))
+    try:
+        _encode(command, itertools.chain([first], frames), (height, width, 3))
+    except BaseException:
+        with contextlib.suppress(OSError):
+            Path(path).unlink(missing_ok=True)
+        raise
+
+
+def encode_jpeg(image: Image.Image) -> bytes:
+    """An image as JPEG, for previews."""
+    buffer = io.BytesIO()
+    image.save(buffer, format="JPEG", quality=JPEG_QUALITY)
+    return buffer.getvalue()
+
+
+def _command(width: int, height: int, frame_rate: float, path: Path) -> list[str]:
+    source = ["-f", "rawvideo", "-pix_fmt", "rgb24", "-video_size", f"{width}x{height}"]
+    # accurate_rnd and full_chroma_int: swscale's fast paths are off by a few levels.
+    scale = "scale=out_color_matrix=bt709:out_range=tv:flags=bicubic+accurate_rnd+full_chroma_int,format=yuv420p"
+    tags = ["-colorspace", "bt709", "-color_primaries", "bt709", "-color_trc", "bt709", "-color_range", "tv"]
+    # setparams, because ffmpeg 7 and later take the tags from the frames, not from the options.
+    scale += ",setparams=colorspace=bt709:color_primaries=bt709:color_trc=bt709:range=tv"
+    return [
+        imageio_ffmpeg.get_ffmpeg_exe(),
+        *["-hide_banner", "-loglevel", "error", "-nostdin", "-y"],
+        *source,
+        *["-framerate", f"{frame_rate:g}", "-i", "pipe:0", "-vf", scale],
+        *["-c:v", "libx264", "-crf", str(CRF), "-preset", "medium", *tags],
+        # bitexact: no encoder versions in the file, so the same frames give the same bytes.
+        *["-fflags", "+bitexact", "-flags:v", "+bitexact", "-movflags", "+faststart", "-f", "mp4"],
+        f"file:{path}",
+    ]
+
+
+def _encode(command: list[str], frames: Iterable[np.ndarray], shape: tuple[int, int, int]) -> None:
+    # A file takes ffmpeg's last words: a pipe that nobody reads could fill and stop it.
+    with tempfile.TemporaryFile() as words:
+        try:
+            process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.DEVNULL, stderr=words)
+        except OSError as error:
+            raise VideoError(f"ffmpeg could not be started: {error}") from error
+        with process:
+            assert process.stdin is not None
+            try:
+                for frame in frames:
+                    if frame.shape != shape or frame.dtype != np.uint8:
+                        raise VideoError(f"a frame is {frame.dtype} {frame.shape}; uint8 {shape} is expected")
+                    process.stdin.write(np.ascontiguousarray(frame).tobytes())
+                process.stdin.close()
+            except BrokenPipeError:
+                pass  # it died: its exit code and last words say why
+            except BaseException:
+                process.kill()
+                raise
+        if process.returncode != 0:
+            words.seek(0)
+            said = words.read().decode(errors="replace").strip() or "it said nothing"
+            raise VideoError(f"ffmpeg failed with exit code {process.returncode}: {said[-500:]}")
