@@ -185,7 +185,10 @@ class LTXPipeline:
         shape = _latent_shape(request, models.transformer.config.in_channels)
         noise = _given_or_drawn(noise, "noise", shape, request, INITIAL_NOISE)
         decode_noise = _given_or_drawn(decode_noise, "decode noise", shape, request, DECODE_NOISE)
-        timesteps = request.timesteps or self._timesteps(request, models.scheduler, shape)
+        assert request.num_steps
+        timesteps = request.timesteps or sample_timesteps(
+            models.scheduler, request.num_steps, num_tokens=shape[2] * shape[3] * shape[4]
+        )
         resume = resume or ResumePoint(0, noise)
         _check_shape("resume point", resume.latents, shape)
         if not 0 <= resume.step <= len(timesteps):
@@ -262,12 +265,6 @@ class LTXPipeline:
                 return event.result
         raise AssertionError("the stream ended without a result")
 
-    def _timesteps(
-        self, request: GenerationRequest, scheduler: SchedulerConfig, shape: tuple[int, ...]
-    ) -> tuple[float, ...]:
-        assert request.num_steps
-        return sample_timesteps(scheduler, request.num_steps, num_tokens=shape[2] * shape[3] * shape[4])
-
     def _condition(
         self,
         transformer: Transformer,
@@ -275,6 +272,7 @@ class LTXPipeline:
         embeddings: PromptEmbeddings,
         shape: tuple[int, ...],
     ) -> Conditioning:
+        """What all steps share: where the tokens lie, and the texts, the negative one first where it is used."""
         assert request.frame_rate
         rows = [(embeddings.prompt, embeddings.prompt_mask)]
         if _is_guided(request):

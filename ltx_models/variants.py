@@ -18,8 +18,8 @@ class Variant:
     ram_gb: what a render of it may use in all, in units of 10**9 bytes.
     num_steps, guidance_scale, negative_prompt, width, height, num_frames, frame_rate (frames a second),
     decode_timestep, decode_noise_scale: the defaults of a request.
-    weights_gb, gb_per_megapixel: the memory of its weights at the widest precision, and of decoding one
-    million output pixels (width x height x frames); measured, see `ltx_models.memory`.
+    weights_gb, gb_per_megapixel: the memory of its process with all weights at the widest precision, and of
+    decoding one million output pixels (width x height x frames); how they were measured: `ltx_models.memory`.
     """
 
     name: str
@@ -66,8 +66,8 @@ _TABLE = (
         frame_rate=12.0,
         decode_timestep=0.05,
         decode_noise_scale=0.025,
-        weights_gb=0.05,
-        gb_per_megapixel=0.5,
+        weights_gb=0.15,
+        gb_per_megapixel=0.4,
     ),
 )
 
@@ -77,7 +77,7 @@ UNLISTED = Variant(
     checkpoint="",
     text_encoder="",
     tokenizer="",
-    ram_gb=16,
+    ram_gb=25,
     num_steps=40,
     guidance_scale=3.0,
     negative_prompt="",
@@ -88,9 +88,10 @@ UNLISTED = Variant(
     decode_timestep=0.05,
     decode_noise_scale=0.025,
     weights_gb=16.0,
-    gb_per_megapixel=0.5,
+    gb_per_megapixel=0.1,
 )
-"""LTX-Video's usual values, for a pipeline of files that no row of the table names."""
+"""LTX-Video's usual values, for a pipeline of files that no row of the table names. Its memory is an estimate from the
+file sizes of the 2B model in bfloat16."""
 
 VARIANTS = {row.name: row for row in _TABLE}
 

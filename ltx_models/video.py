@@ -63,7 +63,7 @@ def _command(width: int, height: int, frame_rate: float, path: Path) -> list[str
         imageio_ffmpeg.get_ffmpeg_exe(),
         *["-hide_banner", "-loglevel", "error", "-nostdin", "-y"],
         *source,
-        *["-framerate", f"{frame_rate:g}", "-i", "pipe:0", "-vf", scale],
+        *["-framerate", str(frame_rate), "-i", "pipe:0", "-vf", scale],
         *["-c:v", "libx264", "-crf", str(CRF), "-preset", "medium", *tags],
         # bitexact: no encoder versions in the file, so the same frames give the same bytes.
         *["-fflags", "+bitexact", "-flags:v", "+bitexact", "-movflags", "+faststart", "-f", "mp4"],
