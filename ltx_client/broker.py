@@ -47,6 +47,7 @@ def connect(broker_url: SecretStr) -> redis.Redis:
         socket_connect_timeout=CONNECT_TIMEOUT,
         socket_timeout=ANSWER_TIMEOUT,
         socket_keepalive=True,
+        protocol=2,
         retry=Retry(NoBackoff(), 0),
     )
     with broker_errors(broker_address(broker_url)):

@@ -6,7 +6,7 @@ import logging
 
 import redis
 from celery import Celery
-from celery.signals import worker_ready, worker_shutting_down
+from celery.signals import setup_logging, worker_ready, worker_shutting_down
 from pydantic import SecretStr
 from redis.backoff import ExponentialBackoff
 from redis.retry import Retry
@@ -44,6 +44,7 @@ def run_worker(settings: WorkerSettings, broker_url: SecretStr, storage: Storage
     def on_shutting_down(**_: object) -> None:
         renderer.leave()
 
+    setup_logging.connect(_keep_logging, weak=False)
     worker_ready.connect(on_ready, weak=False)
     worker_shutting_down.connect(on_shutting_down, weak=False)
     worker = app.Worker(
@@ -55,7 +56,7 @@ def run_worker(settings: WorkerSettings, broker_url: SecretStr, storage: Storage
         without_gossip=True,
         without_mingle=True,
         without_heartbeat=True,
-        loglevel="WARNING",
+        quiet=True,
     )
     engine.warm_up()
     try:
@@ -64,6 +65,10 @@ def run_worker(settings: WorkerSettings, broker_url: SecretStr, storage: Storage
         engine.close()
         heartbeat.stop()
     return int(worker.exitcode or 0)
+
+
+def _keep_logging(**_: object) -> None:
+    """Logging is set up already: a receiver of this signal keeps Celery from doing it again."""
 
 
 def _queues(settings: WorkerSettings, variant: str) -> list[str]:

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import logging
+import os
+import signal
 import sys
+import threading
 
 import click
 from pydantic import ValidationError
@@ -28,7 +31,8 @@ def main() -> None:
 @main.command(epilog="Example: LTX_BROKER_URL=redis://farm:6379/0 LTX_STORAGE_URL=/mnt/farm ltx-worker start -v pocket")
 @click.option("-v", "--variant", default="pocket", show_default=True, help="The model variant that this worker holds.")
 @click.option("--log-level", default="INFO", show_default=True, help="DEBUG, INFO, WARNING or ERROR.")
-def start(variant: str, log_level: str) -> None:
+@click.option("--until-stdin-closes", is_flag=True, hidden=True, help="End when whoever holds our stdin is gone.")
+def start(variant: str, log_level: str, until_stdin_closes: bool) -> None:
     """Serves jobs of one variant until stopped (SIGTERM or Ctrl-C: the job in hand goes back to the queue)."""
     logging.basicConfig(level=log_level.upper(), format=LOG_FORMAT, stream=sys.stderr)
     try:
@@ -46,5 +50,13 @@ def start(variant: str, log_level: str) -> None:
         raise click.UsageError(str(error)) from error
     from ltx_worker.app import run_worker  # Celery takes half a second to import
 
+    if until_stdin_closes:
+        threading.Thread(target=_end_with_stdin, daemon=True).start()
     logging.getLogger(__name__).info("broker %s, storage %s", broker_address(settings.broker_url), storage.url)
     sys.exit(run_worker(settings, settings.broker_url, storage, variant))
+
+
+def _end_with_stdin() -> None:
+    while os.read(sys.stdin.fileno(), 4096):
+        pass
+    os.kill(os.getpid(), signal.SIGTERM)

@@ -12,11 +12,12 @@ import time
 from collections.abc import Iterator
 from importlib import metadata
 from pathlib import Path
+from typing import Any
 
 import psutil
 import redis
 
-from ltx_client.protocol import PROTOCOL_VERSION
+from ltx_client.protocol.workers import WorkerInfo
 from ltx_worker.settings import WorkerSettings, machine_id
 
 __all__ = ["Heartbeat", "chip_name"]
@@ -36,17 +37,17 @@ class Heartbeat:
         self._client = client
         self._key = settings.names.worker(self.worker_id)
         self._every = settings.worker_heartbeat_every
-        self._fields: dict[str, str | int | float] = {
-            "id": self.worker_id,
-            "name": settings.worker_name,
-            "chip": self.chip,
-            "memory": psutil.virtual_memory().total,
-            "budget_gb": settings.worker_memory_gb,
-            "variant": variant,
-            "version": metadata.version("ltx-farm"),
-            "protocol": PROTOCOL_VERSION,
-            "started_at": time.time(),
-        }
+        self._info = WorkerInfo(
+            id=self.worker_id,
+            name=settings.worker_name,
+            chip=self.chip,
+            memory=psutil.virtual_memory().total,
+            budget_gb=settings.worker_memory_gb,
+            variant=variant,
+            version=metadata.version("ltx-farm"),
+            started_at=time.time(),
+            seen_at=time.time(),
+        )
         self._job = ""
         self._wake = threading.Event()
         self._stopped = threading.Event()
@@ -86,7 +87,8 @@ class Heartbeat:
 
     def _beat(self) -> None:
         state = "rendering" if self._job else "idle"
-        fields = {**self._fields, "state": state, "job": self._job, "seen_at": time.time()}
+        info = self._info.model_copy(update={"state": state, "job": self._job, "seen_at": time.time()})
+        fields: Any = info.model_dump()
         with self._client.pipeline() as pipeline:
             pipeline.hset(self._key, mapping=fields)
             pipeline.pexpire(self._key, round(self._every * MISSED_BEATS * 1000))

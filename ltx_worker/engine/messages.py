@@ -6,7 +6,7 @@ from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Annotated, Literal
 
-from pydantic import Base64Bytes, BaseModel, ConfigDict, Field, TypeAdapter
+from pydantic import BaseModel, ConfigDict, Field, TypeAdapter
 
 from ltx_models.request import GenerationRequest
 
@@ -32,7 +32,7 @@ __all__ = [
 
 
 class _Frozen(BaseModel):
-    model_config = ConfigDict(frozen=True)
+    model_config = ConfigDict(frozen=True, ser_json_bytes="base64", val_json_bytes="base64")
 
 
 class Load(_Frozen):
@@ -96,7 +96,7 @@ class Previewed(_Frozen):
 
     type: Literal["previewed"] = "previewed"
     step: int
-    jpeg: Base64Bytes
+    jpeg: bytes
 
 
 class Decoded(_Frozen):

@@ -35,7 +35,6 @@ log = logging.getLogger(__name__)
 
 POLL = 0.1
 """Seconds between two looks at whether a render should stop."""
-LAST_LINES = 20
 
 
 class EngineDied(Exception):
@@ -52,7 +51,7 @@ class Engine:
         self._variant = variant
         self._stop_grace = stop_grace
         self._process: subprocess.Popen[bytes] | None = None
-        self._output: collections.deque[str] = collections.deque(maxlen=LAST_LINES)
+        self._output: collections.deque[str] = collections.deque(maxlen=1)
         self.ready: Ready | None = None
         """What the engine said of itself when its model was loaded; None before."""
 
@@ -137,8 +136,9 @@ class Engine:
         with stream:
             for line in stream:
                 text = line.decode(errors="replace").rstrip()
-                self._output.append(text)
-                log.info("engine: %s", text)
+                if text:
+                    self._output.append(text)
+                    log.info("engine: %s", text)
 
     def _tell(self, command: Command) -> None:
         try:
@@ -162,6 +162,6 @@ class Engine:
             code = self._process.wait()
         self._drain.join(timeout=2)
         how = f"signal {signal.Signals(-code).name}" if code < 0 else f"exit code {code}"
-        words = "; its last output: " + " | ".join(self._output) if self._output else ", without a word"
+        words = "its last words: " + self._output[-1].strip() if self._output else "it said nothing"
         self.close()
-        return EngineDied(f"the render process died ({how}){words}")
+        return EngineDied(f"the render process died with {how}; {words}")

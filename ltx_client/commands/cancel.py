@@ -1,0 +1,27 @@
+"""`ltx cancel`: ask for the end of jobs."""
+
+from __future__ import annotations
+
+import click
+
+from ltx_client.farm import Farm
+from ltx_client.local.members import Use
+from ltx_client.output import notice
+from ltx_client.protocol.state import ENDED, Status
+
+__all__ = ["command"]
+
+
+@click.command("cancel", epilog="Example: ltx cancel 3fa85f64a1b2")
+@click.argument("jobs", metavar="JOB...", nargs=-1, required=True)
+def command(jobs: tuple[str, ...]) -> None:
+    """Cancels jobs: a queued one never runs, a running one stops at its next step."""
+    with Farm.connect(use=Use.READ) as farm:
+        for job_id in [farm.find(job) for job in jobs]:
+            status = farm.cancel(job_id)
+            if status in ENDED:
+                notice(f"job {job_id} had ended already: {status}")
+            elif status is Status.RUNNING:
+                notice(f"job {job_id} stops at its next step")
+            else:
+                notice(f"job {job_id} is cancelled")

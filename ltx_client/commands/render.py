@@ -1,0 +1,140 @@
+"""`ltx render`: submit, watch, wait, download."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Any
+
+import click
+
+from ltx_client.display import display
+from ltx_client.errors import FarmError, JobCancelled, JobFailed, UsageError
+from ltx_client.farm import Farm
+from ltx_client.local.background import continue_in_background
+from ltx_client.local.members import Use
+from ltx_client.options import job_from_options, video_options
+from ltx_client.output import duration, notice, short_id
+from ltx_client.prepare import DEFAULT_VARIANT
+from ltx_client.protocol.jobs import Job
+from ltx_client.protocol.settings import FarmSettings
+from ltx_client.protocol.state import Status
+from ltx_client.views import JobView
+
+__all__ = ["command"]
+
+INTERRUPTED = 130
+"""The exit code of a command that Ctrl-C ended."""
+
+
+@click.command(
+    "render",
+    epilog='Example: ltx render "a red ball rolls to the right on a navy background" -o ball.mp4 --seed 7',
+)
+@video_options
+@click.option(
+    "-o", "--output", type=click.Path(path_type=Path), help="The MP4 to write.  [default: ltx-JOB.mp4 in this folder]"
+)
+@click.option("--preview", type=click.Path(path_type=Path), help="Keep the newest checkpoint frame in this JPEG.")
+def command(output: Path | None, preview: Path | None, **options: Any) -> None:
+    """Renders PROMPT, shows its progress, and downloads the MP4; its path is printed last.
+
+    Ctrl-C asks whether to cancel the job or let it go on without you.
+    """
+    job = job_from_options(**options)
+    target = output_path(output, job.id)
+    if preview is not None:
+        check_folder(preview)
+    settings = FarmSettings()
+    with Farm.connect(settings, Use.RENDER) as farm:
+        _announce(farm, job, embedded=settings.broker_url is None)
+        farm.send(job)
+        try:
+            view = _follow(farm, job.id, preview)
+        except KeyboardInterrupt:
+            view = _interrupted(farm, job.id, preview, settings)
+        deliver(farm, view, target)
+
+
+def output_path(output: Path | None, job_id: str) -> Path:
+    """Where the MP4 goes; a folder takes the default name. Raises UsageError when it cannot be written there."""
+    name = f"ltx-{short_id(job_id)}.mp4"
+    if output is None:
+        output = Path(name)
+    elif output.is_dir():
+        output = output / name
+    check_folder(output)
+    return output
+
+
+def check_folder(path: Path) -> None:
+    """Raises UsageError unless the folder of `path` is there."""
+    if not path.parent.is_dir():
+        raise UsageError(f"the folder {path.parent} does not exist, so {path.name} cannot be written there")
+
+
+def deliver(farm: Farm, view: JobView, target: Path) -> None:
+    """Downloads what a job ended with, or raises what that means."""
+    job_id, snapshot = view.job.id, view.snapshot
+    if view.status is Status.CANCELLED:
+        raise JobCancelled(f"job {job_id} was cancelled")
+    if view.status is Status.FAILED:
+        raise JobFailed(f"job {job_id} failed: {snapshot.error}")
+    if farm.storage_url is None:
+        notice(f"done, but LTX_STORAGE_URL is not set: set it as the workers do, then ltx download {short_id(job_id)}")
+        return
+    farm.download(job_id, target)
+    if snapshot.started_at and snapshot.ended_at:
+        notice(f"rendered in {duration(snapshot.ended_at - snapshot.started_at)} on {snapshot.worker_name}")
+    click.echo(target)
+
+
+def _announce(farm: Farm, job: Job, *, embedded: bool) -> None:
+    request = job.request
+    notice(
+        f"job {job.id}\n{job.variant}, {request.width}x{request.height}, {request.num_frames} frames at"
+        f" {request.frame_rate:g} fps, {request.num_steps} steps, seed {request.seed}"
+    )
+    if job.variant == DEFAULT_VARIANT:
+        notice("pocket is a small bundled model: it knows one coloured shape that moves on a plain background")
+    if not embedded and not farm.served(job):
+        notice(f"warning: no live worker serves {job.queue}; the job waits for one (see ltx workers)")
+
+
+def _follow(farm: Farm, job_id: str, preview: Path | None) -> JobView:
+    """Shows the job until it ends."""
+    view, shown = None, None
+    with display() as screen:
+        for update in farm.watch(job_id):
+            screen.show(update)
+            view = update.view
+            if preview is not None and update.snapshot.preview_step not in (None, shown):
+                shown = update.snapshot.preview_step
+                if frame := farm.preview(job_id):
+                    preview.write_bytes(frame)
+    assert view is not None
+    return view
+
+
+def _interrupted(farm: Farm, job_id: str, preview: Path | None, settings: FarmSettings) -> JobView:
+    """Asks once what should become of the job. Without a terminal, SIGINT cancels. Again, it leaves at once."""
+    try:
+        if sys.stdin.isatty() and not click.confirm("\nCancel the job? (no: it goes on without you)", err=True):
+            _let_go_on(job_id, settings)
+            raise click.exceptions.Exit(0)
+        farm.cancel(job_id)
+        return _follow(farm, job_id, preview)
+    except (KeyboardInterrupt, click.Abort):
+        notice(f"\nleft; job {job_id} is as it was, see ltx show {short_id(job_id)}")
+        raise click.exceptions.Exit(INTERRUPTED) from None
+
+
+def _let_go_on(job_id: str, settings: FarmSettings) -> None:
+    name = short_id(job_id)
+    if settings.broker_url is None:
+        try:
+            continue_in_background(settings.home)
+        except FarmError as error:
+            raise FarmError(f"{error}; job {name} stays queued, `ltx up` renders it") from error
+        notice("the farm goes on in the background until its queue is empty; `ltx up --stop` stops it before that")
+    notice(f"job {name} goes on; ltx watch {name} shows it, ltx download {name} fetches the video")

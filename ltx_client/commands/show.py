@@ -1,0 +1,72 @@
+"""`ltx show`: everything about one job."""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+
+import click
+from rich.markup import escape
+from rich.table import Table
+
+from ltx_client.display import progress_text
+from ltx_client.errors import UsageError
+from ltx_client.farm import Farm
+from ltx_client.local.members import Use
+from ltx_client.options import job_argument, json_option
+from ltx_client.output import ago, describe_job, duration, notice, print_json, print_table
+from ltx_client.views import JobView
+
+__all__ = ["command"]
+
+
+@click.command("show", epilog="Example: ltx show 3fa85f64a1b2 --preview now.jpg")
+@job_argument
+@click.option("--preview", type=click.Path(path_type=Path), help="Write the newest checkpoint frame to this JPEG.")
+@json_option
+def command(job: str, preview: Path | None, as_json: bool) -> None:
+    """Shows one job: what was asked, where it stands, and where its result is."""
+    with Farm.connect(use=Use.READ) as farm:
+        view = farm.view(farm.find(job))
+        if preview is not None:
+            frame = farm.preview(view.job.id)
+            if frame is None:
+                raise UsageError(f"job {view.job.id} has no preview frame now")
+            preview.write_bytes(frame)
+            notice(f"wrote {preview}")
+        storage_url = farm.storage_url
+    if as_json:
+        print_json(describe_job(view))
+    else:
+        print_table(_table(view, storage_url))
+
+
+def _table(view: JobView, storage_url: str | None) -> Table:
+    snapshot, job = view.snapshot, view.job
+    table = Table(box=None, show_header=False, pad_edge=False)
+    rows = {
+        "job": job.id,
+        "status": f"{view.status}" + (", its worker stopped answering" if view.orphaned else ""),
+        "stage": "" if view.ended else snapshot.stage.value,
+        "progress": progress_text(snapshot),
+        "error": snapshot.error,
+        "worker": snapshot.worker_name,
+        "attempt": str(snapshot.attempt or ""),
+        "submitted": f"{ago(view.submitted_at)} by {job.submitter}",
+        "took": duration(snapshot.ended_at - snapshot.started_at) if snapshot.ended_at and snapshot.started_at else "",
+        "variant": job.variant,
+        "priority": str(job.priority),
+        "memory": f"{job.predicted_peak / 1e9:.2g} GB predicted",
+        **{
+            name.replace("_", " "): f"{value}"
+            for name, value in dataclasses.asdict(job.request).items()
+            if value not in (None, "")
+        },
+    }
+    if snapshot.result is not None:
+        rows["video"] = f"{(storage_url or '').rstrip('/')}/{snapshot.result.video}"
+        rows["sha256"] = snapshot.result.sha256
+    for name, value in rows.items():
+        if value:
+            table.add_row(f"[dim]{name}[/]", escape(value))
+    return table

@@ -1,0 +1,47 @@
+"""`ltx up`: this machine's farm, kept running."""
+
+from __future__ import annotations
+
+import signal
+import threading
+
+import click
+
+from ltx_client.errors import UsageError
+from ltx_client.farm import Farm
+from ltx_client.local.join import stop_up
+from ltx_client.local.members import FarmFolder, Use
+from ltx_client.output import notice
+from ltx_client.protocol.settings import FarmSettings
+
+__all__ = ["command"]
+
+LOOK_EVERY = 1.0
+
+
+@click.command(
+    "up", epilog='Example: ltx up, and in another terminal: ltx submit "a blue disc rises on a pink background"'
+)
+@click.option("--until-idle", is_flag=True, help="End when nothing is queued or running any more.")
+@click.option("--stop", is_flag=True, help="End every `ltx up` of this machine.")
+def command(until_idle: bool, stop: bool) -> None:
+    """Keeps this machine's farm (a broker and one worker) running until Ctrl-C.
+
+    A job in hand then goes back to the queue, and the next `ltx up` or `ltx render` goes on with it.
+    """
+    settings = FarmSettings()
+    if stop:
+        count = stop_up(settings.home)
+        notice(f"stopped {count}" if count else "no `ltx up` is running here")
+        return
+    if settings.broker_url is not None:
+        raise UsageError("LTX_BROKER_URL names a farm elsewhere; unset it to run one on this machine")
+    told_to_stop = threading.Event()
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, lambda *_: told_to_stop.set())
+    with Farm.connect(settings, Use.UP) as farm:
+        notice(f"the farm is up; videos go to {farm.storage_url}, its log is {FarmFolder(settings.home).worker_log}")
+        while not told_to_stop.wait(LOOK_EVERY):
+            if until_idle and all(view.ended for view in farm.jobs(limit=1000)):
+                break
+    notice("the farm stops")

@@ -1,0 +1,105 @@
+"""How a running job looks: a bar in a terminal, plain lines elsewhere. On stderr either way."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Protocol
+
+from rich.console import Console
+from rich.markup import escape
+from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn
+
+from ltx_client.output import duration, notice, short_id
+from ltx_client.protocol.state import Snapshot, Stage, Status
+from ltx_client.views import Update
+
+__all__ = ["Display", "display", "progress_text"]
+
+
+class Display(Protocol):
+    """Shows updates of any number of jobs."""
+
+    def show(self, update: Update) -> None:
+        """Takes the next update."""
+
+
+@contextmanager
+def display(*, with_ids: bool = False) -> Iterator[Display]:
+    """The display that fits where stderr goes. `with_ids` tells several jobs apart."""
+    console = Console(stderr=True)
+    if not console.is_terminal:
+        yield PlainDisplay(with_ids)
+        return
+    columns = (SpinnerColumn(finished_text=" "), TextColumn("{task.description}"), BarColumn(bar_width=30))
+    with Progress(*columns, TextColumn("{task.fields[detail]}"), console=console, transient=False) as progress:
+        yield BarDisplay(progress, with_ids)
+
+
+def progress_text(snapshot: Snapshot) -> str:
+    """Steps done, pace, and time left of the denoising, as far as they are known."""
+    if snapshot.stage is Stage.LOADING and snapshot.message:
+        return snapshot.message
+    if snapshot.steps is None:
+        return ""
+    text = f"step {snapshot.step}/{snapshot.steps}"
+    left = snapshot.steps - snapshot.step
+    if snapshot.step_seconds and left and snapshot.status is Status.RUNNING:
+        text += f", {duration(left * snapshot.step_seconds)} left"
+    return text
+
+
+class BarDisplay:
+    """A line for each job, redrawn in place."""
+
+    def __init__(self, progress: Progress, with_ids: bool) -> None:
+        self._progress = progress
+        self._with_ids = with_ids
+        self._tasks: dict[str, object] = {}
+
+    def show(self, update: Update) -> None:
+        """Redraws the job's line."""
+        job_id, snapshot = update.view.job.id, update.snapshot
+        if job_id not in self._tasks:
+            self._tasks[job_id] = self._progress.add_task("", total=None, detail="")
+        self._progress.update(
+            self._tasks[job_id],  # type: ignore[arg-type]
+            description=_prefix(job_id, self._with_ids) + escape(_headline(update)),
+            total=snapshot.steps or (1 if update.view.ended else None),
+            completed=snapshot.step if snapshot.steps else 1 if update.view.ended else 0,
+            detail=escape(progress_text(snapshot)),
+        )
+
+
+class PlainDisplay:
+    """A line for each change that matters, for logs and pipes."""
+
+    def __init__(self, with_ids: bool) -> None:
+        self._with_ids = with_ids
+        self._last: dict[str, str] = {}
+
+    def show(self, update: Update) -> None:
+        """Prints a line, unless it would say what the last one said."""
+        job_id = update.view.job.id
+        parts = [_headline(update), progress_text(update.snapshot)]
+        line = _prefix(job_id, self._with_ids) + ": ".join(part for part in parts if part)
+        if self._last.get(job_id) != line:
+            self._last[job_id] = line
+            notice(line)
+
+
+def _prefix(job_id: str, with_ids: bool) -> str:
+    return f"{short_id(job_id)}  " if with_ids else ""
+
+
+def _headline(update: Update) -> str:
+    view, snapshot = update.view, update.snapshot
+    if view.ended and update.snapshot.seq >= view.snapshot.seq:
+        return view.status.value
+    if view.orphaned:
+        return f"worker {snapshot.worker_name} stopped answering"
+    if view.cancel_asked:
+        return "cancelling"
+    if snapshot.status is Status.QUEUED:
+        return "waiting for a worker" + (f" ({snapshot.message})" if snapshot.message else "")
+    return snapshot.stage.value

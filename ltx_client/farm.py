@@ -1,0 +1,246 @@
+"""The Python API: everything that the `ltx` command does, without the terminal.
+
+with Farm.connect() as farm:
+    job = farm.submit(GenerationRequest(prompt="a red ball rolls to the right on a navy background"))
+    for update in farm.watch(job.id):
+        print(update.snapshot.stage, update.snapshot.step)
+    farm.download(job.id, Path("ball.mp4"))
+"""
+
+from __future__ import annotations
+
+import contextlib
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import redis
+from pydantic import SecretStr
+
+from ltx_client import results
+from ltx_client.broker import broker_errors, connect
+from ltx_client.errors import BrokerUnreachable, FarmError, JobConflict, JobNotFound, UsageError
+from ltx_client.ledger import ClientLedger, Submission
+from ltx_client.local.join import join
+from ltx_client.local.members import FarmFolder, Use
+from ltx_client.prepare import DEFAULT_VARIANT, prepare
+from ltx_client.protocol.jobs import RENDER_TASK, Job
+from ltx_client.protocol.names import Names
+from ltx_client.protocol.settings import FarmSettings, broker_address
+from ltx_client.protocol.state import Snapshot, Status
+from ltx_client.protocol.workers import WorkerInfo
+from ltx_client.views import Follower, JobView, Update
+from ltx_models.memory import memory_class
+from ltx_models.request import GenerationRequest
+
+__all__ = ["Farm"]
+
+MIN_ID_TAIL = 4
+BLOCK = 1.0
+"""Seconds that one wait for events takes."""
+PATIENCE = 60.0
+"""Seconds that a watcher goes on trying when the broker is away."""
+
+
+class Farm:
+    """One farm, reached through its broker. Raises BrokerUnreachable from every method when it does not answer."""
+
+    def __init__(self, client: redis.Redis, broker_url: SecretStr, names: Names, storage_url: str | None) -> None:
+        self.storage_url = storage_url
+        self._client = client
+        self._broker_url = broker_url
+        self._address = broker_address(broker_url)
+        self._names = names
+        self._ledger = ClientLedger(client, names)
+
+    @classmethod
+    @contextlib.contextmanager
+    def connect(cls, settings: FarmSettings | None = None, use: Use = Use.RENDER) -> Iterator[Farm]:
+        """The farm that the environment names; with no broker there, this machine's embedded farm.
+
+        `use` says what is needed of the embedded farm, which is started, and stopped when nobody uses it.
+        """
+        settings = settings or FarmSettings()
+        with contextlib.ExitStack() as stack:
+            if settings.broker_url is None:
+                address = stack.enter_context(join(settings.home, use, DEFAULT_VARIANT))
+                broker_url, storage = address.url, str(FarmFolder(settings.home).videos)
+            else:
+                broker_url, storage = settings.broker_url, settings.storage_url or ""
+            client = stack.enter_context(connect(broker_url))
+            yield cls(client, broker_url, settings.names, storage or None)
+
+    def submit(self, request: GenerationRequest, **options: Any) -> Job:
+        """Prepares a job (see `prepare` for the options) and sends it."""
+        job = prepare(request, **options)
+        self.send(job)
+        return job
+
+    def send(self, job: Job) -> None:
+        """Writes the job's record, which is the submission, then the message that brings it to a worker.
+
+        Raises JobConflict when the id is another job's. After BrokerUnreachable the same job may be sent again.
+        """
+        try:
+            with broker_errors(self._address):
+                outcome = self._ledger.submit(job)
+            if outcome is Submission.CONFLICT:
+                raise JobConflict(f"job {job.id} exists already and asks for something else; give another --id")
+            self._publish(job)
+        except BrokerUnreachable as error:
+            raise BrokerUnreachable(
+                f"{error} Whether job {job.id} was queued is unknown; the same again with --id {job.id} is safe"
+            ) from None
+
+    def watch(self, *job_ids: str) -> Iterator[Update]:
+        """Every event of these jobs from the first on: each job's in order, none twice, whenever one joins;
+        then the live ones, until all have ended.
+
+        At least one update a second for each job, without an event when nothing happened.
+        """
+        followers = {job_id: Follower() for job_id in job_ids}
+        last_answer = time.monotonic()
+        while followers:
+            try:
+                batches = self._next_events({job_id: follower.seq for job_id, follower in followers.items()})
+                views = {job_id: self.view(job_id) for job_id in followers}
+            except BrokerUnreachable:
+                if time.monotonic() - last_answer > PATIENCE:
+                    raise
+                time.sleep(BLOCK)
+                continue
+            last_answer = time.monotonic()
+            for job_id, view in views.items():
+                yield from followers[job_id].advance(batches.get(job_id, []), view)
+                if followers[job_id].ended:
+                    del followers[job_id]
+
+    def view(self, job_id: str) -> JobView:
+        """One job. Raises JobNotFound."""
+        views = self._views([job_id])
+        if not views:
+            raise JobNotFound(f"there is no job {job_id} on this farm; `ltx jobs` lists those that there are")
+        return views[0]
+
+    def jobs(self, limit: int = 50) -> list[JobView]:
+        """The newest jobs first."""
+        with broker_errors(self._address):
+            ids: Any = self._client.zrevrange(self._names.jobs(), 0, limit - 1)
+        return self._views([job_id.decode() for job_id in ids])
+
+    def find(self, text: str) -> str:
+        """The id of the job whose id is, or ends with, `text` (4 characters at least). Raises JobNotFound."""
+        with broker_errors(self._address):
+            if self._client.exists(self._names.job(text)):
+                return text
+            ids: Any = self._client.zrange(self._names.jobs(), 0, -1)
+        found = [
+            job_id for job_id in (raw.decode() for raw in ids) if len(text) >= MIN_ID_TAIL and job_id.endswith(text)
+        ]
+        if len(found) == 1:
+            return str(found[0])
+        if found:
+            raise JobNotFound(f"{len(found)} jobs have an id that ends with {text}; give more of it")
+        raise JobNotFound(f"there is no job {text} on this farm; `ltx jobs` lists those that there are")
+
+    def cancel(self, job_id: str) -> Status:
+        """Asks for the job's end; returns its state at that moment (see ClientLedger.cancel)."""
+        with broker_errors(self._address):
+            status = self._ledger.cancel(job_id)
+        if status is None:
+            raise JobNotFound(f"there is no job {job_id} on this farm; `ltx jobs` lists those that there are")
+        return status
+
+    def preview(self, job_id: str) -> bytes | None:
+        """The newest checkpoint frame, a JPEG, or None while, or when no longer, there is one."""
+        with broker_errors(self._address):
+            jpeg: Any = self._client.get(self._names.preview(job_id))
+        return jpeg if jpeg is None else bytes(jpeg)
+
+    def download(self, job_id: str, target: Path) -> None:
+        """Copies a finished job's MP4 to `target`, whole or not at all, its checksum verified.
+
+        Raises UsageError when the job has no video, StorageUnreachable when the file cannot be had.
+        """
+        view = self.view(job_id)
+        if view.snapshot.result is None:
+            why = view.snapshot.error or "it can be downloaded when it is done"
+            raise UsageError(f"job {job_id} has no video: it is {view.status}; {why}")
+        if self.storage_url is None:
+            raise FarmError(
+                f"no storage is set, so the video of job {job_id} cannot be read; set LTX_STORAGE_URL as the workers do"
+            )
+        results.download(self.storage_url, view.snapshot.result, target)
+
+    def workers(self) -> list[WorkerInfo]:
+        """The live workers, by name."""
+        with broker_errors(self._address):
+            keys = list(self._client.scan_iter(match=self._names.worker("*"), count=1000))
+            with self._client.pipeline(transaction=False) as pipeline:
+                for key in keys:
+                    pipeline.hgetall(key)
+                hashes = pipeline.execute()
+        views = [
+            WorkerInfo.model_validate({key.decode(): value.decode() for key, value in fields.items()})
+            for fields in hashes
+            if fields
+        ]
+        return sorted(views, key=lambda worker: (worker.name, worker.id))
+
+    def served(self, job: Job) -> bool:
+        """Whether a live worker takes jobs like this one."""
+        needed = memory_class(job.predicted_peak)
+        return any(worker.variant == job.variant and worker.budget_gb >= needed for worker in self.workers())
+
+    def _publish(self, job: Job) -> None:
+        """The Celery message. Imports Celery late: it takes half a second, and only a submit needs it."""
+        import kombu.exceptions
+        from celery import Celery
+
+        from ltx_client.protocol.transport import celery_settings
+
+        settings = celery_settings(self._broker_url.get_secret_value(), self._names)
+        with Celery("ltx_client", set_as_current=False) as app, broker_errors(self._address):
+            app.conf.update(**settings, broker_connection_retry=False)
+            try:
+                app.send_task(
+                    RENDER_TASK, args=[job.id], task_id=job.id, queue=job.queue, priority=job.priority, retry=False
+                )
+            except kombu.exceptions.OperationalError as error:
+                raise redis.ConnectionError(str(error.__cause__ or error)) from error
+
+    def _next_events(self, after: dict[str, int]) -> dict[str, list[tuple[int, bytes]]]:
+        """The numbered events of each job after the one that was seen last; waits a moment for the first."""
+        streams: Any = {self._names.events(job_id): f"{seq}-0" for job_id, seq in after.items()}
+        with broker_errors(self._address):
+            reply: Any = self._client.xread(streams, count=200, block=round(BLOCK * 1000))
+        ids = {self._names.events(job_id): job_id for job_id in after}
+        return {
+            ids[key.decode()]: [(int(entry.split(b"-")[0]), fields[b"event"]) for entry, fields in entries]
+            for key, entries in reply or []
+        }
+
+    def _views(self, ids: list[str]) -> list[JobView]:
+        names = self._names
+        with broker_errors(self._address), self._client.pipeline(transaction=False) as pipeline:
+            for job_id in ids:
+                pipeline.hmget(names.job(job_id), "spec", "submitted_at")
+                pipeline.hget(names.state(job_id), "snapshot")
+                pipeline.exists(names.cancel(job_id))
+                pipeline.exists(names.lease(job_id))
+            replies = iter(pipeline.execute())
+        views = []
+        for (spec, submitted_at), snapshot, cancel, lease in zip(replies, replies, replies, replies, strict=True):
+            if spec is None:  # its time ran out
+                continue
+            views.append(
+                JobView(
+                    job=Job.model_validate_json(spec),
+                    submitted_at=int(submitted_at) / 1000,
+                    snapshot=Snapshot() if snapshot is None else Snapshot.model_validate_json(snapshot),
+                    cancel_asked=bool(cancel),
+                    leased=bool(lease),
+                )
+            )
+        return views

@@ -1,0 +1,43 @@
+"""Handing the embedded farm to a background `ltx up`."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+from ltx_client.errors import FarmError
+from ltx_client.local.members import FarmFolder, Use
+
+__all__ = ["continue_in_background"]
+
+START_TIMEOUT = 15.0
+
+
+def continue_in_background(home: Path) -> None:
+    """Returns when an `ltx up` is a member of the farm: one that was there, or a new one that ends when idle.
+
+    The caller is a member itself and leaves afterwards, so the farm never stops in between.
+    """
+    folder = FarmFolder(home)
+    if _is_up(folder):
+        return
+    with (folder.path / "up.log").open("ab") as log:
+        process = subprocess.Popen(
+            [sys.executable, "-m", "ltx_client", "up", "--until-idle"],
+            stdin=subprocess.DEVNULL,
+            stdout=log,
+            stderr=log,
+            start_new_session=True,
+        )
+    deadline = time.monotonic() + START_TIMEOUT
+    while not _is_up(folder):
+        if process.poll() is not None or time.monotonic() > deadline:
+            raise FarmError(f"the farm could not go on in the background; see {folder.path / 'up.log'}")
+        time.sleep(0.05)
+
+
+def _is_up(folder: FarmFolder) -> bool:
+    with folder.roster_lock():
+        return any(member.use is Use.UP for member in folder.members())

@@ -1,0 +1,112 @@
+"""How a command becomes a member of the embedded farm, starting it if nobody has."""
+
+from __future__ import annotations
+
+import contextlib
+import importlib.util
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+from filelock import Timeout
+
+from ltx_client.errors import FarmError
+from ltx_client.local.members import FarmFolder, Use
+from ltx_client.local.server import Address, find_server
+
+__all__ = ["join", "stop_up"]
+
+JOIN_TIMEOUT = 30.0
+STOP_TIMEOUT = 30.0
+
+
+@contextlib.contextmanager
+def join(home: Path, use: Use, variant: str) -> Iterator[Address]:
+    """Uses the farm while inside. Raises FarmError when it cannot be started.
+
+    The variant is the one that a worker will hold if this call starts the farm.
+    """
+    if importlib.util.find_spec("mlx") is None:
+        raise FarmError(
+            "no broker is set, and this machine cannot render by itself; set LTX_BROKER_URL to the farm's broker,"
+            " or run pip install 'ltx-farm[worker,embedded]'"
+        )
+    find_server()
+    folder = FarmFolder(home)
+    folder.create()
+    with folder.roster_lock():
+        membership = folder.enter(use)
+    try:
+        yield _await_farm(folder, home, variant)
+    finally:
+        membership.leave()
+        _await_stop(folder)
+
+
+def stop_up(home: Path) -> int:
+    """Ends every `ltx up` of this home. Returns how many there were."""
+    folder = FarmFolder(home)
+    if not folder.path.exists():
+        return 0
+    with folder.roster_lock():
+        members = [member for member in folder.members() if member.use is Use.UP]
+    for member in members:
+        os.kill(member.pid, signal.SIGTERM)
+    return len(members)
+
+
+def _await_farm(folder: FarmFolder, home: Path, variant: str) -> Address:
+    """The address of a farm that answers. Starts a keeper when there is none."""
+    deadline = time.monotonic() + JOIN_TIMEOUT
+    keeper: subprocess.Popen[bytes] | None = None
+    while time.monotonic() < deadline:
+        address = Address.read(folder.description)
+        if address is not None and _is_kept(folder) and address.answers():
+            return address
+        if keeper is not None and keeper.poll():
+            break
+        if (keeper is None or keeper.poll() == 0) and not _is_kept(folder):
+            keeper = _start_keeper(folder, home, variant)
+        time.sleep(0.05)
+    raise FarmError(f"the embedded farm did not start; {_last_line(folder.keeper_log)}(see {folder.keeper_log})")
+
+
+def _await_stop(folder: FarmFolder) -> None:
+    """Returns when the farm has stopped, or at once when somebody else uses it."""
+    deadline = time.monotonic() + STOP_TIMEOUT
+    while _is_kept(folder) and time.monotonic() < deadline:
+        with folder.roster_lock():
+            if folder.members():
+                return
+        time.sleep(0.05)
+
+
+def _is_kept(folder: FarmFolder) -> bool:
+    lock = folder.keeper_lock()
+    try:
+        lock.acquire(timeout=0)
+    except Timeout:
+        return True
+    lock.release()
+    return False
+
+
+def _start_keeper(folder: FarmFolder, home: Path, variant: str) -> subprocess.Popen[bytes]:
+    with folder.keeper_log.open("ab") as log:
+        return subprocess.Popen(
+            [sys.executable, "-m", "ltx_client.local.keeper", str(home), variant],
+            stdin=subprocess.DEVNULL,
+            stdout=log,
+            stderr=log,
+            start_new_session=True,
+        )
+
+
+def _last_line(path: Path) -> str:
+    lines = path.read_text(errors="replace").split("\n") if path.exists() else []
+    words = [line for line in lines if line.strip()]
+    return f"its last words: {words[-1]} " if words else ""

@@ -1,0 +1,133 @@
+"""The process that owns the embedded farm's server and worker: `python -m ltx_client.local.keeper HOME VARIANT`.
+
+It ends when the last member is gone, or by SIGTERM: first the worker, whose job goes back to the queue, then
+the server. Its worker ends with it, even when it is killed: the worker's standard input closes.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from pathlib import Path
+
+import redis
+from filelock import Timeout
+
+from ltx_client.local.members import FarmFolder, Use
+from ltx_client.local.server import Address, Server
+
+log = logging.getLogger(__name__)
+
+LOOK_EVERY = 0.2
+WORKER_STOP_TIMEOUT = 60.0
+MAX_RESTART_DELAY = 60.0
+
+
+class Worker:
+    """The farm's worker process: started when somebody wants to render, again when it dies, ever more slowly."""
+
+    def __init__(self, folder: FarmFolder, address: Address, home: Path, variant: str) -> None:
+        self._command = [sys.executable, "-m", "ltx_worker", "start", "--variant", variant, "--until-stdin-closes"]
+        self._log_path = folder.worker_log
+        self._environment = {
+            **os.environ,
+            "LTX_BROKER_URL": address.url.get_secret_value(),
+            "LTX_STORAGE_URL": str(folder.videos),
+            "LTX_HOME": str(home),
+        }
+        self._process: subprocess.Popen[bytes] | None = None
+        self._delay = 0.5
+        self._not_before = 0.0
+
+    def ensure(self) -> None:
+        """Starts the process if it does not run and its time has come."""
+        if self._process is not None and self._process.poll() is not None:
+            log.warning("the worker ended with code %s; starting it again in %g s", self._process.poll(), self._delay)
+            self._process = None
+            self._not_before = time.monotonic() + self._delay
+            self._delay = min(self._delay * 2, MAX_RESTART_DELAY)
+        if self._process is None and time.monotonic() >= self._not_before:
+            with self._log_path.open("ab") as output:
+                self._process = subprocess.Popen(
+                    self._command,
+                    env=self._environment,
+                    stdin=subprocess.PIPE,
+                    stdout=output,
+                    stderr=output,
+                    start_new_session=True,
+                )
+
+    def stop(self) -> None:
+        """Has it give its job back and end; by force if it does not."""
+        if self._process is None:
+            return
+        self._process.terminate()
+        try:
+            self._process.wait(WORKER_STOP_TIMEOUT)
+        except subprocess.TimeoutExpired:
+            self._process.kill()
+            self._process.wait()
+
+
+def keep(home: Path, variant: str) -> None:
+    """Runs the farm until nobody uses it. Returns at once when another keeper does already."""
+    folder = FarmFolder(home)
+    lock = folder.keeper_lock()
+    try:
+        lock.acquire(timeout=1)
+    except Timeout:
+        return
+    told_to_stop = threading.Event()
+    for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
+        signal.signal(number, lambda *_: told_to_stop.set())
+    with contextlib.ExitStack() as stack:
+        stack.callback(lock.release)
+        _stop_orphan(folder)
+        server = Server(folder)
+        stack.callback(server.stop)
+        worker = Worker(folder, server.address, home, variant)
+        stack.callback(worker.stop)
+        server.address.write(folder.description)
+        stack.callback(folder.description.unlink, missing_ok=True)
+        while not told_to_stop.wait(LOOK_EVERY):
+            if not server.alive():
+                log.error("the server died; the farm stops")
+                return
+            if not _serve_members(folder, worker):
+                return
+
+
+def _serve_members(folder: FarmFolder, worker: Worker) -> bool:
+    """Gives the members what they need. False, and the farm is closed to newcomers, when there are none."""
+    with folder.roster_lock():
+        members = folder.members()
+        if not members:
+            folder.description.unlink(missing_ok=True)
+            return False
+    if any(member.use in (Use.RENDER, Use.UP) for member in members):
+        worker.ensure()
+    return True
+
+
+def _stop_orphan(folder: FarmFolder) -> None:
+    """Stops the server of a keeper that was killed: its description still lies there. Its data is kept."""
+    address = Address.read(folder.description)
+    folder.description.unlink(missing_ok=True)
+    if address is None or not address.answers():
+        return
+    log.warning("stopping the server that a killed keeper left behind")
+    with address.connect() as client, contextlib.suppress(redis.ConnectionError):
+        client.shutdown()
+    while address.answers():
+        time.sleep(0.05)
+
+
+if __name__ == "__main__":
+    logging.basicConfig(level="INFO", format="%(asctime)s %(levelname)s %(message)s", stream=sys.stderr)
+    keep(Path(sys.argv[1]), sys.argv[2])

@@ -1,0 +1,141 @@
+"""What the commands print: data on stdout, as JSON or for people; everything else on stderr."""
+
+from __future__ import annotations
+
+import json
+import time
+from typing import Any
+
+import click
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Table
+
+from ltx_client.protocol.state import Status
+from ltx_client.protocol.workers import WorkerInfo
+from ltx_client.views import JobView
+
+__all__ = [
+    "ago",
+    "describe_job",
+    "duration",
+    "jobs_table",
+    "notice",
+    "print_json",
+    "print_table",
+    "short_id",
+    "workers_table",
+]
+
+STATUS_STYLE = {
+    Status.QUEUED: "yellow",
+    Status.RUNNING: "cyan",
+    Status.DONE: "green",
+    Status.FAILED: "red",
+    Status.CANCELLED: "dim",
+}
+
+
+UNBOUNDED_WIDTH = 1000
+
+
+def notice(text: str) -> None:
+    """A line for the person, on stderr."""
+    click.echo(text, err=True)
+
+
+def print_json(data: object) -> None:
+    """Data for programs, on stdout."""
+    click.echo(json.dumps(data, indent=2, ensure_ascii=False))
+
+
+def print_table(table: Table) -> None:
+    """Data for people, on stdout: as wide as the terminal, or as it needs to be where there is none."""
+    console = Console()
+    if not console.is_terminal:
+        console = Console(width=UNBOUNDED_WIDTH)
+        table.expand = False
+    console.print(table)
+
+
+def short_id(job_id: str) -> str:
+    """The end of an id: enough to name the job to any command."""
+    return job_id.rsplit("-", 1)[-1]
+
+
+def duration(seconds: float) -> str:
+    """As 8 s, 2 min 05 s, 1 h 20 min."""
+    if seconds < 10:
+        return f"{seconds:.1f} s"
+    if seconds < 60:
+        return f"{seconds:.0f} s"
+    minutes, rest = divmod(round(seconds), 60)
+    if minutes < 60:
+        return f"{minutes} min {rest:02d} s"
+    return f"{minutes // 60} h {minutes % 60:02d} min"
+
+
+def ago(moment: float) -> str:
+    """How long ago a time (seconds since 1970) was."""
+    return f"{duration(max(0.0, time.time() - moment))} ago"
+
+
+def describe_job(view: JobView) -> dict[str, Any]:
+    """A job for programs."""
+    snapshot = view.snapshot
+    return {
+        "id": view.job.id,
+        "status": view.status,
+        "stage": snapshot.stage,
+        "cancel_asked": view.cancel_asked,
+        "orphaned": view.orphaned,
+        "variant": view.job.variant,
+        "queue": view.job.queue,
+        "priority": view.job.priority,
+        "submitter": view.job.submitter,
+        "predicted_peak": view.job.predicted_peak,
+        "submitted_at": view.submitted_at,
+        "request": view.job.model_dump(mode="json")["request"],
+        "state": snapshot.model_dump(mode="json"),
+    }
+
+
+def jobs_table(views: list[JobView]) -> Table:
+    """Jobs for people, a line each."""
+    table = Table(box=None, pad_edge=False, expand=True)
+    for heading in ("JOB", "STATUS", "STEPS", "VARIANT", "AGE", "WORKER"):
+        table.add_column(heading, no_wrap=True)
+    table.add_column("PROMPT", overflow="ellipsis", no_wrap=True, ratio=1)
+    for view in views:
+        snapshot = view.snapshot
+        style = STATUS_STYLE[view.status]
+        status = "lost" if view.orphaned else "cancelling" if view.cancel_asked and not view.ended else view.status
+        table.add_row(
+            short_id(view.job.id),
+            f"[{style}]{status}[/]",
+            f"{snapshot.step}/{snapshot.steps}" if snapshot.steps else "",
+            view.job.variant,
+            duration(max(0.0, time.time() - view.submitted_at)),
+            escape(snapshot.worker_name or ""),
+            escape(view.job.request.prompt),
+        )
+    return table
+
+
+def workers_table(workers: list[WorkerInfo]) -> Table:
+    """Workers for people, a line each."""
+    table = Table(box=None, pad_edge=False)
+    for heading in ("WORKER", "STATE", "JOB", "VARIANT", "MEMORY", "SERVES UP TO", "UP SINCE", "CHIP"):
+        table.add_column(heading, no_wrap=True)
+    for worker in workers:
+        table.add_row(
+            escape(worker.name),
+            worker.state,
+            short_id(worker.job),
+            worker.variant,
+            f"{worker.memory / 1e9:.0f} GB",
+            f"{worker.budget_gb:.0f} GB",
+            ago(worker.started_at),
+            escape(worker.chip),
+        )
+    return table

@@ -1,0 +1,58 @@
+"""From what a person asked for to a job: validated, its defaults filled in, sorted into its memory class."""
+
+from __future__ import annotations
+
+import getpass
+import socket
+
+from pydantic import ValidationError
+
+from ltx_client.errors import UsageError
+from ltx_client.protocol.jobs import DEFAULT_PRIORITY, Job, new_job_id
+from ltx_models.memory import memory_class, predict_peak
+from ltx_models.request import GenerationRequest
+from ltx_models.variants import find_variant
+
+__all__ = ["DEFAULT_VARIANT", "prepare"]
+
+DEFAULT_VARIANT = "pocket"
+
+
+def prepare(
+    request: GenerationRequest,
+    *,
+    variant: str = DEFAULT_VARIANT,
+    priority: int = DEFAULT_PRIORITY,
+    checkpoint_every: int = 3,
+    job_id: str | None = None,
+) -> Job:
+    """The job that this request means. Needs no farm.
+
+    Raises UsageError, UnknownVariant, or InvalidRequest when no memory class holds it.
+    """
+    row = find_variant(variant)
+    resolved = request.resolve(row)
+    peak = predict_peak(row, resolved)
+    memory_class(peak)
+    try:
+        return Job(
+            id=job_id or new_job_id(),
+            variant=row.name,
+            request=resolved,
+            priority=priority,
+            checkpoint_every=checkpoint_every,
+            predicted_peak=peak,
+            submitter=_submitter(),
+        )
+    except ValidationError as error:
+        detail = error.errors()[0]
+        field = ".".join(str(part) for part in detail["loc"])
+        raise UsageError(f"{field} {detail['input']!r} cannot be: {detail['msg']}") from None
+
+
+def _submitter() -> str:
+    try:
+        user = getpass.getuser()
+    except (KeyError, OSError):  # a user id without a name, as in some containers
+        user = "unknown"
+    return f"{user}@{socket.gethostname()}"[:200]

