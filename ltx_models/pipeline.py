@@ -13,7 +13,7 @@ import numpy as np
 from PIL import Image
 
 from ltx_models.checkpoint import SingleFile, file_hash, parse_config
-from ltx_models.errors import InvalidRequest
+from ltx_models.errors import CheckpointError, InvalidRequest
 from ltx_models.events import (
     Decoded,
     Event,
@@ -34,7 +34,7 @@ from ltx_models.transformer import Conditioning, Transformer, load_transformer, 
 from ltx_models.vae import VAE, load_vae
 from ltx_models.variants import UNLISTED, Variant, find_variant
 
-__all__ = ["LTXPipeline"]
+__all__ = ["DECODE_NOISE", "INITIAL_NOISE", "LTXPipeline", "draw_noise"]
 
 INITIAL_NOISE, DECODE_NOISE = 0, 1
 """The random streams of a seed: each its own, so that drawing from one never changes another."""
@@ -122,6 +122,11 @@ class LTXPipeline:
             scheduler_source = f"the scheduler config of {file.path}"
             scheduler = parse_config(SchedulerConfig, file.section("scheduler"), {}, source=scheduler_source)
             transformer = load_transformer(file, self.dtype)
+            if transformer.config.caption_channels != text_encoder.config.d_model:
+                raise CheckpointError(
+                    f"the text encoder {self.variant.text_encoder} makes embeddings of {text_encoder.config.d_model}"
+                    f" channels; {file.path} was trained with {transformer.config.caption_channels}"
+                )
             report(0.8, "loading the VAE")
             vae = load_vae(file, self.dtype)
             self._loaded = _Models(tokenizer, text_encoder, transformer, vae, scheduler)
@@ -152,7 +157,7 @@ class LTXPipeline:
         A VAE with timestep conditioning gets z(1-s) + noise·s, where s is `noise_scale`, and the timestep.
         """
         vae = self._models_loaded().vae
-        z = mx.array(latents)
+        z = mx.array(latents, mx.float32)
         if vae.config.timestep_conditioning and noise is not None:
             z = z * (1 - noise_scale) + mx.array(noise) * noise_scale
         pixels = vae.decode(z, timestep)[0].astype(mx.float32)
@@ -183,19 +188,22 @@ class LTXPipeline:
         models = self._models_loaded()
         request = request.resolve(self.variant)
         shape = _latent_shape(request, models.transformer.config.in_channels)
-        noise = _given_or_drawn(noise, "noise", shape, request, INITIAL_NOISE)
-        decode_noise = _given_or_drawn(decode_noise, "decode noise", shape, request, DECODE_NOISE)
+        assert request.seed is not None
+        noise = draw_noise(request.seed, INITIAL_NOISE, shape) if noise is None else noise
+        decode_noise = draw_noise(request.seed, DECODE_NOISE, shape) if decode_noise is None else decode_noise
+        resume = resume or ResumePoint(0, noise)
+        for name, array in (("noise", noise), ("decode noise", decode_noise), ("resume point", resume.latents)):
+            _check_shape(name, array, shape)
         assert request.num_steps
         timesteps = request.timesteps or sample_timesteps(
             models.scheduler, request.num_steps, num_tokens=shape[2] * shape[3] * shape[4]
         )
-        resume = resume or ResumePoint(0, noise)
-        _check_shape("resume point", resume.latents, shape)
         if not 0 <= resume.step <= len(timesteps):
             raise InvalidRequest(f"the resume point is after step {resume.step} of {len(timesteps)}")
         if embeddings is None:
             assert request.negative_prompt is not None
             embeddings = self.embed(request.prompt, request.negative_prompt)
+        _check_embeddings(embeddings, models.transformer.config.caption_channels)
         yield TextEncoded(embeddings)
 
         conditioning = self._condition(models.transformer, request, embeddings, shape)
@@ -318,21 +326,24 @@ def _latent_shape(request: GenerationRequest, channels: int) -> tuple[int, int, 
     return 1, channels, frames, request.height // SIZE_STRIDE, request.width // SIZE_STRIDE
 
 
-def _given_or_drawn(
-    given: np.ndarray | None, name: str, shape: tuple[int, ...], request: GenerationRequest, stream: int
-) -> np.ndarray:
-    """Noise that was given, or the seed's own. It is drawn on the host, so it is the same on every machine."""
-    if given is not None:
-        _check_shape(name, given, shape)
-        return np.asarray(given, np.float32)
-    assert request.seed is not None
-    generator = np.random.Generator(np.random.PCG64([stream, request.seed]))
-    return generator.standard_normal(shape, dtype=np.float32)
+def draw_noise(seed: int, stream: int, shape: tuple[int, ...]) -> np.ndarray:
+    """Normal float32 noise of one of a seed's streams, drawn on the host: the same on every machine."""
+    return np.random.Generator(np.random.PCG64([stream, seed])).standard_normal(shape, dtype=np.float32)
 
 
 def _check_shape(name: str, value: np.ndarray, shape: tuple[int, ...]) -> None:
     if tuple(value.shape) != shape:
         raise InvalidRequest(f"the {name} has the shape {tuple(value.shape)}; this request needs {shape}")
+
+
+def _check_embeddings(embeddings: PromptEmbeddings, channels: int) -> None:
+    for name in ("prompt", "negative"):
+        text, mask = getattr(embeddings, name), getattr(embeddings, f"{name}_mask")
+        if text.shape != (1, mask.shape[-1], channels) or mask.shape[0] != 1:
+            raise InvalidRequest(
+                f"the {name}'s embeddings have the shape {tuple(text.shape)} and their mask {tuple(mask.shape)}; this"
+                f" model needs (1, N, {channels}) and (1, N)"
+            )
 
 
 def _text_batch(rows: Sequence[tuple[np.ndarray, np.ndarray]]) -> tuple[mx.array, mx.array | None]:
@@ -351,7 +362,7 @@ def _text_batch(rows: Sequence[tuple[np.ndarray, np.ndarray]]) -> tuple[mx.array
 
 def _to_tokens(latents: np.ndarray) -> mx.array:
     """(1, C, F, H, W) → (1, F·H·W, C)."""
-    return mx.array(latents).flatten(2).swapaxes(1, 2)
+    return mx.array(latents, mx.float32).flatten(2).swapaxes(1, 2)
 
 
 def _to_latents(tokens: mx.array, shape: tuple[int, ...]) -> np.ndarray:

@@ -85,7 +85,7 @@ def _sd3_shift(t: float, num_tokens: int) -> float:
     """e^μ / (e^μ + 1/t - 1): more tokens hide noise better, so more of the time is spent at high noise."""
     (low_tokens, high_tokens), (low, high) = SHIFT_TOKENS, SHIFT_VALUES
     mu = low + (high - low) * (num_tokens - low_tokens) / (high_tokens - low_tokens)
-    return math.exp(mu) / (math.exp(mu) + 1 / t - 1)
+    return math.exp(mu) / (math.exp(mu) + (1 / t - 1))
 
 
 def _stretch_to_terminal(timesteps: list[float], terminal: float) -> list[float]:

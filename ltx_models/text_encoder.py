@@ -147,6 +147,7 @@ class T5Encoder(nn.Module):
 
     def __init__(self, config: T5Config) -> None:
         super().__init__()
+        self.config = config
         self.shared = nn.Embedding(config.vocab_size, config.d_model)
         self.encoder = Stack(config)
 

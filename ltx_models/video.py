@@ -94,4 +94,4 @@ def _encode(command: list[str], frames: Iterable[np.ndarray], shape: tuple[int, 
         if process.returncode != 0:
             words.seek(0)
             said = words.read().decode(errors="replace").strip() or "it said nothing"
-            raise VideoError(f"ffmpeg failed with exit code {process.returncode}: {said[-500:]}")
+            raise VideoError(f"ffmpeg failed with exit code {process.returncode}: {said[:2000]}")

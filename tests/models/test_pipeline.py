@@ -1,0 +1,254 @@
+"""What a render does besides computing the right numbers: events, seeds, resuming, cancelling, previews."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Generator
+from typing import Any, cast
+
+import mlx.core as mx
+import numpy as np
+import pytest
+from PIL import Image
+
+from ltx_models.errors import InvalidRequest, UnknownVariant
+from ltx_models.events import Decoded, Event, Finished, Previewed, RenderResult, Stepped, TextEncoded
+from ltx_models.memory import predict_peak
+from ltx_models.pipeline import DECODE_NOISE, INITIAL_NOISE, LTXPipeline, draw_noise
+from ltx_models.request import GenerationRequest
+from ltx_models.variants import find_variant
+from tests.models.conftest import Golden
+
+SMALL = GenerationRequest(
+    prompt="a red ball moves left on a grey background", width=64, height=64, num_frames=17, num_steps=3, seed=7
+)
+
+
+def events(pipe: LTXPipeline, request: GenerationRequest = SMALL, **options: Any) -> list[Event]:
+    return list(pipe.stream(request, **options))
+
+
+def result(pipe: LTXPipeline, request: GenerationRequest = SMALL, **options: Any) -> RenderResult:
+    last = events(pipe, request, **options)[-1]
+    assert isinstance(last, Finished)
+    return last.result
+
+
+def test_events_come_in_order(pocket: LTXPipeline) -> None:
+    happened = events(pocket)
+    assert [type(event) for event in happened] == [TextEncoded, Stepped, Stepped, Stepped, Decoded, Finished]
+    steps = [event for event in happened if isinstance(event, Stepped)]
+    assert [(event.step, event.steps) for event in steps] == [(1, 3), (2, 3), (3, 3)]
+    assert [event.timestep for event in steps] == pytest.approx([1, 2 / 3, 1 / 3])
+    assert all(event.seconds > 0 for event in steps)
+    decoded, finished = happened[-2:]
+    assert isinstance(decoded, Decoded)
+    assert isinstance(finished, Finished)
+    assert decoded.frames is finished.result.frames
+    np.testing.assert_array_equal(steps[-1].resume.latents, finished.result.latents)
+
+
+def test_result(pocket: LTXPipeline) -> None:
+    rendered = result(pocket)
+    assert rendered.frames.shape == (17, 64, 64, 3)
+    assert rendered.frames.dtype == np.uint8
+    assert rendered.latents.shape == (1, 32, 3, 2, 2)
+    assert rendered.latents.dtype == np.float32
+    assert all(value is not None for name, value in vars(rendered.request).items() if name != "timesteps")
+
+
+def test_the_same_seed_gives_the_same_video_and_another_seed_another(pocket: LTXPipeline) -> None:
+    first, again = result(pocket), result(pocket)
+    assert first.latents.tobytes() == again.latents.tobytes()
+    assert first.frames.tobytes() == again.frames.tobytes()
+    other = result(pocket, dataclasses.replace(SMALL, seed=8))
+    assert not np.array_equal(first.latents, other.latents)
+
+
+def test_a_drawn_seed_renders_the_video_again(pocket: LTXPipeline) -> None:
+    drawn = result(pocket, dataclasses.replace(SMALL, seed=None))
+    assert drawn.request.seed is not None
+    again = result(pocket, drawn.request)
+    assert drawn.frames.tobytes() == again.frames.tobytes()
+
+
+def test_the_largest_seed(pocket: LTXPipeline) -> None:
+    assert result(pocket, dataclasses.replace(SMALL, seed=2**63 - 1, num_steps=1)).frames.any()
+
+
+def test_noise_is_the_same_on_every_machine() -> None:
+    """These numbers must never change: a seed in a sidecar would no longer give its video."""
+    drawn = draw_noise(7, INITIAL_NOISE, (1, 32, 3, 2, 2))
+    assert drawn.flatten()[:4].tolist() == pytest.approx([-1.5634333, 0.05496743, 0.7779191, -1.251728], rel=1e-6)
+    assert not np.array_equal(drawn, draw_noise(7, DECODE_NOISE, (1, 32, 3, 2, 2)))
+
+
+def test_the_seed_draws_the_noise(pocket: LTXPipeline) -> None:
+    given = result(pocket, noise=draw_noise(7, INITIAL_NOISE, (1, 32, 3, 2, 2)))
+    assert given.latents.tobytes() == result(pocket).latents.tobytes()
+
+
+@pytest.mark.parametrize("stop", [1, 2, 3])
+def test_a_resumed_render_is_the_unbroken_one_bit_for_bit(pocket: LTXPipeline, stop: int) -> None:
+    happened = events(pocket)
+    unbroken = happened[-1]
+    assert isinstance(unbroken, Finished)
+    step = happened[stop]
+    assert isinstance(step, Stepped)
+    rest = events(pocket, resume=step.resume)
+    assert [event.step for event in rest if isinstance(event, Stepped)] == list(range(stop + 1, 4))
+    last = rest[-1]
+    assert isinstance(last, Finished)
+    assert last.result.latents.tobytes() == unbroken.result.latents.tobytes()
+    assert last.result.frames.tobytes() == unbroken.result.frames.tobytes()
+
+
+def test_a_resumed_render_draws_the_same_decode_noise(golden_098: Golden) -> None:
+    pipe = golden_098.pipeline()
+    happened = events(pipe)
+    step, unbroken = happened[2], happened[-1]
+    assert isinstance(step, Stepped)
+    assert isinstance(unbroken, Finished)
+    assert result(pipe, resume=step.resume).frames.tobytes() == unbroken.result.frames.tobytes()
+
+
+def test_given_embeddings_take_the_place_of_the_prompts(pocket: LTXPipeline) -> None:
+    encoded = events(pocket)[0]
+    assert isinstance(encoded, TextEncoded)
+    other_words = dataclasses.replace(SMALL, prompt="not read")
+    again = result(pocket, other_words, embeddings=encoded.embeddings)
+    assert again.latents.tobytes() == result(pocket).latents.tobytes()
+
+
+def test_padded_embeddings_mean_the_same(pocket: LTXPipeline) -> None:
+    embeddings = pocket.embed(SMALL.prompt)
+    padding = np.ones((1, 5, embeddings.prompt.shape[2]), np.float32)
+    padded = dataclasses.replace(
+        embeddings,
+        prompt=np.concatenate([embeddings.prompt, padding], axis=1),
+        prompt_mask=np.pad(embeddings.prompt_mask, ((0, 0), (0, 5))),
+    )
+    assert result(pocket, embeddings=padded).latents.tobytes() == result(pocket).latents.tobytes()
+
+
+def test_guidance_one_does_not_see_the_negative_prompt(pocket: LTXPipeline) -> None:
+    without = dataclasses.replace(SMALL, guidance_scale=1.0)
+    first, second = (result(pocket, dataclasses.replace(without, negative_prompt=text)) for text in ("", "blurry"))
+    assert first.latents.tobytes() == second.latents.tobytes()
+
+
+def test_the_negative_prompt_and_guidance_matter(pocket: LTXPipeline) -> None:
+    plain = result(pocket).latents
+    for change in ({"negative_prompt": "a blue box"}, {"guidance_scale": 5.0}):
+        assert not np.array_equal(plain, result(pocket, dataclasses.replace(SMALL, **cast(Any, change))).latents)
+
+
+def test_previews(pocket: LTXPipeline) -> None:
+    request = dataclasses.replace(SMALL, num_steps=5, width=96)
+    happened = events(pocket, request, checkpoint_every=2)
+    previews = [event for event in happened if isinstance(event, Previewed)]
+    assert [event.step for event in previews] == [2, 4]
+    assert all(event.image.size == (96, 64) and event.image.mode == "RGB" for event in previews)
+    assert not any(isinstance(event, Previewed) for event in events(pocket, request))
+
+
+def test_a_late_preview_looks_like_the_middle_of_the_video(pocket: LTXPipeline) -> None:
+    request = GenerationRequest(prompt=SMALL.prompt, num_steps=6, num_frames=17, seed=0)
+    happened = events(pocket, request, checkpoint_every=5)
+    preview = next(event for event in happened if isinstance(event, Previewed))
+    last = happened[-1]
+    assert isinstance(last, Finished)
+    differences = np.abs(np.asarray(preview.image, np.float32) - last.result.frames).mean((1, 2, 3))
+    assert 6 <= differences.argmin() <= 10
+    assert differences.min() < 15
+
+
+def test_closing_the_stream_ends_the_render(pocket: LTXPipeline) -> None:
+    stream = cast(Generator[Event, None, None], pocket.stream(SMALL))
+    assert isinstance(next(stream), TextEncoded)
+    assert isinstance(next(stream), Stepped)
+    stream.close()
+    with pytest.raises(StopIteration):
+        next(stream)
+    assert result(pocket).frames.any()
+
+
+def test_generate_video_reports_progress_and_previews(pocket: LTXPipeline) -> None:
+    progress: list[tuple[int, int]] = []
+    images: list[tuple[int, Image.Image]] = []
+    rendered = pocket.generate_video(
+        SMALL.prompt,
+        width=64,
+        height=64,
+        num_frames=17,
+        num_steps=3,
+        seed=7,
+        on_progress=lambda step, steps: progress.append((step, steps)),
+        on_checkpoint=lambda step, image: images.append((step, image)),
+    )
+    assert progress == [(1, 3), (2, 3), (3, 3)]
+    assert [step for step, _ in images] == [1, 2]
+    assert rendered.frames.tobytes() == result(pocket).frames.tobytes()
+
+
+def test_load_models_reports_rising_fractions() -> None:
+    pipe = LTXPipeline("pocket")
+    reports: list[tuple[float, str]] = []
+    pipe.load_models(progress_callback=lambda fraction, message: reports.append((fraction, message)))
+    fractions = [fraction for fraction, _ in reports]
+    assert fractions == sorted(fractions)
+    assert (fractions[0], fractions[-1]) == (0.0, 1.0)
+    reports.clear()
+    pipe.load_models(progress_callback=lambda fraction, message: reports.append((fraction, message)))
+    assert not reports
+
+
+def test_clear_all_frees_the_weights() -> None:
+    before = mx.get_active_memory()
+    pipe = LTXPipeline("pocket", dtype=mx.float32)
+    pipe.load_models()
+    assert mx.get_active_memory() > before + 30_000_000
+    pipe.clear_all()
+    assert mx.get_active_memory() < before + 1_000_000
+    assert mx.get_cache_memory() == 0
+
+
+def test_bfloat16_renders_too() -> None:
+    request = dataclasses.replace(SMALL, width=32, height=32, num_frames=9, num_steps=2)
+    rendered = result(LTXPipeline("pocket", dtype=mx.bfloat16), request)
+    assert rendered.latents.dtype == np.float32
+    assert np.isfinite(rendered.latents).all()
+
+
+def test_the_memory_prediction_is_an_upper_bound(pocket: LTXPipeline) -> None:
+    for change in ({}, {"width": 128, "height": 96, "num_frames": 25, "num_steps": 1}):
+        request = dataclasses.replace(SMALL, **cast(Any, change)).resolve(find_variant("pocket"))
+        mx.clear_cache()
+        mx.reset_peak_memory()
+        result(pocket, request)
+        assert mx.get_peak_memory() < predict_peak(find_variant("pocket"), request)
+
+
+@pytest.mark.parametrize("name", ["noise", "decode_noise"])
+def test_noise_of_a_wrong_shape_is_refused(pocket: LTXPipeline, name: str) -> None:
+    with pytest.raises(InvalidRequest, match=r"this request needs \(1, 32, 3, 2, 2\)"):
+        events(pocket, **{name: np.zeros((1, 32, 3, 2, 3), np.float32)})
+
+
+def test_a_resume_point_of_another_render_is_refused(pocket: LTXPipeline) -> None:
+    step = events(pocket)[3]
+    assert isinstance(step, Stepped)
+    with pytest.raises(InvalidRequest, match="resume point"):
+        events(pocket, dataclasses.replace(SMALL, width=96), resume=step.resume)
+    with pytest.raises(InvalidRequest, match="after step 3 of 2"):
+        events(pocket, dataclasses.replace(SMALL, num_steps=2), resume=step.resume)
+
+
+def test_embeddings_of_another_model_are_refused(pocket: LTXPipeline, golden_098: Golden) -> None:
+    with pytest.raises(InvalidRequest, match=r"needs \(1, N, 128\)"):
+        events(pocket, embeddings=golden_098.embeddings())
+
+
+def test_an_unknown_variant_is_refused() -> None:
+    with pytest.raises(UnknownVariant, match="pocket"):
+        LTXPipeline("nonesuch")
