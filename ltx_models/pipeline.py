@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Sequence
 from functools import cached_property
 from pathlib import Path
 
@@ -26,7 +26,16 @@ from ltx_models.events import (
     TextEncoded,
 )
 from ltx_models.guidance import classifier_free_guidance
-from ltx_models.request import FRAME_STRIDE, SIZE_STRIDE, GenerationRequest
+from ltx_models.latents import (
+    DECODE_NOISE,
+    INITIAL_NOISE,
+    LatentShape,
+    draw_noise,
+    from_tokens,
+    latent_shape,
+    to_tokens,
+)
+from ltx_models.request import GenerationRequest
 from ltx_models.scheduler import SchedulerConfig, euler_step, predict_x0, sample_timesteps
 from ltx_models.text_encoder import T5Encoder, load_text_encoder, text_encoder_files
 from ltx_models.tokenizer import Tokenizer
@@ -34,10 +43,7 @@ from ltx_models.transformer import Conditioning, Transformer, load_transformer, 
 from ltx_models.vae import VAE, load_vae
 from ltx_models.variants import UNLISTED, Variant, find_variant
 
-__all__ = ["DECODE_NOISE", "INITIAL_NOISE", "LTXPipeline", "draw_noise"]
-
-INITIAL_NOISE, DECODE_NOISE = 0, 1
-"""The random streams of a seed: each its own, so that drawing from one never changes another."""
+__all__ = ["LTXPipeline"]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -172,7 +178,7 @@ class LTXPipeline:
         embeddings: PromptEmbeddings | None = None,
         resume: ResumePoint | None = None,
         checkpoint_every: int = 0,
-    ) -> Iterator[Event]:
+    ) -> Generator[Event, None, None]:
         """Render `request`, yielding what happens as it happens; see `ltx_models.events`.
 
         The caller drives: between two events nothing runs, and closing the generator ends the render.
@@ -187,7 +193,7 @@ class LTXPipeline:
         """
         models = self._models_loaded()
         request = request.resolve(self.variant)
-        shape = _latent_shape(request, models.transformer.config.in_channels)
+        shape = latent_shape(request, models.transformer.config.in_channels)
         assert request.seed is not None
         noise = draw_noise(request.seed, INITIAL_NOISE, shape) if noise is None else noise
         decode_noise = draw_noise(request.seed, DECODE_NOISE, shape) if decode_noise is None else decode_noise
@@ -206,31 +212,19 @@ class LTXPipeline:
         _check_embeddings(embeddings, models.transformer.config.caption_channels)
         yield TextEncoded(embeddings)
 
-        conditioning = self._condition(models.transformer, request, embeddings, shape)
-        tokens = _to_tokens(resume.latents)
-        for step in range(resume.step + 1, len(timesteps) + 1):
-            started = time.perf_counter()
-            timestep = timesteps[step - 1]
-            next_timestep = timesteps[step] if step < len(timesteps) else 0.0
-            velocity = self._velocity(models.transformer, request, tokens, timestep, conditioning)
-            x0 = predict_x0(tokens, velocity, timestep)
-            tokens = euler_step(tokens, velocity, timestep, next_timestep)
-            mx.eval(tokens)
-            seconds = time.perf_counter() - started
-            latents = _to_latents(tokens, shape)
-            yield Stepped(step, len(timesteps), timestep, seconds, ResumePoint(step, latents))
-            if checkpoint_every and step % checkpoint_every == 0 and step < len(timesteps):
-                yield Previewed(step, self._preview(_to_latents(x0, shape), request))
+        resume = yield from self._denoise(request, timesteps, embeddings, resume, checkpoint_every)
 
-        latents = _to_latents(tokens, shape)
         assert request.decode_timestep is not None
         assert request.decode_noise_scale is not None
         pixels = self.decode(
-            latents, timestep=request.decode_timestep, noise_scale=request.decode_noise_scale, noise=decode_noise
+            resume.latents,
+            timestep=request.decode_timestep,
+            noise_scale=request.decode_noise_scale,
+            noise=decode_noise,
         )
         frames = _to_uint8(pixels)
         yield Decoded(frames)
-        yield Finished(RenderResult(frames, latents, request))
+        yield Finished(RenderResult(frames, resume.latents, request))
 
     def generate_video(
         self,
@@ -273,38 +267,33 @@ class LTXPipeline:
                 return event.result
         raise AssertionError("the stream ended without a result")
 
-    def _condition(
+    def _denoise(
         self,
-        transformer: Transformer,
         request: GenerationRequest,
+        timesteps: Sequence[float],
         embeddings: PromptEmbeddings,
-        shape: tuple[int, ...],
-    ) -> Conditioning:
-        """What all steps share: where the tokens lie, and the texts, the negative one first where it is used."""
-        assert request.frame_rate
-        rows = [(embeddings.prompt, embeddings.prompt_mask)]
-        if _is_guided(request):
-            rows.insert(0, (embeddings.negative, embeddings.negative_mask))
-        text, mask = _text_batch(rows)
-        causal = transformer.config.causal_temporal_positioning
-        return transformer.prepare(text, mask, pixel_coordinates(*shape[2:], causal=causal), request.frame_rate)
-
-    def _velocity(
-        self,
-        transformer: Transformer,
-        request: GenerationRequest,
-        tokens: mx.array,
-        timestep: float,
-        conditioning: Conditioning,
-    ) -> mx.array:
-        """The guided velocity at `timestep`, (1, N, C) float32: guidance and latents keep that precision."""
-        guided = _is_guided(request)
-        batch = mx.concatenate([tokens, tokens]) if guided else tokens
-        velocity = transformer(batch, mx.full((len(batch),), timestep), conditioning).astype(mx.float32)
-        if not guided:
-            return velocity
-        assert request.guidance_scale
-        return classifier_free_guidance(velocity[:1], velocity[1:], request.guidance_scale)
+        resume: ResumePoint,
+        checkpoint_every: int,
+    ) -> Generator[Event, None, ResumePoint]:
+        """The steps that `resume` leaves to do; returns where the last one ended."""
+        transformer = self._models_loaded().transformer
+        shape = latent_shape(request, transformer.config.in_channels)
+        conditioning = _condition(transformer, request, embeddings, shape)
+        tokens = to_tokens(resume.latents)
+        steps = len(timesteps)
+        for step in range(resume.step + 1, steps + 1):
+            started = time.perf_counter()
+            timestep, next_timestep = timesteps[step - 1], timesteps[step] if step < steps else 0.0
+            velocity = _velocity(transformer, request, tokens, timestep, conditioning)
+            x0 = predict_x0(tokens, velocity, timestep)
+            tokens = euler_step(tokens, velocity, timestep, next_timestep)
+            mx.eval(tokens)
+            seconds = time.perf_counter() - started
+            resume = ResumePoint(step, from_tokens(tokens, shape))
+            yield Stepped(step, steps, timestep, seconds, resume)
+            if checkpoint_every and step % checkpoint_every == 0 and step < steps:
+                yield Previewed(step, self._preview(from_tokens(x0, shape), request))
+        return resume
 
     def _preview(self, x0: np.ndarray, request: GenerationRequest) -> Image.Image:
         assert request.decode_timestep is not None
@@ -313,22 +302,39 @@ class LTXPipeline:
         return Image.fromarray(_to_uint8(pixels[0]))
 
 
+def _condition(
+    transformer: Transformer, request: GenerationRequest, embeddings: PromptEmbeddings, shape: LatentShape
+) -> Conditioning:
+    """What all steps share: where the tokens lie, and the texts, the negative one first where it is used."""
+    assert request.frame_rate
+    rows = [(embeddings.prompt, embeddings.prompt_mask)]
+    if _is_guided(request):
+        rows.insert(0, (embeddings.negative, embeddings.negative_mask))
+    text, mask = _text_batch(rows)
+    causal = transformer.config.causal_temporal_positioning
+    return transformer.prepare(text, mask, pixel_coordinates(*shape[2:], causal=causal), request.frame_rate)
+
+
+def _velocity(
+    transformer: Transformer,
+    request: GenerationRequest,
+    tokens: mx.array,
+    timestep: float,
+    conditioning: Conditioning,
+) -> mx.array:
+    """The guided velocity at `timestep`, (1, N, C) float32: guidance and latents keep that precision."""
+    guided = _is_guided(request)
+    batch = mx.concatenate([tokens, tokens]) if guided else tokens
+    velocity = transformer(batch, mx.full((len(batch),), timestep), conditioning).astype(mx.float32)
+    if not guided:
+        return velocity
+    assert request.guidance_scale
+    return classifier_free_guidance(velocity[:1], velocity[1:], request.guidance_scale)
+
+
 def _is_guided(request: GenerationRequest) -> bool:
     assert request.guidance_scale
     return request.guidance_scale > 1
-
-
-def _latent_shape(request: GenerationRequest, channels: int) -> tuple[int, int, int, int, int]:
-    assert request.width
-    assert request.height
-    assert request.num_frames
-    frames = (request.num_frames - 1) // FRAME_STRIDE + 1
-    return 1, channels, frames, request.height // SIZE_STRIDE, request.width // SIZE_STRIDE
-
-
-def draw_noise(seed: int, stream: int, shape: tuple[int, ...]) -> np.ndarray:
-    """Normal float32 noise of one of a seed's streams, drawn on the host: the same on every machine."""
-    return np.random.Generator(np.random.PCG64([stream, seed])).standard_normal(shape, dtype=np.float32)
 
 
 def _check_shape(name: str, value: np.ndarray, shape: tuple[int, ...]) -> None:
@@ -351,23 +357,13 @@ def _text_batch(rows: Sequence[tuple[np.ndarray, np.ndarray]]) -> tuple[mx.array
 
     Attention to text knows no positions, so padding inside the rows is cut out.
     """
-    texts = [embedding[0][mask[0] > 0] for embedding, mask in rows]
+    texts = [np.asarray(embedding)[0][np.asarray(mask)[0] > 0] for embedding, mask in rows]
     lengths = [len(text) for text in texts]
     longest = max(lengths)
     batch = np.stack([np.pad(text, ((0, longest - len(text)), (0, 0))) for text in texts])
     if min(lengths) == longest:
         return mx.array(batch), None
     return mx.array(batch), mx.arange(longest) < mx.array(lengths)[:, None]
-
-
-def _to_tokens(latents: np.ndarray) -> mx.array:
-    """(1, C, F, H, W) → (1, F·H·W, C)."""
-    return mx.array(latents, mx.float32).flatten(2).swapaxes(1, 2)
-
-
-def _to_latents(tokens: mx.array, shape: tuple[int, ...]) -> np.ndarray:
-    """(1, F·H·W, C) → (1, C, F, H, W)."""
-    return _to_numpy(tokens.swapaxes(1, 2).reshape(shape))
 
 
 def _to_numpy(array: mx.array) -> np.ndarray:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Generator
 from typing import Any, cast
 
 import mlx.core as mx
@@ -13,8 +12,9 @@ from PIL import Image
 
 from ltx_models.errors import InvalidRequest, UnknownVariant
 from ltx_models.events import Decoded, Event, Finished, Previewed, RenderResult, Stepped, TextEncoded
+from ltx_models.latents import DECODE_NOISE, INITIAL_NOISE, draw_noise
 from ltx_models.memory import predict_peak
-from ltx_models.pipeline import DECODE_NOISE, INITIAL_NOISE, LTXPipeline, draw_noise
+from ltx_models.pipeline import LTXPipeline
 from ltx_models.request import GenerationRequest
 from ltx_models.variants import find_variant
 from tests.models.conftest import Golden
@@ -164,7 +164,7 @@ def test_a_late_preview_looks_like_the_middle_of_the_video(pocket: LTXPipeline) 
 
 
 def test_closing_the_stream_ends_the_render(pocket: LTXPipeline) -> None:
-    stream = cast(Generator[Event, None, None], pocket.stream(SMALL))
+    stream = pocket.stream(SMALL)
     assert isinstance(next(stream), TextEncoded)
     assert isinstance(next(stream), Stepped)
     stream.close()

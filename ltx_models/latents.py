@@ -1,0 +1,42 @@
+"""Latents: their shape, the noise that they begin as, and their order as the transformer's tokens.
+
+On the host they are NumPy float32 (1, C, F, H, W), normalized.
+"""
+
+from __future__ import annotations
+
+import mlx.core as mx
+import numpy as np
+
+from ltx_models.request import FRAME_STRIDE, SIZE_STRIDE, GenerationRequest
+
+__all__ = ["DECODE_NOISE", "INITIAL_NOISE", "LatentShape", "draw_noise", "from_tokens", "latent_shape", "to_tokens"]
+
+LatentShape = tuple[int, int, int, int, int]
+
+INITIAL_NOISE, DECODE_NOISE = 0, 1
+"""The random streams of a seed: each its own, so that drawing from one never changes another."""
+
+
+def latent_shape(request: GenerationRequest, channels: int) -> LatentShape:
+    """(1, C, F, H, W) of a resolved request."""
+    assert request.width
+    assert request.height
+    assert request.num_frames
+    frames = (request.num_frames - 1) // FRAME_STRIDE + 1
+    return 1, channels, frames, request.height // SIZE_STRIDE, request.width // SIZE_STRIDE
+
+
+def draw_noise(seed: int, stream: int, shape: LatentShape) -> np.ndarray:
+    """Normal noise of one of a seed's streams, drawn on the host: the same on every machine."""
+    return np.random.Generator(np.random.PCG64([stream, seed])).standard_normal(shape, dtype=np.float32)
+
+
+def to_tokens(latents: np.ndarray) -> mx.array:
+    """(1, C, F, H, W) → (1, F·H·W, C)."""
+    return mx.array(latents, mx.float32).flatten(2).swapaxes(1, 2)
+
+
+def from_tokens(tokens: mx.array, shape: LatentShape) -> np.ndarray:
+    """(1, F·H·W, C) → (1, C, F, H, W)."""
+    return np.array(tokens.swapaxes(1, 2).reshape(shape))
