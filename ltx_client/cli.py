@@ -8,7 +8,7 @@ import click
 from pydantic import ValidationError
 
 from ltx_client.commands import cancel, download, jobs, render, show, submit, up, watch, workers
-from ltx_client.errors import FarmError, UsageError
+from ltx_client.errors import INTERRUPTED, FarmError, UsageError
 from ltx_models.errors import ModelError
 
 __all__ = ["main"]
@@ -25,6 +25,8 @@ class FarmGroup(click.Group):
             _fail(ctx, str(error), error.exit_code)
         except ModelError as error:
             _fail(ctx, str(error), UsageError.exit_code)
+        except KeyboardInterrupt:
+            ctx.exit(INTERRUPTED)
         except ValidationError as error:  # of the settings: nothing else reaches this far
             details = "; ".join(f"LTX_{detail['loc'][0]}".upper() + f": {detail['msg']}" for detail in error.errors())
             _fail(ctx, f"the environment is not right: {details}", UsageError.exit_code)

@@ -16,6 +16,7 @@ Messages say what happened, to which job, and what to do next. None holds a pass
 from __future__ import annotations
 
 __all__ = [
+    "INTERRUPTED",
     "BrokerUnreachable",
     "FarmError",
     "JobCancelled",
@@ -26,6 +27,9 @@ __all__ = [
     "Unreachable",
     "UsageError",
 ]
+
+INTERRUPTED = 130
+"""The exit code of a command that Ctrl-C ended."""
 
 
 class FarmError(Exception):

@@ -46,8 +46,16 @@ PATIENCE = 60.0
 class Farm:
     """One farm, reached through its broker. Raises BrokerUnreachable from every method when it does not answer."""
 
-    def __init__(self, client: redis.Redis, broker_url: SecretStr, names: Names, storage_url: str | None) -> None:
+    def __init__(
+        self,
+        client: redis.Redis,
+        broker_url: SecretStr,
+        names: Names,
+        storage_url: str | None,
+        embedded: FarmFolder | None = None,
+    ) -> None:
         self.storage_url = storage_url
+        self._embedded = embedded
         self._client = client
         self._broker_url = broker_url
         self._address = broker_address(broker_url)
@@ -63,13 +71,21 @@ class Farm:
         """
         settings = settings or FarmSettings()
         with contextlib.ExitStack() as stack:
-            if settings.broker_url is None:
-                address = stack.enter_context(join(settings.home, use, DEFAULT_VARIANT))
-                broker_url, storage = address.url, str(FarmFolder(settings.home).videos)
-            else:
-                broker_url, storage = settings.broker_url, settings.storage_url or ""
+            embedded, broker_url, storage_url = None, settings.broker_url, settings.storage_url
+            if broker_url is None:
+                embedded = FarmFolder(settings.home)
+                broker_url = stack.enter_context(join(settings.home, use, DEFAULT_VARIANT)).url
+                storage_url = str(embedded.videos)
             client = stack.enter_context(connect(broker_url))
-            yield cls(client, broker_url, settings.names, storage or None)
+            yield cls(client, broker_url, settings.names, storage_url, embedded)
+
+    def check(self) -> None:
+        """Raises BrokerUnreachable when this machine's embedded farm has died; says nothing of other farms."""
+        if self._embedded is not None and not self._embedded.is_kept():
+            raise BrokerUnreachable(
+                f"this machine's farm stopped unexpectedly (see {self._embedded.keeper_log}); its jobs are kept,"
+                " and `ltx up` goes on with them"
+            )
 
     def submit(self, request: GenerationRequest, **options: Any) -> Job:
         """Prepares a job (see `prepare` for the options) and sends it."""
@@ -102,6 +118,7 @@ class Farm:
         followers = {job_id: Follower() for job_id in job_ids}
         last_answer = time.monotonic()
         while followers:
+            self.check()
             try:
                 batches = self._next_events({job_id: follower.seq for job_id, follower in followers.items()})
                 views = {job_id: self.view(job_id) for job_id in followers}

@@ -9,7 +9,7 @@ from typing import Any
 import click
 
 from ltx_client.display import display
-from ltx_client.errors import FarmError, JobCancelled, JobFailed, UsageError
+from ltx_client.errors import INTERRUPTED, FarmError, JobCancelled, JobFailed, JobNotFound, UsageError
 from ltx_client.farm import Farm
 from ltx_client.local.background import continue_in_background
 from ltx_client.local.members import Use
@@ -22,9 +22,6 @@ from ltx_client.protocol.state import Status
 from ltx_client.views import JobView
 
 __all__ = ["command"]
-
-INTERRUPTED = 130
-"""The exit code of a command that Ctrl-C ended."""
 
 
 @click.command(
@@ -48,8 +45,8 @@ def command(output: Path | None, preview: Path | None, **options: Any) -> None:
     settings = FarmSettings()
     with Farm.connect(settings, Use.RENDER) as farm:
         _announce(farm, job, embedded=settings.broker_url is None)
-        farm.send(job)
         try:
+            farm.send(job)
             view = _follow(farm, job.id, preview)
         except KeyboardInterrupt:
             view = _interrupted(farm, job.id, preview, settings)
@@ -124,6 +121,8 @@ def _interrupted(farm: Farm, job_id: str, preview: Path | None, settings: FarmSe
             raise click.exceptions.Exit(0)
         farm.cancel(job_id)
         return _follow(farm, job_id, preview)
+    except JobNotFound:
+        raise JobCancelled("interrupted before the job was queued") from None
     except (KeyboardInterrupt, click.Abort):
         notice(f"\nleft; job {job_id} is as it was, see ltx show {short_id(job_id)}")
         raise click.exceptions.Exit(INTERRUPTED) from None

@@ -42,6 +42,7 @@ def command(until_idle: bool, stop: bool) -> None:
     with Farm.connect(settings, Use.UP) as farm:
         notice(f"the farm is up; videos go to {farm.storage_url}, its log is {FarmFolder(settings.home).worker_log}")
         while not told_to_stop.wait(LOOK_EVERY):
+            farm.check()
             if until_idle and all(view.ended for view in farm.jobs(limit=1000)):
                 break
     notice("the farm stops")

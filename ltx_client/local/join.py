@@ -12,8 +12,6 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
-from filelock import Timeout
-
 from ltx_client.errors import FarmError
 from ltx_client.local.members import FarmFolder, Use
 from ltx_client.local.server import Address, find_server
@@ -65,11 +63,11 @@ def _await_farm(folder: FarmFolder, home: Path, variant: str) -> Address:
     keeper: subprocess.Popen[bytes] | None = None
     while time.monotonic() < deadline:
         address = Address.read(folder.description)
-        if address is not None and _is_kept(folder) and address.answers():
+        if address is not None and folder.is_kept() and address.answers():
             return address
         if keeper is not None and keeper.poll():
             break
-        if (keeper is None or keeper.poll() == 0) and not _is_kept(folder):
+        if (keeper is None or keeper.poll() == 0) and not folder.is_kept():
             keeper = _start_keeper(folder, home, variant)
         time.sleep(0.05)
     raise FarmError(f"the embedded farm did not start; {_last_line(folder.keeper_log)}(see {folder.keeper_log})")
@@ -78,21 +76,11 @@ def _await_farm(folder: FarmFolder, home: Path, variant: str) -> Address:
 def _await_stop(folder: FarmFolder) -> None:
     """Returns when the farm has stopped, or at once when somebody else uses it."""
     deadline = time.monotonic() + STOP_TIMEOUT
-    while _is_kept(folder) and time.monotonic() < deadline:
+    while folder.is_kept() and time.monotonic() < deadline:
         with folder.roster_lock():
             if folder.members():
                 return
         time.sleep(0.05)
-
-
-def _is_kept(folder: FarmFolder) -> bool:
-    lock = folder.keeper_lock()
-    try:
-        lock.acquire(timeout=0)
-    except Timeout:
-        return True
-    lock.release()
-    return False
 
 
 def _start_keeper(folder: FarmFolder, home: Path, variant: str) -> subprocess.Popen[bytes]:

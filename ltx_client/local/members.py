@@ -67,6 +67,16 @@ class FarmFolder:
         """Held by the keeper as long as it lives."""
         return FileLock(self.path / "keeper.lock")
 
+    def is_kept(self) -> bool:
+        """Whether a keeper lives."""
+        lock = self.keeper_lock()
+        try:
+            lock.acquire(timeout=0)
+        except Timeout:
+            return True
+        lock.release()
+        return False
+
     def roster_lock(self) -> FileLock:
         """Held while the members change or are counted, so that nobody joins a farm that is about to stop."""
         return FileLock(self.path / "roster.lock")

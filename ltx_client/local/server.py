@@ -14,6 +14,8 @@ from pathlib import Path
 
 import redis
 from pydantic import SecretStr
+from redis.backoff import NoBackoff
+from redis.retry import Retry
 
 from ltx_client.errors import FarmError
 from ltx_client.local.members import FarmFolder
@@ -53,7 +55,8 @@ class Address:
 
     def connect(self) -> redis.Redis:
         """A client, not yet connected."""
-        return redis.Redis(host=LOOPBACK, port=self.port, password=self.password, socket_timeout=5)
+        once = Retry(NoBackoff(), 0)
+        return redis.Redis(host=LOOPBACK, port=self.port, password=self.password, socket_timeout=5, retry=once)
 
     def answers(self) -> bool:
         """Whether our server, the one with our password, is there."""
