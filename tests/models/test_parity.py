@@ -1,6 +1,7 @@
 """Every number of the official code that this port claims to reproduce, from the same files.
 
-The bounds leave room for another BLAS and no more: erf-gelu in T5 costs 7e-5, a wrong eps in the q/k norm 6e-6.
+The bounds leave room for another BLAS and little more: erf-gelu in T5 costs 7e-5, a wrong epsilon in PixelNorm 4e-6.
+What they cannot see is in test_blocks.py.
 """
 
 from __future__ import annotations
@@ -22,7 +23,7 @@ from ltx_models.vae import load_vae
 from tests.models.conftest import DATA, TOKENIZER, Golden, channels_first, read_safetensors, relative_error
 
 T5_BOUND = 3e-6
-VAE_BOUND = 5e-6
+VAE_BOUND = 3e-6
 DIT_BOUND = 3e-5
 PIPELINE_BOUND = 5e-5
 POCKET_BOUND = 5e-4
