@@ -59,7 +59,7 @@ def test_the_broker_is_private(env, tmp_path):
     assert not Address(address.port, "").answers()
     render.send_signal(signal.SIGINT)
     _, said = render.communicate(timeout=30)
-    assert render.returncode == 3
+    assert render.returncode in (3, 130)  # 130: before the job was queued
     assert address.password not in said
     for log in folder.path.glob("*.log"):
         assert address.password not in log.read_text()
