@@ -38,13 +38,11 @@ def display(*, with_ids: bool = False) -> Iterator[Display]:
 
 def progress_text(snapshot: Snapshot) -> str:
     """Steps done, pace, and time left of the denoising, as far as they are known."""
-    if snapshot.stage is Stage.LOADING and snapshot.message:
-        return snapshot.message
-    if snapshot.steps is None:
+    if snapshot.stage is not Stage.DENOISING or snapshot.steps is None:
         return ""
     text = f"step {snapshot.step}/{snapshot.steps}"
     left = snapshot.steps - snapshot.step
-    if snapshot.step_seconds and left and snapshot.status is Status.RUNNING:
+    if snapshot.step_seconds and left:
         text += f", {duration(left * snapshot.step_seconds)} left"
     return text
 
@@ -102,4 +100,4 @@ def _headline(update: Update) -> str:
         return "cancelling"
     if snapshot.status is Status.QUEUED:
         return "waiting for a worker" + (f" ({snapshot.message})" if snapshot.message else "")
-    return snapshot.stage.value
+    return snapshot.message or snapshot.stage.value

@@ -114,7 +114,7 @@ def _changes(state: Snapshot, event: Event) -> dict[str, object]:
             return {
                 "stage": Stage.TEXT if loaded else Stage.LOADING,
                 "fraction": event.fraction,
-                "message": event.message,
+                "message": None if loaded else event.message,
             }
         case events.TextEncoded():
             return {"stage": Stage.DENOISING, "message": None, "fraction": None}

@@ -1,0 +1,181 @@
+"""State changes, events, records and names: what both sides must agree on."""
+
+import itertools
+
+import pytest
+from pydantic import TypeAdapter, ValidationError
+
+from ltx_client.prepare import prepare
+from ltx_client.protocol import events
+from ltx_client.protocol.events import Event, Result, parse_event
+from ltx_client.protocol.jobs import Job, new_job_id
+from ltx_client.protocol.names import Names
+from ltx_client.protocol.settings import FarmSettings, broker_address
+from ltx_client.protocol.state import ENDED, TRANSITIONS, Snapshot, Stage, Status, apply, sources_of
+from ltx_client.protocol.transport import celery_settings
+from ltx_models.errors import InvalidRequest
+from ltx_models.request import GenerationRequest
+
+RESULT = Result(video="a.mp4", sidecar="a.json", size=1, sha256="00")
+ONE_OF_EACH = [
+    events.Claimed(attempt=1, worker="w", worker_name="mac"),
+    events.Loading(fraction=0.5, message="loading the VAE"),
+    events.TextEncoded(),
+    events.Stepped(step=1, steps=2, seconds=1.0),
+    events.Previewed(step=1),
+    events.Decoded(frames=25),
+    events.Uploading(size=10),
+    events.Done(result=RESULT),
+    events.Failed(error="why"),
+    events.Cancelled(),
+    events.Released(reason="because"),
+]
+
+
+def replay(*log):
+    snapshot = Snapshot()
+    for event in log:
+        snapshot = apply(snapshot, event)
+    return snapshot
+
+
+def test_there_is_one_example_of_every_event():
+    assert {type(event) for event in ONE_OF_EACH} == set(Event.__args__)
+
+
+@pytest.mark.parametrize("event", ONE_OF_EACH, ids=lambda event: event.type)
+def test_an_event_survives_the_wire(event):
+    assert parse_event(event.model_dump_json()) == event
+
+
+@pytest.mark.parametrize("event", ONE_OF_EACH, ids=lambda event: event.type)
+def test_every_event_counts_and_changes_a_running_job_only_as_the_table_allows(event):
+    after = apply(Snapshot(status=Status.RUNNING, seq=4), event)
+    assert after.seq == 5
+    assert after.status is Status.RUNNING or after.status in TRANSITIONS[Status.RUNNING]
+
+
+def test_an_event_of_a_newer_protocol_is_no_error():
+    assert parse_event('{"type": "sang", "at": 1.0, "song": []}') is None
+
+
+@pytest.mark.parametrize("data", ["", "[]", '{"type": "stepped"}', '{"at": 1}'])
+def test_a_damaged_event_is_an_error(data):
+    with pytest.raises(ValidationError):
+        parse_event(data)
+
+
+def test_an_event_with_fields_of_a_newer_protocol_is_read():
+    assert parse_event('{"type": "cancelled", "at": 1.0, "by": "somebody"}') == events.Cancelled(at=1.0)
+
+
+def test_a_render_from_claim_to_done():
+    log = ONE_OF_EACH[:3] + [events.Stepped(step=n, steps=2, seconds=float(n)) for n in (1, 2)] + ONE_OF_EACH[5:8]
+    stages = [replay(*log[:count]).stage for count in range(len(log) + 1)]
+    assert stages == [
+        Stage.WAITING,
+        Stage.LOADING,
+        Stage.LOADING,
+        Stage.DENOISING,
+        Stage.DENOISING,
+        Stage.DECODING,
+        Stage.WRITING,
+        Stage.UPLOADING,
+        Stage.ENDED,
+    ]
+    done = replay(*log)
+    assert (done.status, done.result, done.step_seconds, done.ended) == (Status.DONE, RESULT, 1.5, True)
+
+
+def test_a_released_job_waits_as_if_new_but_remembers_its_attempt():
+    waiting = replay(ONE_OF_EACH[0], ONE_OF_EACH[3], events.Released(reason="shutting down"))
+    assert (waiting.status, waiting.attempt, waiting.step, waiting.worker) == (Status.QUEUED, 1, 0, None)
+    again = apply(waiting, events.Claimed(attempt=2, worker="v", worker_name="other"))
+    assert (again.status, again.attempt, again.message) == (Status.RUNNING, 2, None)
+
+
+def test_what_ended_stays_ended():
+    assert {Status.DONE, Status.FAILED, Status.CANCELLED} == ENDED
+    for status in Status:
+        assert not sources_of(status) & ENDED
+
+
+def test_a_job_survives_the_wire_and_an_unknown_field_does_not_pass():
+    job = prepare(GenerationRequest(prompt="x", timesteps=(1.0, 0.5)))
+    data = job.model_dump_json()
+    assert Job.model_validate_json(data) == job
+    with pytest.raises(ValidationError):
+        Job.model_validate_json(data[:-1] + ', "command": "rm"}')
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [("id", "../x"), ("id", ""), ("priority", 10), ("priority", "5"), ("predicted_peak", -1), ("submitter", "x" * 201)],
+)
+def test_a_job_record_is_checked_strictly(field, value):
+    with pytest.raises(ValidationError):
+        Job.model_validate({**dict(prepare(GenerationRequest(prompt="x"))), field: value})
+
+
+def test_a_bad_request_inside_a_job_record_is_refused():
+    data = prepare(GenerationRequest(prompt="x")).model_dump_json()
+    with pytest.raises(ValidationError, match="8n\\+1"):
+        TypeAdapter(Job).validate_json(data.replace('"num_frames":25', '"num_frames":30'))
+
+
+def test_a_prepared_job_is_complete_and_in_its_class():
+    job = prepare(GenerationRequest(prompt="x"))
+    open_fields = {name for name, value in vars(job.request).items() if value is None}
+    assert open_fields == {"timesteps"}
+    assert job.queue == "pocket.1"
+    larger = prepare(GenerationRequest(prompt="x", width=512, height=512, num_frames=25))
+    assert larger.queue == "pocket.4"
+    with pytest.raises(InvalidRequest, match="GB"):
+        prepare(GenerationRequest(prompt="x", width=2048, height=2048, num_frames=513))
+
+
+def test_ids_are_unique_and_key_names_too():
+    assert len({new_job_id() for _ in range(1000)}) == 1000
+    names = Names("farm:")
+    kinds = [names.job, names.cancel, names.state, names.events, names.preview, names.lease, names.result, names.worker]
+    made = [kind("x") for kind in kinds] + [names.jobs()]
+    assert len(set(made)) == len(made)
+    assert all(name.startswith("farm:") for name in made)
+
+
+def test_both_sides_use_every_priority_and_json_only():
+    settings = celery_settings("redis://localhost", Names("farm:"))
+    assert settings["broker_transport_options"]["priority_steps"] == list(range(10))
+    assert settings["broker_transport_options"]["global_keyprefix"] == "farm:"
+    assert settings["accept_content"] == ["json"]
+
+
+@pytest.mark.parametrize(
+    ("url", "address"),
+    [
+        ("redis://me:secret@farm:6380/1", "farm:6380"),
+        ("rediss://:secret@farm", "farm:6379"),
+        ("redis://:secret@[::1]:7000", "::1:7000"),
+        ("unix://:secret@/run/farm.sock", "/run/farm.sock"),
+    ],
+)
+def test_an_address_never_shows_the_password(monkeypatch, url, address):
+    monkeypatch.setenv("LTX_BROKER_URL", url)
+    settings = FarmSettings()
+    assert broker_address(settings.broker_url) == address
+    assert "secret" not in repr(settings)
+
+
+@pytest.mark.parametrize("url", ["", None])
+def test_an_empty_broker_url_means_this_machine(monkeypatch, url):
+    monkeypatch.delenv("LTX_BROKER_URL", raising=False)
+    if url is not None:
+        monkeypatch.setenv("LTX_BROKER_URL", url)
+    assert FarmSettings().broker_url is None
+
+
+def test_the_running_mean_is_the_mean():
+    log = [ONE_OF_EACH[0], *(events.Stepped(step=n, steps=4, seconds=s) for n, s in enumerate([4.0, 1.0, 1.0, 2.0], 1))]
+    means = [replay(*log[:count]).step_seconds for count in range(2, 6)]
+    assert means == [4.0, 2.5, 2.0, 2.0]
+    assert all(a >= b for a, b in itertools.pairwise(means))
