@@ -18,9 +18,8 @@ from typing import Any
 import redis
 from pydantic import SecretStr
 
-from ltx_client import results
 from ltx_client.broker import broker_errors, connect
-from ltx_client.errors import BrokerUnreachable, FarmError, JobConflict, JobNotFound, UsageError
+from ltx_client.errors import BrokerUnreachable, FarmError, JobConflict, JobNotFound, StorageUnreachable, UsageError
 from ltx_client.ledger import ClientLedger, Submission
 from ltx_client.local.join import join
 from ltx_client.local.members import FarmFolder, Use
@@ -29,6 +28,7 @@ from ltx_client.protocol.jobs import RENDER_TASK, Job
 from ltx_client.protocol.names import Names
 from ltx_client.protocol.settings import FarmSettings, broker_address
 from ltx_client.protocol.state import Snapshot, Status
+from ltx_client.protocol.storage import Storage, StorageError
 from ltx_client.protocol.workers import WorkerInfo
 from ltx_client.views import Follower, JobView, Update
 from ltx_models.memory import memory_class
@@ -188,7 +188,13 @@ class Farm:
             raise FarmError(
                 f"no storage is set, so the video of job {job_id} cannot be read; set LTX_STORAGE_URL as the workers do"
             )
-        results.download(self.storage_url, view.snapshot.result, target)
+        result = view.snapshot.result
+        try:
+            Storage(self.storage_url).get(result.video, target, result.sha256)
+        except StorageError as error:
+            raise StorageUnreachable(f"{error}; is LTX_STORAGE_URL the one that the workers use?") from error
+        except OSError as error:
+            raise UsageError(f"cannot write {target}: {error.strerror}") from error
 
     def workers(self) -> list[WorkerInfo]:
         """The live workers, by name."""

@@ -12,12 +12,12 @@ from redis.backoff import ExponentialBackoff
 from redis.retry import Retry
 
 from ltx_client.protocol.names import queue_name
+from ltx_client.protocol.storage import Storage
 from ltx_client.protocol.transport import celery_settings
 from ltx_worker.engine.supervisor import Engine
 from ltx_worker.heartbeat import Heartbeat
 from ltx_worker.render import Renderer
 from ltx_worker.settings import WorkerSettings
-from ltx_worker.storage import Storage
 from ltx_worker.tasks import register
 
 __all__ = ["run_worker"]

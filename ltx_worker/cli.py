@@ -12,10 +12,10 @@ import click
 from pydantic import ValidationError
 
 from ltx_client.protocol.settings import broker_address
+from ltx_client.protocol.storage import Storage, StorageError
 from ltx_models.errors import UnknownVariant
 from ltx_models.variants import find_variant
 from ltx_worker.settings import WorkerSettings
-from ltx_worker.storage import Storage, StorageError
 
 __all__ = ["main"]
 

@@ -16,6 +16,7 @@ import redis
 from ltx_client.protocol import events
 from ltx_client.protocol.events import Event, Result
 from ltx_client.protocol.names import Names
+from ltx_client.protocol.storage import Storage, StorageError
 from ltx_worker.engine import messages
 from ltx_worker.engine.messages import Message, Render, Written
 from ltx_worker.engine.supervisor import Engine, EngineDied
@@ -23,7 +24,6 @@ from ltx_worker.heartbeat import Heartbeat
 from ltx_worker.lease import LeaseKeeper
 from ltx_worker.ledger import Attempt, Ledger, Refusal, StaleAttempt, Verdict
 from ltx_worker.settings import WorkerSettings
-from ltx_worker.storage import Storage, StorageError
 
 __all__ = ["Outcome", "Renderer"]
 

@@ -1,14 +1,12 @@
 """One contract for every storage: a file appears whole under its name, or not at all."""
 
+import hashlib
 import uuid
 
 import fsspec
 import pytest
 
-from ltx_client import results
-from ltx_client.errors import StorageUnreachable, UsageError
-from ltx_client.protocol.events import Result
-from ltx_worker.storage import Storage, StorageError
+from ltx_client.protocol.storage import Storage, StorageError, input_name
 
 
 @pytest.fixture(params=["path", "file", "memory"])
@@ -32,18 +30,15 @@ def names_in(url):
     return sorted(path.rsplit("/", 1)[-1] for path in fs.ls(root, detail=False))
 
 
-def result(sha256="f11d6e7c1a4c7ba2", name="a.mp4"):
-    return Result(video=name, sidecar="a.json", size=6000, sha256=sha256)
-
-
-def test_what_is_put_can_be_downloaded(url, source, tmp_path):
-    import hashlib
-
-    Storage(url).put(source, "a.mp4")
-    assert names_in(url) == ["a.mp4"]
-    digest = hashlib.sha256(source.read_bytes()).hexdigest()
-    results.download(url, result(digest), tmp_path / "copy.mp4")
-    assert (tmp_path / "copy.mp4").read_bytes() == source.read_bytes()
+def test_what_is_put_can_be_fetched(url, source, tmp_path):
+    storage, digest = Storage(url), hashlib.sha256(source.read_bytes()).hexdigest()
+    for name in ("a.mp4", input_name(digest)):
+        assert not storage.exists(name)
+        storage.put(source, name)
+        assert storage.exists(name)
+        storage.get(name, tmp_path / "copy", digest)
+        assert (tmp_path / "copy").read_bytes() == source.read_bytes()
+    assert names_in(url) == ["a.mp4", "inputs"]
 
 
 def test_a_wrong_checksum_delivers_nothing_and_keeps_what_was_there(url, source, tmp_path):
@@ -51,21 +46,22 @@ def test_a_wrong_checksum_delivers_nothing_and_keeps_what_was_there(url, source,
     target.parent.mkdir()
     target.write_bytes(b"before")
     Storage(url).put(source, "a.mp4")
-    with pytest.raises(StorageUnreachable, match="SHA-256 differs"):
-        results.download(url, result(), target)
+    with pytest.raises(StorageError, match="SHA-256 differs"):
+        Storage(url).get("a.mp4", target, "0" * 64)
     assert [path.name for path in target.parent.iterdir()] == ["copy.mp4"]
     assert target.read_bytes() == b"before"
 
 
-def test_a_missing_file_names_the_storage(url, tmp_path):
-    with pytest.raises(StorageUnreachable, match="LTX_STORAGE_URL"):
-        results.download(url, result(), tmp_path / "copy.mp4")
+def test_a_missing_file_is_named(url, tmp_path):
+    with pytest.raises(StorageError, match=r"cannot read a\.mp4"):
+        Storage(url).get("a.mp4", tmp_path / "copy.mp4", "0" * 64)
+    assert not list(tmp_path.glob("*copy*"))
 
 
 def test_a_target_that_cannot_be_written(url, source, tmp_path):
     Storage(url).put(source, "a.mp4")
-    with pytest.raises(UsageError, match="cannot write"):
-        results.download(url, result(), tmp_path / "no" / "copy.mp4")
+    with pytest.raises(FileNotFoundError):
+        Storage(url).get("a.mp4", tmp_path / "no" / "copy.mp4", "0" * 64)
 
 
 def test_put_replaces_and_remove_removes(url, source):
@@ -86,7 +82,7 @@ def test_check_leaves_nothing(url):
 
 def test_a_put_that_fails_in_the_middle_leaves_nothing(tmp_path, source, monkeypatch):
     storage = Storage(str(tmp_path / "store"))
-    monkeypatch.setattr("ltx_worker.storage._flush", broken)
+    monkeypatch.setattr("ltx_client.protocol.storage._flush", broken)
     with pytest.raises(StorageError, match=r"could not store a\.mp4"):
         storage.put(source, "a.mp4")
     assert names_in(storage.url) == []
