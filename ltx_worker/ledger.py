@@ -1,11 +1,12 @@
-"""The job ledger, worker's side: five scripts that decide who renders a job and what became of it.
+"""The job ledger, worker's side: the scripts that decide who renders a job and what became of it.
 
 Each runs atomically in Redis. Every write after the claim carries the attempt's number and token, and is
 refused when another attempt is the current one (fencing), so at-least-once delivery still has one result.
 Each script may be sent twice: the second sending changes nothing and gives the same answer. No script
 decodes or encodes JSON; what is to be stored comes ready-made.
 
-`state:{id}` is a hash: status, attempt, token, seq, snapshot. No hash means queued, attempt 0, seq 0.
+`state:{id}` is a hash: status, attempt, token, seq, snapshot; and for the poison limits furthest (the last step that
+any attempt reached), deaths and lapses (since that step). No hash means queued, attempt 0, seq 0.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ from __future__ import annotations
 import secrets
 from dataclasses import dataclass, field
 from enum import StrEnum
+from typing import Any
 
 import redis
 
@@ -21,118 +23,12 @@ from ltx_client.protocol.events import Event, Result
 from ltx_client.protocol.jobs import Job
 from ltx_client.protocol.names import Names
 from ltx_client.protocol.state import RESULT_TTL, Snapshot, Status, apply, sources_of
+from ltx_worker.scripts import SCRIPTS
 
-__all__ = ["Attempt", "Ledger", "Refusal", "StaleAttempt", "Verdict"]
+__all__ = ["Attempt", "Ledger", "Refusal", "StaleAttempt", "Strike", "Verdict"]
 
 PREVIEW_TTL = 3600
 """Seconds that the newest preview lives after the job's end."""
-MAX_EVENTS = 10_000
-"""About how many events a job's stream keeps."""
-
-_PRELUDE = """
-local function among(value, from, to)
-  for i = from, to do
-    if ARGV[i] == value then return true end
-  end
-  return false
-end
-local function record(state, events, seq, event, snapshot)
-  redis.call('HSET', state, 'seq', seq, 'snapshot', snapshot)
-  redis.call('XADD', events, 'MAXLEN', '~', MAX_EVENTS, seq .. '-0', 'event', event)
-  redis.call('PUBLISH', events, seq .. ' ' .. event)
-end
-local function expire(seconds, keys)
-  for _, key in ipairs(keys) do redis.call('EXPIRE', key, seconds) end
-end
-local function is_current(state, attempt, token)
-  local held = redis.call('HMGET', state, 'attempt', 'token')
-  return held[1] == attempt and held[2] == token
-end
-""".replace("MAX_EVENTS", str(MAX_EVENTS))
-
-_CLAIM = """
--- KEYS: job, state, lease, cancel, events, preview.
--- ARGV: attempt, token, seq, lease in ms, claimed event, its snapshot, cancelled event, its snapshot, ttl,
---       then the states from which a job may be claimed.
-if redis.call('EXISTS', KEYS[1]) == 0 then return 'gone' end
-local held = redis.call('HMGET', KEYS[2], 'status', 'attempt', 'token', 'seq')
-local status, attempt, seq = held[1] or 'queued', tonumber(held[2] or 0), tonumber(held[4] or 0)
-if held[3] == ARGV[2] then
-  return status == 'cancelled' and 'cancelled' or 'claimed'
-end
-if not among(status, 10, #ARGV) then return 'ended' end
-if redis.call('EXISTS', KEYS[3]) == 1 then return 'leased' end
-if tonumber(ARGV[1]) ~= attempt + 1 or tonumber(ARGV[3]) ~= seq + 1 then return 'raced' end
-if redis.call('EXISTS', KEYS[4]) == 1 then
-  redis.call('HSET', KEYS[2], 'status', 'cancelled', 'attempt', attempt, 'token', ARGV[2])
-  record(KEYS[2], KEYS[5], ARGV[3], ARGV[7], ARGV[8])
-  expire(ARGV[9], {KEYS[1], KEYS[2], KEYS[4], KEYS[5], KEYS[6]})
-  return 'cancelled'
-end
-redis.call('HSET', KEYS[2], 'status', 'running', 'attempt', ARGV[1], 'token', ARGV[2])
-redis.call('SET', KEYS[3], ARGV[2], 'PX', ARGV[4])
-redis.call('DEL', KEYS[6])
-record(KEYS[2], KEYS[5], ARGV[3], ARGV[5], ARGV[6])
-return 'claimed'
-"""
-
-_RENEW = """
--- KEYS: state, lease, cancel.  ARGV: attempt, token, lease in ms.
-if not is_current(KEYS[1], ARGV[1], ARGV[2]) then return 'stale' end
-if redis.call('HGET', KEYS[1], 'status') ~= 'running' then return 'stale' end
-redis.call('SET', KEYS[2], ARGV[2], 'PX', ARGV[3])
-return redis.call('EXISTS', KEYS[3]) == 1 and 'cancel' or 'go on'
-"""
-
-_EMIT = """
--- KEYS: state, events, cancel, preview.  ARGV: attempt, token, seq, event, snapshot, preview JPEG or ''.
-if not is_current(KEYS[1], ARGV[1], ARGV[2]) then return 'stale' end
-local held = redis.call('HMGET', KEYS[1], 'status', 'seq')
-if held[1] ~= 'running' then return 'stale' end
-if tonumber(ARGV[3]) == tonumber(held[2]) + 1 then
-  if ARGV[6] ~= '' then redis.call('SET', KEYS[4], ARGV[6]) end
-  record(KEYS[1], KEYS[2], ARGV[3], ARGV[4], ARGV[5])
-elseif tonumber(ARGV[3]) > tonumber(held[2]) then
-  return 'gap'
-end
-return redis.call('EXISTS', KEYS[3]) == 1 and 'cancel' or 'go on'
-"""
-
-_COMMIT = """
--- KEYS: job, state, lease, cancel, events, preview, result.
--- ARGV: attempt, token, seq, status, event, snapshot, ttl, preview ttl, result JSON or '',
---       then the states from which a job may come to this one.
-if not is_current(KEYS[2], ARGV[1], ARGV[2]) then return 'stale' end
-local held = redis.call('HMGET', KEYS[2], 'status', 'seq')
-if held[1] == ARGV[4] then return 'committed' end
-if not among(held[1], 10, #ARGV) then return 'stale' end
-if ARGV[4] == 'done' and redis.call('EXISTS', KEYS[4]) == 1 then return 'cancel' end
-if tonumber(ARGV[3]) ~= tonumber(held[2]) + 1 then return 'gap' end
-redis.call('HSET', KEYS[2], 'status', ARGV[4])
-if ARGV[9] ~= '' then
-  redis.call('HSET', KEYS[7], 'attempt', ARGV[1], 'files', ARGV[9])
-end
-record(KEYS[2], KEYS[5], ARGV[3], ARGV[5], ARGV[6])
-redis.call('DEL', KEYS[3])
-expire(ARGV[7], {KEYS[1], KEYS[2], KEYS[4], KEYS[5], KEYS[7]})
-expire(ARGV[8], {KEYS[6]})
-return 'committed'
-"""
-
-_RELEASE = """
--- KEYS: state, lease, events.  ARGV: attempt, token, seq, event, snapshot.
-if not is_current(KEYS[1], ARGV[1], ARGV[2]) then return 'stale' end
-local held = redis.call('HMGET', KEYS[1], 'status', 'seq')
-if held[1] == 'queued' then return 'released' end
-if held[1] ~= 'running' then return 'stale' end
-if tonumber(ARGV[3]) ~= tonumber(held[2]) + 1 then return 'gap' end
-redis.call('HSET', KEYS[1], 'status', 'queued')
-redis.call('DEL', KEYS[2])
-record(KEYS[1], KEYS[3], ARGV[3], ARGV[4], ARGV[5])
-return 'released'
-"""
-
-
 Args = list[str | int | bytes]
 
 
@@ -150,6 +46,21 @@ class Refusal(StrEnum):
     ENDED = "ended"
     LEASED = "leased"
     CANCELLED = "cancelled"
+
+
+class Strike(StrEnum):
+    """A way in which an attempt ends that may be the job's own fault."""
+
+    DEATH = "deaths"
+    """The engine died."""
+    LAPSE = "lapses"
+    """The worker let its lease lapse."""
+
+
+POISON_LIMITS = {Strike.DEATH: 2, Strike.LAPSE: 3}
+"""So many of one kind, with no step gained in between, fail a job."""
+
+_GIVE_BACK_KEYS = "job state lease cancel events preview latents"
 
 
 class StaleAttempt(Exception):
@@ -176,8 +87,7 @@ class Ledger:
         self._client = client
         self._names = names
         self._lease = round(lease * 1000)
-        scripts = {"claim": _CLAIM, "renew": _RENEW, "emit": _EMIT, "commit": _COMMIT, "release": _RELEASE}
-        self._scripts = {name: client.register_script(_PRELUDE + body) for name, body in scripts.items()}
+        self._scripts = {name: client.register_script(text) for name, text in SCRIPTS.items()}
 
     def claim(self, job_id: str, worker: str, worker_name: str) -> Attempt | Refusal:
         """Takes the job, if nobody holds it: raises the attempt number, sets a token, takes the lease.
@@ -197,7 +107,7 @@ class Ledger:
             args: Args = [after.attempt, token, after.seq, self._lease]
             args += [*_pair(claimed, after), *_pair(cancelled, apply(state, cancelled))]
             args += [RESULT_TTL, *sorted(sources_of(Status.RUNNING))]
-            answer = self._run("claim", job_id, "job state lease cancel events preview", args)
+            answer = self._run("claim", job_id, "job state lease cancel events preview latents", args)
             if answer == "claimed":
                 return Attempt(Job.model_validate_json(spec), after.attempt, token, after)
             if answer != "raced":
@@ -214,7 +124,8 @@ class Ledger:
         After an error whose outcome is unknown, the same event must be sent again before another.
         """
         after = apply(attempt.snapshot, event)
-        args: Args = [attempt.number, attempt.token, after.seq, *_pair(event, after), preview]
+        step = event.step if isinstance(event, events.Stepped) else 0
+        args: Args = [attempt.number, attempt.token, after.seq, *_pair(event, after), step, preview]
         verdict = Verdict(self._run("emit", attempt.job.id, "state events cancel preview", args))
         attempt.snapshot = after
         return verdict
@@ -226,19 +137,42 @@ class Ledger:
         args: Args = [attempt.number, attempt.token, after.seq, after.status, *_pair(event, after)]
         args += [RESULT_TTL, PREVIEW_TTL, result.model_dump_json() if result else ""]
         args += sorted(sources_of(after.status))
-        answer = self._run("commit", attempt.job.id, "job state lease cancel events preview result", args)
+        answer = self._run("commit", attempt.job.id, "job state lease cancel events preview result latents", args)
         if answer == "cancel":
             return Verdict.CANCEL
         attempt.snapshot = after
         return Verdict.GO_ON
 
-    def release(self, attempt: Attempt, reason: str) -> None:
-        """Gives the job back to the queue. The caller sees to it that a message brings it to a worker again."""
-        event = events.Released(reason=reason)
-        after = apply(attempt.snapshot, event)
-        args: Args = [attempt.number, attempt.token, after.seq, *_pair(event, after)]
-        self._run("release", attempt.job.id, "state lease events", args)
-        attempt.snapshot = after
+    def save(self, attempt: Attempt, resume_point: bytes) -> None:
+        """Keeps what the next attempt needs to go on from here. The newest wins; the job's end removes it."""
+        args: Args = [attempt.number, attempt.token, resume_point]
+        self._run("save", attempt.job.id, "state latents", args)
+
+    def saved(self, job_id: str) -> bytes | None:
+        """The newest resume point."""
+        data: Any = self._client.get(self._names.latents(job_id))
+        return None if data is None else bytes(data)
+
+    def release(self, attempt: Attempt, reason: str, strike: Strike | None = None) -> Status:
+        """Gives the job back to the queue; the caller sees to it that a message brings it to a worker again.
+
+        With a `strike`, a job that has had its limit of them with no step gained in between is failed instead, with
+        `reason` as its error. A job whose cancel was asked is ended as cancelled. Returns what became of it.
+        """
+        args: Args = [attempt.number, attempt.token, *_give_back_args(attempt.snapshot, reason, strike)]
+        return Status(self._run("release", attempt.job.id, _GIVE_BACK_KEYS, args))
+
+    def requeue(self, job_id: str, snapshot: Snapshot) -> Status | None:
+        """In place of an owner that is gone: puts a running job without a lease back into the queue, or fails it at
+        the limit of lapsed leases; ends a job without an owner whose cancel was asked.
+
+        `snapshot` is the job as it was read. Returns what became of it; None when it was left as it is, since it
+        has a live owner, has changed since, or needs nothing. Of any number that try at once, one does it.
+        """
+        reason = f"worker {snapshot.worker_name} stopped answering"
+        args: Args = [snapshot.attempt, *_give_back_args(snapshot, reason, Strike.LAPSE)]
+        answer = self._run("requeue", job_id, _GIVE_BACK_KEYS, args)
+        return None if answer == "left" else Status(answer)
 
     def _read(self, job_id: str) -> Snapshot:
         snapshot = self._client.hget(self._names.state(job_id), "snapshot")
@@ -252,6 +186,13 @@ class Ledger:
         if answer == "gap":
             raise AssertionError(f"{script}: event {args[2]!r} does not follow the last one")
         return answer
+
+
+def _give_back_args(snapshot: Snapshot, reason: str, strike: Strike | None) -> Args:
+    outcomes: list[Event] = [events.Released(reason=reason), events.Failed(error=reason), events.Cancelled()]
+    pairs = [text for event in outcomes for text in _pair(event, apply(snapshot, event))]
+    limit = POISON_LIMITS[strike] if strike else 0
+    return [snapshot.seq + 1, *pairs, strike or "", limit, RESULT_TTL]
 
 
 def _pair(event: Event, after: Snapshot) -> tuple[str, str]:

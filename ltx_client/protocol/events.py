@@ -21,6 +21,7 @@ __all__ = [
     "Previewed",
     "Released",
     "Result",
+    "Resumed",
     "Stepped",
     "TextEncoded",
     "Uploading",
@@ -120,15 +121,34 @@ class Cancelled(_Event):
     type: Literal["cancelled"] = "cancelled"
 
 
+class Resumed(_Event):
+    """An attempt after the first goes on after `step`; 0 is from the beginning, for a `reason` that may be told."""
+
+    type: Literal["resumed"] = "resumed"
+    step: int
+    reason: str | None = None
+
+
 class Released(_Event):
-    """The worker gave the job back unfinished; it is queued again."""
+    """The job was given back unfinished, by its worker or in its place; it is queued again."""
 
     type: Literal["released"] = "released"
     reason: str
 
 
 Event = (
-    Claimed | Loading | TextEncoded | Stepped | Previewed | Decoded | Uploading | Done | Failed | Cancelled | Released
+    Claimed
+    | Loading
+    | TextEncoded
+    | Stepped
+    | Previewed
+    | Decoded
+    | Uploading
+    | Done
+    | Failed
+    | Cancelled
+    | Resumed
+    | Released
 )
 
 _adapter: TypeAdapter[Event] = TypeAdapter(Annotated[Event, Field(discriminator="type")])

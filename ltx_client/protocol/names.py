@@ -44,6 +44,10 @@ class Names:
         """String, written by workers: the token of the attempt that owns the job, while it is alive."""
         return f"{self.namespace}lease:{job_id}"
 
+    def latents(self, job_id: str) -> str:
+        """String, written by workers: the newest resume point of a job that has not ended."""
+        return f"{self.namespace}latents:{job_id}"
+
     def result(self, job_id: str) -> str:
         """Hash, written by workers: which files are the result."""
         return f"{self.namespace}result:{job_id}"
@@ -51,6 +55,10 @@ class Names:
     def jobs(self) -> str:
         """Sorted set, written by the client: job ids by time of submission."""
         return f"{self.namespace}jobs"
+
+    def reaper(self) -> str:
+        """String, written by workers: which of them looks after the queue at the moment."""
+        return f"{self.namespace}reaper"
 
     def worker(self, worker_id: str) -> str:
         """Hash, written by that worker: what it is and does. Expires when the worker is gone."""

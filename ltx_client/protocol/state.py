@@ -14,6 +14,9 @@ __all__ = ["ENDED", "RESULT_TTL", "TRANSITIONS", "Snapshot", "Stage", "Status", 
 RESULT_TTL = 7 * 24 * 3600
 """Seconds that a job's keys live after its end."""
 
+STEP_SMOOTHING = 0.3
+"""The weight of the newest step in the average of their durations."""
+
 
 class Status(StrEnum):
     """Where a job stands in its life."""
@@ -61,7 +64,7 @@ class Stage(StrEnum):
 class Snapshot(BaseModel):
     """A job's state after `seq` events. Times are seconds since 1970, durations seconds.
 
-    step_seconds: the mean of the steps of this attempt.
+    step_seconds: a moving average of this attempt's steps.  lost_steps: those done twice, since an attempt ended early.
     """
 
     model_config = ConfigDict(frozen=True)
@@ -77,6 +80,7 @@ class Snapshot(BaseModel):
     step: int = 0
     steps: int | None = None
     step_seconds: float | None = None
+    lost_steps: int = 0
     preview_step: int | None = None
     started_at: float | None = None
     updated_at: float | None = None
@@ -101,14 +105,16 @@ def _changes(state: Snapshot, event: Event) -> dict[str, object]:
     match event:
         case events.Claimed():
             return {
-                **_NEW_ATTEMPT,
+                **_NO_WORKER,
                 "status": Status.RUNNING,
                 "stage": Stage.LOADING,
                 "attempt": event.attempt,
                 "worker": event.worker,
                 "worker_name": event.worker_name,
-                "started_at": event.at,
+                "started_at": state.started_at or event.at,
             }
+        case events.Resumed():
+            return {"step": event.step, "lost_steps": state.lost_steps + state.step - event.step}
         case events.Loading():
             loaded = event.fraction >= 1
             return {
@@ -123,7 +129,7 @@ def _changes(state: Snapshot, event: Event) -> dict[str, object]:
                 "stage": Stage.DECODING if event.step == event.steps else Stage.DENOISING,
                 "step": event.step,
                 "steps": event.steps,
-                "step_seconds": _running_mean(state.step_seconds, state.step, event.seconds),
+                "step_seconds": _smoothed(state.step_seconds, event.seconds),
             }
         case events.Previewed():
             return {"preview_step": event.step}
@@ -138,22 +144,18 @@ def _changes(state: Snapshot, event: Event) -> dict[str, object]:
         case events.Cancelled():
             return {"status": Status.CANCELLED, "stage": Stage.ENDED, "ended_at": event.at}
         case events.Released():
-            return {**_NEW_ATTEMPT, "status": Status.QUEUED, "stage": Stage.WAITING, "message": event.reason}
+            return {**_NO_WORKER, "status": Status.QUEUED, "stage": Stage.WAITING, "message": event.reason}
 
 
-_NEW_ATTEMPT: dict[str, object] = {
+_NO_WORKER: dict[str, object] = {
     "worker": None,
     "worker_name": None,
     "message": None,
     "fraction": None,
-    "step": 0,
-    "steps": None,
     "step_seconds": None,
-    "started_at": None,
 }
 
 
-def _running_mean(mean: float | None, count: int, value: float) -> float:
-    if mean is None:
-        return value
-    return mean + (value - mean) / (count + 1)
+def _smoothed(mean: float | None, value: float) -> float:
+    """An exponential moving average: what the next steps will take, rather than what the first one took."""
+    return value if mean is None else mean + STEP_SMOOTHING * (value - mean)

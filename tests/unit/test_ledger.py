@@ -6,7 +6,7 @@ from ltx_client.ledger import Submission
 from ltx_client.protocol import events
 from ltx_client.protocol.events import Result
 from ltx_client.protocol.state import RESULT_TTL, Snapshot, Stage, Status, apply
-from ltx_worker.ledger import PREVIEW_TTL, Attempt, Refusal, StaleAttempt, Verdict
+from ltx_worker.ledger import PREVIEW_TTL, Attempt, Refusal, StaleAttempt, Strike, Verdict
 
 RESULT = Result(video="a.mp4", sidecar="a.json", size=3, sha256="00")
 
@@ -72,6 +72,7 @@ def test_a_lapsed_lease_is_taken_by_the_next_attempt_and_fences_the_first(ledger
         lambda: ledger.emit(first, events.TextEncoded()),
         lambda: ledger.commit(first, events.Done(result=RESULT)),
         lambda: ledger.release(first, "late"),
+        lambda: ledger.save(first, b"latents"),
     ]
     for write in writes:
         with pytest.raises(StaleAttempt):
@@ -181,9 +182,9 @@ def test_a_result_after_an_accepted_cancel_is_refused(ledger, client_ledger, job
 def test_release_puts_the_job_back_for_the_next_attempt(ledger, job, redis_client, names):
     attempt = ledger.claim(job.id, "w1", "one")
     before = attempt.snapshot
-    ledger.release(attempt, "shutting down")
-    attempt.snapshot = before
-    ledger.release(attempt, "shutting down")
+    assert ledger.release(attempt, "shutting down") is Status.QUEUED
+    assert attempt.snapshot == before  # what was sent once can be sent again, and changes nothing
+    assert ledger.release(attempt, "shutting down") is Status.QUEUED
     assert snapshot_of(redis_client, names, job).status is Status.QUEUED
     assert redis_client.xlen(names.events(job.id)) == 2
     assert not redis_client.exists(names.lease(job.id))
@@ -201,3 +202,84 @@ def test_every_key_is_in_the_namespace(ledger, client_ledger, job, redis_client)
     client_ledger.cancel(job.id)
     ledger.commit(attempt, events.Cancelled())
     assert all(key.startswith(b"test:") for key in redis_client.keys("*"))
+
+
+def lapse(redis_client, names, job):
+    redis_client.delete(names.lease(job.id))
+
+
+def test_requeue_puts_back_what_nobody_owns_and_only_that(ledger, job, redis_client, names):
+    assert ledger.requeue(job.id, Snapshot()) is None  # it waits already
+    attempt = ledger.claim(job.id, "w1", "one")
+    assert ledger.requeue(job.id, attempt.snapshot) is None  # it has an owner
+    lapse(redis_client, names, job)
+    read = snapshot_of(redis_client, names, job)
+    assert ledger.requeue(job.id, read) is Status.QUEUED
+    assert ledger.requeue(job.id, read) is None  # another reaper was first
+    assert snapshot_of(redis_client, names, job).message == "worker one stopped answering"
+    with pytest.raises(StaleAttempt):
+        ledger.renew(attempt)
+    assert ledger.claim(job.id, "w2", "two").number == 2
+
+
+def test_requeue_ends_a_cancelled_job_without_an_owner(ledger, client_ledger, make_job, redis_client, names):
+    waiting, orphaned, unknown = make_job(), make_job(), make_job()
+    for job in (waiting, orphaned):
+        client_ledger.submit(job)
+    ledger.claim(orphaned.id, "w1", "one")
+    lapse(redis_client, names, orphaned)
+    for job in (waiting, orphaned):
+        client_ledger.cancel(job.id)
+        stored = redis_client.hget(names.state(job.id), "snapshot")
+        read = Snapshot.model_validate_json(stored) if stored else Snapshot()
+        assert ledger.requeue(job.id, read) is Status.CANCELLED
+        assert redis_client.ttl(names.job(job.id)) > 0
+    assert ledger.requeue(unknown.id, Snapshot()) is None
+
+
+def test_three_lapses_without_a_step_between_them_fail_a_job(ledger, job, redis_client, names):
+    outcomes = []
+    for _ in range(3):
+        attempt = ledger.claim(job.id, "w1", "one")
+        lapse(redis_client, names, job)
+        outcomes.append(ledger.requeue(job.id, attempt.snapshot))
+    assert outcomes == [Status.QUEUED, Status.QUEUED, Status.FAILED]
+    assert snapshot_of(redis_client, names, job).error == "worker one stopped answering"
+    assert ledger.claim(job.id, "w1", "one") is Refusal.ENDED
+
+
+def test_two_deaths_fail_a_job_but_not_if_it_gained_a_step(ledger, job, redis_client, names):
+    reached = 0
+    for gained in (True, True, True, False):
+        attempt = ledger.claim(job.id, "w1", "one")
+        reached += gained
+        ledger.emit(attempt, events.Stepped(step=max(reached, 1), steps=9, seconds=1))
+        outcome = ledger.release(attempt, "the render process died", Strike.DEATH)
+        assert outcome is (Status.QUEUED if gained else Status.FAILED)
+    assert snapshot_of(redis_client, names, job).error == "the render process died"
+
+
+def test_a_release_without_a_strike_never_counts(ledger, job):
+    for _ in range(10):
+        attempt = ledger.claim(job.id, "w1", "one")
+        assert ledger.release(attempt, "draining") is Status.QUEUED
+
+
+def test_a_release_after_a_cancel_ends_the_job(ledger, client_ledger, job):
+    attempt = ledger.claim(job.id, "w1", "one")
+    client_ledger.cancel(job.id)
+    assert ledger.release(attempt, "shutting down") is Status.CANCELLED
+
+
+def test_the_newest_resume_point_is_kept_until_the_end(ledger, job, redis_client, names):
+    attempt = ledger.claim(job.id, "w1", "one")
+    assert ledger.saved(job.id) is None
+    ledger.save(attempt, b"after 1")
+    ledger.save(attempt, b"after 2")
+    ledger.release(attempt, "draining")
+    assert ledger.saved(job.id) == b"after 2"
+    with pytest.raises(StaleAttempt):
+        ledger.save(attempt, b"late")
+    again = ledger.claim(job.id, "w2", "two")
+    ledger.commit(again, events.Done(result=RESULT))
+    assert ledger.saved(job.id) is None

@@ -28,6 +28,7 @@ ONE_OF_EACH = [
     events.Done(result=RESULT),
     events.Failed(error="why"),
     events.Cancelled(),
+    events.Resumed(step=3),
     events.Released(reason="because"),
 ]
 
@@ -84,14 +85,20 @@ def test_a_render_from_claim_to_done():
         Stage.ENDED,
     ]
     done = replay(*log)
-    assert (done.status, done.result, done.step_seconds, done.ended) == (Status.DONE, RESULT, 1.5, True)
+    assert (done.status, done.result, done.ended) == (Status.DONE, RESULT, True)
 
 
-def test_a_released_job_waits_as_if_new_but_remembers_its_attempt():
-    waiting = replay(ONE_OF_EACH[0], ONE_OF_EACH[3], events.Released(reason="shutting down"))
-    assert (waiting.status, waiting.attempt, waiting.step, waiting.worker) == (Status.QUEUED, 1, 0, None)
-    again = apply(waiting, events.Claimed(attempt=2, worker="v", worker_name="other"))
-    assert (again.status, again.attempt, again.message) == (Status.RUNNING, 2, None)
+def test_a_released_job_waits_and_the_next_attempt_counts_what_was_lost():
+    steps = [events.Stepped(step=n, steps=9, seconds=1.0) for n in range(1, 6)]
+    waiting = replay(ONE_OF_EACH[0], *steps, events.Released(reason="shutting down"))
+    assert (waiting.status, waiting.attempt, waiting.worker) == (Status.QUEUED, 1, None)
+    assert waiting.message == "shutting down"
+    claimed = apply(waiting, events.Claimed(attempt=2, worker="v", worker_name="other"))
+    assert (claimed.status, claimed.attempt, claimed.message) == (Status.RUNNING, 2, None)
+    resumed = apply(claimed, events.Resumed(step=4))
+    assert (resumed.step, resumed.lost_steps) == (4, 1)
+    again = apply(apply(resumed, events.Stepped(step=5, steps=9, seconds=1.0)), events.Resumed(step=0))
+    assert (again.step, again.lost_steps) == (0, 6)
 
 
 def test_what_ended_stays_ended():
@@ -174,8 +181,10 @@ def test_an_empty_broker_url_means_this_machine(monkeypatch, url):
     assert FarmSettings().broker_url is None
 
 
-def test_the_running_mean_is_the_mean():
-    log = [ONE_OF_EACH[0], *(events.Stepped(step=n, steps=4, seconds=s) for n, s in enumerate([4.0, 1.0, 1.0, 2.0], 1))]
-    means = [replay(*log[:count]).step_seconds for count in range(2, 6)]
-    assert means == [4.0, 2.5, 2.0, 2.0]
-    assert all(a >= b for a, b in itertools.pairwise(means))
+def test_the_pace_follows_the_newest_steps():
+    slow_then_fast = [4.0, 1.0, 1.0, 1.0, 1.0, 1.0, 1.0, 1.0]
+    log = [events.Stepped(step=n, steps=8, seconds=s) for n, s in enumerate(slow_then_fast, 1)]
+    paces = [replay(*log[:count]).step_seconds for count in range(1, 9)]
+    assert paces[0] == 4.0
+    assert all(earlier > later for earlier, later in itertools.pairwise(paces))
+    assert paces[-1] == pytest.approx(1.0, abs=0.3)

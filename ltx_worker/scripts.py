@@ -1,0 +1,174 @@
+"""The ledger's Lua. What each script guarantees stands with the method of `Ledger` that runs it.
+
+`KEYS` and `ARGV` are named at the head of each. Scripts answer with a word; `stale` and `gap` are refusals.
+"""
+
+from __future__ import annotations
+
+__all__ = ["SCRIPTS"]
+
+MAX_EVENTS = 10_000
+"""About how many events a job's stream keeps."""
+
+_PRELUDE = """
+local function among(value, from, to)
+  for i = from, to do
+    if ARGV[i] == value then return true end
+  end
+  return false
+end
+local function record(state, events, seq, event, snapshot)
+  redis.call('HSET', state, 'seq', seq, 'snapshot', snapshot)
+  redis.call('XADD', events, 'MAXLEN', '~', MAX_EVENTS, seq .. '-0', 'event', event)
+  redis.call('PUBLISH', events, seq .. ' ' .. event)
+end
+local function expire(seconds, keys)
+  for _, key in ipairs(keys) do redis.call('EXPIRE', key, seconds) end
+end
+local function is_current(state, attempt, token)
+  local held = redis.call('HMGET', state, 'attempt', 'token')
+  return held[1] == attempt and held[2] == token
+end
+""".replace("MAX_EVENTS", str(MAX_EVENTS))
+
+_CLAIM = """
+-- KEYS: job, state, lease, cancel, events, preview, latents.
+-- ARGV: attempt, token, seq, lease in ms, claimed event, its snapshot, cancelled event, its snapshot, ttl,
+--       then the states from which a job may be claimed.
+if redis.call('EXISTS', KEYS[1]) == 0 then return 'gone' end
+local held = redis.call('HMGET', KEYS[2], 'status', 'attempt', 'token', 'seq')
+local status, attempt, seq = held[1] or 'queued', tonumber(held[2] or 0), tonumber(held[4] or 0)
+if held[3] == ARGV[2] then
+  return status == 'cancelled' and 'cancelled' or 'claimed'
+end
+if not among(status, 10, #ARGV) then return 'ended' end
+if redis.call('EXISTS', KEYS[3]) == 1 then return 'leased' end
+if tonumber(ARGV[1]) ~= attempt + 1 or tonumber(ARGV[3]) ~= seq + 1 then return 'raced' end
+if redis.call('EXISTS', KEYS[4]) == 1 then
+  redis.call('HSET', KEYS[2], 'status', 'cancelled', 'attempt', attempt, 'token', ARGV[2])
+  record(KEYS[2], KEYS[5], ARGV[3], ARGV[7], ARGV[8])
+  redis.call('DEL', KEYS[7])
+  expire(ARGV[9], {KEYS[1], KEYS[2], KEYS[4], KEYS[5], KEYS[6]})
+  return 'cancelled'
+end
+redis.call('HSET', KEYS[2], 'status', 'running', 'attempt', ARGV[1], 'token', ARGV[2])
+redis.call('SET', KEYS[3], ARGV[2], 'PX', ARGV[4])
+redis.call('DEL', KEYS[6])
+record(KEYS[2], KEYS[5], ARGV[3], ARGV[5], ARGV[6])
+return 'claimed'
+"""
+
+_RENEW = """
+-- KEYS: state, lease, cancel.  ARGV: attempt, token, lease in ms.
+if not is_current(KEYS[1], ARGV[1], ARGV[2]) then return 'stale' end
+if redis.call('HGET', KEYS[1], 'status') ~= 'running' then return 'stale' end
+redis.call('SET', KEYS[2], ARGV[2], 'PX', ARGV[3])
+return redis.call('EXISTS', KEYS[3]) == 1 and 'cancel' or 'go on'
+"""
+
+_EMIT = """
+-- KEYS: state, events, cancel, preview.
+-- ARGV: attempt, token, seq, event, snapshot, the step that is done, preview JPEG or ''.
+if not is_current(KEYS[1], ARGV[1], ARGV[2]) then return 'stale' end
+local held = redis.call('HMGET', KEYS[1], 'status', 'seq')
+if held[1] ~= 'running' then return 'stale' end
+if tonumber(ARGV[3]) == tonumber(held[2]) + 1 then
+  if ARGV[7] ~= '' then redis.call('SET', KEYS[4], ARGV[7]) end
+  if tonumber(ARGV[6]) > tonumber(redis.call('HGET', KEYS[1], 'furthest') or 0) then
+    redis.call('HSET', KEYS[1], 'furthest', ARGV[6], 'deaths', 0, 'lapses', 0)
+  end
+  record(KEYS[1], KEYS[2], ARGV[3], ARGV[4], ARGV[5])
+elseif tonumber(ARGV[3]) > tonumber(held[2]) then
+  return 'gap'
+end
+return redis.call('EXISTS', KEYS[3]) == 1 and 'cancel' or 'go on'
+"""
+
+_COMMIT = """
+-- KEYS: job, state, lease, cancel, events, preview, result, latents.
+-- ARGV: attempt, token, seq, status, event, snapshot, ttl, preview ttl, result JSON or '',
+--       then the states from which a job may come to this one.
+if not is_current(KEYS[2], ARGV[1], ARGV[2]) then return 'stale' end
+local held = redis.call('HMGET', KEYS[2], 'status', 'seq')
+if held[1] == ARGV[4] then return 'committed' end
+if not among(held[1], 10, #ARGV) then return 'stale' end
+if ARGV[4] == 'done' and redis.call('EXISTS', KEYS[4]) == 1 then return 'cancel' end
+if tonumber(ARGV[3]) ~= tonumber(held[2]) + 1 then return 'gap' end
+redis.call('HSET', KEYS[2], 'status', ARGV[4])
+if ARGV[9] ~= '' then
+  redis.call('HSET', KEYS[7], 'attempt', ARGV[1], 'files', ARGV[9])
+end
+record(KEYS[2], KEYS[5], ARGV[3], ARGV[5], ARGV[6])
+redis.call('DEL', KEYS[3], KEYS[8])
+expire(ARGV[7], {KEYS[1], KEYS[2], KEYS[4], KEYS[5], KEYS[7]})
+expire(ARGV[8], {KEYS[6]})
+return 'committed'
+"""
+
+_GIVE_BACK = """
+-- ARGV from `first`: seq, then event and snapshot of released, failed and cancelled, strike or '', limit, ttl.
+local function give_back(first)
+  local seq, strike, status, pair = ARGV[first], ARGV[first + 7], 'queued', first + 1
+  if redis.call('EXISTS', KEYS[4]) == 1 then
+    status, pair = 'cancelled', first + 5
+  elseif strike ~= '' and redis.call('HINCRBY', KEYS[2], strike, 1) >= tonumber(ARGV[first + 8]) then
+    status, pair = 'failed', first + 3
+  end
+  redis.call('HSET', KEYS[2], 'status', status)
+  redis.call('DEL', KEYS[3])
+  record(KEYS[2], KEYS[5], seq, ARGV[pair], ARGV[pair + 1])
+  if status ~= 'queued' then
+    redis.call('DEL', KEYS[7])
+    expire(ARGV[first + 9], {KEYS[1], KEYS[2], KEYS[4], KEYS[5], KEYS[6]})
+  end
+  return status
+end
+"""
+
+_RELEASE = (
+    _GIVE_BACK
+    + """
+-- KEYS: job, state, lease, cancel, events, preview, latents.  ARGV: attempt, token, then as give_back has them.
+if not is_current(KEYS[2], ARGV[1], ARGV[2]) then return 'stale' end
+local held = redis.call('HMGET', KEYS[2], 'status', 'seq')
+if tonumber(held[2]) == tonumber(ARGV[3]) then return held[1] end
+if held[1] ~= 'running' then return 'stale' end
+if tonumber(ARGV[3]) ~= tonumber(held[2]) + 1 then return 'gap' end
+return give_back(3)
+"""
+)
+
+_REQUEUE = (
+    _GIVE_BACK
+    + """
+-- KEYS: as for release.  ARGV: attempt, then as give_back has them.
+local held = redis.call('HMGET', KEYS[2], 'status', 'attempt', 'seq')
+local status, attempt, seq = held[1] or 'queued', tonumber(held[2] or 0), tonumber(held[3] or 0)
+if redis.call('EXISTS', KEYS[1]) == 0 or redis.call('EXISTS', KEYS[3]) == 1 then return 'left' end
+if tonumber(ARGV[1]) ~= attempt or tonumber(ARGV[2]) ~= seq + 1 then return 'left' end
+if status == 'running' then return give_back(2) end
+if status == 'queued' and redis.call('EXISTS', KEYS[4]) == 1 then return give_back(2) end
+return 'left'
+"""
+)
+
+_SAVE = """
+-- KEYS: state, latents.  ARGV: attempt, token, resume point.
+if not is_current(KEYS[1], ARGV[1], ARGV[2]) then return 'stale' end
+if redis.call('HGET', KEYS[1], 'status') ~= 'running' then return 'stale' end
+redis.call('SET', KEYS[2], ARGV[3])
+return 'saved'
+"""
+
+SCRIPTS = {
+    name: _PRELUDE + body
+    for name, body in {
+        "claim": _CLAIM,
+        "renew": _RENEW,
+        "emit": _EMIT,
+        "save": _SAVE,
+        "commit": _COMMIT,
+        "release": _RELEASE,
+        "requeue": _REQUEUE,
+    }.items()
+}
