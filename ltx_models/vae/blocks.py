@@ -9,7 +9,16 @@ import mlx.nn as nn
 
 from ltx_models.embeddings import TimestepEmbedder
 
-__all__ = ["CausalConv3d", "DepthToSpaceUpsample", "ResBlocks", "ResnetBlock3D", "pixel_norm", "space_from_channels"]
+__all__ = [
+    "WHOLE",
+    "CausalConv3d",
+    "DepthToSpaceUpsample",
+    "ResBlocks",
+    "ResnetBlock3D",
+    "Stream",
+    "pixel_norm",
+    "space_from_channels",
+]
 
 PIXEL_NORM_EPS = 1e-8
 SHORTCUT_NORM_EPS = 1e-6
@@ -29,6 +38,48 @@ def space_from_channels(x: mx.array, stride: tuple[int, int, int]) -> mx.array:
     return x.reshape(b, f * st, h * sy, w * sx, -1)
 
 
+class Stream:
+    """A video's way through a layer in chunks of frames: what the layer must remember from one chunk to the next.
+
+    first, last: whether the chunk at hand begins or ends the video. A layer that sees the frame after the one that it
+    computes gives fewer frames than it takes of the first chunk, and more of the last; it must be given enough to give
+    at least one.
+    """
+
+    def __init__(self) -> None:
+        self.first = True
+        self.last = False
+        self.kept: dict[tuple[int, str], mx.array] = {}
+
+    def with_context(self, layer: nn.Module, x: mx.array, before: int, after: int) -> mx.array:
+        """`x` between the frames that a convolution sees besides it: the video's own, at its ends the edge repeated."""
+        start = [x[:, :1]] * before if self.first else [self.kept.pop((id(layer), "context"))]
+        end = [x[:, -1:]] * after if self.last else []
+        x = mx.concatenate([*start, x, *end], axis=1)
+        if not self.last:
+            self.kept[id(layer), "context"] = x[:, x.shape[1] - before - after :]
+        return x
+
+    def delayed(self, layer: nn.Module, x: mx.array, frames: int) -> mx.array:
+        """The next `frames` of the layer's input, which its convolutions are behind; keeps the others."""
+        if not self.first:
+            x = mx.concatenate([self.kept.pop((id(layer), "delayed")), x], axis=1)
+        if not self.last:
+            self.kept[id(layer), "delayed"] = x[:, frames:]
+        return x[:, :frames]
+
+
+class _WholeVideo(Stream):
+    """A video that is a single chunk: nothing to remember."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.last = True
+
+
+WHOLE = _WholeVideo()
+
+
 class CausalConv3d(nn.Module):
     """A 3x3x3 convolution that keeps the size: edge frames repeated, rows and columns padded with zeros.
 
@@ -41,10 +92,9 @@ class CausalConv3d(nn.Module):
         self.frames_after = KERNEL - 1 - self.frames_before
         self.conv = nn.Conv3d(in_channels, out_channels, KERNEL, padding=(0, KERNEL // 2, KERNEL // 2))
 
-    def __call__(self, x: mx.array) -> mx.array:
+    def __call__(self, x: mx.array, stream: Stream = WHOLE) -> mx.array:
         """(B, F, H, W, in_channels) → (B, F, H, W, out_channels)."""
-        before, after = [x[:, :1]] * self.frames_before, [x[:, -1:]] * self.frames_after
-        return self.conv(mx.concatenate([*before, x, *after], axis=1))
+        return self.conv(stream.with_context(self, x, self.frames_before, self.frames_after))
 
 
 class PointwiseConv3d(nn.Module):
@@ -73,14 +123,15 @@ class ResnetBlock3D(nn.Module):
             self.norm3 = {"norm": nn.LayerNorm(in_channels, eps=SHORTCUT_NORM_EPS)}
             self.conv_shortcut = PointwiseConv3d(in_channels, out_channels)
 
-    def __call__(self, x: mx.array, embedded: mx.array | None = None) -> mx.array:
+    def __call__(self, x: mx.array, embedded: mx.array | None = None, stream: Stream = WHOLE) -> mx.array:
         """x: (B, F, H, W, C); embedded: the timestep, (B, 4C), for a block that is conditioned on it."""
         shift1 = scale1 = shift2 = scale2 = None
         if embedded is not None:
             values = self.scale_shift_table + embedded.reshape(len(embedded), 4, -1)
             shift1, scale1, shift2, scale2 = (values[:, row, None, None, None] for row in range(4))
-        h = self.conv1(nn.silu(modulate(pixel_norm(x), shift1, scale1)))
-        h = self.conv2(nn.silu(modulate(pixel_norm(h), shift2, scale2)))
+        h = self.conv1(nn.silu(modulate(pixel_norm(x), shift1, scale1)), stream)
+        h = self.conv2(nn.silu(modulate(pixel_norm(h), shift2, scale2)), stream)
+        x = stream.delayed(self, x, h.shape[1])
         if self.has_shortcut:
             x = self.conv_shortcut(self.norm3["norm"](x))
         return x + h
@@ -103,9 +154,13 @@ class ResBlocks(nn.Module):
         if timestep_conditioning:
             self.time_embedder = TimestepEmbedder(4 * channels)
 
+    def embed(self, timestep: mx.array | None) -> mx.array | None:
+        """timestep: (B,), scaled, or None for a VAE that is not conditioned on it → what its blocks are given."""
+        return None if timestep is None else self.time_embedder(timestep)
+
     def __call__(self, x: mx.array, timestep: mx.array | None) -> mx.array:
-        """timestep: (B,), scaled, or None for a VAE that is not conditioned on it."""
-        embedded = None if timestep is None else self.time_embedder(timestep)
+        """All blocks, one after another."""
+        embedded = self.embed(timestep)
         for block in self.res_blocks:
             x = block(x, embedded)
         return x
@@ -127,12 +182,12 @@ class DepthToSpaceUpsample(nn.Module):
         self.residual_repeats = factor if residual else 0
         self.conv = CausalConv3d(channels, channels * factor, causal=causal)
 
-    def __call__(self, x: mx.array) -> mx.array:
+    def __call__(self, x: mx.array, stream: Stream = WHOLE) -> mx.array:
         """(B, F, H, W, C) → (B, tF - t + 1, yH, xW, C / multiplier), for a stride (t, y, x)."""
-        up = self._shuffle(self.conv(x))
+        h = self.conv(x, stream)
+        dropped = self.stride[0] - 1 if stream.first else 0
+        up = space_from_channels(h, self.stride)[:, dropped:]
         if self.residual_repeats:
-            up = up + mx.tile(self._shuffle(x), (1, 1, 1, 1, self.residual_repeats))
+            skip = space_from_channels(stream.delayed(self, x, h.shape[1]), self.stride)[:, dropped:]
+            up = up + mx.tile(skip, (1, 1, 1, 1, self.residual_repeats))
         return up
-
-    def _shuffle(self, x: mx.array) -> mx.array:
-        return space_from_channels(x, self.stride)[:, self.stride[0] - 1 :]

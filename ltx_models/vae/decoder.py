@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any
 
 import mlx.core as mx
@@ -12,15 +13,20 @@ import mlx.nn as nn
 from ltx_models.embeddings import TimestepEmbedder
 from ltx_models.errors import CheckpointError
 from ltx_models.vae.blocks import (
+    WHOLE,
     CausalConv3d,
     DepthToSpaceUpsample,
     ResBlocks,
     ResnetBlock3D,
+    Stream,
     modulate,
     pixel_norm,
 )
 
-__all__ = ["Decoder"]
+__all__ = ["Decoder", "Layer"]
+
+Layer = Callable[[mx.array, Stream], mx.array]
+"""One step of the decoder: frames (B, F, H, W, C) of a stream → frames."""
 
 RGB = 3
 STRIDES = {"compress_time": (2, 1, 1), "compress_space": (1, 2, 2), "compress_all": (2, 2, 2)}
@@ -79,18 +85,38 @@ class Decoder(nn.Module):
 
     def __call__(self, x: mx.array, timestep: mx.array | None) -> mx.array:
         """timestep: (B,) in [0, 1]; ignored by a decoder that is not conditioned on it."""
-        scaled = shift = scale = None
+        for layer in self.layers(timestep):
+            x = layer(x, WHOLE)
+        return x
+
+    def layers(self, timestep: mx.array | None) -> list[Layer]:
+        """The steps of a decode, which can be run one after another on a whole video or on chunks of its frames."""
+        scaled = None
         if self.timestep_conditioning:
             assert timestep is not None
             scaled = timestep.astype(mx.float32) * self.timestep_scale_multiplier.astype(mx.float32)
-            embedded = self.last_time_embedder(scaled).reshape(len(scaled), 2, -1)
+        layers: list[Layer] = [self.conv_in]
+        for block in self.up_blocks:
+            if isinstance(block, ResBlocks):
+                embedded = block.embed(scaled)
+                layers += [partial(_residual, resnet, embedded) for resnet in block.res_blocks]
+            elif isinstance(block, ResnetBlock3D):
+                layers.append(partial(_residual, block, None))
+            else:
+                layers.append(block)
+        return [*layers, partial(self._pixels, scaled)]
+
+    def _pixels(self, scaled_timestep: mx.array | None, x: mx.array, stream: Stream) -> mx.array:
+        shift = scale = None
+        if scaled_timestep is not None:
+            embedded = self.last_time_embedder(scaled_timestep).reshape(len(scaled_timestep), 2, -1)
             values = self.last_scale_shift_table + embedded
             shift, scale = (values[:, row, None, None, None] for row in range(2))
-        x = self.conv_in(x)
-        for block in self.up_blocks:
-            x = block(x, scaled) if isinstance(block, ResBlocks) else block(x)
-        x = self.conv_out(nn.silu(modulate(pixel_norm(x), shift, scale)))
-        return unpatchify(x, self.patch_size)
+        return unpatchify(self.conv_out(nn.silu(modulate(pixel_norm(x), shift, scale)), stream), self.patch_size)
+
+
+def _residual(block: ResnetBlock3D, embedded: mx.array | None, x: mx.array, stream: Stream) -> mx.array:
+    return block(x, embedded, stream)
 
 
 def unpatchify(x: mx.array, size: int) -> mx.array:
