@@ -24,11 +24,12 @@ from ltx_client.ledger import ClientLedger, Submission
 from ltx_client.local.join import join
 from ltx_client.local.members import FarmFolder, Use
 from ltx_client.prepare import DEFAULT_VARIANT, prepare
-from ltx_client.protocol.jobs import RENDER_TASK, Job
+from ltx_client.protocol.jobs import Job
 from ltx_client.protocol.names import Names
 from ltx_client.protocol.settings import FarmSettings, broker_address
 from ltx_client.protocol.state import Snapshot, Status
 from ltx_client.protocol.storage import Storage, StorageError
+from ltx_client.protocol.transport import celery_settings, send_render
 from ltx_client.protocol.workers import WorkerInfo
 from ltx_client.views import Follower, JobView, Update
 from ltx_models.memory import memory_class
@@ -221,15 +222,11 @@ class Farm:
         import kombu.exceptions
         from celery import Celery
 
-        from ltx_client.protocol.transport import celery_settings
-
         settings = celery_settings(self._broker_url.get_secret_value(), self._names)
         with Celery("ltx_client", set_as_current=False) as app, broker_errors(self._address):
             app.conf.update(**settings, broker_connection_retry=False)
             try:
-                app.send_task(
-                    RENDER_TASK, args=[job.id], task_id=job.id, queue=job.queue, priority=job.priority, retry=False
-                )
+                send_render(app, job, job.priority)
             except kombu.exceptions.OperationalError as error:
                 raise redis.ConnectionError(str(error.__cause__ or error)) from error
 

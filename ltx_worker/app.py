@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import logging
 
 import redis
@@ -13,9 +14,11 @@ from redis.retry import Retry
 
 from ltx_client.protocol.names import queue_name
 from ltx_client.protocol.storage import Storage
-from ltx_client.protocol.transport import celery_settings
+from ltx_client.protocol.transport import celery_settings, send_render
 from ltx_worker.engine.supervisor import Engine
 from ltx_worker.heartbeat import Heartbeat
+from ltx_worker.ledger import Ledger
+from ltx_worker.reaper import Reaper
 from ltx_worker.render import Renderer
 from ltx_worker.settings import WorkerSettings
 from ltx_worker.tasks import register
@@ -33,12 +36,23 @@ def run_worker(settings: WorkerSettings, broker_url: SecretStr, storage: Storage
     client = _connect(broker_url)
     engine = Engine(variant, settings.worker_stop_grace)
     heartbeat = Heartbeat(settings, client, variant)
-    renderer = Renderer(settings, client, engine, storage, heartbeat)
+    ledger = Ledger(client, settings.names, settings.worker_lease)
+    renderer = Renderer(settings, client, ledger, engine, storage, heartbeat)
     app = _celery_app(settings, broker_url)
     register(app, renderer)
+    reaper = Reaper(
+        client,
+        settings.names,
+        ledger,
+        functools.partial(send_render, app),
+        worker_id=heartbeat.worker_id,
+        every=settings.worker_reap_every,
+        lease=settings.worker_lease,
+    )
 
     def on_ready(**_: object) -> None:
         heartbeat.start()
+        reaper.start()
         log.info("%s serves %s", settings.worker_name, ", ".join(_queues(settings, variant)))
 
     def on_shutting_down(**_: object) -> None:
@@ -62,6 +76,7 @@ def run_worker(settings: WorkerSettings, broker_url: SecretStr, storage: Storage
     try:
         worker.start()
     finally:
+        reaper.stop()
         engine.close()
         heartbeat.stop()
     return int(worker.exitcode or 0)

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import logging
 import platform
 import tempfile
 import threading
+from collections.abc import Generator
 from enum import StrEnum
 from importlib import metadata
 from pathlib import Path
@@ -16,13 +18,15 @@ import redis
 from ltx_client.protocol import events
 from ltx_client.protocol.events import Event, Result
 from ltx_client.protocol.names import Names
+from ltx_client.protocol.state import Status
 from ltx_client.protocol.storage import Storage, StorageError
 from ltx_worker.engine import messages
 from ltx_worker.engine.messages import Message, Render, Written
 from ltx_worker.engine.supervisor import Engine, EngineDied
 from ltx_worker.heartbeat import Heartbeat
 from ltx_worker.lease import LeaseKeeper
-from ltx_worker.ledger import Attempt, Ledger, Refusal, StaleAttempt, Verdict
+from ltx_worker.ledger import Attempt, Ledger, Refusal, StaleAttempt, Strike, Verdict
+from ltx_worker.saver import ResumeSaver
 from ltx_worker.settings import WorkerSettings
 
 __all__ = ["Outcome", "Renderer"]
@@ -46,6 +50,7 @@ class Renderer:
         self,
         settings: WorkerSettings,
         client: redis.Redis,
+        ledger: Ledger,
         engine: Engine,
         storage: Storage,
         heartbeat: Heartbeat,
@@ -53,7 +58,7 @@ class Renderer:
         self._settings = settings
         self._client = client
         self._names: Names = settings.names
-        self._ledger = Ledger(client, settings.names, settings.worker_lease)
+        self._ledger = ledger
         self._engine = engine
         self._storage = storage
         self._heartbeat = heartbeat
@@ -86,25 +91,39 @@ class Renderer:
 
         job = attempt.job
         with tempfile.TemporaryDirectory(dir=self._work_folder(), prefix=f"{job.id}-") as folder:
-            output = Path(folder) / "video.mp4"
-            command = Render(request=job.request, checkpoint_every=job.checkpoint_every, output=output)
+            command = Render(
+                request=job.request,
+                checkpoint_every=job.checkpoint_every,
+                output=Path(folder) / "video.mp4",
+                resume=self._ledger.saved(job.id),
+                save_every=self._settings.worker_save_every,
+            )
+            if attempt.number > 1 and command.resume is None:
+                self._ledger.emit(attempt, events.Resumed(step=0))
             try:
-                for message in self._engine.render(command, should_stop):
-                    match message:
-                        case messages.Stopped():
-                            return self._stopped(attempt, keeper)
-                        case messages.Refused():
-                            return self._fail(attempt, message.error)
-                        case messages.Written():
-                            return self._deliver(attempt, output, message)
-                        case _:
-                            event, preview = _translate(message)
-                            keeper.heed(self._ledger.emit(attempt, event, preview))
+                last = self._follow(attempt, self._engine.render(command, should_stop), keeper)
             except EngineDied as error:
                 if should_stop():
                     return self._stopped(attempt, keeper)
-                return self._fail(attempt, str(error))
-        raise AssertionError("the engine's last message did not end the render")
+                return self._give_back(attempt, str(error), Strike.DEATH)
+            match last:
+                case messages.Refused():
+                    return self._fail(attempt, last.error)
+                case messages.Written():
+                    return self._deliver(attempt, command.output, last)
+                case _:
+                    return self._stopped(attempt, keeper)
+
+    def _follow(self, attempt: Attempt, stream: Generator[Message, None, None], keeper: LeaseKeeper) -> Message | None:
+        """Turns the engine's messages into the job's events. Returns the last message, which is none."""
+        message = None
+        with ResumeSaver(self._ledger, attempt) as saver, contextlib.closing(stream):
+            for message in stream:
+                if isinstance(message, messages.Stepped) and message.resume is not None:
+                    saver.offer(message.resume)
+                if translated := _translate(message):
+                    keeper.heed(self._ledger.emit(attempt, *translated))
+        return message
 
     def _stopped(self, attempt: Attempt, keeper: LeaseKeeper) -> Outcome:
         if keeper.cancelled.is_set():
@@ -112,8 +131,12 @@ class Renderer:
             return Outcome.ENDED
         if keeper.stale.is_set():
             return Outcome.LOST
-        self._ledger.release(attempt, f"worker {self._settings.worker_name} is shutting down")
-        return Outcome.RELEASED
+        return self._give_back(attempt, f"worker {self._settings.worker_name} is shutting down")
+
+    def _give_back(self, attempt: Attempt, reason: str, strike: Strike | None = None) -> Outcome:
+        log.warning("job %s: %s", attempt.job.id, reason)
+        status = self._ledger.release(attempt, reason, strike)
+        return Outcome.RELEASED if status is Status.QUEUED else Outcome.ENDED
 
     def _fail(self, attempt: Attempt, error: str) -> Outcome:
         log.error("job %s: %s", attempt.job.id, error)
@@ -175,11 +198,13 @@ class Renderer:
         return folder
 
 
-def _translate(message: Message) -> tuple[Event, bytes]:
+def _translate(message: Message) -> tuple[Event, bytes] | None:
     """The event that a message of the engine means for the job's watchers, and its preview frame."""
     match message:
         case messages.Loading():
             return events.Loading(fraction=message.fraction, message=message.message), b""
+        case messages.Resuming():
+            return events.Resumed(step=message.step, reason=message.reason), b""
         case messages.TextEncoded():
             return events.TextEncoded(), b""
         case messages.Stepped():
@@ -188,4 +213,4 @@ def _translate(message: Message) -> tuple[Event, bytes]:
             return events.Previewed(step=message.step), message.jpeg
         case messages.Decoded():
             return events.Decoded(frames=message.frames), b""
-    raise AssertionError(f"{message.type} is not an event")
+    return None

@@ -18,7 +18,8 @@ class WorkerSettings(FarmSettings):
     """Read from LTX_WORKER_… besides the farm's own.
 
     name: what people see.  memory_gb: what renders may use, at most; three quarters of the machine by default.
-    lease, renew_every, heartbeat_every, stop_grace: seconds.
+    lease, renew_every, heartbeat_every, stop_grace: seconds.  save_every: seconds between two resume points, at least.
+    reap_every: seconds between two looks after the queue.
     """
 
     worker_name: str = Field(default_factory=lambda: socket.gethostname().split(".")[0])
@@ -26,6 +27,8 @@ class WorkerSettings(FarmSettings):
     worker_lease: float = Field(default=60.0, gt=0)
     worker_renew_every: float = Field(default=10.0, gt=0)
     worker_heartbeat_every: float = Field(default=5.0, gt=0)
+    worker_save_every: float = Field(default=2.0, ge=0)
+    worker_reap_every: float = Field(default=5.0, gt=0, le=5.0)
     worker_stop_grace: float = Field(default=20.0, gt=0)
 
     @property

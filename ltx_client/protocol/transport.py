@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
+from ltx_client.protocol.jobs import RENDER_TASK, Job
 from ltx_client.protocol.names import Names
 
-__all__ = ["PRIORITY_STEPS", "celery_settings"]
+if TYPE_CHECKING:
+    from celery import Celery
+
+__all__ = ["PRIORITY_STEPS", "celery_settings", "queue_keys", "send_render"]
 
 PRIORITY_STEPS = list(range(10))
 """On Redis, 0 is first."""
+PRIORITY_SEPARATOR = "\x06\x16"
+"""kombu's own: it parts a queue's name from the priority in the key of each of its lists."""
 
 VISIBILITY_TIMEOUT = 24 * 3600
 """Seconds after which Redis hands an unacknowledged message out again: it counts from delivery, so it
@@ -23,6 +29,7 @@ def celery_settings(broker_url: str, names: Names) -> dict[str, Any]:
         "broker_transport_options": {
             "global_keyprefix": names.namespace,
             "priority_steps": PRIORITY_STEPS,
+            "sep": PRIORITY_SEPARATOR,
             "queue_order_strategy": "priority",
             "visibility_timeout": VISIBILITY_TIMEOUT,
             "unacked_restore_interval": 10,
@@ -39,3 +46,14 @@ def celery_settings(broker_url: str, names: Names) -> dict[str, Any]:
         "worker_hijack_root_logger": False,
         "enable_utc": True,
     }
+
+
+def send_render(app: Celery, job: Job, priority: int) -> None:
+    """Sends the message that has a worker look at the job. Raises kombu's OperationalError."""
+    app.send_task(RENDER_TASK, args=[job.id], task_id=job.id, queue=job.queue, priority=priority, retry=False)
+
+
+def queue_keys(names: Names, queue: str) -> list[str]:
+    """The Redis lists that make up a Celery queue, the most urgent first."""
+    first = names.namespace + queue
+    return [first, *(f"{first}{PRIORITY_SEPARATOR}{priority}" for priority in PRIORITY_STEPS[1:])]

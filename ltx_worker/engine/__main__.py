@@ -21,10 +21,12 @@ import mlx.core as mx
 
 from ltx_models import events
 from ltx_models.errors import ModelError
+from ltx_models.events import ResumePoint
 from ltx_models.pipeline import LTXPipeline
 from ltx_models.video import encode_jpeg
 from ltx_worker.engine import messages
 from ltx_worker.engine.messages import Command, Load, Message, Render, Stop, receive_command, send
+from ltx_worker.engine.resume import Maker, ResumeRefused, pack, unpack
 
 
 class EngineProcess:
@@ -79,7 +81,10 @@ class EngineProcess:
         clock = _PhaseClock()
         mx.reset_peak_memory()
         result = None
-        stream = self._pipeline.stream(command.request, checkpoint_every=command.checkpoint_every)
+        last_saved = time.monotonic()
+        stream = self._pipeline.stream(
+            command.request, resume=self._resume(command), checkpoint_every=command.checkpoint_every
+        )
         for event in stream:
             if self._stop.is_set():
                 stream.close()
@@ -90,7 +95,12 @@ class EngineProcess:
                     clock.finish("text")
                     self._send(messages.TextEncoded())
                 case events.Stepped():
-                    self._send(messages.Stepped(step=event.step, steps=event.steps, seconds=event.seconds))
+                    saved = None
+                    if time.monotonic() - last_saved >= command.save_every:
+                        saved, last_saved = pack(event.resume, self._maker()), time.monotonic()
+                    self._send(
+                        messages.Stepped(step=event.step, steps=event.steps, seconds=event.seconds, resume=saved)
+                    )
                     if event.step == event.steps:
                         clock.finish("denoise")
                 case events.Previewed():
@@ -111,6 +121,25 @@ class EngineProcess:
                 seconds=clock.seconds,
                 peak_memory=mx.get_peak_memory(),
             )
+        )
+
+    def _resume(self, command: Render) -> ResumePoint | None:
+        if command.resume is None:
+            return None
+        try:
+            point = unpack(command.resume, self._maker())
+        except ResumeRefused as error:
+            self._send(messages.Resuming(step=0, reason=str(error)))
+            return None
+        self._send(messages.Resuming(step=point.step))
+        return point
+
+    def _maker(self) -> Maker:
+        return Maker(
+            checkpoint=self._pipeline.checkpoint_hash,
+            text_encoder=self._pipeline.text_encoder_hash,
+            dtype=str(self._pipeline.dtype),
+            version=metadata.version("ltx-farm"),
         )
 
 

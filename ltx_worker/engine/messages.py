@@ -20,6 +20,7 @@ __all__ = [
     "Ready",
     "Refused",
     "Render",
+    "Resuming",
     "Stepped",
     "Stop",
     "Stopped",
@@ -42,12 +43,18 @@ class Load(_Frozen):
 
 
 class Render(_Frozen):
-    """Render `request` into the MP4 `output`; a preview every `checkpoint_every` steps, 0 for none."""
+    """Render `request` into the MP4 `output`; a preview every `checkpoint_every` steps, 0 for none.
+
+    resume: what a Stepped of an earlier attempt carried.  save_every: seconds, at least, between two Stepped that
+    carry it.
+    """
 
     type: Literal["render"] = "render"
     request: GenerationRequest
     checkpoint_every: int
     output: Path
+    resume: bytes | None = None
+    save_every: float = 0.0
 
 
 class Stop(_Frozen):
@@ -76,6 +83,14 @@ class Ready(_Frozen):
     mlx: str
 
 
+class Resuming(_Frozen):
+    """The render goes on after `step`; 0 is from the beginning, because the resume point was refused for `reason`."""
+
+    type: Literal["resuming"] = "resuming"
+    step: int
+    reason: str | None = None
+
+
 class TextEncoded(_Frozen):
     """The prompt's embedding is ready."""
 
@@ -83,12 +98,13 @@ class TextEncoded(_Frozen):
 
 
 class Stepped(_Frozen):
-    """Step `step` of `steps` is done; it took `seconds`."""
+    """Step `step` of `steps` is done; it took `seconds`. `resume`: what another attempt needs to go on from here."""
 
     type: Literal["stepped"] = "stepped"
     step: int
     steps: int
     seconds: float
+    resume: bytes | None = None
 
 
 class Previewed(_Frozen):
@@ -129,7 +145,7 @@ class Refused(_Frozen):
     error: str
 
 
-Message = Loading | Ready | TextEncoded | Stepped | Previewed | Decoded | Written | Stopped | Refused
+Message = Loading | Ready | Resuming | TextEncoded | Stepped | Previewed | Decoded | Written | Stopped | Refused
 
 _commands: TypeAdapter[Command] = TypeAdapter(Annotated[Command, Field(discriminator="type")])
 _messages: TypeAdapter[Message] = TypeAdapter(Annotated[Message, Field(discriminator="type")])

@@ -10,7 +10,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
 from multiprocessing.connection import Connection
 from typing import IO
 
@@ -36,6 +36,10 @@ log = logging.getLogger(__name__)
 POLL = 0.1
 """Seconds between two looks at whether a render should stop."""
 
+FIRST_RESTART_DELAY = 0.5
+MAX_RESTART_DELAY = 30.0
+"""Seconds before an engine that died is started again: the first, doubled with each death in a row, to the second."""
+
 
 class EngineDied(Exception):
     """The engine ended in the middle of its work: how, and its last output."""
@@ -51,6 +55,7 @@ class Engine:
         self._variant = variant
         self._stop_grace = stop_grace
         self._process: subprocess.Popen[bytes] | None = None
+        self._deaths = 0
         self._output: collections.deque[str] = collections.deque(maxlen=1)
         self.ready: Ready | None = None
         """What the engine said of itself when its model was loaded; None before."""
@@ -60,18 +65,23 @@ class Engine:
         self._start()
         self._tell(Load())
 
-    def render(self, command: Render, should_stop: Callable[[], bool]) -> Iterator[Message]:
+    def render(self, command: Render, should_stop: Callable[[], bool]) -> Generator[Message, None, None]:
         """Sends the render and yields the engine's messages; the last is Written, Stopped or Refused.
 
         `should_stop` is asked between messages. A caller that leaves before the last one ends the process,
         so that nothing of this render reaches the next. Raises EngineDied.
         """
+        if not self._await_restart(should_stop):
+            yield Stopped()
+            return
         self._start()
         self._tell(command)
         finished = False
         try:
             for message in self._messages_until(should_stop):
                 finished = isinstance(message, Written | Stopped | Refused)
+                if finished:
+                    self._deaths = 0
                 yield message
                 if finished:
                     return
@@ -116,6 +126,17 @@ class Engine:
         self._drain = threading.Thread(target=self._keep_output, args=(self._process.stdout,), daemon=True)
         self._drain.start()
 
+    def _await_restart(self, should_stop: Callable[[], bool]) -> bool:
+        """Waits after deaths in a row, longer after each. False: told to stop before the time came."""
+        if self._deaths == 0:
+            return True
+        deadline = time.monotonic() + min(FIRST_RESTART_DELAY * 2 ** (self._deaths - 1), MAX_RESTART_DELAY)
+        while time.monotonic() < deadline:
+            if should_stop():
+                return False
+            time.sleep(POLL)
+        return True
+
     def _messages_until(self, should_stop: Callable[[], bool]) -> Iterator[Message]:
         deadline = None
         while True:
@@ -155,6 +176,7 @@ class Engine:
 
     def _death(self) -> EngineDied:
         assert self._process is not None
+        self._deaths += 1
         try:
             code = self._process.wait(timeout=5)
         except subprocess.TimeoutExpired:

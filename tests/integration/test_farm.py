@@ -154,35 +154,102 @@ def test_of_many_claims_at_once_one_is_granted(farm_env):
             assert answers.count(Refusal.LEASED) == 7
 
 
-def test_a_worker_that_is_stopped_gives_its_job_to_the_next(farm_env, slow_request):
-    first = farm_env.start_worker("one")
+RESUMED_STEPS = 60
+
+
+@pytest.fixture
+def resumed_request():
+    return GenerationRequest(prompt=PROMPT, num_steps=RESUMED_STEPS, seed=1)
+
+
+@pytest.fixture
+def undisturbed(farm_env, resumed_request):
+    """The frames of a render that nobody interrupts."""
+    worker = farm_env.start_worker("calm")
     with farm_env.connect() as farm:
-        job = farm.submit(GenerationRequest(prompt=PROMPT, num_steps=60, seed=1))
-        first_step(farm, job.id)
+        job = farm.submit(resumed_request)
+        *_, last = farm.watch(job.id)
+    worker.send_signal(signal.SIGTERM)
+    worker.wait(20)
+    return read_clip(farm_env.storage / last.snapshot.result.video).frames
+
+
+def reach(farm, job_id, step):
+    for update in farm.watch(job_id):
+        if isinstance(update.event, events.Stepped) and update.event.step >= step:
+            return
+
+
+def engines_of(folder):
+    return [process for process in processes_of(folder) if "ltx_worker.engine" in process.cmdline()]
+
+
+def assert_resumed(farm_env, farm, job_id, undisturbed, attempts):
+    *_, last = farm.watch(job_id)
+    assert (last.snapshot.status, last.snapshot.attempt) == (Status.DONE, attempts)
+    log = [update.event for update in farm.watch(job_id) if update.event]
+    (resumed,) = [event for event in log if isinstance(event, events.Resumed)]
+    assert 20 <= resumed.step < RESUMED_STEPS
+    assert last.snapshot.lost_steps < 20
+    assert [path.name for path in farm_env.storage.glob(f"{job_id}*.mp4")] == [f"{job_id}.{attempts}.mp4"]
+    assert np.array_equal(read_clip(farm_env.storage / last.snapshot.result.video).frames, undisturbed)
+
+
+def test_a_worker_that_is_stopped_gives_its_job_to_the_next(farm_env, resumed_request, undisturbed):
+    first = farm_env.start_worker("one", save_every=0)
+    with farm_env.connect() as farm:
+        job = farm.submit(resumed_request)
+        reach(farm, job.id, 30)
         first.send_signal(signal.SIGTERM)
         assert first.wait(20) == 0
         view = farm.view(job.id)
         assert (view.status, view.snapshot.attempt) == (Status.QUEUED, 1)
         assert "shutting down" in view.snapshot.message
-        farm_env.start_worker("two")
-        *_, last = farm.watch(job.id)
-        assert (last.snapshot.status, last.snapshot.attempt) == (Status.DONE, 2)
-        assert last.snapshot.worker_name == "two"
-    assert [path.name for path in farm_env.storage.glob("*.mp4")] == [f"{job.id}.2.mp4"]
+        farm_env.start_worker("two", save_every=0)
+        assert_resumed(farm_env, farm, job.id, undisturbed, attempts=2)
 
 
-def test_an_engine_that_is_killed_fails_its_job_with_a_reason_and_is_replaced(farm_env, slow_request):
-    farm_env.start_worker()
+def test_a_worker_that_is_killed_costs_a_lease_and_not_the_render(farm_env, resumed_request, undisturbed):
+    first = farm_env.start_worker("one", save_every=0, lease=3, renew_every=1)
+    with farm_env.connect() as farm:
+        job = farm.submit(resumed_request)
+        reach(farm, job.id, 30)
+        first.kill()
+        first.wait()
+        farm_env.start_worker("two", save_every=0, lease=3, renew_every=1, reap_every=1)
+        assert_resumed(farm_env, farm, job.id, undisturbed, attempts=2)
+
+
+def test_an_engine_that_is_killed_is_replaced_and_its_render_goes_on(farm_env, resumed_request, undisturbed):
+    farm_env.start_worker(save_every=0)
+    with farm_env.connect() as farm:
+        job = farm.submit(resumed_request)
+        reach(farm, job.id, 30)
+        engines_of(farm_env.folder)[0].kill()
+        assert_resumed(farm_env, farm, job.id, undisturbed, attempts=2)
+
+
+def test_a_job_that_kills_its_engine_twice_fails_with_a_reason(farm_env, slow_request):
+    farm_env.start_worker(save_every=1000)  # nothing is saved, so nothing is gained
     with farm_env.connect() as farm:
         job = farm.submit(slow_request)
-        first_step(farm, job.id)
-        (engine,) = [p for p in processes_of(farm_env.folder) if "ltx_worker.engine" in p.cmdline()]
-        engine.kill()
-        *_, last = farm.watch(job.id)
-        assert last.snapshot.status is Status.FAILED
-        assert "SIGKILL" in last.snapshot.error
+        for update in farm.watch(job.id):
+            if isinstance(update.event, events.Stepped) and update.event.step == 1:
+                engines_of(farm_env.folder)[0].kill()
+        assert update.snapshot.status is Status.FAILED
+        assert update.snapshot.attempt == 2
+        assert "SIGKILL" in update.snapshot.error
         again = farm.submit(GenerationRequest(prompt=PROMPT, seed=1))
         *_, last = farm.watch(again.id)
+        assert last.snapshot.status is Status.DONE
+
+
+def test_a_job_without_a_message_gets_one(farm_env):
+    with farm_env.connect() as farm:
+        job = prepare(GenerationRequest(prompt=PROMPT))
+        farm._ledger.submit(job)  # the record is the submission; the message was lost
+        farm_env.start_worker(reap_every=1)
+        *_, last = farm.watch(job.id)
         assert last.snapshot.status is Status.DONE
 
 
@@ -194,7 +261,7 @@ def test_the_engine_does_not_outlive_a_killed_worker(farm_env, slow_request):
         worker.kill()
         worker.wait()
         wait_until(
-            lambda: not [p for p in processes_of(farm_env.folder) if "ltx_worker.engine" in p.cmdline()],
+            lambda: not engines_of(farm_env.folder),
             timeout=5,
             what="the engine's end",
         )

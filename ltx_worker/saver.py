@@ -1,0 +1,64 @@
+"""Saves resume points beside the render: the newest wins, and no step waits for it."""
+
+from __future__ import annotations
+
+import logging
+import threading
+from types import TracebackType
+
+import redis
+
+from ltx_worker.ledger import Attempt, Ledger, StaleAttempt
+
+__all__ = ["ResumeSaver"]
+
+log = logging.getLogger(__name__)
+
+MAX_BYTES = 8 * 10**6
+"""Larger resume points are not kept: such a render starts again."""
+
+
+class ResumeSaver:
+    """A context manager; on leaving, the newest point has been saved, or its saving has failed."""
+
+    def __init__(self, ledger: Ledger, attempt: Attempt) -> None:
+        self._ledger = ledger
+        self._attempt = attempt
+        self._newest: bytes | None = None
+        self._leaving = False
+        self._changed = threading.Condition()
+        self._thread = threading.Thread(target=self._run, name=f"saver-{attempt.job.id}", daemon=True)
+
+    def __enter__(self) -> ResumeSaver:
+        self._thread.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        with self._changed:
+            self._leaving = True
+            self._changed.notify()
+        self._thread.join()
+
+    def offer(self, resume_point: bytes) -> None:
+        """Saves it soon, unless a newer one comes before. Never waits."""
+        if len(resume_point) > MAX_BYTES:
+            return
+        with self._changed:
+            self._newest = resume_point
+            self._changed.notify()
+
+    def _run(self) -> None:
+        while True:
+            with self._changed:
+                self._changed.wait_for(lambda: self._newest is not None or self._leaving)
+                point, self._newest = self._newest, None
+            if point is None:
+                return
+            try:
+                self._ledger.save(self._attempt, point)
+            except StaleAttempt:
+                return
+            except redis.RedisError as error:
+                log.warning("job %s: a resume point was not saved: %s", self._attempt.job.id, error)
