@@ -4,12 +4,13 @@
     ├── InvalidRequest    a value of a GenerationRequest is wrong (also a ValueError)
     ├── UnknownVariant    no row of the variant table has that name (also a ValueError)
     ├── CheckpointError   a file is not the checkpoint that was expected
+    ├── OutOfMemory       there is not enough memory, even for the smallest pieces
     └── VideoError        frames could not be encoded
 
 Every message is one sentence or two: what is wrong, with what, and what would be right.
 """
 
-__all__ = ["CheckpointError", "InvalidRequest", "ModelError", "UnknownVariant", "VideoError"]
+__all__ = ["CheckpointError", "InvalidRequest", "ModelError", "OutOfMemory", "UnknownVariant", "VideoError"]
 
 
 class ModelError(Exception):
@@ -26,6 +27,10 @@ class UnknownVariant(ModelError, ValueError):
 
 class CheckpointError(ModelError):
     """A checkpoint file that is missing, damaged, or of another model."""
+
+
+class OutOfMemory(ModelError):
+    """The machine has too little memory for this render."""
 
 
 class VideoError(ModelError):

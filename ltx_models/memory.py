@@ -10,6 +10,8 @@ renders was a third of it: MLX counts buffers that it has reserved and not yet t
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 from ltx_models.errors import InvalidRequest
 from ltx_models.request import GenerationRequest
 from ltx_models.variants import Variant
@@ -19,6 +21,22 @@ __all__ = ["GB", "MEMORY_CLASSES", "memory_class", "predict_peak"]
 GB = 10**9
 MEMORY_CLASSES = (1, 4, 8, 12, 16, 25, 36, 64, 128)
 """The ladder of job sizes, in GB: a worker consumes the classes within its budget."""
+
+
+TILE_OVERLAP = 8
+"""Latents that neighbouring tiles of a decode share at least."""
+
+
+@dataclass(frozen=True)
+class DecodePlan:
+    """How a video is decoded in pieces.
+
+    chunk_bytes: about the largest array that the decoder makes.  tile: rows and columns of latents that are decoded
+    at once, None for all of them.
+    """
+
+    chunk_bytes: int
+    tile: int | None = None
 
 
 def predict_peak(variant: Variant, request: GenerationRequest) -> int:

@@ -57,7 +57,7 @@ class Stream:
         end = [x[:, -1:]] * after if self.last else []
         x = mx.concatenate([*start, x, *end], axis=1)
         if not self.last:
-            self.kept[id(layer), "context"] = x[:, x.shape[1] - before - after :]
+            self.kept[id(layer), "context"] = _copy(x[:, x.shape[1] - before - after :])
         return x
 
     def delayed(self, layer: nn.Module, x: mx.array, frames: int) -> mx.array:
@@ -65,8 +65,13 @@ class Stream:
         if not self.first:
             x = mx.concatenate([self.kept.pop((id(layer), "delayed")), x], axis=1)
         if not self.last:
-            self.kept[id(layer), "delayed"] = x[:, frames:]
+            self.kept[id(layer), "delayed"] = _copy(x[:, frames:])
         return x[:, :frames]
+
+
+def _copy(x: mx.array) -> mx.array:
+    """A slice would keep all of its array's memory alive."""
+    return x + 0
 
 
 class _WholeVideo(Stream):

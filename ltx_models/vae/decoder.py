@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from functools import partial
-from typing import Any
+from typing import Any, NamedTuple
 
 import mlx.core as mx
 import mlx.nn as nn
@@ -25,8 +25,16 @@ from ltx_models.vae.blocks import (
 
 __all__ = ["Decoder", "Layer"]
 
-Layer = Callable[[mx.array, Stream], mx.array]
-"""One step of the decoder: frames (B, F, H, W, C) of a stream → frames."""
+
+class Layer(NamedTuple):
+    """One step of the decoder.
+
+    run: frames (B, F, H, W, C) of a stream → frames.  channels: the most that it computes at a position of its input.
+    """
+
+    run: Callable[[mx.array, Stream], mx.array]
+    channels: int
+
 
 RGB = 3
 STRIDES = {"compress_time": (2, 1, 1), "compress_space": (1, 2, 2), "compress_all": (2, 2, 2)}
@@ -86,7 +94,7 @@ class Decoder(nn.Module):
     def __call__(self, x: mx.array, timestep: mx.array | None) -> mx.array:
         """timestep: (B,) in [0, 1]; ignored by a decoder that is not conditioned on it."""
         for layer in self.layers(timestep):
-            x = layer(x, WHOLE)
+            x = layer.run(x, WHOLE)
         return x
 
     def layers(self, timestep: mx.array | None) -> list[Layer]:
@@ -95,16 +103,17 @@ class Decoder(nn.Module):
         if self.timestep_conditioning:
             assert timestep is not None
             scaled = timestep.astype(mx.float32) * self.timestep_scale_multiplier.astype(mx.float32)
-        layers: list[Layer] = [self.conv_in]
+        layers = [Layer(self.conv_in, _widest(self.conv_in))]
         for block in self.up_blocks:
             if isinstance(block, ResBlocks):
                 embedded = block.embed(scaled)
-                layers += [partial(_residual, resnet, embedded) for resnet in block.res_blocks]
+                layers += [_residual(resnet, embedded) for resnet in block.res_blocks]
             elif isinstance(block, ResnetBlock3D):
-                layers.append(partial(_residual, block, None))
+                layers.append(_residual(block, None))
             else:
-                layers.append(block)
-        return [*layers, partial(self._pixels, scaled)]
+                assert isinstance(block, DepthToSpaceUpsample)
+                layers.append(Layer(block, _widest(block.conv)))
+        return [*layers, Layer(partial(self._pixels, scaled), _widest(self.conv_out))]
 
     def _pixels(self, scaled_timestep: mx.array | None, x: mx.array, stream: Stream) -> mx.array:
         shift = scale = None
@@ -115,8 +124,12 @@ class Decoder(nn.Module):
         return unpatchify(self.conv_out(nn.silu(modulate(pixel_norm(x), shift, scale)), stream), self.patch_size)
 
 
-def _residual(block: ResnetBlock3D, embedded: mx.array | None, x: mx.array, stream: Stream) -> mx.array:
-    return block(x, embedded, stream)
+def _residual(block: ResnetBlock3D, embedded: mx.array | None) -> Layer:
+    return Layer(lambda x, stream: block(x, embedded, stream), _widest(block.conv1))
+
+
+def _widest(conv: CausalConv3d) -> int:
+    return max(conv.conv.weight.shape[0], conv.conv.weight.shape[-1])
 
 
 def unpatchify(x: mx.array, size: int) -> mx.array:

@@ -1,0 +1,181 @@
+"""Decoding in pieces: in time exactly, in space by tiles with blended seams.
+
+In time the video streams through the decoder, whose convolutions keep the frames that the next ones will need, so
+that the pieces have no seams. In space each tile is decoded on its own; neighbours overlap and are blended.
+"""
+
+from __future__ import annotations
+
+import itertools
+import math
+from collections import deque
+from collections.abc import Iterable, Iterator, Sequence
+
+import mlx.core as mx
+import numpy as np
+
+from ltx_models.errors import OutOfMemory
+from ltx_models.memory import GB, TILE_OVERLAP, DecodePlan
+from ltx_models.vae.blocks import DepthToSpaceUpsample, Stream
+from ltx_models.vae.decoder import Decoder, Layer
+
+__all__ = ["decode_frames", "decode_streamed", "decode_tiled", "tile_spans", "tile_weights"]
+
+MARGIN = 2
+"""Latents at a tile's inner edge that are decoded and left out: they know the least of what lies beyond it."""
+RAMP = TILE_OVERLAP - 2 * MARGIN
+"""Latents over which one tile fades into the next."""
+FIRST_FRAMES = 3
+"""What a layer needs of a video's beginning to compute anything: two convolutions are two frames behind."""
+ALLOCATION_FAILURES = ("memory", "alloc")
+"""Words of MLX's errors when there is no memory: it raises RuntimeError for that as for everything else."""
+
+
+def decode_frames(
+    decoder: Decoder, latents: mx.array, timestep: mx.array | None, plans: Iterable[DecodePlan]
+) -> Iterator[np.ndarray]:
+    """Un-normalized latents (1, F, H, W, C) → all frames in order, chunk by chunk: (n, 32H, 32W, 3) in about [-1, 1].
+
+    plans: by falling need of memory. The first is followed; when memory runs out, the next, from the frame at hand.
+    Raises OutOfMemory after the last.
+    """
+    done = 0
+    failure: Exception | None = None
+    for plan in plans:
+        seen = 0
+        chunks = decode_tiled(decoder, latents, timestep, plan)
+        while True:
+            try:
+                chunk = next(chunks, None)
+            except (RuntimeError, MemoryError) as error:
+                if not _is_out_of_memory(error):
+                    raise
+                failure = error.with_traceback(None)  # whose frames hold arrays
+                break
+            if chunk is None:
+                return
+            fresh = chunk[max(0, done - seen) :]
+            seen += len(chunk)
+            if len(fresh):
+                done = seen
+                yield fresh
+        del chunks
+        mx.clear_cache()
+    raise OutOfMemory(
+        f"decoding ran out of memory even in the smallest pieces, with {mx.get_active_memory() / GB:.1f} GB in use;"
+        " ask for a smaller size, or close other programs"
+    ) from failure
+
+
+def _is_out_of_memory(error: Exception) -> bool:
+    return isinstance(error, MemoryError) or any(word in str(error).lower() for word in ALLOCATION_FAILURES)
+
+
+def decode_tiled(
+    decoder: Decoder, latents: mx.array, timestep: mx.array | None, plan: DecodePlan
+) -> Iterator[np.ndarray]:
+    """The same by one plan. Where it says tiles, all frames come after the last tile."""
+    _, frames, height, width, _ = latents.shape
+    rows, columns = tile_spans(height, plan.tile), tile_spans(width, plan.tile)
+    if len(rows) == len(columns) == 1:
+        for pixels in decode_streamed(decoder, latents, timestep, plan.chunk_bytes):
+            yield np.array(pixels[0].astype(mx.float32))
+        return
+    time_scale, scale = _scales(decoder)
+    canvas = np.zeros((time_scale * (frames - 1) + 1, scale * height, scale * width, 3), np.float16)
+    fades = itertools.product(tile_weights(rows, scale), tile_weights(columns, scale))
+    for ((top, bottom), (left, right)), (down, across) in zip(itertools.product(rows, columns), fades, strict=True):
+        weights = mx.array(down[:, None, None] * across[:, None])
+        done = 0
+        for pixels in decode_streamed(decoder, latents[:, :, top:bottom, left:right], timestep, plan.chunk_bytes):
+            chunk = np.array((pixels[0] * weights).astype(mx.float16))
+            region = canvas[done : done + len(chunk), scale * top : scale * bottom, scale * left : scale * right]
+            region += chunk
+            done += len(chunk)
+    for start in range(0, len(canvas), time_scale):
+        yield canvas[start : start + time_scale].astype(np.float32)
+
+
+def tile_spans(size: int, tile: int | None) -> list[tuple[int, int]]:
+    """Tiles of `tile` latents along a side of `size`, evenly spread, that overlap by TILE_OVERLAP at least."""
+    if tile is None or tile >= size:
+        return [(0, size)]
+    count = math.ceil((size - TILE_OVERLAP) / (tile - TILE_OVERLAP))
+    starts = [round(index * (size - tile) / (count - 1)) for index in range(count)]
+    return [(start, start + tile) for start in starts]
+
+
+def tile_weights(spans: Sequence[tuple[int, int]], scale: int) -> list[np.ndarray]:
+    """How much each pixel of each tile counts along a side, float32: less towards its neighbours, 1 in all."""
+    size = spans[-1][1]
+    total = np.zeros(size * scale, np.float32)
+    ramps = []
+    for start, stop in spans:
+        position = (np.arange(start * scale, stop * scale, dtype=np.float32) + 0.5) / scale
+        rise = (position - start - MARGIN) / RAMP if start > 0 else np.ones_like(position)
+        fall = (stop - MARGIN - position) / RAMP if stop < size else np.ones_like(position)
+        ramps.append(np.clip(np.minimum(rise, fall), 0, 1))
+        total[start * scale : stop * scale] += ramps[-1]
+    return [ramp / total[start * scale : stop * scale] for ramp, (start, stop) in zip(ramps, spans, strict=True)]
+
+
+def decode_streamed(
+    decoder: Decoder, latents: mx.array, timestep: mx.array | None, chunk_bytes: int
+) -> Iterator[mx.array]:
+    """Latents (B, F, H, W, C) → pixels (B, n, 32H, 32W, 3), n frames at a time, as a whole decode computes them.
+
+    chunk_bytes: about the largest array that is made, if a single frame is not larger.
+    """
+    stages = [_Stage(layer, chunk_bytes) for layer in decoder.layers(timestep)]
+    stages[0].put(latents, last=True)
+    while busy := [index for index, stage in enumerate(stages) if stage.pending]:
+        # The furthest first: what is nearly finished is not left lying.
+        index = busy[-1]
+        frames, last = stages[index].run()
+        if index + 1 < len(stages):
+            stages[index + 1].put(frames, last=last)
+        else:
+            yield frames
+        del frames
+
+
+class _Stage:
+    """A layer, what it remembers of the stream, and the chunks that wait for it."""
+
+    def __init__(self, layer: Layer, chunk_bytes: int) -> None:
+        self.layer = layer
+        self.chunk_bytes = chunk_bytes
+        self.stream = Stream()
+        self.pending: deque[tuple[mx.array, bool]] = deque()
+        self._early: list[mx.array] = []
+        self._started = False
+
+    def put(self, x: mx.array, *, last: bool) -> None:
+        """Take frames in, cut into chunks of the size that the layer may work on; `last` if the video ends there."""
+        if not self._started:
+            self._early.append(x)
+            if sum(early.shape[1] for early in self._early) < FIRST_FRAMES and not last:
+                return
+            x = mx.concatenate(self._early, axis=1)
+            self._early.clear()
+        batch, frames, height, width, _ = x.shape
+        frame_bytes = batch * height * width * self.layer.channels * x.itemsize
+        length = max(1, self.chunk_bytes // frame_bytes)
+        first = length if self._started else max(length, FIRST_FRAMES)
+        self._started = True
+        for start, stop in itertools.pairwise([0, *range(first, frames, length), frames]):
+            self.pending.append((x[:, start:stop], last and stop == frames))
+
+    def run(self) -> tuple[mx.array, bool]:
+        """The next chunk through the layer, and whether it is the last."""
+        x, self.stream.last = self.pending.popleft()
+        y = self.layer.run(x, self.stream)
+        mx.eval(y, list(self.stream.kept.values()))
+        self.stream.first = False
+        return y, self.stream.last
+
+
+def _scales(decoder: Decoder) -> tuple[int, int]:
+    """Frames, and pixels of a side, of one latent."""
+    strides = [block.stride for block in decoder.up_blocks if isinstance(block, DepthToSpaceUpsample)]
+    return math.prod(time for time, _, _ in strides), decoder.patch_size * math.prod(rows for _, rows, _ in strides)
