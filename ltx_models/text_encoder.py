@@ -13,8 +13,8 @@ import mlx.core as mx
 import mlx.nn as nn
 import numpy as np
 
-from ltx_models.checkpoint import Weights, load_tensors, load_weights, parse_config, read_json
-from ltx_models.errors import CheckpointError
+from ltx_models.checkpoint import Weights, load_tensors, load_weights, parse_config, read_json, sharded_files
+from ltx_models.quantization import TEXT_ENCODER_MATRICES, Quantization
 
 __all__ = ["T5Config", "T5Encoder", "load_text_encoder", "text_encoder_files"]
 
@@ -161,19 +161,15 @@ class T5Encoder(nn.Module):
 
 def text_encoder_files(folder: Path) -> list[Path]:
     """The safetensors files of a Hugging Face folder: the shards of its index, or the single one."""
-    index = folder / "model.safetensors.index.json"
-    if not index.is_file():
-        return [folder / "model.safetensors"]
-    names = read_json(index).get("weight_map")
-    if not isinstance(names, dict) or not all(isinstance(name, str) for name in names.values()):
-        raise CheckpointError(f"{index} has no weight_map from tensors to files")
-    return [folder / Path(name).name for name in sorted(set(names.values()))]
+    return sharded_files(folder, "model")
 
 
-def load_text_encoder(folder: Path, dtype: mx.Dtype) -> T5Encoder:
+def load_text_encoder(folder: Path, dtype: mx.Dtype, quantize: int | None = None) -> T5Encoder:
     """The encoder of a Hugging Face folder (config.json and safetensors). Raises CheckpointError.
 
     T5's activations overflow float16, so bfloat16 takes its place.
+
+    quantize: bits for the matrices of the blocks. The embedding, which is looked up and not multiplied, is not.
     """
     source = folder / "config.json"
     supported = {"feed_forward_proj": "gated-gelu", "model_type": "t5"}
@@ -182,5 +178,11 @@ def load_text_encoder(folder: Path, dtype: mx.Dtype) -> T5Encoder:
     for path in text_encoder_files(folder):
         weights |= load_tensors(path)[0]
     weights.pop("encoder.embed_tokens.weight", None)  # tied to `shared`
-    load_weights(model, weights, source=folder, dtype=mx.bfloat16 if dtype == mx.float16 else dtype)
+    load_weights(
+        model,
+        weights,
+        source=folder,
+        dtype=mx.bfloat16 if dtype == mx.float16 else dtype,
+        quantization=Quantization(bits=quantize, layers=TEXT_ENCODER_MATRICES) if quantize else None,
+    )
     return model

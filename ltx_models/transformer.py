@@ -13,9 +13,10 @@ import mlx.core as mx
 import mlx.nn as nn
 import numpy as np
 
-from ltx_models.checkpoint import SingleFile, load_weights, parse_config
+from ltx_models.checkpoint import Checkpoint, load_weights, parse_config
 from ltx_models.embeddings import TimestepEmbedder
 from ltx_models.errors import CheckpointError
+from ltx_models.quantization import TRANSFORMER_MATRICES, Quantization
 
 __all__ = ["Conditioning", "Transformer", "TransformerConfig", "load_transformer", "pixel_coordinates", "rope_tables"]
 
@@ -277,12 +278,18 @@ class Transformer(nn.Module):
         return self.proj_out(x)
 
 
-def load_transformer(file: SingleFile, dtype: mx.Dtype) -> Transformer:
-    """The transformer of a single file. Raises CheckpointError."""
+def load_transformer(file: Checkpoint, dtype: mx.Dtype, quantize: int | None = None) -> Transformer:
+    """The transformer of a checkpoint, its blocks' matrices quantized to `quantize` bits. Raises CheckpointError."""
     source = f"the transformer config of {file.path}"
     config = parse_config(TransformerConfig, file.section("transformer"), SUPPORTED, source=source)
     if file.section("transformer").get("cross_attention_dim", config.inner_dim) != config.inner_dim:
         raise CheckpointError(f"{source} has a cross_attention_dim that is not heads x head dim = {config.inner_dim}")
     model = Transformer(config)
-    load_weights(model, file.transformer_weights(), source=file.path, dtype=dtype)
+    load_weights(
+        model,
+        file.transformer_weights(),
+        source=file.path,
+        dtype=dtype,
+        quantization=Quantization(bits=quantize, layers=TRANSFORMER_MATRICES) if quantize else None,
+    )
     return model

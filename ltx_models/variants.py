@@ -7,14 +7,36 @@ from typing import Any
 
 from ltx_models.errors import UnknownVariant
 
-__all__ = ["UNLISTED", "VARIANTS", "Variant", "find_variant"]
+__all__ = ["UNLISTED", "VARIANTS", "Files", "Source", "Variant", "find_variant"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Source:
+    """Files of one repository of the hub.
+
+    patterns: what to fetch, as `fnmatch` patterns; each must match something.
+    path: what to open of it: a file, a folder, or "" for the repository itself.
+    """
+
+    repository: str
+    patterns: tuple[str, ...]
+    path: str
+
+
+Files = str | tuple[Source, ...]
+"""Where a part of a model lies: a path (of the package, where it is relative), or sources, of which the first counts
+that the hub has."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Variant:
     """One model that a worker can hold, with what a request means for it when it does not say.
 
-    checkpoint, text_encoder, tokenizer: paths inside the package.
+    aliases: other names that find it.
+    checkpoint, text_encoder, tokenizer: its files.
+    quantize_transformer, quantize_text_encoder: bits to which their matrices are reduced while they are loaded (see
+    `ltx_models.quantization`), or None to keep the pipeline's precision.
+    timesteps: the schedule that it was distilled for, or () where the checkpoint's own sampler makes one.
     ram_gb: what a render of it may use in all, in units of 10**9 bytes.
     num_steps, guidance_scale, negative_prompt, width, height, num_frames, frame_rate (frames a second),
     decode_timestep, decode_noise_scale: the defaults of a request.
@@ -24,9 +46,13 @@ class Variant:
 
     name: str
     description: str
-    checkpoint: str
-    text_encoder: str
-    tokenizer: str
+    aliases: tuple[str, ...] = ()
+    checkpoint: Files
+    text_encoder: Files
+    tokenizer: Files
+    quantize_transformer: int | None = None
+    quantize_text_encoder: int | None = None
+    timesteps: tuple[float, ...] = ()
     ram_gb: int
     num_steps: int
     guidance_scale: float
@@ -49,6 +75,41 @@ class Variant:
         return {name: getattr(self, name) for name in names.split()}
 
 
+OFFICIAL = "Lightricks/LTX-Video"
+SPLIT_PATTERNS = ("config.json", "transformer.safetensors", "vae_config.json", "vae_decoder.safetensors")
+"""What a repository holds that keeps the transformer and the VAE's decoder in files of their own."""
+DISTILLED_TIMESTEPS = (1.0, 0.9937, 0.9875, 0.9812, 0.9750, 0.9094, 0.7250)
+
+T5_XXL = (
+    # 9.5 GB in float16, half of the official shards, which are float32.
+    Source(
+        repository="PixArt-alpha/PixArt-XL-2-512x512",
+        patterns=("text_encoder/config.json", "text_encoder/*.fp16*.safetensors", "text_encoder/*.index.fp16.json"),
+        path="text_encoder",
+    ),
+    Source(
+        repository="PixArt-alpha/PixArt-XL-2-1024-MS",
+        patterns=("text_encoder/config.json", "text_encoder/*.safetensors", "text_encoder/*.index.json"),
+        path="text_encoder",
+    ),
+)
+T5_TOKENIZER = (
+    Source(
+        repository="PixArt-alpha/PixArt-XL-2-1024-MS",
+        patterns=("tokenizer/spiece.model",),
+        path="tokenizer/spiece.model",
+    ),
+)
+
+
+def _either(repository: str, official_file: str) -> tuple[Source, ...]:
+    """The repository that the farm's specification names, then the official file."""
+    return (
+        Source(repository=repository, patterns=SPLIT_PATTERNS, path=""),
+        Source(repository=OFFICIAL, patterns=(official_file,), path=official_file),
+    )
+
+
 _TABLE = (
     Variant(
         name="pocket",
@@ -68,6 +129,68 @@ _TABLE = (
         decode_noise_scale=0.025,
         weights_gb=0.15,
         gb_per_megapixel=0.4,
+    ),
+    Variant(
+        name="distilled-fp8",
+        aliases=("distilledFP8",),
+        description="LTX-Video 2B 0.9.8 distilled, 8-bit transformer: 7 steps, for Macs of 16 GB",
+        checkpoint=_either("Acelogic/ltx-video-2b-distilled-v0.9.7-fp8-mlx", "ltxv-2b-0.9.8-distilled-fp8.safetensors"),
+        text_encoder=T5_XXL,
+        tokenizer=T5_TOKENIZER,
+        quantize_text_encoder=8,
+        timesteps=DISTILLED_TIMESTEPS,
+        ram_gb=12,
+        num_steps=7,
+        guidance_scale=1.0,
+        negative_prompt="",
+        width=768,
+        height=512,
+        num_frames=97,
+        frame_rate=25.0,
+        decode_timestep=0.05,
+        decode_noise_scale=0.025,
+        weights_gb=9.7,
+        gb_per_megapixel=0.05,
+    ),
+    Variant(
+        name="distilled",
+        description="LTX-Video 2B 0.9.8 distilled: 7 steps, for Macs of 24 GB",
+        checkpoint=_either("Acelogic/ltx-video-2b-distilled-v0.9.7-mlx", "ltxv-2b-0.9.8-distilled.safetensors"),
+        text_encoder=T5_XXL,
+        tokenizer=T5_TOKENIZER,
+        quantize_text_encoder=8,
+        timesteps=DISTILLED_TIMESTEPS,
+        ram_gb=16,
+        num_steps=7,
+        guidance_scale=1.0,
+        negative_prompt="",
+        width=768,
+        height=512,
+        num_frames=97,
+        frame_rate=25.0,
+        decode_timestep=0.05,
+        decode_noise_scale=0.025,
+        weights_gb=11.5,
+        gb_per_megapixel=0.05,
+    ),
+    Variant(
+        name="dev",
+        description="LTX-Video 2B 0.9.6, not distilled: 40 guided steps, the best pictures, for Macs of 36 GB",
+        checkpoint=_either("Acelogic/ltx-video-2b-v0.9.7-mlx", "ltxv-2b-0.9.6-dev-04-25.safetensors"),
+        text_encoder=T5_XXL,
+        tokenizer=T5_TOKENIZER,
+        ram_gb=25,
+        num_steps=40,
+        guidance_scale=3.0,
+        negative_prompt="worst quality, inconsistent motion, blurry, jittery, distorted",
+        width=768,
+        height=512,
+        num_frames=97,
+        frame_rate=25.0,
+        decode_timestep=0.05,
+        decode_noise_scale=0.025,
+        weights_gb=15.9,
+        gb_per_megapixel=0.05,
     ),
 )
 
@@ -94,11 +217,12 @@ UNLISTED = Variant(
 file sizes of the 2B model in bfloat16."""
 
 VARIANTS = {row.name: row for row in _TABLE}
+_BY_ANY_NAME = {name: row for row in _TABLE for name in (row.name, *row.aliases)}
 
 
 def find_variant(name: str) -> Variant:
-    """The row of that name. Raises UnknownVariant, which names those that exist."""
+    """The row of that name or alias. Raises UnknownVariant, which names those that exist."""
     try:
-        return VARIANTS[name]
+        return _BY_ANY_NAME[name]
     except KeyError:
         raise UnknownVariant(f"there is no variant {name!r}; the known ones are: {', '.join(VARIANTS)}") from None

@@ -9,7 +9,7 @@ from typing import Any
 import mlx.core as mx
 import mlx.nn as nn
 
-from ltx_models.checkpoint import SingleFile, Weights, load_weights, parse_config
+from ltx_models.checkpoint import Checkpoint, Weights, load_weights, parse_config
 from ltx_models.errors import CheckpointError
 from ltx_models.vae.decoder import Decoder
 
@@ -75,8 +75,8 @@ class VAE(nn.Module):
         return self.decoder(z.astype(self.decoder.conv_in.conv.weight.dtype), timesteps)
 
 
-def load_vae(file: SingleFile, dtype: mx.Dtype) -> VAE:
-    """The VAE of a single file, without its encoder. Raises CheckpointError."""
+def load_vae(file: Checkpoint, dtype: mx.Dtype) -> VAE:
+    """The VAE of a checkpoint, without its encoder. Raises CheckpointError."""
     source = f"the VAE config of {file.path}"
     config = parse_config(VAEConfig, file.section("vae"), SUPPORTED, source=source)
     if not config.decoder_blocks and not config.blocks:
@@ -87,7 +87,7 @@ def load_vae(file: SingleFile, dtype: mx.Dtype) -> VAE:
     return model
 
 
-def _decoder_weights(file: SingleFile) -> Weights:
+def _decoder_weights(file: Checkpoint) -> Weights:
     """The VAE's tensors less those that decoding does not use: the encoder, and the statistics' other moments."""
     weights = {}
     for name, value in file.vae_weights().items():

@@ -1,0 +1,20 @@
+"""Reading checkpoints: whatever the layout, the sections of the official config and tensors by their official names."""
+
+from ltx_models.checkpoint.files import Weights, file_hash, load_tensors, read_json, sharded_files
+from ltx_models.checkpoint.layouts import Checkpoint, DiffusersFolder, SingleFile, SplitFolder, open_checkpoint
+from ltx_models.checkpoint.loading import load_weights, parse_config
+
+__all__ = [
+    "Checkpoint",
+    "DiffusersFolder",
+    "SingleFile",
+    "SplitFolder",
+    "Weights",
+    "file_hash",
+    "load_tensors",
+    "load_weights",
+    "open_checkpoint",
+    "parse_config",
+    "read_json",
+    "sharded_files",
+]

@@ -1,0 +1,140 @@
+"""Checked tensors into a model, a block at a time; and checked configs into dataclasses."""
+
+from __future__ import annotations
+
+import dataclasses
+import re
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any, ClassVar, Protocol, TypeVar
+
+import mlx.core as mx
+import mlx.nn as nn
+from mlx.utils import tree_flatten
+
+from ltx_models.checkpoint.files import Weights
+from ltx_models.errors import CheckpointError
+from ltx_models.quantization import Quantization, from_fp8, hold_as_stored, is_fp8, quantize_layers, quantize_weight
+
+__all__ = ["load_weights", "parse_config"]
+
+NAMED_IN_ERRORS = 5
+BLOCK = re.compile(r"(.*?\.\d+)\.")
+"""A name up to its first index: what is loaded, and quantized, together."""
+
+
+class _Dataclass(Protocol):
+    __dataclass_fields__: ClassVar[dict[str, Any]]
+
+
+C = TypeVar("C", bound=_Dataclass)
+
+
+def load_weights(
+    model: nn.Module,
+    weights: Weights,
+    *,
+    source: Path,
+    dtype: mx.Dtype,
+    float32: str = "",
+    quantization: Quantization | None = None,
+) -> None:
+    """Put `weights` into `model`, cast to `dtype`, and evaluate them. `weights` is empty afterwards.
+
+    The names must be the model's own, neither more nor fewer. 5-D tensors are convolutions, in PyTorch's order (O, I,
+    D, H, W) or in MLX's (O, D, H, W, I). Those whose name begins with `float32`, if given, stay in that precision.
+    Linear layers that the file holds in fp8, or quantized by MLX, stay so.
+
+    quantization: what to quantize, and how. It happens block by block, each being dropped once it is done, so that
+    no more than one block is ever held at full precision.
+
+    Raises CheckpointError that names the first five tensors that are missing, unexpected or of a wrong shape.
+    """
+    hold_as_stored(model, weights, source)
+    _check(model, weights, source)
+    own_shapes = {name: value.shape for name, value in _parameters(model)}
+    quantized = quantize_layers(model, quantization) if quantization else set()
+    ready: list[tuple[str, mx.array]] = []
+    for names in _blocks(weights):
+        block: list[tuple[str, mx.array]] = []
+        for name in names:
+            value = weights.pop(name)
+            layer, _, kind = name.rpartition(".")
+            if quantization and layer in quantized and kind == "weight":
+                value = from_fp8(value, dtype) if is_fp8(value) else value.astype(dtype)
+                block += [(f"{layer}.{part}", array) for part, array in quantize_weight(value, quantization).items()]
+                continue
+            if value.ndim == 5 and value.shape != own_shapes[name]:
+                value = mx.contiguous(value.transpose(0, 2, 3, 4, 1))
+            if mx.issubdtype(value.dtype, mx.floating):
+                value = value.astype(mx.float32 if float32 and name.startswith(float32) else dtype)
+            block.append((name, value))
+        del value  # the last reference to what was read, so that evaluating frees it
+        mx.eval([array for _, array in block])
+        ready += block
+    model.load_weights(ready)
+    mx.eval(model.parameters())
+
+
+def _parameters(model: nn.Module) -> list[tuple[str, mx.array]]:
+    parameters: Any = tree_flatten(model.parameters())
+    return parameters
+
+
+def _blocks(weights: Weights) -> Iterator[list[str]]:
+    """The names in groups, a block of the model each, and one of all that is outside of blocks."""
+    groups: dict[str, list[str]] = {}
+    for name in sorted(weights):
+        match = BLOCK.match(name)
+        groups.setdefault(match[1] if match else "", []).append(name)
+    yield from groups.values()
+
+
+def _check(model: nn.Module, weights: Weights, source: Path) -> None:
+    expected = {name: tuple(value.shape) for name, value in _parameters(model)}
+    _refuse(source, "lacks", "the model needs them", sorted(expected.keys() - weights.keys()))
+    _refuse(source, "holds unexpected", "the config names no such layers", sorted(weights.keys() - expected.keys()))
+    wrong = [
+        f"{name} {tuple(weights[name].shape)} instead of {_file_shape(shape)}"
+        for name, shape in sorted(expected.items())
+        if tuple(weights[name].shape) not in (shape, _file_shape(shape))
+    ]
+    _refuse(source, "has the wrong shape in", "the shapes are those that the config gives", wrong)
+
+
+def _file_shape(shape: tuple[int, ...]) -> tuple[int, ...]:
+    return (shape[0], shape[4], *shape[1:4]) if len(shape) == 5 else shape
+
+
+def _refuse(source: Path, what: str, why: str, names: list[str]) -> None:
+    if names:
+        more = f", … ({len(names)} in all)" if len(names) > NAMED_IN_ERRORS else ""
+        plural = "tensors" if len(names) > 1 else "tensor"
+        raise CheckpointError(
+            f"{source} {what} {plural} {', '.join(names[:NAMED_IN_ERRORS])}{more}: {why};"
+            " expected is LTX-Video 0.9.x, as an official single file, a diffusers folder, or what ltx models convert"
+            " wrote"
+        )
+
+
+def parse_config(kind: type[C], section: Mapping[str, Any], supported: Mapping[str, Any], *, source: str) -> C:
+    """A config dataclass from the fields that it shares with `section`.
+
+    `supported` says the only value that each key may have, where it is present: anything else is another
+    architecture. Raises CheckpointError.
+    """
+    for key, value in supported.items():
+        if section.get(key, value) != value:
+            raise CheckpointError(f"{source} has {key} = {section[key]!r}; only {value!r} is supported")
+    fields = dataclasses.fields(kind)
+    values = {field.name: section[field.name] for field in fields if field.name in section}
+    missing = [
+        field.name
+        for field in fields
+        if field.name not in values
+        and field.default is dataclasses.MISSING
+        and field.default_factory is dataclasses.MISSING
+    ]
+    if missing:
+        raise CheckpointError(f"{source} does not say {', '.join(missing)}")
+    return kind(**values)

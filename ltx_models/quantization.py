@@ -1,0 +1,137 @@
+"""Weights in fewer bits: MLX's affine quantization, and the fp8 of the official `-fp8` files.
+
+What is quantized are the matrices of the blocks (`TRANSFORMER_MATRICES`, `TEXT_ENCODER_MATRICES`): nearly all of the
+bytes. Norms, tables, embeddings and the layers before and after the blocks keep their precision.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import mlx.core as mx
+import mlx.nn as nn
+from mlx.utils import tree_unflatten
+
+from ltx_models.errors import CheckpointError
+
+__all__ = [
+    "BITS",
+    "TEXT_ENCODER_MATRICES",
+    "TRANSFORMER_MATRICES",
+    "Fp8Linear",
+    "Quantization",
+    "from_fp8",
+    "hold_as_stored",
+    "is_fp8",
+    "quantize_layers",
+    "quantize_weight",
+]
+
+BITS = (8, 4)
+GROUP_SIZE = 64
+TRANSFORMER_MATRICES = r"transformer_blocks\.\d+\.(attn[12]\.to_(q|k|v|out\.0)|ff\.net\.(0\.proj|2))"
+TEXT_ENCODER_MATRICES = r"encoder\.block\.\d+\.layer\.\d+\.(SelfAttention\.[qkvo]|DenseReluDense\.w(i_0|i_1|o))"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Quantization:
+    """Affine quantization: each `group_size` weights of a row share a scale and a bias.
+
+    bits: 8 or 4.  layers: a regular expression, which names wholly the linear layers that it is for.
+    """
+
+    bits: int
+    layers: str
+    group_size: int = GROUP_SIZE
+
+    def __post_init__(self) -> None:
+        if self.bits not in BITS:
+            raise CheckpointError(f"{self.bits} bits are not supported; {' and '.join(map(str, BITS))} are")
+
+
+class Fp8Linear(nn.Module):
+    """A linear layer whose weight stays in float8_e4m3fn, and is widened to the input's precision at each use.
+
+    On a GPU the widening costs a hundredth of the product, and needs the memory of one layer.
+    """
+
+    def __init__(self, input_dims: int, output_dims: int, bias: bool) -> None:
+        super().__init__()
+        self.weight = mx.zeros((output_dims, input_dims), mx.uint8)
+        if bias:
+            self.bias = mx.zeros((output_dims,))
+
+    def __call__(self, x: mx.array) -> mx.array:
+        """(…, input_dims) → (…, output_dims)."""
+        weight = mx.from_fp8(self.weight, x.dtype).T
+        return mx.addmm(self.bias, x, weight) if "bias" in self else x @ weight
+
+
+def is_fp8(value: mx.array) -> bool:
+    """Whether a tensor was read from an F8_E4M3 one: MLX has no such type, and hands out its bytes."""
+    return value.dtype == mx.uint8
+
+
+def from_fp8(value: mx.array, dtype: mx.Dtype) -> mx.array:
+    """The numbers that those bytes mean."""
+    return mx.from_fp8(value, dtype)
+
+
+def quantize_weight(weight: mx.array, quantization: Quantization) -> dict[str, mx.array]:
+    """The parameters that take the place of a linear layer's weight."""
+    packed, scales, biases = mx.quantize(weight, quantization.group_size, quantization.bits)
+    return {"weight": packed, "scales": scales, "biases": biases}
+
+
+def quantize_layers(model: nn.Module, quantization: Quantization) -> set[str]:
+    """Make the layers ready to be loaded quantized; returns their names.
+
+    Those that are quantized already stay as they are, as do those whose rows are no multiple of the group.
+    """
+    names = {
+        name
+        for name, layer in _layers(model)
+        if re.fullmatch(quantization.layers, name)
+        and isinstance(layer, nn.Linear | Fp8Linear)
+        and layer.weight.shape[1] % quantization.group_size == 0
+    }
+    layers = dict(_layers(model))
+    for name in names:
+        _replace(model, name, _quantized(layers[name], quantization.group_size, quantization.bits))
+    return names
+
+
+def hold_as_stored(model: nn.Module, weights: dict[str, mx.array], source: Path) -> None:
+    """Replace the linear layers that `weights` has in fp8, or quantized by MLX, by layers that hold them so."""
+    for name, layer in _layers(model):
+        weight, scales = weights.get(f"{name}.weight"), weights.get(f"{name}.scales")
+        if not isinstance(layer, nn.Linear) or weight is None:
+            continue
+        rows, columns = layer.weight.shape
+        if is_fp8(weight):
+            _replace(model, name, Fp8Linear(columns, rows, "bias" in layer))
+        elif scales is not None and weight.dtype == mx.uint32 and scales.ndim == weight.ndim == 2:
+            group_size, bits = columns // max(scales.shape[1], 1), weight.shape[1] * 32 // columns
+            try:
+                _replace(model, name, _quantized(layer, group_size, bits))
+            except ValueError as error:
+                raise CheckpointError(
+                    f"{source} holds {name} quantized to {bits} bits in groups of {group_size}, which MLX cannot read"
+                ) from error
+
+
+def _layers(model: nn.Module) -> list[tuple[str, nn.Module]]:
+    return [(name, layer) for name, layer in model.named_modules() if name]
+
+
+def _quantized(layer: nn.Module, group_size: int, bits: int) -> nn.QuantizedLinear:
+    rows, columns = layer.weight.shape
+    return nn.QuantizedLinear(columns, rows, "bias" in layer, group_size, bits)
+
+
+def _replace(model: nn.Module, name: str, layer: nn.Module) -> None:
+    changes: Any = tree_unflatten([(name, layer)])
+    model.update_modules(changes)
