@@ -15,6 +15,7 @@ from redis.retry import Retry
 from ltx_client.protocol.names import queue_name
 from ltx_client.protocol.storage import Storage
 from ltx_client.protocol.transport import celery_settings, send_render
+from ltx_worker.delivery import Spool
 from ltx_worker.engine.supervisor import Engine
 from ltx_worker.heartbeat import Heartbeat
 from ltx_worker.ledger import Ledger
@@ -27,8 +28,8 @@ __all__ = ["run_worker"]
 
 log = logging.getLogger(__name__)
 
-RETRIES = 10
-"""How often a command is sent again when the broker does not answer, 0.1 to 5 s apart: about half a minute."""
+RETRIES = 3
+"""How often a command is sent again at once; who must not give up waits longer (`ltx_worker.patience`)."""
 
 
 def run_worker(settings: WorkerSettings, broker_url: SecretStr, storage: Storage, variant: str) -> int:
@@ -37,7 +38,14 @@ def run_worker(settings: WorkerSettings, broker_url: SecretStr, storage: Storage
     engine = Engine(variant, settings.worker_stop_grace)
     heartbeat = Heartbeat(settings, client, variant)
     ledger = Ledger(client, settings.names, settings.worker_lease)
-    renderer = Renderer(settings, client, ledger, engine, storage, heartbeat)
+    spool = Spool(
+        settings.home / "spool",
+        storage,
+        ledger,
+        retry_for=settings.worker_deliver_for,
+        look_every=settings.worker_renew_every,
+    )
+    renderer = Renderer(settings, client, ledger, engine, spool, heartbeat)
     app = _celery_app(settings, broker_url)
     register(app, renderer)
     reaper = Reaper(
@@ -53,6 +61,7 @@ def run_worker(settings: WorkerSettings, broker_url: SecretStr, storage: Storage
     def on_ready(**_: object) -> None:
         heartbeat.start()
         reaper.start()
+        spool.start()
         log.info("%s serves %s", settings.worker_name, ", ".join(_queues(settings, variant)))
 
     def on_shutting_down(**_: object) -> None:
@@ -77,6 +86,7 @@ def run_worker(settings: WorkerSettings, broker_url: SecretStr, storage: Storage
         worker.start()
     finally:
         reaper.stop()
+        spool.stop()
         engine.close()
         heartbeat.stop()
     return int(worker.exitcode or 0)
@@ -97,7 +107,7 @@ def _connect(broker_url: SecretStr) -> redis.Redis:
         socket_timeout=10,
         socket_keepalive=True,
         health_check_interval=10,
-        retry=Retry(ExponentialBackoff(cap=5, base=0.1), RETRIES),
+        retry=Retry(ExponentialBackoff(cap=1, base=0.1), RETRIES),
     )
 
 

@@ -10,6 +10,7 @@ import redis
 
 from ltx_client.protocol.names import Names
 from ltx_worker.ledger import Attempt, Ledger, StaleAttempt, Verdict
+from ltx_worker.patience import AWAY
 
 __all__ = ["LeaseKeeper"]
 
@@ -55,7 +56,7 @@ class LeaseKeeper:
         while not self._left.is_set() and not self.stale.is_set():
             try:
                 self._listen()
-            except redis.ConnectionError as error:
+            except AWAY as error:
                 log.warning("job %s: the broker is away (%s); the render goes on", self._attempt.job.id, error)
                 self._left.wait(1.0)
 

@@ -8,10 +8,11 @@ import logging
 import platform
 import tempfile
 import threading
-from collections.abc import Generator
+from collections.abc import Callable, Generator
 from enum import StrEnum
 from importlib import metadata
 from pathlib import Path
+from typing import ParamSpec, TypeVar
 
 import redis
 
@@ -19,19 +20,25 @@ from ltx_client.protocol import events
 from ltx_client.protocol.events import Event, Result
 from ltx_client.protocol.names import Names
 from ltx_client.protocol.state import Status
-from ltx_client.protocol.storage import Storage, StorageError
+from ltx_worker.delivery import Spool
 from ltx_worker.engine import messages
 from ltx_worker.engine.messages import Message, Render, Written
 from ltx_worker.engine.supervisor import Engine, EngineDied
 from ltx_worker.heartbeat import Heartbeat
 from ltx_worker.lease import LeaseKeeper
-from ltx_worker.ledger import Attempt, Ledger, Refusal, StaleAttempt, Strike, Verdict
+from ltx_worker.ledger import Attempt, Ledger, Refusal, StaleAttempt, Strike
+from ltx_worker.patience import AWAY, until_redis_answers
+from ltx_worker.publisher import EventPublisher
 from ltx_worker.saver import ResumeSaver
 from ltx_worker.settings import WorkerSettings
 
 __all__ = ["Outcome", "Renderer"]
 
 log = logging.getLogger(__name__)
+
+
+P = ParamSpec("P")
+T = TypeVar("T")
 
 
 class Outcome(StrEnum):
@@ -52,7 +59,7 @@ class Renderer:
         client: redis.Redis,
         ledger: Ledger,
         engine: Engine,
-        storage: Storage,
+        spool: Spool,
         heartbeat: Heartbeat,
     ) -> None:
         self._settings = settings
@@ -60,7 +67,7 @@ class Renderer:
         self._names: Names = settings.names
         self._ledger = ledger
         self._engine = engine
-        self._storage = storage
+        self._spool = spool
         self._heartbeat = heartbeat
         self._leaving = threading.Event()
 
@@ -82,6 +89,9 @@ class Renderer:
         except StaleAttempt as error:
             log.warning("job %s: %s; dropped", job_id, error)
             return Outcome.LOST
+        except AWAY as error:  # while leaving: the lease lapses, and the reaper brings the job to another worker
+            log.warning("job %s: left without the broker: %s", job_id, error)
+            return Outcome.RELEASED
         log.info("job %s: attempt %d %s: %s", job_id, attempt.number, outcome, attempt.snapshot.status)
         return outcome
 
@@ -117,17 +127,23 @@ class Renderer:
     def _follow(self, attempt: Attempt, stream: Generator[Message, None, None], keeper: LeaseKeeper) -> Message | None:
         """Turns the engine's messages into the job's events. Returns the last message, which is none."""
         message = None
-        with ResumeSaver(self._ledger, attempt) as saver, contextlib.closing(stream):
+        with (
+            ResumeSaver(self._ledger, attempt) as saver,
+            EventPublisher(self._ledger, attempt, keeper, self._leaving) as publisher,
+            contextlib.closing(stream),
+        ):
             for message in stream:
                 if isinstance(message, messages.Stepped) and message.resume is not None:
                     saver.offer(message.resume)
                 if translated := _translate(message):
-                    keeper.heed(self._ledger.emit(attempt, *translated))
+                    publisher.put(*translated)
+                if isinstance(message, Written):
+                    publisher.put(events.Uploading(size=message.size))
         return message
 
     def _stopped(self, attempt: Attempt, keeper: LeaseKeeper) -> Outcome:
         if keeper.cancelled.is_set():
-            self._ledger.commit(attempt, events.Cancelled())
+            self._patiently(self._ledger.commit, attempt, events.Cancelled())
             return Outcome.ENDED
         if keeper.stale.is_set():
             return Outcome.LOST
@@ -135,40 +151,26 @@ class Renderer:
 
     def _give_back(self, attempt: Attempt, reason: str, strike: Strike | None = None) -> Outcome:
         log.warning("job %s: %s", attempt.job.id, reason)
-        status = self._ledger.release(attempt, reason, strike)
+        status = self._patiently(self._ledger.release, attempt, reason, strike)
         return Outcome.RELEASED if status is Status.QUEUED else Outcome.ENDED
+
+    def _patiently(self, write: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
+        """Writes to the ledger, waiting for Redis while it is away; not any more when the worker leaves."""
+        return until_redis_answers(self._leaving)(write, *args, **kwargs)
 
     def _fail(self, attempt: Attempt, error: str) -> Outcome:
         log.error("job %s: %s", attempt.job.id, error)
-        self._ledger.commit(attempt, events.Failed(error=error))
+        self._patiently(self._ledger.commit, attempt, events.Failed(error=error))
         return Outcome.ENDED
 
     def _deliver(self, attempt: Attempt, output: Path, written: Written) -> Outcome:
-        """Uploads under this attempt's own names, then commits; what was not committed is removed again."""
+        """Hands the MP4 over under this attempt's own name, with a sidecar that says how it was made."""
         stem = f"{attempt.job.id}.{attempt.number}"
         result = Result(video=f"{stem}.mp4", sidecar=f"{stem}.json", size=written.size, sha256=written.sha256)
         sidecar = output.with_name("sidecar.json")
         sidecar.write_text(json.dumps(self._sidecar(attempt, written, result), indent=2) + "\n")
-        try:
-            self._ledger.emit(attempt, events.Uploading(size=written.size))
-            self._storage.put(output, result.video)
-            self._storage.put(sidecar, result.sidecar)
-            if self._ledger.commit(attempt, events.Done(result=result)) is Verdict.CANCEL:
-                self._discard(attempt, result)
-                self._ledger.commit(attempt, events.Cancelled())
-        except StorageError as error:
-            return self._fail(attempt, str(error))
-        except StaleAttempt:
-            self._discard(attempt, result)
-            raise
+        self._spool.deliver(attempt, output, sidecar, result)
         return Outcome.ENDED
-
-    def _discard(self, attempt: Attempt, result: Result) -> None:
-        for name in (result.video, result.sidecar):
-            try:
-                self._storage.remove(name)
-            except StorageError as error:
-                log.warning("job %s: %s", attempt.job.id, error)
 
     def _sidecar(self, attempt: Attempt, written: Written, result: Result) -> dict[str, object]:
         ready = self._engine.ready

@@ -19,7 +19,8 @@ class WorkerSettings(FarmSettings):
 
     name: what people see.  memory_gb: what renders may use, at most; three quarters of the machine by default.
     lease, renew_every, heartbeat_every, stop_grace: seconds.  save_every: seconds between two resume points, at least.
-    reap_every: seconds between two looks after the queue.
+    reap_every: seconds between two looks after the queue.  deliver_for: seconds that a finished video is tried to be
+    stored before the next job begins; after that it waits in a spool folder until it can be.
     """
 
     worker_name: str = Field(default_factory=lambda: socket.gethostname().split(".")[0])
@@ -29,6 +30,7 @@ class WorkerSettings(FarmSettings):
     worker_heartbeat_every: float = Field(default=5.0, gt=0)
     worker_save_every: float = Field(default=2.0, ge=0)
     worker_reap_every: float = Field(default=5.0, gt=0, le=5.0)
+    worker_deliver_for: float = Field(default=20.0, ge=0)
     worker_stop_grace: float = Field(default=20.0, gt=0)
 
     @property

@@ -94,11 +94,15 @@ class Server:
     def __init__(self, folder: FarmFolder) -> None:
         self.address = Address(_free_port(), secrets.token_urlsafe(24))
         self._folder = folder
-        config = folder.path / "valkey.conf"
-        _write_private(config, self._config())
-        with (folder.path / "valkey.log").open("ab") as log:
+        self._config = folder.path / "valkey.conf"
+        _write_private(self._config, self._settings())
+        self.start()
+
+    def start(self) -> None:
+        """Starts the process and returns when it answers. Raises FarmError."""
+        with (self._folder.path / "valkey.log").open("ab") as log:
             self._process = subprocess.Popen(
-                [find_server(), str(config)],
+                [find_server(), str(self._config)],
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=log,
@@ -119,7 +123,7 @@ class Server:
             self._process.kill()
             self._process.wait()
 
-    def _config(self) -> str:
+    def _settings(self) -> str:
         lines = [
             f"bind {LOOPBACK}",
             f"port {self.address.port}",

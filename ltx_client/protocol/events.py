@@ -14,6 +14,7 @@ __all__ = [
     "Cancelled",
     "Claimed",
     "Decoded",
+    "Delayed",
     "Done",
     "Event",
     "Failed",
@@ -90,6 +91,13 @@ class Uploading(_Event):
     size: int
 
 
+class Delayed(_Event):
+    """The video is finished and safe on its worker, but cannot be delivered yet, for `reason`."""
+
+    type: Literal["delayed"] = "delayed"
+    reason: str
+
+
 class Result(BaseModel):
     """Which files are the result: names relative to the storage URL, size in bytes, SHA-256 in hex."""
 
@@ -144,6 +152,7 @@ Event = (
     | Previewed
     | Decoded
     | Uploading
+    | Delayed
     | Done
     | Failed
     | Cancelled

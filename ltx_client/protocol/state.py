@@ -136,7 +136,9 @@ def _changes(state: Snapshot, event: Event) -> dict[str, object]:
         case events.Decoded():
             return {"stage": Stage.WRITING}
         case events.Uploading():
-            return {"stage": Stage.UPLOADING}
+            return {"stage": Stage.UPLOADING, "message": None}
+        case events.Delayed():
+            return {"stage": Stage.UPLOADING, "message": f"waiting to be delivered: {event.reason}"}
         case events.Done():
             return {"status": Status.DONE, "stage": Stage.ENDED, "ended_at": event.at, "result": event.result}
         case events.Failed():

@@ -110,6 +110,10 @@ class RunningFarm:
         with connect(self.server.address.url) as client:
             yield Farm(client, self.server.address.url, Names(), str(self.storage))
 
+    def restart_server(self):
+        """The same data, password and port."""
+        self.server.start()
+
     def stop_workers(self):
         for worker in self.workers:
             if worker.poll() is None:

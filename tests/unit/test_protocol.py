@@ -25,6 +25,7 @@ ONE_OF_EACH = [
     events.Previewed(step=1),
     events.Decoded(frames=25),
     events.Uploading(size=10),
+    events.Delayed(reason="the storage is full"),
     events.Done(result=RESULT),
     events.Failed(error="why"),
     events.Cancelled(),
@@ -71,7 +72,11 @@ def test_an_event_with_fields_of_a_newer_protocol_is_read():
 
 
 def test_a_render_from_claim_to_done():
-    log = ONE_OF_EACH[:3] + [events.Stepped(step=n, steps=2, seconds=float(n)) for n in (1, 2)] + ONE_OF_EACH[5:8]
+    log = (
+        ONE_OF_EACH[:3]
+        + [events.Stepped(step=n, steps=2, seconds=float(n)) for n in (1, 2)]
+        + [ONE_OF_EACH[5], ONE_OF_EACH[6], ONE_OF_EACH[8]]
+    )
     stages = [replay(*log[:count]).stage for count in range(len(log) + 1)]
     assert stages == [
         Stage.WAITING,

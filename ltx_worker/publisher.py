@@ -1,0 +1,59 @@
+"""Publishes an attempt's events beside the render: in order, each until Redis took it. Redis may go and come back."""
+
+from __future__ import annotations
+
+import logging
+import queue
+import threading
+from types import TracebackType
+
+from ltx_client.protocol.events import Event
+from ltx_worker.lease import LeaseKeeper
+from ltx_worker.ledger import Attempt, Ledger, StaleAttempt
+from ltx_worker.patience import AWAY, until_redis_answers
+
+__all__ = ["EventPublisher"]
+
+log = logging.getLogger(__name__)
+
+
+class EventPublisher:
+    """A context manager; on leaving, all that was put has been published, or the attempt is over, or `leaving` is set
+    and Redis is away.
+    """
+
+    def __init__(self, ledger: Ledger, attempt: Attempt, keeper: LeaseKeeper, leaving: threading.Event) -> None:
+        self._ledger = ledger
+        self._attempt = attempt
+        self._keeper = keeper
+        self._leaving = leaving
+        self._events: queue.SimpleQueue[tuple[Event, bytes] | None] = queue.SimpleQueue()
+        self._thread = threading.Thread(target=self._run, name=f"events-{attempt.job.id}", daemon=True)
+
+    def __enter__(self) -> EventPublisher:
+        self._thread.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._events.put(None)
+        self._thread.join()
+
+    def put(self, event: Event, preview: bytes = b"") -> None:
+        """Has the event published after those before it. Never waits."""
+        self._events.put((event, preview))
+
+    def _run(self) -> None:
+        while (item := self._events.get()) is not None:
+            event, preview = item
+            try:
+                retrying = until_redis_answers(self._leaving)
+                self._keeper.heed(retrying(self._ledger.emit, self._attempt, event, preview))
+            except StaleAttempt as error:
+                log.warning("job %s: %s", self._attempt.job.id, error)
+                self._keeper.stale.set()
+                return
+            except AWAY as error:
+                log.warning("job %s: leaving with events unpublished: %s", self._attempt.job.id, error)
+                return
