@@ -11,17 +11,22 @@ import itertools
 import math
 import secrets
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal, TypeVar, get_args
 
 from ltx_models.errors import InvalidRequest
+from ltx_models.scheduler import shorten_timesteps
 
 if TYPE_CHECKING:
     from ltx_models.variants import Variant
 
 __all__ = [
     "FRAME_STRIDE",
+    "LAST_FRAME",
     "SIZE_STRIDE",
+    "ConditioningItem",
     "GenerationRequest",
+    "Guidance",
+    "Perturbing",
     "draw_seed",
 ]
 
@@ -36,7 +41,90 @@ MAX_FRAMES = 513
 MAX_STEPS = 1_000
 MAX_FRAME_RATE = 120
 MAX_GUIDANCE = 30
+MAX_BLOCKS = 1_000
+MAX_GUIDANCE_TIMESTEPS = 100
+MAX_CONDITIONING_ITEMS = 16
+MAX_SOURCE_CHARACTERS = 4_096
 MAX_SEED = 2**63 - 1
+
+LAST_FRAME = -1
+"""As the frame of a picture: the video's last one, however long it is."""
+SHORTEST_LATER_CLIP = FRAME_STRIDE + 1
+"""Frames of a clip after the beginning, at least: two latent frames, the first of which holds one frame."""
+
+Perturbing = Literal["attention_values", "attention_skip", "transformer_block", "residual"]
+"""What spatio-temporal guidance does to a perturbed block: self-attention gives its values, or its input; the block
+gives its input; or nothing (the name is official, the effect too)."""
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True, kw_only=True)
+class ConditioningItem:
+    """A picture or a clip that the video is to contain.
+
+    kind: "image" or "video".  source: a file's path; a farm puts a content address, `sha256:…`, in its place.
+    frame: of the video, where the picture or the clip's first frame belongs; LAST_FRAME for a picture at the end. A
+    clip begins at a multiple of 8.
+    strength: above 0, to 1: how much of the noise it replaces; at 1 it is kept as it is.
+    crop, blur, compress: what the model expects of a picture, since it was trained on frames of videos: cut to the
+    video's aspect ratio around the centre (else it is stretched), blurred slightly, and put through H.264 once.
+    """
+
+    kind: Literal["image", "video"]
+    source: str
+    frame: int = 0
+    strength: float = 1.0
+    crop: bool = True
+    blur: bool = True
+    compress: bool = True
+
+    def __post_init__(self) -> None:
+        if self.kind not in ("image", "video"):
+            raise InvalidRequest(f"the kind of conditioning {self.kind!r} is unknown; image and video are known")
+        if not isinstance(self.source, str) or not self.source.strip() or "\x00" in self.source:
+            raise InvalidRequest(f"the source of an {self.kind} is empty; name a file")
+        if len(self.source) > MAX_SOURCE_CHARACTERS:
+            raise InvalidRequest(
+                f"the name of an {self.kind}'s file has more than {MAX_SOURCE_CHARACTERS:,} characters"
+            )
+        _check_whole("conditioning frame", self.frame, LAST_FRAME, MAX_FRAMES - 1)
+        _check_number("conditioning strength", self.strength, 0, 1, above=True)
+        for name in ("crop", "blur", "compress"):
+            _check_switch(name, getattr(self, name))
+        if self.kind == "video" and self.frame % FRAME_STRIDE:
+            below = max(0, self.frame - self.frame % FRAME_STRIDE)
+            raise InvalidRequest(
+                f"a clip at frame {self.frame} does not begin at a multiple of {FRAME_STRIDE}; {below} or"
+                f" {below + FRAME_STRIDE} would"
+            )
+
+    def resolve(self, num_frames: int) -> ConditioningItem:
+        """This item of a video of so many frames, LAST_FRAME replaced."""
+        return dataclasses.replace(self, frame=num_frames - 1) if self.frame == LAST_FRAME else self
+
+    def check_fits(self, num_frames: int) -> None:
+        """Raises InvalidRequest unless a video of so many frames has room for it."""
+        needed = SHORTEST_LATER_CLIP if self.kind == "video" and self.frame > 0 else 1
+        if self.frame + needed > num_frames:
+            raise InvalidRequest(
+                f"an {self.kind} at frame {self.frame} needs {self.frame + needed} frames at least; the video has"
+                f" {num_frames}"
+            )
+
+
+@dataclass(frozen=True, kw_only=True)
+class Guidance:
+    """How the predictions of one step are combined.
+
+    scale: of classifier-free guidance, 1 is off.  stg_scale: of spatio-temporal guidance, 0 is off; stg_blocks: the
+    transformer's blocks that it perturbs.  rescale: towards the conditional prediction's deviation, 1 is off.
+    """
+
+    scale: float
+    stg_scale: float
+    rescale: float
+    stg_blocks: tuple[int, ...]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -47,8 +135,18 @@ class GenerationRequest:
     width, height: pixels, multiples of 32, 32 to 2,048.
     num_frames: 8n+1, 1 to 513.  frame_rate: frames a second, above 0, to 120.
     num_steps: 1 to 1,000.  timesteps: the schedule itself, falling values in (0, 1], in place of num_steps.
-    guidance_scale: classifier-free guidance, 1 (off) to 30.
+    skip_first_steps, skip_last_steps: steps of the schedule that are left out.
+    stochastic: draw fresh noise after each step, for a model that was distilled so.
+    guidance_scale: classifier-free guidance, 1 (off) to 30.  cfg_star: scale the unconditional prediction first so
+    that it is the conditional one's projection.
+    stg_scale: spatio-temporal guidance, 0 (off) to 30; stg_blocks: the blocks that it perturbs, from 0; stg_mode: how.
+    rescale: 0 to 1: pull the guided prediction back to the conditional one's deviation; 1 is off, as 0 is.
+    guidance_timesteps: falling, in (0, 1]: where guidance_scale, stg_scale, rescale and stg_blocks change. Each of
+    these may be a tuple of as many values (of tuples, for stg_blocks): a step takes those of the first guidance
+    timestep that is not above its own, or the last.
     decode_timestep, decode_noise_scale: in [0, 1], for a VAE that is conditioned on a timestep.
+    conditioning: at most 16 pictures and clips that the video is to contain.
+    image_noise_scale: 0 to 1: noise that is added to what is kept as it is, less from step to step; it helps motion.
     seed: 0 to 2**63 - 1.
 
     Raises InvalidRequest, whose one sentence names the value, the rule, and the nearest valid values.
@@ -62,9 +160,20 @@ class GenerationRequest:
     frame_rate: float | None = None
     num_steps: int | None = None
     timesteps: tuple[float, ...] | None = None
-    guidance_scale: float | None = None
+    skip_first_steps: int | None = None
+    skip_last_steps: int | None = None
+    stochastic: bool | None = None
+    guidance_scale: float | tuple[float, ...] | None = None
+    cfg_star: bool | None = None
+    stg_scale: float | tuple[float, ...] | None = None
+    stg_blocks: tuple[int, ...] | tuple[tuple[int, ...], ...] | None = None
+    stg_mode: Perturbing | None = None
+    rescale: float | tuple[float, ...] | None = None
+    guidance_timesteps: tuple[float, ...] | None = None
     decode_timestep: float | None = None
     decode_noise_scale: float | None = None
+    conditioning: tuple[ConditioningItem, ...] = ()
+    image_noise_scale: float | None = None
     seed: int | None = None
 
     def __post_init__(self) -> None:
@@ -79,21 +188,93 @@ class GenerationRequest:
         _check_whole("steps", self.num_steps, 1, MAX_STEPS)
         _check_whole("seed", self.seed, 0, MAX_SEED)
         _check_number("frame rate", self.frame_rate, 0, MAX_FRAME_RATE, above=True)
-        _check_number("guidance", self.guidance_scale, 1, MAX_GUIDANCE)
         _check_number("decode timestep", self.decode_timestep, 0, 1)
         _check_number("decode noise scale", self.decode_noise_scale, 0, 1)
+        _check_number("image noise scale", self.image_noise_scale, 0, 1)
+        _check_switch("stochastic", self.stochastic)
+        _check_switch("cfg_star", self.cfg_star)
         if self.timesteps is not None:
-            _check_timesteps(self.timesteps, self.num_steps)
+            _check_timesteps("timesteps", self.timesteps, MAX_STEPS)
+            if self.num_steps is not None and self.num_steps != len(self.timesteps):
+                raise InvalidRequest(
+                    f"{self.num_steps} steps and {len(self.timesteps)} timesteps were given; give one of the two"
+                )
+        self._check_skipped_steps()
+        self._check_guidance()
+        self._check_conditioning()
+
+    def _check_skipped_steps(self) -> None:
+        _check_whole("skipped first steps", self.skip_first_steps, 0, MAX_STEPS - 1)
+        _check_whole("skipped last steps", self.skip_last_steps, 0, MAX_STEPS - 1)
+        skipped = (self.skip_first_steps or 0) + (self.skip_last_steps or 0)
+        if self.num_steps is not None and skipped >= self.num_steps:
+            raise InvalidRequest(f"{skipped} of {self.num_steps} steps are skipped; one must remain")
+
+    def _check_guidance(self) -> None:
+        if self.stg_mode is not None and self.stg_mode not in get_args(Perturbing):
+            raise InvalidRequest(f"stg_mode {self.stg_mode!r} is unknown; {', '.join(get_args(Perturbing))} are known")
+        if self.guidance_timesteps:
+            _check_timesteps("guidance timesteps", self.guidance_timesteps, MAX_GUIDANCE_TIMESTEPS)
+        _check_numbers("guidance", self.guidance_scale, 1, MAX_GUIDANCE)
+        _check_numbers("stg_scale", self.stg_scale, 0, MAX_GUIDANCE)
+        _check_numbers("rescale", self.rescale, 0, 1)
+        if self.stg_blocks is not None:
+            _check_blocks(self.stg_blocks)
+        if self.guidance_timesteps is None:
+            return
+        for name in ("guidance_scale", "stg_scale", "rescale", "stg_blocks"):
+            values = getattr(self, name)
+            varies = _is_nested(values) if name == "stg_blocks" else isinstance(values, tuple)
+            if varies and len(values) != len(self.guidance_timesteps):
+                raise InvalidRequest(
+                    f"{name} has {len(values)} values and there are {len(self.guidance_timesteps)} guidance timesteps;"
+                    " give one value, or as many as there are timesteps"
+                )
+
+    def _check_conditioning(self) -> None:
+        if len(self.conditioning) > MAX_CONDITIONING_ITEMS:
+            raise InvalidRequest(
+                f"{len(self.conditioning)} pictures and clips were given; at most {MAX_CONDITIONING_ITEMS} are possible"
+            )
+        if self.num_frames is not None:
+            for item in self.conditioning:
+                item.check_fits(self.num_frames)
 
     def resolve(self, variant: Variant) -> GenerationRequest:
-        """This request with every None replaced: by the variant's value, a missing seed by a drawn one."""
+        """This request with every None replaced: by the variant's value, a missing seed by a drawn one.
+
+        A variant that was distilled for certain timesteps takes as many of them as there are steps. Raises
+        InvalidRequest for more steps than it was distilled for, and for values that do not go together.
+        """
         defaults = variant.defaults()
         if self.timesteps is not None:
             defaults["num_steps"] = len(self.timesteps)
+        elif variant.timesteps:
+            defaults["timesteps"] = shorten_timesteps(variant.timesteps, self.num_steps or len(variant.timesteps))
         missing = {name: value for name, value in defaults.items() if getattr(self, name) is None}
         if self.seed is None:
             missing["seed"] = draw_seed()
+        num_frames: int = self.num_frames or defaults["num_frames"]
+        missing["conditioning"] = tuple(item.resolve(num_frames) for item in self.conditioning)
         return dataclasses.replace(self, **missing)
+
+    def guidance_at(self, timestep: float) -> Guidance:
+        """The guidance of a step at `timestep`; the request is resolved."""
+        stages = self.guidance_timesteps or ()
+        index = next((index for index, stage in enumerate(stages) if stage <= timestep), len(stages) - 1)
+
+        def at(values: T | tuple[T, ...] | None) -> T:
+            assert values is not None
+            return values[index] if isinstance(values, tuple) else values
+
+        blocks = self.stg_blocks
+        assert blocks is not None
+        return Guidance(
+            scale=at(self.guidance_scale),
+            stg_scale=at(self.stg_scale),
+            rescale=at(self.rescale),
+            stg_blocks=blocks[index] if _is_nested(blocks) else blocks,  # type: ignore[arg-type]
+        )
 
 
 def draw_seed() -> int:
@@ -147,12 +328,37 @@ def _check_number(name: str, value: float | None, low: float, high: float, *, ab
         )
 
 
-def _check_timesteps(timesteps: tuple[float, ...], num_steps: int | None) -> None:
-    if not timesteps or len(timesteps) > MAX_STEPS:
-        raise InvalidRequest(f"{len(timesteps)} timesteps were given; 1 to {MAX_STEPS:,} are possible")
+def _check_numbers(name: str, values: float | tuple[float, ...] | None, low: float, high: float) -> None:
+    """One value, or one for each guidance timestep."""
+    if values == ():
+        raise InvalidRequest(f"{name} has no values; give one, or one for each guidance timestep")
+    for value in values if isinstance(values, tuple) else (values,):
+        _check_number(name, value, low, high)
+
+
+def _check_switch(name: str, value: bool | None) -> None:
+    if value is not None and not isinstance(value, bool):
+        raise InvalidRequest(f"{name} {value!r} is neither true nor false")
+
+
+def _check_blocks(blocks: tuple[int, ...] | tuple[tuple[int, ...], ...]) -> None:
+    lists = blocks if _is_nested(blocks) else (blocks,)
+    for indices in lists:
+        if not isinstance(indices, tuple) or len(indices) > MAX_BLOCKS:
+            raise InvalidRequest(f"stg_blocks {indices!r} is not a list of blocks")
+        for index in indices:
+            _check_whole("stg_blocks", index, 0, MAX_BLOCKS - 1)
+
+
+def _is_nested(blocks: object) -> bool:
+    """Whether these are blocks for each guidance timestep, not for all."""
+    return isinstance(blocks, tuple) and any(isinstance(item, tuple) for item in blocks)
+
+
+def _check_timesteps(name: str, timesteps: tuple[float, ...], most: int) -> None:
+    if not timesteps or len(timesteps) > most:
+        raise InvalidRequest(f"{len(timesteps)} {name} were given; 1 to {most:,} are possible")
     for value in timesteps:
-        _check_number("timestep", value, 0, 1, above=True)
+        _check_number(name, value, 0, 1, above=True)
     if any(later >= earlier for earlier, later in itertools.pairwise(timesteps)):
-        raise InvalidRequest("the timesteps do not fall; each must be below the one before it")
-    if num_steps is not None and num_steps != len(timesteps):
-        raise InvalidRequest(f"{num_steps} steps and {len(timesteps)} timesteps were given; give one of the two")
+        raise InvalidRequest(f"the {name} do not fall; each must be below the one before it")

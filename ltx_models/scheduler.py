@@ -7,15 +7,16 @@ velocity v = noise - x0. Formulas: LTX-Video's `RectifiedFlowScheduler`.
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from ltx_models.errors import CheckpointError
+from ltx_models.errors import CheckpointError, InvalidRequest
 
 if TYPE_CHECKING:
     import mlx.core as mx
 
-__all__ = ["SchedulerConfig", "euler_step", "predict_x0", "sample_timesteps"]
+__all__ = ["SchedulerConfig", "euler_step", "predict_x0", "sample_timesteps", "shorten_timesteps", "stochastic_step"]
 
 LINEAR_QUADRATIC_THRESHOLD = 0.025
 """The noise that the linear half of LinearQuadratic removes."""
@@ -49,12 +50,36 @@ def sample_timesteps(config: SchedulerConfig, num_steps: int, num_tokens: int) -
     return tuple(timesteps)
 
 
+def shorten_timesteps(distilled: Sequence[float], num_steps: int) -> tuple[float, ...]:
+    """`num_steps` of the timesteps that a model was distilled for, evenly spread, the first and the last among them.
+
+    One more than there are is the LinearQuadratic schedule, which the distilled one is without its last timestep. A
+    model has learned nothing of others: raises InvalidRequest for more.
+    """
+    if num_steps > len(distilled) + 1:
+        raise InvalidRequest(
+            f"{num_steps} steps are more than this variant was distilled for: it knows {len(distilled)} timesteps, and"
+            f" 1 to {len(distilled) + 1} steps are possible; more would not make it better"
+        )
+    if num_steps == len(distilled) + 1:
+        return tuple(_linear_quadratic(num_steps))
+    if num_steps == 1:
+        return (distilled[0],)
+    last = len(distilled) - 1
+    return tuple(distilled[math.floor(index * last / (num_steps - 1) + 0.5)] for index in range(num_steps))
+
+
 def euler_step(latents: mx.array, velocity: mx.array, timestep: float, next_timestep: float) -> mx.array:
     """x at `next_timestep`: x - (t - t')·v."""
     return latents - (timestep - next_timestep) * velocity
 
 
-def predict_x0(latents: mx.array, velocity: mx.array, timestep: float) -> mx.array:
+def stochastic_step(x0: mx.array, noise: mx.array, next_timestep: float) -> mx.array:
+    """x at `next_timestep`, by fresh noise on the predicted video: (1 - t')·x0 + t'·noise."""
+    return (1 - next_timestep) * x0 + next_timestep * noise
+
+
+def predict_x0(latents: mx.array, velocity: mx.array, timestep: float | mx.array) -> mx.array:
     """The video that this step would end at: x - t·v."""
     return latents - timestep * velocity
 

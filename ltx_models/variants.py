@@ -39,7 +39,7 @@ class Variant:
     timesteps: the schedule that it was distilled for, or () where the checkpoint's own sampler makes one.
     ram_gb: what a render of it may use in all, in units of 10**9 bytes.
     num_steps, guidance_scale, negative_prompt, width, height, num_frames, frame_rate (frames a second),
-    decode_timestep, decode_noise_scale: the defaults of a request.
+    decode_timestep, decode_noise_scale, and from stg_scale to image_noise_scale: the defaults of a request.
     weights_gb, gb_per_megapixel: the memory of its process with all weights at the widest precision, and of
     decoding one million output pixels (width x height x frames); how they were measured: `ltx_models.memory`.
     """
@@ -55,7 +55,7 @@ class Variant:
     timesteps: tuple[float, ...] = ()
     ram_gb: int
     num_steps: int
-    guidance_scale: float
+    guidance_scale: float | tuple[float, ...]
     negative_prompt: str
     width: int
     height: int
@@ -65,12 +65,23 @@ class Variant:
     decode_noise_scale: float
     weights_gb: float
     gb_per_megapixel: float
+    stg_scale: float | tuple[float, ...] = 0.0
+    stg_blocks: tuple[int, ...] | tuple[tuple[int, ...], ...] = ()
+    stg_mode: str = "attention_values"
+    rescale: float | tuple[float, ...] = 1.0
+    guidance_timesteps: tuple[float, ...] = ()
+    cfg_star: bool = False
+    stochastic: bool = False
+    skip_first_steps: int = 0
+    skip_last_steps: int = 0
+    image_noise_scale: float = 0.15
 
     def defaults(self) -> dict[str, Any]:
         """The values of a GenerationRequest's fields that this variant fills in."""
         names = (
             "negative_prompt width height num_frames frame_rate num_steps guidance_scale decode_timestep"
-            " decode_noise_scale"
+            " decode_noise_scale stg_scale stg_blocks stg_mode rescale guidance_timesteps cfg_star stochastic"
+            " skip_first_steps skip_last_steps image_noise_scale"
         )
         return {name: getattr(self, name) for name in names.split()}
 
@@ -182,6 +193,9 @@ _TABLE = (
         ram_gb=25,
         num_steps=40,
         guidance_scale=3.0,
+        stg_scale=1.0,
+        stg_blocks=(19,),
+        rescale=0.7,
         negative_prompt="worst quality, inconsistent motion, blurry, jittery, distorted",
         width=768,
         height=512,
