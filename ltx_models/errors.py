@@ -4,13 +4,24 @@
     ├── InvalidRequest    a value of a GenerationRequest is wrong (also a ValueError)
     ├── UnknownVariant    no row of the variant table has that name (also a ValueError)
     ├── CheckpointError   a file is not the checkpoint that was expected
+    ├── DownloadError     a model's files could not be fetched
+    │   └── HubUnreachable    because the hub does not answer
     ├── OutOfMemory       there is not enough memory, even for the smallest pieces
     └── VideoError        frames could not be encoded
 
 Every message is one sentence or two: what is wrong, with what, and what would be right.
 """
 
-__all__ = ["CheckpointError", "InvalidRequest", "ModelError", "OutOfMemory", "UnknownVariant", "VideoError"]
+__all__ = [
+    "CheckpointError",
+    "DownloadError",
+    "HubUnreachable",
+    "InvalidRequest",
+    "ModelError",
+    "OutOfMemory",
+    "UnknownVariant",
+    "VideoError",
+]
 
 
 class ModelError(Exception):
@@ -27,6 +38,14 @@ class UnknownVariant(ModelError, ValueError):
 
 class CheckpointError(ModelError):
     """A checkpoint file that is missing, damaged, or of another model."""
+
+
+class DownloadError(ModelError):
+    """Files of a model that could not be fetched, or are not what the hub says they are."""
+
+
+class HubUnreachable(DownloadError):
+    """The hub does not answer, or answers with an error."""
 
 
 class OutOfMemory(ModelError):

@@ -12,7 +12,7 @@ import mlx.core as mx
 import numpy as np
 from PIL import Image
 
-from ltx_models.checkpoint import SingleFile, file_hash, parse_config
+from ltx_models.checkpoint import file_hash, open_checkpoint, parse_config
 from ltx_models.errors import CheckpointError, InvalidRequest
 from ltx_models.events import (
     Decoded,
@@ -35,6 +35,7 @@ from ltx_models.latents import (
     latent_shape,
     to_tokens,
 )
+from ltx_models.model_files import find_files
 from ltx_models.request import GenerationRequest
 from ltx_models.scheduler import SchedulerConfig, euler_step, predict_x0, sample_timesteps
 from ltx_models.text_encoder import T5Encoder, load_text_encoder, text_encoder_files
@@ -74,11 +75,15 @@ class LTXPipeline:
         checkpoint: Path | str,
         text_encoder: Path | str,
         tokenizer: Path | str,
+        quantize_transformer: int | None = None,
+        quantize_text_encoder: int | None = None,
         dtype: mx.Dtype | None = None,
     ) -> LTXPipeline:
         """A pipeline of any 0.9.x files, with LTX-Video's usual values for what a request leaves open.
 
-        checkpoint: an official single file.  text_encoder: a Hugging Face T5 folder.  tokenizer: a `spiece.model`.
+        checkpoint: an official single file, a diffusers folder, or one that `ltx models convert` wrote.
+        text_encoder: a Hugging Face T5 folder.  tokenizer: a `spiece.model`.
+        quantize_transformer, quantize_text_encoder: 8 or 4 bits, or None.
         """
         pipeline = cls.__new__(cls)
         variant = dataclasses.replace(
@@ -86,6 +91,8 @@ class LTXPipeline:
             checkpoint=str(Path(checkpoint).absolute()),
             text_encoder=str(Path(text_encoder).absolute()),
             tokenizer=str(Path(tokenizer).absolute()),
+            quantize_transformer=quantize_transformer,
+            quantize_text_encoder=quantize_text_encoder,
         )
         pipeline._set(variant, dtype)
         return pipeline
@@ -96,19 +103,16 @@ class LTXPipeline:
         self.dtype = dtype or (mx.bfloat16 if on_gpu else mx.float32)
         self._loaded: _Models | None = None
 
-    def _path(self, relative: str) -> Path:
-        return Path(__file__).parent / relative  # an absolute path stays itself
-
     @cached_property
     def checkpoint_hash(self) -> str:
-        """SHA-256 of the checkpoint file: what a render was made with."""
-        return file_hash([self._path(self.variant.checkpoint)])
+        """SHA-256 of the checkpoint's files: what a render was made with."""
+        return file_hash(open_checkpoint(find_files(self.variant).checkpoint).files)
 
     @cached_property
     def text_encoder_hash(self) -> str:
         """SHA-256 of the text encoder's and the tokenizer's files: what embeddings were made with."""
-        encoder, tokenizer = self._path(self.variant.text_encoder), self._path(self.variant.tokenizer)
-        return file_hash([*text_encoder_files(encoder), tokenizer])
+        files = find_files(self.variant)
+        return file_hash([*text_encoder_files(files.text_encoder), files.tokenizer])
 
     def load_models(self, progress_callback: Callable[[float, str], None] | None = None) -> None:
         """Read all models, unless they are loaded. `progress_callback` gets the fraction done and what comes next.
@@ -121,16 +125,17 @@ class LTXPipeline:
         if self._loaded is None:
             report = progress_callback or (lambda _fraction, _message: None)
             report(0.0, "loading the text encoder")
-            tokenizer = Tokenizer(self._path(self.variant.tokenizer))
-            text_encoder = load_text_encoder(self._path(self.variant.text_encoder), self.dtype)
+            files = find_files(self.variant)
+            tokenizer = Tokenizer(files.tokenizer)
+            text_encoder = load_text_encoder(files.text_encoder, self.dtype, self.variant.quantize_text_encoder)
             report(0.4, "loading the transformer")
-            file = SingleFile(self._path(self.variant.checkpoint))
+            file = open_checkpoint(files.checkpoint)
             scheduler_source = f"the scheduler config of {file.path}"
             scheduler = parse_config(SchedulerConfig, file.section("scheduler"), {}, source=scheduler_source)
-            transformer = load_transformer(file, self.dtype)
+            transformer = load_transformer(file, self.dtype, self.variant.quantize_transformer)
             if transformer.config.caption_channels != text_encoder.config.d_model:
                 raise CheckpointError(
-                    f"the text encoder {self.variant.text_encoder} makes embeddings of {text_encoder.config.d_model}"
+                    f"the text encoder {files.text_encoder} makes embeddings of {text_encoder.config.d_model}"
                     f" channels; {file.path} was trained with {transformer.config.caption_channels}"
                 )
             report(0.8, "loading the VAE")

@@ -1,0 +1,297 @@
+"""Downloads: the files of a variant from the hub, into its cache or into LTX_MODELS_DIR.
+
+The hub's own client makes the requests, so that HF_ENDPOINT, HF_HOME, HF_TOKEN, proxies and offline mode mean what they
+mean everywhere. What it does not do is done here: a download goes on where an earlier process was broken off, and a
+file is taken only when its checksum is the hub's.
+
+Importable without MLX, and without the client, which is asked for when it is needed.
+"""
+
+from __future__ import annotations
+
+import fnmatch
+import hashlib
+import shutil
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import Any
+
+from filelock import FileLock
+
+from ltx_models.errors import CheckpointError, DownloadError, HubUnreachable
+from ltx_models.model_files import (
+    VariantFiles,
+    cache_folder,
+    find_part,
+    models_folder,
+    repository_folders,
+    source_files,
+)
+from ltx_models.safetensors_header import read_header
+from ltx_models.variants import Source, Variant
+
+__all__ = ["download", "verify"]
+
+GB = 10**9
+SPARE_BYTES = 500_000_000
+"""Disk space that a download leaves free."""
+CHECKSUMS = "SHA256SUMS"
+"""The checksums of what was downloaded into a models folder, as `sha256sum -c` reads them."""
+CHUNK = 1 << 20
+
+Progress = Callable[[int, int, str], None]
+"""Called with the bytes that are here, of all files together, their total, and the name of the current file."""
+Say = Callable[[str], None]
+
+
+@dataclass(frozen=True)
+class RemoteFile:
+    """A file of the hub. checksum: SHA-256 in hexadecimal, or the shorter Git hash of a small file."""
+
+    repository: str
+    revision: str
+    name: str
+    size: int
+    checksum: str
+
+    @property
+    def path(self) -> Path:
+        """Where its bytes end up."""
+        models = models_folder()
+        if models:
+            return models / self.repository / self.name
+        return cache_folder() / f"models--{self.repository.replace('/', '--')}" / "blobs" / self.checksum
+
+    @property
+    def part(self) -> Path:
+        """Where its bytes lie until they are all here and checked."""
+        return self.path.with_name(f".{self.path.name}.part")
+
+
+def download(variant: Variant, progress: Progress = lambda *_: None, say: Say = lambda _: None) -> None:
+    """Fetch what is not here of a variant, after making sure that it fits the disk.
+
+    `say` gets a sentence on each source that is taken or passed over.
+    Raises DownloadError: HubUnreachable where the hub does not answer.
+    """
+    names = [field.name for field in fields(VariantFiles)]
+    missing = [name for name in names if find_part(variant, name) is None]
+    if not missing:
+        return
+    with _hub_errors():
+        files = [file for name in missing for file in _available(getattr(variant, name), name, say)]
+        total, here = sum(file.size for file in files), sum(_bytes_here(file) for file in files)
+        _check_space(files, total - here)
+        done = 0
+        for file in files:
+            already = _bytes_here(file)
+            counted = done
+
+            def advance(count: int, name: str = file.name) -> None:
+                nonlocal counted
+                counted += count
+                progress(counted, total, name)
+
+            advance(already)
+            _fetch(file, advance)
+            done += file.size
+
+
+def _available(sources: tuple[Source, ...], part: str, say: Say) -> list[RemoteFile]:
+    """The files of the first source that the hub has."""
+    reasons = []
+    for source in sources:
+        try:
+            files = _list(source)
+        except _NotThere as reason:
+            reasons.append(f"{source.repository}: {reason}")
+            continue
+        passed = f" ({'; '.join(reasons)})" if reasons else ""
+        size = sum(file.size for file in files) / GB
+        say(f"{part.replace('_', ' ')}: {source.repository}, {size:.2f} GB{passed}")
+        return files
+    raise DownloadError(f"the {part.replace('_', ' ')} is not on the hub; tried {'; '.join(reasons)}")
+
+
+class _NotThere(Exception):
+    """The hub does not have it, or not for us."""
+
+
+def _list(source: Source) -> list[RemoteFile]:
+    from huggingface_hub import HfApi
+    from huggingface_hub.errors import GatedRepoError, RepositoryNotFoundError
+
+    try:
+        info = HfApi().model_info(source.repository, files_metadata=True)
+    except GatedRepoError:
+        raise _NotThere("its owner lets in only who has asked; set HF_TOKEN") from None
+    except RepositoryNotFoundError:
+        raise _NotThere("no such repository") from None
+    siblings = {sibling.rfilename: sibling for sibling in info.siblings or ()}
+    files = []
+    for pattern in source.patterns:
+        matches = fnmatch.filter(sorted(siblings), pattern)
+        if not matches:
+            raise _NotThere(f"it holds no {pattern}")
+        for name in matches:
+            checksum = siblings[name].lfs.sha256 if siblings[name].lfs else siblings[name].blob_id
+            files.append(RemoteFile(source.repository, info.sha, name, siblings[name].size, checksum))
+    return files
+
+
+def _bytes_here(file: RemoteFile) -> int:
+    for path in (file.path, file.part):
+        if path.is_file():
+            return min(path.stat().st_size, file.size)
+    return 0
+
+
+def _check_space(files: list[RemoteFile], needed: int) -> None:
+    folder = files[0].path.parent
+    existing = next(parent for parent in (folder, *folder.parents) if parent.is_dir())
+    free = shutil.disk_usage(existing).free
+    if needed + SPARE_BYTES > free:
+        raise DownloadError(
+            f"the download needs {needed / GB:.1f} GB in {models_folder() or cache_folder()}, which has"
+            f" {free / GB:.1f} GB free; make room, or point LTX_MODELS_DIR or HF_HOME to a larger disk"
+        )
+
+
+def _fetch(file: RemoteFile, advance: Callable[[int], None]) -> None:
+    """One file: its bytes, from where an earlier try ended; its checksum; its place."""
+    file.path.parent.mkdir(parents=True, exist_ok=True)
+    with FileLock(file.part.with_suffix(".lock")):
+        if not file.path.is_file():
+            _receive(file, advance)
+            checksum = _checksum(file.part, file.checksum)
+            if checksum != file.checksum:
+                file.part.unlink()
+                raise DownloadError(
+                    f"{file.name} of {file.repository} arrived with the checksum {checksum} instead of"
+                    f" {file.checksum}; it was thrown away; try again"
+                )
+            file.part.replace(file.path)
+            if models_folder():
+                _note_checksum(file)
+        if not models_folder():
+            from huggingface_hub import hf_hub_download
+
+            # The bytes are in the cache: this enters them under their name, where every user of the cache looks.
+            hf_hub_download(file.repository, file.name, cache_dir=cache_folder())
+    file.part.with_suffix(".lock").unlink(missing_ok=True)
+
+
+def _receive(file: RemoteFile, advance: Callable[[int], None]) -> None:
+    from huggingface_hub import hf_hub_url
+    from huggingface_hub.file_download import http_get
+    from huggingface_hub.utils import build_hf_headers, tqdm
+
+    class Bar(tqdm):
+        """Shows nothing itself."""
+
+        def __init__(self, *args: Any, **options: Any) -> None:
+            super().__init__(*args, **{**options, "disable": True})
+
+        def update(self, n: float | None = 1) -> None:
+            advance(int(n or 0))
+
+    with file.part.open("ab") as part:
+        if part.tell() > file.size:
+            part.truncate(0)
+        http_get(
+            hf_hub_url(file.repository, file.name, revision=file.revision),
+            part,
+            resume_size=part.tell(),
+            headers=build_hf_headers(),
+            expected_size=file.size,
+            tqdm_class=Bar,
+        )
+
+
+def _checksum(path: Path, like: str) -> str:
+    """SHA-256, or Git's SHA-1 of a blob where `like` is as short as one."""
+    git = len(like) == 40
+    digest = hashlib.sha1(usedforsecurity=False) if git else hashlib.sha256()
+    if git:
+        digest.update(f"blob {path.stat().st_size}\0".encode())
+    with path.open("rb") as file:
+        while chunk := file.read(CHUNK):
+            digest.update(chunk)
+    return digest.hexdigest()
+
+
+def _note_checksum(file: RemoteFile) -> None:
+    folder = file.path.parents[file.name.count("/")]
+    sums = _read_checksums(folder) | {file.name: _checksum(file.path, "")}
+    text = "".join(f"{checksum}  {name}\n" for name, checksum in sorted(sums.items()))
+    (folder / CHECKSUMS).write_text(text, encoding="utf-8")
+
+
+def _read_checksums(folder: Path) -> dict[str, str]:
+    path = folder / CHECKSUMS
+    lines = path.read_text(encoding="utf-8").splitlines() if path.is_file() else []
+    return {name: checksum for checksum, _, name in (line.partition("  ") for line in lines)}
+
+
+def verify(variant: Variant) -> Iterator[tuple[Path, str]]:
+    """Read every downloaded file of a variant: its path, and what is wrong with it ("" for nothing)."""
+    for field in fields(VariantFiles):
+        sources = getattr(variant, field.name)
+        if isinstance(sources, str) or find_part(variant, field.name) is None:
+            continue
+        yield from _verify_first(sources)
+
+
+def _verify_first(sources: tuple[Source, ...]) -> Iterator[tuple[Path, str]]:
+    for source in sources:
+        for folder in repository_folders(source.repository):
+            if found := source_files(folder, source):
+                expected = _read_checksums(folder)
+                yield from ((path, _verdict(path, expected.get(path.relative_to(folder).as_posix()))) for path in found)
+                return
+
+
+def _verdict(path: Path, expected: str | None) -> str:
+    if path.is_symlink():
+        expected = path.resolve().name  # the cache names blobs by their checksums
+    if expected is None or len(expected) not in (40, 64):
+        return _header_verdict(path) if path.suffix == ".safetensors" else ""
+    checksum = _checksum(path, expected)
+    return "" if checksum == expected else f"its checksum is {checksum} instead of {expected}"
+
+
+def _header_verdict(path: Path) -> str:
+    try:
+        read_header(path)
+    except CheckpointError as error:
+        return str(error)
+    return ""
+
+
+@contextmanager
+def _hub_errors() -> Iterator[None]:
+    """The errors of the hub's client as ours, a sentence each."""
+    try:
+        import httpx
+        from huggingface_hub import constants
+        from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError, OfflineModeIsEnabled
+    except ImportError:
+        raise DownloadError(
+            "downloads need the hub's client, which the base install leaves out: pip install 'ltx-farm[worker]'"
+        ) from None
+    again = "the same command goes on where this one stopped"
+    try:
+        yield
+    except OfflineModeIsEnabled:
+        raise HubUnreachable(
+            "HF_HUB_OFFLINE is set, and not all files are in the cache; unset it to download"
+        ) from None
+    except HfHubHTTPError as error:
+        status = error.response.status_code
+        raise HubUnreachable(f"{constants.ENDPOINT} answered with status {status}; {again}") from error
+    except (httpx.HTTPError, LocalEntryNotFoundError) as error:
+        raise HubUnreachable(f"{constants.ENDPOINT} does not answer ({error}); {again}") from error
+    except OSError as error:
+        raise DownloadError(f"the download broke off: {error}; {again}") from error

@@ -1,0 +1,117 @@
+"""Where a variant's files lie on this machine. Needs neither MLX nor the hub's client.
+
+They are looked for in the folder of LTX_MODELS_DIR, if that is set, and else in the cache of the hub (HF_HUB_CACHE,
+HF_HOME).
+A models folder may be a share that serves a whole farm. In it, files of the hub lie under OWNER/REPOSITORY, and a
+folder named for a variant, as `ltx models convert` writes it, takes the place of what it holds.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from dataclasses import dataclass, fields
+from pathlib import Path
+
+from ltx_models.errors import CheckpointError
+from ltx_models.variants import Files, Source, Variant
+
+__all__ = ["VariantFiles", "cache_folder", "find_files", "missing_parts", "models_folder", "repository_folders"]
+
+PACKAGE = Path(__file__).parent
+
+
+@dataclass(frozen=True)
+class VariantFiles:
+    """The parts of a model: a file, or a folder, each."""
+
+    checkpoint: Path
+    text_encoder: Path
+    tokenizer: Path
+
+
+CONVERTED = VariantFiles(
+    Path("transformer.safetensors"), Path("text_encoder/config.json"), Path("tokenizer/spiece.model")
+)
+"""What shows that a converted folder holds a part."""
+CONVERTED_PARTS = VariantFiles(Path(), Path("text_encoder"), Path("tokenizer/spiece.model"))
+
+
+def find_files(variant: Variant) -> VariantFiles:
+    """Where the variant's files lie. Raises CheckpointError, which names the command that downloads them."""
+    missing = missing_parts(variant)
+    if missing:
+        folder = models_folder() or cache_folder()
+        raise CheckpointError(
+            f"the {' and the '.join(missing)} of {variant.name} {'is' if len(missing) == 1 else 'are'} not on this"
+            f" machine (looked in {folder}); this downloads what is missing: ltx models download {variant.name}"
+        )
+    found = {field.name: find_part(variant, field.name) for field in fields(VariantFiles)}
+    return VariantFiles(**{name: path for name, path in found.items() if path is not None})
+
+
+def missing_parts(variant: Variant) -> list[str]:
+    """The parts that are not here, in words."""
+    names = [field.name for field in fields(VariantFiles)]
+    return [name.replace("_", " ") for name in names if find_part(variant, name) is None]
+
+
+def find_part(variant: Variant, part: str) -> Path | None:
+    """The "checkpoint", "text_encoder" or "tokenizer" of a variant, or None where it is not here."""
+    folder = models_folder()
+    if folder and (folder / variant.name / getattr(CONVERTED, part)).is_file():
+        return folder / variant.name / Path(getattr(CONVERTED_PARTS, part))
+    files: Files = getattr(variant, part)
+    if isinstance(files, str):
+        return PACKAGE / files  # an absolute path stays itself
+    for source in files:
+        for candidate in repository_folders(source.repository):
+            if source_files(candidate, source):
+                return candidate / source.path
+    return None
+
+
+def source_files(folder: Path, source: Source) -> list[Path]:
+    """The files of a source in a folder; none unless all are there, the shards of every index too."""
+    found: list[Path] = []
+    for pattern in source.patterns:
+        matches = sorted(folder.glob(pattern))
+        if not matches:
+            return []
+        found += matches
+    shards = [shard for index in found if ".index." in index.name for shard in _shards(index)]
+    return found if all(shard.is_file() for shard in shards) else []
+
+
+def _shards(index: Path) -> set[Path]:
+    try:
+        return {index.parent / Path(name).name for name in json.loads(index.read_text())["weight_map"].values()}
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+        return set()  # reading it says what is wrong with it
+
+
+def models_folder() -> Path | None:
+    """The folder of LTX_MODELS_DIR."""
+    value = os.environ.get("LTX_MODELS_DIR")
+    return Path(value).expanduser().absolute() if value else None
+
+
+def cache_folder() -> Path:
+    """The hub's cache, by the hub client's own rules."""
+    if folder := os.environ.get("HF_HUB_CACHE") or os.environ.get("HUGGINGFACE_HUB_CACHE"):
+        return Path(folder).expanduser()
+    home = os.environ.get("HF_HOME")
+    caches = os.environ.get("XDG_CACHE_HOME") or "~/.cache"
+    return Path(home or f"{caches}/huggingface").expanduser() / "hub"
+
+
+def repository_folders(repository: str) -> list[Path]:
+    """The folders that may hold files of a repository; of the cache's snapshots, the current one first."""
+    models = models_folder()
+    if models:
+        return [models / repository]
+    storage = cache_folder() / f"models--{repository.replace('/', '--')}"
+    snapshots = sorted((storage / "snapshots").glob("*"))
+    reference = storage / "refs" / "main"
+    current = reference.read_text().strip() if reference.is_file() else ""
+    return sorted(snapshots, key=lambda snapshot: snapshot.name != current)
