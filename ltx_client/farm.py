@@ -10,6 +10,7 @@ with Farm.connect() as farm:
 from __future__ import annotations
 
 import contextlib
+import logging
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -24,7 +25,7 @@ from ltx_client.ledger import ClientLedger, Submission
 from ltx_client.local.join import join
 from ltx_client.local.members import FarmFolder, Use
 from ltx_client.prepare import DEFAULT_VARIANT, prepare
-from ltx_client.protocol.jobs import Job
+from ltx_client.protocol.jobs import Job, UnreadableJob, parse_job
 from ltx_client.protocol.names import Names
 from ltx_client.protocol.settings import FarmSettings, broker_address
 from ltx_client.protocol.state import Snapshot, Status
@@ -38,6 +39,8 @@ from ltx_models.request import GenerationRequest
 __all__ = ["Farm"]
 
 MIN_ID_TAIL = 4
+log = logging.getLogger(__name__)
+
 BLOCK = 1.0
 """Seconds that one wait for events takes."""
 PATIENCE = 60.0
@@ -135,8 +138,11 @@ class Farm:
                     del followers[job_id]
 
     def view(self, job_id: str) -> JobView:
-        """One job. Raises JobNotFound."""
-        views = self._views([job_id])
+        """One job. Raises JobNotFound, and FarmError for a job of another protocol version."""
+        try:
+            views = self._views([job_id])
+        except UnreadableJob as error:
+            raise FarmError(f"job {job_id} cannot be read: {error}") from error
         if not views:
             raise JobNotFound(f"there is no job {job_id} on this farm; `ltx jobs` lists those that there are")
         return views[0]
@@ -251,12 +257,21 @@ class Farm:
                 pipeline.exists(names.lease(job_id))
             replies = iter(pipeline.execute())
         views = []
-        for (spec, submitted_at), snapshot, cancel, lease in zip(replies, replies, replies, replies, strict=True):
+        for job_id, (spec, submitted_at), snapshot, cancel, lease in zip(
+            ids, replies, replies, replies, replies, strict=True
+        ):
             if spec is None:  # its time ran out
+                continue
+            try:
+                job = parse_job(spec)
+            except UnreadableJob as error:
+                if len(ids) == 1:
+                    raise
+                log.warning("job %s is not shown: %s", job_id, error)
                 continue
             views.append(
                 JobView(
-                    job=Job.model_validate_json(spec),
+                    job=job,
                     submitted_at=int(submitted_at) / 1000,
                     snapshot=Snapshot() if snapshot is None else Snapshot.model_validate_json(snapshot),
                     cancel_asked=bool(cancel),

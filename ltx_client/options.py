@@ -32,6 +32,7 @@ _VIDEO_OPTIONS = (
     click.option(
         "--checkpoint-every", type=int, default=3, show_default=True, help="Steps between preview frames, 0 for none."
     ),
+    click.option("--time-limit", type=float, help="Seconds that the render may take.  [default: the worker's]"),
     click.option("--id", "job_id", help="The job's id; the same again submits nothing twice.  [default: a UUID]"),
 )
 
@@ -57,6 +58,7 @@ def job_from_options(
     seed: int | None,
     priority: int,
     checkpoint_every: int,
+    time_limit: float | None,
     job_id: str | None,
 ) -> Job:
     """The job that `video_options` describe. Raises what `prepare` raises."""
@@ -71,7 +73,14 @@ def job_from_options(
         guidance_scale=guidance,
         seed=seed,
     )
-    return prepare(request, variant=variant, priority=priority, checkpoint_every=checkpoint_every, job_id=job_id)
+    return prepare(
+        request,
+        variant=variant,
+        priority=priority,
+        checkpoint_every=checkpoint_every,
+        time_limit=time_limit,
+        job_id=job_id,
+    )
 
 
 def job_argument(function: F) -> F:

@@ -24,6 +24,7 @@ def prepare(
     variant: str = DEFAULT_VARIANT,
     priority: int = DEFAULT_PRIORITY,
     checkpoint_every: int = 3,
+    time_limit: float | None = None,
     job_id: str | None = None,
 ) -> Job:
     """The job that this request means. Needs no farm.
@@ -42,6 +43,7 @@ def prepare(
             priority=priority,
             checkpoint_every=checkpoint_every,
             predicted_peak=peak,
+            time_limit=time_limit,
             submitter=_submitter(),
         )
     except ValidationError as error:

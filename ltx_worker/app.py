@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import functools
 import logging
+import os
+import signal
 
 import redis
 from celery import Celery
-from celery.signals import setup_logging, worker_ready, worker_shutting_down
+from celery.signals import setup_logging, worker_ready
+from celery.worker import state
 from pydantic import SecretStr
 from redis.backoff import ExponentialBackoff
 from redis.retry import Retry
@@ -19,6 +22,7 @@ from ltx_worker.delivery import Spool
 from ltx_worker.engine.supervisor import Engine
 from ltx_worker.heartbeat import Heartbeat
 from ltx_worker.ledger import Ledger
+from ltx_worker.presence import DRAIN_SIGNAL
 from ltx_worker.reaper import Reaper
 from ltx_worker.render import Renderer
 from ltx_worker.settings import WorkerSettings
@@ -35,7 +39,7 @@ RETRIES = 3
 def run_worker(settings: WorkerSettings, broker_url: SecretStr, storage: Storage, variant: str) -> int:
     """Serves `variant` until told to stop. Returns the process's exit code."""
     client = _connect(broker_url)
-    engine = Engine(variant, settings.worker_stop_grace)
+    engine = Engine(variant, stop_grace=settings.worker_stop_grace, stall_limit=settings.worker_stall_limit)
     heartbeat = Heartbeat(settings, client, variant)
     ledger = Ledger(client, settings.names, settings.worker_lease)
     spool = Spool(
@@ -59,17 +63,14 @@ def run_worker(settings: WorkerSettings, broker_url: SecretStr, storage: Storage
     )
 
     def on_ready(**_: object) -> None:
+        _handle_signals(renderer)
         heartbeat.start()
         reaper.start()
         spool.start()
         log.info("%s serves %s", settings.worker_name, ", ".join(_queues(settings, variant)))
 
-    def on_shutting_down(**_: object) -> None:
-        renderer.leave()
-
     setup_logging.connect(_keep_logging, weak=False)
     worker_ready.connect(on_ready, weak=False)
-    worker_shutting_down.connect(on_shutting_down, weak=False)
     worker = app.Worker(
         hostname=f"{heartbeat.worker_id}@ltx-farm",
         queues=_queues(settings, variant),
@@ -94,6 +95,21 @@ def run_worker(settings: WorkerSettings, broker_url: SecretStr, storage: Storage
 
 def _keep_logging(**_: object) -> None:
     """Logging is set up already: a receiver of this signal keeps Celery from doing it again."""
+
+
+def _handle_signals(renderer: Renderer) -> None:
+    """In place of Celery's own handlers, whose cold shutdown loses the job in hand, or hangs until it ends."""
+
+    def leave(*_: object) -> None:
+        renderer.leave()
+        state.should_stop = os.EX_OK
+
+    def drain(*_: object) -> None:
+        state.should_stop = os.EX_OK
+
+    for number in (signal.SIGTERM, signal.SIGINT, signal.SIGQUIT):
+        signal.signal(number, leave)
+    signal.signal(DRAIN_SIGNAL, drain)
 
 
 def _queues(settings: WorkerSettings, variant: str) -> list[str]:

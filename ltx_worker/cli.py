@@ -11,10 +11,11 @@ import threading
 import click
 from pydantic import ValidationError
 
-from ltx_client.protocol.settings import broker_address
+from ltx_client.protocol.settings import FarmSettings, broker_address
 from ltx_client.protocol.storage import Storage, StorageError
 from ltx_models.errors import UnknownVariant
 from ltx_models.variants import find_variant
+from ltx_worker.presence import DRAIN_SIGNAL, AlreadyRunning, presence, running_worker
 from ltx_worker.settings import WorkerSettings
 
 __all__ = ["main"]
@@ -52,8 +53,43 @@ def start(variant: str, log_level: str, until_stdin_closes: bool) -> None:
 
     if until_stdin_closes:
         threading.Thread(target=_end_with_stdin, daemon=True).start()
-    logging.getLogger(__name__).info("broker %s, storage %s", broker_address(settings.broker_url), storage.url)
-    sys.exit(run_worker(settings, settings.broker_url, storage, variant))
+    log = logging.getLogger(__name__)
+    log.info("broker %s, storage %s", broker_address(settings.broker_url), storage.url)
+    try:
+        with presence(settings.home):
+            sys.exit(run_worker(settings, settings.broker_url, storage, variant))
+    except AlreadyRunning as error:
+        raise click.UsageError(str(error)) from error
+
+
+@main.command(epilog="Example: ltx-worker drain")
+def drain() -> None:
+    """Has this machine's worker finish the job in hand, take no more, and end."""
+    _signal_worker(DRAIN_SIGNAL)
+    click.echo("the worker ends after the job in hand", err=True)
+
+
+@main.command(epilog="Example: ltx-worker stop")
+def stop() -> None:
+    """Has this machine's worker give its job back to the queue and end."""
+    _signal_worker(signal.SIGTERM)
+    click.echo("the worker ends; its job, if any, goes back to the queue", err=True)
+
+
+@main.command(epilog="Example: ltx-worker status")
+def status() -> None:
+    """Tells whether a worker runs on this machine: exit code 0 if so, 1 if not."""
+    pid = running_worker(FarmSettings().home)
+    click.echo(f"running, process {pid}" if pid else "not running")
+    sys.exit(0 if pid else 1)
+
+
+def _signal_worker(number: signal.Signals) -> None:
+    home = FarmSettings().home
+    pid = running_worker(home)
+    if pid is None:
+        raise click.UsageError(f"no worker runs here (LTX_HOME is {home})")
+    os.kill(pid, number)
 
 
 def _end_with_stdin() -> None:

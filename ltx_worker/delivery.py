@@ -24,7 +24,6 @@ from tenacity import (
 
 from ltx_client.protocol import events
 from ltx_client.protocol.events import Result
-from ltx_client.protocol.jobs import Job
 from ltx_client.protocol.state import Snapshot
 from ltx_client.protocol.storage import Storage, StorageError
 from ltx_worker.ledger import Attempt, Ledger, StaleAttempt, Verdict
@@ -42,7 +41,7 @@ class Delivery(BaseModel):
 
     model_config = ConfigDict(frozen=True)
 
-    job: Job
+    job_id: str
     attempt: int
     token: str
     snapshot: Snapshot
@@ -51,7 +50,7 @@ class Delivery(BaseModel):
     @property
     def name(self) -> str:
         """The name of its folder in the spool."""
-        return f"{self.job.id}.{self.attempt}"
+        return f"{self.job_id}.{self.attempt}"
 
 
 class Spool:
@@ -88,7 +87,7 @@ class Spool:
         Raises StaleAttempt when the attempt is over.
         """
         delivery = Delivery(
-            job=attempt.job, attempt=attempt.number, token=attempt.token, snapshot=attempt.snapshot, result=result
+            job_id=attempt.job_id, attempt=attempt.number, token=attempt.token, snapshot=attempt.snapshot, result=result
         )
         with self._busy:
             self._take(delivery, video, sidecar)
@@ -96,7 +95,7 @@ class Spool:
                 self._retrying()(self._try, delivery, attempt)
             except RetryError as error:
                 reason = str(error.last_attempt.exception())
-                log.warning("job %s: kept in the spool: %s", attempt.job.id, reason)
+                log.warning("job %s: kept in the spool: %s", attempt.job_id, reason)
                 self._tell(delivery, attempt, reason)
 
     def _retrying(self) -> Retrying:
@@ -143,7 +142,7 @@ class Spool:
             try:
                 self._storage.remove(name)
             except StorageError as error:
-                log.warning("job %s: %s", delivery.job.id, error)
+                log.warning("job %s: %s", delivery.job_id, error)
 
     def _tell(self, delivery: Delivery, attempt: Attempt, reason: str) -> None:
         """Notes in the job's state that it waits; not at all if Redis is what is away."""
@@ -167,12 +166,12 @@ class Spool:
             shutil.rmtree(folder)
             return
         delivery = Delivery.model_validate_json(note.read_text())
-        attempt = Attempt(delivery.job, delivery.attempt, delivery.token, delivery.snapshot)
+        attempt = Attempt(delivery.job_id, delivery.attempt, delivery.token, delivery.snapshot)
         try:
             self._try(delivery, attempt)
         except StaleAttempt:
-            log.warning("job %s: its video came too late; another attempt has taken over", delivery.job.id)
+            log.warning("job %s: its video came too late; another attempt has taken over", delivery.job_id)
         except UNDELIVERABLE as error:
-            log.info("job %s: still in the spool: %s", delivery.job.id, error)
+            log.info("job %s: still in the spool: %s", delivery.job_id, error)
         else:
-            log.info("job %s: delivered from the spool", delivery.job.id)
+            log.info("job %s: delivered from the spool", delivery.job_id)

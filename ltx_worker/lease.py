@@ -30,12 +30,12 @@ class LeaseKeeper:
         self.cancelled = threading.Event()
         self.stale = threading.Event()
         self._client = client
-        self._channel = names.cancel(attempt.job.id)
+        self._channel = names.cancel(attempt.job_id)
         self._ledger = ledger
         self._attempt = attempt
         self._renew_every = renew_every
         self._left = threading.Event()
-        self._thread = threading.Thread(target=self._run, name=f"lease-{attempt.job.id}", daemon=True)
+        self._thread = threading.Thread(target=self._run, name=f"lease-{attempt.job_id}", daemon=True)
 
     def __enter__(self) -> LeaseKeeper:
         self._thread.start()
@@ -57,7 +57,7 @@ class LeaseKeeper:
             try:
                 self._listen()
             except AWAY as error:
-                log.warning("job %s: the broker is away (%s); the render goes on", self._attempt.job.id, error)
+                log.warning("job %s: the broker is away (%s); the render goes on", self._attempt.job_id, error)
                 self._left.wait(1.0)
 
     def _listen(self) -> None:
@@ -78,5 +78,5 @@ class LeaseKeeper:
         try:
             self.heed(self._ledger.renew(self._attempt))
         except StaleAttempt as error:
-            log.warning("job %s: %s", self._attempt.job.id, error)
+            log.warning("job %s: %s", self._attempt.job_id, error)
             self.stale.set()

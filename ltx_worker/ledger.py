@@ -20,7 +20,7 @@ import redis
 
 from ltx_client.protocol import events
 from ltx_client.protocol.events import Event, Result
-from ltx_client.protocol.jobs import Job
+from ltx_client.protocol.jobs import Job, parse_job
 from ltx_client.protocol.names import Names
 from ltx_client.protocol.state import RESULT_TTL, Snapshot, Status, apply, sources_of
 from ltx_worker.scripts import SCRIPTS
@@ -71,7 +71,7 @@ class StaleAttempt(Exception):
 class Attempt:
     """A claim that was granted. `snapshot` is the job's state as this attempt has written it."""
 
-    job: Job
+    job_id: str
     number: int
     token: str
     snapshot: Snapshot = field(repr=False)
@@ -97,9 +97,6 @@ class Ledger:
         """
         token = secrets.token_hex(16)
         while True:
-            spec = self._client.hget(self._names.job(job_id), "spec")
-            if spec is None:
-                return Refusal.GONE
             state = self._read(job_id)
             claimed = events.Claimed(attempt=state.attempt + 1, worker=worker, worker_name=worker_name)
             cancelled = events.Cancelled()
@@ -109,14 +106,19 @@ class Ledger:
             args += [RESULT_TTL, *sorted(sources_of(Status.RUNNING))]
             answer = self._run("claim", job_id, "job state lease cancel events preview latents", args)
             if answer == "claimed":
-                return Attempt(Job.model_validate_json(spec), after.attempt, token, after)
+                return Attempt(job_id, after.attempt, token, after)
             if answer != "raced":
                 return Refusal(answer)
+
+    def job(self, attempt: Attempt) -> Job:
+        """What the attempt is to render. Raises UnreadableJob."""
+        spec: Any = self._client.hget(self._names.job(attempt.job_id), "spec")
+        return parse_job(spec or b"")
 
     def renew(self, attempt: Attempt) -> Verdict:
         """Keeps the lease, or takes it back if it lapsed while nobody else claimed the job."""
         args: Args = [attempt.number, attempt.token, self._lease]
-        return Verdict(self._run("renew", attempt.job.id, "state lease cancel", args))
+        return Verdict(self._run("renew", attempt.job_id, "state lease cancel", args))
 
     def emit(self, attempt: Attempt, event: Event, preview: bytes = b"") -> Verdict:
         """Writes one event: into the job's stream, its channel and its snapshot, under the next number.
@@ -126,7 +128,7 @@ class Ledger:
         after = apply(attempt.snapshot, event)
         step = event.step if isinstance(event, events.Stepped) else 0
         args: Args = [attempt.number, attempt.token, after.seq, *_pair(event, after), step, preview]
-        verdict = Verdict(self._run("emit", attempt.job.id, "state events cancel preview", args))
+        verdict = Verdict(self._run("emit", attempt.job_id, "state events cancel preview", args))
         attempt.snapshot = after
         return verdict
 
@@ -137,7 +139,7 @@ class Ledger:
         args: Args = [attempt.number, attempt.token, after.seq, after.status, *_pair(event, after)]
         args += [RESULT_TTL, PREVIEW_TTL, result.model_dump_json() if result else ""]
         args += sorted(sources_of(after.status))
-        answer = self._run("commit", attempt.job.id, "job state lease cancel events preview result latents", args)
+        answer = self._run("commit", attempt.job_id, "job state lease cancel events preview result latents", args)
         if answer == "cancel":
             return Verdict.CANCEL
         attempt.snapshot = after
@@ -146,7 +148,7 @@ class Ledger:
     def save(self, attempt: Attempt, resume_point: bytes) -> None:
         """Keeps what the next attempt needs to go on from here. The newest wins; the job's end removes it."""
         args: Args = [attempt.number, attempt.token, resume_point]
-        self._run("save", attempt.job.id, "state latents", args)
+        self._run("save", attempt.job_id, "state latents", args)
 
     def saved(self, job_id: str) -> bytes | None:
         """The newest resume point."""
@@ -160,7 +162,7 @@ class Ledger:
         `reason` as its error. A job whose cancel was asked is ended as cancelled. Returns what became of it.
         """
         args: Args = [attempt.number, attempt.token, *_give_back_args(attempt.snapshot, reason, strike)]
-        return Status(self._run("release", attempt.job.id, _GIVE_BACK_KEYS, args))
+        return Status(self._run("release", attempt.job_id, _GIVE_BACK_KEYS, args))
 
     def requeue(self, job_id: str, snapshot: Snapshot) -> Status | None:
         """In place of an owner that is gone: puts a running job without a lease back into the queue, or fails it at

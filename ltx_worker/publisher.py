@@ -28,7 +28,7 @@ class EventPublisher:
         self._keeper = keeper
         self._leaving = leaving
         self._events: queue.SimpleQueue[tuple[Event, bytes] | None] = queue.SimpleQueue()
-        self._thread = threading.Thread(target=self._run, name=f"events-{attempt.job.id}", daemon=True)
+        self._thread = threading.Thread(target=self._run, name=f"events-{attempt.job_id}", daemon=True)
 
     def __enter__(self) -> EventPublisher:
         self._thread.start()
@@ -51,9 +51,9 @@ class EventPublisher:
                 retrying = until_redis_answers(self._leaving)
                 self._keeper.heed(retrying(self._ledger.emit, self._attempt, event, preview))
             except StaleAttempt as error:
-                log.warning("job %s: %s", self._attempt.job.id, error)
+                log.warning("job %s: %s", self._attempt.job_id, error)
                 self._keeper.stale.set()
                 return
             except AWAY as error:
-                log.warning("job %s: leaving with events unpublished: %s", self._attempt.job.id, error)
+                log.warning("job %s: leaving with events unpublished: %s", self._attempt.job_id, error)
                 return

@@ -18,7 +18,7 @@ from typing import Any
 import redis
 from kombu.exceptions import OperationalError
 
-from ltx_client.protocol.jobs import Job
+from ltx_client.protocol.jobs import Job, UnreadableJob, parse_job
 from ltx_client.protocol.names import Names
 from ltx_client.protocol.state import Snapshot, Status
 from ltx_client.protocol.transport import queue_keys
@@ -148,7 +148,10 @@ class Reaper:
             if snapshot.ended:
                 self._ended.add(job_id)
                 continue
-            yield _Found(Job.model_validate_json(spec), snapshot, bool(leased), bool(cancel))
+            try:
+                yield _Found(parse_job(spec), snapshot, bool(leased), bool(cancel))
+            except UnreadableJob as error:
+                log.warning("job %s: left alone: %s", job_id, error)
 
     def _send_missing(self, waiting: list[Job]) -> None:
         """Sends a message for each job that two looks in a row found queued but in no queue.

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import logging
+import math
 import platform
 import tempfile
 import threading
@@ -18,6 +19,7 @@ import redis
 
 from ltx_client.protocol import events
 from ltx_client.protocol.events import Event, Result
+from ltx_client.protocol.jobs import Job, UnreadableJob
 from ltx_client.protocol.names import Names
 from ltx_client.protocol.state import Status
 from ltx_worker.delivery import Spool
@@ -99,7 +101,10 @@ class Renderer:
         def should_stop() -> bool:
             return keeper.cancelled.is_set() or keeper.stale.is_set() or self._leaving.is_set()
 
-        job = attempt.job
+        try:
+            job = self._ledger.job(attempt)
+        except UnreadableJob as error:
+            return self._fail(attempt, f"worker {self._settings.worker_name} cannot read the job: {error}")
         with tempfile.TemporaryDirectory(dir=self._work_folder(), prefix=f"{job.id}-") as folder:
             command = Render(
                 request=job.request,
@@ -110,8 +115,9 @@ class Renderer:
             )
             if attempt.number > 1 and command.resume is None:
                 self._ledger.emit(attempt, events.Resumed(step=0))
+            limit = min(job.time_limit or math.inf, self._settings.worker_time_limit)
             try:
-                last = self._follow(attempt, self._engine.render(command, should_stop), keeper)
+                last = self._follow(attempt, self._engine.render(command, should_stop, limit), keeper)
             except EngineDied as error:
                 if should_stop():
                     return self._stopped(attempt, keeper)
@@ -120,7 +126,7 @@ class Renderer:
                 case messages.Refused():
                     return self._fail(attempt, last.error)
                 case messages.Written():
-                    return self._deliver(attempt, command.output, last)
+                    return self._deliver(attempt, job, command.output, last)
                 case _:
                     return self._stopped(attempt, keeper)
 
@@ -150,7 +156,7 @@ class Renderer:
         return self._give_back(attempt, f"worker {self._settings.worker_name} is shutting down")
 
     def _give_back(self, attempt: Attempt, reason: str, strike: Strike | None = None) -> Outcome:
-        log.warning("job %s: %s", attempt.job.id, reason)
+        log.warning("job %s: %s", attempt.job_id, reason)
         status = self._patiently(self._ledger.release, attempt, reason, strike)
         return Outcome.RELEASED if status is Status.QUEUED else Outcome.ENDED
 
@@ -159,23 +165,22 @@ class Renderer:
         return until_redis_answers(self._leaving)(write, *args, **kwargs)
 
     def _fail(self, attempt: Attempt, error: str) -> Outcome:
-        log.error("job %s: %s", attempt.job.id, error)
+        log.error("job %s: %s", attempt.job_id, error)
         self._patiently(self._ledger.commit, attempt, events.Failed(error=error))
         return Outcome.ENDED
 
-    def _deliver(self, attempt: Attempt, output: Path, written: Written) -> Outcome:
+    def _deliver(self, attempt: Attempt, job: Job, output: Path, written: Written) -> Outcome:
         """Hands the MP4 over under this attempt's own name, with a sidecar that says how it was made."""
-        stem = f"{attempt.job.id}.{attempt.number}"
+        stem = f"{attempt.job_id}.{attempt.number}"
         result = Result(video=f"{stem}.mp4", sidecar=f"{stem}.json", size=written.size, sha256=written.sha256)
         sidecar = output.with_name("sidecar.json")
-        sidecar.write_text(json.dumps(self._sidecar(attempt, written, result), indent=2) + "\n")
+        sidecar.write_text(json.dumps(self._sidecar(attempt, job, written, result), indent=2) + "\n")
         self._spool.deliver(attempt, output, sidecar, result)
         return Outcome.ENDED
 
-    def _sidecar(self, attempt: Attempt, written: Written, result: Result) -> dict[str, object]:
+    def _sidecar(self, attempt: Attempt, job: Job, written: Written, result: Result) -> dict[str, object]:
         ready = self._engine.ready
         assert ready is not None
-        job = attempt.job
         return {
             "job": job.model_dump(mode="json"),
             "attempt": attempt.number,

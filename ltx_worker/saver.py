@@ -27,7 +27,7 @@ class ResumeSaver:
         self._newest: bytes | None = None
         self._leaving = False
         self._changed = threading.Condition()
-        self._thread = threading.Thread(target=self._run, name=f"saver-{attempt.job.id}", daemon=True)
+        self._thread = threading.Thread(target=self._run, name=f"saver-{attempt.job_id}", daemon=True)
 
     def __enter__(self) -> ResumeSaver:
         self._thread.start()
@@ -61,4 +61,4 @@ class ResumeSaver:
             except StaleAttempt:
                 return
             except redis.RedisError as error:
-                log.warning("job %s: a resume point was not saved: %s", self._attempt.job.id, error)
+                log.warning("job %s: a resume point was not saved: %s", self._attempt.job_id, error)

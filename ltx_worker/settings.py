@@ -21,6 +21,7 @@ class WorkerSettings(FarmSettings):
     lease, renew_every, heartbeat_every, stop_grace: seconds.  save_every: seconds between two resume points, at least.
     reap_every: seconds between two looks after the queue.  deliver_for: seconds that a finished video is tried to be
     stored before the next job begins; after that it waits in a spool folder until it can be.
+    stall_limit: seconds without progress, and time_limit: seconds in all, after which a render is ended.
     """
 
     worker_name: str = Field(default_factory=lambda: socket.gethostname().split(".")[0])
@@ -31,6 +32,8 @@ class WorkerSettings(FarmSettings):
     worker_save_every: float = Field(default=2.0, ge=0)
     worker_reap_every: float = Field(default=5.0, gt=0, le=5.0)
     worker_deliver_for: float = Field(default=20.0, ge=0)
+    worker_stall_limit: float = Field(default=600.0, gt=0)
+    worker_time_limit: float = Field(default=24 * 3600.0, gt=0)
     worker_stop_grace: float = Field(default=20.0, gt=0)
 
     @property

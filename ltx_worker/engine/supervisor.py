@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import collections
 import logging
+import math
 import os
 import signal
 import subprocess
@@ -49,11 +50,13 @@ class Engine:
     """One engine process, started when it is needed and kept between renders.
 
     stop_grace: seconds that a render has to end after it was told to, before its process is killed.
+    stall_limit: seconds without any message after which a render is taken to hang, and its process is killed.
     """
 
-    def __init__(self, variant: str, stop_grace: float = 20.0) -> None:
+    def __init__(self, variant: str, *, stop_grace: float = 20.0, stall_limit: float = 600.0) -> None:
         self._variant = variant
         self._stop_grace = stop_grace
+        self._stall_limit = stall_limit
         self._process: subprocess.Popen[bytes] | None = None
         self._deaths = 0
         self._output: collections.deque[str] = collections.deque(maxlen=1)
@@ -65,11 +68,13 @@ class Engine:
         self._start()
         self._tell(Load())
 
-    def render(self, command: Render, should_stop: Callable[[], bool]) -> Generator[Message, None, None]:
+    def render(
+        self, command: Render, should_stop: Callable[[], bool], time_limit: float = math.inf
+    ) -> Generator[Message, None, None]:
         """Sends the render and yields the engine's messages; the last is Written, Stopped or Refused.
 
-        `should_stop` is asked between messages. A caller that leaves before the last one ends the process,
-        so that nothing of this render reaches the next. Raises EngineDied.
+        `should_stop` is asked between messages; a render over `time_limit` seconds is refused. A caller that leaves
+        before the last message ends the process, so that nothing of this render reaches the next. Raises EngineDied.
         """
         if not self._await_restart(should_stop):
             yield Stopped()
@@ -78,7 +83,7 @@ class Engine:
         self._tell(command)
         finished = False
         try:
-            for message in self._messages_until(should_stop):
+            for message in self._messages_until(should_stop, time_limit):
                 finished = isinstance(message, Written | Stopped | Refused)
                 if finished:
                     self._deaths = 0
@@ -137,20 +142,32 @@ class Engine:
             time.sleep(POLL)
         return True
 
-    def _messages_until(self, should_stop: Callable[[], bool]) -> Iterator[Message]:
-        deadline = None
+    def _messages_until(self, should_stop: Callable[[], bool], time_limit: float) -> Iterator[Message]:
+        began = last_message = time.monotonic()
+        stop_by = math.inf
         while True:
-            if deadline is None and should_stop():
+            now = time.monotonic()
+            if stop_by == math.inf and should_stop():
                 self._tell(Stop())
-                deadline = time.monotonic() + self._stop_grace
-            if deadline is not None and time.monotonic() > deadline:
+                stop_by = now + self._stop_grace
+            if now > stop_by:
                 log.warning("the engine did not stop within %g s; killing it", self._stop_grace)
                 self.close()
                 yield Stopped()
+            if now - began > time_limit:
+                self.close()
+                yield Refused(error=f"it took longer than its limit of {time_limit:g} s")
+            if now - last_message > self._stall_limit:
+                self._deaths += 1
+                self.close()
+                raise EngineDied(f"the render made no progress for {self._stall_limit:g} s, and its process was killed")
             message = self._receive()
+            if message is None:
+                continue
+            last_message = now
             if isinstance(message, Ready):
                 self.ready = message
-            elif message is not None:
+            else:
                 yield message
 
     def _keep_output(self, stream: IO[bytes]) -> None:

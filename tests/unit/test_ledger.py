@@ -41,7 +41,7 @@ def test_the_record_keeps_empty_lists_and_order(client_ledger, redis_client, nam
 def test_claim_grants_one_attempt_and_refuses_the_second(ledger, job, redis_client, names):
     attempt = ledger.claim(job.id, "w1", "one")
     assert isinstance(attempt, Attempt)
-    assert (attempt.number, attempt.job) == (1, job)
+    assert (attempt.number, ledger.job(attempt)) == (1, job)
     assert ledger.claim(job.id, "w2", "two") is Refusal.LEASED
     assert redis_client.get(names.lease(job.id)).decode() == attempt.token
     assert snapshot_of(redis_client, names, job).worker == "w1"

@@ -29,14 +29,14 @@ def test_a_late_watcher_sees_the_whole_log_and_then_the_end(farm, ledger, attemp
     for step in (1, 2):
         ledger.emit(attempt, events.Stepped(step=step, steps=2, seconds=1))
     finish(ledger, attempt)
-    updates = list(farm.watch(attempt.job.id))
+    updates = list(farm.watch(attempt.job_id))
     assert [update.snapshot.seq for update in updates if update.event] == [1, 2, 3, 4]
     assert updates[-1].snapshot.status is Status.DONE
 
 
 def test_a_watcher_that_joins_in_the_middle_follows_live(farm, ledger, attempt):
     seen = []
-    for update in farm.watch(attempt.job.id):
+    for update in farm.watch(attempt.job_id):
         if update.event is not None:
             seen.append(update.snapshot.seq)
         if len(seen) == 1 and update.event is None and attempt.snapshot.seq == 1:
@@ -53,7 +53,7 @@ def test_two_jobs_at_once(farm, ledger, client_ledger, make_job):
         attempts.append(ledger.claim(job.id, "w", "mac"))
     for attempt in attempts:
         finish(ledger, attempt)
-    ids = [attempt.job.id for attempt in attempts]
+    ids = [attempt.job_id for attempt in attempts]
     updates = [update for update in farm.watch(*ids) if update.event]
     assert sorted((update.view.job.id, update.snapshot.seq) for update in updates) == sorted(
         (job_id, seq) for job_id in ids for seq in (1, 2)
@@ -63,21 +63,21 @@ def test_two_jobs_at_once(farm, ledger, client_ledger, make_job):
 def test_a_log_that_was_cut_is_stood_for_by_the_state(farm, ledger, attempt, redis_client, names):
     for step in (1, 2, 3):
         ledger.emit(attempt, events.Stepped(step=step, steps=3, seconds=1))
-    redis_client.xdel(names.events(attempt.job.id), "1-0", "2-0")
+    redis_client.xdel(names.events(attempt.job_id), "1-0", "2-0")
     finish(ledger, attempt)
-    last = list(farm.watch(attempt.job.id))[-1]
+    last = list(farm.watch(attempt.job_id))[-1]
     assert (last.snapshot.status, last.snapshot.step) == (Status.DONE, 3)
 
 
 def test_a_log_that_is_gone_is_stood_for_by_the_state(farm, ledger, attempt, redis_client, names):
     finish(ledger, attempt)
-    redis_client.delete(names.events(attempt.job.id))
-    assert list(farm.watch(attempt.job.id))[-1].snapshot.status is Status.DONE
+    redis_client.delete(names.events(attempt.job_id))
+    assert list(farm.watch(attempt.job_id))[-1].snapshot.status is Status.DONE
 
 
 def test_an_unknown_event_is_skipped_and_counted(farm, attempt):
     follower = Follower()
-    view = farm.view(attempt.job.id)
+    view = farm.view(attempt.job_id)
     entries = [
         (1, attempt_event(attempt)),
         (2, b'{"type": "sang", "at": 1}'),
@@ -98,9 +98,9 @@ def test_a_cancelled_job_that_never_ran_has_ended_for_its_watchers(farm, job):
 
 
 def test_a_job_without_a_lease_is_orphaned(farm, attempt, redis_client, names):
-    assert not farm.view(attempt.job.id).orphaned
-    redis_client.delete(names.lease(attempt.job.id))
-    assert farm.view(attempt.job.id).orphaned
+    assert not farm.view(attempt.job_id).orphaned
+    redis_client.delete(names.lease(attempt.job_id))
+    assert farm.view(attempt.job_id).orphaned
 
 
 def test_jobs_come_newest_first_and_without_those_whose_time_ran_out(
