@@ -7,7 +7,7 @@ from typing import Any, NoReturn
 import click
 from pydantic import ValidationError
 
-from ltx_client.commands import cancel, download, jobs, render, show, submit, up, watch, workers
+from ltx_client.commands import cancel, download, jobs, models, render, show, submit, up, watch, workers
 from ltx_client.errors import INTERRUPTED, FarmError, UsageError
 from ltx_models.errors import ModelError
 
@@ -54,5 +54,5 @@ def main() -> None:
     """
 
 
-for _module in (render, submit, watch, jobs, show, cancel, download, workers, up):
+for _module in (render, submit, watch, jobs, show, cancel, download, workers, models, up):
     main.add_command(_module.command)

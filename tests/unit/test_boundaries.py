@@ -12,7 +12,8 @@ from ltx_client.cli import main
 
 ROOT = Path(__file__).parents[2]
 PACKAGES = {"ltx_client", "ltx_models", "ltx_worker"}
-PLAIN = {"ltx_models.errors", "ltx_models.memory", "ltx_models.request", "ltx_models.variants"}
+PLAIN = {f"ltx_models.{name}" for name in ("errors", "hub", "memory", "model_files", "request", "variants")}
+"""What needs no MLX. `hub` and `model_files` are here because a base install too lists and downloads models."""
 
 
 def imported(path):

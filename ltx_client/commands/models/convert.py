@@ -1,0 +1,37 @@
+"""`ltx models convert`: a checkpoint as a folder of MLX files."""
+
+from __future__ import annotations
+
+import importlib.util
+import subprocess
+import sys
+
+import click
+
+from ltx_client.errors import UsageError
+
+__all__ = ["command"]
+
+
+@click.command("convert", epilog="Example: ltx models convert distilled ~/models/distilled --quantize 4")
+@click.argument("source", metavar="SRC")
+@click.argument("destination", metavar="DST")
+@click.option("--quantize", type=click.Choice(["8", "4"]), help="Bits for the matrices of the blocks.")
+@click.option("--text-encoder", metavar="DIR", help="A T5 folder to convert too.  [default: the variant's]")
+@click.option("--tokenizer", metavar="FILE", help="A spiece.model to take along.  [default: the variant's]")
+def command(
+    source: str, destination: str, quantize: str | None, text_encoder: str | None, tokenizer: str | None
+) -> None:
+    """Writes SRC, a checkpoint of any layout or a variant that is here, as the folder DST.
+
+    Under the name of its variant in LTX_MODELS_DIR, the folder takes the place of the variant's own files.
+    """
+    if importlib.util.find_spec("mlx") is None:
+        raise UsageError("converting needs MLX, which the base install leaves out: pip install 'ltx-farm[worker]'")
+    options = {"--quantize": quantize, "--text-encoder": text_encoder, "--tokenizer": tokenizer}
+    given = [text for name, value in options.items() if value for text in (name, value)]
+    # A process of its own: the client itself never loads MLX.
+    done = subprocess.run([sys.executable, "-m", "ltx_models.convert", source, destination, *given], check=False)
+    if done.returncode:
+        click.get_current_context().exit(done.returncode)
+    click.echo(destination)

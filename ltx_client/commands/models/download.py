@@ -1,0 +1,70 @@
+"""`ltx models download`: fetch a variant's files."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+import click
+from rich.console import Console
+from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn, TransferSpeedColumn
+
+from ltx_client.errors import Unreachable
+from ltx_client.output import notice
+from ltx_models import hub
+from ltx_models.errors import HubUnreachable
+from ltx_models.memory import GB
+from ltx_models.model_files import find_files
+from ltx_models.variants import find_variant
+
+__all__ = ["command"]
+
+PLAIN_STEPS = 20
+"""Lines about a download where there is no terminal."""
+
+
+@click.command("download", epilog="Example: ltx models download distilled-fp8")
+@click.argument("variant")
+def command(variant: str) -> None:
+    """Fetches the files of VARIANT that are not here, and prints where they lie.
+
+    A download that was broken off goes on where it stopped. HF_HOME, HF_ENDPOINT, HF_TOKEN and HF_HUB_OFFLINE mean
+    what they mean to the Hugging Face hub; LTX_MODELS_DIR names a folder to keep the files in instead of its cache.
+    """
+    row = find_variant(variant)
+    with _progress() as progress:
+        try:
+            hub.download(row, progress, notice)
+        except HubUnreachable as error:
+            raise Unreachable(str(error)) from error
+    files = find_files(row)
+    for path in (files.checkpoint, files.text_encoder, files.tokenizer):
+        click.echo(path)
+
+
+@contextmanager
+def _progress() -> Iterator[Callable[[int, int, str], None]]:
+    """One bar for all files, or a line now and then where stderr is no terminal."""
+    console = Console(stderr=True)
+    if not console.is_terminal:
+        yield _PlainProgress()
+        return
+    columns = (TextColumn("{task.description}"), BarColumn(), DownloadColumn(), TransferSpeedColumn())
+    with Progress(*columns, TimeRemainingColumn(), console=console) as bar:
+        task = bar.add_task("", total=None, visible=False)
+
+        def show(done: int, total: int, name: str) -> None:
+            bar.update(task, completed=done, total=total, description=name.rsplit("/", 1)[-1], visible=True)
+
+        yield show
+
+
+class _PlainProgress:
+    def __init__(self) -> None:
+        self._shown = 0
+
+    def __call__(self, done: int, total: int, name: str) -> None:
+        step = done * PLAIN_STEPS // max(total, 1)
+        if step > self._shown:
+            self._shown = step
+            notice(f"{done / GB:.2f} of {total / GB:.2f} GB: {name}")

@@ -1,0 +1,85 @@
+"""`ltx models list`: the variants, what fits this machine, and what is here."""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+from dataclasses import dataclass
+
+import click
+from rich.markup import escape
+from rich.table import Table
+
+from ltx_client.options import json_option
+from ltx_client.output import print_json, print_table
+from ltx_models.memory import GB
+from ltx_models.model_files import missing_parts
+from ltx_models.variants import VARIANTS, Variant
+
+__all__ = ["command"]
+
+USABLE = 0.75
+"""The share of a machine's memory that renders may use."""
+
+
+@dataclass(frozen=True)
+class Listed:
+    """A variant as seen from this machine. reason: why it does not fit.  missing: what has to be downloaded."""
+
+    name: str
+    aliases: tuple[str, ...]
+    description: str
+    ram_gb: int
+    fits: bool
+    reason: str
+    missing: list[str]
+
+
+def listed(variant: Variant, memory: int) -> Listed:
+    """The variant on a machine of so many bytes."""
+    usable = memory * USABLE
+    fits = variant.ram_gb * GB <= usable
+    reason = f"a render may use {usable / GB:.0f} GB of this machine's {memory / GB:.0f} GB"
+    return Listed(
+        name=variant.name,
+        aliases=variant.aliases,
+        description=variant.description,
+        ram_gb=variant.ram_gb,
+        fits=fits,
+        reason="" if fits else reason,
+        missing=missing_parts(variant),
+    )
+
+
+def table(rows: list[Listed]) -> Table:
+    """Variants for people, a line each."""
+    result = Table(box=None, pad_edge=False)
+    for heading in ("VARIANT", "RAM", "FITS", "FILES"):
+        result.add_column(heading, no_wrap=True)
+    result.add_column("DESCRIPTION")
+    for row in rows:
+        missing = f"not here: {', '.join(row.missing)}" if row.missing else "here"
+        result.add_row(
+            escape(row.name),
+            f"{row.ram_gb} GB",
+            "[green]yes[/]" if row.fits else "[red]no[/]",
+            missing if len(row.missing) < 3 else "not here",
+            escape(row.description) + ("" if row.fits else f" [red](does not fit: {escape(row.reason)})[/]"),
+        )
+    return result
+
+
+def machine_memory() -> int:
+    """Bytes of this machine's memory."""
+    return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+
+
+@click.command("list", epilog="Example: ltx models list --json")
+@json_option
+def command(as_json: bool) -> None:
+    """Lists the variants: what they need, whether they fit this machine, and whether their files are here."""
+    rows = [listed(variant, machine_memory()) for variant in VARIANTS.values()]
+    if as_json:
+        print_json([dataclasses.asdict(row) for row in rows])
+    else:
+        print_table(table(rows))

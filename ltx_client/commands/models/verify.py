@@ -1,0 +1,32 @@
+"""`ltx models verify`: check the files that are here."""
+
+from __future__ import annotations
+
+import click
+
+from ltx_client.errors import FarmError
+from ltx_client.output import notice
+from ltx_models import hub
+from ltx_models.model_files import missing_parts
+from ltx_models.variants import VARIANTS, find_variant
+
+__all__ = ["command"]
+
+
+@click.command("verify", epilog="Example: ltx models verify distilled-fp8")
+@click.argument("variant", required=False)
+def command(variant: str | None) -> None:
+    """Reads the downloaded files of VARIANT, or of all variants, and compares their checksums with the hub's.
+
+    A file that was put into LTX_MODELS_DIR by hand has no checksum; of such a file is checked whether it is whole.
+    """
+    rows = [find_variant(variant)] if variant else list(VARIANTS.values())
+    bad = 0
+    for row in rows:
+        if missing := missing_parts(row):
+            notice(f"{row.name}: not here: {', '.join(missing)}")
+    for path, problem in {path: problem for row in rows for path, problem in hub.verify(row)}.items():
+        bad += bool(problem)
+        click.echo(f"{path}: {problem or 'good'}")
+    if bad:
+        raise FarmError(f"{bad} {'file is' if bad == 1 else 'files are'} damaged; delete and download again")
