@@ -140,8 +140,8 @@ def write_tensors(path: Path, tensors: Weights) -> None:
     with path.open("wb") as file:
         file.write(struct.pack("<Q", len(text)) + text)
         for name in list(tensors):
-            value: Any = mx.contiguous(tensors.pop(name)).reshape(-1).view(mx.uint8)
-            file.write(memoryview(value))
+            data: Any = mx.contiguous(tensors.pop(name)).reshape(-1).view(mx.uint8)
+            file.write(memoryview(data))
 
 
 def main() -> int:

@@ -124,7 +124,7 @@ def _list(source: Source) -> list[RemoteFile]:
     from huggingface_hub.errors import GatedRepoError, RepositoryNotFoundError
 
     try:
-        info = HfApi().model_info(source.repository, files_metadata=True)
+        info: Any = HfApi().model_info(source.repository, files_metadata=True)
     except GatedRepoError:
         raise _NotThere("its owner lets in only who has asked; set HF_TOKEN") from None
     except RepositoryNotFoundError:
@@ -186,7 +186,7 @@ def _fetch(file: RemoteFile, advance: Callable[[int], None]) -> None:
 def _receive(file: RemoteFile, advance: Callable[[int], None]) -> None:
     from huggingface_hub import hf_hub_url
     from huggingface_hub.file_download import http_get
-    from huggingface_hub.utils import build_hf_headers, tqdm
+    from huggingface_hub.utils import build_hf_headers, tqdm  # type: ignore[attr-defined]
 
     class Bar(tqdm):
         """Shows nothing itself."""

@@ -11,8 +11,8 @@ from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeR
 
 from ltx_client.errors import Unreachable
 from ltx_client.output import notice
-from ltx_models import hub
 from ltx_models.errors import HubUnreachable
+from ltx_models.hub import download
 from ltx_models.memory import GB
 from ltx_models.model_files import find_files
 from ltx_models.variants import find_variant
@@ -34,7 +34,7 @@ def command(variant: str) -> None:
     row = find_variant(variant)
     with _progress() as progress:
         try:
-            hub.download(row, progress, notice)
+            download(row, progress, notice)
         except HubUnreachable as error:
             raise Unreachable(str(error)) from error
     files = find_files(row)

@@ -6,7 +6,7 @@ import click
 
 from ltx_client.errors import FarmError
 from ltx_client.output import notice
-from ltx_models import hub
+from ltx_models.hub import verify
 from ltx_models.model_files import missing_parts
 from ltx_models.variants import VARIANTS, find_variant
 
@@ -25,7 +25,7 @@ def command(variant: str | None) -> None:
     for row in rows:
         if missing := missing_parts(row):
             notice(f"{row.name}: not here: {', '.join(missing)}")
-    for path, problem in {path: problem for row in rows for path, problem in hub.verify(row)}.items():
+    for path, problem in {path: problem for row in rows for path, problem in verify(row)}.items():
         bad += bool(problem)
         click.echo(f"{path}: {problem or 'good'}")
     if bad:
