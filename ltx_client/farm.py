@@ -21,6 +21,7 @@ from pydantic import SecretStr
 
 from ltx_client.broker import broker_errors, connect
 from ltx_client.errors import BrokerUnreachable, FarmError, JobConflict, JobNotFound, StorageUnreachable, UsageError
+from ltx_client.inputs import Inputs
 from ltx_client.ledger import ClientLedger, Submission
 from ltx_client.local.join import join
 from ltx_client.local.members import FarmFolder, Use
@@ -29,7 +30,7 @@ from ltx_client.protocol.jobs import Job, UnreadableJob, parse_job
 from ltx_client.protocol.names import Names
 from ltx_client.protocol.settings import FarmSettings, broker_address
 from ltx_client.protocol.state import Snapshot, Status
-from ltx_client.protocol.storage import Storage, StorageError
+from ltx_client.protocol.storage import Storage, StorageError, input_name
 from ltx_client.protocol.transport import celery_settings, send_render
 from ltx_client.protocol.workers import WorkerInfo
 from ltx_client.views import Follower, JobView, Update
@@ -93,15 +94,18 @@ class Farm:
 
     def submit(self, request: GenerationRequest, **options: Any) -> Job:
         """Prepares a job (see `prepare` for the options) and sends it."""
-        job = prepare(request, **options)
-        self.send(job)
-        return job
+        prepared = prepare(request, **options)
+        self.send(*prepared)
+        return prepared.job
 
-    def send(self, job: Job) -> None:
-        """Writes the job's record, which is the submission, then the message that brings it to a worker.
+    def send(self, job: Job, inputs: Inputs | None = None) -> None:
+        """Stores the job's inputs, writes its record, which is the submission, then the message that brings it to a
+        worker.
 
-        Raises JobConflict when the id is another job's. After BrokerUnreachable the same job may be sent again.
+        Raises JobConflict when the id is another job's, StorageUnreachable when the inputs cannot be stored. After
+        BrokerUnreachable the same job may be sent again.
         """
+        self._store(inputs or {})
         try:
             with broker_errors(self._address):
                 outcome = self._ledger.submit(job)
@@ -222,6 +226,22 @@ class Farm:
         """Whether a live worker takes jobs like this one."""
         needed = memory_class(job.predicted_peak)
         return any(worker.variant == job.variant and worker.budget_gb >= needed for worker in self.workers())
+
+    def _store(self, inputs: Inputs) -> None:
+        """Puts files into the farm's storage under the name of their content; what is there already is not sent."""
+        if not inputs:
+            return
+        if self.storage_url is None:
+            raise UsageError(
+                "pictures and clips travel through the farm's storage; set LTX_STORAGE_URL as the workers do"
+            )
+        try:
+            storage = Storage(self.storage_url)
+            for sha256, path in inputs.items():
+                if not storage.exists(input_name(sha256)):
+                    storage.put(path, input_name(sha256))
+        except StorageError as error:
+            raise StorageUnreachable(str(error)) from error
 
     def _publish(self, job: Job) -> None:
         """The Celery message. Imports Celery late: it takes half a second, and only a submit needs it."""

@@ -2,18 +2,26 @@
 
 from __future__ import annotations
 
+import math
+import re
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any, TypeVar
 
 import click
 
-from ltx_client.prepare import DEFAULT_VARIANT, prepare
-from ltx_client.protocol.jobs import DEFAULT_PRIORITY, Job
-from ltx_models.request import GenerationRequest
+from ltx_client.errors import UsageError
+from ltx_client.prepare import DEFAULT_VARIANT, Prepared, prepare
+from ltx_client.protocol.jobs import DEFAULT_PRIORITY
+from ltx_models.request import FRAME_STRIDE, LAST_FRAME, ConditioningItem, GenerationRequest
+from ltx_models.variants import find_variant
 
 __all__ = ["job_argument", "job_from_options", "json_option", "video_options"]
 
 F = TypeVar("F", bound=Callable[..., Any])
+
+MEDIA = "FILE[@FRAME[:STRENGTH]]"
+_MEDIA = re.compile(r"(?P<source>.+?)(@(?P<frame>\d+|last)(:(?P<strength>[\d.]+))?)?")
 
 _VIDEO_OPTIONS = (
     click.argument("prompt"),
@@ -23,10 +31,28 @@ _VIDEO_OPTIONS = (
     click.option("--width", type=int, help="Pixels, a multiple of 32.  [default: the variant's]"),
     click.option("--height", type=int, help="Pixels, a multiple of 32.  [default: the variant's]"),
     click.option("--frames", type=int, help="Number of frames, 8n+1.  [default: the variant's]"),
+    click.option("--seconds", type=float, help="Its length, rounded to 8n+1 frames, in place of --frames."),
     click.option("--fps", type=float, help="Frames a second.  [default: the variant's]"),
     click.option("--steps", type=int, help="Denoising steps.  [default: the variant's]"),
     click.option("--guidance", type=float, help="Classifier-free guidance, 1 is off.  [default: the variant's]"),
     click.option("--negative-prompt", help="What the video should not show.  [default: the variant's]"),
+    click.option(
+        "--image",
+        "images",
+        metavar=MEDIA,
+        multiple=True,
+        help="A picture that frame FRAME (0; last) is to show.  [repeat]",
+    ),
+    click.option(
+        "--video",
+        "videos",
+        metavar=MEDIA,
+        multiple=True,
+        help="A clip to begin with, or to show from FRAME on.  [repeat]",
+    ),
+    click.option("--crop/--no-crop", default=True, help="Cut pictures to the video's shape, or stretch them."),
+    click.option("--blur/--no-blur", default=True, help="Blur pictures slightly, as the model was trained."),
+    click.option("--compress/--no-compress", default=True, help="Compress pictures once, as the model was trained."),
     click.option("--seed", type=int, help="The same seed gives the same video.  [default: drawn, and shown]"),
     click.option("--priority", type=int, default=DEFAULT_PRIORITY, show_default=True, help="0 is first, 9 is last."),
     click.option(
@@ -51,17 +77,28 @@ def job_from_options(
     width: int | None,
     height: int | None,
     frames: int | None,
+    seconds: float | None,
     fps: float | None,
     steps: int | None,
     guidance: float | None,
     negative_prompt: str | None,
+    images: tuple[str, ...],
+    videos: tuple[str, ...],
+    crop: bool,
+    blur: bool,
+    compress: bool,
     seed: int | None,
     priority: int,
     checkpoint_every: int,
     time_limit: float | None,
     job_id: str | None,
-) -> Job:
+) -> Prepared:
     """The job that `video_options` describe. Raises what `prepare` raises."""
+    if seconds is not None:
+        if frames is not None:
+            raise UsageError("--frames and --seconds were both given; give one of the two")
+        frames = _frames_of(seconds, fps or find_variant(variant).frame_rate)
+    media = [("image", text) for text in images] + [("video", text) for text in videos]
     request = GenerationRequest(
         prompt=prompt,
         negative_prompt=negative_prompt,
@@ -71,6 +108,7 @@ def job_from_options(
         frame_rate=fps,
         num_steps=steps,
         guidance_scale=guidance,
+        conditioning=tuple(_media_item(kind, text, crop, blur, compress) for kind, text in media),
         seed=seed,
     )
     return prepare(
@@ -81,6 +119,39 @@ def job_from_options(
         time_limit=time_limit,
         job_id=job_id,
     )
+
+
+def _frames_of(seconds: float, frame_rate: float) -> int:
+    """The nearest number of frames that a video can have."""
+    if not 0 < seconds < math.inf:
+        raise UsageError(f"--seconds {seconds:g} is not a length; give a number above 0")
+    return max(0, round(seconds * frame_rate / FRAME_STRIDE)) * FRAME_STRIDE + 1
+
+
+def _media_item(kind: str, text: str, crop: bool, blur: bool, compress: bool) -> ConditioningItem:
+    """What FILE[@FRAME[:STRENGTH]] names; a file whose own name has an @ is found too."""
+    match = _MEDIA.fullmatch(text)
+    if match is None:
+        raise UsageError(f"--{kind} {text!r} names no file; give {MEDIA}")
+    source, frame, strength = match["source"], match["frame"], match["strength"]
+    if Path(text).exists():
+        source, frame, strength = text, None, None
+    return ConditioningItem(
+        kind=kind,  # type: ignore[arg-type]
+        source=source,
+        frame=LAST_FRAME if frame == "last" else int(frame or 0),
+        strength=_number(strength, kind, text) if strength else 1.0,
+        crop=crop,
+        blur=blur,
+        compress=compress,
+    )
+
+
+def _number(text: str, kind: str, given: str) -> float:
+    try:
+        return float(text)
+    except ValueError:
+        raise UsageError(f"--{kind} {given!r} has the strength {text!r}, which is not a number from 0 to 1") from None
 
 
 def job_argument(function: F) -> F:

@@ -4,18 +4,27 @@ from __future__ import annotations
 
 import getpass
 import socket
+from typing import NamedTuple
 
 from pydantic import ValidationError
 
 from ltx_client.errors import UsageError
+from ltx_client.inputs import Inputs, address_inputs
 from ltx_client.protocol.jobs import DEFAULT_PRIORITY, Job, new_job_id
 from ltx_models.memory import memory_class, predict_peak
 from ltx_models.request import GenerationRequest
 from ltx_models.variants import find_variant
 
-__all__ = ["DEFAULT_VARIANT", "prepare"]
+__all__ = ["DEFAULT_VARIANT", "Prepared", "prepare"]
 
 DEFAULT_VARIANT = "pocket"
+
+
+class Prepared(NamedTuple):
+    """A job that can be sent, and the local files that it needs."""
+
+    job: Job
+    inputs: Inputs
 
 
 def prepare(
@@ -26,8 +35,8 @@ def prepare(
     checkpoint_every: int = 3,
     time_limit: float | None = None,
     job_id: str | None = None,
-) -> Job:
-    """The job that this request means. Needs no farm.
+) -> Prepared:
+    """The job that this request means. Needs no farm; reads the files that the request names.
 
     Raises UsageError, UnknownVariant, or InvalidRequest when no memory class holds it.
     """
@@ -35,17 +44,19 @@ def prepare(
     resolved = request.resolve(row)
     peak = predict_peak(row, resolved)
     memory_class(peak)
+    addressed, inputs = address_inputs(resolved)
     try:
-        return Job(
+        job = Job(
             id=job_id or new_job_id(),
             variant=row.name,
-            request=resolved,
+            request=addressed,
             priority=priority,
             checkpoint_every=checkpoint_every,
             predicted_peak=peak,
             time_limit=time_limit,
             submitter=_submitter(),
         )
+        return Prepared(job, inputs)
     except ValidationError as error:
         detail = error.errors()[0]
         field = ".".join(str(part) for part in detail["loc"])

@@ -49,7 +49,7 @@ def run_worker(settings: WorkerSettings, broker_url: SecretStr, storage: Storage
         retry_for=settings.worker_deliver_for,
         look_every=settings.worker_renew_every,
     )
-    renderer = Renderer(settings, client, ledger, engine, spool, heartbeat)
+    renderer = Renderer(settings, client, ledger, engine, storage, spool, heartbeat)
     app = _celery_app(settings, broker_url)
     register(app, renderer)
     reaper = Reaper(

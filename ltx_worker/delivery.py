@@ -11,23 +11,13 @@ import threading
 from pathlib import Path
 
 from pydantic import BaseModel, ConfigDict
-from tenacity import (
-    RetryError,
-    Retrying,
-    retry_if_exception_type,
-    sleep_using_event,
-    stop_after_delay,
-    stop_any,
-    stop_when_event_set,
-    wait_exponential,
-)
 
 from ltx_client.protocol import events
 from ltx_client.protocol.events import Result
 from ltx_client.protocol.state import Snapshot
 from ltx_client.protocol.storage import Storage, StorageError
 from ltx_worker.ledger import Attempt, Ledger, StaleAttempt, Verdict
-from ltx_worker.patience import AWAY
+from ltx_worker.patience import AWAY, patiently
 
 __all__ = ["Delivery", "Spool"]
 
@@ -92,19 +82,10 @@ class Spool:
         with self._busy:
             self._take(delivery, video, sidecar)
             try:
-                self._retrying()(self._try, delivery, attempt)
-            except RetryError as error:
-                reason = str(error.last_attempt.exception())
-                log.warning("job %s: kept in the spool: %s", attempt.job_id, reason)
-                self._tell(delivery, attempt, reason)
-
-    def _retrying(self) -> Retrying:
-        return Retrying(
-            retry=retry_if_exception_type(UNDELIVERABLE),
-            wait=wait_exponential(multiplier=0.2, max=5),
-            stop=stop_any(stop_when_event_set(self._stopped), stop_after_delay(self._retry_for)),
-            sleep=sleep_using_event(self._stopped),
-        )
+                patiently(UNDELIVERABLE, self._stopped, self._retry_for)(self._try, delivery, attempt)
+            except UNDELIVERABLE as error:
+                log.warning("job %s: kept in the spool: %s", attempt.job_id, error)
+                self._tell(delivery, attempt, str(error))
 
     def _take(self, delivery: Delivery, video: Path, sidecar: Path) -> None:
         """Moves the files into the spool; a folder without delivery.json, which is written last, is incomplete."""

@@ -22,11 +22,14 @@ from ltx_client.protocol.events import Event, Result
 from ltx_client.protocol.jobs import Job, UnreadableJob
 from ltx_client.protocol.names import Names
 from ltx_client.protocol.state import Status
+from ltx_client.protocol.storage import Storage, StorageError
+from ltx_models.errors import InvalidRequest
 from ltx_worker.delivery import Spool
 from ltx_worker.engine import messages
 from ltx_worker.engine.messages import Message, Render, Written
 from ltx_worker.engine.supervisor import Engine, EngineDied
 from ltx_worker.heartbeat import Heartbeat
+from ltx_worker.inputs import fetch_inputs
 from ltx_worker.lease import LeaseKeeper
 from ltx_worker.ledger import Attempt, Ledger, Refusal, StaleAttempt, Strike
 from ltx_worker.patience import AWAY, until_redis_answers
@@ -61,6 +64,7 @@ class Renderer:
         client: redis.Redis,
         ledger: Ledger,
         engine: Engine,
+        storage: Storage,
         spool: Spool,
         heartbeat: Heartbeat,
     ) -> None:
@@ -69,6 +73,7 @@ class Renderer:
         self._names: Names = settings.names
         self._ledger = ledger
         self._engine = engine
+        self._storage = storage
         self._spool = spool
         self._heartbeat = heartbeat
         self._leaving = threading.Event()
@@ -106,8 +111,18 @@ class Renderer:
         except UnreadableJob as error:
             return self._fail(attempt, f"worker {self._settings.worker_name} cannot read the job: {error}")
         with tempfile.TemporaryDirectory(dir=self._work_folder(), prefix=f"{job.id}-") as folder:
+            try:
+                request = fetch_inputs(
+                    job.request,
+                    self._storage,
+                    Path(folder),
+                    retry_for=self._settings.worker_deliver_for,
+                    leaving=self._leaving,
+                )
+            except (StorageError, InvalidRequest) as error:
+                return self._fail(attempt, str(error))
             command = Render(
-                request=job.request,
+                request=request,
                 checkpoint_every=job.checkpoint_every,
                 output=Path(folder) / "video.mp4",
                 resume=self._ledger.saved(job.id),

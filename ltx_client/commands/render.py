@@ -38,7 +38,7 @@ def command(output: Path | None, preview: Path | None, **options: Any) -> None:
 
     Ctrl-C asks whether to cancel the job or let it go on without you.
     """
-    job = job_from_options(**options)
+    job, inputs = job_from_options(**options)
     target = output_path(output, job.id)
     if preview is not None:
         check_folder(preview)
@@ -46,7 +46,7 @@ def command(output: Path | None, preview: Path | None, **options: Any) -> None:
     with Farm.connect(settings, Use.RENDER) as farm:
         _announce(farm, job, embedded=settings.broker_url is None)
         try:
-            farm.send(job)
+            farm.send(job, inputs)
             view = _follow(farm, job.id, preview)
         except KeyboardInterrupt:
             view = _interrupted(farm, job.id, preview, settings)

@@ -21,10 +21,10 @@ __all__ = ["command"]
 @json_option
 def command(as_json: bool, **options: Any) -> None:
     """Queues PROMPT and prints the job's id. With no broker set, this machine renders it in the background."""
-    job = job_from_options(**options)
+    job, inputs = job_from_options(**options)
     settings = FarmSettings()
     with Farm.connect(settings, Use.READ) as farm:
-        farm.send(job)
+        farm.send(job, inputs)
         if settings.broker_url is None:
             continue_in_background(settings.home)
             notice("this machine renders it in the background; `ltx up --stop` stops that")

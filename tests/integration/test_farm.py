@@ -119,7 +119,7 @@ def test_two_workers_race_for_one_job_and_one_renders_it(farm_env):
     farm_env.start_worker("one")
     farm_env.start_worker("two")
     with farm_env.connect() as farm:
-        job = prepare(GenerationRequest(prompt=PROMPT, num_steps=20, seed=1))
+        job = prepare(GenerationRequest(prompt=PROMPT, num_steps=20, seed=1)).job
         farm.send(job)
         for _ in range(3):  # a message means "look at this job": more of them change nothing
             farm.send(job)
@@ -135,7 +135,7 @@ def test_two_workers_race_for_one_job_and_one_renders_it(farm_env):
 def test_of_many_claims_at_once_one_is_granted(farm_env):
     with farm_env.connect() as farm:
         for _ in range(30):
-            job = prepare(GenerationRequest(prompt=PROMPT))
+            job = prepare(GenerationRequest(prompt=PROMPT)).job
             farm._ledger.submit(job)
             barrier, answers = threading.Barrier(8), []
 
@@ -246,7 +246,7 @@ def test_a_job_that_kills_its_engine_twice_fails_with_a_reason(farm_env, slow_re
 
 def test_a_job_without_a_message_gets_one(farm_env):
     with farm_env.connect() as farm:
-        job = prepare(GenerationRequest(prompt=PROMPT))
+        job = prepare(GenerationRequest(prompt=PROMPT)).job
         farm._ledger.submit(job)  # the record is the submission; the message was lost
         farm_env.start_worker(reap_every=1)
         *_, last = farm.watch(job.id)

@@ -119,7 +119,7 @@ def test_a_worker_that_was_suspended_past_its_lease_writes_nothing_more(farm_env
 def test_a_job_of_another_protocol_version_is_refused_by_both_sides(farm_env):
     farm_env.start_worker(reap_every=0.5)
     with farm_env.connect() as farm, farm_env.server.address.connect() as client:
-        job = prepare(GenerationRequest(prompt=PROMPT))
+        job = prepare(GenerationRequest(prompt=PROMPT)).job
         newer = job.model_dump_json().replace('"protocol":1', '"protocol":2,"hologram":true')
         client.hset(Names().job(job.id), mapping={"spec": newer, "submitted_at": 1})
         client.zadd(Names().jobs(), {job.id: 1})

@@ -113,7 +113,7 @@ def test_what_ended_stays_ended():
 
 
 def test_a_job_survives_the_wire_and_an_unknown_field_does_not_pass():
-    job = prepare(GenerationRequest(prompt="x", timesteps=(1.0, 0.5)))
+    job = prepare(GenerationRequest(prompt="x", timesteps=(1.0, 0.5))).job
     data = job.model_dump_json()
     assert Job.model_validate_json(data) == job
     with pytest.raises(ValidationError):
@@ -126,21 +126,21 @@ def test_a_job_survives_the_wire_and_an_unknown_field_does_not_pass():
 )
 def test_a_job_record_is_checked_strictly(field, value):
     with pytest.raises(ValidationError):
-        Job.model_validate({**dict(prepare(GenerationRequest(prompt="x"))), field: value})
+        Job.model_validate({**dict(prepare(GenerationRequest(prompt="x")).job), field: value})
 
 
 def test_a_bad_request_inside_a_job_record_is_refused():
-    data = prepare(GenerationRequest(prompt="x")).model_dump_json()
+    data = prepare(GenerationRequest(prompt="x")).job.model_dump_json()
     with pytest.raises(ValidationError, match="8n\\+1"):
         TypeAdapter(Job).validate_json(data.replace('"num_frames":25', '"num_frames":30'))
 
 
 def test_a_prepared_job_is_complete_and_in_its_class():
-    job = prepare(GenerationRequest(prompt="x"))
+    job = prepare(GenerationRequest(prompt="x")).job
     open_fields = {name for name, value in vars(job.request).items() if value is None}
     assert open_fields == {"timesteps"}
     assert job.queue == "pocket.1"
-    larger = prepare(GenerationRequest(prompt="x", width=512, height=512, num_frames=25))
+    larger = prepare(GenerationRequest(prompt="x", width=512, height=512, num_frames=25)).job
     assert larger.queue == "pocket.4"
     with pytest.raises(InvalidRequest, match="GB"):
         prepare(GenerationRequest(prompt="x", width=2048, height=2048, num_frames=513))

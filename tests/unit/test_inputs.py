@@ -1,0 +1,178 @@
+"""Pictures and clips on their way to a job: what the options say, what the files claim, what a worker accepts."""
+
+import hashlib
+import threading
+
+import click
+import pytest
+from click.testing import CliRunner
+from PIL import Image
+
+from ltx_client.cli import main
+from ltx_client.errors import UsageError
+from ltx_client.inputs import MAX_BYTES, address_inputs
+from ltx_client.options import job_from_options, video_options
+from ltx_client.protocol.storage import Storage, StorageError, input_name
+from ltx_models.errors import InvalidRequest
+from ltx_models.request import ConditioningItem, GenerationRequest
+from ltx_worker.inputs import fetch_inputs
+
+
+@pytest.fixture
+def picture(tmp_path):
+    path = tmp_path / "frame.png"
+    Image.new("RGB", (64, 48), "red").save(path)
+    return path
+
+
+def parse(*arguments):
+    """The job that a command line describes."""
+    prepared = []
+
+    @click.command()
+    @video_options
+    def command(**options):
+        prepared.append(job_from_options(**options))
+
+    result = CliRunner().invoke(command, ["a red ball", *map(str, arguments)], catch_exceptions=False)
+    assert result.exit_code == 0, result.output
+    return prepared[0]
+
+
+def with_image(source, **fields):
+    return GenerationRequest(prompt="x", conditioning=(ConditioningItem(kind="image", source=str(source), **fields),))
+
+
+@pytest.mark.parametrize(
+    ("suffix", "frame", "strength"), [("", 0, 1.0), ("@8", 8, 1.0), ("@last", 24, 1.0), ("@16:0.5", 16, 0.5)]
+)
+def test_an_image_option(picture, suffix, frame, strength):
+    job, inputs = parse("--image", f"{picture}{suffix}")
+    digest = hashlib.sha256(picture.read_bytes()).hexdigest()
+    assert inputs == {digest: picture}
+    (item,) = job.request.conditioning
+    assert (item.source, item.frame, item.strength) == (f"sha256:{digest}", frame, strength)
+    assert item.crop
+    assert item.blur
+    assert item.compress
+
+
+def test_several_images_and_switches(picture):
+    job, inputs = parse("--image", picture, "--image", f"{picture}@last", "--no-blur", "--no-compress")
+    assert [item.frame for item in job.request.conditioning] == [0, 24]
+    assert not any(item.blur or item.compress for item in job.request.conditioning)
+    assert len(inputs) == 1
+
+
+def test_a_file_whose_name_has_an_at_sign(picture):
+    strange = picture.rename(picture.with_name("me@8"))
+    job, _ = parse("--image", strange)
+    assert job.request.conditioning[0].frame == 0
+
+
+@pytest.mark.parametrize(("seconds", "fps", "frames"), [(4, None, 49), (4, 24, 97), (0.1, None, 1), (2, None, 25)])
+def test_seconds_become_frames(seconds, fps, frames):
+    arguments = ["--seconds", seconds] + (["--fps", fps] if fps else [])
+    assert parse(*arguments)[0].request.num_frames == frames
+
+
+BAD_OPTIONS = {
+    "no file": (["--image", "nothing.png"], "cannot read nothing.png: No such file or directory"),
+    "frame outside": (["--image", "{picture}@25"], "frame 25"),
+    "strength": (["--image", "{picture}@0:1.5"], "conditioning strength 1.5 is out of range"),
+    "no number": (["--image", "{picture}@0:1.5.2"], "'1.5.2', which is not a number"),
+    "a picture as a clip": (["--video", "{picture}"], "is PNG"),
+    "frames and seconds": (["--frames", "25", "--seconds", "4"], "--frames and --seconds were both given"),
+    "no length": (["--seconds", "0"], "--seconds 0 is not a length"),
+}
+
+
+@pytest.mark.parametrize("case", BAD_OPTIONS)
+def test_bad_media_is_refused_before_anything_starts(picture, tmp_path, monkeypatch, case):
+    arguments, sentence = BAD_OPTIONS[case]
+    monkeypatch.setenv("LTX_HOME", str(tmp_path / "home"))
+    monkeypatch.delenv("LTX_BROKER_URL", raising=False)
+    refused = CliRunner().invoke(main, ["render", "x", *(text.format(picture=picture) for text in arguments)])
+    assert refused.exit_code == 2
+    assert sentence in refused.stderr
+    assert len(refused.stderr.splitlines()) == 1
+    assert not (tmp_path / "home").exists()
+
+
+HEADERS = {
+    "a.jpg": (b"\xff\xd8\xff\xe0" + b"\0" * 40, "image"),
+    "a.webp": (b"RIFF\0\0\0\0WEBPVP8 " + b"\0" * 40, "image"),
+    "a.mp4": (b"\0\0\0\x20ftypisom" + b"\0" * 40, "video"),
+    "a.mov": (b"\0\0\0\x14ftypqt  " + b"\0" * 40, "video"),
+    "a.webm": (b"\x1a\x45\xdf\xa3" + b"\0" * 40, "video"),
+}
+
+
+@pytest.mark.parametrize("name", HEADERS)
+@pytest.mark.parametrize("kind", ["image", "video"])
+def test_a_file_is_judged_by_how_it_begins(tmp_path, name, kind):
+    header, holds = HEADERS[name]
+    path = tmp_path / name
+    path.write_bytes(header)
+    request = GenerationRequest(prompt="x", conditioning=(ConditioningItem(kind=kind, source=str(path)),))
+    if kind == holds:
+        assert len(address_inputs(request)[1]) == 1
+    else:
+        with pytest.raises(UsageError, match=f"give it with --{holds}"):
+            address_inputs(request)
+
+
+@pytest.mark.parametrize(
+    ("content", "words"),
+    [
+        (b"\0\0\0\x18ftypheic" + b"\0" * 40, "HEIC or AVIF.*export it as JPEG or PNG"),
+        (b"hello", "unknown format"),
+        (b"", "unknown format"),
+    ],
+)
+def test_what_cannot_be_used_says_what_could(tmp_path, content, words):
+    path = tmp_path / "IMG_0001"
+    path.write_bytes(content)
+    with pytest.raises(UsageError, match=words):
+        address_inputs(with_image(path))
+
+
+def test_a_file_that_is_too_large(tmp_path, monkeypatch, picture):
+    monkeypatch.setitem(MAX_BYTES, "image", 10)
+    with pytest.raises(UsageError, match="at most"):
+        address_inputs(with_image(picture))
+
+
+def test_a_worker_fetches_and_verifies(tmp_path, picture):
+    storage = Storage(str(tmp_path / "store"))
+    request, inputs = address_inputs(with_image(picture, frame=8))
+    ((digest, _),) = inputs.items()
+    storage.put(picture, input_name(digest))
+    folder = tmp_path / "render"
+    folder.mkdir()
+    fetched = fetch(request, storage, folder)
+    assert fetched.conditioning[0].source == str(folder / digest)
+    assert (folder / digest).read_bytes() == picture.read_bytes()
+    assert fetched.conditioning[0].frame == 8
+
+
+def fetch(request, storage, folder):
+    return fetch_inputs(request, storage, folder, retry_for=0, leaving=threading.Event())
+
+
+def test_a_worker_reads_no_file_of_its_own(tmp_path, picture):
+    storage = Storage(str(tmp_path / "store"))
+    for source in (str(picture), "/etc/passwd", "sha256:../../x", "sha256:" + "0" * 63):
+        with pytest.raises(InvalidRequest, match="no content address"):
+            fetch(with_image(source), storage, tmp_path)
+
+
+def test_a_worker_refuses_what_is_not_there_or_was_changed(tmp_path, picture):
+    storage = Storage(str(tmp_path / "store"))
+    request, inputs = address_inputs(with_image(picture))
+    with pytest.raises(StorageError, match="cannot read"):
+        fetch(request, storage, tmp_path)
+    storage.put(picture, input_name(next(iter(inputs))))
+    (tmp_path / "store" / input_name(next(iter(inputs)))).write_bytes(b"other")
+    with pytest.raises(StorageError, match="SHA-256 differs"):
+        fetch(request, storage, tmp_path)
