@@ -104,14 +104,14 @@ def _quantized(weights: Weights, bits: int | None, layers: str, source: Path) ->
     """The same tensors, not evaluated, those of matching layers quantized where their rows are whole groups."""
     if bits is None:
         return weights
+    if any(value.dtype == mx.uint32 for value in weights.values()):
+        raise CheckpointError(f"{source} is quantized already; convert what it was made from")
     quantization = Quantization(bits=bits, layers=layers)
     result: Weights = {}
     for name in sorted(weights):
         value = weights.pop(name)
         layer, _, kind = name.rpartition(".")
         if kind == "weight" and re.fullmatch(layers, layer) and value.shape[-1] % quantization.group_size == 0:
-            if value.dtype == mx.uint32:
-                raise CheckpointError(f"{source} is quantized already; convert what it was made from")
             value = from_fp8(value, mx.bfloat16) if is_fp8(value) else value
             result |= {f"{layer}.{part}": array for part, array in quantize_weight(value, quantization).items()}
         else:

@@ -10,12 +10,25 @@ import numpy as np
 
 from ltx_models.request import FRAME_STRIDE, SIZE_STRIDE, GenerationRequest
 
-__all__ = ["DECODE_NOISE", "INITIAL_NOISE", "LatentShape", "draw_noise", "from_tokens", "latent_shape", "to_tokens"]
+__all__ = [
+    "CONDITIONING_NOISE",
+    "DECODE_NOISE",
+    "IMAGE_NOISE",
+    "INITIAL_NOISE",
+    "INJECTED_NOISE",
+    "STOCHASTIC_NOISE",
+    "LatentShape",
+    "draw_noise",
+    "from_tokens",
+    "latent_shape",
+    "to_tokens",
+]
 
 LatentShape = tuple[int, int, int, int, int]
 
-INITIAL_NOISE, DECODE_NOISE = 0, 1
-"""The random streams of a seed: each its own, so that drawing from one never changes another."""
+INITIAL_NOISE, DECODE_NOISE, CONDITIONING_NOISE, IMAGE_NOISE, STOCHASTIC_NOISE, INJECTED_NOISE = range(6)
+"""The random streams of a seed: each its own, so that drawing from one never changes another. All but the first two
+are drawn from more than once, by index: the item, the step, or the layer."""
 
 
 def latent_shape(request: GenerationRequest, channels: int) -> LatentShape:
@@ -27,9 +40,9 @@ def latent_shape(request: GenerationRequest, channels: int) -> LatentShape:
     return 1, channels, frames, request.height // SIZE_STRIDE, request.width // SIZE_STRIDE
 
 
-def draw_noise(seed: int, stream: int, shape: LatentShape) -> np.ndarray:
+def draw_noise(seed: int, stream: int, shape: tuple[int, ...], *index: int) -> np.ndarray:
     """Normal noise of one of a seed's streams, drawn on the host: the same on every machine."""
-    return np.random.Generator(np.random.PCG64([stream, seed])).standard_normal(shape, dtype=np.float32)
+    return np.random.Generator(np.random.PCG64([stream, seed, *index])).standard_normal(shape, dtype=np.float32)
 
 
 def to_tokens(latents: np.ndarray) -> mx.array:

@@ -25,6 +25,11 @@ def gone(tmp_path):
     return lambda: not processes_of(tmp_path)
 
 
+def assert_gone(tmp_path):
+    """The farm has stopped; the last of its processes may still be unwinding."""
+    wait_until(gone(tmp_path), timeout=3, what="the farm's end")
+
+
 def jobs(env):
     return json.loads(ltx("jobs", "--json", env=env).stdout)
 
@@ -41,11 +46,11 @@ def test_render_with_nothing_set_up(env, tmp_path):
     assert done.returncode == 0, done.stderr
     assert read_clip(tmp_path / done.stdout.strip()).frames.shape == (25, 128, 128, 3)
     assert "pocket is a small bundled model" in done.stderr
-    assert processes_of(tmp_path) == []
+    assert_gone(tmp_path)
     (job,) = jobs(env)
     assert job["status"] == "done"
     assert ltx("download", job["id"], "-o", "again.mp4", env=env, cwd=tmp_path).returncode == 0
-    assert processes_of(tmp_path) == []
+    assert_gone(tmp_path)
 
 
 def test_the_broker_is_private(env, tmp_path):
@@ -76,7 +81,7 @@ def test_a_second_command_joins_and_the_last_one_stops_the_farm(env, tmp_path):
     up.send_signal(signal.SIGINT)
     _, said = up.communicate(timeout=30)
     assert up.returncode == 0, said
-    assert processes_of(tmp_path) == []
+    assert_gone(tmp_path)
 
 
 def test_a_killed_render_leaves_nothing_running_and_its_job_queued(env, tmp_path):
@@ -102,7 +107,7 @@ def test_a_killed_keeper_is_replaced_and_the_worker_does_not_outlive_it(env, tmp
     assert orphan is not None
     assert ltx("render", PROMPT, "-o", tmp_path / "a.mp4", env=env).returncode == 0
     assert not orphan.answers()
-    assert processes_of(tmp_path) == []
+    assert_gone(tmp_path)
 
 
 def test_a_dead_worker_is_started_again(env, tmp_path):
@@ -117,7 +122,7 @@ def test_a_dead_worker_is_started_again(env, tmp_path):
     assert ltx("render", PROMPT, "-o", tmp_path / "a.mp4", env=env).returncode == 0
     up.send_signal(signal.SIGTERM)
     up.communicate(timeout=30)
-    assert processes_of(tmp_path) == []
+    assert_gone(tmp_path)
 
 
 def test_submit_renders_in_the_background_until_nothing_is_left(env, tmp_path):
@@ -136,7 +141,7 @@ def test_up_stop(env, tmp_path):
     up.communicate(timeout=30)
     assert up.returncode == 0
     assert "no `ltx up` is running" in ltx("up", "--stop", env=env).stderr
-    assert processes_of(tmp_path) == []
+    assert_gone(tmp_path)
 
 
 @pytest.mark.parametrize("delay", [0.5, 0.9, 1.2, 1.5, 2.0, 2.5])
@@ -162,7 +167,7 @@ def test_ctrl_c_in_a_terminal_asks_and_cancels(env, tmp_path):
     render.expect(pexpect.EOF)
     render.close()
     assert render.exitstatus == 3
-    assert processes_of(tmp_path) == []
+    assert_gone(tmp_path)
 
 
 def test_ctrl_c_in_a_terminal_can_let_the_job_go_on(env, tmp_path):

@@ -38,6 +38,11 @@ class Golden:
         return self.folder / f"{self.folder.name}.safetensors"
 
     @property
+    def fp8_checkpoint(self) -> Path:
+        """Only the 0.9.8 one has it."""
+        return self.folder / f"{self.folder.name}-fp8.safetensors"
+
+    @property
     def text_encoder(self) -> Path:
         return self.folder / "text_encoder"
 
