@@ -23,6 +23,8 @@ MEMORY_CLASSES = (1, 4, 8, 12, 16, 25, 36, 64, 128)
 """The ladder of job sizes, in GB: a worker consumes the classes within its budget."""
 
 
+PACE_BYTES = 20_000_000
+"""Activations of a transformer that are queued before its earlier ones are waited for (`ltx_models.pacing`)."""
 TILE_OVERLAP = 8
 """Latents that neighbouring tiles of a decode share at least."""
 

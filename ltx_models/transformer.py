@@ -16,6 +16,7 @@ import numpy as np
 from ltx_models.checkpoint import Checkpoint, load_weights, parse_config
 from ltx_models.embeddings import TimestepEmbedder
 from ltx_models.errors import CheckpointError
+from ltx_models.pacing import Pace
 from ltx_models.quantization import TRANSFORMER_MATRICES, Quantization
 
 __all__ = ["Conditioning", "Transformer", "TransformerConfig", "load_transformer", "pixel_coordinates", "rope_tables"]
@@ -189,15 +190,16 @@ class TransformerBlock(nn.Module):
         rope: tuple[mx.array, mx.array],
         text: tuple[mx.array, mx.array],
         text_bias: mx.array | None,
+        pace: Pace,
     ) -> mx.array:
         """x: (B, N, D); modulation: (B, 1 or N, 6, D)."""
         values = self.scale_shift_table + modulation
         shift_msa, scale_msa, gate_msa, shift_mlp, scale_mlp, gate_mlp = (values[:, :, row] for row in range(6))
         normed = mx.fast.rms_norm(x, None, self.eps) * (1 + scale_msa) + shift_msa
         x = x + gate_msa * self.attn1.self_attention(normed, rope)
-        x = x + self.attn2.cross_attention(x, text, text_bias)
+        x = pace(x + self.attn2.cross_attention(x, text, text_bias))
         normed = mx.fast.rms_norm(x, None, self.eps) * (1 + scale_mlp) + shift_mlp
-        return x + gate_mlp * self.ff(normed)
+        return pace(x + gate_mlp * self.ff(normed))
 
 
 class AdaLayerNormSingle(nn.Module):
@@ -270,8 +272,9 @@ class Transformer(nn.Module):
         scaled = timestep.astype(mx.float32).reshape(timestep.shape[0], -1) * self.config.timestep_scale_multiplier
         modulation, embedded = self.adaln_single(scaled)
         x = self.patchify_proj(tokens.astype(self.dtype))
+        pace = Pace()
         for block, text in zip(self.transformer_blocks, conditioning.text, strict=True):
-            x = block(x, modulation, conditioning.rope, text, conditioning.text_bias)
+            x = block(x, modulation, conditioning.rope, text, conditioning.text_bias, pace)
         values = self.scale_shift_table + embedded[:, :, None]
         shift, scale = values[:, :, 0], values[:, :, 1]
         x = mx.fast.layer_norm(x, None, None, self.config.norm_eps) * (1 + scale) + shift
