@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
+from typing import Any
 
 import mlx.core as mx
 import mlx.nn as nn
@@ -10,19 +12,30 @@ import mlx.nn as nn
 from ltx_models.embeddings import TimestepEmbedder
 
 __all__ = [
+    "PADDINGS",
     "WHOLE",
+    "AttentionResBlocks",
+    "BlockNoise",
     "CausalConv3d",
     "DepthToSpaceUpsample",
     "ResBlocks",
     "ResnetBlock3D",
+    "SpaceToDepthDownsample",
     "Stream",
+    "channels_from_space",
     "pixel_norm",
     "space_from_channels",
 ]
 
 PIXEL_NORM_EPS = 1e-8
 SHORTCUT_NORM_EPS = 1e-6
+ATTENTION_NORM_EPS = 1e-5
 KERNEL = 3
+PADDINGS = ("zeros", "replicate", "reflect")
+"""What convolutions see beyond the edges of a frame. In time it is always the edge frame, repeated."""
+
+BlockNoise = Callable[[int, int], mx.array]
+"""The noise that a residual block injects: after which of its convolutions (0, 1), and the height there → (H, W)."""
 
 
 def pixel_norm(x: mx.array) -> mx.array:
@@ -36,6 +49,22 @@ def space_from_channels(x: mx.array, stride: tuple[int, int, int]) -> mx.array:
     st, sy, sx = stride
     x = x.reshape(b, f, h, w, -1, st, sy, sx).transpose(0, 1, 5, 2, 6, 3, 7, 4)
     return x.reshape(b, f * st, h * sy, w * sx, -1)
+
+
+def channels_from_space(x: mx.array, stride: tuple[int, int, int]) -> mx.array:
+    """Space to depth, the inverse of `space_from_channels`."""
+    b, f, h, w, c = x.shape
+    st, sy, sx = stride
+    x = x.reshape(b, f // st, st, h // sy, sy, w // sx, sx, c).transpose(0, 1, 3, 5, 7, 2, 4, 6)
+    return x.reshape(*x.shape[:4], -1)
+
+
+def pad_reflecting(x: mx.array, axis: int) -> mx.array:
+    """One position more at either end: the neighbour of the edge, or the edge itself where it has none."""
+    size = x.shape[axis]
+    inner = min(1, size - 1)
+    before, after = (mx.take(x, mx.array([at]), axis) for at in (inner, size - 1 - inner))
+    return mx.concatenate([before, x, after], axis=axis)
 
 
 class Stream:
@@ -68,6 +97,14 @@ class Stream:
             self.kept[id(layer), "delayed"] = _copy(x[:, frames:])
         return x[:, :frames]
 
+    def gathered(self, layer: nn.Module, x: mx.array) -> mx.array:
+        """All frames up to now, for a layer that gives none before it has seen the last."""
+        if not self.first:
+            x = mx.concatenate([self.kept.pop((id(layer), "gathered")), x], axis=1)
+        if not self.last:
+            self.kept[id(layer), "gathered"] = x
+        return x
+
 
 def _copy(x: mx.array) -> mx.array:
     """A slice would keep all of its array's memory alive."""
@@ -86,20 +123,36 @@ WHOLE = _WholeVideo()
 
 
 class CausalConv3d(nn.Module):
-    """A 3x3x3 convolution that keeps the size: edge frames repeated, rows and columns padded with zeros.
+    """A 3x3x3 convolution: edge frames repeated, rows and columns padded by one as `padding` says (see PADDINGS).
 
-    Causal: two frames before. Not causal: one on either side.
+    Causal: two frames before. Not causal: one on either side. With a stride (t, y, x) of 1 it keeps the size; with
+    another it computes only every t-th frame, y-th row and x-th column, from the first.
     """
 
-    def __init__(self, in_channels: int, out_channels: int, *, causal: bool) -> None:
+    def __init__(
+        self,
+        in_channels: int,
+        out_channels: int,
+        *,
+        causal: bool,
+        padding: str = "zeros",
+        stride: tuple[int, int, int] = (1, 1, 1),
+    ) -> None:
         super().__init__()
         self.frames_before = KERNEL - 1 if causal else KERNEL // 2
         self.frames_after = KERNEL - 1 - self.frames_before
-        self.conv = nn.Conv3d(in_channels, out_channels, KERNEL, padding=(0, KERNEL // 2, KERNEL // 2))
+        self.padding = padding
+        zeros = KERNEL // 2 if padding == "zeros" else 0
+        self.conv = nn.Conv3d(in_channels, out_channels, KERNEL, stride=stride, padding=(0, zeros, zeros))
 
     def __call__(self, x: mx.array, stream: Stream = WHOLE) -> mx.array:
         """(B, F, H, W, in_channels) → (B, F, H, W, out_channels)."""
-        return self.conv(stream.with_context(self, x, self.frames_before, self.frames_after))
+        x = stream.with_context(self, x, self.frames_before, self.frames_after)
+        if self.padding == "replicate":
+            x = mx.pad(x, [(0, 0), (0, 0), (1, 1), (1, 1), (0, 0)], mode="edge")
+        elif self.padding == "reflect":
+            x = pad_reflecting(pad_reflecting(x, 2), 3)
+        return self.conv(x)
 
 
 class PointwiseConv3d(nn.Module):
@@ -115,12 +168,29 @@ class PointwiseConv3d(nn.Module):
 
 
 class ResnetBlock3D(nn.Module):
-    """norm, SiLU, convolution, twice, added to the input, which is projected where the channels change."""
+    """norm, SiLU, convolution, twice, added to the input, which is projected where the channels change.
 
-    def __init__(self, in_channels: int, out_channels: int, *, causal: bool, timestep_conditioning: bool) -> None:
+    With `inject_noise`, each convolution's result gets noise, the same for all frames, at a strength of its own for
+    each channel (StyleGAN's explicit noise inputs).
+    """
+
+    def __init__(
+        self,
+        in_channels: int,
+        out_channels: int,
+        *,
+        causal: bool,
+        timestep_conditioning: bool,
+        padding: str = "zeros",
+        inject_noise: bool = False,
+    ) -> None:
         super().__init__()
-        self.conv1 = CausalConv3d(in_channels, out_channels, causal=causal)
-        self.conv2 = CausalConv3d(out_channels, out_channels, causal=causal)
+        self.conv1 = CausalConv3d(in_channels, out_channels, causal=causal, padding=padding)
+        self.conv2 = CausalConv3d(out_channels, out_channels, causal=causal, padding=padding)
+        if inject_noise:
+            self.per_channel_scale1 = mx.zeros((out_channels, 1, 1))
+            self.per_channel_scale2 = mx.zeros((out_channels, 1, 1))
+        self.inject_noise = inject_noise
         if timestep_conditioning:
             self.scale_shift_table = mx.zeros((4, in_channels))
         self.has_shortcut = in_channels != out_channels
@@ -128,18 +198,36 @@ class ResnetBlock3D(nn.Module):
             self.norm3 = {"norm": nn.LayerNorm(in_channels, eps=SHORTCUT_NORM_EPS)}
             self.conv_shortcut = PointwiseConv3d(in_channels, out_channels)
 
-    def __call__(self, x: mx.array, embedded: mx.array | None = None, stream: Stream = WHOLE) -> mx.array:
-        """x: (B, F, H, W, C); embedded: the timestep, (B, 4C), for a block that is conditioned on it."""
+    def __call__(
+        self,
+        x: mx.array,
+        embedded: mx.array | None = None,
+        stream: Stream = WHOLE,
+        noise: BlockNoise | None = None,
+    ) -> mx.array:
+        """x: (B, F, H, W, C); embedded: the timestep, (B, 4C), for a block that is conditioned on it.
+
+        noise: for a block that injects it; None leaves it out.
+        """
         shift1 = scale1 = shift2 = scale2 = None
         if embedded is not None:
             values = self.scale_shift_table + embedded.reshape(len(embedded), 4, -1)
             shift1, scale1, shift2, scale2 = (values[:, row, None, None, None] for row in range(4))
         h = self.conv1(nn.silu(modulate(pixel_norm(x), shift1, scale1)), stream)
+        if self.inject_noise and noise:
+            h = h + _scaled(noise(0, h.shape[2]), self.per_channel_scale1, h.dtype)
         h = self.conv2(nn.silu(modulate(pixel_norm(h), shift2, scale2)), stream)
+        if self.inject_noise and noise:
+            h = h + _scaled(noise(1, h.shape[2]), self.per_channel_scale2, h.dtype)
         x = stream.delayed(self, x, h.shape[1])
         if self.has_shortcut:
             x = self.conv_shortcut(self.norm3["norm"](x))
         return x + h
+
+
+def _scaled(noise: mx.array, per_channel_scale: mx.array, dtype: mx.Dtype) -> mx.array:
+    """(H, W) times (C, 1, 1) → (H, W, C)."""
+    return noise[..., None].astype(dtype) * per_channel_scale.flatten()
 
 
 def modulate(x: mx.array, shift: mx.array | None, scale: mx.array | None) -> mx.array:
@@ -148,12 +236,12 @@ def modulate(x: mx.array, shift: mx.array | None, scale: mx.array | None) -> mx.
 
 
 class ResBlocks(nn.Module):
-    """`res_x`: residual blocks of one width, which share one embedding of the timestep."""
+    """`res_x`: residual blocks of one width, which share one embedding of the timestep. `options`: ResnetBlock3D's."""
 
-    def __init__(self, channels: int, num_layers: int, *, causal: bool, timestep_conditioning: bool) -> None:
+    def __init__(self, channels: int, num_layers: int, *, timestep_conditioning: bool, **options: Any) -> None:
         super().__init__()
         self.res_blocks = [
-            ResnetBlock3D(channels, channels, causal=causal, timestep_conditioning=timestep_conditioning)
+            ResnetBlock3D(channels, channels, timestep_conditioning=timestep_conditioning, **options)
             for _ in range(num_layers)
         ]
         if timestep_conditioning:
@@ -163,12 +251,46 @@ class ResBlocks(nn.Module):
         """timestep: (B,), scaled, or None for a VAE that is not conditioned on it → what its blocks are given."""
         return None if timestep is None else self.time_embedder(timestep)
 
-    def __call__(self, x: mx.array, timestep: mx.array | None) -> mx.array:
+    def __call__(self, x: mx.array, timestep: mx.array | None = None) -> mx.array:
         """All blocks, one after another."""
         embedded = self.embed(timestep)
         for block in self.res_blocks:
             x = block(x, embedded)
         return x
+
+
+class AttentionResBlocks(ResBlocks):
+    """`attn_res_x`: as `res_x`, with attention over all positions of the video after each residual block."""
+
+    def __init__(self, channels: int, num_layers: int, *, attention_head_dim: int, **options: Any) -> None:
+        super().__init__(channels, num_layers, **options)
+        self.attention_blocks = [VideoAttention(channels, attention_head_dim) for _ in range(num_layers)]
+
+
+class VideoAttention(nn.Module):
+    """Multi-head self-attention of all positions of all frames, added to its input."""
+
+    def __init__(self, channels: int, head_dim: int) -> None:
+        super().__init__()
+        self.head_dim = head_dim
+        inner = channels // head_dim * head_dim
+        self.to_q = nn.Linear(channels, inner)
+        self.to_k = nn.Linear(channels, inner)
+        self.to_v = nn.Linear(channels, inner)
+        self.to_out = [nn.Linear(inner, channels)]
+        self.q_norm = nn.RMSNorm(inner, eps=ATTENTION_NORM_EPS)
+        self.k_norm = nn.RMSNorm(inner, eps=ATTENTION_NORM_EPS)
+
+    def __call__(self, x: mx.array, stream: Stream = WHOLE) -> mx.array:
+        """(B, F, H, W, C) → the same shape; of a stream, no frames before the last chunk, and then all."""
+        x = stream.gathered(self, x)
+        if not stream.last:
+            return x[:, :0]
+        tokens = x.reshape(x.shape[0], -1, x.shape[-1])
+        projected = (self.q_norm(self.to_q(tokens)), self.k_norm(self.to_k(tokens)), self.to_v(tokens))
+        q, k, v = (y.reshape(*y.shape[:2], -1, self.head_dim).swapaxes(1, 2) for y in projected)
+        out = mx.fast.scaled_dot_product_attention(q, k, v, scale=self.head_dim**-0.5)
+        return x + self.to_out[0](out.swapaxes(1, 2).flatten(2)).reshape(x.shape)
 
 
 class DepthToSpaceUpsample(nn.Module):
@@ -179,13 +301,20 @@ class DepthToSpaceUpsample(nn.Module):
     """
 
     def __init__(
-        self, channels: int, stride: tuple[int, int, int], *, multiplier: int, residual: bool, causal: bool
+        self,
+        channels: int,
+        stride: tuple[int, int, int],
+        *,
+        multiplier: int,
+        residual: bool,
+        causal: bool,
+        padding: str = "zeros",
     ) -> None:
         super().__init__()
         factor = math.prod(stride) // multiplier
         self.stride = stride
         self.residual_repeats = factor if residual else 0
-        self.conv = CausalConv3d(channels, channels * factor, causal=causal)
+        self.conv = CausalConv3d(channels, channels * factor, causal=causal, padding=padding)
 
     def __call__(self, x: mx.array, stream: Stream = WHOLE) -> mx.array:
         """(B, F, H, W, C) → (B, tF - t + 1, yH, xW, C / multiplier), for a stride (t, y, x)."""
@@ -196,3 +325,24 @@ class DepthToSpaceUpsample(nn.Module):
             skip = space_from_channels(stream.delayed(self, x, h.shape[1]), self.stride)[:, dropped:]
             up = up + mx.tile(skip, (1, 1, 1, 1, self.residual_repeats))
         return up
+
+
+class SpaceToDepthDownsample(nn.Module):
+    """`compress_*_res`, in the encoder: a convolution whose frames, rows and columns become channels.
+
+    It is added to the input itself, folded the same way, whose channels are averaged in groups. Where time halves,
+    the first frame is doubled, so that 1 + 2n frames become 1 + n.
+    """
+
+    def __init__(self, channels: int, stride: tuple[int, int, int], *, multiplier: int, padding: str = "zeros") -> None:
+        super().__init__()
+        self.stride = stride
+        self.out_channels = channels * multiplier
+        self.conv = CausalConv3d(channels, self.out_channels // math.prod(stride), causal=True, padding=padding)
+
+    def __call__(self, x: mx.array) -> mx.array:
+        """(B, F, H, W, C) → (B, (F - 1) / t + 1, H / y, W / x, C · multiplier), for a stride (t, y, x)."""
+        x = mx.concatenate([x[:, :1]] * (self.stride[0] - 1) + [x], axis=1)
+        folded = channels_from_space(x, self.stride)
+        skip = folded.reshape(*folded.shape[:4], self.out_channels, -1).mean(axis=-1)
+        return channels_from_space(self.conv(x), self.stride) + skip

@@ -14,6 +14,8 @@ from ltx_models.embeddings import TimestepEmbedder
 from ltx_models.errors import CheckpointError
 from ltx_models.vae.blocks import (
     WHOLE,
+    AttentionResBlocks,
+    BlockNoise,
     CausalConv3d,
     DepthToSpaceUpsample,
     ResBlocks,
@@ -22,6 +24,7 @@ from ltx_models.vae.blocks import (
     modulate,
     pixel_norm,
 )
+from ltx_models.vae.noise import InjectedNoise
 
 __all__ = ["Decoder", "Layer"]
 
@@ -38,7 +41,7 @@ class Layer(NamedTuple):
 
 RGB = 3
 STRIDES = {"compress_time": (2, 1, 1), "compress_space": (1, 2, 2), "compress_all": (2, 2, 2)}
-DEFAULT_MULTIPLIERS = {"res_x": 1, "res_x_y": 2, "compress_time": 1, "compress_space": 1, "compress_all": 1}
+DEFAULT_MULTIPLIERS = {"res_x": 1, "attn_res_x": 1, "res_x_y": 2, **dict.fromkeys(STRIDES, 1)}
 """By how much a block divides the channels where its parameters don't say; its keys are the blocks there are."""
 
 
@@ -58,46 +61,35 @@ class Decoder(nn.Module):
         patch_size: int,
         causal: bool,
         timestep_conditioning: bool,
+        padding: str = "zeros",
     ) -> None:
         super().__init__()
         self.patch_size = patch_size
         self.timestep_conditioning = timestep_conditioning
         steps = [(name, block_parameters(name, given)) for name, given in reversed(blocks)]
         channels = base_channels * math.prod(parameters["multiplier"] for _, parameters in steps)
-        self.conv_in = CausalConv3d(latent_channels, channels, causal=causal)
+        convolution: dict[str, Any] = {"causal": causal, "padding": padding}
+        self.conv_in = CausalConv3d(latent_channels, channels, **convolution)
         self.up_blocks: list[nn.Module] = []
         for name, parameters in steps:
-            narrower = channels // parameters["multiplier"]
-            if name == "res_x":
-                layers = parameters["num_layers"]
-                block: nn.Module = ResBlocks(
-                    channels, layers, causal=causal, timestep_conditioning=timestep_conditioning
-                )
-            elif name == "res_x_y":
-                block = ResnetBlock3D(channels, narrower, causal=causal, timestep_conditioning=False)
-            else:
-                block = DepthToSpaceUpsample(
-                    channels,
-                    STRIDES[name],
-                    multiplier=parameters["multiplier"],
-                    residual=parameters.get("residual", False),
-                    causal=causal,
-                )
-            self.up_blocks.append(block)
-            channels = narrower
-        self.conv_out = CausalConv3d(channels, RGB * patch_size**2, causal=causal)
+            self.up_blocks.append(_up_block(name, parameters, channels, timestep_conditioning, convolution))
+            channels //= parameters["multiplier"]
+        self.conv_out = CausalConv3d(channels, RGB * patch_size**2, **convolution)
         if timestep_conditioning:
             self.timestep_scale_multiplier = mx.array(1000.0)
             self.last_time_embedder = TimestepEmbedder(2 * channels)
             self.last_scale_shift_table = mx.zeros((2, channels))
 
-    def __call__(self, x: mx.array, timestep: mx.array | None) -> mx.array:
-        """timestep: (B,) in [0, 1]; ignored by a decoder that is not conditioned on it."""
-        for layer in self.layers(timestep):
+    def __call__(self, x: mx.array, timestep: mx.array | None, noise: InjectedNoise | None = None) -> mx.array:
+        """timestep: (B,) in [0, 1]; ignored by a decoder that is not conditioned on it.
+
+        noise: what blocks inject, where the config says that they do; None injects none.
+        """
+        for layer in self.layers(timestep, noise):
             x = layer.run(x, WHOLE)
         return x
 
-    def layers(self, timestep: mx.array | None) -> list[Layer]:
+    def layers(self, timestep: mx.array | None, noise: InjectedNoise | None = None) -> list[Layer]:
         """The steps of a decode, which can be run one after another on a whole video or on chunks of its frames."""
         scaled = None
         if self.timestep_conditioning:
@@ -107,9 +99,13 @@ class Decoder(nn.Module):
         for block in self.up_blocks:
             if isinstance(block, ResBlocks):
                 embedded = block.embed(scaled)
-                layers += [_residual(resnet, embedded) for resnet in block.res_blocks]
+                for index, resnet in enumerate(block.res_blocks):
+                    layers.append(_residual(resnet, embedded, _of_block(noise, len(layers))))
+                    if isinstance(block, AttentionResBlocks):
+                        attention = block.attention_blocks[index]
+                        layers.append(Layer(attention, 4 * attention.to_q.weight.shape[0]))
             elif isinstance(block, ResnetBlock3D):
-                layers.append(_residual(block, None))
+                layers.append(_residual(block, None, _of_block(noise, len(layers))))
             else:
                 assert isinstance(block, DepthToSpaceUpsample)
                 layers.append(Layer(block, _widest(block.conv)))
@@ -124,8 +120,28 @@ class Decoder(nn.Module):
         return unpatchify(self.conv_out(nn.silu(modulate(pixel_norm(x), shift, scale)), stream), self.patch_size)
 
 
-def _residual(block: ResnetBlock3D, embedded: mx.array | None) -> Layer:
-    return Layer(lambda x, stream: block(x, embedded, stream), _widest(block.conv1))
+def _up_block(
+    name: str, parameters: dict[str, Any], channels: int, timestep_conditioning: bool, convolution: dict[str, Any]
+) -> nn.Module:
+    multiplier, residual = parameters["multiplier"], parameters.get("residual", False)
+    if name in STRIDES:
+        return DepthToSpaceUpsample(channels, STRIDES[name], multiplier=multiplier, residual=residual, **convolution)
+    options = {"inject_noise": parameters.get("inject_noise", False), **convolution}
+    if name == "res_x_y":
+        return ResnetBlock3D(channels, channels // multiplier, timestep_conditioning=False, **options)
+    options["timestep_conditioning"] = timestep_conditioning
+    if name == "attn_res_x":
+        head_dim = parameters["attention_head_dim"]
+        return AttentionResBlocks(channels, parameters["num_layers"], attention_head_dim=head_dim, **options)
+    return ResBlocks(channels, parameters["num_layers"], **options)
+
+
+def _of_block(noise: InjectedNoise | None, index: int) -> BlockNoise | None:
+    return noise.of_block(index) if noise else None
+
+
+def _residual(block: ResnetBlock3D, embedded: mx.array | None, noise: BlockNoise | None) -> Layer:
+    return Layer(lambda x, stream: block(x, embedded, stream, noise), _widest(block.conv1))
 
 
 def _widest(conv: CausalConv3d) -> int:

@@ -11,9 +11,12 @@ import mlx.nn as nn
 
 from ltx_models.checkpoint import Checkpoint, Weights, load_weights, parse_config
 from ltx_models.errors import CheckpointError
+from ltx_models.vae.blocks import PADDINGS
 from ltx_models.vae.decoder import Decoder
+from ltx_models.vae.encoder import LOG_VARIANCES, Encoder
+from ltx_models.vae.noise import InjectedNoise
 
-__all__ = ["VAE", "VAEConfig", "load_vae"]
+__all__ = ["VAE", "VAEConfig", "VAEEncoder", "load_vae", "load_vae_encoder"]
 
 STATISTICS = "per_channel_statistics"
 MEAN, STD = "mean-of-means", "std-of-means"
@@ -30,10 +33,14 @@ class VAEConfig:
     latent_channels: int
     patch_size: int = 4
     blocks: Sequence[tuple[str, Any]] = ()
+    encoder_blocks: Sequence[tuple[str, Any]] = ()
     decoder_blocks: Sequence[tuple[str, Any]] = ()
+    encoder_base_channels: int = 128
     decoder_base_channels: int = 128
+    latent_log_var: str = "uniform"
     causal_decoder: bool = False
     timestep_conditioning: bool = False
+    spatial_padding_mode: str = "zeros"
 
 
 SUPPORTED: dict[str, Any] = {
@@ -42,7 +49,6 @@ SUPPORTED: dict[str, Any] = {
     "out_channels": 3,
     "norm_layer": "pixel_norm",
     "scaling_factor": 1.0,
-    "spatial_padding_mode": "zeros",
     "use_quant_conv": False,
 }
 
@@ -62,42 +68,88 @@ class VAE(nn.Module):
             patch_size=config.patch_size,
             causal=config.causal_decoder,
             timestep_conditioning=config.timestep_conditioning,
+            padding=config.spatial_padding_mode,
         )
 
-    def decode(self, latents: mx.array, timestep: float) -> mx.array:
+    def decode(self, latents: mx.array, timestep: float, seed: int = 0) -> mx.array:
         """Normalized latents (B, C, F, H, W) → pixels (B, 8(F-1)+1, 32H, 32W, 3) in about [-1, 1].
 
         timestep: how noisy the latents are, in [0, 1]; only a VAE with timestep conditioning reads it.
+        seed: of the noise that a decoder of the 0.9.1 layout injects.
         """
         z = latents.astype(mx.float32).transpose(0, 2, 3, 4, 1)
         z = z * self.per_channel_statistics[STD] + self.per_channel_statistics[MEAN]
         timesteps = mx.full((len(z),), timestep) if self.config.timestep_conditioning else None
-        return self.decoder(z.astype(self.decoder.conv_in.conv.weight.dtype), timesteps)
+        noise = InjectedNoise(seed, z.shape[2], z.shape[3])
+        return self.decoder(z.astype(self.decoder.conv_in.conv.weight.dtype), timesteps, noise)
+
+
+class VAEEncoder(nn.Module):
+    """The other half, which only conditioning needs: loaded when it does."""
+
+    def __init__(self, config: VAEConfig) -> None:
+        super().__init__()
+        channels = config.latent_channels
+        self.per_channel_statistics = {MEAN: mx.zeros((channels,)), STD: mx.ones((channels,))}
+        self.encoder = Encoder(
+            config.encoder_blocks or config.blocks,
+            latent_channels=channels,
+            base_channels=config.encoder_base_channels,
+            patch_size=config.patch_size,
+            log_variance=config.latent_log_var,
+            padding=config.spatial_padding_mode,
+        )
+
+    def encode(self, pixels: mx.array) -> mx.array:
+        """Pixels (B, F, H, W, 3) in [-1, 1] → normalized latents (B, C, (F-1)/8 + 1, H/32, W/32), float32.
+
+        They are the mean of the distribution that the encoder gives, not a sample of it.
+        """
+        z = self.encoder(pixels.astype(self.encoder.conv_in.conv.weight.dtype)).astype(mx.float32)
+        z = (z - self.per_channel_statistics[MEAN]) / self.per_channel_statistics[STD]
+        return z.transpose(0, 4, 1, 2, 3)
 
 
 def load_vae(file: Checkpoint, dtype: mx.Dtype) -> VAE:
     """The VAE of a checkpoint, without its encoder. Raises CheckpointError."""
-    source = f"the VAE config of {file.path}"
-    config = parse_config(VAEConfig, file.section("vae"), SUPPORTED, source=source)
+    config = _config(file)
     if not config.decoder_blocks and not config.blocks:
-        raise CheckpointError(f"{source} lists neither decoder_blocks nor blocks")
+        raise CheckpointError(f"the VAE config of {file.path} lists neither decoder_blocks nor blocks")
     model = VAE(config)
-    weights = _decoder_weights(file)
+    load_weights(model, _weights(file, "decoder"), source=file.path, dtype=dtype, float32=STATISTICS)
+    return model
+
+
+def load_vae_encoder(file: Checkpoint, dtype: mx.Dtype) -> VAEEncoder:
+    """The VAE's encoder alone. Raises CheckpointError, also for a checkpoint that has none."""
+    config = _config(file)
+    if not config.encoder_blocks and not config.blocks:
+        raise CheckpointError(f"the VAE config of {file.path} lists neither encoder_blocks nor blocks")
+    weights = _weights(file, "encoder")
+    if not any(name.startswith("encoder.") for name in weights):
+        raise CheckpointError(
+            f"{file.path} has no VAE encoder, which pictures and clips need; the official single files have one"
+        )
+    model = VAEEncoder(config)
     load_weights(model, weights, source=file.path, dtype=dtype, float32=STATISTICS)
     return model
 
 
-def _decoder_weights(file: Checkpoint) -> Weights:
-    """The VAE's tensors less those that decoding does not use: the encoder, and the statistics' other moments."""
+def _config(file: Checkpoint) -> VAEConfig:
+    source = f"the VAE config of {file.path}"
+    config = parse_config(VAEConfig, file.section("vae"), SUPPORTED, source=source)
+    for key, known in (("spatial_padding_mode", PADDINGS), ("latent_log_var", (*LOG_VARIANCES, "per_channel"))):
+        if getattr(config, key) not in known:
+            raise CheckpointError(f"{source} has {key} = {getattr(config, key)!r}; {', '.join(known)} are supported")
+    return config
+
+
+def _weights(file: Checkpoint, half: str) -> Weights:
+    """The tensors of the encoder or the decoder, and of the statistics the two moments that are used."""
+    other = {"encoder": "decoder", "decoder": "encoder"}[half]
     weights = {}
     for name, value in file.vae_weights().items():
         group, _, rest = name.partition(".")
-        if group == "encoder" or (group == STATISTICS and rest not in (MEAN, STD)):
-            continue
-        if name.endswith((".per_channel_scale1", ".per_channel_scale2")):
-            # A scale of zero injects no noise.
-            if mx.any(value != 0).item():
-                raise CheckpointError(f"{file.path} injects noise in its decoder ({name}), which is not supported")
-            continue
-        weights[name] = value
+        if group != other and (group != STATISTICS or rest in (MEAN, STD)):
+            weights[name] = value
     return weights

@@ -18,6 +18,7 @@ from ltx_models.errors import OutOfMemory
 from ltx_models.memory import GB, TILE_OVERLAP, DecodePlan
 from ltx_models.vae.blocks import DepthToSpaceUpsample, Stream
 from ltx_models.vae.decoder import Decoder, Layer
+from ltx_models.vae.noise import InjectedNoise
 
 __all__ = ["decode_frames", "decode_streamed", "decode_tiled", "tile_spans", "tile_weights"]
 
@@ -32,7 +33,11 @@ ALLOCATION_FAILURES = ("memory", "alloc")
 
 
 def decode_frames(
-    decoder: Decoder, latents: mx.array, timestep: mx.array | None, plans: Iterable[DecodePlan]
+    decoder: Decoder,
+    latents: mx.array,
+    timestep: mx.array | None,
+    plans: Iterable[DecodePlan],
+    noise: InjectedNoise | None = None,
 ) -> Iterator[np.ndarray]:
     """Un-normalized latents (1, F, H, W, C) → all frames in order, chunk by chunk: (n, 32H, 32W, 3) in about [-1, 1].
 
@@ -43,7 +48,7 @@ def decode_frames(
     failure: Exception | None = None
     for plan in plans:
         seen = 0
-        chunks = decode_tiled(decoder, latents, timestep, plan)
+        chunks = decode_tiled(decoder, latents, timestep, plan, noise)
         while True:
             try:
                 chunk = next(chunks, None)
@@ -72,13 +77,17 @@ def _is_out_of_memory(error: Exception) -> bool:
 
 
 def decode_tiled(
-    decoder: Decoder, latents: mx.array, timestep: mx.array | None, plan: DecodePlan
+    decoder: Decoder,
+    latents: mx.array,
+    timestep: mx.array | None,
+    plan: DecodePlan,
+    noise: InjectedNoise | None = None,
 ) -> Iterator[np.ndarray]:
     """The same by one plan. Where it says tiles, all frames come after the last tile."""
     _, frames, height, width, _ = latents.shape
     rows, columns = tile_spans(height, plan.tile), tile_spans(width, plan.tile)
     if len(rows) == len(columns) == 1:
-        for pixels in decode_streamed(decoder, latents, timestep, plan.chunk_bytes):
+        for pixels in decode_streamed(decoder, latents, timestep, plan.chunk_bytes, noise):
             yield np.array(pixels[0].astype(mx.float32))
         return
     time_scale, scale = _scales(decoder)
@@ -87,7 +96,9 @@ def decode_tiled(
     for ((top, bottom), (left, right)), (down, across) in zip(itertools.product(rows, columns), fades, strict=True):
         weights = mx.array(down[:, None, None] * across[:, None])
         done = 0
-        for pixels in decode_streamed(decoder, latents[:, :, top:bottom, left:right], timestep, plan.chunk_bytes):
+        tile = latents[:, :, top:bottom, left:right]
+        injected = noise and noise.within(top, bottom, left, right)
+        for pixels in decode_streamed(decoder, tile, timestep, plan.chunk_bytes, injected):
             chunk = np.array((pixels[0] * weights).astype(mx.float16))
             region = canvas[done : done + len(chunk), scale * top : scale * bottom, scale * left : scale * right]
             region += chunk
@@ -120,13 +131,17 @@ def tile_weights(spans: Sequence[tuple[int, int]], scale: int) -> list[np.ndarra
 
 
 def decode_streamed(
-    decoder: Decoder, latents: mx.array, timestep: mx.array | None, chunk_bytes: int
+    decoder: Decoder,
+    latents: mx.array,
+    timestep: mx.array | None,
+    chunk_bytes: int,
+    noise: InjectedNoise | None = None,
 ) -> Iterator[mx.array]:
     """Latents (B, F, H, W, C) → pixels (B, n, 32H, 32W, 3), n frames at a time, as a whole decode computes them.
 
     chunk_bytes: about the largest array that is made, if a single frame is not larger.
     """
-    stages = [_Stage(layer, chunk_bytes) for layer in decoder.layers(timestep)]
+    stages = [_Stage(layer, chunk_bytes) for layer in decoder.layers(timestep, noise)]
     stages[0].put(latents, last=True)
     while busy := [index for index, stage in enumerate(stages) if stage.pending]:
         # The furthest first: what is nearly finished is not left lying.
