@@ -95,7 +95,7 @@ def test_one_call_of_the_transformer(
     assert bound / 10 < error < bound
 
 
-@pytest.mark.parametrize(("bits", "bound"), [(8, 0.02), (4, 0.2)])
+@pytest.mark.parametrize(("bits", "bound"), [(8, 0.04), (4, 0.5)])
 def test_the_text_encoder(bits: int, bound: float) -> None:
     weights = random_weights(T5Encoder(LIKE_XXL), 0)
     for name in weights:
