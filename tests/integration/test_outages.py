@@ -145,8 +145,9 @@ def test_a_video_in_the_spool_can_be_cancelled(farm_env, storage_away, request_o
         farm.cancel(job.id)
         assert finish(farm, job.id).snapshot.status is Status.CANCELLED
         bring_back()
+    spool = farm_env.folder / "worker-one" / "spool"
+    wait_until(lambda: not list(spool.iterdir()), what="the spool being empty")
     assert list(farm_env.storage.glob("*.mp4")) == []
-    assert list((farm_env.folder / "worker-one" / "spool").iterdir()) == []
 
 
 def test_a_full_storage(farm_env, request_of_a_moment):
