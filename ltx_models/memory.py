@@ -1,32 +1,94 @@
 """What a render needs: arithmetic without MLX, so that a client can sort a job into its memory class.
 
-GB is 10**9 bytes everywhere.
-
-The table's numbers for pocket are those of float32 on a CPU with MLX 0.32, by MLX's own counter of its peak, at ten
-sizes from 32x32x1 to 1024x1024x49: 0.04 GB of weights and 0.39 to 0.40 GB for a million pixels. The prediction is
-that, rounded up, plus 0.1 GB of the process around it, so that it is an upper bound (the resident memory of the larger
-renders was a third of it: MLX counts buffers that it has reserved and not yet touched).
+GB is 10**9 bytes everywhere. A phase of a render needs the weights that are resident and its own working memory; the
+constants below are ratios measured by MLX's own counter of its peak, on one H100 with MLX 0.32 (see the README's
+table). To a peak belongs the cache of freed buffers that MLX is allowed to keep.
 """
 
 from __future__ import annotations
 
+import dataclasses
+import math
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
+from ltx_models.architectures import Architecture
 from ltx_models.errors import InvalidRequest
-from ltx_models.request import GenerationRequest
-from ltx_models.variants import Variant
+from ltx_models.request import FRAME_STRIDE, SIZE_STRIDE, GenerationRequest
 
-__all__ = ["GB", "MEMORY_CLASSES", "memory_class", "predict_peak"]
+if TYPE_CHECKING:
+    from ltx_models.variants import Variant
+
+__all__ = [
+    "GB",
+    "MEMORY_CLASSES",
+    "DecodePlan",
+    "LatentSize",
+    "budget",
+    "cache_limit",
+    "check_fits",
+    "component_weights",
+    "decode_plans",
+    "decode_working",
+    "evictions",
+    "latent_size",
+    "memory_class",
+    "phase_peaks",
+    "phase_working",
+    "predict_peak",
+]
 
 GB = 10**9
 MEMORY_CLASSES = (1, 4, 8, 12, 16, 25, 36, 64, 128)
 """The ladder of job sizes, in GB: a worker consumes the classes within its budget."""
+USABLE_PART = 0.75
+"""Of a machine's memory, what renders may use."""
+MAX_CACHE = GB // 2
+PROCESS_BYTES = 60_000_000
+"""Of arrays beside the models' own: what is kept of latents, and a frame or a preview on its way."""
 
+COMPONENTS = ("text_encoder", "vae_encoder", "vae", "transformer")
+"""The models of a render, in the order in which they make room for another."""
+
+TEXT_TOKENS = 256
+TEXT_ACTIVATIONS = 17
+"""Working memory of one layer of the text encoder, in units of its activations, (tokens, width)."""
+TRANSFORMER_ACTIVATIONS = 45
+"""Of the parts of a transformer that are in flight at once, in units of its activations, (batch, tokens, width)."""
+BLOCK_ACTIVATIONS = 39
+"""Of one block."""
+PER_TOKEN_ACTIVATIONS = 18
+"""What a timestep for each token adds, as conditioning needs."""
+WIDENED_BLOCKS = 1.75
+"""Blocks of fp8 weights that are held in full precision at once."""
+CONVOLUTION_ACTIVATIONS = 9
+"""Arrays of the size of its chunk that a layer of the VAE's decoder makes."""
+UNFOLDED = 60
+"""The same where convolutions are unfolded."""
 
 PACE_BYTES = 20_000_000
 """Activations of a transformer that are queued before its earlier ones are waited for (`ltx_models.pacing`)."""
+CHUNKS = tuple(size * 1_000_000 for size in (128, 64, 32, 16))
+TILES = (32, 24, 16, 12)
 TILE_OVERLAP = 8
 """Latents that neighbouring tiles of a decode share at least."""
+PATCH = 4
+RGB = 3
+
+
+@dataclass(frozen=True)
+class LatentSize:
+    """Latent frames, rows and columns of a video."""
+
+    frames: int
+    height: int
+    width: int
+
+    @property
+    def tokens(self) -> int:
+        """What the transformer sees of it."""
+        return self.frames * self.height * self.width
 
 
 @dataclass(frozen=True)
@@ -41,14 +103,182 @@ class DecodePlan:
     tile: int | None = None
 
 
-def predict_peak(variant: Variant, request: GenerationRequest) -> int:
-    """The peak of a render, in bytes: the weights and the decode of all its pixels, which dominates.
-
-    `request` is resolved: its size and frames are not None.
-    """
+def latent_size(request: GenerationRequest) -> LatentSize:
+    """Of a resolved request."""
     assert request.width and request.height and request.num_frames
-    megapixels = request.width * request.height * request.num_frames / 1e6
-    return round((variant.weights_gb + variant.gb_per_megapixel * megapixels) * GB)
+    frames = (request.num_frames - 1) // FRAME_STRIDE + 1
+    return LatentSize(frames, request.height // SIZE_STRIDE, request.width // SIZE_STRIDE)
+
+
+def component_weights(variant: Variant) -> dict[str, int]:
+    """Bytes of each model of the variant in memory, by its name in COMPONENTS."""
+    model = variant.architecture
+    matrices = model.layers * 16 * model.width**2
+    around = model.width * (model.caption_channels + 2 * model.latent_channels + 256 + 8 * model.width)
+    small = model.layers * 25 * model.width
+    text_matrices = model.text_layers * model.text_width * (4 * model.text_inner + 3 * model.text_hidden)
+    transformer_bytes = _bytes_of_number(model, variant.quantize_transformer or variant.checkpoint_bits)
+    if not variant.quantize_transformer and variant.checkpoint_bits == 8:
+        transformer_bytes = 1.0  # fp8, which has no scales
+    return {
+        "text_encoder": round(
+            text_matrices * _bytes_of_number(model, variant.quantize_text_encoder)
+            + model.vocabulary * model.text_width * model.itemsize
+        ),
+        "vae_encoder": model.encoder_parameters * model.itemsize,
+        "vae": model.decoder_parameters * model.itemsize,
+        "transformer": round(matrices * transformer_bytes + (around + small) * model.itemsize),
+    }
+
+
+def _bytes_of_number(model: Architecture, bits: int | None) -> float:
+    """With a scale and a bias in 16 bits for each group of 64 where it is quantized."""
+    return model.itemsize if bits is None or bits >= 16 else bits / 8 + 4 / 64
+
+
+def phase_working(variant: Variant, request: GenerationRequest, plan: DecodePlan | None = None) -> dict[str, int]:
+    """Bytes that each model takes besides weights while it works on a resolved request, by its name in COMPONENTS.
+
+    plan: of the decode, the first of `decode_plans` where it is None.
+    """
+    model, size = variant.architecture, latent_size(request)
+    working = {
+        "text_encoder": TEXT_ACTIVATIONS * model.text_layers * TEXT_TOKENS * model.text_width * model.itemsize,
+        "transformer": _denoise_working(variant, request, size),
+        "vae": decode_working(model, size, plan or DecodePlan(CHUNKS[0])),
+    }
+    if request.conditioning:
+        clips = any(item.kind == "video" for item in request.conditioning)
+        working["vae_encoder"] = _encode_working(model, size if clips else dataclasses.replace(size, frames=1))
+    return {name: round(value) + PROCESS_BYTES for name, value in working.items()}
+
+
+def _denoise_working(variant: Variant, request: GenerationRequest, size: LatentSize) -> float:
+    model = variant.architecture
+    batch = 1 + (_highest(request.guidance_scale) > 1) + (_highest(request.stg_scale) > 0)
+    extra_frames = sum(1 if item.kind == "image" else 2 for item in request.conditioning if item.frame != 0)
+    tokens = size.tokens + extra_frames * size.height * size.width
+    activations = batch * tokens * model.width * model.itemsize
+    in_flight = TRANSFORMER_ACTIVATIONS * max(activations, PACE_BYTES)
+    if request.conditioning:
+        in_flight += PER_TOKEN_ACTIVATIONS * activations
+    in_flight = min(in_flight, (BLOCK_ACTIVATIONS + PER_TOKEN_ACTIVATIONS) * model.layers * activations)
+    rope = 4 * tokens * model.width
+    text = 2 * model.layers * batch * TEXT_TOKENS * model.width * model.itemsize
+    scores = 0 if model.fused_attention else 2 * batch * model.heads * tokens**2 * model.itemsize
+    widened = 0.0
+    if variant.checkpoint_bits == 8 and not variant.quantize_transformer:
+        widened = WIDENED_BLOCKS * 16 * model.width**2 * model.itemsize
+    return in_flight + rope + text + scores + widened
+
+
+def _highest(value: float | tuple[float, ...] | None) -> float:
+    if value is None:
+        return 0
+    return max(value, default=0) if isinstance(value, tuple) else value
+
+
+def decode_working(model: Architecture, size: LatentSize, plan: DecodePlan) -> int:
+    """Bytes that decoding takes besides the weights: what convolutions keep of the stream, and one layer's work."""
+    height, width = (min(side, plan.tile or side) for side in (size.height, size.width))
+    kept = work = 0
+    frames = size.frames
+    for level, (channels, blocks) in enumerate(model.decoder_levels):
+        is_last = level == len(model.decoder_levels) - 1
+        frame = height * width * 4**level * channels * model.itemsize
+        kept += frame * (6 * blocks + (2 if is_last else 3))
+        chunk = min(max(3, plan.chunk_bytes // frame), frames) + 2
+        work = max(work, chunk * frame)
+        if not is_last:
+            frames = 2 * frames - 1
+    arrays = CONVOLUTION_ACTIVATIONS if model.fused_attention else UNFOLDED
+    pixels = (SIZE_STRIDE * height) * (SIZE_STRIDE * width) * RGB
+    canvas = 0
+    if plan.tile and (plan.tile < size.height or plan.tile < size.width):
+        canvas = (FRAME_STRIDE * size.frames) * SIZE_STRIDE**2 * size.height * size.width * RGB * 2
+    return kept + arrays * work + FRAME_STRIDE * 5 * pixels + canvas
+
+
+def _encode_working(model: Architecture, size: LatentSize) -> int:
+    pixels = (FRAME_STRIDE * (size.frames - 1) + 1) * SIZE_STRIDE**2 * size.height * size.width
+    level = pixels // PATCH**2 * model.encoder_channels * model.itemsize
+    return (13 if model.fused_attention else UNFOLDED) * level + pixels * RGB * 4
+
+
+def decode_plans(model: Architecture, size: LatentSize, available: int) -> Iterator[DecodePlan]:
+    """Ways to decode, by falling need of memory, from the first that needs no more than `available` bytes.
+
+    The last comes in any case. The plans depend on nothing else, so that the same budget gives the same video.
+    """
+    plans = [DecodePlan(chunk) for chunk in CHUNKS]
+    plans += [DecodePlan(CHUNKS[-1], tile) for tile in TILES if tile < max(size.height, size.width)]
+    last = plans[-1]
+    fits = False
+    for plan in plans:
+        fits = fits or plan is last or decode_working(model, size, plan) <= available
+        if fits:
+            yield plan
+
+
+def budget(variant: Variant, machine: int, working_set: int | None = None) -> int:
+    """Bytes that a render may use: the least of the variant's RAM, of what a machine of so many bytes can spare, and
+    of the working set that MLX recommends, where it does."""
+    return min(variant.ram_gb * GB, int(machine * USABLE_PART), working_set or variant.ram_gb * GB)
+
+
+def cache_limit(available: int) -> int:
+    """Bytes of freed buffers that MLX may keep of a budget."""
+    return min(MAX_CACHE, available // 16)
+
+
+def evictions(
+    loaded: Iterable[str], wanted: str, weights: Mapping[str, int], working: Mapping[str, int], available: int
+) -> list[str]:
+    """Which of the loaded models must go before `wanted` is loaded and works, within `available` bytes.
+
+    None where all fit together; else one after another in the order of COMPONENTS.
+    """
+    resident = {*loaded, wanted}
+    gone = []
+    for name in COMPONENTS:
+        if sum(weights[other] for other in resident) + working.get(wanted, 0) <= available:
+            break
+        if name in resident and name != wanted:
+            resident.remove(name)
+            gone.append(name)
+    return gone
+
+
+def phase_peaks(variant: Variant, request: GenerationRequest, available: int | None = None) -> dict[str, int]:
+    """The peak of each phase of a resolved request within a budget (the variant's RAM), the cache included.
+
+    All models stay resident where they fit the budget together; where one does not fit even alone, its phase is above
+    the budget.
+    """
+    available = variant.ram_gb * GB if available is None else available
+    cache = cache_limit(available)
+    weights, working = component_weights(variant), phase_working(variant, request)
+    peaks: dict[str, int] = {}
+    resident = set(COMPONENTS) if request.conditioning else set(COMPONENTS) - {"vae_encoder"}
+    for name in ("text_encoder", "vae_encoder", "transformer", "vae"):
+        if name not in working:
+            continue
+        need = dict(working)
+        if name == "vae":
+            size, free = latent_size(request), available - cache - PROCESS_BYTES
+            for kept in (sum(weights[other] for other in resident), weights["vae"]):
+                plan = next(decode_plans(variant.architecture, size, free - kept))
+                need = phase_working(variant, request, plan)
+                if need["vae"] + kept + cache <= available:
+                    break
+        stay = resident - set(evictions(resident - {name}, name, weights, need, available - cache))
+        peaks[name] = sum(weights[other] for other in stay) + need[name] + cache
+    return peaks
+
+
+def predict_peak(variant: Variant, request: GenerationRequest, available: int | None = None) -> int:
+    """The peak of a render within a budget (the variant's RAM where it is None), in bytes. `request` is resolved."""
+    return max(phase_peaks(variant, request, available).values())
 
 
 def memory_class(peak: int) -> int:
@@ -60,3 +290,37 @@ def memory_class(peak: int) -> int:
         f"this render would need {peak / GB:.0f} GB, more than the largest class of {MEMORY_CLASSES[-1]} GB;"
         " ask for fewer frames or a smaller size"
     )
+
+
+def check_fits(variant: Variant, request: GenerationRequest, available: int | None = None) -> None:
+    """Raises InvalidRequest, which says what would fit, if a resolved request needs more than `available` bytes (the
+    variant's RAM where it is None)."""
+    available = variant.ram_gb * GB if available is None else available
+    peak = predict_peak(variant, request, available)
+    if peak <= available:
+        return
+    raise InvalidRequest(
+        f"{request.width}x{request.height} with {request.num_frames} frames would need {peak / GB:.1f} GB; a render"
+        f" with {variant.name} may use {available / GB:.1f} GB here: {_what_would_fit(variant, request, available)}"
+    )
+
+
+def _what_would_fit(variant: Variant, request: GenerationRequest, available: int) -> str:
+    assert request.width and request.height and request.num_frames
+
+    def fits(**change: int) -> bool:
+        return predict_peak(variant, dataclasses.replace(request, **change), available) <= available
+
+    offers = []
+    frames = [1 + FRAME_STRIDE * n for n in range((request.num_frames - 1) // FRAME_STRIDE)]
+    if longest := max((n for n in frames if fits(num_frames=n)), default=0):
+        offers.append(f"{longest} frames of that size")
+    for percent in range(95, 0, -5):
+        width, height = (
+            max(SIZE_STRIDE, math.floor(side * percent / 100 / SIZE_STRIDE) * SIZE_STRIDE)
+            for side in (request.width, request.height)
+        )
+        if fits(width=width, height=height):
+            offers.append(f"{width}x{height} with as many frames")
+            break
+    return f"{' or '.join(offers)} would fit" if offers else "no size of this variant would fit"

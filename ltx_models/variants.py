@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
+from ltx_models.architectures import LTX_2B, POCKET, Architecture
 from ltx_models.errors import UnknownVariant
 
 __all__ = ["UNLISTED", "VARIANTS", "Files", "Source", "Variant", "find_variant"]
@@ -40,8 +41,8 @@ class Variant:
     ram_gb: what a render of it may use in all, in units of 10**9 bytes.
     num_steps, guidance_scale, negative_prompt, width, height, num_frames, frame_rate (frames a second),
     decode_timestep, decode_noise_scale, and from stg_scale to image_noise_scale: the defaults of a request.
-    weights_gb, gb_per_megapixel: the memory of its process with all weights at the widest precision, and of
-    decoding one million output pixels (width x height x frames); how they were measured: `ltx_models.memory`.
+    architecture, checkpoint_bits: how large the models are, and the bits of a number in the checkpoint's transformer
+    (8 for fp8): what its memory is computed from (`ltx_models.memory`).
     """
 
     name: str
@@ -63,8 +64,8 @@ class Variant:
     frame_rate: float
     decode_timestep: float
     decode_noise_scale: float
-    weights_gb: float
-    gb_per_megapixel: float
+    architecture: Architecture
+    checkpoint_bits: int = 16
     stg_scale: float | tuple[float, ...] = 0.0
     stg_blocks: tuple[int, ...] | tuple[tuple[int, ...], ...] = ()
     stg_mode: str = "attention_values"
@@ -138,8 +139,7 @@ _TABLE = (
         frame_rate=12.0,
         decode_timestep=0.05,
         decode_noise_scale=0.025,
-        weights_gb=0.15,
-        gb_per_megapixel=0.4,
+        architecture=POCKET,
     ),
     Variant(
         name="distilled-fp8",
@@ -160,8 +160,8 @@ _TABLE = (
         frame_rate=25.0,
         decode_timestep=0.05,
         decode_noise_scale=0.025,
-        weights_gb=9.7,
-        gb_per_megapixel=0.05,
+        architecture=LTX_2B,
+        checkpoint_bits=8,
     ),
     Variant(
         name="distilled",
@@ -181,8 +181,7 @@ _TABLE = (
         frame_rate=25.0,
         decode_timestep=0.05,
         decode_noise_scale=0.025,
-        weights_gb=11.5,
-        gb_per_megapixel=0.05,
+        architecture=LTX_2B,
     ),
     Variant(
         name="dev",
@@ -203,8 +202,7 @@ _TABLE = (
         frame_rate=25.0,
         decode_timestep=0.05,
         decode_noise_scale=0.025,
-        weights_gb=15.9,
-        gb_per_megapixel=0.05,
+        architecture=LTX_2B,
     ),
 )
 
@@ -224,11 +222,9 @@ UNLISTED = Variant(
     frame_rate=25.0,
     decode_timestep=0.05,
     decode_noise_scale=0.025,
-    weights_gb=16.0,
-    gb_per_megapixel=0.1,
+    architecture=LTX_2B,
 )
-"""LTX-Video's usual values, for a pipeline of files that no row of the table names. Its memory is an estimate from the
-file sizes of the 2B model in bfloat16."""
+"""LTX-Video's usual values, for a pipeline of files that no row of the table names."""
 
 VARIANTS = {row.name: row for row in _TABLE}
 _BY_ANY_NAME = {name: row for row in _TABLE for name in (row.name, *row.aliases)}
