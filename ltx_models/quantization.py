@@ -105,8 +105,10 @@ def quantize_layers(model: nn.Module, quantization: Quantization) -> set[str]:
 
 
 def hold_as_stored(model: nn.Module, weights: dict[str, mx.array], source: Path) -> None:
-    """Replace the linear layers that `weights` has in fp8, or quantized by MLX, by layers that hold them so."""
+    """Replace matrices of the blocks that `weights` has in fp8, or quantized by MLX, by layers that hold them so."""
     for name, layer in _layers(model):
+        if not re.fullmatch(f"{TRANSFORMER_MATRICES}|{TEXT_ENCODER_MATRICES}", name):
+            continue
         weight, scales = weights.get(f"{name}.weight"), weights.get(f"{name}.scales")
         if not isinstance(layer, nn.Linear) or weight is None:
             continue

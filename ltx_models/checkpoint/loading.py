@@ -22,6 +22,11 @@ NAMED_IN_ERRORS = 5
 BLOCK = re.compile(r"(.*?\.\d+)\.")
 """A name up to its first index: what is loaded, and quantized, together."""
 
+FP8_HELP = (
+    "an fp8 file is read where its weights are plain casts without scales, as the official ones of 0.9.8 are; the first"
+    " fp8 files of 13B 0.9.7 were probably rotated besides, and give noise: take the bf16 file"
+)
+
 
 class _Dataclass(Protocol):
     __dataclass_fields__: ClassVar[dict[str, Any]]
@@ -52,7 +57,7 @@ def load_weights(
     """
     hold_as_stored(model, weights, source)
     _check(model, weights, source)
-    own_shapes = {name: value.shape for name, value in _parameters(model)}
+    own = dict(_parameters(model))
     quantized = quantize_layers(model, quantization) if quantization else set()
     ready: list[tuple[str, mx.array]] = []
     for names in _blocks(weights):
@@ -64,10 +69,11 @@ def load_weights(
                 value = from_fp8(value, dtype) if is_fp8(value) else value.astype(dtype)
                 block += [(f"{layer}.{part}", array) for part, array in quantize_weight(value, quantization).items()]
                 continue
-            if value.ndim == 5 and value.shape != own_shapes[name]:
+            if value.ndim == 5 and value.shape != own[name].shape:
                 value = mx.contiguous(value.transpose(0, 2, 3, 4, 1))
-            if mx.issubdtype(value.dtype, mx.floating):
-                value = value.astype(mx.float32 if float32 and name.startswith(float32) else dtype)
+            if mx.issubdtype(own[name].dtype, mx.floating):
+                wanted = mx.float32 if float32 and name.startswith(float32) else dtype
+                value = from_fp8(value, wanted) if is_fp8(value) else value.astype(wanted)
             block.append((name, value))
         del value  # the last reference to what was read, so that evaluating frees it
         mx.eval([array for _, array in block])
@@ -91,15 +97,25 @@ def _blocks(weights: Weights) -> Iterator[list[str]]:
 
 
 def _check(model: nn.Module, weights: Weights, source: Path) -> None:
-    expected = {name: tuple(value.shape) for name, value in _parameters(model)}
+    own = dict(_parameters(model))
+    expected = {name: tuple(value.shape) for name, value in own.items()}
     _refuse(source, "lacks", "the model needs them", sorted(expected.keys() - weights.keys()))
-    _refuse(source, "holds unexpected", "the config names no such layers", sorted(weights.keys() - expected.keys()))
+    unexpected = sorted(weights.keys() - expected.keys())
+    scaled = f"; {FP8_HELP}" if any("scale" in name for name in unexpected) else ""
+    _refuse(source, "holds unexpected", f"the config names no such layers{scaled}", unexpected)
     wrong = [
         f"{name} {tuple(weights[name].shape)} instead of {_file_shape(shape)}"
         for name, shape in sorted(expected.items())
         if tuple(weights[name].shape) not in (shape, _file_shape(shape))
     ]
     _refuse(source, "has the wrong shape in", "the shapes are those that the config gives", wrong)
+    odd = [
+        f"{name} ({value.dtype})"
+        for name, value in sorted(weights.items())
+        if mx.issubdtype(own[name].dtype, mx.floating)
+        and not (mx.issubdtype(value.dtype, mx.floating) or is_fp8(value))
+    ]
+    _refuse(source, "has the wrong type in", "floating-point numbers are expected", odd)
 
 
 def _file_shape(shape: tuple[int, ...]) -> tuple[int, ...]:

@@ -159,6 +159,37 @@ def test_an_fp8_file_can_be_quantized_too(golden_098: Golden) -> None:
     assert isinstance(model.transformer_blocks[0].attn1.to_q, nn.QuantizedLinear)
 
 
+def rewritten(golden: Golden, tmp_path: Path, change: dict[str, mx.array]) -> SingleFile:
+    """The golden's checkpoint with some of the transformer's tensors put in."""
+    loaded: Any = mx.load(str(golden.checkpoint), return_metadata=True)
+    tensors, metadata = loaded
+    changed = tensors | {f"model.diffusion_model.{name}": value for name, value in change.items()}
+    mx.save_safetensors(str(tmp_path / "changed.safetensors"), changed, metadata)
+    return SingleFile(tmp_path / "changed.safetensors")
+
+
+def test_fp8_outside_of_the_blocks_is_widened(golden_098: Golden, tmp_path: Path) -> None:
+    weights = golden_098.file.transformer_weights()
+    names = ("proj_out.weight", "scale_shift_table", "transformer_blocks.0.attn1.q_norm.weight")
+    model = load_transformer(
+        rewritten(golden_098, tmp_path, {name: mx.to_fp8(weights[name]) for name in names}), mx.bfloat16
+    )
+    assert model.proj_out.weight.dtype == model.scale_shift_table.dtype == mx.bfloat16
+    assert mx.allclose(model.proj_out.weight.astype(mx.float32), weights["proj_out.weight"], rtol=0.07, atol=0.01)
+
+
+def test_fp8_with_scales_is_refused_with_help(golden_098: Golden, tmp_path: Path) -> None:
+    scale = {"transformer_blocks.0.attn1.to_q.scale_weight": mx.array(1.0)}
+    with pytest.raises(CheckpointError, match=r"scale_weight: .*plain casts without scales.*take the bf16 file"):
+        load_transformer(rewritten(golden_098, tmp_path, scale), mx.float32)
+
+
+def test_integers_are_refused(golden_098: Golden, tmp_path: Path) -> None:
+    weight = golden_098.file.transformer_weights()["proj_out.weight"]
+    with pytest.raises(CheckpointError, match=r"wrong type in tensor proj_out\.weight \(mlx\.core\.int32\)"):
+        load_transformer(rewritten(golden_098, tmp_path, {"proj_out.weight": weight.astype(mx.int32)}), mx.float32)
+
+
 @pytest.mark.parametrize("kind", ["fp8", "8 bits", "4 bits"])
 def test_loading_holds_one_block_at_full_precision(dit_weights: dict[str, mx.array], tmp_path: Path, kind: str) -> None:
     weights = to_fp8(dit_weights) if kind == "fp8" else dit_weights

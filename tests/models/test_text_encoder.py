@@ -11,7 +11,7 @@ import pytest
 from ltx_models.errors import CheckpointError
 from ltx_models.text_encoder import load_text_encoder, relative_position_buckets
 from ltx_models.tokenizer import MAX_TOKENS, Tokenizer
-from tests.models.conftest import TOKENIZER, Golden
+from tests.models.conftest import TOKENIZER, Golden, relative_error
 
 
 def test_padding_changes_nothing(golden_098: Golden) -> None:
@@ -52,6 +52,20 @@ def test_a_missing_shard_is_named(golden_098: Golden, tmp_path: Path) -> None:
     (folder / "model-00002-of-00003.safetensors").unlink()
     with pytest.raises(CheckpointError, match="model-00002-of-00003"):
         load_text_encoder(folder, mx.float32)
+
+
+def test_float16_shards_are_read_where_there_are_no_others(golden_098: Golden, tmp_path: Path) -> None:
+    """Named as the hub's float16 variants are."""
+    folder = Path(shutil.copytree(golden_098.text_encoder, tmp_path / "encoder"))
+    index = folder / "model.safetensors.index.json"
+    for path in folder.glob("model-*.safetensors"):
+        path.rename(folder / path.name.replace("model-", "model.fp16-"))
+    text = index.read_text().replace("model-", "model.fp16-")
+    index.with_name("model.safetensors.index.fp16.json").write_text(text)
+    index.unlink()
+    encoder = load_text_encoder(folder, mx.float32)
+    output = encoder(golden_098.mx("t5.input_ids"), golden_098.mx("t5.attention_mask"))
+    assert relative_error(output, golden_098["t5.output"]) < 3e-6
 
 
 def test_an_empty_folder_is_a_sentence(tmp_path: Path) -> None:
