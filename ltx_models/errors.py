@@ -6,6 +6,7 @@
     ├── CheckpointError   a file is not the checkpoint that was expected
     ├── DownloadError     a model's files could not be fetched
     │   └── HubUnreachable    because the hub does not answer
+    ├── MediaError        a picture or a clip cannot be read
     ├── OutOfMemory       there is not enough memory, even for the smallest pieces
     └── VideoError        frames could not be encoded
 
@@ -17,6 +18,7 @@ __all__ = [
     "DownloadError",
     "HubUnreachable",
     "InvalidRequest",
+    "MediaError",
     "ModelError",
     "OutOfMemory",
     "UnknownVariant",
@@ -54,3 +56,7 @@ class OutOfMemory(ModelError):
 
 class VideoError(ModelError):
     """The encoder refused the frames or died."""
+
+
+class MediaError(ModelError):
+    """A picture or a clip that is missing, damaged, too large, or of a format that is not read."""

@@ -39,10 +39,14 @@ class PromptEmbeddings:
 
 @dataclass(frozen=True, eq=False)
 class ResumePoint:
-    """What the rest of a render needs: steps done, and the latents after them, (1, C, F, H, W) float32."""
+    """What the rest of a render needs: steps done, and the latents after them, (1, C, F, H, W) float32.
+
+    extra: where pictures or clips are beside the video as tokens of their own, those too, (1, N, C) float32.
+    """
 
     step: int
     latents: np.ndarray
+    extra: np.ndarray | None = None
 
 
 @dataclass(frozen=True, eq=False)

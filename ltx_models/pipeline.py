@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import time
 from collections.abc import Callable, Generator, Sequence
 from functools import cached_property
 from pathlib import Path
@@ -13,6 +12,8 @@ import numpy as np
 from PIL import Image
 
 from ltx_models.checkpoint import file_hash, open_checkpoint, parse_config
+from ltx_models.conditioning import Canvas, place
+from ltx_models.denoise import Denoiser, Schedule, schedule_steps
 from ltx_models.errors import CheckpointError, InvalidRequest
 from ltx_models.events import (
     Decoded,
@@ -25,23 +26,23 @@ from ltx_models.events import (
     Stepped,
     TextEncoded,
 )
-from ltx_models.guidance import classifier_free_guidance
 from ltx_models.latents import (
+    CONDITIONING_NOISE,
     DECODE_NOISE,
     INITIAL_NOISE,
     LatentShape,
     draw_noise,
     from_tokens,
     latent_shape,
-    to_tokens,
 )
+from ltx_models.media import conditioning_pixels
 from ltx_models.model_files import find_files
-from ltx_models.request import GenerationRequest
-from ltx_models.scheduler import SchedulerConfig, euler_step, predict_x0, sample_timesteps
+from ltx_models.request import FRAME_STRIDE, SIZE_STRIDE, ConditioningItem, GenerationRequest
+from ltx_models.scheduler import SchedulerConfig, sample_timesteps
 from ltx_models.text_encoder import T5Encoder, load_text_encoder, text_encoder_files
 from ltx_models.tokenizer import Tokenizer
-from ltx_models.transformer import Conditioning, Transformer, load_transformer, pixel_coordinates
-from ltx_models.vae import VAE, load_vae
+from ltx_models.transformer import Transformer, load_transformer
+from ltx_models.vae import VAE, load_vae, load_vae_encoder
 from ltx_models.variants import UNLISTED, Variant, find_variant
 
 __all__ = ["LTXPipeline"]
@@ -160,18 +161,41 @@ class LTXPipeline:
 
         return PromptEmbeddings(*encode(prompt), *encode(negative_prompt))
 
+    def encode(self, frames: np.ndarray) -> np.ndarray:
+        """Frames (8n+1, H, W, 3), uint8 or floats in [0, 1], H and W multiples of 32 → normalized latents.
+
+        They are float32 (1, C, n+1, H/32, W/32), the mean that the VAE's encoder gives. It is read for this call, and
+        freed after it: what a render holds is the decoder. Raises InvalidRequest and CheckpointError.
+        """
+        if frames.ndim != 4 or frames.shape[0] % FRAME_STRIDE != 1 or any(n % SIZE_STRIDE for n in frames.shape[1:3]):
+            raise InvalidRequest(
+                f"frames of the shape {tuple(frames.shape)} cannot be encoded; (8n+1, H, W, 3) can, with H and W"
+                f" multiples of {SIZE_STRIDE}"
+            )
+        scale = 255 if frames.dtype == np.uint8 else 1
+        pixels = mx.array(frames.astype(np.float32) / scale * 2 - 1)[None]
+        encoder = load_vae_encoder(open_checkpoint(find_files(self.variant).checkpoint), self.dtype)
+        return _to_numpy(encoder.encode(pixels))
+
     def decode(
-        self, latents: np.ndarray, *, timestep: float, noise_scale: float = 0.0, noise: np.ndarray | None = None
+        self,
+        latents: np.ndarray,
+        *,
+        timestep: float,
+        noise_scale: float = 0.0,
+        noise: np.ndarray | None = None,
+        seed: int = 0,
     ) -> np.ndarray:
         """Normalized latents (1, C, F, H, W) → pixels (8(F-1)+1, 32H, 32W, 3), float32 in [0, 1].
 
         A VAE with timestep conditioning gets z(1-s) + noise·s, where s is `noise_scale`, and the timestep.
+        seed: of the noise that a VAE of the 0.9.1 layout injects between its layers.
         """
         vae = self._models_loaded().vae
         z = mx.array(latents, mx.float32)
         if vae.config.timestep_conditioning and noise is not None:
             z = z * (1 - noise_scale) + mx.array(noise) * noise_scale
-        pixels = vae.decode(z, timestep)[0].astype(mx.float32)
+        pixels = vae.decode(z, timestep, seed)[0].astype(mx.float32)
         return _to_numpy(mx.clip(pixels / 2 + 0.5, 0, 1))
 
     def stream(
@@ -181,6 +205,9 @@ class LTXPipeline:
         noise: np.ndarray | None = None,
         decode_noise: np.ndarray | None = None,
         embeddings: PromptEmbeddings | None = None,
+        latents: np.ndarray | None = None,
+        conditioning_latents: Sequence[np.ndarray] | None = None,
+        conditioning_noise: Sequence[np.ndarray] | None = None,
         resume: ResumePoint | None = None,
         checkpoint_every: int = 0,
     ) -> Generator[Event, None, None]:
@@ -190,11 +217,16 @@ class LTXPipeline:
 
         noise, decode_noise: the initial noise and the decoder's, (1, C, F, H, W), in place of the seed's own.
         embeddings: in place of encoding the prompts.
+        latents: a video to begin with, (1, C, F, H, W), which the noise is mixed into as the first timestep says; with
+        skip_first_steps, since at timestep 1 nothing is left of it.
+        conditioning_latents: of each item of `request.conditioning`, in place of reading and encoding its file.
+        conditioning_noise: for each item that adds tokens, in order, in place of the seed's own, as its latents (of a
+        clip the first two latent frames).
         resume: where to go on, from an earlier Stepped of the same request (its seed given): the frames are the same,
         bit for bit, as if the render had not stopped.
         checkpoint_every: a Previewed after every so many steps, but not after the last; 0 for none.
 
-        Raises InvalidRequest and CheckpointError, at the first event.
+        Raises InvalidRequest, CheckpointError and MediaError, at the first event.
         """
         models = self._models_loaded()
         request = request.resolve(self.variant)
@@ -202,34 +234,39 @@ class LTXPipeline:
         assert request.seed is not None
         noise = draw_noise(request.seed, INITIAL_NOISE, shape) if noise is None else noise
         decode_noise = draw_noise(request.seed, DECODE_NOISE, shape) if decode_noise is None else decode_noise
-        resume = resume or ResumePoint(0, noise)
-        for name, array in (("noise", noise), ("decode noise", decode_noise), ("resume point", resume.latents)):
-            _check_shape(name, array, shape)
-        assert request.num_steps
-        timesteps = request.timesteps or sample_timesteps(
-            models.scheduler, request.num_steps, num_tokens=shape[2] * shape[3] * shape[4]
-        )
-        if not 0 <= resume.step <= len(timesteps):
-            raise InvalidRequest(f"the resume point is after step {resume.step} of {len(timesteps)}")
+        for name, array in (("noise", noise), ("decode noise", decode_noise), ("latents", latents)):
+            if array is not None:
+                _check_shape(name, array, shape)
+        schedule = self._schedule(request, shape)
+        if latents is not None:
+            noise = schedule[0][0] * noise + (1 - schedule[0][0]) * latents
+        elif request.skip_first_steps:
+            raise InvalidRequest("the first steps can only be skipped where there are latents to begin with")
+        canvas = self._canvas(request, noise, conditioning_latents, conditioning_noise)
+        if resume is not None:
+            _check_resume(resume, shape, canvas, len(schedule))
         if embeddings is None:
             assert request.negative_prompt is not None
             embeddings = self.embed(request.prompt, request.negative_prompt)
         _check_embeddings(embeddings, models.transformer.config.caption_channels)
         yield TextEncoded(embeddings)
 
-        resume = yield from self._denoise(request, timesteps, embeddings, resume, checkpoint_every)
+        denoiser = Denoiser(models.transformer, request, schedule, embeddings)
+        steps = denoiser.run(canvas, shape, resume)
+        end = yield from self._with_previews(steps, request, shape, checkpoint_every)
 
         assert request.decode_timestep is not None
         assert request.decode_noise_scale is not None
         pixels = self.decode(
-            resume.latents,
+            end.latents,
             timestep=request.decode_timestep,
             noise_scale=request.decode_noise_scale,
             noise=decode_noise,
+            seed=request.seed,
         )
         frames = _to_uint8(pixels)
         yield Decoded(frames)
-        yield Finished(RenderResult(frames, resume.latents, request))
+        yield Finished(RenderResult(frames, end.latents, request))
 
     def generate_video(
         self,
@@ -243,6 +280,7 @@ class LTXPipeline:
         seed: int | None = None,
         *,
         frame_rate: float | None = None,
+        conditioning: Sequence[ConditioningItem] = (),
         checkpoint_every: int = 1,
         on_progress: Callable[[int, int], None] | None = None,
         on_checkpoint: Callable[[int, Image.Image], None] | None = None,
@@ -261,6 +299,7 @@ class LTXPipeline:
             num_steps=num_steps,
             guidance_scale=guidance,
             frame_rate=frame_rate,
+            conditioning=tuple(conditioning),
             seed=seed,
         )
         for event in self.stream(request, checkpoint_every=checkpoint_every if on_checkpoint else 0):
@@ -272,79 +311,77 @@ class LTXPipeline:
                 return event.result
         raise AssertionError("the stream ended without a result")
 
-    def _denoise(
+    def _schedule(self, request: GenerationRequest, shape: LatentShape) -> Schedule:
+        assert request.num_steps
+        timesteps = request.timesteps or sample_timesteps(
+            self._models_loaded().scheduler, request.num_steps, num_tokens=shape[2] * shape[3] * shape[4]
+        )
+        return schedule_steps(timesteps, request.skip_first_steps or 0, request.skip_last_steps or 0)
+
+    def _canvas(
         self,
         request: GenerationRequest,
-        timesteps: Sequence[float],
-        embeddings: PromptEmbeddings,
-        resume: ResumePoint,
+        latents: np.ndarray,
+        encoded: Sequence[np.ndarray] | None,
+        noise: Sequence[np.ndarray] | None,
+    ) -> Canvas:
+        """The initial latents with the request's pictures and clips placed in or beside them."""
+        seed = request.seed
+        assert seed is not None
+        if encoded is None:
+            encoded = [self.encode(conditioning_pixels(item, request)) for item in request.conditioning]
+        if len(encoded) != len(request.conditioning):
+            raise InvalidRequest(
+                f"{len(encoded)} latents were given for {len(request.conditioning)} conditioning items"
+            )
+
+        def draw(index: int, shape: tuple[int, ...]) -> np.ndarray:
+            if noise is None:
+                return draw_noise(seed, CONDITIONING_NOISE, shape, index)
+            if index >= len(noise):
+                raise InvalidRequest(f"{len(noise)} conditioning noises were given; item {index + 1} needs one too")
+            _check_shape("conditioning noise", noise[index], shape)
+            return noise[index]
+
+        causal = self._models_loaded().transformer.config.causal_temporal_positioning
+        return place(latents, list(zip(request.conditioning, encoded, strict=True)), draw, causal=causal)
+
+    def _with_previews(
+        self,
+        steps: Generator[tuple[Stepped, mx.array], None, ResumePoint],
+        request: GenerationRequest,
+        shape: LatentShape,
         checkpoint_every: int,
     ) -> Generator[Event, None, ResumePoint]:
-        """The steps that `resume` leaves to do; returns where the last one ended."""
-        transformer = self._models_loaded().transformer
-        shape = latent_shape(request, transformer.config.in_channels)
-        conditioning = _condition(transformer, request, embeddings, shape)
-        tokens = to_tokens(resume.latents)
-        steps = len(timesteps)
-        for step in range(resume.step + 1, steps + 1):
-            started = time.perf_counter()
-            timestep, next_timestep = timesteps[step - 1], timesteps[step] if step < steps else 0.0
-            velocity = _velocity(transformer, request, tokens, timestep, conditioning)
-            x0 = predict_x0(tokens, velocity, timestep)
-            tokens = euler_step(tokens, velocity, timestep, next_timestep)
-            mx.eval(tokens)
-            seconds = time.perf_counter() - started
-            resume = ResumePoint(step, from_tokens(tokens, shape))
-            yield Stepped(step, steps, timestep, seconds, resume)
-            if checkpoint_every and step % checkpoint_every == 0 and step < steps:
-                yield Previewed(step, self._preview(from_tokens(x0, shape), request))
-        return resume
+        while True:
+            try:
+                stepped, x0 = next(steps)
+            except StopIteration as stop:
+                end: ResumePoint = stop.value
+                return end
+            yield stepped
+            if checkpoint_every and stepped.step % checkpoint_every == 0 and stepped.step < stepped.steps:
+                yield Previewed(stepped.step, self._preview(from_tokens(x0, shape), request))
 
     def _preview(self, x0: np.ndarray, request: GenerationRequest) -> Image.Image:
         assert request.decode_timestep is not None
         middle = x0.shape[2] // 2
-        pixels = self.decode(x0[:, :, middle : middle + 1], timestep=request.decode_timestep)
+        pixels = self.decode(x0[:, :, middle : middle + 1], timestep=request.decode_timestep, seed=request.seed or 0)
         return Image.fromarray(_to_uint8(pixels[0]))
-
-
-def _condition(
-    transformer: Transformer, request: GenerationRequest, embeddings: PromptEmbeddings, shape: LatentShape
-) -> Conditioning:
-    """What all steps share: where the tokens lie, and the texts, the negative one first where it is used."""
-    assert request.frame_rate
-    rows = [(embeddings.prompt, embeddings.prompt_mask)]
-    if _is_guided(request):
-        rows.insert(0, (embeddings.negative, embeddings.negative_mask))
-    text, mask = _text_batch(rows)
-    causal = transformer.config.causal_temporal_positioning
-    return transformer.prepare(text, mask, pixel_coordinates(*shape[2:], causal=causal), request.frame_rate)
-
-
-def _velocity(
-    transformer: Transformer,
-    request: GenerationRequest,
-    tokens: mx.array,
-    timestep: float,
-    conditioning: Conditioning,
-) -> mx.array:
-    """The guided velocity at `timestep`, (1, N, C) float32: guidance and latents keep that precision."""
-    guided = _is_guided(request)
-    batch = mx.concatenate([tokens, tokens]) if guided else tokens
-    velocity = transformer(batch, mx.full((len(batch),), timestep), conditioning).astype(mx.float32)
-    if not guided:
-        return velocity
-    assert request.guidance_scale
-    return classifier_free_guidance(velocity[:1], velocity[1:], request.guidance_scale)
-
-
-def _is_guided(request: GenerationRequest) -> bool:
-    assert request.guidance_scale
-    return request.guidance_scale > 1
 
 
 def _check_shape(name: str, value: np.ndarray, shape: tuple[int, ...]) -> None:
     if tuple(value.shape) != shape:
         raise InvalidRequest(f"the {name} has the shape {tuple(value.shape)}; this request needs {shape}")
+
+
+def _check_resume(resume: ResumePoint, shape: LatentShape, canvas: Canvas, steps: int) -> None:
+    _check_shape("resume point", resume.latents, shape)
+    extra = 0 if resume.extra is None else resume.extra.shape[1]
+    if extra != canvas.extra:
+        raise InvalidRequest(f"the resume point has {extra} extra tokens; this request needs {canvas.extra}")
+    if not 0 <= resume.step <= steps:
+        raise InvalidRequest(f"the resume point is after step {resume.step} of {steps}")
 
 
 def _check_embeddings(embeddings: PromptEmbeddings, channels: int) -> None:
@@ -355,20 +392,6 @@ def _check_embeddings(embeddings: PromptEmbeddings, channels: int) -> None:
                 f"the {name}'s embeddings have the shape {tuple(text.shape)} and their mask {tuple(mask.shape)}; this"
                 f" model needs (1, N, {channels}) and (1, N)"
             )
-
-
-def _text_batch(rows: Sequence[tuple[np.ndarray, np.ndarray]]) -> tuple[mx.array, mx.array | None]:
-    """Embeddings (1, N, D) with their masks (1, N) as one batch (B, S, D), with its mask where rows differ in length.
-
-    Attention to text knows no positions, so padding inside the rows is cut out.
-    """
-    texts = [np.asarray(embedding)[0][np.asarray(mask)[0] > 0] for embedding, mask in rows]
-    lengths = [len(text) for text in texts]
-    longest = max(lengths)
-    batch = np.stack([np.pad(text, ((0, longest - len(text)), (0, 0))) for text in texts])
-    if min(lengths) == longest:
-        return mx.array(batch), None
-    return mx.array(batch), mx.arange(longest) < mx.array(lengths)[:, None]
 
 
 def _to_numpy(array: mx.array) -> np.ndarray:

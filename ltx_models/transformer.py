@@ -6,6 +6,7 @@ Attributes carry the checkpoint's names, so no key needs mapping.
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -18,8 +19,17 @@ from ltx_models.embeddings import TimestepEmbedder
 from ltx_models.errors import CheckpointError
 from ltx_models.pacing import Pace
 from ltx_models.quantization import TRANSFORMER_MATRICES, Quantization
+from ltx_models.request import Perturbing
 
-__all__ = ["Conditioning", "Transformer", "TransformerConfig", "load_transformer", "pixel_coordinates", "rope_tables"]
+__all__ = [
+    "Conditioning",
+    "Perturbation",
+    "Transformer",
+    "TransformerConfig",
+    "load_transformer",
+    "pixel_coordinates",
+    "rope_tables",
+]
 
 QK_NORM_EPS = 1e-5
 MASKED = -10_000.0
@@ -72,6 +82,27 @@ class Conditioning:
     rope: tuple[mx.array, mx.array]
     text: list[tuple[mx.array, mx.array]]
     text_bias: mx.array | None
+
+    def select(self, rows: Sequence[int]) -> Conditioning:
+        """The same for a batch of these rows, in which each may appear more than once."""
+        if list(rows) == list(range(len(self.text[0][0]))):
+            return self
+        chosen = mx.array(list(rows))
+        cos, sin = (table if len(table) == 1 else table[chosen] for table in self.rope)
+        text = [(key[chosen], value[chosen]) for key, value in self.text]
+        return Conditioning((cos, sin), text, None if self.text_bias is None else self.text_bias[chosen])
+
+
+@dataclass(frozen=True)
+class Perturbation:
+    """What spatio-temporal guidance (Hyung et al., 2024) does to the last row of a batch in some blocks.
+
+    mode: "attention_values": self-attention gives its values, "attention_skip": its input, both before the output
+    projection; "transformer_block": the block gives its input; "residual": nothing, as in the official code.
+    """
+
+    mode: Perturbing
+    blocks: tuple[int, ...]
 
 
 def pixel_coordinates(frames: int, height: int, width: int, *, causal: bool) -> np.ndarray:
@@ -132,23 +163,35 @@ class Attention(nn.Module):
         self.q_norm = nn.RMSNorm(dim, eps=QK_NORM_EPS)
         self.k_norm = nn.RMSNorm(dim, eps=QK_NORM_EPS)
 
-    def self_attention(self, x: mx.array, rope: tuple[mx.array, mx.array]) -> mx.array:
+    def self_attention(
+        self, x: mx.array, rope: tuple[mx.array, mx.array], perturbing: Perturbing | None = None
+    ) -> mx.array:
         q = self._heads(rotate(self.q_norm(self.to_q(x)), rope))
         k = self._heads(rotate(self.k_norm(self.to_k(x)), rope))
-        return self._attend(q, k, self._heads(self.to_v(x)), None)
+        values = self.to_v(x)
+        out = self._attend(q, k, self._heads(values), None)
+        if perturbing == "attention_values":
+            out = _replace_last_row(out, values)
+        elif perturbing == "attention_skip":
+            out = _replace_last_row(out, x)
+        return self.to_out[0](out)
 
     def cross_attention(self, x: mx.array, text: tuple[mx.array, mx.array], bias: mx.array | None) -> mx.array:
-        return self._attend(self._heads(self.q_norm(self.to_q(x))), *text, bias)
+        return self.to_out[0](self._attend(self._heads(self.q_norm(self.to_q(x))), *text, bias))
 
     def keys_and_values(self, text: mx.array) -> tuple[mx.array, mx.array]:
         return self._heads(self.k_norm(self.to_k(text))), self._heads(self.to_v(text))
 
     def _attend(self, q: mx.array, k: mx.array, v: mx.array, bias: mx.array | None) -> mx.array:
         out = mx.fast.scaled_dot_product_attention(q, k, v, scale=self.scale, mask=bias)
-        return self.to_out[0](out.swapaxes(1, 2).flatten(2))
+        return out.swapaxes(1, 2).flatten(2)
 
     def _heads(self, x: mx.array) -> mx.array:
         return x.reshape(*x.shape[:2], self.num_heads, -1).swapaxes(1, 2)
+
+
+def _replace_last_row(x: mx.array, source: mx.array) -> mx.array:
+    return mx.concatenate([x[:-1], source[-1:]])
 
 
 class GeluProjection(nn.Module):
@@ -191,15 +234,18 @@ class TransformerBlock(nn.Module):
         text: tuple[mx.array, mx.array],
         text_bias: mx.array | None,
         pace: Pace,
+        perturbing: Perturbing | None = None,
     ) -> mx.array:
-        """x: (B, N, D); modulation: (B, 1 or N, 6, D)."""
+        """x: (B, N, D); modulation: (B, 1 or N, 6, D); perturbing: what to do to the last row."""
+        given = x
         values = self.scale_shift_table + modulation
         shift_msa, scale_msa, gate_msa, shift_mlp, scale_mlp, gate_mlp = (values[:, :, row] for row in range(6))
         normed = mx.fast.rms_norm(x, None, self.eps) * (1 + scale_msa) + shift_msa
-        x = x + gate_msa * self.attn1.self_attention(normed, rope)
+        x = x + gate_msa * self.attn1.self_attention(normed, rope, perturbing)
         x = pace(x + self.attn2.cross_attention(x, text, text_bias))
         normed = mx.fast.rms_norm(x, None, self.eps) * (1 + scale_mlp) + shift_mlp
-        return pace(x + gate_mlp * self.ff(normed))
+        x = x + gate_mlp * self.ff(normed)
+        return pace(_replace_last_row(x, given) if perturbing == "transformer_block" else x)
 
 
 class AdaLayerNormSingle(nn.Module):
@@ -264,17 +310,25 @@ class Transformer(nn.Module):
             text_bias=bias,
         )
 
-    def __call__(self, tokens: mx.array, timestep: mx.array, conditioning: Conditioning) -> mx.array:
+    def __call__(
+        self,
+        tokens: mx.array,
+        timestep: mx.array,
+        conditioning: Conditioning,
+        perturbation: Perturbation | None = None,
+    ) -> mx.array:
         """The velocity (B, N, out_channels) of tokens (B, N, in_channels), in the weights' dtype.
 
         timestep: in [0, 1], of shape (B,) or (B, 1) for all tokens, or (B, N) for each its own.
+        perturbation: of the last row, if it is to be perturbed.
         """
         scaled = timestep.astype(mx.float32).reshape(timestep.shape[0], -1) * self.config.timestep_scale_multiplier
         modulation, embedded = self.adaln_single(scaled)
         x = self.patchify_proj(tokens.astype(self.dtype))
         pace = Pace()
-        for block, text in zip(self.transformer_blocks, conditioning.text, strict=True):
-            x = block(x, modulation, conditioning.rope, text, conditioning.text_bias, pace)
+        for index, (block, text) in enumerate(zip(self.transformer_blocks, conditioning.text, strict=True)):
+            perturbing = perturbation.mode if perturbation and index in perturbation.blocks else None
+            x = block(x, modulation, conditioning.rope, text, conditioning.text_bias, pace, perturbing)
         values = self.scale_shift_table + embedded[:, :, None]
         shift, scale = values[:, :, 0], values[:, :, 1]
         x = mx.fast.layer_norm(x, None, None, self.config.norm_eps) * (1 + scale) + shift

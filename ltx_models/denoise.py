@@ -1,0 +1,168 @@
+"""The denoising loop: from a canvas, step by step, to latents."""
+
+from __future__ import annotations
+
+import functools
+import itertools
+import time
+from collections.abc import Callable, Generator, Sequence
+from dataclasses import dataclass
+
+import mlx.core as mx
+import numpy as np
+
+from ltx_models.conditioning import Canvas
+from ltx_models.errors import InvalidRequest
+from ltx_models.events import PromptEmbeddings, ResumePoint, Stepped
+from ltx_models.guidance import combine
+from ltx_models.latents import IMAGE_NOISE, STOCHASTIC_NOISE, LatentShape, draw_noise, from_tokens, to_tokens
+from ltx_models.request import GenerationRequest, Guidance
+from ltx_models.scheduler import euler_step, predict_x0, stochastic_step
+from ltx_models.transformer import Conditioning, Perturbation, Transformer
+
+__all__ = ["Denoiser", "Schedule", "schedule_steps"]
+
+MASK_EPS = 1e-6
+"""How far a timestep may be above 1 - strength for a token still to move."""
+
+Schedule = Sequence[tuple[float, float]]
+"""The steps of a render: from which timestep to which."""
+
+
+def schedule_steps(timesteps: Sequence[float], skip_first: int, skip_last: int) -> Schedule:
+    """The steps between the timesteps, and from the last to 0, without the first and the last few.
+
+    Where last ones are left out, the latents stay noisy, as the next one's timestep says.
+    """
+    steps = list(itertools.pairwise((*timesteps, 0.0)))
+    return steps[skip_first : len(steps) - skip_last]
+
+
+class Denoiser:
+    """The steps of one render. `request` is resolved."""
+
+    def __init__(
+        self, transformer: Transformer, request: GenerationRequest, schedule: Schedule, embeddings: PromptEmbeddings
+    ) -> None:
+        self.transformer = transformer
+        self.request = request
+        self.schedule = schedule
+        self.embeddings = embeddings
+        self.guidances = [request.guidance_at(timestep) for timestep, _ in schedule]
+        layers = transformer.config.num_layers
+        for guidance in self.guidances:
+            if guidance.stg_scale > 0 and max(guidance.stg_blocks, default=0) >= layers:
+                raise InvalidRequest(
+                    f"stg_blocks {guidance.stg_blocks} name a block that the model lacks; it has 0 to {layers - 1}"
+                )
+
+    def run(
+        self, canvas: Canvas, shape: LatentShape, resume: ResumePoint | None = None
+    ) -> Generator[tuple[Stepped, mx.array], None, ResumePoint]:
+        """The steps that `resume` leaves to do, each with the tokens (1, F·H·W, C) of the video that it would end at.
+
+        Returns where the last one ended.
+        """
+        tokens = canvas.tokens
+        if resume is not None:
+            tokens = to_tokens(resume.latents)
+            if resume.extra is not None:
+                tokens = mx.concatenate([mx.array(resume.extra), tokens], axis=1)
+        resume = ResumePoint(resume.step if resume else 0, *_split(tokens, canvas.extra, shape))
+        predict = self._predictor(canvas)
+        for step in range(resume.step + 1, len(self.schedule) + 1):
+            started = time.perf_counter()
+            timestep, next_timestep = self.schedule[step - 1]
+            tokens = self._noise_kept_tokens(tokens, canvas, step)
+            at = mx.array([[timestep]])
+            if canvas.strengths is not None:
+                at = mx.minimum(at, 1 - canvas.strengths)
+            velocity = predict(tokens, at, self.guidances[step - 1])
+            x0 = predict_x0(tokens, velocity, at[..., None])
+            if self.request.stochastic:
+                moved = stochastic_step(x0, self._draw(STOCHASTIC_NOISE, step, tokens.shape), next_timestep)
+            else:
+                moved = euler_step(tokens, velocity, timestep, next_timestep)
+            if canvas.strengths is not None:
+                moves = timestep - MASK_EPS < 1 - canvas.strengths
+                moved = mx.where(moves[..., None], moved, tokens)
+            tokens = moved
+            mx.eval(tokens)
+            seconds = time.perf_counter() - started
+            resume = ResumePoint(step, *_split(tokens, canvas.extra, shape))
+            yield Stepped(step, len(self.schedule), timestep, seconds, resume), x0[:, canvas.extra :]
+        return resume
+
+    def _noise_kept_tokens(self, tokens: mx.array, canvas: Canvas, step: int) -> mx.array:
+        """Tokens that are kept as they are get a little noise, less from step to step."""
+        scale = self.request.image_noise_scale
+        if canvas.strengths is None or not scale:
+            return tokens
+        amount = scale * self.schedule[step - 1][0] ** 2
+        noised = canvas.tokens + amount * self._draw(IMAGE_NOISE, step, tokens.shape)
+        return mx.where((canvas.strengths > 1 - MASK_EPS)[..., None], noised, tokens)
+
+    def _draw(self, stream: int, step: int, shape: tuple[int, ...]) -> mx.array:
+        assert self.request.seed is not None
+        return mx.array(draw_noise(self.request.seed, stream, shape, step))
+
+    def _predictor(self, canvas: Canvas) -> _Predictor:
+        texts = [(self.embeddings.prompt, self.embeddings.prompt_mask)]
+        if any(guidance.scale > 1 for guidance in self.guidances):
+            texts.insert(0, (self.embeddings.negative, self.embeddings.negative_mask))
+        assert self.request.frame_rate
+        shared = self.transformer.prepare(*text_batch(texts), canvas.coordinates, self.request.frame_rate)
+        return _Predictor(self.transformer, self.request, functools.cache(shared.select), prompt_row=len(texts) - 1)
+
+
+@dataclass(frozen=True, eq=False)
+class _Predictor:
+    """Guided velocities.
+
+    select: what a batch of those texts shares.  prompt_row: the prompt's; the negative one, if it is used, has 0.
+    """
+
+    transformer: Transformer
+    request: GenerationRequest
+    select: Callable[[tuple[int, ...]], Conditioning]
+    prompt_row: int
+
+    def __call__(self, tokens: mx.array, timestep: mx.array, guidance: Guidance) -> mx.array:
+        """tokens: (1, N, C); timestep: (1, 1 or N) → (1, N, C) float32: guidance and latents keep that precision."""
+        mode = self.request.stg_mode
+        assert mode is not None
+        guided = guidance.scale > 1
+        perturbing = guidance.stg_scale > 0
+        perturbation = Perturbation(mode, guidance.stg_blocks) if perturbing and guidance.stg_blocks else None
+        rows = (0,) * guided + (self.prompt_row,) * (2 if perturbation else 1)
+        batch, times = (mx.repeat(x, len(rows), axis=0) for x in (tokens, timestep))
+        velocity = self.transformer(batch, times, self.select(rows), perturbation).astype(mx.float32)
+        predictions = mx.split(velocity, len(rows))
+        conditional = predictions[int(guided)]
+        return combine(
+            guidance,
+            unconditional=predictions[0] if guided else None,
+            conditional=conditional,
+            # Perturbing no block predicts the same once more.
+            perturbed=None if not perturbing else predictions[-1] if perturbation else conditional,
+            cfg_star=bool(self.request.cfg_star),
+        )
+
+
+def _split(tokens: mx.array, extra: int, shape: LatentShape) -> tuple[np.ndarray, np.ndarray | None]:
+    """Latents (1, C, F, H, W), and the extra tokens if there are any."""
+    return from_tokens(tokens[:, extra:], shape), np.array(tokens[:, :extra]) if extra else None
+
+
+def text_batch(rows: Sequence[tuple[np.ndarray, np.ndarray]]) -> tuple[mx.array, mx.array | None]:
+    """Embeddings (1, N, D) with their masks (1, N) as one batch (B, S, D), with its mask where rows differ in length.
+
+    Attention to text knows no positions, so padding inside the rows is cut out.
+    """
+    texts = [np.asarray(embedding)[0][np.asarray(mask)[0] > 0] for embedding, mask in rows]
+    lengths = [len(text) for text in texts]
+    longest = max(lengths)
+    batch = np.stack([np.pad(text, ((0, longest - len(text)), (0, 0))) for text in texts])
+    if min(lengths) == longest:
+        return mx.array(batch), None
+    return mx.array(batch), mx.arange(longest) < mx.array(lengths)[:, None]
