@@ -12,14 +12,11 @@ from rich.table import Table
 
 from ltx_client.options import json_option
 from ltx_client.output import print_json, print_table
-from ltx_models.memory import GB
+from ltx_models.memory import GB, USABLE_PART
 from ltx_models.model_files import missing_parts
 from ltx_models.variants import VARIANTS, Variant
 
 __all__ = ["command"]
-
-USABLE = 0.75
-"""The share of a machine's memory that renders may use."""
 
 
 @dataclass(frozen=True)
@@ -37,7 +34,7 @@ class Listed:
 
 def listed(variant: Variant, memory: int) -> Listed:
     """The variant on a machine of so many bytes."""
-    usable = memory * USABLE
+    usable = memory * USABLE_PART
     fits = variant.ram_gb * GB <= usable
     reason = f"a render may use {usable / GB:.0f} GB of this machine's {memory / GB:.0f} GB"
     return Listed(
