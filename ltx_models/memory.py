@@ -11,7 +11,7 @@ import dataclasses
 import math
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from ltx_models.architectures import Architecture
 from ltx_models.errors import InvalidRequest
@@ -308,7 +308,7 @@ def check_fits(variant: Variant, request: GenerationRequest, available: int | No
 def _what_would_fit(variant: Variant, request: GenerationRequest, available: int) -> str:
     assert request.width and request.height and request.num_frames
 
-    def fits(**change: int) -> bool:
+    def fits(**change: Any) -> bool:
         return predict_peak(variant, dataclasses.replace(request, **change), available) <= available
 
     offers = []

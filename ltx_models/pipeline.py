@@ -11,10 +11,10 @@ import mlx.core as mx
 import numpy as np
 from PIL import Image
 
-from ltx_models.checkpoint import file_hash, open_checkpoint, parse_config
+from ltx_models.checkpoint import file_hash, open_checkpoint
 from ltx_models.conditioning import Canvas, place
 from ltx_models.denoise import Denoiser, Schedule, schedule_steps
-from ltx_models.errors import CheckpointError, InvalidRequest
+from ltx_models.errors import InvalidRequest
 from ltx_models.events import (
     Decoded,
     Event,
@@ -36,25 +36,15 @@ from ltx_models.latents import (
     latent_shape,
 )
 from ltx_models.media import conditioning_pixels
+from ltx_models.memory import LatentSize
 from ltx_models.model_files import find_files
 from ltx_models.request import FRAME_STRIDE, SIZE_STRIDE, ConditioningItem, GenerationRequest
-from ltx_models.scheduler import SchedulerConfig, sample_timesteps
-from ltx_models.text_encoder import T5Encoder, load_text_encoder, text_encoder_files
-from ltx_models.tokenizer import Tokenizer
-from ltx_models.transformer import Transformer, load_transformer
-from ltx_models.vae import VAE, load_vae, load_vae_encoder
+from ltx_models.residency import Models
+from ltx_models.scheduler import sample_timesteps
+from ltx_models.text_encoder import text_encoder_files
 from ltx_models.variants import UNLISTED, Variant, find_variant
 
 __all__ = ["LTXPipeline"]
-
-
-@dataclasses.dataclass(frozen=True)
-class _Models:
-    tokenizer: Tokenizer
-    text_encoder: T5Encoder
-    transformer: Transformer
-    vae: VAE
-    scheduler: SchedulerConfig
 
 
 class LTXPipeline:
@@ -102,7 +92,11 @@ class LTXPipeline:
         on_gpu = mx.default_device() == mx.Device(mx.gpu)
         self.variant = variant
         self.dtype = dtype or (mx.bfloat16 if on_gpu else mx.float32)
-        self._loaded: _Models | None = None
+
+    @cached_property
+    def models(self) -> Models:
+        """The models, as far as they are loaded."""
+        return Models(self.variant, self.dtype)
 
     @cached_property
     def checkpoint_hash(self) -> str:
@@ -116,43 +110,20 @@ class LTXPipeline:
         return file_hash([*text_encoder_files(files.text_encoder), files.tokenizer])
 
     def load_models(self, progress_callback: Callable[[float, str], None] | None = None) -> None:
-        """Read all models, unless they are loaded. `progress_callback` gets the fraction done and what comes next.
+        """Read the models that fit the budget together, unless they are loaded; the others are read when their turn
+        comes. `progress_callback` gets the fraction done and what comes next.
 
         Raises CheckpointError.
         """
-        self._models_loaded(progress_callback)
-
-    def _models_loaded(self, progress_callback: Callable[[float, str], None] | None = None) -> _Models:
-        if self._loaded is None:
-            report = progress_callback or (lambda _fraction, _message: None)
-            report(0.0, "loading the text encoder")
-            files = find_files(self.variant)
-            tokenizer = Tokenizer(files.tokenizer)
-            text_encoder = load_text_encoder(files.text_encoder, self.dtype, self.variant.quantize_text_encoder)
-            report(0.4, "loading the transformer")
-            file = open_checkpoint(files.checkpoint)
-            scheduler_source = f"the scheduler config of {file.path}"
-            scheduler = parse_config(SchedulerConfig, file.section("scheduler"), {}, source=scheduler_source)
-            transformer = load_transformer(file, self.dtype, self.variant.quantize_transformer)
-            if transformer.config.caption_channels != text_encoder.config.d_model:
-                raise CheckpointError(
-                    f"the text encoder {files.text_encoder} makes embeddings of {text_encoder.config.d_model}"
-                    f" channels; {file.path} was trained with {transformer.config.caption_channels}"
-                )
-            report(0.8, "loading the VAE")
-            vae = load_vae(file, self.dtype)
-            self._loaded = _Models(tokenizer, text_encoder, transformer, vae, scheduler)
-            report(1.0, "all models are loaded")
-        return self._loaded
+        self.models.load(progress_callback or (lambda _fraction, _message: None))
 
     def clear_all(self) -> None:
         """Free the models and MLX's cache. The next render loads them again."""
-        self._loaded = None
-        mx.clear_cache()
+        self.models.clear()
 
     def embed(self, prompt: str, negative_prompt: str = "") -> PromptEmbeddings:
         """Both texts through the text encoder, unpadded."""
-        models = self._models_loaded()
+        models = self.models
 
         def encode(text: str) -> tuple[np.ndarray, np.ndarray]:
             ids = mx.array([models.tokenizer.encode(text)])
@@ -164,8 +135,8 @@ class LTXPipeline:
     def encode(self, frames: np.ndarray) -> np.ndarray:
         """Frames (8n+1, H, W, 3), uint8 or floats in [0, 1], H and W multiples of 32 → normalized latents.
 
-        They are float32 (1, C, n+1, H/32, W/32), the mean that the VAE's encoder gives. It is read for this call, and
-        freed after it: what a render holds is the decoder. Raises InvalidRequest and CheckpointError.
+        They are float32 (1, C, n+1, H/32, W/32), the mean that the VAE's encoder gives. Raises InvalidRequest and
+        CheckpointError.
         """
         if frames.ndim != 4 or frames.shape[0] % FRAME_STRIDE != 1 or any(n % SIZE_STRIDE for n in frames.shape[1:3]):
             raise InvalidRequest(
@@ -174,8 +145,7 @@ class LTXPipeline:
             )
         scale = 255 if frames.dtype == np.uint8 else 1
         pixels = mx.array(frames.astype(np.float32) / scale * 2 - 1)[None]
-        encoder = load_vae_encoder(open_checkpoint(find_files(self.variant).checkpoint), self.dtype)
-        return _to_numpy(encoder.encode(pixels))
+        return _to_numpy(self.models.vae_encoder.encode(pixels))
 
     def decode(
         self,
@@ -191,12 +161,24 @@ class LTXPipeline:
         A VAE with timestep conditioning gets z(1-s) + noise·s, where s is `noise_scale`, and the timestep.
         seed: of the noise that a VAE of the 0.9.1 layout injects between its layers.
         """
-        vae = self._models_loaded().vae
+        return self._decode(latents, timestep, noise_scale, noise, seed, convert=_to_floats)
+
+    def _decode(
+        self,
+        latents: np.ndarray,
+        timestep: float,
+        noise_scale: float,
+        noise: np.ndarray | None,
+        seed: int,
+        *,
+        convert: Callable[[mx.array], np.ndarray],
+    ) -> np.ndarray:
+        vae = self.models.vae
         z = mx.array(latents, mx.float32)
         if vae.config.timestep_conditioning and noise is not None:
             z = z * (1 - noise_scale) + mx.array(noise) * noise_scale
-        pixels = vae.decode(z, timestep, seed)[0].astype(mx.float32)
-        return _to_numpy(mx.clip(pixels / 2 + 0.5, 0, 1))
+        plans = self.models.decode_plans(LatentSize(*latents.shape[2:]))
+        return np.concatenate(list(vae.decode_chunks(z, timestep, plans, convert, seed)))
 
     def stream(
         self,
@@ -228,9 +210,10 @@ class LTXPipeline:
 
         Raises InvalidRequest, CheckpointError and MediaError, at the first event.
         """
-        models = self._models_loaded()
+        models = self.models
         request = request.resolve(self.variant)
-        shape = latent_shape(request, models.transformer.config.in_channels)
+        models.expect(request)
+        shape = latent_shape(request, models.transformer_config.in_channels)
         assert request.seed is not None
         noise = draw_noise(request.seed, INITIAL_NOISE, shape) if noise is None else noise
         decode_noise = draw_noise(request.seed, DECODE_NOISE, shape) if decode_noise is None else decode_noise
@@ -248,23 +231,23 @@ class LTXPipeline:
         if embeddings is None:
             assert request.negative_prompt is not None
             embeddings = self.embed(request.prompt, request.negative_prompt)
-        _check_embeddings(embeddings, models.transformer.config.caption_channels)
+        _check_embeddings(embeddings, models.transformer_config.caption_channels)
         yield TextEncoded(embeddings)
 
-        denoiser = Denoiser(models.transformer, request, schedule, embeddings)
-        steps = denoiser.run(canvas, shape, resume)
+        steps = Denoiser(models.transformer, request, schedule, embeddings).run(canvas, shape, resume)
         end = yield from self._with_previews(steps, request, shape, checkpoint_every)
+        del steps  # and with them the transformer, if the VAE needs its place
 
         assert request.decode_timestep is not None
         assert request.decode_noise_scale is not None
-        pixels = self.decode(
+        frames = self._decode(
             end.latents,
-            timestep=request.decode_timestep,
-            noise_scale=request.decode_noise_scale,
-            noise=decode_noise,
-            seed=request.seed,
+            request.decode_timestep,
+            request.decode_noise_scale,
+            decode_noise,
+            request.seed,
+            convert=_to_uint8,
         )
-        frames = _to_uint8(pixels)
         yield Decoded(frames)
         yield Finished(RenderResult(frames, end.latents, request))
 
@@ -314,7 +297,7 @@ class LTXPipeline:
     def _schedule(self, request: GenerationRequest, shape: LatentShape) -> Schedule:
         assert request.num_steps
         timesteps = request.timesteps or sample_timesteps(
-            self._models_loaded().scheduler, request.num_steps, num_tokens=shape[2] * shape[3] * shape[4]
+            self.models.scheduler, request.num_steps, num_tokens=shape[2] * shape[3] * shape[4]
         )
         return schedule_steps(timesteps, request.skip_first_steps or 0, request.skip_last_steps or 0)
 
@@ -343,7 +326,7 @@ class LTXPipeline:
             _check_shape("conditioning noise", noise[index], shape)
             return noise[index]
 
-        causal = self._models_loaded().transformer.config.causal_temporal_positioning
+        causal = self.models.transformer_config.causal_temporal_positioning
         return place(latents, list(zip(request.conditioning, encoded, strict=True)), draw, causal=causal)
 
     def _with_previews(
@@ -366,8 +349,9 @@ class LTXPipeline:
     def _preview(self, x0: np.ndarray, request: GenerationRequest) -> Image.Image:
         assert request.decode_timestep is not None
         middle = x0.shape[2] // 2
-        pixels = self.decode(x0[:, :, middle : middle + 1], timestep=request.decode_timestep, seed=request.seed or 0)
-        return Image.fromarray(_to_uint8(pixels[0]))
+        latent = x0[:, :, middle : middle + 1]
+        frames = self._decode(latent, request.decode_timestep, 0.0, None, request.seed or 0, convert=_to_uint8)
+        return Image.fromarray(frames[0])
 
 
 def _check_shape(name: str, value: np.ndarray, shape: tuple[int, ...]) -> None:
@@ -398,5 +382,11 @@ def _to_numpy(array: mx.array) -> np.ndarray:
     return np.array(array.astype(mx.float32))
 
 
-def _to_uint8(pixels: np.ndarray) -> np.ndarray:
-    return np.round(pixels * 255).astype(np.uint8)
+def _to_floats(pixels: mx.array) -> np.ndarray:
+    """From [-1, 1] to [0, 1]."""
+    return np.array(mx.clip(pixels.astype(mx.float32) / 2 + 0.5, 0, 1))
+
+
+def _to_uint8(pixels: mx.array) -> np.ndarray:
+    scaled = mx.clip(pixels.astype(mx.float32) / 2 + 0.5, 0, 1) * 255
+    return np.array(mx.round(scaled).astype(mx.uint8))

@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import mlx.core as mx
 import mlx.nn as nn
+import numpy as np
 
 from ltx_models.checkpoint import Checkpoint, Weights, load_weights, parse_config
 from ltx_models.errors import CheckpointError
+from ltx_models.memory import DecodePlan
 from ltx_models.vae.blocks import PADDINGS
 from ltx_models.vae.decoder import Decoder
 from ltx_models.vae.encoder import LOG_VARIANCES, Encoder
 from ltx_models.vae.noise import InjectedNoise
+from ltx_models.vae.tiling import decode_frames
 
 __all__ = ["VAE", "VAEConfig", "VAEEncoder", "load_vae", "load_vae_encoder"]
 
@@ -77,11 +80,30 @@ class VAE(nn.Module):
         timestep: how noisy the latents are, in [0, 1]; only a VAE with timestep conditioning reads it.
         seed: of the noise that a decoder of the 0.9.1 layout injects.
         """
+        z, timesteps = self._prepare(latents, timestep)
+        return self.decoder(z, timesteps, InjectedNoise(seed, z.shape[2], z.shape[3]))
+
+    def decode_chunks(
+        self,
+        latents: mx.array,
+        timestep: float,
+        plans: Iterable[DecodePlan],
+        convert: Callable[[mx.array], np.ndarray],
+        seed: int = 0,
+    ) -> Iterator[np.ndarray]:
+        """The same of one video, (1, C, F, H, W), a few frames (n, 32H, 32W, 3) at a time; see `decode_frames`.
+
+        Raises OutOfMemory.
+        """
+        z, timesteps = self._prepare(latents, timestep)
+        noise = InjectedNoise(seed, z.shape[2], z.shape[3])
+        return decode_frames(self.decoder, z, timesteps, plans, convert, noise)
+
+    def _prepare(self, latents: mx.array, timestep: float) -> tuple[mx.array, mx.array | None]:
         z = latents.astype(mx.float32).transpose(0, 2, 3, 4, 1)
         z = z * self.per_channel_statistics[STD] + self.per_channel_statistics[MEAN]
         timesteps = mx.full((len(z),), timestep) if self.config.timestep_conditioning else None
-        noise = InjectedNoise(seed, z.shape[2], z.shape[3])
-        return self.decoder(z.astype(self.decoder.conv_in.conv.weight.dtype), timesteps, noise)
+        return z.astype(self.decoder.conv_in.conv.weight.dtype), timesteps
 
 
 class VAEEncoder(nn.Module):

@@ -9,7 +9,7 @@ from __future__ import annotations
 import itertools
 import math
 from collections import deque
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 
 import mlx.core as mx
 import numpy as np
@@ -37,10 +37,12 @@ def decode_frames(
     latents: mx.array,
     timestep: mx.array | None,
     plans: Iterable[DecodePlan],
+    convert: Callable[[mx.array], np.ndarray],
     noise: InjectedNoise | None = None,
 ) -> Iterator[np.ndarray]:
-    """Un-normalized latents (1, F, H, W, C) → all frames in order, chunk by chunk: (n, 32H, 32W, 3) in about [-1, 1].
+    """Un-normalized latents (1, F, H, W, C) → all frames in order, chunk by chunk, as `convert` makes them of pixels.
 
+    convert: called with (n, 32H, 32W, 3) in about [-1, 1].
     plans: by falling need of memory. The first is followed; when memory runs out, the next, from the frame at hand.
     Raises OutOfMemory after the last.
     """
@@ -51,7 +53,8 @@ def decode_frames(
         chunks = decode_tiled(decoder, latents, timestep, plan, noise)
         while True:
             try:
-                chunk = next(chunks, None)
+                pixels = next(chunks, None)
+                chunk = None if pixels is None else convert(pixels)
             except (RuntimeError, MemoryError) as error:
                 if not _is_out_of_memory(error):
                     raise
@@ -64,7 +67,7 @@ def decode_frames(
             if len(fresh):
                 done = seen
                 yield fresh
-        del chunks
+        del chunks, pixels
         mx.clear_cache()
     raise OutOfMemory(
         f"decoding ran out of memory even in the smallest pieces, with {mx.get_active_memory() / GB:.1f} GB in use;"
@@ -82,13 +85,13 @@ def decode_tiled(
     timestep: mx.array | None,
     plan: DecodePlan,
     noise: InjectedNoise | None = None,
-) -> Iterator[np.ndarray]:
-    """The same by one plan. Where it says tiles, all frames come after the last tile."""
+) -> Iterator[mx.array]:
+    """The pixels by one plan, (n, 32H, 32W, 3) a chunk. Where it says tiles, all come after the last tile."""
     _, frames, height, width, _ = latents.shape
     rows, columns = tile_spans(height, plan.tile), tile_spans(width, plan.tile)
     if len(rows) == len(columns) == 1:
         for pixels in decode_streamed(decoder, latents, timestep, plan.chunk_bytes, noise):
-            yield np.array(pixels[0].astype(mx.float32))
+            yield pixels[0]
         return
     time_scale, scale = _scales(decoder)
     canvas = np.zeros((time_scale * (frames - 1) + 1, scale * height, scale * width, 3), np.float16)
@@ -104,7 +107,7 @@ def decode_tiled(
             region += chunk
             done += len(chunk)
     for start in range(0, len(canvas), time_scale):
-        yield canvas[start : start + time_scale].astype(np.float32)
+        yield mx.array(canvas[start : start + time_scale])
 
 
 def tile_spans(size: int, tile: int | None) -> list[tuple[int, int]]:
@@ -174,6 +177,8 @@ class _Stage:
             x = mx.concatenate(self._early, axis=1)
             self._early.clear()
         batch, frames, height, width, _ = x.shape
+        if not frames:
+            return
         frame_bytes = batch * height * width * self.layer.channels * x.itemsize
         length = max(1, self.chunk_bytes // frame_bytes)
         first = length if self._started else max(length, FIRST_FRAMES)

@@ -1,0 +1,184 @@
+"""Which models are in memory: all of a variant's where its budget holds them together, else one after another."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator
+from functools import cached_property
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import mlx.core as mx
+import mlx.nn as nn
+
+from ltx_models import memory
+from ltx_models.checkpoint import Checkpoint, open_checkpoint, parse_config
+from ltx_models.errors import CheckpointError
+from ltx_models.memory import DecodePlan, LatentSize
+from ltx_models.model_files import find_files
+from ltx_models.request import GenerationRequest
+from ltx_models.scheduler import SchedulerConfig
+from ltx_models.text_encoder import T5Encoder, load_text_encoder, text_encoder_files
+from ltx_models.tokenizer import Tokenizer
+from ltx_models.transformer import Transformer, TransformerConfig, load_transformer
+from ltx_models.vae import VAE, VAEEncoder, load_vae, load_vae_encoder
+from ltx_models.variants import VARIANTS
+
+if TYPE_CHECKING:
+    from ltx_models.variants import Variant
+
+__all__ = ["Models"]
+
+M = TypeVar("M", bound=nn.Module)
+PROGRESS = {"text_encoder": (0.0, "the text encoder"), "transformer": (0.4, "the transformer"), "vae": (0.8, "the VAE")}
+"""How far loading is when each of what every render uses is next, and its name."""
+
+
+class Models:
+    """A variant's models, each read from disk when it is first asked for.
+
+    Asking for one frees others that do not fit beside it in `budget` bytes, so nobody should hold on to one while
+    asking for the next. Every attribute may raise CheckpointError.
+    """
+
+    def __init__(self, variant: Variant, dtype: mx.Dtype) -> None:
+        self.variant = variant
+        self.dtype = dtype
+        self.budget = memory.budget(variant, *_machine())
+        self._working: dict[str, int] = {}
+        self._loaded: dict[str, nn.Module] = {}
+        mx.set_cache_limit(memory.cache_limit(self.budget))
+
+    def expect(self, request: GenerationRequest) -> None:
+        """Make room for a resolved request. Raises InvalidRequest if it needs more than the budget."""
+        if self._is_listed:
+            memory.check_fits(self.variant, request, self.budget)
+        self._working = memory.phase_working(self.variant, request, memory.DecodePlan(memory.CHUNKS[-1]))
+
+    def load(self, report: Callable[[float, str], None]) -> None:
+        """Read what every render uses, as far as it fits together; `report` gets the fraction done and what is next."""
+        *others, last = PROGRESS
+        gone = memory.evictions(others, last, self._weights, self._working, self._available)
+        wanted = [name for name in PROGRESS if name not in gone]
+        if all(name in self._loaded for name in wanted):
+            return
+        for name in wanted:
+            fraction, title = PROGRESS[name]
+            report(fraction, f"loading {title}")
+            getattr(self, name)
+        report(1.0, "all models are loaded" if not gone else "the models that fit together are loaded")
+
+    def clear(self) -> None:
+        """Free all."""
+        self._loaded.clear()
+        mx.clear_cache()
+
+    @property
+    def text_encoder(self) -> T5Encoder:
+        """T5."""
+        quantize = self.variant.quantize_text_encoder
+        return self._get("text_encoder", lambda: load_text_encoder(self._files.text_encoder, self.dtype, quantize))
+
+    @property
+    def transformer(self) -> Transformer:
+        """The diffusion transformer."""
+        return self._get(
+            "transformer",
+            lambda: load_transformer(self._checkpoint(), self.dtype, self.variant.quantize_transformer),
+        )
+
+    @property
+    def vae(self) -> VAE:
+        """The VAE's decoder."""
+        return self._get("vae", lambda: load_vae(self._checkpoint(), self.dtype))
+
+    @property
+    def vae_encoder(self) -> VAEEncoder:
+        """The VAE's encoder."""
+        return self._get("vae_encoder", lambda: load_vae_encoder(self._checkpoint(), self.dtype))
+
+    @cached_property
+    def tokenizer(self) -> Tokenizer:
+        """The text encoder's."""
+        return Tokenizer(self._files.tokenizer)
+
+    @cached_property
+    def scheduler(self) -> SchedulerConfig:
+        """How the checkpoint says that its timesteps are chosen."""
+        file = self._checkpoint()
+        return parse_config(
+            SchedulerConfig, file.section("scheduler"), {}, source=f"the scheduler config of {file.path}"
+        )
+
+    @cached_property
+    def transformer_config(self) -> TransformerConfig:
+        """The transformer's sizes, without the transformer."""
+        file = self._checkpoint()
+        source = f"the transformer config of {file.path}"
+        return parse_config(TransformerConfig, file.section("transformer"), {}, source=source)
+
+    def decode_plans(self, size: LatentSize) -> Iterator[DecodePlan]:
+        """How the decode of latents may be done in the memory that is left beside the models in it."""
+        resident = {*self._loaded, "vae"}
+        left = self._available - sum(self._weights[name] for name in resident) - memory.PROCESS_BYTES
+        return memory.decode_plans(self.variant.architecture, size, left)
+
+    def _get(self, name: str, load: Callable[[], M]) -> M:
+        if name not in self._loaded:
+            for other in memory.evictions(self._loaded, name, self._weights, self._working, self._available):
+                self._loaded.pop(other, None)
+            mx.clear_cache()
+            self._loaded[name] = load()
+            self._check_captions()
+        model: Any = self._loaded[name]
+        return model
+
+    def _check_captions(self) -> None:
+        text_encoder: Any = self._loaded.get("text_encoder")
+        expected = self.transformer_config.caption_channels
+        if text_encoder and text_encoder.config.d_model != expected:
+            self._loaded.clear()
+            raise CheckpointError(
+                f"the text encoder {self._files.text_encoder} makes embeddings of {text_encoder.config.d_model}"
+                f" channels; {self._files.checkpoint} was trained with {expected}"
+            )
+
+    def _checkpoint(self) -> Checkpoint:
+        """Opened anew each time: an open one keeps what was read of it."""
+        return open_checkpoint(self._files.checkpoint)
+
+    @cached_property
+    def _files(self) -> Any:
+        return find_files(self.variant)
+
+    @property
+    def _is_listed(self) -> bool:
+        return self.variant.name in VARIANTS
+
+    @property
+    def _available(self) -> int:
+        return self.budget - memory.cache_limit(self.budget)
+
+    @cached_property
+    def _weights(self) -> dict[str, int]:
+        """Of files that no row of the table names, the sizes on disk: at least as much, where nothing is widened."""
+        if self._is_listed:
+            return memory.component_weights(self.variant)
+        factor = 2 if self.dtype == mx.float32 else 1
+        text = sum(path.stat().st_size for path in text_encoder_files(self._files.text_encoder))
+        checkpoint = sum(path.stat().st_size for path in self._checkpoint().files)
+        return {
+            "text_encoder": factor * text,
+            "vae_encoder": 0,
+            "vae": 0,
+            "transformer": factor * checkpoint,
+        }
+
+
+def _machine() -> tuple[int, int | None]:
+    """Bytes of the memory that MLX computes in, and of the working set that it recommends, where it does."""
+    if mx.default_device() == mx.Device(mx.gpu):
+        info: Any = mx.device_info()
+        total = info.get("memory_size") or info.get("total_memory")
+        if total:
+            return int(total), info.get("max_recommended_working_set_size")
+    return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"), None
