@@ -10,6 +10,7 @@ import io
 import json
 import zipfile
 from dataclasses import asdict, dataclass
+from typing import Any
 
 import numpy as np
 
@@ -35,7 +36,8 @@ class ResumeRefused(Exception):
 def pack(point: ResumePoint, maker: Maker) -> bytes:
     """The resume point as bytes, NumPy's own format."""
     buffer = io.BytesIO()
-    np.savez(buffer, latents=point.latents, step=point.step, maker=json.dumps(asdict(maker)))
+    extra: Any = {} if point.extra is None else {"extra": point.extra}
+    np.savez(buffer, latents=point.latents, step=point.step, maker=json.dumps(asdict(maker)), **extra)
     return buffer.getvalue()
 
 
@@ -43,7 +45,8 @@ def unpack(data: bytes, maker: Maker) -> ResumePoint:
     """The resume point in `data`. Raises ResumeRefused unless it was made by the same."""
     try:
         with np.load(io.BytesIO(data), allow_pickle=False) as arrays:
-            point = ResumePoint(int(arrays["step"]), arrays["latents"])
+            extra = arrays["extra"] if "extra" in arrays.files else None
+            point = ResumePoint(int(arrays["step"]), arrays["latents"], extra)
             made_by = json.loads(str(arrays["maker"]))
     except (ValueError, KeyError, EOFError, OSError, zipfile.BadZipFile) as error:
         raise ResumeRefused(f"what was saved is damaged ({error})") from error
