@@ -10,7 +10,7 @@ import pytest
 
 from ltx_models.errors import InvalidRequest, UnknownVariant
 from ltx_models.memory import GB, memory_class, predict_peak
-from ltx_models.request import GenerationRequest
+from ltx_models.request import LAST_FRAME, ConditioningItem, GenerationRequest
 from ltx_models.variants import VARIANTS, find_variant
 
 
@@ -46,6 +46,23 @@ from ltx_models.variants import VARIANTS, find_variant
         ({"timesteps": (0.5, 0.5)}, "do not fall"),
         ({"timesteps": (1.0, 0.0)}, "above 0"),
         ({"timesteps": (1.0, 0.5), "num_steps": 3}, "give one of the two"),
+        ({"guidance_scale": (1, 0.5)}, "1 to 30"),
+        ({"guidance_scale": ()}, "guidance has no values"),
+        ({"guidance_scale": (1, 2), "guidance_timesteps": (1.0, 0.9, 0.8)}, "has 2 values and there are 3"),
+        ({"stg_blocks": ((1,), (2,)), "guidance_timesteps": (1.0,)}, "stg_blocks has 2 values and there are 1"),
+        ({"guidance_timesteps": (0.5, 0.9)}, "the guidance timesteps do not fall"),
+        ({"stg_scale": -1}, "stg_scale -1 is out of range; 0 to 30"),
+        ({"stg_blocks": (1.5,)}, "stg_blocks 1.5 is not a whole number"),
+        ({"stg_blocks": (-1,)}, "out of range"),
+        ({"stg_mode": "attention"}, "attention_values, attention_skip, transformer_block, residual are known"),
+        ({"rescale": 1.5}, "rescale 1.5 is out of range"),
+        ({"stochastic": 1}, "neither true nor false"),
+        ({"skip_first_steps": -1}, "out of range"),
+        ({"skip_first_steps": 2, "skip_last_steps": 2, "num_steps": 4}, "4 of 4 steps are skipped"),
+        ({"image_noise_scale": 2}, "0 to 1"),
+        ({"conditioning": (ConditioningItem(kind="image", source="a.png"),) * 17}, "at most 16"),
+        ({"conditioning": (ConditioningItem(kind="image", source="a.png", frame=25),), "num_frames": 25}, "has 25"),
+        ({"conditioning": (ConditioningItem(kind="video", source="a.mp4", frame=24),), "num_frames": 25}, "needs 33"),
     ],
 )
 def test_a_wrong_value_is_refused_with_what_would_be_right(values: dict[str, Any], words: str) -> None:
@@ -53,6 +70,69 @@ def test_a_wrong_value_is_refused_with_what_would_be_right(values: dict[str, Any
         GenerationRequest(**{"prompt": "a cat", **values})
     assert words in str(error.value)
     assert isinstance(error.value, ValueError)
+
+
+@pytest.mark.parametrize(
+    ("values", "words"),
+    [
+        ({"kind": "sound"}, "image and video are known"),
+        ({"source": " "}, "the source of an image is empty"),
+        ({"source": "a\x00b"}, "empty"),
+        ({"source": "a" * 5_000}, "more than 4,096 characters"),
+        ({"frame": -2}, "conditioning frame -2 is out of range"),
+        ({"frame": 1.0}, "not a whole number"),
+        ({"strength": 0}, "above 0"),
+        ({"strength": 1.1}, "above 0 to 1"),
+        ({"crop": None, "blur": "yes"}, "blur 'yes' is neither"),
+        ({"kind": "video", "frame": 12}, "8 or 16 would"),
+        ({"kind": "video", "frame": LAST_FRAME}, "0 or 8 would"),
+    ],
+)
+def test_a_wrong_conditioning_item_is_refused(values: dict[str, Any], words: str) -> None:
+    with pytest.raises(InvalidRequest) as error:
+        ConditioningItem(**{"kind": "image", "source": "a.png", **values})
+    assert words in str(error.value)
+
+
+def test_the_last_frame_is_known_when_the_request_is_resolved() -> None:
+    items = (
+        ConditioningItem(kind="image", source="a.png"),
+        ConditioningItem(kind="image", source="b.png", frame=LAST_FRAME),
+    )
+    request = GenerationRequest(prompt="a cat", conditioning=items).resolve(find_variant("pocket"))
+    assert [item.frame for item in request.conditioning] == [0, 24]
+    assert request.resolve(find_variant("pocket")) == request
+
+
+def test_a_frame_beyond_the_variants_own_length_is_refused() -> None:
+    late = (ConditioningItem(kind="image", source="a.png", frame=30),)
+    with pytest.raises(InvalidRequest, match="needs 31 frames at least; the video has 25"):
+        GenerationRequest(prompt="a cat", conditioning=late).resolve(find_variant("pocket"))
+
+
+def test_values_for_more_timesteps_than_the_variant_has_are_refused() -> None:
+    with pytest.raises(InvalidRequest, match="guidance_scale has 2 values and there are 0 guidance timesteps"):
+        GenerationRequest(prompt="a cat", guidance_scale=(3.0, 1.0)).resolve(find_variant("pocket"))
+
+
+@pytest.mark.parametrize("num_steps", [None, *range(1, 9)])
+def test_a_distilled_variant_takes_its_own_timesteps(num_steps: int | None) -> None:
+    distilled = find_variant("distilled")
+    request = GenerationRequest(prompt="a cat", num_steps=num_steps).resolve(distilled)
+    assert request.num_steps == (num_steps or 7)
+    assert request.timesteps is not None
+    assert len(request.timesteps) == request.num_steps
+    assert request.resolve(distilled) == request
+
+
+def test_more_steps_than_a_variant_was_distilled_for_are_refused() -> None:
+    with pytest.raises(InvalidRequest, match="1 to 8 steps are possible"):
+        GenerationRequest(prompt="a cat", num_steps=20).resolve(find_variant("distilled"))
+
+
+def test_timesteps_of_the_request_go_before_the_variants() -> None:
+    request = GenerationRequest(prompt="a cat", timesteps=(1.0, 0.4)).resolve(find_variant("distilled"))
+    assert (request.timesteps, request.num_steps) == ((1.0, 0.4), 2)
 
 
 @pytest.mark.parametrize(
@@ -64,6 +144,9 @@ def test_a_wrong_value_is_refused_with_what_would_be_right(values: dict[str, Any
         {"num_steps": 1_000, "guidance_scale": 30.0, "seed": 2**63 - 1, "frame_rate": 23.976},
         {"prompt": "x" * 4_000, "negative_prompt": ""},
         {"timesteps": (1.0, 0.5), "num_steps": 2},
+        {"guidance_timesteps": (1.0, 0.5), "stg_blocks": ((), (3, 4)), "stg_scale": (0, 1), "rescale": 0.7},
+        {"conditioning": (ConditioningItem(kind="video", source="a.mp4", frame=16),), "num_frames": 25},
+        {"conditioning": (ConditioningItem(kind="image", source="a.png", frame=24, strength=1),), "num_frames": 25},
     ],
 )
 def test_the_edges_are_allowed(values: dict[str, Any]) -> None:
