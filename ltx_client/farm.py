@@ -69,17 +69,19 @@ class Farm:
 
     @classmethod
     @contextlib.contextmanager
-    def connect(cls, settings: FarmSettings | None = None, use: Use = Use.RENDER) -> Iterator[Farm]:
+    def connect(
+        cls, settings: FarmSettings | None = None, use: Use = Use.RENDER, variant: str = DEFAULT_VARIANT
+    ) -> Iterator[Farm]:
         """The farm that the environment names; with no broker there, this machine's embedded farm.
 
-        `use` says what is needed of the embedded farm, which is started, and stopped when nobody uses it.
+        `use` and `variant` say what is needed of the embedded farm, which is started, and stopped when nobody uses it.
         """
         settings = settings or FarmSettings()
         with contextlib.ExitStack() as stack:
             embedded, broker_url, storage_url = None, settings.broker_url, settings.storage_url
             if broker_url is None:
                 embedded = FarmFolder(settings.home)
-                broker_url = stack.enter_context(join(settings.home, use, DEFAULT_VARIANT)).url
+                broker_url = stack.enter_context(join(settings.home, use, variant)).url
                 storage_url = str(embedded.videos)
             client = stack.enter_context(connect(broker_url))
             yield cls(client, broker_url, settings.names, storage_url, embedded)

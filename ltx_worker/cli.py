@@ -13,7 +13,8 @@ from pydantic import ValidationError
 
 from ltx_client.protocol.settings import FarmSettings, broker_address
 from ltx_client.protocol.storage import Storage, StorageError
-from ltx_models.errors import UnknownVariant
+from ltx_models.errors import ModelError
+from ltx_models.model_files import find_files
 from ltx_models.variants import find_variant
 from ltx_worker.presence import DRAIN_SIGNAL, AlreadyRunning, presence, running_worker
 from ltx_worker.settings import WorkerSettings
@@ -37,7 +38,7 @@ def start(variant: str, log_level: str, until_stdin_closes: bool) -> None:
     """Serves jobs of one variant until stopped (SIGTERM or Ctrl-C: the job in hand goes back to the queue)."""
     logging.basicConfig(level=log_level.upper(), format=LOG_FORMAT, stream=sys.stderr)
     try:
-        find_variant(variant)
+        find_files(find_variant(variant))
         settings = WorkerSettings()
         if settings.broker_url is None:
             raise click.UsageError("no broker is set; set LTX_BROKER_URL to redis://[USER:PASSWORD@]HOST:PORT/DB")
@@ -45,7 +46,7 @@ def start(variant: str, log_level: str, until_stdin_closes: bool) -> None:
             raise click.UsageError("no storage is set; set LTX_STORAGE_URL to the folder or URL for finished videos")
         storage = Storage(settings.storage_url)
         storage.check()
-    except (UnknownVariant, StorageError) as error:
+    except (ModelError, StorageError) as error:
         raise click.UsageError(str(error)) from error
     except ValidationError as error:
         raise click.UsageError(str(error)) from error
@@ -57,7 +58,7 @@ def start(variant: str, log_level: str, until_stdin_closes: bool) -> None:
     log.info("broker %s, storage %s", broker_address(settings.broker_url), storage.url)
     try:
         with presence(settings.home):
-            sys.exit(run_worker(settings, settings.broker_url, storage, variant))
+            sys.exit(run_worker(settings, settings.broker_url, storage, find_variant(variant).name))
     except AlreadyRunning as error:
         raise click.UsageError(str(error)) from error
 

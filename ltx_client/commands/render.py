@@ -43,13 +43,13 @@ def command(output: Path | None, preview: Path | None, **options: Any) -> None:
     if preview is not None:
         check_folder(preview)
     settings = FarmSettings()
-    with Farm.connect(settings, Use.RENDER) as farm:
+    with Farm.connect(settings, Use.RENDER, job.variant) as farm:
         _announce(farm, job, embedded=settings.broker_url is None)
         try:
             farm.send(job, inputs)
             view = _follow(farm, job.id, preview)
         except KeyboardInterrupt:
-            view = _interrupted(farm, job.id, preview, settings)
+            view = _interrupted(farm, job, preview, settings)
         deliver(farm, view, target)
 
 
@@ -113,26 +113,26 @@ def _follow(farm: Farm, job_id: str, preview: Path | None) -> JobView:
     return view
 
 
-def _interrupted(farm: Farm, job_id: str, preview: Path | None, settings: FarmSettings) -> JobView:
+def _interrupted(farm: Farm, job: Job, preview: Path | None, settings: FarmSettings) -> JobView:
     """Asks once what should become of the job. Without a terminal, SIGINT cancels. Again, it leaves at once."""
     try:
         if sys.stdin.isatty() and not click.confirm("\nCancel the job? (no: it goes on without you)", err=True):
-            _let_go_on(job_id, settings)
+            _let_go_on(job, settings)
             raise click.exceptions.Exit(0)
-        farm.cancel(job_id)
-        return _follow(farm, job_id, preview)
+        farm.cancel(job.id)
+        return _follow(farm, job.id, preview)
     except JobNotFound:
         raise JobCancelled("interrupted before the job was queued") from None
     except (KeyboardInterrupt, click.Abort):
-        notice(f"\nleft; job {job_id} is as it was, see ltx show {short_id(job_id)}")
+        notice(f"\nleft; job {job.id} is as it was, see ltx show {short_id(job.id)}")
         raise click.exceptions.Exit(INTERRUPTED) from None
 
 
-def _let_go_on(job_id: str, settings: FarmSettings) -> None:
-    name = short_id(job_id)
+def _let_go_on(job: Job, settings: FarmSettings) -> None:
+    name = short_id(job.id)
     if settings.broker_url is None:
         try:
-            continue_in_background(settings.home)
+            continue_in_background(settings.home, job.variant)
         except FarmError as error:
             raise FarmError(f"{error}; job {name} stays queued, `ltx up` renders it") from error
         notice("the farm goes on in the background until its queue is empty; `ltx up --stop` stops it before that")

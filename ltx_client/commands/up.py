@@ -12,7 +12,9 @@ from ltx_client.farm import Farm
 from ltx_client.local.join import stop_up
 from ltx_client.local.members import FarmFolder, Use
 from ltx_client.output import notice
+from ltx_client.prepare import DEFAULT_VARIANT
 from ltx_client.protocol.settings import FarmSettings
+from ltx_models.variants import find_variant
 
 __all__ = ["command"]
 
@@ -22,9 +24,10 @@ LOOK_EVERY = 1.0
 @click.command(
     "up", epilog='Example: ltx up, and in another terminal: ltx submit "a blue disc rises on a pink background"'
 )
-@click.option("--until-idle", is_flag=True, help="End when nothing is queued or running any more.")
+@click.option("-v", "--variant", default=DEFAULT_VARIANT, show_default=True, help="The model variant that it renders.")
+@click.option("--until-idle", is_flag=True, help="End when no job of the variant is queued or running.")
 @click.option("--stop", is_flag=True, help="End every `ltx up` of this machine.")
-def command(until_idle: bool, stop: bool) -> None:
+def command(variant: str, until_idle: bool, stop: bool) -> None:
     """Keeps this machine's farm (a broker and one worker) running until Ctrl-C.
 
     A job in hand then goes back to the queue, and the next `ltx up` or `ltx render` goes on with it.
@@ -39,10 +42,11 @@ def command(until_idle: bool, stop: bool) -> None:
     told_to_stop = threading.Event()
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, lambda *_: told_to_stop.set())
-    with Farm.connect(settings, Use.UP) as farm:
+    with Farm.connect(settings, Use.UP, find_variant(variant).name) as farm:
         notice(f"the farm is up; videos go to {farm.storage_url}, its log is {FarmFolder(settings.home).worker_log}")
         while not told_to_stop.wait(LOOK_EVERY):
             farm.check()
-            if until_idle and all(view.ended for view in farm.jobs(limit=1000)):
+            jobs = farm.jobs(limit=1000) if until_idle else []
+            if until_idle and all(view.ended for view in jobs if view.job.variant == variant):
                 break
     notice("the farm stops")

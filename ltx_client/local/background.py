@@ -15,29 +15,30 @@ __all__ = ["continue_in_background"]
 START_TIMEOUT = 15.0
 
 
-def continue_in_background(home: Path) -> None:
-    """Returns when an `ltx up` is a member of the farm: one that was there, or a new one that ends when idle.
+def continue_in_background(home: Path, variant: str) -> None:
+    """Returns when an `ltx up` of this variant is a member of the farm: one that was there, or a new one that ends
+    when idle. Raises FarmError.
 
     The caller is a member itself and leaves afterwards, so the farm never stops in between.
     """
     folder = FarmFolder(home)
-    if _is_up(folder):
+    if _is_up(folder, variant):
         return
     with (folder.path / "up.log").open("ab") as log:
         process = subprocess.Popen(
-            [sys.executable, "-m", "ltx_client", "up", "--until-idle"],
+            [sys.executable, "-m", "ltx_client", "up", "--until-idle", "--variant", variant],
             stdin=subprocess.DEVNULL,
             stdout=log,
             stderr=log,
             start_new_session=True,
         )
     deadline = time.monotonic() + START_TIMEOUT
-    while not _is_up(folder):
+    while not _is_up(folder, variant):
         if process.poll() is not None or time.monotonic() > deadline:
             raise FarmError(f"the farm could not go on in the background; see {folder.path / 'up.log'}")
         time.sleep(0.05)
 
 
-def _is_up(folder: FarmFolder) -> bool:
+def _is_up(folder: FarmFolder, variant: str) -> bool:
     with folder.roster_lock():
-        return any(member.use is Use.UP for member in folder.members())
+        return any(member.use is Use.UP and member.variant == variant for member in folder.members())

@@ -15,6 +15,8 @@ from pathlib import Path
 from ltx_client.errors import FarmError
 from ltx_client.local.members import FarmFolder, Use
 from ltx_client.local.server import Address, find_server
+from ltx_models.model_files import find_files
+from ltx_models.variants import find_variant
 
 __all__ = ["join", "stop_up"]
 
@@ -24,22 +26,21 @@ STOP_TIMEOUT = 30.0
 
 @contextlib.contextmanager
 def join(home: Path, use: Use, variant: str) -> Iterator[Address]:
-    """Uses the farm while inside. Raises FarmError when it cannot be started.
-
-    The variant is the one that a worker will hold if this call starts the farm.
-    """
+    """Uses the farm while inside. Raises FarmError when it cannot be started, or cannot hold the variant."""
     if importlib.util.find_spec("mlx") is None:
         raise FarmError(
             "no broker is set, and this machine cannot render by itself; set LTX_BROKER_URL to the farm's broker,"
             " or run pip install 'ltx-farm[worker,embedded]'"
         )
     find_server()
+    if use is not Use.READ:
+        find_files(find_variant(variant))
     folder = FarmFolder(home)
     folder.create()
     with folder.roster_lock():
-        membership = folder.enter(use)
+        membership = folder.enter(use, variant)
     try:
-        yield _await_farm(folder, home, variant)
+        yield _await_farm(folder, home)
     finally:
         membership.leave()
         _await_stop(folder)
@@ -57,7 +58,7 @@ def stop_up(home: Path) -> int:
     return len(members)
 
 
-def _await_farm(folder: FarmFolder, home: Path, variant: str) -> Address:
+def _await_farm(folder: FarmFolder, home: Path) -> Address:
     """The address of a farm that answers. Starts a keeper when there is none."""
     deadline = time.monotonic() + JOIN_TIMEOUT
     keeper: subprocess.Popen[bytes] | None = None
@@ -68,7 +69,7 @@ def _await_farm(folder: FarmFolder, home: Path, variant: str) -> Address:
         if keeper is not None and keeper.poll():
             break
         if (keeper is None or keeper.poll() == 0) and not folder.is_kept():
-            keeper = _start_keeper(folder, home, variant)
+            keeper = _start_keeper(folder, home)
         time.sleep(0.05)
     raise FarmError(f"the embedded farm did not start; {_last_line(folder.keeper_log)}(see {folder.keeper_log})")
 
@@ -83,10 +84,10 @@ def _await_stop(folder: FarmFolder) -> None:
         time.sleep(0.05)
 
 
-def _start_keeper(folder: FarmFolder, home: Path, variant: str) -> subprocess.Popen[bytes]:
+def _start_keeper(folder: FarmFolder, home: Path) -> subprocess.Popen[bytes]:
     with folder.keeper_log.open("ab") as log:
         return subprocess.Popen(
-            [sys.executable, "-m", "ltx_client.local.keeper", str(home), variant],
+            [sys.executable, "-m", "ltx_client.local.keeper", str(home)],
             stdin=subprocess.DEVNULL,
             stdout=log,
             stderr=log,

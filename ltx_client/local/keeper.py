@@ -1,4 +1,4 @@
-"""The process that owns the embedded farm's server and worker: `python -m ltx_client.local.keeper HOME VARIANT`.
+"""The process that owns the embedded farm's server and worker: `python -m ltx_client.local.keeper HOME`.
 
 It ends when the last member is gone, or by SIGTERM: first the worker, whose job goes back to the queue, then
 the server. Its worker ends with it, even when it is killed: the worker's standard input closes.
@@ -33,10 +33,13 @@ QUICK_LEASE = {"LTX_WORKER_LEASE": "15", "LTX_WORKER_RENEW_EVERY": "3"}
 
 
 class Worker:
-    """The farm's worker process: started when somebody wants to render, again when it dies, ever more slowly."""
+    """The farm's worker process: started when somebody wants to render, again when it dies, ever more slowly.
 
-    def __init__(self, folder: FarmFolder, address: Address, home: Path, variant: str) -> None:
-        self._command = [sys.executable, "-m", "ltx_worker", "start", "--variant", variant, "--until-stdin-closes"]
+    It holds one variant at a time: of those that are wanted, the one it holds already, else the first.
+    """
+
+    def __init__(self, folder: FarmFolder, address: Address, home: Path) -> None:
+        self._variant = ""
         self._log_path = folder.worker_log
         self._environment = {
             **QUICK_LEASE,
@@ -49,8 +52,11 @@ class Worker:
         self._delay = 0.5
         self._not_before = 0.0
 
-    def ensure(self) -> None:
+    def ensure(self, wanted: list[str]) -> None:
         """Starts the process if it does not run and its time has come."""
+        if self._variant not in wanted:
+            self.stop()
+            self._variant = wanted[0]
         if self._process is not None and self._process.poll() is not None:
             log.warning("the worker ended with code %s; starting it again in %g s", self._process.poll(), self._delay)
             self._process = None
@@ -58,8 +64,9 @@ class Worker:
             self._delay = min(self._delay * 2, MAX_RESTART_DELAY)
         if self._process is None and time.monotonic() >= self._not_before:
             with self._log_path.open("ab") as output:
+                command = ["-m", "ltx_worker", "start", "--variant", self._variant, "--until-stdin-closes"]
                 self._process = subprocess.Popen(
-                    self._command,
+                    [sys.executable, *command],
                     env=self._environment,
                     stdin=subprocess.PIPE,
                     stdout=output,
@@ -77,9 +84,10 @@ class Worker:
         except subprocess.TimeoutExpired:
             self._process.kill()
             self._process.wait()
+        self._process = None
 
 
-def keep(home: Path, variant: str) -> None:
+def keep(home: Path) -> None:
     """Runs the farm until nobody uses it. Returns at once when another keeper does already."""
     folder = FarmFolder(home)
     lock = folder.keeper_lock()
@@ -95,7 +103,7 @@ def keep(home: Path, variant: str) -> None:
         _stop_orphan(folder)
         server = Server(folder)
         stack.callback(server.stop)
-        worker = Worker(folder, server.address, home, variant)
+        worker = Worker(folder, server.address, home)
         stack.callback(worker.stop)
         server.address.write(folder.description)
         stack.callback(folder.description.unlink, missing_ok=True)
@@ -114,8 +122,10 @@ def _serve_members(folder: FarmFolder, worker: Worker) -> bool:
         if not members:
             folder.description.unlink(missing_ok=True)
             return False
-    if any(member.use in (Use.RENDER, Use.UP) for member in members):
-        worker.ensure()
+    for use in (Use.RENDER, Use.UP):  # who waits at a terminal goes first
+        if wanted := [member.variant for member in members if member.use is use]:
+            worker.ensure(wanted)
+            break
     return True
 
 
@@ -134,4 +144,4 @@ def _stop_orphan(folder: FarmFolder) -> None:
 
 if __name__ == "__main__":
     logging.basicConfig(level="INFO", format="%(asctime)s %(levelname)s %(message)s", stream=sys.stderr)
-    keep(Path(sys.argv[1]), sys.argv[2])
+    keep(Path(sys.argv[1]))

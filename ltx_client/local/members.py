@@ -26,10 +26,11 @@ class Use(StrEnum):
 
 @dataclass(frozen=True)
 class Member:
-    """A live process that uses the farm."""
+    """A live process that uses the farm; `variant` is what it wants rendered."""
 
     pid: int
     use: Use
+    variant: str
 
 
 class Membership:
@@ -81,9 +82,9 @@ class FarmFolder:
         """Held while the members change or are counted, so that nobody joins a farm that is about to stop."""
         return FileLock(self.path / "roster.lock")
 
-    def enter(self, use: Use) -> Membership:
+    def enter(self, use: Use, variant: str) -> Membership:
         """Becomes a member. The caller holds the roster lock."""
-        return Membership(self._members / f"{os.getpid()}.{secrets.token_hex(4)}.{use}")
+        return Membership(self._members / f"{os.getpid()}.{secrets.token_hex(4)}.{use}.{variant}")
 
     def members(self) -> list[Member]:
         """The live ones; the files of dead ones are removed. The caller holds the roster lock."""
@@ -93,8 +94,8 @@ class FarmFolder:
             try:
                 lock.acquire(timeout=0)
             except Timeout:
-                pid, _, use = path.name.split(".")
-                alive.append(Member(int(pid), Use(use)))
+                pid, _, use, variant = path.name.split(".", 3)
+                alive.append(Member(int(pid), Use(use), variant))
             else:
                 path.unlink(missing_ok=True)
                 lock.release()

@@ -8,6 +8,7 @@ so it never outlives the worker. What is not a ModelError ends it too: the worke
 from __future__ import annotations
 
 import hashlib
+import logging
 import os
 import queue
 import signal
@@ -27,6 +28,8 @@ from ltx_models.video import encode_jpeg
 from ltx_worker.engine import messages
 from ltx_worker.engine.messages import Command, Load, Message, Render, Stop, receive_command, send
 from ltx_worker.engine.resume import Maker, ResumeRefused, pack, unpack
+
+log = logging.getLogger(__name__)
 
 
 class EngineProcess:
@@ -50,7 +53,10 @@ class EngineProcess:
                 if isinstance(command, Render):
                     self._render(command)
             except ModelError as error:
-                self._send(messages.Refused(error=str(error)))
+                if isinstance(command, Render):
+                    self._send(messages.Refused(error=str(error)))
+                else:  # the next render tries again, and is told
+                    log.error("the model could not be loaded: %s", error)
 
     def _read(self) -> None:
         while True:

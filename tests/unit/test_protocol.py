@@ -140,7 +140,7 @@ def test_a_prepared_job_is_complete_and_in_its_class():
     open_fields = {name for name, value in vars(job.request).items() if value is None}
     assert open_fields == {"timesteps"}
     assert job.queue == "pocket.1"
-    larger = prepare(GenerationRequest(prompt="x", width=512, height=512, num_frames=25)).job
+    larger = prepare(GenerationRequest(prompt="x", width=768, height=512, num_frames=97)).job
     assert larger.queue == "pocket.4"
     with pytest.raises(InvalidRequest, match="GB"):
         prepare(GenerationRequest(prompt="x", width=2048, height=2048, num_frames=513))
