@@ -27,12 +27,11 @@ def fetch_inputs(
     """
     retrying = patiently((StorageError,), leaving, retry_for)
     items = []
-    for item in request.conditioning:
+    for number, item in enumerate(request.conditioning, 1):
         match = ADDRESS.fullmatch(item.source)
         if match is None:
             raise InvalidRequest(f"the {item.kind} of the job is {item.source!r}, which is no content address")
-        path = folder / match[1]
-        if not path.exists():
-            retrying(storage.get, input_name(match[1]), path, match[1])
+        path = folder / f"{item.kind} {number}"
+        retrying(storage.get, input_name(match[1]), path, match[1])
         items.append(dataclasses.replace(item, source=str(path)))
     return dataclasses.replace(request, conditioning=tuple(items))

@@ -139,7 +139,7 @@ class Renderer:
                 return self._give_back(attempt, str(error), Strike.DEATH)
             match last:
                 case messages.Refused():
-                    return self._fail(attempt, last.error)
+                    return self._fail(attempt, last.error.replace(f"the file {folder}/", "").replace(f"{folder}/", ""))
                 case messages.Written():
                     return self._deliver(attempt, job, command.output, last)
                 case _:

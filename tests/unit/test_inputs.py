@@ -151,8 +151,8 @@ def test_a_worker_fetches_and_verifies(tmp_path, picture):
     folder = tmp_path / "render"
     folder.mkdir()
     fetched = fetch(request, storage, folder)
-    assert fetched.conditioning[0].source == str(folder / digest)
-    assert (folder / digest).read_bytes() == picture.read_bytes()
+    assert fetched.conditioning[0].source == str(folder / "image 1")
+    assert (folder / "image 1").read_bytes() == picture.read_bytes()
     assert fetched.conditioning[0].frame == 8
 
 
