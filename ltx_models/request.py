@@ -11,7 +11,7 @@ import itertools
 import math
 import secrets
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal, TypeVar, get_args
+from typing import TYPE_CHECKING, Literal, TypeGuard, TypeVar, get_args
 
 from ltx_models.errors import InvalidRequest
 from ltx_models.scheduler import shorten_timesteps
@@ -342,15 +342,15 @@ def _check_switch(name: str, value: bool | None) -> None:
 
 
 def _check_blocks(blocks: tuple[int, ...] | tuple[tuple[int, ...], ...]) -> None:
-    lists = blocks if _is_nested(blocks) else (blocks,)
+    lists: tuple[object, ...] = blocks if _is_nested(blocks) else (blocks,)
     for indices in lists:
         if not isinstance(indices, tuple) or len(indices) > MAX_BLOCKS:
-            raise InvalidRequest(f"stg_blocks {indices!r} is not a list of blocks")
+            raise InvalidRequest(f"stg_blocks {indices!r} is not a tuple of blocks")
         for index in indices:
             _check_whole("stg_blocks", index, 0, MAX_BLOCKS - 1)
 
 
-def _is_nested(blocks: object) -> bool:
+def _is_nested(blocks: object) -> TypeGuard[tuple[tuple[int, ...], ...]]:
     """Whether these are blocks for each guidance timestep, not for all."""
     return isinstance(blocks, tuple) and any(isinstance(item, tuple) for item in blocks)
 
