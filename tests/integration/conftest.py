@@ -24,7 +24,7 @@ SLOW_STEPS = 1000
 """Enough for a render that a test interrupts."""
 
 
-def wait_until(condition, timeout=30.0, what="the condition"):
+def wait_until(condition, timeout=60.0, what="the condition"):
     deadline = time.monotonic() + timeout
     while time.monotonic() < deadline:
         if value := condition():
