@@ -41,7 +41,7 @@ def test_the_first_frame_is_the_picture_as_well_as_the_vae_can_show_it(farm_env,
     round_trip = pipeline.decode(pipeline.encode(given[None]), timestep=0.05)[0]
     own = psnr(np.round(round_trip * 255), given)
     shown = psnr(clip.frames[0], given)
-    assert abs(shown - own) < 1, f"the VAE's own round trip has {own:.1f} dB, the video's first frame {shown:.1f} dB"
+    assert shown > own - 1, f"the VAE's own round trip has {own:.1f} dB, the video's first frame {shown:.1f} dB"
     assert shown > 20
 
 
