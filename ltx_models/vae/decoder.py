@@ -162,4 +162,6 @@ def block_parameters(name: str, given: Any) -> dict[str, Any]:
             f"the VAE config has a block {name!r}; the decoder knows {', '.join(DEFAULT_MULTIPLIERS)}"
         )
     parameters = given if isinstance(given, dict) else {"num_layers": given}
+    if name == "attn_res_x" and "attention_head_dim" not in parameters:
+        raise CheckpointError("the VAE config has a block 'attn_res_x' that does not say its attention_head_dim")
     return {"multiplier": DEFAULT_MULTIPLIERS[name], "num_layers": 1, **parameters}

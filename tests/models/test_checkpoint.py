@@ -107,6 +107,7 @@ def test_the_encoder_and_other_statistics_are_not_read(write: Write) -> None:
         ("transformer", {"cross_attention_dim": 32}, "cross_attention_dim"),
         ("vae", {"spatial_padding_mode": "circular"}, "spatial_padding_mode = 'circular'"),
         ("vae", {"decoder_blocks": [["vit_x", {"num_layers": 1}]]}, "the decoder knows res_x, "),
+        ("vae", {"decoder_blocks": [["attn_res_x", {"num_layers": 1}]]}, "does not say its attention_head_dim"),
         ("vae", {"decoder_blocks": []}, "neither decoder_blocks nor blocks"),
     ],
 )
