@@ -50,6 +50,7 @@ def decode_frames(
     failure: Exception | None = None
     for plan in plans:
         seen = 0
+        pixels: mx.array | None = None
         chunks = decode_tiled(decoder, latents, timestep, plan, noise)
         while True:
             try:

@@ -20,6 +20,8 @@ from ltx_models.vae.tiling import decode_frames, decode_streamed, decode_tiled, 
 from tests.models.conftest import relative_error
 
 LATENT = (1, 13, 16, 24, 8)
+SMALL = (1, 13, 4, 6, 8)
+"""A sixteenth of it, where the size does not matter: a CPU's convolutions are slow."""
 LAYOUTS: dict[str, list[tuple[str, Any]]] = {
     "0.9.0": [
         ("res_x", 1),
@@ -68,8 +70,8 @@ def make(layout: str, *, causal: bool = False, timestep_conditioning: bool = Tru
     return decoder
 
 
-def latents() -> mx.array:
-    return mx.random.normal(LATENT, key=mx.random.key(0))
+def latents(shape: tuple[int, ...] = LATENT) -> mx.array:
+    return mx.random.normal(shape, key=mx.random.key(0))
 
 
 TIMESTEP = mx.array([0.05])
@@ -79,19 +81,27 @@ def as_array(pixels: mx.array) -> np.ndarray:
     return np.array(pixels)
 
 
-def decoded(decoder: Decoder, *plans: DecodePlan) -> list[np.ndarray]:
-    return list(decode_frames(decoder, latents(), TIMESTEP, plans, as_array))
+def decoded(decoder: Decoder, z: mx.array, *plans: DecodePlan) -> list[np.ndarray]:
+    return list(decode_frames(decoder, z, TIMESTEP, plans, as_array))
+
+
+def assert_streaming_is_exact(decoder: Decoder, z: mx.array, chunk_bytes: int) -> None:
+    whole = np.array(decoder(z, TIMESTEP))
+    chunks = [np.array(chunk) for chunk in decode_streamed(decoder, z, TIMESTEP, chunk_bytes)]
+    assert len(chunks) > 4
+    assert relative_error(np.concatenate(chunks, axis=1), whole) < 1e-5
+
+
+def test_streaming_is_exact() -> None:
+    assert_streaming_is_exact(make("0.9.8"), latents(), 300_000)
 
 
 @pytest.mark.parametrize("layout", LAYOUTS)
 @pytest.mark.parametrize("causal", [False, True])
 @pytest.mark.parametrize("timestep_conditioning", [False, True])
-def test_streaming_is_exact(layout: str, causal: bool, timestep_conditioning: bool) -> None:
+def test_streaming_is_exact_for_every_layout(layout: str, causal: bool, timestep_conditioning: bool) -> None:
     decoder = make(layout, causal=causal, timestep_conditioning=timestep_conditioning)
-    whole = np.array(decoder(latents(), TIMESTEP))
-    chunks = [np.array(chunk) for chunk in decode_streamed(decoder, latents(), TIMESTEP, 300_000)]
-    assert len(chunks) > 4
-    assert relative_error(np.concatenate(chunks, axis=1), whole) < 1e-5
+    assert_streaming_is_exact(decoder, latents(SMALL), 18_000)
 
 
 @pytest.mark.parametrize("frames", [1, 2, 3, 4, 5])
@@ -106,11 +116,12 @@ def test_streaming_a_few_frames_one_by_one(frames: int, causal: bool) -> None:
     assert relative_error(np.concatenate(chunks, axis=1), whole) < 1e-5
 
 
-@pytest.mark.parametrize("padding", PADDINGS)
-def test_tiles_meet_without_a_seam(padding: str) -> None:
+@pytest.mark.parametrize(("padding", "frames"), [("zeros", LATENT[1]), *((p, 2) for p in PADDINGS if p != "zeros")])
+def test_tiles_meet_without_a_seam(padding: str, frames: int) -> None:
     decoder = make("0.9.8", padding=padding)
-    whole = np.array(decoder(latents(), TIMESTEP))[0]
-    tiled = np.concatenate(decoded(decoder, DecodePlan(2_000_000, tile=16)))
+    z = latents()[:, :frames]
+    whole = np.array(decoder(z, TIMESTEP))[0]
+    tiled = np.concatenate(decoded(decoder, z, DecodePlan(2_000_000, tile=16)))
     assert tiled.shape == whole.shape
     difference = np.abs(tiled - whole) / (whole.max() - whole.min())
     mean, high = difference.mean(), np.quantile(difference, 0.999)
@@ -122,22 +133,23 @@ def test_tiles_meet_without_a_seam(padding: str) -> None:
 def test_memory_falls_with_the_size_of_the_pieces() -> None:
     decoder = make("0.9.8")
     mx.eval(decoder.parameters())
+    z = latents()[:, :5]
     peaks = []
-    for plan in (None, DecodePlan(8_000_000), DecodePlan(1_000_000), DecodePlan(200_000), DecodePlan(200_000, 12)):
+    for plan in (None, DecodePlan(1_000_000), DecodePlan(200_000, 12)):
         mx.synchronize()
         mx.clear_cache()
         before = mx.get_active_memory()
         mx.reset_peak_memory()
         if plan is None:
-            mx.eval(decoder(latents(), TIMESTEP))
+            mx.eval(decoder(z, TIMESTEP))
         else:
-            for pixels in decode_tiled(decoder, latents(), TIMESTEP, plan):
+            for pixels in decode_tiled(decoder, z, TIMESTEP, plan):
                 mx.eval(pixels)
             del pixels
         peaks.append(mx.get_peak_memory() - before)
         print(f"{plan}: {peaks[-1] / 1e6:.0f} MB")  # noqa: T201
     assert peaks == sorted(peaks, reverse=True)
-    assert peaks[-1] < peaks[0] / 4
+    assert peaks[-1] < peaks[0] / 3
 
 
 @pytest.mark.parametrize("size", [9, 16, 17, 24, 38, 64])
@@ -169,7 +181,7 @@ def failing(monkeypatch: pytest.MonkeyPatch, error: Exception, *, after: int, up
     return tried
 
 
-PLANS = [DecodePlan(800_000), DecodePlan(400_000), DecodePlan(300_000)]
+PLANS = [DecodePlan(50_000), DecodePlan(25_000), DecodePlan(18_000)]
 
 
 @pytest.mark.parametrize(
@@ -186,20 +198,21 @@ def test_smaller_pieces_are_tried_when_memory_runs_out(
 ) -> None:
     """Frames that were handed out before are not handed out again."""
     decoder = make("0.9.8")
-    whole = np.array(decoder(latents(), TIMESTEP))[0]
-    tried = failing(monkeypatch, error, after=after, up_to=300_000)
-    assert relative_error(np.concatenate(decoded(decoder, *PLANS)), whole) < 1e-5
-    assert tried == [800_000, 400_000, 300_000]
+    z = latents(SMALL)
+    whole = np.array(decoder(z, TIMESTEP))[0]
+    tried = failing(monkeypatch, error, after=after, up_to=18_000)
+    assert relative_error(np.concatenate(decoded(decoder, z, *PLANS)), whole) < 1e-5
+    assert tried == [50_000, 25_000, 18_000]
 
 
 def test_the_smallest_pieces_may_not_fit_either(monkeypatch: pytest.MonkeyPatch) -> None:
     failing(monkeypatch, MemoryError(), after=0, up_to=0)
     with pytest.raises(OutOfMemory, match="smaller size"):
-        decoded(make("0.9.8"), *PLANS)
+        decoded(make("0.9.8"), latents(SMALL), *PLANS)
 
 
 def test_other_errors_are_not_taken_for_memory(monkeypatch: pytest.MonkeyPatch) -> None:
     tried = failing(monkeypatch, RuntimeError("[conv] shapes do not match"), after=0, up_to=0)
     with pytest.raises(RuntimeError, match="shapes"):
-        decoded(make("0.9.8"), *PLANS)
+        decoded(make("0.9.8"), latents(SMALL), *PLANS)
     assert len(tried) == 1
