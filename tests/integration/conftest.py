@@ -73,7 +73,7 @@ def start_ltx(*arguments, env, **options):
 @pytest.fixture
 def no_farm_env(tmp_path):
     """The environment of a machine that knows no farm: what is started there is this machine's own."""
-    kept = {name: value for name, value in os.environ.items() if not name.startswith("LTX_")}
+    kept = {name: value for name, value in os.environ.items() if not name.startswith(("LTX_", "LD_PRELOAD"))}
     yield {**kept, "LTX_HOME": str(tmp_path / "home"), "PYTHONUNBUFFERED": "1"}
     with contextlib.suppress(AssertionError):
         wait_until(lambda: not processes_of(tmp_path), timeout=5)  # the last may still be unwinding
