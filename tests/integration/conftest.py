@@ -38,7 +38,8 @@ def processes_of(folder):
     found = []
     for process in psutil.process_iter():
         with contextlib.suppress(psutil.Error):
-            words = [*process.cmdline(), process.environ().get("LTX_HOME", "")]
+            # The server overwrites its command line and environment, but works in the farm's folder.
+            words = [*process.cmdline(), process.environ().get("LTX_HOME", ""), process.cwd()]
             if process.pid != os.getpid() and any(str(folder) in word for word in words):
                 found.append(process)
     return found
