@@ -24,6 +24,11 @@ SLOW_STEPS = 1000
 """Enough for a render that a test interrupts."""
 
 
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    # As in the background of a script: the commands that the tests interrupt would inherit it, and not listen.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
 def wait_until(condition, timeout=60.0, what="the condition"):
     deadline = time.monotonic() + timeout
     while time.monotonic() < deadline:
@@ -81,7 +86,7 @@ def no_farm_env(tmp_path):
     leftover = processes_of(tmp_path)
     for process in leftover:
         process.kill()
-    assert not leftover, f"left running: {[process.info for process in leftover]}"
+    assert not leftover, f"left running: {leftover}"
 
 
 @dataclass
