@@ -1,1 +1,34 @@
-"""What a laptop needs: the `ltx` command, the Python API, and the wire contract."""
+"""What a laptop needs: the `ltx` command, the Python API, and the wire contract.
+
+    from ltx_client import Farm
+
+    Farm().render("a red ball rolls to the right on a navy background").wait().download("ball.mp4")
+
+`AsyncFarm` is the same for programs with an event loop. Errors are those of `ltx_client.errors`.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from ltx_client.aio import AsyncFarm, AsyncRender
+    from ltx_client.farm import Farm
+    from ltx_client.handles import Render
+
+__all__ = ["AsyncFarm", "AsyncRender", "Farm", "Render"]
+
+_HOMES = {
+    "AsyncFarm": "ltx_client.aio",
+    "AsyncRender": "ltx_client.aio",
+    "Farm": "ltx_client.farm",
+    "Render": "ltx_client.handles",
+}
+
+
+def __getattr__(name: str) -> Any:
+    """Late: a worker imports the wire contract alone."""
+    if name in _HOMES:
+        return getattr(import_module(_HOMES[name]), name)
+    raise AttributeError(f"module 'ltx_client' has no attribute {name!r}")

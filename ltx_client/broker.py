@@ -11,12 +11,13 @@ from redis.backoff import NoBackoff
 from redis.retry import Retry
 
 from ltx_client.errors import BrokerUnreachable
+from ltx_client.protocol.reach import why_unreachable
 from ltx_client.protocol.settings import broker_address
 
-__all__ = ["broker_errors", "connect"]
+__all__ = ["broker_errors", "connect", "operator_errors"]
 
 CONNECT_TIMEOUT = 3.0
-ANSWER_TIMEOUT = 4.0
+ANSWER_TIMEOUT = 3.0
 
 
 @contextlib.contextmanager
@@ -24,20 +25,21 @@ def broker_errors(address: str) -> Iterator[None]:
     """Turns redis-py's errors into BrokerUnreachable, which names the address."""
     try:
         yield
-    except redis.AuthenticationError:
-        raise BrokerUnreachable(
-            f"the broker at {address} refused the user name or password; check LTX_BROKER_URL"
-        ) from None
-    except redis.TimeoutError:
-        raise BrokerUnreachable(f"the broker at {address} did not answer in time; is it up, and reachable?") from None
-    except redis.ConnectionError as error:
-        raise BrokerUnreachable(
-            f"cannot reach the broker at {address} ({_reason(error)}); is it running, and is LTX_BROKER_URL right?"
-        ) from None
-    except redis.exceptions.NoPermissionError:
-        raise BrokerUnreachable(
-            f"the broker at {address} does not let this user do that; check its ACL and the user in LTX_BROKER_URL"
-        ) from None
+    except (redis.ConnectionError, redis.TimeoutError, redis.exceptions.NoPermissionError) as error:
+        raise BrokerUnreachable(why_unreachable(error, address)) from None
+
+
+@contextlib.contextmanager
+def operator_errors(address: str) -> Iterator[None]:
+    """The same for what is the admin's to do."""
+    with broker_errors(address):
+        try:
+            yield
+        except redis.exceptions.NoPermissionError:
+            raise BrokerUnreachable(
+                f"the broker at {address} lets only the farm's admin pause and resume workers and queues; name that"
+                " user in LTX_BROKER_URL, or use a farm of the configuration that does (see deploy/README.md)"
+            ) from None
 
 
 def connect(broker_url: SecretStr) -> redis.Redis:
@@ -53,11 +55,3 @@ def connect(broker_url: SecretStr) -> redis.Redis:
     with broker_errors(broker_address(broker_url)):
         client.ping()
     return client
-
-
-def _reason(error: redis.ConnectionError) -> str:
-    """The operating system's words, without the address that redis-py repeats around them."""
-    cause = error.__cause__ or error.__context__
-    if isinstance(cause, OSError) and cause.strerror:
-        return cause.strerror
-    return str(error).rstrip(".")

@@ -7,8 +7,34 @@ from typing import Any, NoReturn
 import click
 from pydantic import ValidationError
 
-from ltx_client.commands import cancel, download, jobs, models, render, show, submit, up, watch, workers
+from ltx_client.commands import (
+    batch,
+    batches,
+    bench,
+    cancel,
+    config,
+    doctor,
+    download,
+    gc,
+    jobs,
+    logs,
+    models,
+    pause,
+    priority,
+    render,
+    resume,
+    retry,
+    show,
+    stats,
+    submit,
+    up,
+    watch,
+    workers,
+)
+from ltx_client.completion import complete_farms
+from ltx_client.configure import default_map, use_farm
 from ltx_client.errors import INTERRUPTED, FarmError, UsageError
+from ltx_client.protocol.config import ConfigError
 from ltx_models.errors import ModelError
 
 __all__ = ["main"]
@@ -27,9 +53,18 @@ class FarmGroup(click.Group):
             _fail(ctx, str(error), UsageError.exit_code)
         except KeyboardInterrupt:
             ctx.exit(INTERRUPTED)
+        except ConfigError as error:
+            _fail(ctx, str(error), UsageError.exit_code)
         except ValidationError as error:  # of the settings: nothing else reaches this far
-            details = "; ".join(f"LTX_{detail['loc'][0]}".upper() + f": {detail['msg']}" for detail in error.errors())
-            _fail(ctx, f"the environment is not right: {details}", UsageError.exit_code)
+            _fail(ctx, f"the settings are not right: {_settings_errors(error)}", UsageError.exit_code)
+
+
+def _settings_errors(error: ValidationError) -> str:
+    """Names them as the environment does."""
+    return "; ".join(
+        "".join(f"LTX_{name}: ".upper() for name in detail["loc"]) + detail["msg"].removeprefix("Value error, ")
+        for detail in error.errors()
+    )
 
 
 def _fail(ctx: click.Context, message: str, code: int) -> NoReturn:
@@ -39,11 +74,19 @@ def _fail(ctx: click.Context, message: str, code: int) -> NoReturn:
 
 @click.group(cls=FarmGroup, context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(package_name="ltx-farm")
-def main() -> None:
+@click.option(
+    "--farm",
+    metavar="NAME",
+    shell_complete=complete_farms,
+    help="The farm of that name in the configuration (see ltx config).",
+)
+@click.pass_context
+def main(ctx: click.Context, farm: str | None) -> None:
     """Renders videos from prompts with LTX-Video, on this machine or on a farm of Macs.
 
     \b
-    With no broker set, `ltx render` starts a farm of this machine alone. A farm is named by
+    With no broker set, `ltx render` starts a farm of this machine alone. A farm is named by --farm or by
+      LTX_FARM          its name in the configuration file; "local" is this machine alone
       LTX_BROKER_URL    redis://[USER:PASSWORD@]HOST:PORT/DB
       LTX_STORAGE_URL   the folder or URL where finished videos lie
       LTX_NAMESPACE     what the farm's keys begin with ("ltx:")
@@ -52,7 +95,13 @@ def main() -> None:
     \b
     Exit codes: 0 done, 1 the job failed, 2 wrong use, 3 cancelled, 69 broker or storage out of reach.
     """
+    if farm is not None:
+        ctx.with_resource(use_farm(farm))
+    if ctx.invoked_subcommand != "config":  # which must work while the file does not
+        ctx.default_map = default_map()
 
 
-for _module in (render, submit, watch, jobs, show, cancel, download, workers, models, up):
+_RENDERING = (render, submit, batch, watch)
+_JOBS = (jobs, batches, show, logs, download, cancel, retry, pause, resume, priority)
+for _module in (*_RENDERING, *_JOBS, workers, stats, gc, doctor, bench, models, up, config):
     main.add_command(_module.command)

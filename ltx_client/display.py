@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Protocol
 
-from rich.console import Console
+from rich.console import Console, RenderableType
 from rich.markup import escape
 from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn
 
@@ -14,7 +14,7 @@ from ltx_client.output import duration, notice, short_id
 from ltx_client.protocol.state import Snapshot, Stage, Status
 from ltx_client.views import Update
 
-__all__ = ["Display", "display", "progress_text"]
+__all__ = ["Display", "display", "headline", "progress_text"]
 
 
 class Display(Protocol):
@@ -22,6 +22,9 @@ class Display(Protocol):
 
     def show(self, update: Update) -> None:
         """Takes the next update."""
+
+    def show_picture(self, picture: RenderableType) -> None:
+        """Shows a frame above what is drawn, where that is possible."""
 
 
 @contextmanager
@@ -62,11 +65,15 @@ class BarDisplay:
             self._tasks[job_id] = self._progress.add_task("", total=None, detail="")
         self._progress.update(
             self._tasks[job_id],  # type: ignore[arg-type]
-            description=_prefix(job_id, self._with_ids) + escape(_headline(update)),
+            description=_prefix(job_id, self._with_ids) + escape(headline(update)),
             total=snapshot.steps or (1 if update.view.ended else None),
             completed=snapshot.step if snapshot.steps else 1 if update.view.ended else 0,
             detail=escape(progress_text(snapshot)),
         )
+
+    def show_picture(self, picture: RenderableType) -> None:
+        """Prints it above the lines."""
+        self._progress.console.print(picture)
 
 
 class PlainDisplay:
@@ -79,18 +86,22 @@ class PlainDisplay:
     def show(self, update: Update) -> None:
         """Prints a line, unless it would say what the last one said."""
         job_id = update.view.job.id
-        parts = [_headline(update), progress_text(update.snapshot)]
+        parts = [headline(update), progress_text(update.snapshot)]
         line = _prefix(job_id, self._with_ids) + ": ".join(part for part in parts if part)
         if self._last.get(job_id) != line:
             self._last[job_id] = line
             notice(line)
+
+    def show_picture(self, picture: RenderableType) -> None:
+        """Leaves it out."""
 
 
 def _prefix(job_id: str, with_ids: bool) -> str:
     return f"{short_id(job_id)}  " if with_ids else ""
 
 
-def _headline(update: Update) -> str:
+def headline(update: Update) -> str:
+    """What is happening to a job, in a few words."""
     view, snapshot = update.view, update.snapshot
     if view.ended and update.snapshot.seq >= view.snapshot.seq:
         return view.status.value
@@ -98,6 +109,10 @@ def _headline(update: Update) -> str:
         return f"worker {snapshot.worker_name} stopped answering"
     if view.cancel_asked:
         return "cancelling"
+    if snapshot.status is Status.QUEUED and view.held:
+        return "paused"
+    if snapshot.status is Status.QUEUED and view.links.waits and not snapshot.attempt:
+        return "waiting for the jobs before it"
     if snapshot.status is Status.QUEUED:
         return "waiting for a worker" + (f" ({snapshot.message})" if snapshot.message else "")
     return snapshot.message or snapshot.stage.value

@@ -1,98 +1,91 @@
 """The Python API: everything that the `ltx` command does, without the terminal.
 
-with Farm.connect() as farm:
-    job = farm.submit(GenerationRequest(prompt="a red ball rolls to the right on a navy background"))
-    for update in farm.watch(job.id):
-        print(update.snapshot.stage, update.snapshot.step)
-    farm.download(job.id, Path("ball.mp4"))
+    with Farm() as farm:
+        farm.render("a red ball rolls to the right on a navy background").wait().download("ball.mp4")
+
+`Farm.render` gives a handle on one job (`ltx_client.handles`); the other methods take jobs by their ids.
 """
 
 from __future__ import annotations
 
-import contextlib
-import logging
+import dataclasses
+import difflib
+import itertools
 import time
-from collections.abc import Iterator
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import redis
-from pydantic import SecretStr
+from pydantic import ValidationError
 
-from ltx_client.broker import broker_errors, connect
-from ltx_client.errors import BrokerUnreachable, FarmError, JobConflict, JobNotFound, StorageUnreachable, UsageError
+from ltx_client.batches import Batch, PreparedBatch, derived_id
+from ltx_client.broker import broker_errors, operator_errors
+from ltx_client.errors import BrokerUnreachable, JobConflict, JobNotFound, UsageError
+from ltx_client.files import fetch_video, store_inputs
+from ltx_client.forecast import Paces, Place, measure, places
+from ltx_client.handles import Render
 from ltx_client.inputs import Inputs
-from ltx_client.ledger import ClientLedger, Submission
-from ltx_client.local.join import join
-from ltx_client.local.members import FarmFolder, Use
-from ltx_client.prepare import DEFAULT_VARIANT, prepare
-from ltx_client.protocol.jobs import Job, UnreadableJob, parse_job
-from ltx_client.protocol.names import Names
-from ltx_client.protocol.settings import FarmSettings, broker_address
-from ltx_client.protocol.state import Snapshot, Status
-from ltx_client.protocol.storage import Storage, StorageError, input_name
-from ltx_client.protocol.transport import celery_settings, send_render
-from ltx_client.protocol.workers import WorkerInfo
-from ltx_client.views import Follower, JobView, Update
-from ltx_models.memory import memory_class
+from ltx_client.ledger import Submission
+from ltx_client.prepare import DEFAULT_VARIANT, prepare, submitter
+from ltx_client.protocol.events import Result
+from ltx_client.protocol.jobs import DEFAULT_PRIORITY, NO_LINKS, Job, Links
+from ltx_client.protocol.pauses import Pause
+from ltx_client.protocol.state import Status
+from ltx_client.protocol.workers import WorkerInfo, live_workers
+from ltx_client.publish import publish
+from ltx_client.views import JobView
+from ltx_client.watching import MIN_ID_TAIL, Watching
 from ltx_models.request import GenerationRequest
+from ltx_models.variants import find_variant
 
 __all__ = ["Farm"]
 
-MIN_ID_TAIL = 4
-log = logging.getLogger(__name__)
 
-BLOCK = 1.0
-"""Seconds that one wait for events takes."""
-PATIENCE = 60.0
-"""Seconds that a watcher goes on trying when the broker is away."""
+FORECAST_FROM = 2000
+"""Jobs that a forecast looks at."""
+AT_ONCE = 1000
+"""Jobs of one round trip."""
 
 
-class Farm:
+class Farm(Watching):
     """One farm, reached through its broker. Raises BrokerUnreachable from every method when it does not answer."""
 
-    def __init__(
+    def render(
         self,
-        client: redis.Redis,
-        broker_url: SecretStr,
-        names: Names,
-        storage_url: str | None,
-        embedded: FarmFolder | None = None,
-    ) -> None:
-        self.storage_url = storage_url
-        self._embedded = embedded
-        self._client = client
-        self._broker_url = broker_url
-        self._address = broker_address(broker_url)
-        self._names = names
-        self._ledger = ClientLedger(client, names)
+        prompt: str,
+        *,
+        after: Sequence[Render | str] = (),
+        not_on: Sequence[str] = (),
+        variant: str = DEFAULT_VARIANT,
+        priority: int = DEFAULT_PRIORITY,
+        checkpoint_every: int = 3,
+        time_limit: float | None = None,
+        job_id: str | None = None,
+        **fields: Any,
+    ) -> Render:
+        """Submits a job and returns a handle on it, at once.
 
-    @classmethod
-    @contextlib.contextmanager
-    def connect(
-        cls, settings: FarmSettings | None = None, use: Use = Use.RENDER, variant: str = DEFAULT_VARIANT
-    ) -> Iterator[Farm]:
-        """The farm that the environment names; with no broker there, this machine's embedded farm.
-
-        `use` and `variant` say what is needed of the embedded farm, which is started, and stopped when nobody uses it.
+        after: jobs, or ids of jobs and batches, that must have ended first.  not_on: names or ids of workers that leave
+        it to others.  fields: of `GenerationRequest`, such as width, height, num_frames, num_steps or seed; what is not
+        given is the variant's own value.
+        Raises UsageError, InvalidRequest and what `send` raises.
         """
-        settings = settings or FarmSettings()
-        with contextlib.ExitStack() as stack:
-            embedded, broker_url, storage_url = None, settings.broker_url, settings.storage_url
-            if broker_url is None:
-                embedded = FarmFolder(settings.home)
-                broker_url = stack.enter_context(join(settings.home, use, variant)).url
-                storage_url = str(embedded.videos)
-            client = stack.enter_context(connect(broker_url))
-            yield cls(client, broker_url, settings.names, storage_url, embedded)
-
-    def check(self) -> None:
-        """Raises BrokerUnreachable when this machine's embedded farm has died; says nothing of other farms."""
-        if self._embedded is not None and not self._embedded.is_kept():
-            raise BrokerUnreachable(
-                f"this machine's farm stopped unexpectedly (see {self._embedded.keeper_log}); its jobs are kept,"
-                " and `ltx up` goes on with them"
-            )
+        known = {field.name for field in dataclasses.fields(GenerationRequest)}
+        if unknown := sorted(fields.keys() - known):
+            near = difflib.get_close_matches(unknown[0], known, 1)
+            raise UsageError(f"a request has no {unknown[0]!r}" + (f"; is {near[0]} meant?" if near else ""))
+        request = GenerationRequest(prompt=prompt, **fields)
+        job, inputs = prepare(
+            request,
+            variant=variant,
+            priority=priority,
+            checkpoint_every=checkpoint_every,
+            time_limit=time_limit,
+            job_id=job_id,
+        )
+        ids = [one.id if isinstance(one, Render) else one for one in after]
+        self.send(job, inputs, self.links(ids, not_on))
+        return Render(self, job.id)
 
     def submit(self, request: GenerationRequest, **options: Any) -> Job:
         """Prepares a job (see `prepare` for the options) and sends it."""
@@ -100,87 +93,172 @@ class Farm:
         self.send(*prepared)
         return prepared.job
 
-    def send(self, job: Job, inputs: Inputs | None = None) -> None:
+    def send(self, job: Job, inputs: Inputs | None = None, links: Links = NO_LINKS) -> None:
         """Stores the job's inputs, writes its record, which is the submission, then the message that brings it to a
         worker.
 
         Raises JobConflict when the id is another job's, StorageUnreachable when the inputs cannot be stored. After
         BrokerUnreachable the same job may be sent again.
         """
-        self._store(inputs or {})
+        store_inputs(self.storage_url, inputs or {})
         try:
-            with broker_errors(self._address):
-                outcome = self._ledger.submit(job)
-            if outcome is Submission.CONFLICT:
-                raise JobConflict(f"job {job.id} exists already and asks for something else; give another --id")
-            self._publish(job)
+            self._submit([(job, links)])
         except BrokerUnreachable as error:
             raise BrokerUnreachable(
                 f"{error} Whether job {job.id} was queued is unknown; the same again with --id {job.id} is safe"
             ) from None
 
-    def watch(self, *job_ids: str) -> Iterator[Update]:
-        """Every event of these jobs from the first on: each job's in order, none twice, whenever one joins;
-        then the live ones, until all have ended.
+    def send_batch(self, batch: PreparedBatch) -> None:
+        """The same for all jobs of a batch: first all records, then all messages.
 
-        At least one update a second for each job, without an event when nothing happened.
+        Raises what `send` raises; the same batch again is safe.
         """
-        followers = {job_id: Follower() for job_id in job_ids}
-        last_answer = time.monotonic()
-        while followers:
-            self.check()
-            try:
-                batches = self._next_events({job_id: follower.seq for job_id, follower in followers.items()})
-                views = {job_id: self.view(job_id) for job_id in followers}
-            except BrokerUnreachable:
-                if time.monotonic() - last_answer > PATIENCE:
-                    raise
-                time.sleep(BLOCK)
-                continue
-            last_answer = time.monotonic()
-            for job_id, view in views.items():
-                yield from followers[job_id].advance(batches.get(job_id, []), view)
-                if followers[job_id].ended:
-                    del followers[job_id]
-
-    def view(self, job_id: str) -> JobView:
-        """One job. Raises JobNotFound, and FarmError for a job of another protocol version."""
+        store_inputs(self.storage_url, batch.inputs)
         try:
-            views = self._views([job_id])
-        except UnreadableJob as error:
-            raise FarmError(f"job {job_id} cannot be read: {error}") from error
-        if not views:
-            raise JobNotFound(f"there is no job {job_id} on this farm; `ltx jobs` lists those that there are")
-        return views[0]
+            with broker_errors(self._address):
+                self._batches.note(batch)
+            self._submit(batch.jobs)
+        except BrokerUnreachable as error:
+            raise BrokerUnreachable(
+                f"{error} Whether all of batch {batch.id} was queued is unknown; the same again with --id {batch.id}"
+                " is safe"
+            ) from None
 
-    def jobs(self, limit: int = 50) -> list[JobView]:
-        """The newest jobs first."""
+    def _submit(self, jobs: Sequence[tuple[Job, Links]]) -> None:
+        """All records first, then the messages. Raises JobConflict and BrokerUnreachable."""
         with broker_errors(self._address):
-            ids: Any = self._client.zrevrange(self._names.jobs(), 0, limit - 1)
-        return self._views([job_id.decode() for job_id in ids])
+            outcomes = self._ledger.submit_all(jobs)
+            for (job, _), outcome in zip(jobs, outcomes, strict=True):
+                if outcome is Submission.CONFLICT:
+                    raise JobConflict(f"job {job.id} exists already and asks for something else; give another --id")
+            # Of one that exists already, it is not known here whether it was the first in its line.
+            publish(
+                self._broker_url,
+                self._names,
+                [
+                    (job, outcome is not Submission.CREATED)
+                    for (job, links), outcome in zip(jobs, outcomes, strict=True)
+                    if not links.waits
+                ],
+            )
 
-    def find(self, text: str) -> str:
-        """The id of the job whose id is, or ends with, `text` (4 characters at least). Raises JobNotFound."""
+    def all_jobs(self) -> tuple[list[JobView], list[str]]:
+        """Every job of the farm, the newest first; and the ids of those that this version cannot read."""
         with broker_errors(self._address):
-            if self._client.exists(self._names.job(text)):
-                return text
-            ids: Any = self._client.zrange(self._names.jobs(), 0, -1)
-        found = [
-            job_id for job_id in (raw.decode() for raw in ids) if len(text) >= MIN_ID_TAIL and job_id.endswith(text)
-        ]
-        if len(found) == 1:
-            return str(found[0])
-        if found:
-            raise JobNotFound(f"{len(found)} jobs have an id that ends with {text}; give more of it")
-        raise JobNotFound(f"there is no job {text} on this farm; `ltx jobs` lists those that there are")
+            stored: Any = self._client.zrevrange(self._names.jobs(), 0, -1)
+        ids = [job_id.decode(errors="replace") for job_id in stored]
+        views = [view for at in range(0, len(ids), AT_ONCE) for view in self._views([*ids[at : at + AT_ONCE], ""])]
+        return views, sorted(set(ids) - {view.job.id for view in views})
+
+    def forget(self, ids: Sequence[str]) -> None:
+        """Removes what a client has written of jobs that have ended: they are no longer listed, nor downloaded."""
+        with broker_errors(self._address):
+            for at in range(0, len(ids), AT_ONCE):
+                some = ids[at : at + AT_ONCE]
+                self._client.delete(*(key(job_id) for job_id in some for key in (self._names.job, self._names.cancel)))
+                self._client.zrem(self._names.jobs(), *some)
+            for _ in self._batches.newest():  # which drops those whose jobs are gone
+                pass
 
     def cancel(self, job_id: str) -> Status:
         """Asks for the job's end; returns its state at that moment (see ClientLedger.cancel)."""
         with broker_errors(self._address):
-            status = self._ledger.cancel(job_id)
+            return self._known(job_id, self._ledger.cancel(job_id))
+
+    def pause(self, job_id: str) -> Status:
+        """Keeps workers from the job until `resume`; one that renders it gives it back, and it goes on from there
+        later. Returns its state at that moment.
+        """
+        with broker_errors(self._address):
+            return self._known(job_id, self._ledger.hold(job_id))
+
+    def resume(self, job_id: str) -> Status:
+        """Ends a pause. Returns the job's state at that moment."""
+        with broker_errors(self._address):
+            return self._known(job_id, self._ledger.unhold(job_id))
+
+    def pauses(self) -> list[Pause]:
+        """Which queues and workers are paused."""
+        with broker_errors(self._address):
+            return self._pauses.all()
+
+    def pause_worker(self, name: str) -> Pause:
+        """Has the live worker of that name or id finish its job and take no more until `resume_worker`, whatever is
+        restarted meanwhile.
+
+        Raises UsageError when there is not exactly one, and, as the three that follow, BrokerUnreachable for a user who
+        is no admin.
+        """
+        with operator_errors(self._address):
+            return self._pauses.pause_worker(name, self.workers(), submitter())
+
+    def resume_worker(self, name: str) -> bool:
+        """Ends the pause of a worker, which need not be alive. Returns whether it was paused."""
+        with operator_errors(self._address):
+            return self._pauses.resume_worker(name, self.workers())
+
+    def pause_queue(self, variant: str) -> Pause:
+        """Has workers begin no job of that variant until `resume_queue`; those that run are rendered to their end."""
+        with operator_errors(self._address):
+            return self._pauses.pause_queue(find_variant(variant).name, submitter())
+
+    def resume_queue(self, variant: str) -> bool:
+        """Ends the pause of a variant's queue. Returns whether it was paused."""
+        with operator_errors(self._address):
+            return self._pauses.resume_queue(find_variant(variant).name)
+
+    def prioritize(self, job_id: str, priority: int) -> Status:
+        """Gives a job that waits another place: 0 is first, 9 is last. Returns its state at that moment."""
+        if not 0 <= priority <= 9:
+            raise UsageError(f"the priority {priority} is none; 0 (first) to 9 (last) are")
+        with broker_errors(self._address):
+            return self._known(job_id, self._ledger.set_priority(job_id, priority))
+
+    def _known(self, job_id: str, status: Status | None) -> Status:
         if status is None:
             raise JobNotFound(f"there is no job {job_id} on this farm; `ltx jobs` lists those that there are")
         return status
+
+    def retry(self, job_id: str) -> Job:
+        """A new job in place of one that failed or was cancelled; the same again gives the same one.
+
+        Raises UsageError when the job, or the last one in its place, has not ended, or is done.
+        """
+        view = self.view(job_id)
+        if view.status not in (Status.FAILED, Status.CANCELLED):
+            raise UsageError(f"job {job_id} is {view.status}; one that failed or was cancelled can be tried again")
+        while True:
+            new_id = derived_id("retry", view.job.id)
+            try:
+                view = self.view(new_id)
+            except JobNotFound:
+                break
+            if view.status not in (Status.FAILED, Status.CANCELLED):
+                return view.job
+        job = view.job.model_copy(update={"id": new_id, "submitter": submitter()})
+        links = Links(batch=view.links.batch, item=view.links.item, retry_of=view.job.id)
+        self.send(job, links=links)
+        return job
+
+    def batch(self, text: str) -> Batch:
+        """The batch whose id is, or ends with, `text`. Raises JobNotFound."""
+        with broker_errors(self._address):
+            return self._batches.get(self._batches.find(text, MIN_ID_TAIL))
+
+    def batches(self, limit: int = 50) -> list[Batch]:
+        """The newest first."""
+        with broker_errors(self._address):
+            return list(itertools.islice(self._batches.newest(), limit))
+
+    def links(self, after: Sequence[str] = (), not_on: Sequence[str] = ()) -> Links:
+        """Of a job that is to wait for these jobs and batches, and is kept from these workers. Raises JobNotFound."""
+        jobs, batches = [], []
+        for text in after:
+            try:
+                batches.append(self.batch(text).id)
+            except JobNotFound:
+                jobs.append(self.find(text))
+        return Links(after_jobs=tuple(jobs), after_batches=tuple(batches), not_on=tuple(not_on))
 
     def preview(self, job_id: str) -> bytes | None:
         """The newest checkpoint frame, a JPEG, or None while, or when no longer, there is one."""
@@ -193,111 +271,28 @@ class Farm:
 
         Raises UsageError when the job has no video, StorageUnreachable when the file cannot be had.
         """
-        view = self.view(job_id)
-        if view.snapshot.result is None:
-            why = view.snapshot.error or "it can be downloaded when it is done"
-            raise UsageError(f"job {job_id} has no video: it is {view.status}; {why}")
-        if self.storage_url is None:
-            raise FarmError(
-                f"no storage is set, so the video of job {job_id} cannot be read; set LTX_STORAGE_URL as the workers do"
-            )
-        result = view.snapshot.result
+        fetch_video(self.storage_url, self.view(job_id), target, self.link)
+
+    def link(self, job_id: str) -> str | None:
+        """A URL by which anybody can read the job's video without the storage, if its worker has left one: a key."""
+        with broker_errors(self._address):
+            files: Any = self._client.hget(self._names.result(job_id), "files")
         try:
-            Storage(self.storage_url).get(result.video, target, result.sha256)
-        except StorageError as error:
-            raise StorageUnreachable(f"{error}; is LTX_STORAGE_URL the one that the workers use?") from error
-        except OSError as error:
-            raise UsageError(f"cannot write {target}: {error.strerror}") from error
+            return Result.model_validate_json(files).link if files else None
+        except ValidationError:
+            return None
 
     def workers(self) -> list[WorkerInfo]:
         """The live workers, by name."""
         with broker_errors(self._address):
-            keys = list(self._client.scan_iter(match=self._names.worker("*"), count=1000))
-            with self._client.pipeline(transaction=False) as pipeline:
-                for key in keys:
-                    pipeline.hgetall(key)
-                hashes = pipeline.execute()
-        views = [
-            WorkerInfo.model_validate({key.decode(): value.decode() for key, value in fields.items()})
-            for fields in hashes
-            if fields
-        ]
-        return sorted(views, key=lambda worker: (worker.name, worker.id))
+            return live_workers(self._client, self._names)
 
-    def served(self, job: Job) -> bool:
-        """Whether a live worker takes jobs like this one."""
-        needed = memory_class(job.predicted_peak)
-        return any(worker.variant == job.variant and worker.budget_gb >= needed for worker in self.workers())
+    def open_jobs_and_paces(self) -> tuple[list[JobView], Paces]:
+        """The jobs that have not ended, and what those took that have: of the newest few thousand."""
+        views = self.jobs(FORECAST_FROM)
+        return [view for view in views if not view.ended], measure(views, self.workers())
 
-    def _store(self, inputs: Inputs) -> None:
-        """Puts files into the farm's storage under the name of their content; what is there already is not sent."""
-        if not inputs:
-            return
-        if self.storage_url is None:
-            raise UsageError(
-                "pictures and clips travel through the farm's storage; set LTX_STORAGE_URL as the workers do"
-            )
-        try:
-            storage = Storage(self.storage_url)
-            for sha256, path in inputs.items():
-                if not storage.exists(input_name(sha256)):
-                    storage.put(path, input_name(sha256))
-        except StorageError as error:
-            raise StorageUnreachable(str(error)) from error
-
-    def _publish(self, job: Job) -> None:
-        """The Celery message. Imports Celery late: it takes half a second, and only a submit needs it."""
-        import kombu.exceptions
-        from celery import Celery
-
-        settings = celery_settings(self._broker_url.get_secret_value(), self._names)
-        with Celery("ltx_client", set_as_current=False) as app, broker_errors(self._address):
-            app.conf.update(**settings, broker_connection_retry=False)
-            try:
-                send_render(app, job, job.priority)
-            except kombu.exceptions.OperationalError as error:
-                raise redis.ConnectionError(str(error.__cause__ or error)) from error
-
-    def _next_events(self, after: dict[str, int]) -> dict[str, list[tuple[int, bytes]]]:
-        """The numbered events of each job after the one that was seen last; waits a moment for the first."""
-        streams: Any = {self._names.events(job_id): f"{seq}-0" for job_id, seq in after.items()}
-        with broker_errors(self._address):
-            reply: Any = self._client.xread(streams, count=200, block=round(BLOCK * 1000))
-        ids = {self._names.events(job_id): job_id for job_id in after}
-        return {
-            ids[key.decode()]: [(int(entry.split(b"-")[0]), fields[b"event"]) for entry, fields in entries]
-            for key, entries in reply or []
-        }
-
-    def _views(self, ids: list[str]) -> list[JobView]:
-        names = self._names
-        with broker_errors(self._address), self._client.pipeline(transaction=False) as pipeline:
-            for job_id in ids:
-                pipeline.hmget(names.job(job_id), "spec", "submitted_at")
-                pipeline.hget(names.state(job_id), "snapshot")
-                pipeline.exists(names.cancel(job_id))
-                pipeline.exists(names.lease(job_id))
-            replies = iter(pipeline.execute())
-        views = []
-        for job_id, (spec, submitted_at), snapshot, cancel, lease in zip(
-            ids, replies, replies, replies, replies, strict=True
-        ):
-            if spec is None:  # its time ran out
-                continue
-            try:
-                job = parse_job(spec)
-            except UnreadableJob as error:
-                if len(ids) == 1:
-                    raise
-                log.warning("job %s is not shown: %s", job_id, error)
-                continue
-            views.append(
-                JobView(
-                    job=job,
-                    submitted_at=int(submitted_at) / 1000,
-                    snapshot=Snapshot() if snapshot is None else Snapshot.model_validate_json(snapshot),
-                    cancel_asked=bool(cancel),
-                    leased=bool(lease),
-                )
-            )
-        return views
+    def places(self) -> dict[str, Place]:
+        """Of each job that waits: how many are before it, and when it will begin."""
+        views, paces = self.open_jobs_and_paces()
+        return places(views, self.workers(), paces, time.time())

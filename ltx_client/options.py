@@ -10,23 +10,40 @@ from typing import Any, TypeVar
 
 import click
 
+from ltx_client.completion import complete_batches, complete_jobs, complete_variants, complete_workers
 from ltx_client.errors import UsageError
 from ltx_client.prepare import DEFAULT_VARIANT, Prepared, prepare
 from ltx_client.protocol.jobs import DEFAULT_PRIORITY
 from ltx_models.request import FRAME_STRIDE, LAST_FRAME, ConditioningItem, GenerationRequest
 from ltx_models.variants import find_variant
 
-__all__ = ["job_argument", "job_from_options", "json_option", "video_options"]
+__all__ = [
+    "batch_option",
+    "describing_options",
+    "dry_run_option",
+    "job_argument",
+    "job_from_options",
+    "jobs_argument",
+    "json_option",
+    "link_options",
+    "notify_options",
+    "operator_options",
+    "video_options",
+]
 
 F = TypeVar("F", bound=Callable[..., Any])
 
 MEDIA = "FILE[@FRAME[:STRENGTH]]"
 _MEDIA = re.compile(r"(?P<source>.+?)(@(?P<frame>\d+|last)(:(?P<strength>[\d.]+))?)?")
 
-_VIDEO_OPTIONS = (
-    click.argument("prompt"),
+_DESCRIBING = (
     click.option(
-        "-v", "--variant", default=DEFAULT_VARIANT, show_default=True, help="The model variant that renders it."
+        "-v",
+        "--variant",
+        default=DEFAULT_VARIANT,
+        show_default=True,
+        shell_complete=complete_variants,
+        help="The model variant that renders it.",
     ),
     click.option("--width", type=int, help="Pixels, a multiple of 32.  [default: the variant's]"),
     click.option("--height", type=int, help="Pixels, a multiple of 32.  [default: the variant's]"),
@@ -53,21 +70,97 @@ _VIDEO_OPTIONS = (
     click.option("--crop/--no-crop", default=True, help="Cut pictures to the video's shape, or stretch them."),
     click.option("--blur/--no-blur", default=True, help="Blur pictures slightly, as the model was trained."),
     click.option("--compress/--no-compress", default=True, help="Compress pictures once, as the model was trained."),
-    click.option("--seed", type=int, help="The same seed gives the same video.  [default: drawn, and shown]"),
     click.option("--priority", type=int, default=DEFAULT_PRIORITY, show_default=True, help="0 is first, 9 is last."),
     click.option(
         "--checkpoint-every", type=int, default=3, show_default=True, help="Steps between preview frames, 0 for none."
     ),
     click.option("--time-limit", type=float, help="Seconds that the render may take.  [default: the worker's]"),
+)
+_OF_ONE = (
+    click.option("--seed", type=int, help="The same seed gives the same video.  [default: drawn, and shown]"),
     click.option("--id", "job_id", help="The job's id; the same again submits nothing twice.  [default: a UUID]"),
 )
 
 
-def video_options(function: F) -> F:
-    """Everything that describes a video and its job."""
-    for option in reversed(_VIDEO_OPTIONS):
+def describing_options(function: F) -> F:
+    """What describes any number of videos and their jobs."""
+    for option in reversed(_DESCRIBING):
         function = option(function)
     return function
+
+
+def video_options(function: F) -> F:
+    """Everything that describes one video and its job."""
+    for option in reversed((click.argument("prompt"), *_DESCRIBING, *_OF_ONE)):
+        function = option(function)
+    return function
+
+
+def link_options(function: F) -> F:
+    """--after and --not-on, on whatever submits."""
+    function = click.option(
+        "--not-on",
+        multiple=True,
+        metavar="WORKER",
+        shell_complete=complete_workers,
+        help="Leave it to other workers than the one of that name or id.  [repeat]",
+    )(function)
+    return click.option(
+        "--after",
+        multiple=True,
+        metavar="ID",
+        shell_complete=complete_jobs,
+        help="Begin when that job or batch has ended.  [repeat]",
+    )(function)
+
+
+def dry_run_option(function: F) -> F:
+    """--dry-run, on whatever submits."""
+    return click.option(
+        "--dry-run", is_flag=True, help="Only say what it would need, who would render it, and how long that takes."
+    )(function)
+
+
+def notify_options(function: F) -> F:
+    """--notify and --desktop, on whatever waits for jobs."""
+    function = click.option(
+        "--desktop/--no-desktop",
+        default=None,
+        help="Show a notification at the end.  [default: in a terminal, after 30 s]",
+    )(function)
+    return click.option("--notify", metavar="URL", help="POST how it ended there (signed: see the README).")(function)
+
+
+def batch_option(function: F) -> F:
+    """--batch, on whatever takes jobs."""
+    return click.option(
+        "--batch", metavar="ID", shell_complete=complete_batches, help="All jobs of that batch (see ltx batches)."
+    )(function)
+
+
+def operator_options(function: F) -> F:
+    """--worker and --queue, on what pauses and resumes."""
+    function = click.option(
+        "--queue",
+        "queues",
+        multiple=True,
+        metavar="VARIANT",
+        shell_complete=complete_variants,
+        help="All jobs of that variant, whoever submitted them.  [repeat]",
+    )(function)
+    return click.option(
+        "--worker",
+        "workers",
+        multiple=True,
+        metavar="NAME",
+        shell_complete=complete_workers,
+        help="The worker of that name or id (see ltx workers).  [repeat]",
+    )(function)
+
+
+def jobs_argument(function: F) -> F:
+    """Any number of JOBs: ids, or how they end."""
+    return click.argument("jobs", metavar="[JOB]...", nargs=-1, shell_complete=complete_jobs)(function)
 
 
 def job_from_options(
@@ -156,7 +249,7 @@ def _number(text: str, kind: str, given: str) -> float:
 
 def job_argument(function: F) -> F:
     """JOB: an id, or how it ends."""
-    return click.argument("job", metavar="JOB")(function)
+    return click.argument("job", metavar="JOB", shell_complete=complete_jobs)(function)
 
 
 def json_option(function: F) -> F:

@@ -11,19 +11,26 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
+from ltx_client.forecast import Place
+from ltx_client.output_names import short_id
+from ltx_client.protocol.pauses import Pause
 from ltx_client.protocol.state import Status
-from ltx_client.protocol.workers import WorkerInfo
+from ltx_client.protocol.workers import HELD, PAUSED, WorkerInfo
 from ltx_client.views import JobView
 
 __all__ = [
+    "STATUS_STYLE",
     "ago",
     "describe_job",
     "duration",
     "jobs_table",
     "notice",
+    "pause_text",
+    "place_text",
     "print_json",
     "print_table",
     "short_id",
+    "status_word",
     "workers_table",
 ]
 
@@ -58,11 +65,6 @@ def print_table(table: Table) -> None:
     console.print(table)
 
 
-def short_id(job_id: str) -> str:
-    """The end of an id: enough to name the job to any command."""
-    return job_id.rsplit("-", 1)[-1]
-
-
 def duration(seconds: float) -> str:
     """As 8 s, 2 min 05 s, 1 h 20 min."""
     if seconds < 10:
@@ -75,9 +77,20 @@ def duration(seconds: float) -> str:
     return f"{minutes // 60} h {minutes % 60:02d} min"
 
 
+def place_text(place: Place) -> str:
+    """Where a job stands in the queue, and when it begins."""
+    begins = "" if place.starts_in is None else f", begins in about {duration(place.starts_in)}"
+    return (f"{place.ahead} before it" if place.ahead else "next") + begins
+
+
 def ago(moment: float) -> str:
     """How long ago a time (seconds since 1970) was."""
     return f"{duration(max(0.0, time.time() - moment))} ago"
+
+
+def pause_text(pause: Pause) -> str:
+    """Which worker or queue is paused, by whom, since when, and what ends it."""
+    return f"{pause.of} {pause.name} was paused by {pause.by} {ago(pause.at)}; `{pause.mend}` has it go on"
 
 
 def describe_job(view: JobView) -> dict[str, Any]:
@@ -89,6 +102,8 @@ def describe_job(view: JobView) -> dict[str, Any]:
         "stage": snapshot.stage,
         "cancel_asked": view.cancel_asked,
         "orphaned": view.orphaned,
+        "paused": view.held and not view.ended,
+        "links": view.links.model_dump(mode="json", exclude_defaults=True),
         "variant": view.job.variant,
         "queue": view.job.queue,
         "priority": view.job.priority,
@@ -100,6 +115,17 @@ def describe_job(view: JobView) -> dict[str, Any]:
     }
 
 
+def status_word(view: JobView) -> str:
+    """How a job stands, in a word."""
+    if view.ended:
+        return view.status.value
+    if view.orphaned:
+        return "lost"
+    if view.cancel_asked:
+        return "cancelling"
+    return "paused" if view.held else view.status.value
+
+
 def jobs_table(views: list[JobView]) -> Table:
     """Jobs for people, a line each."""
     table = Table(box=None, pad_edge=False, expand=True)
@@ -109,7 +135,7 @@ def jobs_table(views: list[JobView]) -> Table:
     for view in views:
         snapshot = view.snapshot
         style = STATUS_STYLE[view.status]
-        status = "lost" if view.orphaned else "cancelling" if view.cancel_asked and not view.ended else view.status
+        status = status_word(view)
         table.add_row(
             short_id(view.job.id),
             f"[{style}]{status}[/]",
@@ -122,20 +148,26 @@ def jobs_table(views: list[JobView]) -> Table:
     return table
 
 
+def _heat(worker: WorkerInfo) -> str:
+    """In degrees, or in a Mac's word for how hard it is slowed down; nothing where it does not say."""
+    return escape(worker.thermal_pressure or "") if worker.temperature is None else f"{worker.temperature:.0f} °C"
+
+
 def workers_table(workers: list[WorkerInfo]) -> Table:
     """Workers for people, a line each."""
     table = Table(box=None, pad_edge=False)
-    for heading in ("WORKER", "STATE", "JOB", "VARIANT", "MEMORY", "SERVES UP TO", "UP SINCE", "CHIP"):
+    for heading in ("WORKER", "STATE", "JOB", "VARIANT", "MEMORY", "SERVES UP TO", "UP SINCE", "HEAT", "CHIP"):
         table.add_column(heading, no_wrap=True)
     for worker in workers:
         table.add_row(
             escape(worker.name),
-            worker.state,
-            short_id(worker.job),
-            worker.variant,
+            PAUSED if worker.state == HELD else escape(worker.state),
+            escape(short_id(worker.job)),
+            escape(worker.variant),
             f"{worker.memory / 1e9:.0f} GB",
             f"{worker.budget_gb:.0f} GB",
             ago(worker.started_at),
+            _heat(worker),
             escape(worker.chip),
         )
     return table

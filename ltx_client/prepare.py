@@ -11,11 +11,11 @@ from pydantic import ValidationError
 from ltx_client.errors import UsageError
 from ltx_client.inputs import Inputs, address_inputs
 from ltx_client.protocol.jobs import DEFAULT_PRIORITY, Job, new_job_id
-from ltx_models.memory import memory_class, predict_peak
+from ltx_models.memory import check_fits, memory_class, predict_peak
 from ltx_models.request import GenerationRequest
 from ltx_models.variants import find_variant
 
-__all__ = ["DEFAULT_VARIANT", "Prepared", "prepare"]
+__all__ = ["DEFAULT_VARIANT", "Prepared", "prepare", "submitter"]
 
 DEFAULT_VARIANT = "pocket"
 
@@ -38,10 +38,11 @@ def prepare(
 ) -> Prepared:
     """The job that this request means. Needs no farm; reads the files that the request names.
 
-    Raises UsageError, UnknownVariant, or InvalidRequest when no memory class holds it.
+    Raises UsageError, UnknownVariant, or InvalidRequest when it needs more than the variant's memory.
     """
     row = find_variant(variant)
     resolved = request.resolve(row)
+    check_fits(row, resolved)
     peak = predict_peak(row, resolved)
     memory_class(peak)
     addressed, inputs = address_inputs(resolved)
@@ -54,7 +55,7 @@ def prepare(
             checkpoint_every=checkpoint_every,
             predicted_peak=peak,
             time_limit=time_limit,
-            submitter=_submitter(),
+            submitter=submitter(),
         )
         return Prepared(job, inputs)
     except ValidationError as error:
@@ -63,7 +64,8 @@ def prepare(
         raise UsageError(f"{field} {detail['input']!r} cannot be: {detail['msg']}") from None
 
 
-def _submitter() -> str:
+def submitter() -> str:
+    """Who asks: USER@HOST."""
     try:
         user = getpass.getuser()
     except (KeyError, OSError):  # a user id without a name, as in some containers

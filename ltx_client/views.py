@@ -2,25 +2,32 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from ltx_client.protocol.events import Event, parse_event
-from ltx_client.protocol.jobs import Job
+from ltx_client.protocol.events import Event, UnreadableEvent, parse_event
+from ltx_client.protocol.jobs import NO_LINKS, Job, Links
 from ltx_client.protocol.state import Snapshot, Status, apply
 
 __all__ = ["Follower", "JobView", "Update"]
 
+log = logging.getLogger(__name__)
+
 
 @dataclass(frozen=True)
 class JobView:
-    """A job as it stands: as submitted, its state, whether its cancel was asked, whether its owner is alive."""
+    """A job as it stands: as submitted (its priority as asked for last), its state, whether its cancel was asked,
+    whether its owner is alive, what it has to do with other jobs, and whether it is paused.
+    """
 
     job: Job
     submitted_at: float
     snapshot: Snapshot
     cancel_asked: bool
     leased: bool
+    links: Links = NO_LINKS
+    held: bool = False
 
     @property
     def status(self) -> Status:
@@ -56,6 +63,7 @@ class Follower:
         self.ended = False
         self._snapshot = Snapshot()
         self._behind = False
+        self._skipped = False
 
     @property
     def seq(self) -> int:
@@ -65,18 +73,25 @@ class Follower:
     def advance(self, entries: list[tuple[int, bytes]], view: JobView) -> Iterator[Update]:
         """The updates that numbered events make. `view` was read after them, so it is at least as new.
 
-        Where the log no longer goes back far enough, the job's stored state stands for what it said.
+        Where the log no longer goes back far enough, or cannot be read, the job's stored state stands for what it said.
         """
         cut = entries[0][0] != self.seq + 1 if entries else self._behind
         if cut:
             self._snapshot = view.snapshot
         for number, data in [] if cut else entries:
-            event = parse_event(data)
-            if event is None:  # of a newer protocol
+            try:
+                event = parse_event(data)
+            except UnreadableEvent as error:
+                log.warning("job %s: event %d is left out: %s", view.job.id, number, error)
+                event = None
+            if event is None:  # or of a newer protocol
+                self._skipped = True
                 self._snapshot = self._snapshot.model_copy(update={"seq": number})
             else:
                 self._snapshot = apply(self._snapshot, event)
                 yield Update(event, self._snapshot, view)
+        if self._skipped and self.seq == view.snapshot.seq:
+            self._snapshot, self._skipped = view.snapshot, False
         self._behind = not entries and self.seq < view.snapshot.seq
         self.ended = view.ended and self.seq >= view.snapshot.seq
         yield Update(None, self._snapshot, view)

@@ -18,7 +18,7 @@ from ltx_models.guidance import combine
 from ltx_models.latents import IMAGE_NOISE, STOCHASTIC_NOISE, LatentShape, draw_noise, from_tokens, to_tokens
 from ltx_models.request import GenerationRequest, Guidance
 from ltx_models.scheduler import euler_step, predict_x0, stochastic_step
-from ltx_models.transformer import Conditioning, Perturbation, Transformer
+from ltx_models.transformer import Conditioning, Perturbation, TokenTimesteps, Transformer
 
 __all__ = ["Denoiser", "Schedule", "schedule_steps"]
 
@@ -70,6 +70,7 @@ class Denoiser:
                 tokens = mx.concatenate([mx.array(resume.extra), tokens], axis=1)
         resume = ResumePoint(resume.step if resume else 0, *_split(tokens, canvas.extra, shape))
         predict = self._predictor(canvas)
+        levels = None if canvas.strengths is None else _Levels(canvas.strengths)
         for step in range(resume.step + 1, len(self.schedule) + 1):
             started = time.perf_counter()
             timestep, next_timestep = self.schedule[step - 1]
@@ -77,7 +78,8 @@ class Denoiser:
             at = mx.array([[timestep]])
             if canvas.strengths is not None:
                 at = mx.minimum(at, 1 - canvas.strengths)
-            velocity = predict(tokens, at, self.guidances[step - 1])
+            timesteps = at if levels is None else levels.timesteps(timestep)
+            velocity = predict(tokens, timesteps, self.guidances[step - 1])
             x0 = predict_x0(tokens, velocity, at[..., None])
             if self.request.stochastic:
                 moved = stochastic_step(x0, self._draw(STOCHASTIC_NOISE, step, tokens.shape), next_timestep)
@@ -109,6 +111,8 @@ class Denoiser:
     def _predictor(self, canvas: Canvas) -> _Predictor:
         texts = [(self.embeddings.prompt, self.embeddings.prompt_mask)]
         if any(guidance.scale > 1 for guidance in self.guidances):
+            assert self.embeddings.negative is not None
+            assert self.embeddings.negative_mask is not None
             texts.insert(0, (self.embeddings.negative, self.embeddings.negative_mask))
         assert self.request.frame_rate
         shared = self.transformer.prepare(*text_batch(texts), canvas.coordinates, self.request.frame_rate)
@@ -127,16 +131,17 @@ class _Predictor:
     select: Callable[[tuple[int, ...]], Conditioning]
     prompt_row: int
 
-    def __call__(self, tokens: mx.array, timestep: mx.array, guidance: Guidance) -> mx.array:
-        """tokens: (1, N, C); timestep: (1, 1 or N) → (1, N, C) float32: guidance and latents keep that precision."""
+    def __call__(self, tokens: mx.array, timestep: mx.array | TokenTimesteps, guidance: Guidance) -> mx.array:
+        """tokens: (1, N, C); timestep: (1, 1) → (1, N, C) float32: guidance and latents keep that precision."""
         mode = self.request.stg_mode
         assert mode is not None
         guided = guidance.scale > 1
         perturbing = guidance.stg_scale > 0
         perturbation = Perturbation(mode, guidance.stg_blocks) if perturbing and guidance.stg_blocks else None
+        # The perturbed row is not given: the transformer begins it where it parts from the conditional one.
         rows = (0,) * guided + (self.prompt_row,) * (2 if perturbation else 1)
-        batch, times = (mx.repeat(x, len(rows), axis=0) for x in (tokens, timestep))
-        velocity = self.transformer(batch, times, self.select(rows), perturbation).astype(mx.float32)
+        batch = mx.concatenate([tokens, tokens]) if guided else tokens
+        velocity = self.transformer(batch, timestep, self.select(rows), perturbation).astype(mx.float32)
         predictions = mx.split(velocity, len(rows))
         conditional = predictions[int(guided)]
         return combine(
@@ -147,6 +152,19 @@ class _Predictor:
             perturbed=None if not perturbing else predictions[-1] if perturbation else conditional,
             cfg_star=bool(self.request.cfg_star),
         )
+
+
+class _Levels:
+    """The few timesteps that tokens of these strengths (1, N) have at a step: found once, not at each."""
+
+    def __init__(self, strengths: mx.array) -> None:
+        values, places = np.unique(np.array(strengths[0]), return_inverse=True)
+        self._least_noisy = 1 - mx.array(values)
+        self._places = mx.array(places.astype(np.int32))
+
+    def timesteps(self, timestep: float) -> TokenTimesteps:
+        """Those of a step: a token is no noisier than its strength leaves it."""
+        return TokenTimesteps(mx.minimum(timestep, self._least_noisy), self._places)
 
 
 def _split(tokens: mx.array, extra: int, shape: LatentShape) -> tuple[np.ndarray, np.ndarray | None]:

@@ -2,6 +2,7 @@
 
     ModelError
     ├── InvalidRequest    a value of a GenerationRequest is wrong (also a ValueError)
+    │   └── ResumeMismatch    a resume point is of another request
     ├── UnknownVariant    no row of the variant table has that name (also a ValueError)
     ├── CheckpointError   a file is not the checkpoint that was expected
     ├── DownloadError     a model's files could not be fetched
@@ -21,6 +22,7 @@ __all__ = [
     "MediaError",
     "ModelError",
     "OutOfMemory",
+    "ResumeMismatch",
     "UnknownVariant",
     "VideoError",
 ]
@@ -32,6 +34,10 @@ class ModelError(Exception):
 
 class InvalidRequest(ModelError, ValueError):
     """A value that no variant, or not this one, can render."""
+
+
+class ResumeMismatch(InvalidRequest):
+    """A resume point is not of this request."""
 
 
 class UnknownVariant(ModelError, ValueError):

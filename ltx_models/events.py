@@ -1,4 +1,5 @@
-"""What a render yields, in order: TextEncoded, then Stepped (and Previewed) for each step, Decoded, Finished.
+"""What a render yields, in order: TextEncoded, then Stepped (and Previewed) for each step, FramesDecoded for each part
+of the video, Decoded, Finished.
 
 Everything is plain NumPy and PIL: what crosses this boundary can be stored, sent and read without MLX.
 """
@@ -18,6 +19,7 @@ __all__ = [
     "Decoded",
     "Event",
     "Finished",
+    "FramesDecoded",
     "Previewed",
     "PromptEmbeddings",
     "RenderResult",
@@ -29,12 +31,15 @@ __all__ = [
 
 @dataclass(frozen=True, eq=False)
 class PromptEmbeddings:
-    """The text as the transformer sees it: embeddings (1, N, D) float32, masks (1, N), 1 for a token, 0 for padding."""
+    """The text as the transformer sees it: embeddings (1, N, D) float32, masks (1, N), 1 for a token, 0 for padding.
+
+    The negative prompt's are None where guidance does not use it.
+    """
 
     prompt: np.ndarray
     prompt_mask: np.ndarray
-    negative: np.ndarray
-    negative_mask: np.ndarray
+    negative: np.ndarray | None = None
+    negative_mask: np.ndarray | None = None
 
 
 @dataclass(frozen=True, eq=False)
@@ -69,7 +74,7 @@ class RenderResult:
 
 @dataclass(frozen=True, eq=False)
 class TextEncoded:
-    """The prompt and the negative prompt are embedded; another render of both can be given the embeddings."""
+    """The prompt and, if it is used, the negative prompt are embedded; another render can be given the embeddings."""
 
     embeddings: PromptEmbeddings
 
@@ -94,6 +99,17 @@ class Previewed:
 
 
 @dataclass(frozen=True, eq=False)
+class FramesDecoded:
+    """The frames from `start` on, uint8 (n, H, W, 3): each frame comes once, in order, while the next are decoded.
+
+    They are a part of the array that Decoded has whole.
+    """
+
+    start: int
+    frames: np.ndarray
+
+
+@dataclass(frozen=True, eq=False)
 class Decoded:
     """The frames, uint8 (F, H, W, 3)."""
 
@@ -107,4 +123,4 @@ class Finished:
     result: RenderResult
 
 
-Event = TextEncoded | Stepped | Previewed | Decoded | Finished
+Event = TextEncoded | Stepped | Previewed | FramesDecoded | Decoded | Finished

@@ -50,6 +50,8 @@ PROCESS_BYTES = 60_000_000
 
 COMPONENTS = ("text_encoder", "vae_encoder", "vae", "transformer")
 """The models of a render, in the order in which they make room for another."""
+PHASES = ("vae_encoder", "text_encoder", "transformer", "vae")
+"""The same in the order in which a render uses them."""
 
 TEXT_TOKENS = 256
 TEXT_ACTIVATIONS = 17
@@ -61,9 +63,11 @@ BLOCK_ACTIVATIONS = 39
 PER_TOKEN_ACTIVATIONS = 18
 """What a timestep for each token adds, as conditioning needs."""
 WIDENED_BLOCKS = 1.75
-"""Blocks of fp8 weights that are held in full precision at once."""
+"""Blocks of fp8 weights that are held in full precision at once; of quantized ones too, where they are widened."""
 CONVOLUTION_ACTIVATIONS = 9
-"""Arrays of the size of its chunk that a layer of the VAE's decoder makes."""
+"""Arrays of the size of its chunk that a layer of the VAE makes."""
+LARGEST_ENCODER_BLOCK = 0.65
+"""The part of the VAE encoder's parameters that is in one block, which is held twice while it is loaded."""
 UNFOLDED = 60
 """The same where convolutions are unfolded."""
 
@@ -101,6 +105,10 @@ class DecodePlan:
 
     chunk_bytes: int
     tile: int | None = None
+
+
+SMALLEST_PLAN = DecodePlan(CHUNKS[-1])
+"""The one that needs the least memory without tiles."""
 
 
 def latent_size(request: GenerationRequest) -> LatentSize:
@@ -144,7 +152,7 @@ def phase_working(variant: Variant, request: GenerationRequest, plan: DecodePlan
     model, size = variant.architecture, latent_size(request)
     working = {
         "text_encoder": TEXT_ACTIVATIONS * model.text_layers * TEXT_TOKENS * model.text_width * model.itemsize,
-        "transformer": _denoise_working(variant, request, size),
+        "transformer": _denoise_working(variant, request, size) + _preview_working(model, size),
         "vae": decode_working(model, size, plan or DecodePlan(CHUNKS[0])),
     }
     if request.conditioning:
@@ -167,7 +175,7 @@ def _denoise_working(variant: Variant, request: GenerationRequest, size: LatentS
     text = 2 * model.layers * batch * TEXT_TOKENS * model.width * model.itemsize
     scores = 0 if model.fused_attention else 2 * batch * model.heads * tokens**2 * model.itemsize
     widened = 0.0
-    if variant.checkpoint_bits == 8 and not variant.quantize_transformer:
+    if variant.checkpoint_bits == 8 or variant.quantize_transformer:
         widened = WIDENED_BLOCKS * 16 * model.width**2 * model.itemsize
     return in_flight + rope + text + scores + widened
 
@@ -202,7 +210,18 @@ def decode_working(model: Architecture, size: LatentSize, plan: DecodePlan) -> i
 def _encode_working(model: Architecture, size: LatentSize) -> int:
     pixels = (FRAME_STRIDE * (size.frames - 1) + 1) * SIZE_STRIDE**2 * size.height * size.width
     level = pixels // PATCH**2 * model.encoder_channels * model.itemsize
-    return (13 if model.fused_attention else UNFOLDED) * level + pixels * RGB * 4
+    arrays = CONVOLUTION_ACTIVATIONS if model.fused_attention else UNFOLDED
+    loading = round(LARGEST_ENCODER_BLOCK * model.encoder_parameters * model.itemsize)
+    return max(arrays * level + pixels * RGB * 4, loading)
+
+
+def _preview_working(model: Architecture, size: LatentSize) -> int:
+    """One latent frame, decoded beside the transformer by convolutions whose weights are summed over time, of which
+    the largest makes room for four times its channels."""
+    frame = max(4**level * channels for level, (channels, _) in enumerate(model.decoder_levels))
+    summed = 3 * 3 * 4 * model.decoder_levels[0][0] ** 2
+    arrays = CONVOLUTION_ACTIVATIONS if model.fused_attention else UNFOLDED
+    return (arrays * frame * size.height * size.width + summed) * model.itemsize
 
 
 def decode_plans(model: Architecture, size: LatentSize, available: int) -> Iterator[DecodePlan]:
@@ -252,28 +271,33 @@ def evictions(
 def phase_peaks(variant: Variant, request: GenerationRequest, available: int | None = None) -> dict[str, int]:
     """The peak of each phase of a resolved request within a budget (the variant's RAM), the cache included.
 
-    All models stay resident where they fit the budget together; where one does not fit even alone, its phase is above
+    Models stay resident as far as they fit the budget together; where one does not fit even alone, its phase is above
     the budget.
     """
     available = variant.ram_gb * GB if available is None else available
     cache = cache_limit(available)
     weights, working = component_weights(variant), phase_working(variant, request)
     peaks: dict[str, int] = {}
-    resident = set(COMPONENTS) if request.conditioning else set(COMPONENTS) - {"vae_encoder"}
-    for name in ("text_encoder", "vae_encoder", "transformer", "vae"):
-        if name not in working:
-            continue
-        need = dict(working)
+    resident: set[str] = set()
+    # The second time round, each phase finds what the render before has left.
+    for name in [name for name in PHASES if name in working] * 2:
+        resident.add(name)
         if name == "vae":
-            size, free = latent_size(request), available - cache - PROCESS_BYTES
-            for kept in (sum(weights[other] for other in resident), weights["vae"]):
-                plan = next(decode_plans(variant.architecture, size, free - kept))
-                need = phase_working(variant, request, plan)
-                if need["vae"] + kept + cache <= available:
-                    break
-        stay = resident - set(evictions(resident - {name}, name, weights, need, available - cache))
-        peaks[name] = sum(weights[other] for other in stay) + need[name] + cache
+            plan = _decode_plan(variant, request, resident, available - cache)
+            working = phase_working(variant, request, plan)
+        resident -= set(evictions(resident, name, weights, working, available - cache))
+        peaks[name] = sum(weights[other] for other in resident) + working[name] + cache
     return peaks
+
+
+def _decode_plan(variant: Variant, request: GenerationRequest, resident: set[str], available: int) -> DecodePlan:
+    """The plan that leaves in memory what is there, or if none does, the one for the VAE alone."""
+    weights, size, model = component_weights(variant), latent_size(request), variant.architecture
+    beside_all, alone = (
+        available - PROCESS_BYTES - sum(weights[name] for name in names) for names in (resident, {"vae"})
+    )
+    plan = next(decode_plans(model, size, beside_all))
+    return plan if decode_working(model, size, plan) <= beside_all else next(decode_plans(model, size, alone))
 
 
 def predict_peak(variant: Variant, request: GenerationRequest, available: int | None = None) -> int:

@@ -13,20 +13,21 @@ class Pace:
     """Called with the activations after each part of a model; starts its computation, and waits for the part before.
 
     Left alone, MLX takes the memory of every intermediate when it queues the work: a call of the 2B transformer at
-    768x512x97 then needs 12 GB, 1.2 GB so. The device is never idle, since one part is always queued. Parts are
-    joined until their activations reach PACE_BYTES, since waiting costs time where they are small.
+    768x512x97 then needs 12 GB, 1.2 GB so. The device is never idle, since one part is always queued; the first is
+    started at once, so that it computes while the others are being queued. Parts are joined until their activations
+    reach PACE_BYTES, since waiting costs time where they are small. What is compiled cannot be paced inside, so that a
+    part is what is compiled as one.
     """
 
     def __init__(self) -> None:
-        self._joined = 0
-        self._started: mx.array | None = None
+        self._joined = PACE_BYTES
+        self._started: list[mx.array] = []
 
-    def __call__(self, x: mx.array) -> mx.array:
-        """`x` itself."""
-        self._joined += x.nbytes
+    def __call__(self, *arrays: mx.array | None) -> None:
+        """Of the last part, those arrays that the next one needs."""
+        given = [array for array in arrays if array is not None]
+        self._joined += sum(array.nbytes for array in given)
         if self._joined >= PACE_BYTES:
-            mx.async_eval(x)
-            if self._started is not None:
-                mx.eval(self._started)
-            self._started, self._joined = x, 0
-        return x
+            mx.async_eval(given)
+            mx.eval(self._started)
+            self._started, self._joined = given, 0

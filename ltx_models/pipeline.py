@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Generator, Sequence
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
 
@@ -14,11 +14,12 @@ from PIL import Image
 from ltx_models.checkpoint import file_hash, open_checkpoint
 from ltx_models.conditioning import Canvas, place
 from ltx_models.denoise import Denoiser, Schedule, schedule_steps
-from ltx_models.errors import InvalidRequest
+from ltx_models.errors import InvalidRequest, ResumeMismatch
 from ltx_models.events import (
     Decoded,
     Event,
     Finished,
+    FramesDecoded,
     Previewed,
     PromptEmbeddings,
     RenderResult,
@@ -32,16 +33,17 @@ from ltx_models.latents import (
     INITIAL_NOISE,
     LatentShape,
     draw_noise,
-    from_tokens,
     latent_shape,
 )
 from ltx_models.media import conditioning_pixels
 from ltx_models.memory import LatentSize
 from ltx_models.model_files import find_files
+from ltx_models.preview import with_previews
 from ltx_models.request import FRAME_STRIDE, SIZE_STRIDE, ConditioningItem, GenerationRequest
 from ltx_models.residency import Models
 from ltx_models.scheduler import sample_timesteps
 from ltx_models.text_encoder import text_encoder_files
+from ltx_models.vae import to_floats, to_uint8
 from ltx_models.variants import UNLISTED, Variant, find_variant
 
 __all__ = ["LTXPipeline"]
@@ -98,39 +100,62 @@ class LTXPipeline:
         """The models, as far as they are loaded."""
         return Models(self.variant, self.dtype)
 
+    @property
+    def checkpoint_files(self) -> list[Path]:
+        """What a render is made with."""
+        return list(open_checkpoint(find_files(self.variant).checkpoint).files)
+
+    @property
+    def text_files(self) -> list[Path]:
+        """What embeddings are made with: the text encoder's files and the tokenizer's."""
+        files = find_files(self.variant)
+        return [*text_encoder_files(files.text_encoder), files.tokenizer]
+
     @cached_property
     def checkpoint_hash(self) -> str:
         """SHA-256 of the checkpoint's files: what a render was made with."""
-        return file_hash(open_checkpoint(find_files(self.variant).checkpoint).files)
+        return file_hash(self.checkpoint_files)
 
     @cached_property
     def text_encoder_hash(self) -> str:
         """SHA-256 of the text encoder's and the tokenizer's files: what embeddings were made with."""
-        files = find_files(self.variant)
-        return file_hash([*text_encoder_files(files.text_encoder), files.tokenizer])
+        return file_hash(self.text_files)
 
-    def load_models(self, progress_callback: Callable[[float, str], None] | None = None) -> None:
+    def load_models(
+        self, progress_callback: Callable[[float, str], None] | None = None, *, text_encoder: bool = True
+    ) -> None:
         """Read the models that fit the budget together, unless they are loaded; the others are read when their turn
         comes. `progress_callback` gets the fraction done and what comes next.
 
-        Raises CheckpointError.
+        text_encoder: False leaves it to the first text that must be encoded. Raises CheckpointError.
         """
-        self.models.load(progress_callback or (lambda _fraction, _message: None))
+        self.models.load(progress_callback or (lambda _fraction, _message: None), text_encoder=text_encoder)
 
     def clear_all(self) -> None:
         """Free the models and MLX's cache. The next render loads them again."""
         self.models.clear()
 
-    def embed(self, prompt: str, negative_prompt: str = "") -> PromptEmbeddings:
-        """Both texts through the text encoder, unpadded."""
+    def embed(
+        self, prompt: str, negative_prompt: str | None = "", known: Mapping[str, np.ndarray] | None = None
+    ) -> PromptEmbeddings:
+        """Both texts, or the first alone, through the text encoder, unpadded.
+
+        known: texts and the embeddings (1, N, D) that they have, which are taken as they are.
+        """
         models = self.models
 
         def encode(text: str) -> tuple[np.ndarray, np.ndarray]:
+            if known and text in known:
+                return known[text], np.ones(known[text].shape[:2], np.int32)
             ids = mx.array([models.tokenizer.encode(text)])
             mask = mx.ones(ids.shape, mx.int32)
             return _to_numpy(models.text_encoder(ids, mask)), np.ones(ids.shape, np.int32)
 
-        return PromptEmbeddings(*encode(prompt), *encode(negative_prompt))
+        return PromptEmbeddings(*encode(prompt), *(() if negative_prompt is None else encode(negative_prompt)))
+
+    def text_shape(self, text: str) -> tuple[int, int, int]:
+        """The shape (1, N, D) of a text's embeddings, without the text encoder."""
+        return 1, len(self.models.tokenizer.encode(text)), self.models.transformer_config.caption_channels
 
     def encode(self, frames: np.ndarray) -> np.ndarray:
         """Frames (8n+1, H, W, 3), uint8 or floats in [0, 1], H and W multiples of 32 → normalized latents.
@@ -161,7 +186,7 @@ class LTXPipeline:
         A VAE with timestep conditioning gets z(1-s) + noise·s, where s is `noise_scale`, and the timestep.
         seed: of the noise that a VAE of the 0.9.1 layout injects between its layers.
         """
-        return self._decode(latents, timestep, noise_scale, noise, seed, convert=_to_floats)
+        return np.concatenate(list(self._decode(latents, timestep, noise_scale, noise, seed, convert=to_floats)))
 
     def _decode(
         self,
@@ -171,14 +196,14 @@ class LTXPipeline:
         noise: np.ndarray | None,
         seed: int,
         *,
-        convert: Callable[[mx.array], np.ndarray],
-    ) -> np.ndarray:
+        convert: Callable[[mx.array], mx.array],
+    ) -> Iterator[np.ndarray]:
         vae = self.models.vae
         z = mx.array(latents, mx.float32)
         if vae.config.timestep_conditioning and noise is not None:
             z = z * (1 - noise_scale) + mx.array(noise) * noise_scale
         plans = self.models.decode_plans(LatentSize(*latents.shape[2:]))
-        return np.concatenate(list(vae.decode_chunks(z, timestep, plans, convert, seed)))
+        return vae.decode_chunks(z, timestep, plans, convert, seed)
 
     def stream(
         self,
@@ -187,6 +212,7 @@ class LTXPipeline:
         noise: np.ndarray | None = None,
         decode_noise: np.ndarray | None = None,
         embeddings: PromptEmbeddings | None = None,
+        known_texts: Mapping[str, np.ndarray] | None = None,
         latents: np.ndarray | None = None,
         conditioning_latents: Sequence[np.ndarray] | None = None,
         conditioning_noise: Sequence[np.ndarray] | None = None,
@@ -198,7 +224,8 @@ class LTXPipeline:
         The caller drives: between two events nothing runs, and closing the generator ends the render.
 
         noise, decode_noise: the initial noise and the decoder's, (1, C, F, H, W), in place of the seed's own.
-        embeddings: in place of encoding the prompts.
+        embeddings: in place of encoding the prompts.  known_texts: the embeddings (1, N, D) of texts that need no
+        encoding, should they be this request's prompt or negative prompt.
         latents: a video to begin with, (1, C, F, H, W), which the noise is mixed into as the first timestep says; with
         skip_first_steps, since at timestep 1 nothing is left of it.
         conditioning_latents: of each item of `request.conditioning`, in place of reading and encoding its file.
@@ -206,9 +233,10 @@ class LTXPipeline:
         clip the first two latent frames).
         resume: where to go on, from an earlier Stepped of the same request (its seed given): the frames are the same,
         bit for bit, as if the render had not stopped.
-        checkpoint_every: a Previewed after every so many steps, but not after the last; 0 for none.
+        checkpoint_every: a Previewed of every so many steps, but not of the last; 0 for none. It comes when the next
+        step is done, for it is decoded beside that.
 
-        Raises InvalidRequest, CheckpointError and MediaError, at the first event.
+        Raises InvalidRequest (ResumeMismatch for `resume`), CheckpointError and MediaError, at the first event.
         """
         models = self.models
         request = request.resolve(self.variant)
@@ -229,25 +257,32 @@ class LTXPipeline:
         if resume is not None:
             _check_resume(resume, shape, canvas, len(schedule))
         if embeddings is None:
-            assert request.negative_prompt is not None
-            embeddings = self.embed(request.prompt, request.negative_prompt)
-        _check_embeddings(embeddings, models.transformer_config.caption_channels)
+            negative = request.negative_prompt if request.uses_negative_prompt else None
+            embeddings = self.embed(request.prompt, negative, known_texts)
+        _check_embeddings(embeddings, models.transformer_config.caption_channels, request)
         yield TextEncoded(embeddings)
 
         steps = Denoiser(models.transformer, request, schedule, embeddings).run(canvas, shape, resume)
-        end = yield from self._with_previews(steps, request, shape, checkpoint_every)
+        end = yield from with_previews(steps, models.vae_beside_transformer, request, shape, checkpoint_every)
         del steps  # and with them the transformer, if the VAE needs its place
 
         assert request.decode_timestep is not None
         assert request.decode_noise_scale is not None
-        frames = self._decode(
+        assert request.num_frames and request.height and request.width
+        frames = np.empty((request.num_frames, request.height, request.width, 3), np.uint8)
+        start = 0
+        for part in self._decode(
             end.latents,
             request.decode_timestep,
             request.decode_noise_scale,
             decode_noise,
             request.seed,
-            convert=_to_uint8,
-        )
+            convert=to_uint8,
+        ):
+            stop = start + len(part)
+            frames[start:stop] = part
+            yield FramesDecoded(start, frames[start:stop])
+            start = stop
         yield Decoded(frames)
         yield Finished(RenderResult(frames, end.latents, request))
 
@@ -329,30 +364,6 @@ class LTXPipeline:
         causal = self.models.transformer_config.causal_temporal_positioning
         return place(latents, list(zip(request.conditioning, encoded, strict=True)), draw, causal=causal)
 
-    def _with_previews(
-        self,
-        steps: Generator[tuple[Stepped, mx.array], None, ResumePoint],
-        request: GenerationRequest,
-        shape: LatentShape,
-        checkpoint_every: int,
-    ) -> Generator[Event, None, ResumePoint]:
-        while True:
-            try:
-                stepped, x0 = next(steps)
-            except StopIteration as stop:
-                end: ResumePoint = stop.value
-                return end
-            yield stepped
-            if checkpoint_every and stepped.step % checkpoint_every == 0 and stepped.step < stepped.steps:
-                yield Previewed(stepped.step, self._preview(from_tokens(x0, shape), request))
-
-    def _preview(self, x0: np.ndarray, request: GenerationRequest) -> Image.Image:
-        assert request.decode_timestep is not None
-        middle = x0.shape[2] // 2
-        latent = x0[:, :, middle : middle + 1]
-        frames = self._decode(latent, request.decode_timestep, 0.0, None, request.seed or 0, convert=_to_uint8)
-        return Image.fromarray(frames[0])
-
 
 def _check_shape(name: str, value: np.ndarray, shape: tuple[int, ...]) -> None:
     if tuple(value.shape) != shape:
@@ -360,17 +371,22 @@ def _check_shape(name: str, value: np.ndarray, shape: tuple[int, ...]) -> None:
 
 
 def _check_resume(resume: ResumePoint, shape: LatentShape, canvas: Canvas, steps: int) -> None:
-    _check_shape("resume point", resume.latents, shape)
+    if tuple(resume.latents.shape) != shape:
+        raise ResumeMismatch(
+            f"the resume point has the shape {tuple(resume.latents.shape)}; this request needs {shape}"
+        )
     extra = 0 if resume.extra is None else resume.extra.shape[1]
     if extra != canvas.extra:
-        raise InvalidRequest(f"the resume point has {extra} extra tokens; this request needs {canvas.extra}")
+        raise ResumeMismatch(f"the resume point has {extra} extra tokens; this request needs {canvas.extra}")
     if not 0 <= resume.step <= steps:
-        raise InvalidRequest(f"the resume point is after step {resume.step} of {steps}")
+        raise ResumeMismatch(f"the resume point is after step {resume.step} of {steps}")
 
 
-def _check_embeddings(embeddings: PromptEmbeddings, channels: int) -> None:
-    for name in ("prompt", "negative"):
+def _check_embeddings(embeddings: PromptEmbeddings, channels: int, request: GenerationRequest) -> None:
+    for name in ("prompt", "negative") if request.uses_negative_prompt else ("prompt",):
         text, mask = getattr(embeddings, name), getattr(embeddings, f"{name}_mask")
+        if text is None or mask is None:
+            raise InvalidRequest(f"the {name}'s embeddings are missing; with guidance this model needs them")
         if text.shape != (1, mask.shape[-1], channels) or mask.shape[0] != 1:
             raise InvalidRequest(
                 f"the {name}'s embeddings have the shape {tuple(text.shape)} and their mask {tuple(mask.shape)}; this"
@@ -380,13 +396,3 @@ def _check_embeddings(embeddings: PromptEmbeddings, channels: int) -> None:
 
 def _to_numpy(array: mx.array) -> np.ndarray:
     return np.array(array.astype(mx.float32))
-
-
-def _to_floats(pixels: mx.array) -> np.ndarray:
-    """From [-1, 1] to [0, 1]."""
-    return np.array(mx.clip(pixels.astype(mx.float32) / 2 + 0.5, 0, 1))
-
-
-def _to_uint8(pixels: mx.array) -> np.ndarray:
-    scaled = mx.clip(pixels.astype(mx.float32) / 2 + 0.5, 0, 1) * 255
-    return np.array(mx.round(scaled).astype(mx.uint8))

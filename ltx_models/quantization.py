@@ -16,6 +16,7 @@ import mlx.nn as nn
 from mlx.utils import tree_unflatten
 
 from ltx_models.errors import CheckpointError
+from ltx_models.linear import linear
 
 __all__ = [
     "BITS",
@@ -67,8 +68,15 @@ class Fp8Linear(nn.Module):
 
     def __call__(self, x: mx.array) -> mx.array:
         """(…, input_dims) → (…, output_dims)."""
-        weight = mx.from_fp8(self.weight, x.dtype).T
-        return mx.addmm(self.bias, x, weight) if "bias" in self else x @ weight
+        return linear(self, x)
+
+
+class QuantizedLinear(nn.QuantizedLinear):
+    """MLX's, which multiplies as `ltx_models.linear` finds best for the machine."""
+
+    def __call__(self, x: mx.array) -> mx.array:
+        """(…, input_dims) → (…, output_dims)."""
+        return linear(self, x)
 
 
 def is_fp8(value: mx.array) -> bool:
@@ -130,9 +138,9 @@ def _layers(model: nn.Module) -> list[tuple[str, nn.Module]]:
     return [(name, layer) for name, layer in model.named_modules() if name]
 
 
-def _quantized(layer: nn.Module, group_size: int, bits: int) -> nn.QuantizedLinear:
+def _quantized(layer: nn.Module, group_size: int, bits: int) -> QuantizedLinear:
     rows, columns = layer.weight.shape
-    return nn.QuantizedLinear(columns, rows, "bias" in layer, group_size, bits)
+    return QuantizedLinear(columns, rows, "bias" in layer, group_size, bits)
 
 
 def _replace(model: nn.Module, name: str, layer: nn.Module) -> None:

@@ -10,6 +10,7 @@ import dataclasses
 import itertools
 import math
 import secrets
+import unicodedata
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal, TypeGuard, TypeVar, get_args
 
@@ -36,6 +37,11 @@ FRAME_STRIDE = 8
 """Frames of one latent frame after the first: the VAE's temporal compression."""
 
 MAX_PROMPT_CHARACTERS = 4_000
+UNPRINTED = ("Cc", "Cs")
+"""Unicode's categories of control characters, which could do anything to the terminal of who lists the farm's jobs, and
+of halves of characters, which cannot be stored.
+"""
+BLANKS = "\n\r\t"
 MAX_SIZE = 2_048
 MAX_FRAMES = 513
 MAX_STEPS = 1_000
@@ -258,6 +264,13 @@ class GenerationRequest:
         missing["conditioning"] = tuple(item.resolve(num_frames) for item in self.conditioning)
         return dataclasses.replace(self, **missing)
 
+    @property
+    def uses_negative_prompt(self) -> bool:
+        """Whether classifier-free guidance is on anywhere; the request is resolved."""
+        scale = self.guidance_scale
+        assert scale is not None
+        return max(scale if isinstance(scale, tuple) else (scale,)) > 1
+
     def guidance_at(self, timestep: float) -> Guidance:
         """The guidance of a step at `timestep`; the request is resolved."""
         stages = self.guidance_timesteps or ()
@@ -290,8 +303,10 @@ def _check_text(name: str, value: str) -> None:
             f"the {name} has {len(value):,} characters; at most {MAX_PROMPT_CHARACTERS:,} are allowed, and the"
             " text encoder reads only the first 256 tokens (about 1,000 characters)"
         )
-    if "\x00" in value:
-        raise InvalidRequest(f"the {name} holds a NUL character; remove it")
+    if unprinted := next(
+        (char for char in value if unicodedata.category(char) in UNPRINTED and char not in BLANKS), ""
+    ):
+        raise InvalidRequest(f"the {name} holds U+{ord(unprinted):04X}, which is not text; remove it")
 
 
 def _check_whole(name: str, value: int | None, low: int, high: int) -> None:

@@ -52,20 +52,33 @@ class Models:
         """Make room for a resolved request. Raises InvalidRequest if it needs more than the budget."""
         if self._is_listed:
             memory.check_fits(self.variant, request, self.budget)
-        self._working = memory.phase_working(self.variant, request, memory.DecodePlan(memory.CHUNKS[-1]))
+        self._working = memory.phase_working(self.variant, request, memory.SMALLEST_PLAN)
 
-    def load(self, report: Callable[[float, str], None]) -> None:
-        """Read what every render uses, as far as it fits together; `report` gets the fraction done and what is next."""
+    def load(self, report: Callable[[float, str], None], *, text_encoder: bool = True) -> None:
+        """Read what every render uses, as far as it fits together; `report` gets the fraction done and what is next.
+
+        text_encoder: False leaves it to the first text that must be encoded.
+        """
         *others, last = PROGRESS
-        gone = memory.evictions(others, last, self._weights, self._working, self._available)
-        wanted = [name for name in PROGRESS if name not in gone]
-        if all(name in self._loaded for name in wanted):
+        gone = {*memory.evictions(others, last, self._weights, self._working, self._available)}
+        left_out = gone | self._loaded.keys() | (set() if text_encoder else {"text_encoder"})
+        wanted = [name for name in PROGRESS if name not in left_out]
+        if not wanted:
             return
         for name in wanted:
             fraction, title = PROGRESS[name]
             report(fraction, f"loading {title}")
             getattr(self, name)
         report(1.0, "all models are loaded" if not gone else "the models that fit together are loaded")
+
+    def vae_beside_transformer(self) -> VAE | None:
+        """The VAE, to be used while the transformer works; None where the two don't fit together."""
+        gone = memory.evictions({*self._loaded, "vae"}, "transformer", self._weights, self._working, self._available)
+        if "vae" in gone:
+            return None
+        for name in gone:
+            self._loaded.pop(name, None)
+        return self.vae
 
     def clear(self) -> None:
         """Free all."""

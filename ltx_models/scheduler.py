@@ -7,6 +7,7 @@ velocity v = noise - x0. Formulas: LTX-Video's `RectifiedFlowScheduler`.
 from __future__ import annotations
 
 import math
+import reprlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -35,9 +36,13 @@ class SchedulerConfig:
 
     def __post_init__(self) -> None:
         if self.sampler not in _SAMPLERS:
-            raise CheckpointError(f"the sampler {self.sampler!r} is not supported; {', '.join(_SAMPLERS)} are")
+            raise CheckpointError(
+                f"the sampler {reprlib.repr(self.sampler)} is not supported; {', '.join(_SAMPLERS)} are"
+            )
         if self.shifting not in (None, "SD3"):
-            raise CheckpointError(f"the timestep shift {self.shifting!r} is not supported; 'SD3' or none is")
+            raise CheckpointError(
+                f"the timestep shift {reprlib.repr(self.shifting)} is not supported; 'SD3' or none is"
+            )
 
 
 def sample_timesteps(config: SchedulerConfig, num_steps: int, num_tokens: int) -> tuple[float, ...]:

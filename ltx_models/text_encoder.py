@@ -13,7 +13,7 @@ import mlx.core as mx
 import mlx.nn as nn
 import numpy as np
 
-from ltx_models.checkpoint import Weights, load_tensors, load_weights, parse_config, read_json, sharded_files
+from ltx_models.checkpoint import Weights, build, load_tensors, load_weights, parse_config, read_json, sharded_files
 from ltx_models.quantization import TEXT_ENCODER_MATRICES, Quantization
 
 __all__ = ["T5Config", "T5Encoder", "load_text_encoder", "text_encoder_files"]
@@ -173,7 +173,8 @@ def load_text_encoder(folder: Path, dtype: mx.Dtype, quantize: int | None = None
     """
     source = folder / "config.json"
     supported = {"feed_forward_proj": "gated-gelu", "model_type": "t5"}
-    model = T5Encoder(parse_config(T5Config, read_json(source), supported, source=str(source)))
+    config = parse_config(T5Config, read_json(source), supported, source=str(source))
+    model = build(lambda: T5Encoder(config), str(source))
     weights: Weights = {}
     for path in text_encoder_files(folder):
         weights |= load_tensors(path)[0]

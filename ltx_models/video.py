@@ -39,7 +39,7 @@ def write_mp4(frames: Iterable[np.ndarray], path: Path | str, frame_rate: float)
     command = _command(width, height, frame_rate, Path(path))
     try:
         _encode(command, itertools.chain([first], frames), (height, width, 3))
-    except BaseException:
+    except BaseException:  # also Ctrl-C: whatever it is, half a file must not stay
         with contextlib.suppress(OSError):
             Path(path).unlink(missing_ok=True)
         raise
@@ -88,7 +88,7 @@ def _encode(command: list[str], frames: Iterable[np.ndarray], shape: tuple[int, 
                 process.stdin.close()
             except BrokenPipeError:
                 pass  # it died: its exit code and last words say why
-            except BaseException:
+            except BaseException:  # also Ctrl-C, or what the generator of frames raises: nobody would end it
                 process.kill()
                 raise
         if process.returncode != 0:

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import logging
 import os
+import shutil
 import signal
+import threading
+from pathlib import Path
 
 import redis
 from celery import Celery
@@ -15,20 +19,39 @@ from pydantic import SecretStr
 from redis.backoff import ExponentialBackoff
 from redis.retry import Retry
 
-from ltx_client.protocol.names import queue_name
+from ltx_client.protocol.jobs import Job
+from ltx_client.protocol.names import later_queue, queue_name
 from ltx_client.protocol.storage import Storage
-from ltx_client.protocol.transport import celery_settings, send_render
+from ltx_client.protocol.transport import celery_settings, queue_keys, send_render
+from ltx_client.protocol.workers import live_workers
+from ltx_models.memory import GB
+from ltx_worker.consumer import Consumer
 from ltx_worker.delivery import Spool
-from ltx_worker.engine.supervisor import Engine
+from ltx_worker.embeddings import EmbeddingsCache, EmbeddingsLimit
+from ltx_worker.endings import Endings
+from ltx_worker.engine.supervisor import ENGINE
+from ltx_worker.file_server import FileServer
+from ltx_worker.finishing import Finisher
+from ltx_worker.health import Health
 from ltx_worker.heartbeat import Heartbeat
-from ltx_worker.ledger import Ledger
-from ltx_worker.presence import DRAIN_SIGNAL
+from ltx_worker.lease import Leases
+from ltx_worker.metered import MeteredEngine, MeteredLedger
+from ltx_worker.metrics import Metrics
+from ltx_worker.off_duty import OffDuty
+from ltx_worker.presence import DRAIN_SIGNAL, RESUME_SIGNAL
 from ltx_worker.reaper import Reaper
 from ltx_worker.render import Renderer
-from ltx_worker.settings import WorkerSettings
+from ltx_worker.resume_points import ResumePoints
+from ltx_worker.settings import WorkerSettings, machine_id
 from ltx_worker.tasks import register
+from ltx_worker.thrift import Thrift
+from ltx_worker.transport import use_for_redis
+from ltx_worker.watchdog import Watchdog
 
 __all__ = ["run_worker"]
+
+HASTE = 2.0
+"""Seconds within which Redis must answer where the answer only saves work."""
 
 log = logging.getLogger(__name__)
 
@@ -36,38 +59,102 @@ RETRIES = 3
 """How often a command is sent again at once; who must not give up waits longer (`ltx_worker.patience`)."""
 
 
-def run_worker(settings: WorkerSettings, broker_url: SecretStr, storage: Storage, variant: str) -> int:
+def run_worker(
+    settings: WorkerSettings, broker_url: SecretStr, storage: Storage, variant: str, engine_module: str = ENGINE
+) -> int:
     """Serves `variant` until told to stop. Returns the process's exit code."""
+    outlives_terminal = signal.getsignal(signal.SIGHUP) is signal.SIG_IGN  # under nohup; Celery forgets
     client = _connect(broker_url)
-    engine = Engine(variant, stop_grace=settings.worker_stop_grace, stall_limit=settings.worker_stall_limit)
-    heartbeat = Heartbeat(settings, client, variant)
-    ledger = Ledger(client, settings.names, settings.worker_lease)
+    metrics = Metrics(variant)
+    engine = MeteredEngine(
+        metrics,
+        variant,
+        stop_grace=settings.worker_stop_grace,
+        stall_limit=settings.worker_stall_limit,
+        module=engine_module,
+    )
+    ledger = MeteredLedger(metrics, client, settings.names, settings.worker_lease)
+    off_duty = OffDuty(battery=settings.worker_on_battery, unused_for=settings.worker_unused_for, hours=settings.hours)
+    health = Health(
+        machine_id(settings),
+        ledger.read,
+        functools.partial(_others_serve, client, settings),
+        hand_on=settings.worker_hand_on,
+        why_off_duty=off_duty.why,
+    )
+    heartbeat = Heartbeat(settings, client, variant, health)
+    work = _empty_folder(settings.home / "work")
+    points = ResumePoints(ledger, storage, work, settings.worker_resume_in_redis)
+    files = FileServer(
+        storage,
+        settings.home,
+        address=settings.worker_files_address,
+        port=settings.worker_files_port,
+        url=settings.files_url,
+    )
     spool = Spool(
         settings.home / "spool",
         storage,
         ledger,
+        points,
         retry_for=settings.worker_deliver_for,
         look_every=settings.worker_renew_every,
+        sign_for=settings.worker_sign_for,
+        own_link=files.link,
     )
-    renderer = Renderer(settings, client, ledger, engine, storage, spool, heartbeat)
+    thrift = Thrift(engine, settings.worker_free_after)
+    leases = Leases(client, settings.names, ledger, settings.worker_renew_every)
+    queues = [key for queue in _queues(settings, variant) for key in queue_keys(settings.names, queue)]
+    hasty = _connect(broker_url, retries=0, answer_within=HASTE)
+    embeddings = EmbeddingsCache(hasty, settings.names, settings.worker_embeds_ttl)
     app = _celery_app(settings, broker_url)
+    send = functools.partial(send_render, app)
+    endings = Endings(ledger, points, health, heartbeat, threading.Event())
+    finisher = Finisher(endings, engine, spool, heartbeat, health, send, stop_grace=settings.worker_stop_grace)
+    renderer = Renderer(
+        settings,
+        ledger,
+        leases,
+        engine,
+        storage,
+        finisher,
+        endings,
+        points,
+        embeddings if settings.worker_embeds_bytes else None,
+        heartbeat,
+        health,
+        work,
+        functools.partial(_are_any, hasty, queues),
+    )
+    metrics.watch(
+        _connect(broker_url),
+        settings.names,
+        heartbeat,
+        budget=settings.worker_memory_gb * GB,
+        waiting=spool.waiting,
+    )
     register(app, renderer)
     reaper = Reaper(
         client,
         settings.names,
         ledger,
-        functools.partial(send_render, app),
+        send,
+        EmbeddingsLimit(client, settings.names, settings.worker_embeds_ttl, settings.worker_embeds_bytes),
         worker_id=heartbeat.worker_id,
         every=settings.worker_reap_every,
         lease=settings.worker_lease,
     )
 
     def on_ready(**_: object) -> None:
-        _handle_signals(renderer)
-        heartbeat.start()
-        reaper.start()
-        spool.start()
-        log.info("%s serves %s", settings.worker_name, ", ".join(_queues(settings, variant)))
+        _handle_signals(renderer, health, outlives_terminal=outlives_terminal)
+        for part in beside:
+            part.start()
+        metrics.serve(settings.worker_metrics_address, settings.worker_metrics_port)
+        log.info(
+            "%s serves %s",
+            settings.worker_name,
+            ", ".join(queue_name(variant, size) for size in settings.memory_classes),
+        )
 
     setup_logging.connect(_keep_logging, weak=False)
     worker_ready.connect(on_ready, weak=False)
@@ -82,23 +169,57 @@ def run_worker(settings: WorkerSettings, broker_url: SecretStr, storage: Storage
         without_heartbeat=True,
         quiet=True,
     )
-    engine.warm_up()
-    try:
+    consumer = Consumer(worker)
+    watchdog = Watchdog(
+        client,
+        queues,
+        taken=consumer.taken,
+        rebuild=consumer.rebuild,
+        give_up=lambda: os._exit(os.EX_TEMPFAIL),  # whatever holds the main thread; the engine ends with its pipe
+        limit=settings.worker_idle_limit,
+    )
+    health.control(consumer)
+    beside = (heartbeat, thrift, leases, embeddings, spool, files, reaper, health, watchdog)
+    with contextlib.ExitStack() as ending:
+        ending.callback(heartbeat.leave)
+        ending.callback(engine.close)
+        for part in beside:
+            ending.callback(part.stop)
+        ending.callback(metrics.stop)
+        ending.callback(finisher.close)
+        engine.warm_up()
         worker.start()
-    finally:
-        reaper.stop()
-        spool.stop()
-        engine.close()
-        heartbeat.stop()
     return int(worker.exitcode or 0)
+
+
+def _empty_folder(path: Path) -> Path:
+    """What a worker that was killed in the middle has left there goes."""
+    shutil.rmtree(path, ignore_errors=True)
+    path.mkdir(parents=True)
+    return path
 
 
 def _keep_logging(**_: object) -> None:
     """Logging is set up already: a receiver of this signal keeps Celery from doing it again."""
 
 
-def _handle_signals(renderer: Renderer) -> None:
-    """In place of Celery's own handlers, whose cold shutdown loses the job in hand, or hangs until it ends."""
+def _are_any(client: redis.Redis, queues: list[str]) -> bool:
+    """Whether any of these lists holds something; not while Redis is away."""
+    try:
+        return bool(client.exists(*queues))
+    except redis.RedisError:
+        return False
+
+
+def _others_serve(client: redis.Redis, settings: WorkerSettings, job: Job) -> bool:
+    own = machine_id(settings)
+    return any(worker.id != own and worker.serves(job) for worker in live_workers(client, settings.names))
+
+
+def _handle_signals(renderer: Renderer, health: Health, *, outlives_terminal: bool) -> None:
+    """In place of Celery's own handlers: its cold shutdown loses the job in hand, or hangs until it ends. At SIGHUP,
+    which comes when a terminal is closed, it would start itself anew.
+    """
 
     def leave(*_: object) -> None:
         renderer.leave()
@@ -109,32 +230,39 @@ def _handle_signals(renderer: Renderer) -> None:
 
     for number in (signal.SIGTERM, signal.SIGINT, signal.SIGQUIT):
         signal.signal(number, leave)
+    signal.signal(signal.SIGHUP, signal.SIG_IGN if outlives_terminal else leave)
     signal.signal(DRAIN_SIGNAL, drain)
+    signal.signal(RESUME_SIGNAL, lambda *_: health.resume())
 
 
 def _queues(settings: WorkerSettings, variant: str) -> list[str]:
-    return [queue_name(variant, size) for size in settings.memory_classes]
+    """Everybody's first jobs before anybody's later ones: the order in which a priority's queues are looked into."""
+    first = [queue_name(variant, size) for size in settings.memory_classes]
+    return first + [later_queue(queue) for queue in first]
 
 
-def _connect(broker_url: SecretStr) -> redis.Redis:
+def _connect(broker_url: SecretStr, *, retries: int = RETRIES, answer_within: float = 10.0) -> redis.Redis:
     return redis.Redis.from_url(
         broker_url.get_secret_value(),
-        socket_connect_timeout=3,
-        socket_timeout=10,
+        socket_connect_timeout=min(3.0, answer_within),
+        socket_timeout=answer_within,
         socket_keepalive=True,
         health_check_interval=10,
-        retry=Retry(ExponentialBackoff(cap=1, base=0.1), RETRIES),
+        retry=Retry(ExponentialBackoff(cap=1, base=0.1), retries),
     )
 
 
 def _celery_app(settings: WorkerSettings, broker_url: SecretStr) -> Celery:
+    use_for_redis()
     app = Celery("ltx_worker", set_as_current=False)
+    app.conf.update(celery_settings(broker_url.get_secret_value(), settings.names))
+    app.conf.broker_transport_options["dead_list"] = settings.names.dead()
     app.conf.update(
-        **celery_settings(broker_url.get_secret_value(), settings.names),
         broker_connection_retry_on_startup=True,
         task_acks_late=True,
         worker_cancel_long_running_tasks_on_connection_loss=False,
         worker_prefetch_multiplier=1,
         worker_send_task_events=False,
+        worker_enable_remote_control=False,  # by which whoever can publish to one channel could shut all workers down
     )
     return app

@@ -7,24 +7,46 @@ import os
 import signal
 import sys
 import threading
+from logging.handlers import RotatingFileHandler
+from pathlib import Path
+from typing import Any, NoReturn
 
 import click
-from pydantic import ValidationError
+import redis
+from pydantic import SecretStr, ValidationError
+from redis.backoff import NoBackoff
+from redis.retry import Retry
 
+from ltx_client.protocol.config import ConfigError
+from ltx_client.protocol.reach import why_refused
 from ltx_client.protocol.settings import FarmSettings, broker_address
 from ltx_client.protocol.storage import Storage, StorageError
 from ltx_models.errors import ModelError
 from ltx_models.model_files import find_files
 from ltx_models.variants import find_variant
-from ltx_worker.presence import DRAIN_SIGNAL, AlreadyRunning, presence, running_worker
+from ltx_worker.doctor_command import doctor
+from ltx_worker.engine.supervisor import ENGINE
+from ltx_worker.presence import DRAIN_SIGNAL, RESUME_SIGNAL, AlreadyRunning, presence, running_worker
+from ltx_worker.service.commands import install, installed_home, logs, uninstall
+from ltx_worker.service.environment import UnsafeFile, load_environment
 from ltx_worker.settings import WorkerSettings
 
 __all__ = ["main"]
 
+LOG_BYTES, LOG_FILES = 10 * 2**20, 5
+NOOP_ENGINE = "ltx_worker.engine.noop"
 LOG_FORMAT = "%(asctime)s %(levelname)s %(name)s: %(message)s"
 
 
-@click.group(context_settings={"help_option_names": ["-h", "--help"]})
+class _Group(click.Group):
+    def invoke(self, ctx: click.Context) -> Any:
+        try:
+            return super().invoke(ctx)
+        except ConfigError as error:
+            raise click.UsageError(str(error)) from error
+
+
+@click.group(cls=_Group, context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(package_name="ltx-farm")
 def main() -> None:
     """Runs this machine as a worker of the farm."""
@@ -33,11 +55,23 @@ def main() -> None:
 @main.command(epilog="Example: LTX_BROKER_URL=redis://farm:6379/0 LTX_STORAGE_URL=/mnt/farm ltx-worker start -v pocket")
 @click.option("-v", "--variant", default="pocket", show_default=True, help="The model variant that this worker holds.")
 @click.option("--log-level", default="INFO", show_default=True, help="DEBUG, INFO, WARNING or ERROR.")
+@click.option("--log-file", type=click.Path(path_type=Path), help="Log here instead of to stderr, rotated at 10 MB.")
+@click.option("--env-file", type=click.Path(path_type=Path), help="Read LTX_… settings here first; mode 0600.")
+@click.option("--no-op", is_flag=True, hidden=True, help="Render nothing: for `ltx bench farm`.")
 @click.option("--until-stdin-closes", is_flag=True, hidden=True, help="End when whoever holds our stdin is gone.")
-def start(variant: str, log_level: str, until_stdin_closes: bool) -> None:
+def start(
+    variant: str,
+    log_level: str,
+    log_file: Path | None,
+    env_file: Path | None,
+    no_op: bool,
+    until_stdin_closes: bool,
+) -> None:
     """Serves jobs of one variant until stopped (SIGTERM or Ctrl-C: the job in hand goes back to the queue)."""
-    logging.basicConfig(level=log_level.upper(), format=LOG_FORMAT, stream=sys.stderr)
+    _set_up_logging(log_level, log_file)
     try:
+        if env_file is not None:
+            load_environment(env_file)
         find_files(find_variant(variant))
         settings = WorkerSettings()
         if settings.broker_url is None:
@@ -46,19 +80,24 @@ def start(variant: str, log_level: str, until_stdin_closes: bool) -> None:
             raise click.UsageError("no storage is set; set LTX_STORAGE_URL to the folder or URL for finished videos")
         storage = Storage(settings.storage_url)
         storage.check()
-    except (ModelError, StorageError) as error:
+    except (ModelError, UnsafeFile) as error:
         raise click.UsageError(str(error)) from error
+    except StorageError as error:
+        _unavailable(str(error))
     except ValidationError as error:
         raise click.UsageError(str(error)) from error
+    if refused := _why_refused(settings.broker_url):
+        _unavailable(refused)
     from ltx_worker.app import run_worker  # Celery takes half a second to import
 
     if until_stdin_closes:
         threading.Thread(target=_end_with_stdin, daemon=True).start()
+    engine = NOOP_ENGINE if no_op else ENGINE
     log = logging.getLogger(__name__)
     log.info("broker %s, storage %s", broker_address(settings.broker_url), storage.url)
     try:
         with presence(settings.home):
-            sys.exit(run_worker(settings, settings.broker_url, storage, find_variant(variant).name))
+            sys.exit(run_worker(settings, settings.broker_url, storage, find_variant(variant).name, engine))
     except AlreadyRunning as error:
         raise click.UsageError(str(error)) from error
 
@@ -68,6 +107,13 @@ def drain() -> None:
     """Has this machine's worker finish the job in hand, take no more, and end."""
     _signal_worker(DRAIN_SIGNAL)
     click.echo("the worker ends after the job in hand", err=True)
+
+
+@main.command(epilog="Example: ltx-worker resume")
+def resume() -> None:
+    """Has this machine's worker take jobs again, after it paused itself. What `ltx pause` began, `ltx resume` ends."""
+    _signal_worker(RESUME_SIGNAL)
+    click.echo("the worker takes jobs again, unless `ltx pause` keeps it from them", err=True)
 
 
 @main.command(epilog="Example: ltx-worker stop")
@@ -80,17 +126,65 @@ def stop() -> None:
 @main.command(epilog="Example: ltx-worker status")
 def status() -> None:
     """Tells whether a worker runs on this machine: exit code 0 if so, 1 if not."""
-    pid = running_worker(FarmSettings().home)
+    _, pid = _worker_here()
     click.echo(f"running, process {pid}" if pid else "not running")
+    if installed_home():
+        click.echo("it is a service of this machine; `ltx-worker logs` shows its log", err=True)
     sys.exit(0 if pid else 1)
 
 
+for _command in (install, uninstall, logs, doctor):
+    main.add_command(_command)
+
+
+def _unavailable(sentence: str) -> NoReturn:
+    """For what may be there later; whoever supervises the worker starts it again."""
+    click.echo(f"Error: {sentence}", err=True)
+    sys.exit(os.EX_UNAVAILABLE)
+
+
+def _why_refused(broker_url: SecretStr) -> str | None:
+    """Why waiting for this broker would be in vain. One that does not answer may be about to start."""
+    once = Retry(NoBackoff(), 0)
+    url = broker_url.get_secret_value()
+    with redis.Redis.from_url(url, socket_connect_timeout=3, socket_timeout=3, retry=once) as client:
+        try:
+            client.ping()
+        except redis.RedisError as error:
+            return why_refused(error, broker_address(broker_url))
+    return None
+
+
 def _signal_worker(number: signal.Signals) -> None:
-    home = FarmSettings().home
-    pid = running_worker(home)
+    home, pid = _worker_here()
     if pid is None:
         raise click.UsageError(f"no worker runs here (LTX_HOME is {home})")
-    os.kill(pid, number)
+    try:
+        os.kill(pid, number)
+    except PermissionError:
+        raise click.UsageError("the worker is another user's; ask it with sudo") from None
+
+
+def _worker_here() -> tuple[Path, int | None]:
+    """The LTX_HOME that is meant, which is the service's where none is set, and the process of its worker."""
+    service = None if "LTX_HOME" in os.environ else installed_home()
+    home = service or FarmSettings().home
+    try:
+        return home, running_worker(home)
+    except PermissionError:
+        raise click.UsageError(f"{home} is another user's; ask its worker with sudo") from None
+
+
+def _set_up_logging(level: str, path: Path | None) -> None:
+    handler: logging.Handler = logging.StreamHandler(sys.stderr)
+    try:
+        if path is not None:
+            handler = RotatingFileHandler(path, maxBytes=LOG_BYTES, backupCount=LOG_FILES, encoding="utf-8")
+        logging.basicConfig(level=level.upper(), format=LOG_FORMAT, handlers=[handler])
+    except OSError as error:
+        raise click.UsageError(f"cannot write the log {path}: {error.strerror}") from error
+    except ValueError as error:
+        raise click.UsageError(f"there is no log level {level}; there are DEBUG, INFO, WARNING and ERROR") from error
 
 
 def _end_with_stdin() -> None:

@@ -5,9 +5,13 @@ spool/{job}.{attempt}/    video.mp4, sidecar.json, delivery.json
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import shutil
 import threading
+import time
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor, wait
 from pathlib import Path
 
 from pydantic import BaseModel, ConfigDict
@@ -16,13 +20,17 @@ from ltx_client.protocol import events
 from ltx_client.protocol.events import Result
 from ltx_client.protocol.state import Snapshot
 from ltx_client.protocol.storage import Storage, StorageError
+from ltx_worker.background import Background
 from ltx_worker.ledger import Attempt, Ledger, StaleAttempt, Verdict
 from ltx_worker.patience import AWAY, patiently
+from ltx_worker.resume_points import ResumePoints
 
 __all__ = ["Delivery", "Spool"]
 
 log = logging.getLogger(__name__)
 
+SWEEP_EVERY = 600.0
+"""Seconds between two looks for resume points that workers have left which are gone."""
 UNDELIVERABLE = (StorageError, *AWAY)
 
 
@@ -34,7 +42,6 @@ class Delivery(BaseModel):
     job_id: str
     attempt: int
     token: str
-    snapshot: Snapshot
     result: Result
 
     @property
@@ -43,49 +50,74 @@ class Delivery(BaseModel):
         return f"{self.job_id}.{self.attempt}"
 
 
-class Spool:
+class Spool(Background):
     """Delivers finished videos: at once when it can, else from a thread of its own until it could.
 
     retry_for: seconds that a delivery is tried again before it goes to that thread, while the worker's next job waits.
     look_every: seconds between that thread's tries, each of which renews the lease.
+    sign_for: seconds that a link to the video holds; 0 for none.  own_link: makes one, where the storage cannot.
     """
 
-    def __init__(self, folder: Path, storage: Storage, ledger: Ledger, *, retry_for: float, look_every: float) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        storage: Storage,
+        ledger: Ledger,
+        points: ResumePoints,
+        *,
+        retry_for: float,
+        look_every: float,
+        sign_for: int = 0,
+        own_link: Callable[[str, int], str | None] | None = None,
+    ) -> None:
+        super().__init__("spool")
         self._folder = folder
         self._storage = storage
         self._ledger = ledger
+        self._points = points
         self._retry_for = retry_for
         self._look_every = look_every
+        self._sign_for = sign_for
+        self._own_link = own_link
         self._busy = threading.Lock()
-        self._stopped = threading.Event()
-        self._thread = threading.Thread(target=self._run, name="spool", daemon=True)
+        self._beside = ThreadPoolExecutor(1, thread_name_prefix="sidecar")
         folder.mkdir(parents=True, exist_ok=True)
 
-    def start(self) -> None:
-        """Begins to deliver what is in the spool, from before a restart too."""
-        self._thread.start()
+    def waiting(self) -> int:
+        """How many finished videos are not delivered yet."""
+        return sum(1 for _ in self._folder.iterdir())
 
-    def stop(self) -> None:
-        """Leaves what is not delivered where it is."""
-        self._stopped.set()
-        if self._thread.is_alive():
-            self._thread.join()
-
-    def deliver(self, attempt: Attempt, video: Path, sidecar: Path, result: Result) -> None:
+    def deliver(
+        self,
+        attempt: Attempt,
+        video: Path,
+        sidecar: Path,
+        result: Result,
+        settle: Callable[[], None] | None = None,
+    ) -> None:
         """Takes the files, stores them and commits the job; what fails for now is left to the spool's thread.
+
+        settle: what has to be waited for before the commit, of an attempt that was the current one a moment ago: the
+        files are stored meanwhile, without asking once more.
 
         Raises StaleAttempt when the attempt is over.
         """
-        delivery = Delivery(
-            job_id=attempt.job_id, attempt=attempt.number, token=attempt.token, snapshot=attempt.snapshot, result=result
-        )
+        delivery = Delivery(job_id=attempt.job_id, attempt=attempt.number, token=attempt.token, result=result)
         with self._busy:
             self._take(delivery, video, sidecar)
             try:
-                patiently(UNDELIVERABLE, self._stopped, self._retry_for)(self._try, delivery, attempt)
+                self._try(delivery, attempt, settle)
+                return
+            except UNDELIVERABLE as error:
+                log.warning("job %s: not delivered, trying again: %s", attempt.job_id, error)
+            if settle is not None:
+                settle()
+            try:
+                patiently(UNDELIVERABLE, self._stopped, self._retry_for)(self._try_again, delivery, attempt)
             except UNDELIVERABLE as error:
                 log.warning("job %s: kept in the spool: %s", attempt.job_id, error)
-                self._tell(delivery, attempt, str(error))
+                with contextlib.suppress(*AWAY):  # if Redis is what is away, nobody can be told
+                    self._ledger.emit(attempt, events.Delayed(reason=str(error)))
 
     def _take(self, delivery: Delivery, video: Path, sidecar: Path) -> None:
         """Moves the files into the spool; a folder without delivery.json, which is written last, is incomplete."""
@@ -93,48 +125,80 @@ class Spool:
         folder.mkdir()
         shutil.move(video, folder / "video.mp4")
         shutil.move(sidecar, folder / "sidecar.json")
-        self._note(delivery)
-
-    def _note(self, delivery: Delivery) -> None:
-        folder = self._folder / delivery.name
         temporary = folder / "delivery.tmp"
         temporary.write_text(delivery.model_dump_json())
         temporary.replace(folder / "delivery.json")
 
-    def _try(self, delivery: Delivery, attempt: Attempt) -> None:
-        """Stores and commits. Raises UNDELIVERABLE errors, and StaleAttempt after removing what it stored."""
+    def _try(self, delivery: Delivery, attempt: Attempt, settle: Callable[[], None] | None = None) -> None:
+        """Stores and commits. Raises UNDELIVERABLE errors, and StaleAttempt after removing what was stored."""
         folder, result = self._folder / delivery.name, delivery.result
         try:
-            if self._ledger.renew(attempt) is Verdict.GO_ON:
-                self._storage.put(folder / "video.mp4", result.video)
-                self._storage.put(folder / "sidecar.json", result.sidecar)
-                if self._ledger.commit(attempt, events.Done(result=result)) is Verdict.GO_ON:
+            if settle is not None or self._ledger.renew(attempt) is Verdict.GO_ON:
+                self._store(folder, result)
+                if settle is not None:
+                    settle()
+                done = events.Done(result=result.model_copy(update={"link": self._link(result)}))
+                if self._ledger.commit(attempt, done) is Verdict.GO_ON:
                     shutil.rmtree(folder)
                     return
             self._ledger.commit(attempt, events.Cancelled())
         except StaleAttempt:
+            if self._ledger.is_result(attempt):  # the answer to its commit was lost, or the worker died on it
+                shutil.rmtree(folder)
+                return
             self._discard(delivery)
             raise
         self._discard(delivery)
 
-    def _discard(self, delivery: Delivery) -> None:
-        shutil.rmtree(self._folder / delivery.name)
-        for name in (delivery.result.video, delivery.result.sidecar):
-            try:
-                self._storage.remove(name)
-            except StorageError as error:
-                log.warning("job %s: %s", delivery.job_id, error)
+    def _store(self, folder: Path, result: Result) -> None:
+        """In a folder both files at once: the disk is waited for once. Other storages may have but one connection.
 
-    def _tell(self, delivery: Delivery, attempt: Attempt, reason: str) -> None:
-        """Notes in the job's state that it waits; not at all if Redis is what is away."""
-        try:
-            self._ledger.emit(attempt, events.Delayed(reason=reason))
-        except AWAY:
+        A sidecar without its video is not left behind.
+        """
+        if self._storage.local_folder is None:
+            self._storage.put(folder / "video.mp4", result.video)
+            self._storage.put(folder / "sidecar.json", result.sidecar)
             return
-        self._note(delivery.model_copy(update={"snapshot": attempt.snapshot}))
+        sidecar = self._beside.submit(self._storage.put, folder / "sidecar.json", result.sidecar)
+        try:
+            self._storage.put(folder / "video.mp4", result.video)
+        except StorageError:
+            wait([sidecar])
+            with contextlib.suppress(StorageError):
+                self._storage.remove(result.sidecar)
+            raise
+        sidecar.result()
+
+    def _try_again(self, delivery: Delivery, attempt: Attempt) -> None:
+        """The same, after a try that may have left part of a file, which could not be removed then."""
+        for name in (delivery.result.video, delivery.result.sidecar):
+            self._storage.remove_unfinished(name)
+        self._try(delivery, attempt)
+
+    def _link(self, result: Result) -> str | None:
+        """For clients that cannot see the storage, or have no key to it. A video without one is better than none."""
+        if not self._sign_for:
+            return None
+        try:
+            if link := self._storage.sign(result.video, self._sign_for):
+                return link
+            return self._own_link(result.video, self._sign_for) if self._own_link else None
+        except StorageError as error:
+            log.warning("%s", error)
+            return None
+
+    def _discard(self, delivery: Delivery) -> None:
+        """Raises StorageError while what was stored cannot be removed; the spool's thread tries again."""
+        for name in (delivery.result.video, delivery.result.sidecar):
+            self._storage.remove(name)
+        shutil.rmtree(self._folder / delivery.name)
 
     def _run(self) -> None:
+        sweep_at = 0.0
         while not self._stopped.is_set():
+            if time.monotonic() >= sweep_at:
+                self._points.sweep()
+                sweep_at = time.monotonic() + SWEEP_EVERY
             with self._busy:
                 for folder in sorted(self._folder.iterdir()):
                     self._deliver_kept(folder)
@@ -147,9 +211,10 @@ class Spool:
             shutil.rmtree(folder)
             return
         delivery = Delivery.model_validate_json(note.read_text())
-        attempt = Attempt(delivery.job_id, delivery.attempt, delivery.token, delivery.snapshot)
+        attempt = Attempt(delivery.job_id, delivery.attempt, delivery.token, Snapshot())
         try:
-            self._try(delivery, attempt)
+            self._ledger.refresh(attempt)
+            self._try_again(delivery, attempt)
         except StaleAttempt:
             log.warning("job %s: its video came too late; another attempt has taken over", delivery.job_id)
         except UNDELIVERABLE as error:

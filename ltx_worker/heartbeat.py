@@ -1,4 +1,4 @@
-"""Tells the farm that this worker is alive: a hash that expires when nobody renews it."""
+"""Tells the farm that this worker is alive: a hash that expires when nobody renews it. Hears if it was paused."""
 
 from __future__ import annotations
 
@@ -17,25 +17,42 @@ from typing import Any
 import psutil
 import redis
 
-from ltx_client.protocol.workers import WorkerInfo
+from ltx_client.protocol.pauses import parse_pause, queue_field, why_held, worker_field
+from ltx_client.protocol.workers import HELD, OFF_DUTY, PAUSED, WorkerInfo
+from ltx_worker.background import Background
+from ltx_worker.health import Fitness, Health
 from ltx_worker.settings import WorkerSettings, machine_id
+from ltx_worker.thermal import Thermometer
 
 __all__ = ["Heartbeat", "chip_name"]
 
 log = logging.getLogger(__name__)
 
+AT_MOST_EVERY = 0.2
+"""Seconds between two beats at least, however short the jobs are."""
+LONGEST_FAILURE = 500
+"""Characters."""
 MISSED_BEATS = 3
 """A worker is gone after so many."""
+FORGOTTEN_AFTER = 24 * 3600.0
+"""Seconds, by a clock that may differ from the other workers', after which its id goes from the list too."""
 
 
-class Heartbeat:
+class Heartbeat(Background):
     """Writes `worker:{id}` every few seconds from a thread of its own, and at once when the state changes."""
 
-    def __init__(self, settings: WorkerSettings, client: redis.Redis, variant: str) -> None:
+    def __init__(self, settings: WorkerSettings, client: redis.Redis, variant: str, health: Health) -> None:
+        super().__init__("heartbeat")
         self.worker_id = machine_id(settings)
+        self.variant = variant
+        self.worker_name = settings.worker_name
+        self._health = health
         self.chip = chip_name()
         self._client = client
         self._key = settings.names.worker(self.worker_id)
+        self._list = settings.names.workers()
+        self._paused = settings.names.paused()
+        self._pause_fields = [worker_field(self.worker_id), queue_field(variant)]
         self._every = settings.worker_heartbeat_every
         self._info = WorkerInfo(
             id=self.worker_id,
@@ -48,32 +65,37 @@ class Heartbeat:
             started_at=time.time(),
             seen_at=time.time(),
         )
-        self._job = ""
+        self._in_hand: list[str] = []
+        self._thermometer = Thermometer()
         self._wake = threading.Event()
-        self._stopped = threading.Event()
-        self._thread = threading.Thread(target=self._run, name="heartbeat", daemon=True)
-
-    def start(self) -> None:
-        """Begins to beat."""
-        self._thread.start()
 
     def stop(self) -> None:
-        """Stops, and takes the worker off the farm's list."""
+        """Beats no more."""
         self._stopped.set()
         self._wake.set()
-        self._thread.join()
+        super().stop()
+
+    def leave(self) -> None:
+        """Takes the worker off the farm's list."""
         with contextlib.suppress(redis.RedisError):
             self._client.delete(self._key)
+            self._client.zrem(self._list, self.worker_id)
+
+    def note_failure(self, job_id: str, reason: str) -> None:
+        """An attempt of this worker's failed: shown as its last failure."""
+        self._info = self._info.model_copy(
+            update={"failure": reason[:LONGEST_FAILURE], "failed_job": job_id, "failed_at": time.time()}
+        )
 
     @contextlib.contextmanager
     def busy(self, job_id: str) -> Iterator[None]:
-        """While inside, the worker shows as rendering this job."""
-        self._job = job_id
+        """While inside, the worker shows as rendering this job; of several, the one that began first."""
+        self._in_hand = [*self._in_hand, job_id]
         self._wake.set()
         try:
             yield
         finally:
-            self._job = ""
+            self._in_hand = [other for other in self._in_hand if other != job_id]
             self._wake.set()
 
     def _run(self) -> None:
@@ -83,16 +105,45 @@ class Heartbeat:
                 self._beat()
             except redis.RedisError as error:
                 log.warning("heartbeat: the broker is away: %s", error)
-            self._wake.wait(self._every)
+            if not self._stopped.wait(min(AT_MOST_EVERY, self._every)):
+                self._wake.wait(self._every)
 
     def _beat(self) -> None:
-        state = "rendering" if self._job else "idle"
-        info = self._info.model_copy(update={"state": state, "job": self._job, "seen_at": time.time()})
-        fields: Any = info.model_dump()
+        info = self.info()
+        fields: Any = info.fields()
         with self._client.pipeline() as pipeline:
             pipeline.hset(self._key, mapping=fields)
             pipeline.pexpire(self._key, round(self._every * MISSED_BEATS * 1000))
-            pipeline.execute()
+            pipeline.zadd(self._list, {self.worker_id: info.seen_at})
+            pipeline.zremrangebyscore(self._list, "-inf", info.seen_at - FORGOTTEN_AFTER)
+            pipeline.hmget(self._paused, self._pause_fields)
+            *_, values = pipeline.execute()
+        pauses = [parse_pause(*pair) for pair in zip(self._pause_fields, values, strict=True) if pair[1] is not None]
+        if self._health.hold(why_held(pauses)):
+            self._wake.set()  # so that everybody sees it
+
+    def info(self) -> WorkerInfo:
+        """What the worker says of itself now."""
+        job, heat = next(iter(self._in_hand), ""), self._thermometer.read()
+        update = {
+            "job": job,
+            "seen_at": time.time(),
+            "why_paused": self._health.why_paused,
+            "temperature": heat.temperature,
+            "thermal_pressure": heat.pressure,
+        }
+        match self._health.fitness:
+            case Fitness.PAUSED:
+                state = PAUSED
+            case Fitness.RESTING:
+                state = "resting"
+            case Fitness.HELD if not job:  # as when it is off duty
+                state = HELD
+            case Fitness.OFF_DUTY if not job:  # the job in hand is rendered to its end
+                state = OFF_DUTY
+            case _:
+                state = "rendering" if job else "idle"
+        return self._info.model_copy(update={"state": state, **update})
 
 
 def chip_name() -> str:

@@ -1,82 +1,112 @@
-"""Keeps an attempt's lease while its render runs, and listens for a cancel."""
+"""Keeps the leases of the attempts in hand while their renders run, and listens for cancels and pauses."""
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import threading
-from types import TracebackType
+import time
+from collections.abc import Iterator
 
 import redis
 
 from ltx_client.protocol.names import Names
+from ltx_worker.background import Background
 from ltx_worker.ledger import Attempt, Ledger, StaleAttempt, Verdict
 from ltx_worker.patience import AWAY
 
-__all__ = ["LeaseKeeper"]
+__all__ = ["LeaseKeeper", "Leases"]
 
 log = logging.getLogger(__name__)
 
 LISTEN = 0.5
-"""Seconds that one wait for a cancel takes, and so the longest that leaving takes."""
+"""Seconds until a new attempt is listened for; its claim has just said whether its cancel was asked."""
 
 
 class LeaseKeeper:
-    """A context manager: renews every `renew_every` seconds, at once when the job's cancel is published.
-
-    `cancelled` and `stale` are set by what the ledger answers, by this thread or by the owner's own writes.
+    """What is known of an attempt in hand: `cancelled`, `paused` and `stale` are set by what the ledger answers, to the
+    thread that renews or to the owner's own writes.
     """
 
-    def __init__(self, client: redis.Redis, names: Names, ledger: Ledger, attempt: Attempt, renew_every: float) -> None:
+    def __init__(self, attempt: Attempt) -> None:
         self.cancelled = threading.Event()
+        self.paused = threading.Event()
         self.stale = threading.Event()
-        self._client = client
-        self._channel = names.cancel(attempt.job_id)
-        self._ledger = ledger
-        self._attempt = attempt
-        self._renew_every = renew_every
-        self._left = threading.Event()
-        self._thread = threading.Thread(target=self._run, name=f"lease-{attempt.job_id}", daemon=True)
-
-    def __enter__(self) -> LeaseKeeper:
-        self._thread.start()
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self._left.set()
-        self._thread.join()
+        self.attempt = attempt
+        self.renew_at = 0.0
 
     def heed(self, verdict: Verdict) -> None:
         """Takes note of what a write answered."""
         if verdict is Verdict.CANCEL:
             self.cancelled.set()
+        elif verdict is Verdict.PAUSE:
+            self.paused.set()
+
+
+class Leases(Background):
+    """A thread: renews each attempt in hand every `renew_every` seconds, and at once when its cancel or pause is
+    published.
+    """
+
+    def __init__(self, client: redis.Redis, names: Names, ledger: Ledger, renew_every: float) -> None:
+        super().__init__("leases")
+        self._client = client
+        self._names = names
+        self._ledger = ledger
+        self._renew_every = renew_every
+        self._listen = min(LISTEN, renew_every)
+        self._in_hand: dict[str, LeaseKeeper] = {}
+        """By the channel of the job's cancel."""
+
+    @contextlib.contextmanager
+    def keep(self, attempt: Attempt) -> Iterator[LeaseKeeper]:
+        """While inside, the attempt's lease is renewed."""
+        keeper, channel = LeaseKeeper(attempt), self._names.cancel(attempt.job_id)
+        self._in_hand = {**self._in_hand, channel: keeper}
+        try:
+            yield keeper
+        finally:
+            self._in_hand = {name: other for name, other in self._in_hand.items() if other is not keeper}
 
     def _run(self) -> None:
-        while not self._left.is_set() and not self.stale.is_set():
+        while not self._stopped.is_set():
             try:
-                self._listen()
+                with self._client.pubsub(ignore_subscribe_messages=True) as subscription:
+                    self._serve(subscription)
             except AWAY as error:
-                log.warning("job %s: the broker is away (%s); the render goes on", self._attempt.job_id, error)
-                self._left.wait(1.0)
+                for keeper in self._in_hand.values():
+                    log.warning("job %s: the broker is away (%s); the render goes on", keeper.attempt.job_id, error)
+                self._stopped.wait(1.0)
 
-    def _listen(self) -> None:
-        with self._client.pubsub(ignore_subscribe_messages=True) as subscription:
-            subscription.subscribe(self._channel)
-            while not self._left.is_set():
-                self._renew()
-                if self.stale.is_set():
-                    return
-                self._wait_for_cancel(subscription)
+    def _serve(self, subscription: redis.client.PubSub) -> None:
+        heard: set[str] = set()
+        while not self._stopped.is_set():
+            in_hand = self._in_hand
+            if gone := heard - in_hand.keys():
+                subscription.unsubscribe(*gone)
+            if new := in_hand.keys() - heard:
+                subscription.subscribe(*new)
+                for channel in new:  # what was asked for since the claim, nobody has heard
+                    in_hand[channel].renew_at = 0.0
+            heard = set(in_hand)
+            for keeper in in_hand.values():
+                if time.monotonic() >= keeper.renew_at and not keeper.stale.is_set():
+                    keeper.renew_at = time.monotonic() + self._renew_every
+                    self._renew(keeper)
+            self._wait_for_cancel(subscription, in_hand)
 
-    def _wait_for_cancel(self, subscription: redis.client.PubSub) -> None:
-        for _ in range(max(1, round(self._renew_every / LISTEN))):
-            if self._left.is_set() or subscription.get_message(timeout=min(LISTEN, self._renew_every)):
-                return
+    def _wait_for_cancel(self, subscription: redis.client.PubSub, in_hand: dict[str, LeaseKeeper]) -> None:
+        if not in_hand:
+            self._stopped.wait(self._listen)
+        elif message := subscription.get_message(timeout=self._listen):
+            keeper = in_hand.get(message["channel"].decode())
+            if keeper is not None:
+                keeper.renew_at = 0.0
 
-    def _renew(self) -> None:
+    def _renew(self, keeper: LeaseKeeper) -> None:
         try:
-            self.heed(self._ledger.renew(self._attempt))
+            keeper.heed(self._ledger.renew(keeper.attempt))
         except StaleAttempt as error:
-            log.warning("job %s: %s", self._attempt.job_id, error)
-            self.stale.set()
+            if keeper in self._in_hand.values():  # else it has just ended
+                log.warning("job %s: %s", keeper.attempt.job_id, error)
+            keeper.stale.set()

@@ -6,37 +6,48 @@ Each script may be sent twice: the second sending changes nothing and gives the 
 decodes or encodes JSON; what is to be stored comes ready-made.
 
 `state:{id}` is a hash: status, attempt, token, seq, snapshot; and for the poison limits furthest (the last step that
-any attempt reached), deaths and lapses (since that step). No hash means queued, attempt 0, seq 0.
+any attempt reached), deaths, host_faults and lapses (since that step). No hash means queued, attempt 0, seq 0.
 """
 
 from __future__ import annotations
 
+import json
+import logging
 import secrets
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
-from typing import Any
+from typing import Any, TypeVar
 
 import redis
 
 from ltx_client.protocol import events
 from ltx_client.protocol.events import Event, Result
-from ltx_client.protocol.jobs import Job, parse_job
+from ltx_client.protocol.jobs import Job, Links, UnreadableJob, parse_job, parse_links
 from ltx_client.protocol.names import Names
-from ltx_client.protocol.state import RESULT_TTL, Snapshot, Status, apply, sources_of
+from ltx_client.protocol.pauses import queue_field, worker_field
+from ltx_client.protocol.state import ENDED, RESULT_TTL, Snapshot, Status, apply, parse_snapshot, sources_of
 from ltx_worker.scripts import SCRIPTS
 
 __all__ = ["Attempt", "Ledger", "Refusal", "StaleAttempt", "Strike", "Verdict"]
 
+log = logging.getLogger(__name__)
+
+T = TypeVar("T")
+
 PREVIEW_TTL = 3600
 """Seconds that the newest preview lives after the job's end."""
+MOST_RACES = 20
+"""Tries of one claim: as often as others may have changed the job meanwhile, and no state is worth more."""
 Args = list[str | int | bytes]
 
 
 class Verdict(StrEnum):
-    """What an owner learns from a write: go on, or that somebody asked for the job's end."""
+    """What an owner learns from a write: go on, or that somebody asked for the job's end, or for a pause."""
 
     GO_ON = "go on"
     CANCEL = "cancel"
+    PAUSE = "pause"
 
 
 class Refusal(StrEnum):
@@ -46,6 +57,10 @@ class Refusal(StrEnum):
     ENDED = "ended"
     LEASED = "leased"
     CANCELLED = "cancelled"
+    HELD = "held"
+    UNREADABLE = "its state cannot be read"
+    PAUSED = "paused"
+    """Not the job: the worker, or its queue."""
 
 
 class Strike(StrEnum):
@@ -53,11 +68,13 @@ class Strike(StrEnum):
 
     DEATH = "deaths"
     """The engine died."""
+    HOST_FAULT = "host_faults"
+    """The engine died of its machine: of too little memory, or of its GPU."""
     LAPSE = "lapses"
     """The worker let its lease lapse."""
 
 
-POISON_LIMITS = {Strike.DEATH: 2, Strike.LAPSE: 3}
+POISON_LIMITS = {Strike.DEATH: 2, Strike.HOST_FAULT: 4, Strike.LAPSE: 3}
 """So many of one kind, with no step gained in between, fail a job."""
 
 _GIVE_BACK_KEYS = "job state lease cancel events preview latents"
@@ -67,14 +84,22 @@ class StaleAttempt(Exception):
     """Another attempt is the current one, or the job ended: this one must stop and write nothing more."""
 
 
+class _ServerIsBehind(Exception):
+    """The server does not have the events that this attempt wrote last."""
+
+
 @dataclass
 class Attempt:
-    """A claim that was granted. `snapshot` is the job's state as this attempt has written it."""
+    """A claim that was granted. `snapshot` is the job's state as this attempt has written it; `unsure` are events that
+    may have been written since, for no answer came.  spec: the job's record, as the claim has read it.
+    """
 
     job_id: str
     number: int
     token: str
     snapshot: Snapshot = field(repr=False)
+    unsure: tuple[Event, ...] = field(default=(), repr=False)
+    spec: bytes | None = field(default=None, repr=False)
 
 
 class Ledger:
@@ -89,61 +114,100 @@ class Ledger:
         self._lease = round(lease * 1000)
         self._scripts = {name: client.register_script(text) for name, text in SCRIPTS.items()}
 
-    def claim(self, job_id: str, worker: str, worker_name: str) -> Attempt | Refusal:
+    def claim(self, job_id: str, worker: str, worker_name: str, variant: str = "") -> Attempt | Refusal:
         """Takes the job, if nobody holds it: raises the attempt number, sets a token, takes the lease.
 
         Of any number of workers that race for a job, one is granted. A job whose cancel was asked is ended
-        here. A job whose last owner let its lease lapse may be claimed again.
+        here. A job whose last owner let its lease lapse may be claimed again. Nothing is granted to a worker that is
+        paused, nor while the queue of its `variant` is.
         """
         token = secrets.token_hex(16)
-        while True:
-            state = self._read(job_id)
+        for _ in range(MOST_RACES):
+            try:
+                state, spec = self.read_with_spec(job_id)
+            except UnreadableJob as error:
+                log.warning("job %s: left alone: %s", job_id, error)
+                return Refusal.UNREADABLE
             claimed = events.Claimed(attempt=state.attempt + 1, worker=worker, worker_name=worker_name)
             cancelled = events.Cancelled()
             after = apply(state, claimed)
             args: Args = [after.attempt, token, after.seq, self._lease]
             args += [*_pair(claimed, after), *_pair(cancelled, apply(state, cancelled))]
-            args += [RESULT_TTL, *sorted(sources_of(Status.RUNNING))]
+            args += [RESULT_TTL, PREVIEW_TTL, self._names.paused(), worker_field(worker), queue_field(variant)]
+            args += sorted(sources_of(Status.RUNNING))
             answer = self._run("claim", job_id, "job state lease cancel events preview latents", args)
             if answer == "claimed":
-                return Attempt(job_id, after.attempt, token, after)
+                return Attempt(job_id, after.attempt, token, after, spec=spec)
             if answer != "raced":
                 return Refusal(answer)
+        log.warning("job %s: left alone: what its state says and what it counts do not go together", job_id)
+        return Refusal.UNREADABLE
 
     def job(self, attempt: Attempt) -> Job:
-        """What the attempt is to render. Raises UnreadableJob."""
-        spec: Any = self._client.hget(self._names.job(attempt.job_id), "spec")
-        return parse_job(spec or b"")
+        """What the attempt, which a claim has made, is to render. Raises UnreadableJob."""
+        return parse_job(attempt.spec or b"", attempt.job_id)
+
+    def links(self, job_id: str) -> Links:
+        """What the job has to do with others."""
+        links: Any = self._client.hget(self._names.job(job_id), "links")
+        return parse_links(links)
 
     def renew(self, attempt: Attempt) -> Verdict:
-        """Keeps the lease, or takes it back if it lapsed while nobody else claimed the job."""
+        """Keeps the lease, or takes it back if it lapsed while nobody else claimed the job. Tells of a pause, too."""
         args: Args = [attempt.number, attempt.token, self._lease]
-        return Verdict(self._run("renew", attempt.job_id, "state lease cancel", args))
+        return Verdict(self._run("renew", attempt.job_id, "state lease cancel job", args))
 
     def emit(self, attempt: Attempt, event: Event, preview: bytes = b"") -> Verdict:
         """Writes one event: into the job's stream, its channel and its snapshot, under the next number.
 
-        After an error whose outcome is unknown, the same event must be sent again before another.
+        After an error whose outcome is unknown the same event may be sent again, and is written once.
         """
-        after = apply(attempt.snapshot, event)
-        step = event.step if isinstance(event, events.Stepped) else 0
-        args: Args = [attempt.number, attempt.token, after.seq, *_pair(event, after), step, preview]
-        verdict = Verdict(self._run("emit", attempt.job_id, "state events cancel preview", args))
-        attempt.snapshot = after
-        return verdict
+        return self.emit_all(attempt, [(event, preview)])
+
+    def emit_all(self, attempt: Attempt, news: Sequence[tuple[Event, bytes]]) -> Verdict:
+        """The same of events and previews that follow each other, in one round trip: the disk is waited for once.
+
+        After an error whose outcome is unknown, the same ones may be sent again.
+        """
+        unsure = tuple(event for event, _ in news)
+        if unsure != attempt.unsure:
+            self._settle(attempt)
+
+        def write() -> Verdict:
+            attempt.unsure = unsure
+            after = attempt.snapshot
+            calls: list[Args] = []
+            for event, preview in news:
+                after = apply(after, event)
+                step = event.step if isinstance(event, events.Stepped) else 0
+                calls.append([attempt.number, attempt.token, after.seq, *_pair(event, after), step, preview])
+            verdict = Verdict(self._run_all("emit", attempt.job_id, "state events cancel preview", calls)[-1])
+            attempt.snapshot, attempt.unsure = after, ()
+            return verdict
+
+        return self._after_what_is_there(attempt, write)
 
     def commit(self, attempt: Attempt, event: events.Done | events.Failed | events.Cancelled) -> Verdict:
         """Ends the job. CANCEL: a cancel was accepted before, so a result is refused and nothing was written."""
-        after = apply(attempt.snapshot, event)
-        result: Result | None = after.result
-        args: Args = [attempt.number, attempt.token, after.seq, after.status, *_pair(event, after)]
-        args += [RESULT_TTL, PREVIEW_TTL, result.model_dump_json() if result else ""]
-        args += sorted(sources_of(after.status))
-        answer = self._run("commit", attempt.job_id, "job state lease cancel events preview result latents", args)
-        if answer == "cancel":
-            return Verdict.CANCEL
-        attempt.snapshot = after
-        return Verdict.GO_ON
+        self._settle(attempt)
+
+        def write() -> Verdict:
+            after = apply(attempt.snapshot, event)
+            result = event.result if isinstance(event, events.Done) else None
+            args: Args = [attempt.number, attempt.token, after.seq, after.status, *_pair(event, after)]
+            args += [RESULT_TTL, PREVIEW_TTL, _files(result) if result else ""]
+            answer = self._run("commit", attempt.job_id, "job state lease cancel events preview result latents", args)
+            if answer == "cancel":
+                return Verdict.CANCEL
+            attempt.snapshot = after
+            return Verdict.GO_ON
+
+        return self._after_what_is_there(attempt, write)
+
+    def is_result(self, attempt: Attempt) -> bool:
+        """Whether the job is done, by this attempt."""
+        held: Any = self._client.hmget(self._names.state(attempt.job_id), "status", "token")
+        return bool(held == [Status.DONE.encode(), attempt.token.encode()])
 
     def save(self, attempt: Attempt, resume_point: bytes) -> None:
         """Keeps what the next attempt needs to go on from here. The newest wins; the job's end removes it."""
@@ -161,8 +225,13 @@ class Ledger:
         With a `strike`, a job that has had its limit of them with no step gained in between is failed instead, with
         `reason` as its error. A job whose cancel was asked is ended as cancelled. Returns what became of it.
         """
-        args: Args = [attempt.number, attempt.token, *_give_back_args(attempt.snapshot, reason, strike)]
-        return Status(self._run("release", attempt.job_id, _GIVE_BACK_KEYS, args))
+        self._settle(attempt)
+
+        def write() -> Status:
+            args: Args = [attempt.number, attempt.token, *_give_back_args(attempt.snapshot, reason, strike)]
+            return Status(self._run("release", attempt.job_id, _GIVE_BACK_KEYS, args))
+
+        return self._after_what_is_there(attempt, write)
 
     def requeue(self, job_id: str, snapshot: Snapshot) -> Status | None:
         """In place of an owner that is gone: puts a running job without a lease back into the queue, or fails it at
@@ -176,17 +245,76 @@ class Ledger:
         answer = self._run("requeue", job_id, _GIVE_BACK_KEYS, args)
         return None if answer == "left" else Status(answer)
 
-    def _read(self, job_id: str) -> Snapshot:
-        snapshot = self._client.hget(self._names.state(job_id), "snapshot")
-        return Snapshot() if snapshot is None else Snapshot.model_validate_json(snapshot)
+    def has_ended(self, job_id: str) -> bool:
+        """Whether the job has ended, or is no more."""
+        status: Any = self._client.hget(self._names.state(job_id), "status")
+        return (status is not None and status.decode() in ENDED) or not self._client.exists(self._names.job(job_id))
+
+    def refresh(self, attempt: Attempt) -> None:
+        """Reads what this attempt has written: after a restart, or when an answer was lost. Writes nothing."""
+        held: Any = self._client.hmget(self._names.state(attempt.job_id), "attempt", "token", "snapshot")
+        if held[:2] == [str(attempt.number).encode(), attempt.token.encode()]:
+            attempt.snapshot = parse_snapshot(held[2])
+        attempt.unsure = ()
+
+    def _settle(self, attempt: Attempt) -> None:
+        if attempt.unsure:
+            self.refresh(attempt)
+
+    def _after_what_is_there(self, attempt: Attempt, write: Callable[[], T]) -> T:
+        """What `write` gives. A server that came back without its last writes gets it after those that it has."""
+        try:
+            return write()
+        except _ServerIsBehind:
+            written = attempt.snapshot.seq
+            self.refresh(attempt)
+            lost = written - attempt.snapshot.seq
+            log.warning("job %s: the broker has lost the last %d events", attempt.job_id, lost)
+            return write()
+
+    def read(self, job_id: str) -> Snapshot:
+        """The job's state as it is now. Raises UnreadableJob."""
+        return parse_snapshot(self._client.hget(self._names.state(job_id), "snapshot"))
+
+    def read_with_spec(self, job_id: str) -> tuple[Snapshot, bytes | None]:
+        """The same, and the job's record, as it lies there."""
+        with self._client.pipeline(transaction=False) as pipeline:
+            pipeline.hget(self._names.state(job_id), "snapshot")
+            pipeline.hget(self._names.job(job_id), "spec")
+            snapshot, spec = pipeline.execute()
+        return parse_snapshot(snapshot), spec
 
     def _run(self, script: str, job_id: str, keys: str, args: Args) -> str:
-        reply = self._scripts[script](keys=[getattr(self._names, key)(job_id) for key in keys.split()], args=args)
+        reply = self._scripts[script](keys=self._keys(job_id, keys), args=args)
+        return self._answer(script, reply, args)
+
+    def _run_all(self, script: str, job_id: str, keys: str, calls: list[Args]) -> list[str]:
+        """The answers to several calls of a script, sent together."""
+        if len(calls) == 1:
+            return [self._run(script, job_id, keys, calls[0])]
+        sha, names = self._scripts[script].sha, self._keys(job_id, keys)
+        for _ in range(2):
+            with self._client.pipeline(transaction=False) as pipeline:
+                for args in calls:
+                    pipeline.evalsha(sha, len(names), *names, *args)
+                replies = pipeline.execute(raise_on_error=False)
+            errors = [reply for reply in replies if isinstance(reply, Exception)]
+            if not errors:
+                break
+            if not isinstance(errors[0], redis.exceptions.NoScriptError):
+                raise errors[0]
+            self._client.script_load(SCRIPTS[script])
+        return [self._answer(script, reply, args) for reply, args in zip(replies, calls, strict=True)]
+
+    def _keys(self, job_id: str, keys: str) -> list[str]:
+        return [getattr(self._names, key)(job_id) for key in keys.split()]
+
+    def _answer(self, script: str, reply: Any, args: Args) -> str:
         answer = reply.decode() if isinstance(reply, bytes) else str(reply)
         if answer == "stale":
             raise StaleAttempt(f"{script}: attempt {args[0]!r} is no longer the current one")
         if answer == "gap":
-            raise AssertionError(f"{script}: event {args[2]!r} does not follow the last one")
+            raise _ServerIsBehind(f"{script}: event {args[2]!r} does not follow the last one")
         return answer
 
 
@@ -194,7 +322,11 @@ def _give_back_args(snapshot: Snapshot, reason: str, strike: Strike | None) -> A
     outcomes: list[Event] = [events.Released(reason=reason), events.Failed(error=reason), events.Cancelled()]
     pairs = [text for event in outcomes for text in _pair(event, apply(snapshot, event))]
     limit = POISON_LIMITS[strike] if strike else 0
-    return [snapshot.seq + 1, *pairs, strike or "", limit, RESULT_TTL]
+    return [snapshot.seq + 1, *pairs, strike or "", limit, RESULT_TTL, PREVIEW_TTL]
+
+
+def _files(result: Result) -> str:
+    return json.dumps({**result.model_dump(), "link": result.link})
 
 
 def _pair(event: Event, after: Snapshot) -> tuple[str, str]:

@@ -10,10 +10,12 @@ from pathlib import Path
 
 from filelock import FileLock, Timeout
 
-__all__ = ["DRAIN_SIGNAL", "AlreadyRunning", "presence", "running_worker"]
+__all__ = ["DRAIN_SIGNAL", "RESUME_SIGNAL", "AlreadyRunning", "presence", "running_worker"]
 
 DRAIN_SIGNAL = signal.SIGUSR1
 """Finish the job in hand, take no more, end."""
+RESUME_SIGNAL = signal.SIGUSR2
+"""Take jobs again, after a pause."""
 
 
 class AlreadyRunning(Exception):

@@ -8,21 +8,20 @@ from types import TracebackType
 
 import redis
 
-from ltx_worker.ledger import Attempt, Ledger, StaleAttempt
+from ltx_client.protocol.storage import StorageError
+from ltx_worker.ledger import Attempt, StaleAttempt
+from ltx_worker.resume_points import ResumePoints
 
 __all__ = ["ResumeSaver"]
 
 log = logging.getLogger(__name__)
 
-MAX_BYTES = 8 * 10**6
-"""Larger resume points are not kept: such a render starts again."""
-
 
 class ResumeSaver:
     """A context manager; on leaving, the newest point has been saved, or its saving has failed."""
 
-    def __init__(self, ledger: Ledger, attempt: Attempt) -> None:
-        self._ledger = ledger
+    def __init__(self, points: ResumePoints, attempt: Attempt) -> None:
+        self._points = points
         self._attempt = attempt
         self._newest: bytes | None = None
         self._leaving = False
@@ -30,24 +29,28 @@ class ResumeSaver:
         self._thread = threading.Thread(target=self._run, name=f"saver-{attempt.job_id}", daemon=True)
 
     def __enter__(self) -> ResumeSaver:
-        self._thread.start()
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
+        self.finish()
+
+    def finish(self) -> None:
+        """Returns when the newest point has been saved, or could not be."""
         with self._changed:
             self._leaving = True
             self._changed.notify()
-        self._thread.join()
+        if self._thread.is_alive():
+            self._thread.join()
 
     def offer(self, resume_point: bytes) -> None:
         """Saves it soon, unless a newer one comes before. Never waits."""
-        if len(resume_point) > MAX_BYTES:
-            return
         with self._changed:
             self._newest = resume_point
             self._changed.notify()
+        if self._thread.ident is None:
+            self._thread.start()
 
     def _run(self) -> None:
         while True:
@@ -57,8 +60,8 @@ class ResumeSaver:
             if point is None:
                 return
             try:
-                self._ledger.save(self._attempt, point)
+                self._points.save(self._attempt, point)
             except StaleAttempt:
                 return
-            except redis.RedisError as error:
+            except (redis.RedisError, StorageError) as error:
                 log.warning("job %s: a resume point was not saved: %s", self._attempt.job_id, error)

@@ -5,18 +5,12 @@
 
 from __future__ import annotations
 
-__all__ = ["SCRIPTS"]
+__all__ = ["FIND_PRESENT", "READ_SNAPSHOTS", "READ_WISHES", "SCRIPTS"]
 
 MAX_EVENTS = 10_000
 """About how many events a job's stream keeps."""
 
 _PRELUDE = """
-local function among(value, from, to)
-  for i = from, to do
-    if ARGV[i] == value then return true end
-  end
-  return false
-end
 local function record(state, events, seq, event, snapshot)
   redis.call('HSET', state, 'seq', seq, 'snapshot', snapshot)
   redis.call('XADD', events, 'MAXLEN', '~', MAX_EVENTS, seq .. '-0', 'event', event)
@@ -34,23 +28,30 @@ end
 _CLAIM = """
 -- KEYS: job, state, lease, cancel, events, preview, latents.
 -- ARGV: attempt, token, seq, lease in ms, claimed event, its snapshot, cancelled event, its snapshot, ttl,
---       then the states from which a job may be claimed.
+--       preview ttl, the key paused, its fields of this worker and its queue, then the states from which a job may be
+--       claimed.
 if redis.call('EXISTS', KEYS[1]) == 0 then return 'gone' end
 local held = redis.call('HMGET', KEYS[2], 'status', 'attempt', 'token', 'seq')
 local status, attempt, seq = held[1] or 'queued', tonumber(held[2] or 0), tonumber(held[4] or 0)
 if held[3] == ARGV[2] then
   return status == 'cancelled' and 'cancelled' or 'claimed'
 end
-if not among(status, 10, #ARGV) then return 'ended' end
+local claimable = false
+for i = 14, #ARGV do claimable = claimable or ARGV[i] == status end
+if not claimable then return 'ended' end
 if redis.call('EXISTS', KEYS[3]) == 1 then return 'leased' end
 if tonumber(ARGV[1]) ~= attempt + 1 or tonumber(ARGV[3]) ~= seq + 1 then return 'raced' end
 if redis.call('EXISTS', KEYS[4]) == 1 then
   redis.call('HSET', KEYS[2], 'status', 'cancelled', 'attempt', attempt, 'token', ARGV[2])
   record(KEYS[2], KEYS[5], ARGV[3], ARGV[7], ARGV[8])
   redis.call('DEL', KEYS[7])
-  expire(ARGV[9], {KEYS[1], KEYS[2], KEYS[4], KEYS[5], KEYS[6]})
+  expire(ARGV[9], {KEYS[1], KEYS[2], KEYS[4], KEYS[5]})
+  expire(ARGV[10], {KEYS[6]})
   return 'cancelled'
 end
+if redis.call('HEXISTS', KEYS[1], 'held') == 1 then return 'held' end
+local pauses = redis.call('HMGET', ARGV[11], ARGV[12], ARGV[13])
+if pauses[1] or pauses[2] then return 'paused' end
 redis.call('HSET', KEYS[2], 'status', 'running', 'attempt', ARGV[1], 'token', ARGV[2])
 redis.call('SET', KEYS[3], ARGV[2], 'PX', ARGV[4])
 redis.call('DEL', KEYS[6])
@@ -59,11 +60,12 @@ return 'claimed'
 """
 
 _RENEW = """
--- KEYS: state, lease, cancel.  ARGV: attempt, token, lease in ms.
+-- KEYS: state, lease, cancel, job.  ARGV: attempt, token, lease in ms.
 if not is_current(KEYS[1], ARGV[1], ARGV[2]) then return 'stale' end
 if redis.call('HGET', KEYS[1], 'status') ~= 'running' then return 'stale' end
 redis.call('SET', KEYS[2], ARGV[2], 'PX', ARGV[3])
-return redis.call('EXISTS', KEYS[3]) == 1 and 'cancel' or 'go on'
+if redis.call('EXISTS', KEYS[3]) == 1 then return 'cancel' end
+return redis.call('HEXISTS', KEYS[4], 'held') == 1 and 'pause' or 'go on'
 """
 
 _EMIT = """
@@ -75,7 +77,7 @@ if held[1] ~= 'running' then return 'stale' end
 if tonumber(ARGV[3]) == tonumber(held[2]) + 1 then
   if ARGV[7] ~= '' then redis.call('SET', KEYS[4], ARGV[7]) end
   if tonumber(ARGV[6]) > tonumber(redis.call('HGET', KEYS[1], 'furthest') or 0) then
-    redis.call('HSET', KEYS[1], 'furthest', ARGV[6], 'deaths', 0, 'lapses', 0)
+    redis.call('HSET', KEYS[1], 'furthest', ARGV[6], 'host_faults', 0, 'deaths', 0, 'lapses', 0)
   end
   record(KEYS[1], KEYS[2], ARGV[3], ARGV[4], ARGV[5])
 elseif tonumber(ARGV[3]) > tonumber(held[2]) then
@@ -86,12 +88,11 @@ return redis.call('EXISTS', KEYS[3]) == 1 and 'cancel' or 'go on'
 
 _COMMIT = """
 -- KEYS: job, state, lease, cancel, events, preview, result, latents.
--- ARGV: attempt, token, seq, status, event, snapshot, ttl, preview ttl, result JSON or '',
---       then the states from which a job may come to this one.
+-- ARGV: attempt, token, seq, status, event, snapshot, ttl, preview ttl, result JSON or ''.
 if not is_current(KEYS[2], ARGV[1], ARGV[2]) then return 'stale' end
 local held = redis.call('HMGET', KEYS[2], 'status', 'seq')
 if held[1] == ARGV[4] then return 'committed' end
-if not among(held[1], 10, #ARGV) then return 'stale' end
+if held[1] ~= 'running' then return 'stale' end
 if ARGV[4] == 'done' and redis.call('EXISTS', KEYS[4]) == 1 then return 'cancel' end
 if tonumber(ARGV[3]) ~= tonumber(held[2]) + 1 then return 'gap' end
 redis.call('HSET', KEYS[2], 'status', ARGV[4])
@@ -106,7 +107,8 @@ return 'committed'
 """
 
 _GIVE_BACK = """
--- ARGV from `first`: seq, then event and snapshot of released, failed and cancelled, strike or '', limit, ttl.
+-- ARGV from `first`: seq, then event and snapshot of released, failed and cancelled, strike or '', limit, ttl,
+--       preview ttl.
 local function give_back(first)
   local seq, strike, status, pair = ARGV[first], ARGV[first + 7], 'queued', first + 1
   if redis.call('EXISTS', KEYS[4]) == 1 then
@@ -119,7 +121,8 @@ local function give_back(first)
   record(KEYS[2], KEYS[5], seq, ARGV[pair], ARGV[pair + 1])
   if status ~= 'queued' then
     redis.call('DEL', KEYS[7])
-    expire(ARGV[first + 9], {KEYS[1], KEYS[2], KEYS[4], KEYS[5], KEYS[6]})
+    expire(ARGV[first + 9], {KEYS[1], KEYS[2], KEYS[4], KEYS[5]})
+    expire(ARGV[first + 10], {KEYS[6]})
   end
   return status
 end
@@ -131,8 +134,9 @@ _RELEASE = (
 -- KEYS: job, state, lease, cancel, events, preview, latents.  ARGV: attempt, token, then as give_back has them.
 if not is_current(KEYS[2], ARGV[1], ARGV[2]) then return 'stale' end
 local held = redis.call('HMGET', KEYS[2], 'status', 'seq')
-if tonumber(held[2]) == tonumber(ARGV[3]) then return held[1] end
-if held[1] ~= 'running' then return 'stale' end
+if held[1] ~= 'running' then
+  return tonumber(held[2]) == tonumber(ARGV[3]) and held[1] or 'stale'
+end
 if tonumber(ARGV[3]) ~= tonumber(held[2]) + 1 then return 'gap' end
 return give_back(3)
 """
@@ -172,3 +176,40 @@ SCRIPTS = {
         "requeue": _REQUEUE,
     }.items()
 }
+
+READ_SNAPSHOTS = """
+-- KEYS: states.  Answers with the number of each that has a snapshot, from 1, and after it the snapshot.
+local found = {}
+for i, key in ipairs(KEYS) do
+  local snapshot = redis.call('HGET', key, 'snapshot')
+  if snapshot then
+    found[#found + 1] = i
+    found[#found + 1] = snapshot
+  end
+end
+return found
+"""
+
+FIND_PRESENT = """
+-- KEYS: any.  Answers with the numbers of those that there are, from 1.
+local found = {}
+for i, key in ipairs(KEYS) do
+  if redis.call('EXISTS', key) == 1 then found[#found + 1] = i end
+end
+return found
+"""
+
+READ_WISHES = """
+-- KEYS: jobs.  Answers with the number of each of which something was asked since it was submitted, from 1; after it
+-- the priority that was asked for, or '', and 1 of a job that is held, else 0.
+local wishes = {}
+for i, key in ipairs(KEYS) do
+  local priority, held = redis.call('HGET', key, 'priority') or '', redis.call('HEXISTS', key, 'held')
+  if priority ~= '' or held == 1 then
+    wishes[#wishes + 1] = i
+    wishes[#wishes + 1] = priority
+    wishes[#wishes + 1] = held
+  end
+end
+return wishes
+"""

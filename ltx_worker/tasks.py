@@ -8,7 +8,8 @@ from celery import Celery
 from celery.exceptions import Ignore, Reject
 
 from ltx_client.protocol.jobs import RENDER_TASK
-from ltx_worker.render import Outcome, Renderer
+from ltx_worker.endings import Outcome
+from ltx_worker.render import Renderer
 
 __all__ = ["register"]
 
@@ -21,7 +22,7 @@ def register(app: Celery, renderer: Renderer) -> None:
         match renderer.run(job_id):
             case Outcome.RELEASED:
                 raise Reject("the worker is shutting down", requeue=True)
-            case Outcome.REFUSED | Outcome.LOST:
+            case Outcome.REFUSED | Outcome.LOST | Outcome.PAUSED:
                 raise Ignore
-            case Outcome.ENDED:
+            case Outcome.HANDED_ON | Outcome.ENDED:
                 return None

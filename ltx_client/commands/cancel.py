@@ -6,18 +6,21 @@ import click
 
 from ltx_client.farm import Farm
 from ltx_client.local.members import Use
+from ltx_client.options import batch_option, jobs_argument
 from ltx_client.output import notice
 from ltx_client.protocol.state import ENDED, Status
+from ltx_client.selection import select
 
 __all__ = ["command"]
 
 
 @click.command("cancel", epilog="Example: ltx cancel 3fa85f64a1b2")
-@click.argument("jobs", metavar="JOB...", nargs=-1, required=True)
-def command(jobs: tuple[str, ...]) -> None:
+@jobs_argument
+@batch_option
+def command(jobs: tuple[str, ...], batch: str | None) -> None:
     """Cancels jobs: a queued one never runs, a running one stops at its next step."""
     with Farm.connect(use=Use.READ) as farm:
-        for job_id in [farm.find(job) for job in jobs]:
+        for job_id in [view.job.id for view in select(farm, jobs, batch)]:
             status = farm.cancel(job_id)
             if status in ENDED:
                 notice(f"job {job_id} had ended already: {status}")

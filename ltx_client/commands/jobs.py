@@ -6,19 +6,27 @@ import click
 
 from ltx_client.farm import Farm
 from ltx_client.local.members import Use
-from ltx_client.options import json_option
+from ltx_client.options import batch_option, json_option
 from ltx_client.output import describe_job, jobs_table, notice, print_json, print_table
+from ltx_client.prepare import submitter
+from ltx_client.protocol.state import Status
+from ltx_client.waiting import tell_of_pauses
 
 __all__ = ["command"]
 
 
 @click.command("jobs", epilog="Example: ltx jobs --limit 200 --json")
 @click.option("--limit", type=click.IntRange(min=1), default=50, show_default=True, help="How many, newest first.")
+@click.option("--mine", is_flag=True, help="Only those that you submitted from this machine.")
+@batch_option
 @json_option
-def command(limit: int, as_json: bool) -> None:
-    """Lists the farm's jobs, the newest first."""
+def command(limit: int, mine: bool, batch: str | None, as_json: bool) -> None:
+    """Lists the farm's jobs, the newest first; or a batch's, in its own order."""
     with Farm.connect(use=Use.READ) as farm:
-        views = farm.jobs(limit)
+        views = farm.batch(batch).views if batch is not None else farm.jobs(limit)
+        if not as_json:
+            tell_of_pauses(farm, (view.job.variant for view in views if view.status is Status.QUEUED))
+    views = [view for view in views if not mine or view.job.submitter == submitter()]
     if as_json:
         print_json([describe_job(view) for view in views])
     elif views:

@@ -8,18 +8,24 @@ from typing import Any
 
 import click
 
+from ltx_client.commands.ending import Ending
 from ltx_client.display import display
+from ltx_client.dry_run import print_plan
 from ltx_client.errors import INTERRUPTED, FarmError, JobCancelled, JobFailed, JobNotFound, UsageError
 from ltx_client.farm import Farm
+from ltx_client.inline import Picture, detect
 from ltx_client.local.background import continue_in_background
 from ltx_client.local.members import Use
-from ltx_client.options import job_from_options, video_options
+from ltx_client.options import dry_run_option, job_from_options, link_options, notify_options, video_options
 from ltx_client.output import duration, notice, short_id
+from ltx_client.output_names import default_name
 from ltx_client.prepare import DEFAULT_VARIANT
 from ltx_client.protocol.jobs import Job
 from ltx_client.protocol.settings import FarmSettings
 from ltx_client.protocol.state import Status
 from ltx_client.views import JobView
+from ltx_client.vocabulary import vocabulary_note
+from ltx_client.waiting import tell_of_pauses, tell_who_waits
 
 __all__ = ["command"]
 
@@ -32,8 +38,26 @@ __all__ = ["command"]
 @click.option(
     "-o", "--output", type=click.Path(path_type=Path), help="The MP4 to write.  [default: ltx-JOB.mp4 in this folder]"
 )
+@click.option(
+    "--inline/--no-inline",
+    default=None,
+    help="Show checkpoint frames in the terminal.  [default: where it can; needs ltx-farm[previews]]",
+)
 @click.option("--preview", type=click.Path(path_type=Path), help="Keep the newest checkpoint frame in this JPEG.")
-def command(output: Path | None, preview: Path | None, **options: Any) -> None:
+@link_options
+@dry_run_option
+@notify_options
+def command(
+    output: Path | None,
+    preview: Path | None,
+    inline: bool | None,
+    after: tuple[str, ...],
+    not_on: tuple[str, ...],
+    dry_run: bool,
+    notify: str | None,
+    desktop: bool | None,
+    **options: Any,
+) -> None:
     """Renders PROMPT, shows its progress, and downloads the MP4; its path is printed last.
 
     Ctrl-C asks whether to cancel the job or let it go on without you.
@@ -42,24 +66,30 @@ def command(output: Path | None, preview: Path | None, **options: Any) -> None:
     target = output_path(output, job.id)
     if preview is not None:
         check_folder(preview)
+    ending = Ending(notify, desktop)
+    picture = None if dry_run else detect(inline)
     settings = FarmSettings()
+    if dry_run:
+        print_plan(settings, [job])
+        return
     with Farm.connect(settings, Use.RENDER, job.variant) as farm:
+        links = farm.links(after, not_on)
         _announce(farm, job, embedded=settings.broker_url is None)
         try:
-            farm.send(job, inputs)
-            view = _follow(farm, job.id, preview)
+            farm.send(job, inputs, links)
+            view = _follow(farm, job.id, preview, picture)
         except KeyboardInterrupt:
             view = _interrupted(farm, job, preview, settings)
+        ending.tell([view])
         deliver(farm, view, target)
 
 
 def output_path(output: Path | None, job_id: str) -> Path:
     """Where the MP4 goes; a folder takes the default name. Raises UsageError when it cannot be written there."""
-    name = f"ltx-{short_id(job_id)}.mp4"
     if output is None:
-        output = Path(name)
+        output = Path(default_name(job_id))
     elif output.is_dir():
-        output = output / name
+        output = output / default_name(job_id)
     check_folder(output)
     return output
 
@@ -77,7 +107,7 @@ def deliver(farm: Farm, view: JobView, target: Path) -> None:
         raise JobCancelled(f"job {job_id} was cancelled")
     if view.status is Status.FAILED:
         raise JobFailed(f"job {job_id} failed: {snapshot.error}")
-    if farm.storage_url is None:
+    if farm.storage_url is None and farm.link(job_id) is None:
         notice(f"done, but LTX_STORAGE_URL is not set: set it as the workers do, then ltx download {short_id(job_id)}")
         return
     farm.download(job_id, target)
@@ -94,21 +124,28 @@ def _announce(farm: Farm, job: Job, *, embedded: bool) -> None:
     )
     if job.variant == DEFAULT_VARIANT:
         notice("pocket is a small bundled model: it knows one coloured shape that moves on a plain background")
-    if not embedded and not farm.served(job):
-        notice(f"warning: no live worker serves {job.queue}; the job waits for one (see ltx workers)")
+    if note := vocabulary_note(job.variant, job.request.prompt):
+        notice(note)
+    if embedded:
+        tell_of_pauses(farm, [job.variant])
+    else:
+        tell_who_waits(farm, [job])
 
 
-def _follow(farm: Farm, job_id: str, preview: Path | None) -> JobView:
+def _follow(farm: Farm, job_id: str, preview: Path | None, picture: Picture | None = None) -> JobView:
     """Shows the job until it ends."""
     view, shown = None, None
     with display() as screen:
         for update in farm.watch(job_id):
             screen.show(update)
             view = update.view
-            if preview is not None and update.snapshot.preview_step not in (None, shown):
+            if (preview or picture) and update.snapshot.preview_step not in (None, shown):
                 shown = update.snapshot.preview_step
-                if frame := farm.preview(job_id):
+                frame = farm.preview(job_id)
+                if frame and preview is not None:
                     preview.write_bytes(frame)
+                if frame and picture is not None:
+                    screen.show_picture(picture(frame))
     assert view is not None
     return view
 

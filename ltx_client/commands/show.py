@@ -12,9 +12,21 @@ from rich.table import Table
 from ltx_client.display import progress_text
 from ltx_client.errors import UsageError
 from ltx_client.farm import Farm
+from ltx_client.forecast import Place
 from ltx_client.local.members import Use
 from ltx_client.options import job_argument, json_option
-from ltx_client.output import ago, describe_job, duration, notice, print_json, print_table
+from ltx_client.output import (
+    ago,
+    describe_job,
+    duration,
+    notice,
+    pause_text,
+    place_text,
+    print_json,
+    print_table,
+    status_word,
+)
+from ltx_client.protocol.pauses import Pause
 from ltx_client.views import JobView
 
 __all__ = ["command"]
@@ -35,27 +47,37 @@ def command(job: str, preview: Path | None, as_json: bool) -> None:
             preview.write_bytes(frame)
             notice(f"wrote {preview}")
         storage_url = farm.storage_url
+        place = None if view.ended else farm.places().get(view.job.id)
+        pauses = [] if view.ended else farm.pauses()
+    paused = next((pause for pause in pauses if (pause.of, pause.id) == ("queue", view.job.variant)), None)
     if as_json:
-        print_json(describe_job(view))
+        queue_paused = {"queue_paused": paused.model_dump()} if paused else {}
+        print_json(describe_job(view) | ({"place": dataclasses.asdict(place)} if place else {}) | queue_paused)
     else:
-        print_table(_table(view, storage_url))
+        print_table(_table(view, storage_url, place, paused))
 
 
-def _table(view: JobView, storage_url: str | None) -> Table:
+def _table(view: JobView, storage_url: str | None, place: Place | None, paused: Pause | None) -> Table:
     snapshot, job = view.snapshot, view.job
     table = Table(box=None, show_header=False, pad_edge=False)
     rows = {
         "job": job.id,
-        "status": f"{view.status}" + (", its worker stopped answering" if view.orphaned else ""),
+        "status": status_word(view) + (", its worker stopped answering" if view.orphaned else ""),
         "stage": "" if view.ended else snapshot.stage.value,
+        "queue": "; ".join([*([pause_text(paused)] if paused else []), *([place_text(place)] if place else [])]),
         "progress": progress_text(snapshot),
         "error": snapshot.error,
         "worker": snapshot.worker_name,
         "attempt": str(snapshot.attempt or ""),
+        "lost steps": _lost_steps(snapshot.lost_steps),
         "submitted": f"{ago(view.submitted_at)} by {job.submitter}",
         "took": duration(snapshot.ended_at - snapshot.started_at) if snapshot.ended_at and snapshot.started_at else "",
         "variant": job.variant,
         "priority": str(job.priority),
+        "batch": f"{view.links.batch}, video {view.links.item}" if view.links.batch else "",
+        "after": ", ".join([*view.links.after_jobs, *view.links.after_batches]),
+        "not on": ", ".join(view.links.not_on),
+        "retry of": view.links.retry_of or "",
         "memory": f"{job.predicted_peak / 1e9:.2g} GB predicted",
         **{
             name.replace("_", " "): f"{value}"
@@ -70,3 +92,7 @@ def _table(view: JobView, storage_url: str | None) -> Table:
         if value:
             table.add_row(f"[dim]{name}[/]", escape(value))
     return table
+
+
+def _lost_steps(count: int) -> str:
+    return f"{count}, done again since an attempt ended early" if count else ""

@@ -2,40 +2,67 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Any
 
 import click
 
+from ltx_client.dry_run import print_plan
 from ltx_client.farm import Farm
 from ltx_client.local.background import continue_in_background
 from ltx_client.local.members import Use
-from ltx_client.options import job_from_options, json_option, video_options
+from ltx_client.options import dry_run_option, job_from_options, json_option, link_options, video_options
 from ltx_client.output import describe_job, notice, print_json, short_id
+from ltx_client.protocol.jobs import Job
 from ltx_client.protocol.settings import FarmSettings
+from ltx_client.vocabulary import vocabulary_note
+from ltx_client.waiting import tell_of_pauses, tell_who_waits
 from ltx_models.model_files import find_files
 from ltx_models.variants import find_variant
 
-__all__ = ["command"]
+__all__ = ["check_background", "command", "render_in_background"]
 
 
 @click.command("submit", epilog='Example: ltx submit "a green square falls on a grey background" --priority 2')
 @video_options
+@link_options
+@dry_run_option
 @json_option
-def command(as_json: bool, **options: Any) -> None:
+def command(as_json: bool, dry_run: bool, after: tuple[str, ...], not_on: tuple[str, ...], **options: Any) -> None:
     """Queues PROMPT and prints the job's id. With no broker set, this machine renders it in the background."""
     job, inputs = job_from_options(**options)
     settings = FarmSettings()
+    if dry_run:
+        print_plan(settings, [job])
+        return
     if settings.broker_url is None:
-        find_files(find_variant(job.variant))  # before anything is queued that this machine cannot render
+        check_background([job])
     with Farm.connect(settings, Use.READ) as farm:
-        farm.send(job, inputs)
+        farm.send(job, inputs, farm.links(after, not_on))
+        if note := vocabulary_note(job.variant, job.request.prompt):
+            notice(note)
         if settings.broker_url is None:
-            continue_in_background(settings.home, job.variant)
-            notice("this machine renders it in the background; `ltx up --stop` stops that")
-        elif not farm.served(job):
-            notice(f"warning: no live worker serves {job.queue}; the job waits for one (see ltx workers)")
+            render_in_background(settings, [job])
+            tell_of_pauses(farm, [job.variant])
+        else:
+            tell_who_waits(farm, [job])
         if as_json:
             print_json(describe_job(farm.view(job.id)))
         else:
             click.echo(job.id)
     notice(f"ltx watch {short_id(job.id)} shows it, ltx download {short_id(job.id)} fetches the video")
+
+
+def check_background(jobs: Iterable[Job]) -> None:
+    """Before anything is queued: raises ModelError for a variant whose files this machine does not have."""
+    for variant in dict.fromkeys(job.variant for job in jobs):
+        find_files(find_variant(variant))
+
+
+def render_in_background(settings: FarmSettings, jobs: Iterable[Job]) -> None:
+    """Has this machine's farm render what was queued, after the command has ended."""
+    variants = dict.fromkeys(job.variant for job in jobs)
+    for variant in variants:
+        continue_in_background(settings.home, variant)
+    if variants:
+        notice("this machine renders in the background; `ltx up --stop` stops that")

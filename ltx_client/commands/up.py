@@ -7,6 +7,7 @@ import threading
 
 import click
 
+from ltx_client.completion import complete_variants
 from ltx_client.errors import UsageError
 from ltx_client.farm import Farm
 from ltx_client.local.join import stop_up
@@ -24,7 +25,14 @@ LOOK_EVERY = 1.0
 @click.command(
     "up", epilog='Example: ltx up, and in another terminal: ltx submit "a blue disc rises on a pink background"'
 )
-@click.option("-v", "--variant", default=DEFAULT_VARIANT, show_default=True, help="The model variant that it renders.")
+@click.option(
+    "-v",
+    "--variant",
+    default=DEFAULT_VARIANT,
+    show_default=True,
+    shell_complete=complete_variants,
+    help="The model variant that it renders.",
+)
 @click.option("--until-idle", is_flag=True, help="End when no job of the variant is queued or running.")
 @click.option("--stop", is_flag=True, help="End every `ltx up` of this machine.")
 def command(variant: str, until_idle: bool, stop: bool) -> None:
@@ -47,6 +55,6 @@ def command(variant: str, until_idle: bool, stop: bool) -> None:
         while not told_to_stop.wait(LOOK_EVERY):
             farm.check()
             jobs = farm.jobs(limit=1000) if until_idle else []
-            if until_idle and all(view.ended for view in jobs if view.job.variant == variant):
+            if until_idle and all(view.ended or view.held for view in jobs if view.job.variant == variant):
                 break
     notice("the farm stops")

@@ -2,25 +2,36 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 
 import click
+from rich.console import Console
 
-from ltx_client.display import display
+from ltx_client.commands.ending import Ending
+from ltx_client.display import Display, display
 from ltx_client.farm import Farm
+from ltx_client.live import LiveDisplay
 from ltx_client.local.members import Use
+from ltx_client.options import batch_option, jobs_argument, notify_options
 from ltx_client.output import notice
+from ltx_client.selection import select
+from ltx_client.waiting import tell_of_pauses
 
-__all__ = ["command"]
+__all__ = ["command", "follow"]
 
 
 @click.command("watch", epilog="Example: ltx watch 3fa85f64a1b2")
-@click.argument("jobs", metavar="[JOB]...", nargs=-1)
+@jobs_argument
+@batch_option
 @click.option("--json", "as_json", is_flag=True, help="Print every event as a line of JSON.")
-def command(jobs: tuple[str, ...], as_json: bool) -> None:
+@notify_options
+def command(jobs: tuple[str, ...], batch: str | None, as_json: bool, notify: str | None, desktop: bool | None) -> None:
     """Shows jobs until they end: those named, or all that have not ended. Ctrl-C stops watching, not the jobs."""
+    ending = Ending(notify, desktop)
     with Farm.connect(use=Use.READ) as farm:
-        ids = [farm.find(job) for job in jobs] or [view.job.id for view in farm.jobs() if not view.ended]
+        views = select(farm, jobs, batch) if jobs or batch else [view for view in farm.jobs() if not view.ended]
+        ids = [view.job.id for view in views]
         if not ids:
             notice("nothing is queued or running")
             return
@@ -29,7 +40,19 @@ def command(jobs: tuple[str, ...], as_json: bool) -> None:
                 if update.event is not None:
                     line = {"job": update.view.job.id, "seq": update.snapshot.seq, **update.event.model_dump()}
                     click.echo(json.dumps(line, ensure_ascii=False))
-            return
-        with display(with_ids=len(ids) > 1) as screen:
-            for update in farm.watch(*ids):
-                screen.show(update)
+        else:
+            tell_of_pauses(farm, (view.job.variant for view in views if not view.ended))
+            follow(farm, ids)
+        ending.tell([farm.view(job_id) for job_id in ids])
+
+
+def follow(farm: Farm, ids: list[str]) -> None:
+    """Shows jobs until all have ended: several in a terminal as a table, with the workers."""
+    with contextlib.ExitStack() as stack:
+        console = Console(stderr=True)
+        if len(ids) > 1 and console.is_terminal:
+            screen: Display = stack.enter_context(LiveDisplay(farm, console))
+        else:
+            screen = stack.enter_context(display(with_ids=len(ids) > 1))
+        for update in farm.watch(*ids):
+            screen.show(update)

@@ -8,6 +8,7 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -86,13 +87,16 @@ def _await_stop(folder: FarmFolder) -> None:
 
 def _start_keeper(folder: FarmFolder, home: Path) -> subprocess.Popen[bytes]:
     with folder.keeper_log.open("ab") as log:
-        return subprocess.Popen(
+        keeper = subprocess.Popen(
             [sys.executable, "-m", "ltx_client.local.keeper", str(home)],
             stdin=subprocess.DEVNULL,
             stdout=log,
             stderr=log,
             start_new_session=True,
         )
+    # It may outlive this command; a program that goes on after it takes note of its end.
+    threading.Thread(target=keeper.wait, name="keeper", daemon=True).start()
+    return keeper
 
 
 def _last_line(path: Path) -> str:

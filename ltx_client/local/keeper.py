@@ -45,6 +45,7 @@ class Worker:
             **QUICK_LEASE,
             **os.environ,
             "LTX_BROKER_URL": address.url.get_secret_value(),
+            "LTX_BROKER_CA": "",
             "LTX_STORAGE_URL": str(folder.videos),
             "LTX_HOME": str(home),
         }

@@ -10,7 +10,10 @@ from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
 
+from ltx_client.protocol.damage import first_error
+
 __all__ = [
+    "LATEST",
     "Cancelled",
     "Claimed",
     "Decoded",
@@ -25,24 +28,33 @@ __all__ = [
     "Resumed",
     "Stepped",
     "TextEncoded",
+    "UnreadableEvent",
     "Uploading",
     "parse_event",
 ]
+
+Count = Annotated[int, Field(ge=0, lt=2**63)]
+Duration = Annotated[float, Field(ge=0, le=1e9)]
+"""Seconds; with bounds that only damaged data exceeds, so that whatever is computed of it is a number."""
+LATEST = 253_402_300_800
+"""Seconds since 1970: the end of the year 9999."""
+Moment = Annotated[float, Field(ge=0, lt=LATEST)]
+"""Seconds since 1970."""
 
 
 class _Event(BaseModel):
     """`at`: seconds since 1970, by the worker's clock."""
 
-    model_config = ConfigDict(frozen=True)
+    model_config = ConfigDict(frozen=True, allow_inf_nan=False)
 
-    at: float = Field(default_factory=time.time)
+    at: Moment = Field(default_factory=time.time)
 
 
 class Claimed(_Event):
     """A worker took the job: attempt number `attempt` began."""
 
     type: Literal["claimed"] = "claimed"
-    attempt: int
+    attempt: Count
     worker: str
     worker_name: str
 
@@ -65,30 +77,30 @@ class Stepped(_Event):
     """Denoising step `step` of `steps` (from 1) is done; it took `seconds`."""
 
     type: Literal["stepped"] = "stepped"
-    step: int
-    steps: int
-    seconds: float
+    step: Count
+    steps: Count
+    seconds: Duration
 
 
 class Previewed(_Event):
     """A frame of the video as it stands after `step` lies at the job's preview key."""
 
     type: Literal["previewed"] = "previewed"
-    step: int
+    step: Count
 
 
 class Decoded(_Event):
     """The latents became frames; the MP4 is being written."""
 
     type: Literal["decoded"] = "decoded"
-    frames: int
+    frames: Count
 
 
 class Uploading(_Event):
     """The MP4, `size` bytes, is on its way to the farm's storage."""
 
     type: Literal["uploading"] = "uploading"
-    size: int
+    size: Count
 
 
 class Delayed(_Event):
@@ -99,14 +111,19 @@ class Delayed(_Event):
 
 
 class Result(BaseModel):
-    """Which files are the result: names relative to the storage URL, size in bytes, SHA-256 in hex."""
+    """Which files are the result: names relative to the storage URL, size in bytes, SHA-256 in hex.
+
+    link: a URL by which anybody can read the video for some days, if there is one. It stands with the job's result
+    only, never in an event or a snapshot, which are shown.
+    """
 
     model_config = ConfigDict(frozen=True)
 
     video: str
     sidecar: str
-    size: int
+    size: Count
     sha256: str
+    link: str | None = Field(default=None, exclude=True, repr=False)
 
 
 class Done(_Event):
@@ -133,7 +150,7 @@ class Resumed(_Event):
     """An attempt after the first goes on after `step`; 0 is from the beginning, for a `reason` that may be told."""
 
     type: Literal["resumed"] = "resumed"
-    step: int
+    step: Count
     reason: str | None = None
 
 
@@ -163,11 +180,15 @@ Event = (
 _adapter: TypeAdapter[Event] = TypeAdapter(Annotated[Event, Field(discriminator="type")])
 
 
+class UnreadableEvent(Exception):
+    """An event that is damaged: in a sentence, how."""
+
+
 def parse_event(data: bytes | str) -> Event | None:
-    """The event in `data`, or None where its type is of a newer protocol. Raises ValidationError otherwise."""
+    """The event in `data`, or None where its type is of a newer protocol. Raises UnreadableEvent otherwise."""
     try:
         return _adapter.validate_json(data)
     except ValidationError as error:
         if any(detail["type"] == "union_tag_invalid" for detail in error.errors()):
             return None
-        raise
+        raise UnreadableEvent(f"an event is damaged ({first_error(error)})") from error

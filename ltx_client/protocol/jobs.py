@@ -1,4 +1,4 @@
-"""What a client writes: the job, as submitted. It never changes afterwards."""
+"""What a client writes: the job, as submitted, which never changes; and beside it what it has to do with other jobs."""
 
 from __future__ import annotations
 
@@ -8,11 +8,25 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from uuid_utils import uuid7
 
 from ltx_client.protocol import PROTOCOL_VERSION
+from ltx_client.protocol.damage import first_error
 from ltx_client.protocol.names import queue_name
+from ltx_models.errors import InvalidRequest
 from ltx_models.memory import memory_class
 from ltx_models.request import GenerationRequest
 
-__all__ = ["DEFAULT_PRIORITY", "RENDER_TASK", "Job", "JobId", "UnreadableJob", "new_job_id", "parse_job"]
+__all__ = [
+    "DEFAULT_PRIORITY",
+    "NO_LINKS",
+    "RENDER_TASK",
+    "Job",
+    "JobId",
+    "Links",
+    "UnreadableJob",
+    "new_job_id",
+    "parse_job",
+    "parse_links",
+    "parse_priority",
+]
 
 RENDER_TASK = "render"
 """Name of the Celery task. Its id is the job's id, its only argument too."""
@@ -20,6 +34,8 @@ DEFAULT_PRIORITY = 5
 
 JobId = Annotated[str, Field(pattern=r"^[0-9a-zA-Z][0-9a-zA-Z-]{0,63}$")]
 """Becomes part of key and file names, and so is letters, digits and hyphens only."""
+VariantName = Annotated[str, Field(pattern=r"^[0-9a-zA-Z][0-9a-zA-Z._-]{0,63}$")]
+"""Becomes part of a queue's name, and so of a key: with a colon it could be that of another kind of key."""
 
 
 class Job(BaseModel):
@@ -29,11 +45,11 @@ class Job(BaseModel):
     frames, 0 for none.  time_limit: seconds that one attempt may take.  submitter: who asked, as USER@HOST.
     """
 
-    model_config = ConfigDict(frozen=True, strict=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, strict=True, extra="forbid", allow_inf_nan=False)
 
     id: JobId
     protocol: int = PROTOCOL_VERSION
-    variant: str
+    variant: VariantName
     request: GenerationRequest
     priority: Annotated[int, Field(ge=0, le=9)] = DEFAULT_PRIORITY
     checkpoint_every: Annotated[int, Field(ge=0, le=1000)] = 3
@@ -47,12 +63,41 @@ class Job(BaseModel):
         return queue_name(self.variant, memory_class(self.predicted_peak))
 
 
+class Links(BaseModel):
+    """What a job has to do with others. Beside the job's own record, so that a worker that does not know of it renders
+    the job all the same.
+
+    batch: its batch; item: its place there, from 1.  retry_of: the job that it stands in for.
+    after_jobs, after_batches: what must have ended, in whatever way, before a message brings it to a worker.
+    not_on: names or ids of workers that leave it to others.
+    """
+
+    model_config = ConfigDict(frozen=True)
+
+    batch: JobId | None = None
+    item: int | None = None
+    retry_of: JobId | None = None
+    after_jobs: tuple[JobId, ...] = ()
+    after_batches: tuple[JobId, ...] = ()
+    not_on: tuple[str, ...] = ()
+
+    @property
+    def waits(self) -> bool:
+        """Whether it names jobs to wait for."""
+        return bool(self.after_jobs or self.after_batches)
+
+
+NO_LINKS = Links()
+
+
 class UnreadableJob(Exception):
     """A job record that this version cannot read: in a sentence, why."""
 
 
-def parse_job(spec: bytes | str) -> Job:
-    """The job in a record. Raises UnreadableJob for one of another protocol version, or a damaged one."""
+def parse_job(spec: bytes | str, job_id: str | None = None) -> Job:
+    """The job in a record, which is `job_id`'s where that is given. Raises UnreadableJob for one of another protocol
+    version, or a damaged one.
+    """
     try:
         protocol = _Versioned.model_validate_json(spec).protocol
         if protocol != PROTOCOL_VERSION:
@@ -61,11 +106,28 @@ def parse_job(spec: bytes | str) -> Job:
                 f"it was submitted with protocol version {protocol}, and version {PROTOCOL_VERSION} is spoken here;"
                 f" upgrade the older side (the {older})"
             )
-        return Job.model_validate_json(spec)
+        job = Job.model_validate_json(spec)
+        if job_id is not None and job.id != job_id:
+            raise UnreadableJob("its record is damaged (id: it is another job's)")
+        memory_class(job.predicted_peak)
     except ValidationError as error:
-        detail = error.errors()[0]
-        field = ".".join(str(part) for part in detail["loc"])
-        raise UnreadableJob(f"its record is damaged ({field or 'all of it'}: {detail['msg']})") from error
+        raise UnreadableJob(f"its record is damaged ({first_error(error)})") from error
+    except InvalidRequest as error:
+        raise UnreadableJob(f"no queue is for it: {error}") from error
+    return job
+
+
+def parse_priority(data: bytes | None) -> int | None:
+    """The priority that was wished for a job since it was submitted; None where there is none that can be read."""
+    return int(data) if data and data.isdigit() and len(data) == 1 else None
+
+
+def parse_links(data: bytes | str | None) -> Links:
+    """The links in a record; none where there are none, or none that can be read."""
+    try:
+        return Links.model_validate_json(data) if data else NO_LINKS
+    except ValidationError:
+        return NO_LINKS
 
 
 class _Versioned(BaseModel):

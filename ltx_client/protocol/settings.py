@@ -1,43 +1,83 @@
-"""Where clients and workers meet, read from the environment. A worker's own settings extend these."""
+"""Where clients and workers meet: the environment over the configuration file. A worker's own settings extend these."""
 
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
-from pydantic import SecretStr, field_validator
-from pydantic_settings import BaseSettings, SettingsConfigDict
+from pydantic import SecretStr, ValidationInfo, field_validator, model_validator
+from pydantic.fields import FieldInfo
+from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
 from redis.connection import parse_url
 
+from ltx_client.protocol.config import chosen_farm, load
 from ltx_client.protocol.names import DEFAULT_NAMESPACE, Names
+from ltx_client.protocol.passwords import password_from_file, password_from_keyring, with_password
+from ltx_client.protocol.tls import check_authority, with_tls
 
-__all__ = ["FarmSettings", "broker_address"]
+__all__ = ["FarmSettings", "broker_address", "check_broker_url"]
 
 
 class FarmSettings(BaseSettings):
-    """Read from LTX_BROKER_URL, LTX_STORAGE_URL, LTX_NAMESPACE and LTX_HOME.
+    """Read from LTX_BROKER_URL, LTX_STORAGE_URL and so on, then from the farm that LTX_FARM names in the configuration.
 
+    Raises ConfigError for a configuration file that cannot be used.
+
+    broker_ca: the file of the authority that signed the broker's certificate, for rediss://; unset: the system's own.
     broker_url: redis://[USER:PASSWORD@]HOST:PORT/DB, rediss:// for TLS, or unix://PATH.
+    broker_password_file: a file whose first line is the password, where the URL has none.
+    broker_password_keyring: the password lies in this user's keychain, under the farm's name.
     storage_url: where results lie: a folder, or any URL that fsspec understands.
     home: this machine's folder for the embedded farm, its files and its identity.
     """
 
     model_config = SettingsConfigDict(env_prefix="LTX_", frozen=True, hide_input_in_errors=True)
 
+    broker_ca: Path | None = None
     broker_url: SecretStr | None = None
+    broker_password_file: Path | None = None
+    broker_password_keyring: bool = False
     storage_url: str | None = None
     namespace: str = DEFAULT_NAMESPACE
     home: Path = Path("~/.ltx-farm")
 
+    @classmethod
+    def settings_customise_sources(
+        cls,
+        settings_cls: type[BaseSettings],
+        init_settings: PydanticBaseSettingsSource,
+        env_settings: PydanticBaseSettingsSource,
+        dotenv_settings: PydanticBaseSettingsSource,  # noqa: ARG003 - pydantic-settings passes it by name
+        file_secret_settings: PydanticBaseSettingsSource,  # noqa: ARG003
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        """The first that has a value wins."""
+        return init_settings, env_settings, _ProfileSource(settings_cls)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _add_password(cls, data: dict[str, Any]) -> dict[str, Any]:
+        """Puts the password into the broker's URL, where it lies elsewhere."""
+        url = data.get("broker_url")
+        if not isinstance(url, str) or not url:
+            return data
+        if data.get("broker_password_file"):
+            return {**data, "broker_url": with_password(url, lambda: password_from_file(data["broker_password_file"]))}
+        if data.get("broker_password_keyring"):
+            return {**data, "broker_url": with_password(url, lambda: password_from_keyring(chosen_farm(load())))}
+        return data
+
+    @field_validator("broker_ca", mode="before")
+    @classmethod
+    def _check_broker_ca(cls, value: str | Path | None) -> Path | None:
+        return check_authority(Path(value).expanduser().absolute()) if value else None
+
     @field_validator("broker_url")
     @classmethod
-    def _check_broker_url(cls, value: SecretStr | None) -> SecretStr | None:
+    def _check_broker_url(cls, value: SecretStr | None, info: ValidationInfo) -> SecretStr | None:
         if value is None or not value.get_secret_value():
             return None
-        try:
-            parse_url(value.get_secret_value())
-        except ValueError:
-            raise ValueError("must be redis://[USER:PASSWORD@]HOST:PORT/DB, rediss://… or unix://PATH") from None
-        return value
+        check_broker_url(value.get_secret_value())
+        return SecretStr(with_tls(value.get_secret_value(), info.data.get("broker_ca")))
 
     @field_validator("storage_url")
     @classmethod
@@ -53,6 +93,27 @@ class FarmSettings(BaseSettings):
     def names(self) -> Names:
         """The farm's key names."""
         return Names(self.namespace)
+
+
+class _ProfileSource(PydanticBaseSettingsSource):
+    """What the configuration file says of the farm that is meant."""
+
+    def get_field_value(self, field: FieldInfo, field_name: str) -> tuple[Any, str, bool]:  # noqa: ARG002
+        """Unused: the values come all at once."""
+        return None, field_name, False
+
+    def __call__(self) -> dict[str, Any]:
+        """The farm's values. Raises ConfigError."""
+        config = load()
+        return config.profile(chosen_farm(config)).settings()
+
+
+def check_broker_url(url: str) -> None:
+    """Raises ValueError, without the URL in it, for what redis-py cannot use."""
+    try:
+        parse_url(url)
+    except ValueError:
+        raise ValueError("must be redis://[USER:PASSWORD@]HOST:PORT/DB, rediss://… or unix://PATH") from None
 
 
 def broker_address(broker_url: SecretStr) -> str:

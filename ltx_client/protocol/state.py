@@ -3,13 +3,26 @@
 from __future__ import annotations
 
 from enum import StrEnum
+from typing import Annotated
 
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from ltx_client.protocol import events
-from ltx_client.protocol.events import Event, Result
+from ltx_client.protocol.damage import first_error
+from ltx_client.protocol.events import Count, Duration, Event, Moment, Result
+from ltx_client.protocol.jobs import UnreadableJob
 
-__all__ = ["ENDED", "RESULT_TTL", "TRANSITIONS", "Snapshot", "Stage", "Status", "apply", "sources_of"]
+__all__ = [
+    "ENDED",
+    "RESULT_TTL",
+    "TRANSITIONS",
+    "Snapshot",
+    "Stage",
+    "Status",
+    "apply",
+    "parse_snapshot",
+    "sources_of",
+]
 
 RESULT_TTL = 7 * 24 * 3600
 """Seconds that a job's keys live after its end."""
@@ -67,24 +80,24 @@ class Snapshot(BaseModel):
     step_seconds: a moving average of this attempt's steps.  lost_steps: those done twice, since an attempt ended early.
     """
 
-    model_config = ConfigDict(frozen=True)
+    model_config = ConfigDict(frozen=True, allow_inf_nan=False)
 
     status: Status = Status.QUEUED
-    seq: int = 0
-    attempt: int = 0
+    seq: Count = 0
+    attempt: Count = 0
     worker: str | None = None
     worker_name: str | None = None
     stage: Stage = Stage.WAITING
     message: str | None = None
     fraction: float | None = None
-    step: int = 0
-    steps: int | None = None
-    step_seconds: float | None = None
-    lost_steps: int = 0
-    preview_step: int | None = None
-    started_at: float | None = None
-    updated_at: float | None = None
-    ended_at: float | None = None
+    step: Count = 0
+    steps: Count | None = None
+    step_seconds: Duration | None = None
+    lost_steps: Annotated[int, Field(gt=-(2**63), lt=2**63)] = 0
+    preview_step: Count | None = None
+    started_at: Moment | None = None
+    updated_at: Moment | None = None
+    ended_at: Moment | None = None
     error: str | None = None
     result: Result | None = None
 
@@ -94,11 +107,20 @@ class Snapshot(BaseModel):
         return self.status in ENDED
 
 
+def parse_snapshot(data: bytes | str | None) -> Snapshot:
+    """The state that is stored of a job; of one of which nothing is, that of a job that nobody has touched.
+
+    Raises UnreadableJob for a damaged one, and for one with words that this version does not know.
+    """
+    try:
+        return Snapshot() if data is None else Snapshot.model_validate_json(data)
+    except ValidationError as error:
+        raise UnreadableJob(f"its state is damaged, or of a newer version ({first_error(error)})") from error
+
+
 def apply(state: Snapshot, event: Event) -> Snapshot:
     """The state after one more event."""
-    return Snapshot.model_validate(
-        {**dict(state), **_changes(state, event), "seq": state.seq + 1, "updated_at": event.at}
-    )
+    return state.model_copy(update={**_changes(state, event), "seq": state.seq + 1, "updated_at": event.at})
 
 
 def _changes(state: Snapshot, event: Event) -> dict[str, object]:

@@ -5,12 +5,12 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from ltx_client.protocol.jobs import RENDER_TASK, Job
-from ltx_client.protocol.names import Names
+from ltx_client.protocol.names import Names, later_queue
 
 if TYPE_CHECKING:
     from celery import Celery
 
-__all__ = ["PRIORITY_STEPS", "celery_settings", "queue_keys", "send_render"]
+__all__ = ["PRIORITY_STEPS", "celery_settings", "queue_keys", "send_render", "unacked_keys"]
 
 PRIORITY_STEPS = list(range(10))
 """On Redis, 0 is first."""
@@ -30,7 +30,7 @@ def celery_settings(broker_url: str, names: Names) -> dict[str, Any]:
             "global_keyprefix": names.namespace,
             "priority_steps": PRIORITY_STEPS,
             "sep": PRIORITY_SEPARATOR,
-            "queue_order_strategy": "priority",
+            "queue_order_strategy": "ltx_client.protocol.cycle:TurnCycle",
             "visibility_timeout": VISIBILITY_TIMEOUT,
             "unacked_restore_interval": 10,
             "unacked_restore_throttle": 1,
@@ -48,12 +48,23 @@ def celery_settings(broker_url: str, names: Names) -> dict[str, Any]:
     }
 
 
-def send_render(app: Celery, job: Job, priority: int) -> None:
-    """Sends the message that has a worker look at the job. Raises kombu's OperationalError."""
-    app.send_task(RENDER_TASK, args=[job.id], task_id=job.id, queue=job.queue, priority=priority, retry=False)
+def send_render(app: Celery, job: Job, priority: int, *, later: bool = False, producer: Any = None) -> None:
+    """Sends the message that has a worker look at the job, `later` behind everybody's first job of that priority.
+
+    producer: kombu's, where there is one already.  Raises kombu's OperationalError.
+    """
+    queue = later_queue(job.queue) if later else job.queue
+    app.send_task(
+        RENDER_TASK, args=[job.id], task_id=job.id, queue=queue, priority=priority, retry=False, producer=producer
+    )
 
 
 def queue_keys(names: Names, queue: str) -> list[str]:
     """The Redis lists that make up a Celery queue, the most urgent first."""
     first = names.namespace + queue
     return [first, *(f"{first}{PRIORITY_SEPARATOR}{priority}" for priority in PRIORITY_STEPS[1:])]
+
+
+def unacked_keys(names: Names) -> tuple[str, str]:
+    """kombu's own: the hash of messages that were delivered and not acknowledged, and the index of their times."""
+    return f"{names.namespace}unacked", f"{names.namespace}unacked_index"

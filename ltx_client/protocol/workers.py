@@ -2,30 +2,95 @@
 
 from __future__ import annotations
 
-from pydantic import BaseModel, ConfigDict
+import logging
+from typing import Any
+
+import redis
+from pydantic import BaseModel, ConfigDict, ValidationError, field_validator
 
 from ltx_client.protocol import PROTOCOL_VERSION
+from ltx_client.protocol.damage import first_error
+from ltx_client.protocol.events import Count, Moment
+from ltx_client.protocol.jobs import Job
+from ltx_client.protocol.names import Names
+from ltx_models.memory import memory_class
 
-__all__ = ["WorkerInfo"]
+__all__ = ["HELD", "OFF_DUTY", "PAUSED", "WorkerInfo", "live_workers"]
+
+log = logging.getLogger(__name__)
+
+PAUSED = "paused"
+"""The state of a worker that takes no jobs until somebody has looked at its machine."""
+HELD = "held"
+"""The state of a worker that takes no jobs since somebody has paused it, or its queue, until that is resumed."""
+OFF_DUTY = "off duty"
+"""The state of a worker whose machine is not to work now: it is on battery, or in use, or it is not the hour."""
 
 
 class WorkerInfo(BaseModel):
     """A live worker. memory in bytes, budget in GB (10**9 bytes), times in seconds since 1970.
 
-    state: "idle" or "rendering"; job: the id of the job in hand, or empty.
+    state: "idle", "rendering", "resting" (after its engine died, for some seconds), PAUSED, HELD or OFF_DUTY.
+    why_paused: a sentence, for the latter three; also while the job is rendered that was in hand when it was held, or
+    when its duty ended.
+    temperature: of its hottest sensor, in degrees Celsius.  thermal_pressure: a Mac's, from "nominal" to "sleeping".
+    Either is None where it cannot be read.
+    job: the id of the job in hand, or empty.
+    failure: why the last attempt that failed here did so, since the worker started: a sentence, or empty.  failed_job,
+    failed_at: which, and when.
     """
 
-    model_config = ConfigDict(frozen=True)
+    model_config = ConfigDict(frozen=True, allow_inf_nan=False)
 
     id: str
     name: str
     chip: str
-    memory: int
+    memory: Count
     budget_gb: float
     variant: str
     version: str
     protocol: int = PROTOCOL_VERSION
-    started_at: float
-    seen_at: float
+    started_at: Moment
+    seen_at: Moment
     state: str = "idle"
     job: str = ""
+    why_paused: str = ""
+    temperature: float | None = None
+    thermal_pressure: str | None = None
+    failure: str = ""
+    failed_job: str = ""
+    failed_at: Moment | None = None
+
+    @field_validator("temperature", "thermal_pressure", "failed_at", mode="before")
+    @classmethod
+    def _empty_is_none(cls, value: Any) -> Any:
+        return None if value == "" else value
+
+    def fields(self) -> dict[str, str | int | float]:
+        """As it lies in Redis, where None is the empty string."""
+        return {name: "" if value is None else value for name, value in self.model_dump().items()}
+
+    def serves(self, job: Job) -> bool:
+        """Whether it takes jobs like this one."""
+        takes_jobs = self.state not in (PAUSED, HELD, OFF_DUTY)
+        return takes_jobs and self.variant == job.variant and self.budget_gb >= memory_class(job.predicted_peak)
+
+
+def live_workers(client: redis.Redis, names: Names) -> list[WorkerInfo]:
+    """Those that have renewed what they say of themselves, by name; without those of which it cannot be read.
+
+    Raises redis.RedisError.
+    """
+    ids: Any = client.zrange(names.workers(), 0, -1)
+    with client.pipeline(transaction=False) as pipeline:
+        for worker_id in ids:
+            pipeline.hgetall(names.worker(worker_id.decode(errors="replace")))
+        hashes: Any = pipeline.execute()
+    workers = []
+    for worker_id, fields in zip(ids, hashes, strict=True):
+        texts = {name.decode(errors="replace"): value.decode(errors="replace") for name, value in fields.items()}
+        try:
+            workers += [WorkerInfo.model_validate(texts)] if texts else []
+        except ValidationError as error:
+            log.warning("worker %s is left out: what it says cannot be read (%s)", worker_id, first_error(error))
+    return sorted(workers, key=lambda worker: (worker.name, worker.id))

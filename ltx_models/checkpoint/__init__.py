@@ -2,7 +2,7 @@
 
 from ltx_models.checkpoint.files import Weights, file_hash, load_tensors, read_json, sharded_files
 from ltx_models.checkpoint.layouts import Checkpoint, DiffusersFolder, SingleFile, SplitFolder, open_checkpoint
-from ltx_models.checkpoint.loading import load_weights, parse_config
+from ltx_models.checkpoint.loading import build, load_weights, parse_config
 
 __all__ = [
     "Checkpoint",
@@ -10,6 +10,7 @@ __all__ = [
     "SingleFile",
     "SplitFolder",
     "Weights",
+    "build",
     "file_hash",
     "load_tensors",
     "load_weights",

@@ -13,8 +13,8 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-from ltx_models.checkpoint import diffusers
 from ltx_models.checkpoint.files import Weights, load_tensors, read_json, sharded_files
+from ltx_models.diffusers_names import official_config, rename_transformer, rename_vae
 from ltx_models.errors import CheckpointError
 from ltx_models.safetensors_header import read_header
 
@@ -22,6 +22,8 @@ __all__ = ["Checkpoint", "DiffusersFolder", "SingleFile", "SplitFolder", "open_c
 
 TRANSFORMER_PREFIX = "model.diffusion_model."
 VAE_PREFIX = "vae."
+VAE_FILE = "vae_file"
+"""The metadata of a file of our own that leaves out the VAE: which file beside it holds it."""
 DIFFUSERS_STEM = "diffusion_pytorch_model"
 
 
@@ -68,21 +70,29 @@ def open_checkpoint(path: Path) -> Checkpoint:
 class SingleFile(Checkpoint):
     """The official checkpoint file.
 
+    Two models may share a VAE: the file of one then holds the transformer alone, and its metadata names the file in the
+    same folder that the VAE is in.
     Raises CheckpointError if it is missing, truncated, not safetensors, or has no usable config.
     """
 
     def __init__(self, path: Path) -> None:
-        self.path = path
+        self.path = self._vae_path = path
         self.files = [path]
         metadata = read_header(path).metadata
         if "config" not in metadata:
             raise CheckpointError(f"{path} has no 'config' in its metadata, which the official single files have")
         try:
             self.config = json.loads(metadata["config"])
-        except ValueError as error:
+        except (ValueError, RecursionError) as error:
             raise CheckpointError(f"the config in the metadata of {path} is not JSON: {error}") from error
         if not isinstance(self.config, dict):
             raise CheckpointError(f"the config in the metadata of {path} is not a JSON object")
+        if VAE_FILE in metadata:
+            self._vae_path = path.with_name(Path(metadata[VAE_FILE]).name)
+            if VAE_FILE in read_header(self._vae_path).metadata:
+                raise CheckpointError(f"{path} says that its VAE is in {self._vae_path}, which holds none either")
+            self.files.append(self._vae_path)
+            self.config["vae"] = SingleFile(self._vae_path).section("vae")
 
     def transformer_weights(self) -> Weights:
         """The tensors under `model.diffusion_model.`, without that prefix."""
@@ -90,7 +100,7 @@ class SingleFile(Checkpoint):
 
     def vae_weights(self) -> Weights:
         """The tensors under `vae.`, without that prefix."""
-        return _under(VAE_PREFIX, load_tensors(self.path)[0])
+        return _under(VAE_PREFIX, load_tensors(self._vae_path)[0])
 
 
 class DiffusersFolder(Checkpoint):
@@ -102,7 +112,7 @@ class DiffusersFolder(Checkpoint):
         self.vae_files = sharded_files(path / "vae", DIFFUSERS_STEM)
         self.files = [*self.transformer_files, *self.vae_files]
         scheduler = path / "scheduler" / "scheduler_config.json"
-        self.config = diffusers.official_config(
+        self.config = official_config(
             transformer=read_json(path / "transformer" / "config.json"),
             vae=read_json(path / "vae" / "config.json"),
             scheduler=read_json(scheduler) if scheduler.is_file() else None,
@@ -111,11 +121,11 @@ class DiffusersFolder(Checkpoint):
 
     def transformer_weights(self) -> Weights:
         """The transformer's tensors, by their official names."""
-        return diffusers.rename_transformer(_load_all(self.transformer_files))
+        return rename_transformer(_load_all(self.transformer_files))
 
     def vae_weights(self) -> Weights:
         """The VAE's tensors, by their official names."""
-        return diffusers.rename_vae(_load_all(self.vae_files), self.config["vae"])
+        return rename_vae(_load_all(self.vae_files), self.config["vae"])
 
 
 class SplitFolder(Checkpoint):

@@ -3,20 +3,24 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
+import json
 import re
-from collections.abc import Iterator, Mapping
+import reprlib
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, ClassVar, Protocol, TypeVar
 
 import mlx.core as mx
 import mlx.nn as nn
 from mlx.utils import tree_flatten
+from pydantic import TypeAdapter, ValidationError
 
 from ltx_models.checkpoint.files import Weights
 from ltx_models.errors import CheckpointError
 from ltx_models.quantization import Quantization, from_fp8, hold_as_stored, is_fp8, quantize_layers, quantize_weight
 
-__all__ = ["load_weights", "parse_config"]
+__all__ = ["build", "load_weights", "parse_config"]
 
 NAMED_IN_ERRORS = 5
 BLOCK = re.compile(r"(.*?\.\d+)\.")
@@ -33,6 +37,11 @@ class _Dataclass(Protocol):
 
 
 C = TypeVar("C", bound=_Dataclass)
+M = TypeVar("M", bound=nn.Module)
+
+MOST = 2**20
+MOST_LAYERS = 1_000
+"""Of a config's numbers: many times what any checkpoint has, and still soon built."""
 
 
 def load_weights(
@@ -137,11 +146,11 @@ def parse_config(kind: type[C], section: Mapping[str, Any], supported: Mapping[s
     """A config dataclass from the fields that it shares with `section`.
 
     `supported` says the only value that each key may have, where it is present: anything else is another
-    architecture. Raises CheckpointError.
+    architecture. Fields must have their type, and sizes that a model can have. Raises CheckpointError.
     """
     for key, value in supported.items():
         if section.get(key, value) != value:
-            raise CheckpointError(f"{source} has {key} = {section[key]!r}; only {value!r} is supported")
+            raise CheckpointError(f"{source} has {key} = {reprlib.repr(section[key])}; only {value!r} is supported")
     fields = dataclasses.fields(kind)
     values = {field.name: section[field.name] for field in fields if field.name in section}
     missing = [
@@ -153,4 +162,42 @@ def parse_config(kind: type[C], section: Mapping[str, Any], supported: Mapping[s
     ]
     if missing:
         raise CheckpointError(f"{source} does not say {', '.join(missing)}")
-    return kind(**values)
+    try:
+        config = _adapter(kind).validate_json(json.dumps(values), strict=True)
+    except ValidationError as error:
+        detail = error.errors(include_url=False, include_context=False)[0]
+        place = ".".join(map(str, detail["loc"]))
+        raise CheckpointError(
+            f"{source} has {place[:50]} = {reprlib.repr(detail['input'])}: {detail['msg'][:200]}"
+        ) from error
+    except RecursionError as error:
+        raise CheckpointError(f"{source} is nested too deeply") from error
+    for field in fields:
+        _check_size(field.name, getattr(config, field.name), source)
+    return config
+
+
+@functools.cache
+def _adapter(kind: type[C]) -> TypeAdapter[C]:
+    return TypeAdapter(kind)
+
+
+def _check_size(name: str, value: Any, source: str) -> None:
+    """What a model is built of must be such that it can be built. Raises CheckpointError."""
+    if isinstance(value, tuple):
+        for item in value:
+            _check_size(name, item, source)
+    elif isinstance(value, int | float) and not isinstance(value, bool):
+        least = 1 if isinstance(value, int) else 0
+        most = MOST_LAYERS if name == "num_layers" else MOST
+        if not least <= value <= most:
+            raise CheckpointError(f"{source} has {name} = {reprlib.repr(value)}; {least} to {most:,} are possible")
+
+
+def build(kind: Callable[[], M], source: str) -> M:
+    """The model that a config describes, its weights not yet there. Raises CheckpointError where no model can be so."""
+    try:
+        return kind()
+    except (ValueError, TypeError, ArithmeticError, RuntimeError) as error:
+        reason = str(error).partition("\n")[0][:200]
+        raise CheckpointError(f"{source} does not describe a model that can be built ({reason})") from error

@@ -10,6 +10,8 @@ import mlx.core as mx
 import mlx.nn as nn
 
 from ltx_models.embeddings import TimestepEmbedder
+from ltx_models.kernels import activate, add_delayed
+from ltx_models.vae.stream import WHOLE, Stream
 
 __all__ = [
     "PADDINGS",
@@ -23,6 +25,7 @@ __all__ = [
     "SpaceToDepthDownsample",
     "Stream",
     "channels_from_space",
+    "of_channels",
     "pixel_norm",
     "space_from_channels",
 ]
@@ -67,61 +70,6 @@ def pad_reflecting(x: mx.array, axis: int) -> mx.array:
     return mx.concatenate([before, x, after], axis=axis)
 
 
-class Stream:
-    """A video's way through a layer in chunks of frames: what the layer must remember from one chunk to the next.
-
-    first, last: whether the chunk at hand begins or ends the video. A layer that sees the frame after the one that it
-    computes gives fewer frames than it takes of the first chunk, and more of the last; it must be given enough to give
-    at least one.
-    """
-
-    def __init__(self) -> None:
-        self.first = True
-        self.last = False
-        self.kept: dict[tuple[int, str], mx.array] = {}
-
-    def with_context(self, layer: nn.Module, x: mx.array, before: int, after: int) -> mx.array:
-        """`x` between the frames that a convolution sees besides it: the video's own, at its ends the edge repeated."""
-        start = [x[:, :1]] * before if self.first else [self.kept.pop((id(layer), "context"))]
-        end = [x[:, -1:]] * after if self.last else []
-        x = mx.concatenate([*start, x, *end], axis=1)
-        if not self.last:
-            self.kept[id(layer), "context"] = _copy(x[:, x.shape[1] - before - after :])
-        return x
-
-    def delayed(self, layer: nn.Module, x: mx.array, frames: int) -> mx.array:
-        """The next `frames` of the layer's input, which its convolutions are behind; keeps the others."""
-        if not self.first:
-            x = mx.concatenate([self.kept.pop((id(layer), "delayed")), x], axis=1)
-        if not self.last:
-            self.kept[id(layer), "delayed"] = _copy(x[:, frames:])
-        return x[:, :frames]
-
-    def gathered(self, layer: nn.Module, x: mx.array) -> mx.array:
-        """All frames up to now, for a layer that gives none before it has seen the last."""
-        if not self.first:
-            x = mx.concatenate([self.kept.pop((id(layer), "gathered")), x], axis=1)
-        if not self.last:
-            self.kept[id(layer), "gathered"] = x
-        return x
-
-
-def _copy(x: mx.array) -> mx.array:
-    """A slice would keep all of its array's memory alive."""
-    return x + 0
-
-
-class _WholeVideo(Stream):
-    """A video that is a single chunk: nothing to remember."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.last = True
-
-
-WHOLE = _WholeVideo()
-
-
 class CausalConv3d(nn.Module):
     """A 3x3x3 convolution: edge frames repeated, rows and columns padded by one as `padding` says (see PADDINGS).
 
@@ -147,20 +95,47 @@ class CausalConv3d(nn.Module):
 
     def __call__(self, x: mx.array, stream: Stream = WHOLE) -> mx.array:
         """(B, F, H, W, in_channels) → (B, F, H, W, out_channels)."""
-        is_picture = stream.first and stream.last and x.shape[1] == 1
+        is_picture = self._is_picture(x, stream)
         if not is_picture:
-            x = stream.with_context(self, x, self.frames_before, self.frames_after)
+            context, before, after = stream.edges(self, self.frames_before, self.frames_after)
+            start = [x[:, :1]] * before if context is None else [context]
+            x = mx.concatenate([*start, x, *[x[:, -1:]] * after], axis=1)
+            stream.keep(self, x, self.frames_before + self.frames_after)
+        return self._convolved(x, is_picture=is_picture) + self.conv.bias
+
+    def of_activated(
+        self,
+        x: mx.array,
+        bias: mx.array | None,
+        shift: mx.array | None,
+        scale: mx.array | None,
+        stream: Stream,
+    ) -> mx.array:
+        """The convolution, without its bias, of SiLU(modulated(pixel_norm(x + bias))): see `activate`."""
+        is_picture = self._is_picture(x, stream)
+        if is_picture:
+            x = activate(x, bias, shift, scale, None, 0, 0, PIXEL_NORM_EPS)
+        else:
+            edges = stream.edges(self, self.frames_before, self.frames_after)
+            x = activate(x, bias, shift, scale, *edges, PIXEL_NORM_EPS)
+            stream.keep(self, x, self.frames_before + self.frames_after)
+        return self._convolved(x, is_picture=is_picture)
+
+    @staticmethod
+    def _is_picture(x: mx.array, stream: Stream) -> bool:
+        return stream.first and stream.last and x.shape[1] == 1
+
+    def _convolved(self, x: mx.array, *, is_picture: bool) -> mx.array:
+        """Of frames with those around them, or of a picture, whose frame repeated in time is a convolution by the sum
+        over time: a third of the work."""
         if self.padding == "replicate":
             x = mx.pad(x, [(0, 0), (0, 0), (1, 1), (1, 1), (0, 0)], mode="edge")
         elif self.padding == "reflect":
             x = pad_reflecting(pad_reflecting(x, 2), 3)
-        return self._of_picture(x) if is_picture else self.conv(x)
-
-    def _of_picture(self, x: mx.array) -> mx.array:
-        """A single frame, repeated in time, is a convolution by the sum over time: a third of the work."""
-        weight, (_, *stride), (_, *padding) = self.conv.weight.sum(1), self.conv.stride, self.conv.padding
-        y = mx.conv2d(x[:, 0], weight, stride=tuple(stride), padding=tuple(padding))
-        return (y + self.conv.bias)[:, None]
+        weight, stride, padding = self.conv.weight, self.conv.stride, self.conv.padding
+        if is_picture:
+            return mx.conv2d(x[:, 0], weight.sum(1), stride=stride[1:], padding=padding[1:])[:, None]
+        return mx.conv3d(x, weight, stride=stride, padding=padding)
 
 
 class PointwiseConv3d(nn.Module):
@@ -220,27 +195,28 @@ class ResnetBlock3D(nn.Module):
         shift1 = scale1 = shift2 = scale2 = None
         if embedded is not None:
             values = self.scale_shift_table + embedded.reshape(len(embedded), 4, -1)
-            shift1, scale1, shift2, scale2 = (values[:, row, None, None, None] for row in range(4))
-        h = self.conv1(nn.silu(modulate(pixel_norm(x), shift1, scale1)), stream)
+            shift1, scale1, shift2, scale2 = (of_channels(values[:, row]) for row in range(4))
+        h = self.conv1.of_activated(x, None, shift1, scale1, stream)
         if self.inject_noise and noise:
             h = h + _scaled(noise(0, h.shape[2]), self.per_channel_scale1, h.dtype)
-        h = self.conv2(nn.silu(modulate(pixel_norm(h), shift2, scale2)), stream)
+        h = self.conv2.of_activated(h, self.conv1.conv.bias, shift2, scale2, stream)
+        bias = self.conv2.conv.bias
         if self.inject_noise and noise:
             h = h + _scaled(noise(1, h.shape[2]), self.per_channel_scale2, h.dtype)
-        x = stream.delayed(self, x, h.shape[1])
         if self.has_shortcut:
-            x = self.conv_shortcut(self.norm3["norm"](x))
-        return x + h
+            x = stream.delayed(self, x, h.shape[1])
+            return add_delayed(None, self.conv_shortcut(self.norm3["norm"](x)), h, bias)
+        return add_delayed(stream.behind(self, x, h.shape[1]), x, h, bias)
+
+
+def of_channels(values: mx.array) -> mx.array:
+    """A shift or a scale of each sample (B, C), so that it can be applied to frames; (C,) where there is one."""
+    return values[0] if len(values) == 1 else values[:, None, None, None]
 
 
 def _scaled(noise: mx.array, per_channel_scale: mx.array, dtype: mx.Dtype) -> mx.array:
     """(H, W) times (C, 1, 1) → (H, W, C)."""
     return noise[..., None].astype(dtype) * per_channel_scale.flatten()
-
-
-def modulate(x: mx.array, shift: mx.array | None, scale: mx.array | None) -> mx.array:
-    """x·(1 + scale) + shift, or x where there is no timestep to follow."""
-    return x if shift is None or scale is None else x * (1 + scale) + shift
 
 
 class ResBlocks(nn.Module):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import reprlib
 from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any, NamedTuple
@@ -21,8 +22,7 @@ from ltx_models.vae.blocks import (
     ResBlocks,
     ResnetBlock3D,
     Stream,
-    modulate,
-    pixel_norm,
+    of_channels,
 )
 from ltx_models.vae.noise import InjectedNoise
 
@@ -80,16 +80,28 @@ class Decoder(nn.Module):
             self.last_time_embedder = TimestepEmbedder(2 * channels)
             self.last_scale_shift_table = mx.zeros((2, channels))
 
-    def __call__(self, x: mx.array, timestep: mx.array | None, noise: InjectedNoise | None = None) -> mx.array:
+    def __call__(
+        self,
+        x: mx.array,
+        timestep: mx.array | None,
+        noise: InjectedNoise | None = None,
+        convert: Callable[[mx.array], mx.array] | None = None,
+    ) -> mx.array:
         """timestep: (B,) in [0, 1]; ignored by a decoder that is not conditioned on it.
 
         noise: what blocks inject, where the config says that they do; None injects none.
+        convert: what to make of pixels, each by itself, before they are put in their places.
         """
-        for layer in self.layers(timestep, noise):
+        for layer in self.layers(timestep, noise, convert):
             x = layer.run(x, WHOLE)
         return x
 
-    def layers(self, timestep: mx.array | None, noise: InjectedNoise | None = None) -> list[Layer]:
+    def layers(
+        self,
+        timestep: mx.array | None,
+        noise: InjectedNoise | None = None,
+        convert: Callable[[mx.array], mx.array] | None = None,
+    ) -> list[Layer]:
         """The steps of a decode, which can be run one after another on a whole video or on chunks of its frames."""
         scaled = None
         if self.timestep_conditioning:
@@ -109,15 +121,22 @@ class Decoder(nn.Module):
             else:
                 assert isinstance(block, DepthToSpaceUpsample)
                 layers.append(Layer(block, _widest(block.conv)))
-        return [*layers, Layer(partial(self._pixels, scaled), _widest(self.conv_out))]
+        return [*layers, Layer(partial(self._pixels, scaled, convert), _widest(self.conv_out))]
 
-    def _pixels(self, scaled_timestep: mx.array | None, x: mx.array, stream: Stream) -> mx.array:
+    def _pixels(
+        self,
+        scaled_timestep: mx.array | None,
+        convert: Callable[[mx.array], mx.array] | None,
+        x: mx.array,
+        stream: Stream,
+    ) -> mx.array:
         shift = scale = None
         if scaled_timestep is not None:
             embedded = self.last_time_embedder(scaled_timestep).reshape(len(scaled_timestep), 2, -1)
             values = self.last_scale_shift_table + embedded
-            shift, scale = (values[:, row, None, None, None] for row in range(2))
-        return unpatchify(self.conv_out(nn.silu(modulate(pixel_norm(x), shift, scale)), stream), self.patch_size)
+            shift, scale = (of_channels(values[:, row]) for row in range(2))
+        pixels = self.conv_out.of_activated(x, None, shift, scale, stream) + self.conv_out.conv.bias
+        return unpatchify(convert(pixels) if convert else pixels, self.patch_size)
 
 
 def _up_block(
@@ -159,7 +178,7 @@ def block_parameters(name: str, given: Any) -> dict[str, Any]:
     """A block's parameters with its multiplier filled in; a bare number is its `num_layers`."""
     if name not in DEFAULT_MULTIPLIERS:
         raise CheckpointError(
-            f"the VAE config has a block {name!r}; the decoder knows {', '.join(DEFAULT_MULTIPLIERS)}"
+            f"the VAE config has a block {reprlib.repr(name)}; the decoder knows {', '.join(DEFAULT_MULTIPLIERS)}"
         )
     parameters = given if isinstance(given, dict) else {"num_layers": given}
     if name == "attn_res_x" and "attention_head_dim" not in parameters:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import reprlib
 from collections.abc import Sequence
 from typing import Any
 
@@ -76,7 +77,9 @@ def _down_block(name: str, given: Any, channels: int, wider: int, padding: str) 
 
 def _multiplier(name: str, given: Any) -> int:
     if name not in WIDENING:
-        raise CheckpointError(f"the VAE config has a block {name!r}; the encoder knows {', '.join(WIDENING)}")
+        raise CheckpointError(
+            f"the VAE config has a block {reprlib.repr(name)}; the encoder knows {', '.join(WIDENING)}"
+        )
     default = WIDENING[name]
     return int(given.get("multiplier", default)) if default > 1 and isinstance(given, dict) else default
 

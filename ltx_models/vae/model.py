@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import copy
+import functools
+import reprlib
+import weakref
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -10,16 +14,18 @@ import mlx.core as mx
 import mlx.nn as nn
 import numpy as np
 
-from ltx_models.checkpoint import Checkpoint, Weights, load_weights, parse_config
+from ltx_models.checkpoint import Checkpoint, Weights, build, load_weights, parse_config
 from ltx_models.errors import CheckpointError
+from ltx_models.kernels import backend
 from ltx_models.memory import DecodePlan
-from ltx_models.vae.blocks import PADDINGS
+from ltx_models.vae.block_list import check_blocks
+from ltx_models.vae.blocks import PADDINGS, ResnetBlock3D
 from ltx_models.vae.decoder import Decoder
 from ltx_models.vae.encoder import LOG_VARIANCES, Encoder
 from ltx_models.vae.noise import InjectedNoise
 from ltx_models.vae.tiling import decode_frames
 
-__all__ = ["VAE", "VAEConfig", "VAEEncoder", "load_vae", "load_vae_encoder"]
+__all__ = ["VAE", "VAEConfig", "VAEEncoder", "load_vae", "load_vae_encoder", "to_floats", "to_uint8"]
 
 STATISTICS = "per_channel_statistics"
 MEAN, STD = "mean-of-means", "std-of-means"
@@ -73,6 +79,7 @@ class VAE(nn.Module):
             timestep_conditioning=config.timestep_conditioning,
             padding=config.spatial_padding_mode,
         )
+        self._compiled_picture: Callable[..., mx.array] | None = None
 
     def decode(self, latents: mx.array, timestep: float, seed: int = 0) -> mx.array:
         """Normalized latents (B, C, F, H, W) → pixels (B, 8(F-1)+1, 32H, 32W, 3) in about [-1, 1].
@@ -88,7 +95,7 @@ class VAE(nn.Module):
         latents: mx.array,
         timestep: float,
         plans: Iterable[DecodePlan],
-        convert: Callable[[mx.array], np.ndarray],
+        convert: Callable[[mx.array], mx.array],
         seed: int = 0,
     ) -> Iterator[np.ndarray]:
         """The same of one video, (1, C, F, H, W), a few frames (n, 32H, 32W, 3) at a time; see `decode_frames`.
@@ -99,11 +106,49 @@ class VAE(nn.Module):
         noise = InjectedNoise(seed, z.shape[2], z.shape[3])
         return decode_frames(self.decoder, z, timesteps, plans, convert, noise)
 
+    def picture(self, latents: mx.array, timestep: float, seed: int = 0) -> np.ndarray:
+        """One latent frame (1, C, 1, H, W) → its picture, uint8 (32H, 32W, 3).
+
+        Compiled once for each size: it is many small pieces of work, of which a GPU would wait for each.
+        """
+        z, timesteps = self._prepare(latents, timestep)
+        if self._compiled_picture is None:
+            self._compiled_picture = _compiled_decode(weakref.ref(self.decoder))
+        injects = any(isinstance(block, ResnetBlock3D) and block.inject_noise for block in self.decoder.modules())
+        if injects or backend() is None:
+            pixels = self.decoder(z, timesteps, InjectedNoise(seed, z.shape[2], z.shape[3]), to_uint8)
+        else:
+            pixels = self._compiled_picture(self.decoder.parameters(), z, timesteps)
+        return np.array(pixels[0, 0])
+
     def _prepare(self, latents: mx.array, timestep: float) -> tuple[mx.array, mx.array | None]:
         z = latents.astype(mx.float32).transpose(0, 2, 3, 4, 1)
         z = z * self.per_channel_statistics[STD] + self.per_channel_statistics[MEAN]
         timesteps = mx.full((len(z),), timestep) if self.config.timestep_conditioning else None
         return z.astype(self.decoder.conv_in.conv.weight.dtype), timesteps
+
+
+def _compiled_decode(decoder: weakref.ref[Decoder]) -> Callable[..., mx.array]:
+    """A decode whose weights are arguments: what MLX keeps of compiled functions holds no weights."""
+
+    def decode(parameters: dict[str, Any], z: mx.array, timesteps: mx.array | None) -> mx.array:
+        original = decoder()
+        assert original is not None
+        stand_in = _shallow(original)
+        stand_in.update(parameters)
+        return stand_in(z, timesteps, None, to_uint8)
+
+    return mx.compile(decode)
+
+
+def _shallow(value: Any) -> Any:
+    """A module with the same arrays, but containers of its own."""
+    if isinstance(value, dict):
+        copied = copy.copy(value)
+        for name in copied:
+            copied[name] = _shallow(copied[name])
+        return copied
+    return [_shallow(item) for item in value] if isinstance(value, list) else value
 
 
 class VAEEncoder(nn.Module):
@@ -132,12 +177,30 @@ class VAEEncoder(nn.Module):
         return z.transpose(0, 4, 1, 2, 3)
 
 
+def to_floats(pixels: mx.array) -> mx.array:
+    """From [-1, 1] to [0, 1], float32."""
+    return mx.clip(pixels.astype(mx.float32) / 2 + 0.5, 0, 1)
+
+
+def to_uint8(pixels: mx.array) -> mx.array:
+    """From [-1, 1] to 0…255."""
+    return _to_uint8(backend() is not None)(pixels)
+
+
+@functools.cache
+def _to_uint8(compiled: bool) -> Callable[[mx.array], mx.array]:
+    def convert(pixels: mx.array) -> mx.array:
+        return mx.round(to_floats(pixels) * 255).astype(mx.uint8)
+
+    return mx.compile(convert) if compiled else convert
+
+
 def load_vae(file: Checkpoint, dtype: mx.Dtype) -> VAE:
     """The VAE of a checkpoint, without its encoder. Raises CheckpointError."""
     config = _config(file)
     if not config.decoder_blocks and not config.blocks:
         raise CheckpointError(f"the VAE config of {file.path} lists neither decoder_blocks nor blocks")
-    model = VAE(config)
+    model = build(lambda: VAE(config), f"the VAE config of {file.path}")
     load_weights(model, _weights(file, "decoder"), source=file.path, dtype=dtype, float32=STATISTICS)
     return model
 
@@ -152,7 +215,7 @@ def load_vae_encoder(file: Checkpoint, dtype: mx.Dtype) -> VAEEncoder:
         raise CheckpointError(
             f"{file.path} has no VAE encoder, which pictures and clips need; the official single files have one"
         )
-    model = VAEEncoder(config)
+    model = build(lambda: VAEEncoder(config), f"the VAE config of {file.path}")
     load_weights(model, weights, source=file.path, dtype=dtype, float32=STATISTICS)
     return model
 
@@ -160,9 +223,13 @@ def load_vae_encoder(file: Checkpoint, dtype: mx.Dtype) -> VAEEncoder:
 def _config(file: Checkpoint) -> VAEConfig:
     source = f"the VAE config of {file.path}"
     config = parse_config(VAEConfig, file.section("vae"), SUPPORTED, source=source)
+    for blocks in (config.blocks, config.encoder_blocks, config.decoder_blocks):
+        check_blocks(blocks, source)
     for key, known in (("spatial_padding_mode", PADDINGS), ("latent_log_var", (*LOG_VARIANCES, "per_channel"))):
         if getattr(config, key) not in known:
-            raise CheckpointError(f"{source} has {key} = {getattr(config, key)!r}; {', '.join(known)} are supported")
+            raise CheckpointError(
+                f"{source} has {key} = {reprlib.repr(getattr(config, key))}; {', '.join(known)} are supported"
+            )
     return config
 
 

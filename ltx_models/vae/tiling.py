@@ -20,7 +20,7 @@ from ltx_models.vae.blocks import DepthToSpaceUpsample, Stream
 from ltx_models.vae.decoder import Decoder, Layer
 from ltx_models.vae.noise import InjectedNoise
 
-__all__ = ["decode_frames", "decode_streamed", "decode_tiled", "tile_spans", "tile_weights"]
+__all__ = ["decode_frames", "decode_streamed", "decode_tiled", "is_out_of_memory", "tile_spans", "tile_weights"]
 
 MARGIN = 2
 """Latents at a tile's inner edge that are decoded and left out: they know the least of what lies beyond it."""
@@ -28,6 +28,8 @@ RAMP = TILE_OVERLAP - 2 * MARGIN
 """Latents over which one tile fades into the next."""
 FIRST_FRAMES = 3
 """What a layer needs of a video's beginning to compute anything: two convolutions are two frames behind."""
+Convert = Callable[[mx.array], mx.array]
+
 ALLOCATION_FAILURES = ("memory", "alloc")
 """Words of MLX's errors when there is no memory: it raises RuntimeError for that as for everything else."""
 
@@ -37,12 +39,12 @@ def decode_frames(
     latents: mx.array,
     timestep: mx.array | None,
     plans: Iterable[DecodePlan],
-    convert: Callable[[mx.array], np.ndarray],
+    convert: Convert,
     noise: InjectedNoise | None = None,
 ) -> Iterator[np.ndarray]:
     """Un-normalized latents (1, F, H, W, C) → all frames in order, chunk by chunk, as `convert` makes them of pixels.
 
-    convert: called with (n, 32H, 32W, 3) in about [-1, 1].
+    convert: of pixels in about [-1, 1], each by itself, in whatever order they are.
     plans: by falling need of memory. The first is followed; when memory runs out, the next, from the frame at hand.
     Raises OutOfMemory after the last.
     """
@@ -50,25 +52,31 @@ def decode_frames(
     failure: Exception | None = None
     for plan in plans:
         seen = 0
-        pixels: mx.array | None = None
-        chunks = decode_tiled(decoder, latents, timestep, plan, noise)
+        ready: mx.array | None = None
+        following: mx.array | None = None
+        chunks = decode_tiled(decoder, latents, timestep, plan, noise, convert)
         while True:
             try:
-                pixels = next(chunks, None)
-                chunk = None if pixels is None else convert(pixels)
+                # The next chunk is begun before this one is fetched, so that the device does not wait meanwhile.
+                following = next(chunks, None)
+                if following is not None:
+                    mx.async_eval(following)
+                chunk = None if ready is None else np.array(ready)
             except (RuntimeError, MemoryError) as error:
-                if not _is_out_of_memory(error):
+                if not is_out_of_memory(error):
                     raise
                 failure = error.with_traceback(None)  # whose frames hold arrays
                 break
-            if chunk is None:
+            ready = following
+            if chunk is not None:
+                fresh = chunk[max(0, done - seen) :]
+                seen += len(chunk)
+                if len(fresh):
+                    done = seen
+                    yield fresh
+            if following is None:
                 return
-            fresh = chunk[max(0, done - seen) :]
-            seen += len(chunk)
-            if len(fresh):
-                done = seen
-                yield fresh
-        del chunks, pixels
+        del chunks, ready, following
         mx.clear_cache()
     raise OutOfMemory(
         f"decoding ran out of memory even in the smallest pieces, with {mx.get_active_memory() / GB:.1f} GB in use;"
@@ -76,7 +84,8 @@ def decode_frames(
     ) from failure
 
 
-def _is_out_of_memory(error: Exception) -> bool:
+def is_out_of_memory(error: Exception) -> bool:
+    """Whether MLX, or Python, had no memory left."""
     return isinstance(error, MemoryError) or any(word in str(error).lower() for word in ALLOCATION_FAILURES)
 
 
@@ -86,12 +95,13 @@ def decode_tiled(
     timestep: mx.array | None,
     plan: DecodePlan,
     noise: InjectedNoise | None = None,
+    convert: Convert | None = None,
 ) -> Iterator[mx.array]:
-    """The pixels by one plan, (n, 32H, 32W, 3) a chunk. Where it says tiles, all come after the last tile."""
+    """The pixels by one plan, (n, 32H, 32W, 3) a chunk, converted. Where it says tiles, all come after the last."""
     _, frames, height, width, _ = latents.shape
     rows, columns = tile_spans(height, plan.tile), tile_spans(width, plan.tile)
     if len(rows) == len(columns) == 1:
-        for pixels in decode_streamed(decoder, latents, timestep, plan.chunk_bytes, noise):
+        for pixels in decode_streamed(decoder, latents, timestep, plan.chunk_bytes, noise, convert):
             yield pixels[0]
         return
     time_scale, scale = _scales(decoder)
@@ -108,7 +118,8 @@ def decode_tiled(
             region += chunk
             done += len(chunk)
     for start in range(0, len(canvas), time_scale):
-        yield mx.array(canvas[start : start + time_scale])
+        blended = mx.array(canvas[start : start + time_scale])
+        yield convert(blended) if convert else blended
 
 
 def tile_spans(size: int, tile: int | None) -> list[tuple[int, int]]:
@@ -140,17 +151,27 @@ def decode_streamed(
     timestep: mx.array | None,
     chunk_bytes: int,
     noise: InjectedNoise | None = None,
+    convert: Convert | None = None,
 ) -> Iterator[mx.array]:
     """Latents (B, F, H, W, C) → pixels (B, n, 32H, 32W, 3), n frames at a time, as a whole decode computes them.
 
-    chunk_bytes: about the largest array that is made, if a single frame is not larger.
+    chunk_bytes: about the largest array that is made, if a single frame is not larger. One latent frame is decoded
+    without waiting for each layer.
+    convert: what to make of pixels, each by itself.
     """
-    stages = [_Stage(layer, chunk_bytes) for layer in decoder.layers(timestep, noise)]
+    if latents.shape[1] == 1:
+        yield decoder(latents, timestep, noise, convert)
+        return
+    stages = [_Stage(layer, chunk_bytes) for layer in decoder.layers(timestep, noise, convert)]
     stages[0].put(latents, last=True)
+    computing: mx.array | None = None
     while busy := [index for index, stage in enumerate(stages) if stage.pending]:
         # The furthest first: what is nearly finished is not left lying.
         index = busy[-1]
         frames, last = stages[index].run()
+        if computing is not None:
+            mx.eval(computing)  # one layer's work is queued behind another's, and no more: it takes memory when queued
+        computing = frames
         if index + 1 < len(stages):
             stages[index + 1].put(frames, last=last)
         else:
@@ -191,7 +212,7 @@ class _Stage:
         """The next chunk through the layer, and whether it is the last."""
         x, self.stream.last = self.pending.popleft()
         y = self.layer.run(x, self.stream)
-        mx.eval(y, list(self.stream.kept.values()))
+        mx.async_eval(y, list(self.stream.kept.values()))
         self.stream.first = False
         return y, self.stream.last
 

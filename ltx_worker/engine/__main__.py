@@ -7,9 +7,11 @@ so it never outlives the worker. What is not a ModelError ends it too: the worke
 
 from __future__ import annotations
 
-import hashlib
+import contextlib
+import dataclasses
 import logging
 import os
+import platform
 import queue
 import signal
 import sys
@@ -17,29 +19,44 @@ import threading
 import time
 from importlib import metadata
 from multiprocessing.connection import Connection
+from typing import Any
 
 import mlx.core as mx
+import numpy as np
 
+from ltx_client.protocol.settings import FarmSettings
 from ltx_models import events
-from ltx_models.errors import ModelError
-from ltx_models.events import ResumePoint
+from ltx_models.errors import ModelError, ResumeMismatch
+from ltx_models.events import PromptEmbeddings, ResumePoint
 from ltx_models.pipeline import LTXPipeline
+from ltx_models.request import GenerationRequest
 from ltx_models.video import encode_jpeg
-from ltx_worker.engine import messages
-from ltx_worker.engine.messages import Command, Load, Message, Render, Stop, receive_command, send
+from ltx_worker.engine import embeddings, messages
+from ltx_worker.engine.hashes import RememberedHashes
+from ltx_worker.engine.messages import Command, Load, Message, Render, Stop, StopWriting, receive_command, send
 from ltx_worker.engine.resume import Maker, ResumeRefused, pack, unpack
+from ltx_worker.engine.writer import VideoWriter
 
 log = logging.getLogger(__name__)
 
+ROOM = 400 * 10**6
+"""Bytes of frames that may wait to be written while the next render goes on: 3 % of what the smallest real variant may
+use. 97 frames of 768x512 are 114 MB.
+"""
+
 
 class EngineProcess:
-    """One model, one render at a time."""
+    """One model, one render at a time; beside it, the last one's MP4 is written."""
 
     def __init__(self, variant: str, commands: Connection, replies: Connection) -> None:
         self._pipeline = LTXPipeline(variant)
-        self._loaded = False
+        self._ready: messages.Ready | None = None
+        self._ended_at: float | None = None
+        self._maker = Maker("", "", str(self._pipeline.dtype), metadata.version("ltx-farm"))
         self._commands = commands
         self._replies = replies
+        self._sending = threading.Lock()
+        self._writer: VideoWriter | None = None
         self._work: queue.SimpleQueue[Load | Render] = queue.SimpleQueue()
         self._stop = threading.Event()
 
@@ -49,14 +66,13 @@ class EngineProcess:
         while True:
             command = self._work.get()
             try:
-                self._load()
                 if isinstance(command, Render):
-                    self._render(command)
+                    self._render_from(command)
+                else:
+                    self._load()
             except ModelError as error:
-                if isinstance(command, Render):
-                    self._send(messages.Refused(error=str(error)))
-                else:  # the next render tries again, and is told
-                    log.error("the model could not be loaded: %s", error)
+                log.error("refused: %s", error)
+                self._send(messages.Refused(error=str(error)))
 
     def _read(self) -> None:
         while True:
@@ -66,87 +82,167 @@ class EngineProcess:
                 os._exit(0)
             if isinstance(command, Stop):
                 self._stop.set()
+            elif isinstance(command, StopWriting):
+                writer = self._writer
+                if writer is not None and writer.output == command.output:
+                    writer.stop()
             else:
                 self._stop.clear()
                 self._work.put(command)
 
     def _send(self, message: Message) -> None:
-        send(self._replies, message)
+        with self._sending:
+            send(self._replies, message)
 
     def _load(self) -> None:
-        if self._loaded:
-            return
-        self._pipeline.load_models(lambda fraction, text: self._send(messages.Loading(fraction=fraction, message=text)))
-        self._loaded = True
-        device = "gpu" if mx.default_device() == mx.gpu else "cpu"
-        self._send(
-            messages.Ready(device=device, checkpoint_hash=self._pipeline.checkpoint_hash, mlx=metadata.version("mlx"))
+        """All but the text encoder, which a render may not need."""
+        pipeline = self._pipeline
+        pipeline.load_models(self._tell_progress, text_encoder=False)
+        hashes = RememberedHashes(FarmSettings().home / "hashes.json")
+        text_encoder = hashes.of(pipeline.text_files)
+        self._maker = dataclasses.replace(
+            self._maker, checkpoint=hashes.of(pipeline.checkpoint_files), text_encoder=text_encoder
         )
+        embedding_maker = embeddings.EmbeddingMaker(
+            text_encoder=text_encoder,
+            bits=pipeline.variant.quantize_text_encoder,
+            dtype=self._maker.dtype,
+            device=_device(),
+            mlx=metadata.version("mlx"),
+            version=self._maker.version,
+        )
+        self._ready = messages.Ready(
+            device="gpu" if mx.default_device() == mx.gpu else "cpu",
+            checkpoint_hash=self._maker.checkpoint,
+            mlx=embedding_maker.mlx,
+            embeds_by=embedding_maker.digest,
+        )
+        self._send(self._ready)
+
+    def _tell_progress(self, fraction: float, text: str) -> None:
+        self._send(messages.Loading(fraction=fraction, message=text))
+
+    def _render_from(self, command: Render) -> None:
+        """From the resume point, or from the beginning where that is of another request, whoever has put it there."""
+        try:
+            self._render(command)
+        except ResumeMismatch as error:
+            self._send(messages.Resuming(step=0, reason=str(error)))
+            self._render(command.model_copy(update={"resume": None}))
 
     def _render(self, command: Render) -> None:
+        waited = None if self._ended_at is None else round(time.monotonic() - self._ended_at, 4)
         clock = _PhaseClock()
         mx.reset_peak_memory()
-        result = None
+        if self._writer is not None and self._writer.held > ROOM:
+            self._writer.wait()
         last_saved = time.monotonic()
+        known = self._known_texts(command)
         stream = self._pipeline.stream(
-            command.request, resume=self._resume(command), checkpoint_every=command.checkpoint_every
+            command.request,
+            known_texts=known,
+            resume=self._resume(command),
+            checkpoint_every=command.checkpoint_every,
         )
-        for event in stream:
-            if self._stop.is_set():
-                stream.close()
-                self._send(messages.Stopped())
-                return
-            match event:
-                case events.TextEncoded():
-                    clock.finish("text")
-                    self._send(messages.TextEncoded())
-                case events.Stepped():
-                    saved = None
-                    if time.monotonic() - last_saved >= command.save_every:
-                        saved, last_saved = pack(event.resume, self._maker()), time.monotonic()
-                    self._send(
-                        messages.Stepped(step=event.step, steps=event.steps, seconds=event.seconds, resume=saved)
-                    )
-                    if event.step == event.steps:
-                        clock.finish("denoise")
-                case events.Previewed():
-                    self._send(messages.Previewed(step=event.step, jpeg=encode_jpeg(event.image)))
-                case events.Decoded():
-                    clock.finish("decode")
-                    self._send(messages.Decoded(frames=len(event.frames)))
-                case events.Finished():
-                    result = event.result
-        assert result is not None
-        result.save(command.output)
-        clock.finish("encode")
-        data = command.output.read_bytes()
-        self._send(
-            messages.Written(
-                size=len(data),
-                sha256=hashlib.sha256(data).hexdigest(),
-                seconds=clock.seconds,
-                peak_memory=mx.get_peak_memory(),
-            )
-        )
+        writer: VideoWriter | None = None
+        frames = 0
+        with contextlib.ExitStack() as unfinished:
+            for event in stream:
+                if self._stop.is_set():
+                    stream.close()
+                    self._send(messages.Stopped())
+                    return
+                match event:
+                    case events.TextEncoded():
+                        clock.finish("text")
+                        fresh = self._fresh_texts(command.request, event.embeddings, known)
+                        self._send(messages.TextEncoded(fresh=fresh))
+                    case events.Stepped():
+                        saved = None
+                        if time.monotonic() - last_saved >= command.save_every:
+                            saved, last_saved = pack(event.resume, self._maker), time.monotonic()
+                        self._send(
+                            messages.Stepped(step=event.step, steps=event.steps, seconds=event.seconds, resume=saved)
+                        )
+                        if event.step == event.steps:
+                            clock.finish("denoise")
+                    case events.Previewed():
+                        self._send(messages.Previewed(step=event.step, jpeg=encode_jpeg(event.image)))
+                    case events.FramesDecoded():
+                        if writer is None:
+                            writer = self._begin_video(command)
+                            unfinished.callback(writer.stop)
+                        writer.put(event.frames)
+                    case events.Decoded():
+                        clock.finish("decode")
+                        frames = len(event.frames)
+            unfinished.pop_all()
+        assert writer is not None
+        peak_memory = mx.get_peak_memory()
+        self._send(messages.Decoded(frames=frames, seconds=clock.seconds, peak_memory=peak_memory, waited=waited))
+        writer.complete()
+        self._ended_at = time.monotonic()
+
+    def _begin_video(self, command: Render) -> VideoWriter:
+        """One at a time: should the last one not be written yet, it is waited for."""
+        if self._writer is not None:
+            self._writer.wait()
+        frame_rate = command.request.resolve(self._pipeline.variant).frame_rate
+        assert frame_rate is not None
+        self._writer = VideoWriter(command.output, frame_rate, self._send)
+        return self._writer
+
+    def _known_texts(self, command: Render) -> dict[str, np.ndarray]:
+        """What needs no encoding. If something does, the text encoder is loaded beside the others, where it fits."""
+        assert self._ready is not None
+        known = {}
+        texts = _texts(command.request)
+        for text in texts:
+            try:
+                if data := command.embeddings.get(text):
+                    known[text] = embeddings.unpack(data, self._ready.embeds_by, self._pipeline.text_shape(text))
+            except embeddings.EmbeddingRefused as error:
+                log.warning("an embedding from the farm's cache is not used: %s", error)
+        if len(known) < len(texts):
+            self._pipeline.load_models(self._tell_progress)
+        return known
+
+    def _fresh_texts(
+        self, request: GenerationRequest, encoded: PromptEmbeddings, known: dict[str, np.ndarray]
+    ) -> dict[str, bytes]:
+        assert self._ready is not None
+        arrays = zip(_texts(request), (encoded.prompt, encoded.negative), strict=False)
+        return {
+            text: embeddings.pack(array, self._ready.embeds_by)
+            for text, array in arrays
+            if text not in known and array is not None
+        }
 
     def _resume(self, command: Render) -> ResumePoint | None:
         if command.resume is None:
             return None
         try:
-            point = unpack(command.resume, self._maker())
+            point = unpack(command.resume, self._maker)
         except ResumeRefused as error:
             self._send(messages.Resuming(step=0, reason=str(error)))
             return None
         self._send(messages.Resuming(step=point.step))
         return point
 
-    def _maker(self) -> Maker:
-        return Maker(
-            checkpoint=self._pipeline.checkpoint_hash,
-            text_encoder=self._pipeline.text_encoder_hash,
-            dtype=str(self._pipeline.dtype),
-            version=metadata.version("ltx-farm"),
-        )
+
+def _texts(request: GenerationRequest) -> list[str]:
+    """What a resolved request has encoded, the prompt first."""
+    texts = [request.prompt]
+    if request.uses_negative_prompt:
+        assert request.negative_prompt is not None
+        texts.append(request.negative_prompt)
+    return texts
+
+
+def _device() -> str:
+    """What computes, by its maker's name: another kind rounds otherwise."""
+    info: Any = mx.device_info() if mx.default_device() == mx.gpu else {}
+    return str(info.get("device_name") or info.get("architecture") or platform.machine())
 
 
 class _PhaseClock:
@@ -160,9 +256,17 @@ class _PhaseClock:
         self._since = now
 
 
+def _die(failure: threading.ExceptHookArgs) -> None:
+    """What no thread expects ends the process, as in the main thread."""
+    sys.excepthook(failure.exc_type, failure.exc_value or failure.exc_type(), failure.exc_traceback)
+    os._exit(1)
+
+
 def main() -> None:
-    """Ignores SIGINT, which a terminal sends to the whole group: the worker decides when the engine ends."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    """Ignores what a terminal sends to the whole group: the worker decides when the engine ends."""
+    for number in (signal.SIGINT, signal.SIGHUP):
+        signal.signal(number, signal.SIG_IGN)
+    threading.excepthook = _die
     variant, command_fd, message_fd = sys.argv[1:]
     commands = Connection(int(command_fd), writable=False)
     replies = Connection(int(message_fd), readable=False)

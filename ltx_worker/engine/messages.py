@@ -23,8 +23,10 @@ __all__ = [
     "Resuming",
     "Stepped",
     "Stop",
+    "StopWriting",
     "Stopped",
     "TextEncoded",
+    "Unwritten",
     "Written",
     "receive_command",
     "receive_message",
@@ -46,7 +48,8 @@ class Render(_Frozen):
     """Render `request` into the MP4 `output`; a preview every `checkpoint_every` steps, 0 for none.
 
     resume: what a Stepped of an earlier attempt carried.  save_every: seconds, at least, between two Stepped that
-    carry it.
+    carry it.  embeddings: of texts that need no encoding, as a TextEncoded of an engine with the same `embeds_by` has
+    carried them.
     """
 
     type: Literal["render"] = "render"
@@ -54,6 +57,7 @@ class Render(_Frozen):
     checkpoint_every: int
     output: Path
     resume: bytes | None = None
+    embeddings: dict[str, bytes] = Field(default_factory=dict)
     save_every: float = 0.0
 
 
@@ -63,7 +67,14 @@ class Stop(_Frozen):
     type: Literal["stop"] = "stop"
 
 
-Command = Load | Render | Stop
+class StopWriting(_Frozen):
+    """Leave the MP4 `output` unfinished, if it is not complete yet."""
+
+    type: Literal["stop_writing"] = "stop_writing"
+    output: Path
+
+
+Command = Load | Render | Stop | StopWriting
 
 
 class Loading(_Frozen):
@@ -75,12 +86,16 @@ class Loading(_Frozen):
 
 
 class Ready(_Frozen):
-    """The model is loaded: on which device, from a checkpoint of which SHA-256, by which version of MLX."""
+    """The model is loaded: on which device, from a checkpoint of which SHA-256, by which version of MLX.
+
+    embeds_by: what its text embeddings depend on besides the text, as a digest.
+    """
 
     type: Literal["ready"] = "ready"
     device: str
     checkpoint_hash: str
     mlx: str
+    embeds_by: str
 
 
 class Resuming(_Frozen):
@@ -92,9 +107,10 @@ class Resuming(_Frozen):
 
 
 class TextEncoded(_Frozen):
-    """The prompt's embedding is ready."""
+    """The text's embeddings are ready. fresh: of the texts that were encoded for it."""
 
     type: Literal["text_encoded"] = "text_encoded"
+    fresh: dict[str, bytes] = Field(default_factory=dict)
 
 
 class Stepped(_Frozen):
@@ -116,20 +132,35 @@ class Previewed(_Frozen):
 
 
 class Decoded(_Frozen):
-    """The frames exist; the MP4 is being written."""
+    """The frames exist: the end of a render, but for its MP4, which is written beside the next one.
+
+    seconds: how long each phase took.  peak_memory: bytes.  waited: seconds between the end of the last render and this
+    one's beginning.
+    """
 
     type: Literal["decoded"] = "decoded"
     frames: int
+    seconds: dict[str, float] = Field(default_factory=dict)
+    peak_memory: int = 0
+    waited: float | None = None
 
 
 class Written(_Frozen):
-    """The MP4 is complete: the end of a render. `seconds`: how long each phase took."""
+    """The MP4 `output` is complete, `seconds` after its frames existed."""
 
     type: Literal["written"] = "written"
+    output: Path
     size: int
     sha256: str
-    seconds: dict[str, float]
-    peak_memory: int
+    seconds: float
+
+
+class Unwritten(_Frozen):
+    """The MP4 `output` will not be: why, in a sentence."""
+
+    type: Literal["unwritten"] = "unwritten"
+    output: Path
+    error: str
 
 
 class Stopped(_Frozen):
@@ -145,7 +176,9 @@ class Refused(_Frozen):
     error: str
 
 
-Message = Loading | Ready | Resuming | TextEncoded | Stepped | Previewed | Decoded | Written | Stopped | Refused
+Message = (
+    Loading | Ready | Resuming | TextEncoded | Stepped | Previewed | Decoded | Written | Unwritten | Stopped | Refused
+)
 
 _commands: TypeAdapter[Command] = TypeAdapter(Annotated[Command, Field(discriminator="type")])
 _messages: TypeAdapter[Message] = TypeAdapter(Annotated[Message, Field(discriminator="type")])

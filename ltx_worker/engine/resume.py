@@ -8,13 +8,13 @@ from __future__ import annotations
 
 import io
 import json
-import zipfile
 from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
 
 from ltx_models.events import ResumePoint
+from ltx_worker.engine.arrays import DamagedArrays, read_arrays
 
 __all__ = ["Maker", "ResumeRefused", "pack", "unpack"]
 
@@ -33,6 +33,10 @@ class ResumeRefused(Exception):
     """A resume point that this engine cannot go on from: why."""
 
 
+DAMAGE = (DamagedArrays, ValueError, KeyError, TypeError, OverflowError, AttributeError, RecursionError)
+"""What reading one raises that is whole as bytes, but holds something else."""
+
+
 def pack(point: ResumePoint, maker: Maker) -> bytes:
     """The resume point as bytes, NumPy's own format."""
     buffer = io.BytesIO()
@@ -42,15 +46,21 @@ def pack(point: ResumePoint, maker: Maker) -> bytes:
 
 
 def unpack(data: bytes, maker: Maker) -> ResumePoint:
-    """The resume point in `data`. Raises ResumeRefused unless it was made by the same."""
+    """The resume point in `data`. Raises ResumeRefused unless it is whole, finite, and was made by the same."""
     try:
-        with np.load(io.BytesIO(data), allow_pickle=False) as arrays:
-            extra = arrays["extra"] if "extra" in arrays.files else None
-            point = ResumePoint(int(arrays["step"]), arrays["latents"], extra)
-            made_by = json.loads(str(arrays["maker"]))
-    except (ValueError, KeyError, EOFError, OSError, zipfile.BadZipFile) as error:
+        arrays = read_arrays(data)
+        made_by = json.loads(str(arrays["maker"]))
+        step, latents, extra = int(arrays["step"]), arrays["latents"], arrays.get("extra")
+        for name, value in asdict(maker).items():
+            if made_by.get(name) != value:
+                raise ResumeRefused(f"it was begun with another {name.replace('_', ' ')}")
+    except DAMAGE as error:
         raise ResumeRefused(f"what was saved is damaged ({error})") from error
-    for name, value in asdict(maker).items():
-        if made_by.get(name) != value:
-            raise ResumeRefused(f"it was begun with another {name.replace('_', ' ')}")
-    return point
+    for array, dimensions in ((latents, 5), (extra, 3)):
+        if array is not None and not _is_usable(array, dimensions):
+            raise ResumeRefused(f"what was saved is {array.dtype} {array.shape}, or not finite")
+    return ResumePoint(step, latents, extra)
+
+
+def _is_usable(array: np.ndarray, dimensions: int) -> bool:
+    return array.dtype == np.float32 and array.ndim == dimensions and bool(np.isfinite(array).all())

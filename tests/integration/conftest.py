@@ -8,11 +8,14 @@ import sys
 import time
 from dataclasses import dataclass, field
 from pathlib import Path
+from unittest import mock
 
 import psutil
 import pytest
+from click.testing import CliRunner
 
 from ltx_client.broker import connect
+from ltx_client.cli import main
 from ltx_client.farm import Farm
 from ltx_client.local.members import FarmFolder
 from ltx_client.local.server import Server
@@ -27,6 +30,8 @@ SLOW_STEPS = 1000
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     # As in the background of a script: the commands that the tests interrupt would inherit it, and not listen.
     signal.signal(signal.SIGINT, signal.default_int_handler)
+if signal.getsignal(signal.SIGHUP) is signal.SIG_IGN:  # as under nohup
+    signal.signal(signal.SIGHUP, signal.SIG_DFL)
 
 
 def wait_until(condition, timeout=60.0, what="the condition"):
@@ -64,6 +69,14 @@ def ltx(*arguments, env, **options):
     )
 
 
+def ltx_here(*arguments, env, code=0):
+    """Runs the command in this process, which is sooner. Returns what it printed, as `stdout` and `stderr`."""
+    with mock.patch.dict(os.environ, env, clear=True):
+        done = CliRunner().invoke(main, [str(word) for word in arguments])
+    assert done.exit_code == code, done.output
+    return done
+
+
 def start_ltx(*arguments, env, **options):
     return subprocess.Popen(
         [sys.executable, "-m", "ltx_client", *map(str, arguments)],
@@ -76,13 +89,19 @@ def start_ltx(*arguments, env, **options):
     )
 
 
-@pytest.fixture
-def no_farm_env(tmp_path):
-    """The environment of a machine that knows no farm: what is started there is this machine's own."""
+@pytest.fixture(scope="session")
+def clean_env():
+    """The environment of a machine that knows no farm."""
     kept = {name: value for name, value in os.environ.items() if not name.startswith(("LTX_", "LD_PRELOAD"))}
-    yield {**kept, "LTX_HOME": str(tmp_path / "home"), "PYTHONUNBUFFERED": "1"}
+    return {**kept, "PYTHONUNBUFFERED": "1", "LTX_CONFIG": os.devnull}
+
+
+@pytest.fixture
+def no_farm_env(tmp_path, clean_env):
+    """The same with a home of its own: what is started there is this machine's own."""
+    yield {**clean_env, "LTX_HOME": str(tmp_path / "home")}
     with contextlib.suppress(AssertionError):
-        wait_until(lambda: not processes_of(tmp_path), timeout=5)  # the last may still be unwinding
+        wait_until(lambda: not processes_of(tmp_path), timeout=20)  # the last may still be unwinding
     leftover = processes_of(tmp_path)
     for process in leftover:
         process.kill()
@@ -116,7 +135,7 @@ class RunningFarm:
     @contextlib.contextmanager
     def connect(self):
         with connect(self.server.address.url) as client:
-            yield Farm(client, self.server.address.url, Names(), str(self.storage))
+            yield Farm.over(client, self.server.address.url, Names(), str(self.storage))
 
     def restart_server(self):
         """The same data, password and port."""

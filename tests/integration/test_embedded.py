@@ -27,7 +27,7 @@ def gone(tmp_path):
 
 def assert_gone(tmp_path):
     """The farm has stopped; the last of its processes may still be unwinding."""
-    wait_until(gone(tmp_path), timeout=10, what="the farm's end")
+    wait_until(gone(tmp_path), what="the farm's end")
 
 
 def jobs(env):
@@ -100,7 +100,7 @@ def test_a_killed_keeper_is_replaced_and_the_worker_does_not_outlive_it(env, tmp
     (keeper,) = [p for p in processes_of(tmp_path) if "ltx_client.local.keeper" in p.cmdline()]
     keeper.kill()
     wait_until(lambda: not any("ltx_worker" in p.cmdline() for p in processes_of(tmp_path)), what="the worker's end")
-    _, said = up.communicate(timeout=10)
+    _, said = up.communicate(timeout=30)
     assert up.returncode == 69
     assert "stopped unexpectedly" in said
     orphan = Address.read(home.description)
@@ -152,7 +152,7 @@ def test_ctrl_c_at_any_moment_of_the_start_leaves_nothing(env, tmp_path, delay):
     _, said = render.communicate(timeout=30)
     assert render.returncode in (-signal.SIGINT, 3, 130), said
     assert "Traceback" not in said or render.returncode == -signal.SIGINT  # the interpreter was still starting
-    wait_until(gone(tmp_path), timeout=10, what="the farm's end")
+    wait_until(gone(tmp_path), what="the farm's end")
     if render.returncode == 3:
         assert {job["status"] for job in jobs(env)} <= {"cancelled"}
 

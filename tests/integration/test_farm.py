@@ -209,15 +209,22 @@ def test_a_worker_that_is_stopped_gives_its_job_to_the_next(farm_env, resumed_re
         assert_resumed(farm_env, farm, job.id, undisturbed, attempts=2)
 
 
-def test_a_worker_that_is_killed_costs_a_lease_and_not_the_render(farm_env, resumed_request, undisturbed):
-    first = farm_env.start_worker("one", save_every=0, lease=3, renew_every=1)
+@pytest.mark.parametrize("resume_in_redis", [8_000_000, 0], ids=["saved-in-redis", "saved-in-storage"])
+def test_a_worker_that_is_killed_costs_a_lease_and_not_the_render(
+    farm_env, resumed_request, undisturbed, resume_in_redis
+):
+    settings = {"save_every": 0, "lease": 3, "renew_every": 1, "reap_every": 1, "resume_in_redis": resume_in_redis}
+    first = farm_env.start_worker("one", **settings)
     with farm_env.connect() as farm:
         job = farm.submit(resumed_request)
         reach(farm, job.id, 30)
         first.kill()
         first.wait()
-        farm_env.start_worker("two", save_every=0, lease=3, renew_every=1, reap_every=1)
+        files = list((farm_env.storage / "resume").glob(f"{job.id}.1.*"))
+        assert len(files) == (0 if resume_in_redis else 2)
+        farm_env.start_worker("two", **settings)
         assert_resumed(farm_env, farm, job.id, undisturbed, attempts=2)
+        wait_until(lambda: not list((farm_env.storage / "resume").glob("*")), what="the files being removed")
 
 
 def test_an_engine_that_is_killed_is_replaced_and_its_render_goes_on(farm_env, resumed_request, undisturbed):
@@ -230,11 +237,12 @@ def test_an_engine_that_is_killed_is_replaced_and_its_render_goes_on(farm_env, r
 
 
 def test_a_job_that_kills_its_engine_twice_fails_with_a_reason(farm_env, slow_request):
-    farm_env.start_worker(save_every=1000)  # nothing is saved, so nothing is gained
+    farm_env.start_worker(save_every=1000)  # nothing is saved, and the second gets less far: nothing is gained
     with farm_env.connect() as farm:
         job = farm.submit(slow_request)
         for update in farm.watch(job.id):
-            if isinstance(update.event, events.Stepped) and update.event.step == 1:
+            last_step = 20 if update.snapshot.attempt == 1 else 1
+            if isinstance(update.event, events.Stepped) and update.event.step == last_step:
                 engines_of(farm_env.folder)[0].kill()
         assert update.snapshot.status is Status.FAILED
         assert update.snapshot.attempt == 2
@@ -260,11 +268,7 @@ def test_the_engine_does_not_outlive_a_killed_worker(farm_env, slow_request):
         first_step(farm, job.id)
         worker.kill()
         worker.wait()
-        wait_until(
-            lambda: not engines_of(farm_env.folder),
-            timeout=5,
-            what="the engine's end",
-        )
+        wait_until(lambda: not engines_of(farm_env.folder), what="the engine's end")
 
 
 def test_ctrl_c_without_a_terminal_cancels(farm_env, tmp_path):

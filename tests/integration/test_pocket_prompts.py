@@ -5,12 +5,12 @@ from pathlib import Path
 
 import pytest
 
+from ltx_models.pocket.judge import judge
 from ltx_models.request import GenerationRequest
 from ltx_models.variants import find_variant
-from ltx_worker.engine.messages import Render, Written
+from ltx_worker.engine.messages import Decoded, Render, Resuming, Stepped
 from ltx_worker.engine.supervisor import Engine
 from tests.clips import read_clip
-from tests.judge import judge
 
 CAPTIONS = json.loads((Path(__file__).parents[1] / "data/pocket/prompts.json").read_text())
 ENOUGH = 22
@@ -27,8 +27,10 @@ def render(engine, caption, output):
     request = GenerationRequest(
         prompt=caption, num_steps=8, guidance_scale=3, width=128, height=128, num_frames=25, frame_rate=12, seed=0
     ).resolve(find_variant("pocket"))
-    *_, last = engine.render(Render(request=request, checkpoint_every=0, output=output), lambda: False)
-    assert isinstance(last, Written)
+    command = Render(request=request, checkpoint_every=0, output=output)
+    *_, last = engine.render(lambda _: command, lambda: False)
+    assert isinstance(last, Decoded)
+    engine.video.result(timeout=60)
     return read_clip(output).frames
 
 
@@ -40,3 +42,24 @@ def test_captions_come_out_right(engine, tmp_path):
             wrong[caption] = verdict
     assert len(CAPTIONS) == 24
     assert len(CAPTIONS) - len(wrong) >= ENOUGH, wrong
+
+
+def test_a_resume_point_of_another_request_is_not_used(engine, tmp_path):
+    def follow(side, resume=None):
+        request = GenerationRequest(prompt="a ball", num_steps=2, width=side, height=side, num_frames=9, seed=0)
+        command = Render(
+            request=request.resolve(find_variant("pocket")),
+            checkpoint_every=0,
+            output=tmp_path / f"{side}-{resume is None}.mp4",
+            resume=resume,
+        )
+        messages = list(engine.render(lambda _: command, lambda: False))
+        return messages, engine.video.result(timeout=60).sha256
+
+    (small, _), (_, undisturbed) = follow(64), follow(96)
+    point = next(message.resume for message in small if isinstance(message, Stepped))
+    messages, sha256 = follow(96, point)
+    told = [message for message in messages if isinstance(message, Resuming)]
+    assert [message.step for message in told] == [1, 0]
+    assert "(1, 32, 2, 2, 2); this request needs (1, 32, 2, 3, 3)" in told[-1].reason
+    assert sha256 == undisturbed

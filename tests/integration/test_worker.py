@@ -1,6 +1,5 @@
 """How a worker is stopped, drained and refused, and when it ends a render by itself."""
 
-import os
 import signal
 import subprocess
 import sys
@@ -11,8 +10,9 @@ import pytest
 from ltx_client.prepare import prepare
 from ltx_client.protocol.names import Names
 from ltx_client.protocol.state import Status
+from ltx_client.publish import publish
 from ltx_models.request import GenerationRequest
-from tests.integration.conftest import PROMPT, ltx
+from tests.integration.conftest import PROMPT, ltx, wait_until
 from tests.integration.test_farm import engines_of, first_step, reach
 
 
@@ -25,7 +25,13 @@ def ltx_worker(farm_env, *arguments, name="one"):
 
 @pytest.mark.parametrize(
     "signals",
-    [[signal.SIGINT], [signal.SIGQUIT], [signal.SIGTERM, signal.SIGTERM], [signal.SIGINT, signal.SIGINT]],
+    [
+        [signal.SIGINT],
+        [signal.SIGHUP],
+        [signal.SIGQUIT],
+        [signal.SIGTERM, signal.SIGTERM],
+        [signal.SIGINT, signal.SIGINT],
+    ],
     ids=lambda signals: "+".join(number.name for number in signals),
 )
 def test_however_it_is_stopped_the_job_goes_on(farm_env, signals):
@@ -36,12 +42,25 @@ def test_however_it_is_stopped_the_job_goes_on(farm_env, signals):
         for number in signals:
             worker.send_signal(number)
             time.sleep(0.05)
-        assert worker.wait(10) == 0
+        assert worker.wait(30) == 0
         assert farm.view(job.id).status is Status.QUEUED
         farm_env.start_worker("two")
         *_, last = farm.watch(job.id)
         assert (last.snapshot.status, last.snapshot.attempt) == (Status.DONE, 2)
         assert last.snapshot.lost_steps < 20
+
+
+def test_under_nohup_a_worker_outlives_its_terminal(farm_env):
+    before = signal.signal(signal.SIGHUP, signal.SIG_IGN)  # which a process inherits
+    try:
+        worker = farm_env.start_worker("one")
+    finally:
+        signal.signal(signal.SIGHUP, before)
+    worker.send_signal(signal.SIGHUP)
+    with farm_env.connect() as farm:
+        *_, last = farm.watch(farm.submit(GenerationRequest(prompt=PROMPT, seed=1)).id)
+        assert last.snapshot.status is Status.DONE
+    assert worker.poll() is None
 
 
 def test_drain_finishes_the_job_in_hand_and_takes_no_more(farm_env):
@@ -83,12 +102,25 @@ def test_a_render_over_its_time_limit_fails(farm_env, slow_request):
         assert last.snapshot.error == "it took longer than its limit of 2 s"
 
 
+def test_an_idle_worker_frees_its_models_and_loads_them_again(farm_env):
+    farm_env.start_worker(free_after=1)
+    wait_until(lambda: not engines_of(farm_env.folder), what="the engine's end")
+    with farm_env.connect() as farm:
+        assert [worker.state for worker in farm.workers()] == ["idle"]
+        for _ in range(2):
+            job = farm.submit(GenerationRequest(prompt=PROMPT, seed=1))
+            *_, last = farm.watch(job.id)
+            assert (last.snapshot.status, last.snapshot.attempt) == (Status.DONE, 1)
+            wait_until(lambda: not engines_of(farm_env.folder), what="the engine's end")
+
+
 def test_a_render_that_hangs_is_killed_and_goes_on(farm_env):
-    farm_env.start_worker(stall_limit=2, save_every=0)
+    farm_env.start_worker(stall_limit=6, save_every=0)  # a busy machine may stall a step for a while itself
     with farm_env.connect() as farm:
         job = farm.submit(GenerationRequest(prompt=PROMPT, num_steps=60, seed=1))
         reach(farm, job.id, 20)
-        os.kill(engines_of(farm_env.folder)[0].pid, signal.SIGSTOP)
+        (engine,) = engines_of(farm_env.folder)
+        engine.suspend()
         *_, last = farm.watch(job.id)
         assert (last.snapshot.status, last.snapshot.attempt) == (Status.DONE, 2)
         assert any("no progress" in (update.snapshot.message or "") for update in farm.watch(job.id))
@@ -123,14 +155,11 @@ def test_a_job_of_another_protocol_version_is_refused_by_both_sides(farm_env):
         newer = job.model_dump_json().replace('"protocol":1', '"protocol":2,"hologram":true')
         client.hset(Names().job(job.id), mapping={"spec": newer, "submitted_at": 1})
         client.zadd(Names().jobs(), {job.id: 1})
-        farm._publish(job)
+        publish(farm_env.server.address.url, Names(), [(job, False)])
         shown = ltx("show", job.id, env=farm_env.env)
         assert shown.returncode == 1
         assert "protocol version 2, and version 1 is spoken here" in shown.stderr
-        deadline = time.monotonic() + 10
-        while client.hget(Names().state(job.id), "status") != b"failed":
-            assert time.monotonic() < deadline
-            time.sleep(0.1)
+        wait_until(lambda: client.hget(Names().state(job.id), "status") == b"failed", what="the worker's refusal")
         assert b"protocol version 2" in client.hget(Names().state(job.id), "snapshot")
         mine = farm.submit(GenerationRequest(prompt=PROMPT))
         *_, last = farm.watch(mine.id)

@@ -13,7 +13,8 @@ from mlx.utils import tree_flatten
 
 from ltx_models.embeddings import timestep_sinusoid
 from ltx_models.errors import CheckpointError
-from ltx_models.transformer import Attention, TransformerConfig
+from ltx_models.transformer_block import Attention
+from ltx_models.transformer_config import TransformerConfig
 from ltx_models.vae.blocks import (
     CausalConv3d,
     DepthToSpaceUpsample,

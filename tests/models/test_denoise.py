@@ -14,7 +14,7 @@ from ltx_models.errors import InvalidRequest
 from ltx_models.events import PromptEmbeddings, ResumePoint, Stepped
 from ltx_models.latents import IMAGE_NOISE, STOCHASTIC_NOISE, draw_noise
 from ltx_models.request import GenerationRequest
-from ltx_models.transformer import Perturbation
+from ltx_models.transformer import Perturbation, TokenTimesteps
 from ltx_models.variants import find_variant
 from tests.models.test_guidance import STAGES
 
@@ -32,7 +32,10 @@ class Selected:
 
 
 class Model:
-    """Predicts, in each row, a velocity of 1, and 10 more where it is perturbed; remembers what it was asked."""
+    """Predicts, in each row, a velocity of 1, and 10 more where it is perturbed; remembers what it was asked.
+
+    The perturbed row is not given: it begins as the last of those that are.
+    """
 
     class config:  # noqa: N801
         num_layers = 48
@@ -46,12 +49,17 @@ class Model:
     def prepare(self, text: mx.array, mask: Any, coordinates: np.ndarray, frame_rate: float) -> Selected:
         return Selected(tuple(range(len(text))))
 
-    def __call__(self, tokens: mx.array, timestep: mx.array, shared: Selected, perturbation: Any) -> mx.array:
+    def __call__(
+        self, tokens: mx.array, timestep: mx.array | TokenTimesteps, shared: Selected, perturbation: Any
+    ) -> mx.array:
         self.rows.append(shared.rows)
         self.perturbations.append(perturbation)
         self.tokens.append(np.array(tokens))
+        if isinstance(timestep, TokenTimesteps):
+            timestep = timestep.values[timestep.places][None]
         self.timesteps.append(np.array(timestep))
-        velocity = mx.ones(tokens.shape)
+        assert len(shared.rows) == len(tokens) + bool(perturbation)
+        velocity = mx.ones((len(shared.rows), *tokens.shape[1:]))
         if perturbation:
             velocity[-1] = velocity[-1] + 10
         return velocity
@@ -103,7 +111,8 @@ def test_a_batch_is_unconditional_conditional_perturbed(values: dict[str, Any], 
     model = Model()
     run(model, **values)
     assert model.rows == [rows] * 3
-    assert all(len(tokens) == len(rows) for tokens in model.tokens)
+    perturbed = bool(values.get("stg_scale") and values["stg_blocks"])
+    assert all(len(tokens) == len(rows) - perturbed for tokens in model.tokens)
 
 
 def test_guidance_varies_by_step() -> None:

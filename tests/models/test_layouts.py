@@ -11,7 +11,14 @@ import numpy as np
 import pytest
 from safetensors.numpy import save_file
 
-from ltx_models.checkpoint import Checkpoint, DiffusersFolder, SingleFile, SplitFolder, open_checkpoint
+from ltx_models.checkpoint import (
+    Checkpoint,
+    DiffusersFolder,
+    SingleFile,
+    SplitFolder,
+    load_tensors,
+    open_checkpoint,
+)
 from ltx_models.convert import convert
 from ltx_models.errors import CheckpointError
 from ltx_models.text_encoder import load_text_encoder
@@ -231,7 +238,7 @@ def test_quantized_when_converted_is_quantized_when_loaded(golden_098: Golden, t
         conditioning = model.prepare(golden_098.mx("t5.output")[:1], None, golden_098["dit.pixel_coords"], 25.0)
         outputs.append(model(golden_098.mx("dit.tokens"), mx.array([0.7]), conditioning))
     assert mx.array_equal(*outputs)
-    assert stored.transformer_blocks[0].attn1.to_q.bits == bits
+    assert stored.transformer_blocks[0].attn1.to_qkv.bits == bits
     with pytest.raises(CheckpointError, match="quantized already"):
         convert(tmp_path / "out", tmp_path / "again", quantize=bits)
     assert not (tmp_path / "again").exists()
@@ -271,3 +278,30 @@ def test_a_folder_of_parts_with_bare_configs(golden_098: Golden, tmp_path: Path)
     same_output(checkpoint, golden_098)
     with pytest.raises(CheckpointError, match="no section 'scheduler'"):
         checkpoint.section("scheduler")
+
+
+def test_two_models_may_share_a_vae(golden_098: Golden, tmp_path: Path) -> None:
+    """A file without one names the file beside it that has it: its config, its tensors, and its bytes count."""
+    whole = golden_098.file
+    loaded, metadata = load_tensors(golden_098.checkpoint)
+    config = json.loads(metadata["config"])
+    alone, owner = tmp_path / "distilled.safetensors", tmp_path / "owner.safetensors"
+    owner.write_bytes(golden_098.checkpoint.read_bytes())
+    vae = config.pop("vae")
+    mx.save_safetensors(
+        str(alone),
+        {name: value for name, value in loaded.items() if not name.startswith("vae.")},
+        {"config": json.dumps(config), "vae_file": "/elsewhere/owner.safetensors"},
+    )
+    shared = open_checkpoint(alone)
+    assert shared.files == [alone, owner]
+    assert shared.section("vae") == vae
+    assert shared.vae_weights().keys() == whole.vae_weights().keys()
+    assert shared.transformer_weights().keys() == whole.transformer_weights().keys()
+
+    owner.unlink()
+    with pytest.raises(CheckpointError, match=f"there is no file {owner}"):
+        open_checkpoint(alone)
+    owner.write_bytes(alone.read_bytes())
+    with pytest.raises(CheckpointError, match=f"its VAE is in {owner}, which holds none either"):
+        open_checkpoint(alone)

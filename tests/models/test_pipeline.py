@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
+import itertools
 from typing import Any, cast
 
 import mlx.core as mx
@@ -11,11 +13,21 @@ import pytest
 from PIL import Image
 
 from ltx_models.errors import InvalidRequest, UnknownVariant
-from ltx_models.events import Decoded, Event, Finished, Previewed, RenderResult, Stepped, TextEncoded
+from ltx_models.events import (
+    Decoded,
+    Event,
+    Finished,
+    FramesDecoded,
+    Previewed,
+    RenderResult,
+    Stepped,
+    TextEncoded,
+)
 from ltx_models.latents import DECODE_NOISE, INITIAL_NOISE, draw_noise
-from ltx_models.memory import predict_peak
+from ltx_models.memory import DecodePlan, check_fits, predict_peak
 from ltx_models.pipeline import LTXPipeline
 from ltx_models.request import GenerationRequest
+from ltx_models.vae import VAE
 from ltx_models.variants import find_variant
 from tests.models.conftest import Golden
 
@@ -36,7 +48,15 @@ def result(pipe: LTXPipeline, request: GenerationRequest = SMALL, **options: Any
 
 def test_events_come_in_order(pocket: LTXPipeline) -> None:
     happened = events(pocket)
-    assert [type(event) for event in happened] == [TextEncoded, Stepped, Stepped, Stepped, Decoded, Finished]
+    assert [type(event) for event in happened] == [
+        TextEncoded,
+        Stepped,
+        Stepped,
+        Stepped,
+        FramesDecoded,
+        Decoded,
+        Finished,
+    ]
     steps = [event for event in happened if isinstance(event, Stepped)]
     assert [(event.step, event.steps) for event in steps] == [(1, 3), (2, 3), (3, 3)]
     assert [event.timestep for event in steps] == pytest.approx([1, 2 / 3, 1 / 3])
@@ -131,6 +151,28 @@ def test_padded_embeddings_mean_the_same(pocket: LTXPipeline) -> None:
     assert result(pocket, embeddings=padded).latents.tobytes() == result(pocket).latents.tobytes()
 
 
+def test_known_texts_are_not_encoded_and_give_the_same(pocket: LTXPipeline, monkeypatch: pytest.MonkeyPatch) -> None:
+    request = SMALL.resolve(pocket.variant)
+    assert request.negative_prompt is not None
+    whole = pocket.embed(request.prompt, request.negative_prompt)
+    assert whole.negative is not None
+    assert whole.prompt.shape == pocket.text_shape(request.prompt)
+    expected = result(pocket).latents.tobytes()
+    monkeypatch.setattr(type(pocket.models), "text_encoder", None)
+    known = {request.prompt: whole.prompt, request.negative_prompt: whole.negative}
+    assert result(pocket, known_texts=known).latents.tobytes() == expected
+
+
+def test_embeddings_without_the_negative_prompts_do_for_guidance_one_only(pocket: LTXPipeline) -> None:
+    embeddings = pocket.embed(SMALL.prompt, None)
+    assert embeddings.negative is None
+    without = dataclasses.replace(SMALL, guidance_scale=1.0)
+    given, own = result(pocket, without, embeddings=embeddings), result(pocket, without)
+    assert given.latents.tobytes() == own.latents.tobytes()
+    with pytest.raises(InvalidRequest, match="the negative's embeddings are missing"):
+        result(pocket, embeddings=embeddings)
+
+
 def test_guidance_one_does_not_see_the_negative_prompt(pocket: LTXPipeline) -> None:
     without = dataclasses.replace(SMALL, guidance_scale=1.0)
     first, second = (result(pocket, dataclasses.replace(without, negative_prompt=text)) for text in ("", "blurry"))
@@ -149,7 +191,42 @@ def test_previews(pocket: LTXPipeline) -> None:
     previews = [event for event in happened if isinstance(event, Previewed)]
     assert [event.step for event in previews] == [2, 4]
     assert all(event.image.size == (96, 64) and event.image.mode == "RGB" for event in previews)
+    order = [(type(event), event.step) for event in happened if isinstance(event, Stepped | Previewed)]
+    assert order[:4] == [(Stepped, 1), (Stepped, 2), (Previewed, 2), (Stepped, 3)]
     assert not any(isinstance(event, Previewed) for event in events(pocket, request))
+    last = happened[-1]
+    assert isinstance(last, Finished)
+    np.testing.assert_array_equal(last.result.frames, result(pocket, request).frames)
+
+
+def test_no_previews_where_the_vae_does_not_fit_beside_the_transformer(
+    monkeypatch: pytest.MonkeyPatch, pocket: LTXPipeline
+) -> None:
+    variant = pocket.variant
+
+    def fits(budget: int) -> bool:
+        with contextlib.suppress(InvalidRequest):
+            check_fits(variant, SMALL.resolve(variant), budget)
+            return True
+        return False
+
+    pocket.clear_all()
+    monkeypatch.setattr(pocket.models, "budget", next(n for n in itertools.count(10**7, 10**6) if fits(n)))
+    happened = events(pocket, checkpoint_every=1)
+    assert isinstance(happened[-1], Finished)
+    assert not any(isinstance(event, Previewed) for event in happened)
+
+
+def test_a_preview_for_which_there_is_no_memory_is_left_out(
+    monkeypatch: pytest.MonkeyPatch, pocket: LTXPipeline
+) -> None:
+    def fail(*_: Any) -> np.ndarray:
+        raise RuntimeError("[malloc] Unable to allocate 123 bytes.")
+
+    monkeypatch.setattr(VAE, "picture", fail)
+    happened = events(pocket, checkpoint_every=1)
+    assert isinstance(happened[-1], Finished)
+    assert not any(isinstance(event, Previewed) for event in happened)
 
 
 def test_a_late_preview_looks_like_the_middle_of_the_video(pocket: LTXPipeline) -> None:
@@ -161,6 +238,16 @@ def test_a_late_preview_looks_like_the_middle_of_the_video(pocket: LTXPipeline) 
     differences = np.abs(np.asarray(preview.image, np.float32) - last.result.frames).mean((1, 2, 3))
     assert 6 <= differences.argmin() <= 10
     assert differences.min() < 15
+
+
+def test_frames_are_handed_out_while_the_next_are_decoded(monkeypatch: pytest.MonkeyPatch, pocket: LTXPipeline) -> None:
+    monkeypatch.setattr(type(pocket.models), "decode_plans", lambda *_: [DecodePlan(1)])
+    happened = events(pocket)
+    parts = [event for event in happened if isinstance(event, FramesDecoded)]
+    assert len(parts) > 3
+    assert [part.start for part in parts] == [sum(len(p.frames) for p in parts[:i]) for i in range(len(parts))]
+    whole = next(event for event in happened if isinstance(event, Decoded))
+    np.testing.assert_array_equal(np.concatenate([part.frames for part in parts]), whole.frames)
 
 
 def test_closing_the_stream_ends_the_render(pocket: LTXPipeline) -> None:

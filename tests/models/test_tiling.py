@@ -77,12 +77,12 @@ def latents(shape: tuple[int, ...] = LATENT) -> mx.array:
 TIMESTEP = mx.array([0.05])
 
 
-def as_array(pixels: mx.array) -> np.ndarray:
-    return np.array(pixels)
+def unchanged(pixels: mx.array) -> mx.array:
+    return pixels
 
 
 def decoded(decoder: Decoder, z: mx.array, *plans: DecodePlan) -> list[np.ndarray]:
-    return list(decode_frames(decoder, z, TIMESTEP, plans, as_array))
+    return list(decode_frames(decoder, z, TIMESTEP, plans, unchanged))
 
 
 def assert_streaming_is_exact(decoder: Decoder, z: mx.array, chunk_bytes: int) -> None:
@@ -170,9 +170,9 @@ def failing(monkeypatch: pytest.MonkeyPatch, error: Exception, *, after: int, up
     tried: list[int] = []
     real = tiling.decode_streamed
 
-    def fake(decoder: Any, z: Any, timestep: Any, chunk_bytes: int, noise: Any = None) -> Iterator[mx.array]:
+    def fake(decoder: Any, z: Any, timestep: Any, chunk_bytes: int, *rest: Any) -> Iterator[mx.array]:
         tried.append(chunk_bytes)
-        for index, chunk in enumerate(real(decoder, z, timestep, chunk_bytes, noise)):
+        for index, chunk in enumerate(real(decoder, z, timestep, chunk_bytes, *rest)):
             if chunk_bytes > up_to and index == after:
                 raise error
             yield chunk

@@ -1,12 +1,13 @@
 """The ledger's scripts, run in process: what each refuses, and that sending one twice changes nothing."""
 
 import pytest
+import redis
 
 from ltx_client.ledger import Submission
 from ltx_client.protocol import events
 from ltx_client.protocol.events import Result
 from ltx_client.protocol.state import RESULT_TTL, Snapshot, Stage, Status, apply
-from ltx_worker.ledger import PREVIEW_TTL, Attempt, Refusal, StaleAttempt, Strike, Verdict
+from ltx_worker.ledger import PREVIEW_TTL, Attempt, Ledger, Refusal, StaleAttempt, Strike, Verdict
 
 RESULT = Result(video="a.mp4", sidecar="a.json", size=3, sha256="00")
 
@@ -51,6 +52,15 @@ def test_claim_grants_one_attempt_and_refuses_the_second(ledger, job, redis_clie
 def test_claim_of_an_unknown_job_writes_nothing(ledger, redis_client):
     assert ledger.claim("nothing", "w1", "one") is Refusal.GONE
     assert redis_client.keys("*") == []
+
+
+@pytest.mark.parametrize(("field", "value"), [("snapshot", "{"), ("attempt", 7)])
+def test_a_job_whose_state_does_not_hold_together_is_claimed_by_nobody(ledger, job, redis_client, names, field, value):
+    attempt = ledger.claim(job.id, "w1", "one")
+    ledger.release(attempt, "the worker is shutting down")
+    redis_client.hset(names.state(job.id), field, value)
+    assert ledger.claim(job.id, "w2", "two") is Refusal.UNREADABLE
+    assert not ledger.has_ended(job.id)
 
 
 def test_claim_ends_a_job_whose_cancel_was_asked(ledger, client_ledger, job, redis_client, names):
@@ -112,11 +122,35 @@ def test_an_event_sent_twice_is_written_once(ledger, job, redis_client, names):
     assert redis_client.xlen(names.events(job.id)) == 2
 
 
-def test_an_event_that_skips_a_number_is_a_bug_and_is_refused(ledger, job):
+@pytest.fixture
+def rolled_back(ledger, job, redis_client, names):
+    """An attempt at step 3, on a server that came back as it was at step 1."""
     attempt = ledger.claim(job.id, "w1", "one")
-    attempt.snapshot = attempt.snapshot.model_copy(update={"seq": 5})
-    with pytest.raises(AssertionError, match="does not follow"):
-        ledger.emit(attempt, events.TextEncoded())
+    ledger.emit(attempt, events.Stepped(step=1, steps=9, seconds=1.0))
+    kept = redis_client.hgetall(names.state(job.id))
+    for step in (2, 3):
+        ledger.emit(attempt, events.Stepped(step=step, steps=9, seconds=1.0))
+    redis_client.hset(names.state(job.id), mapping=kept)
+    redis_client.delete(names.events(job.id))
+    return attempt
+
+
+def test_after_a_server_lost_its_last_writes_the_owner_goes_on_from_what_is_left(
+    ledger, job, redis_client, names, rolled_back
+):
+    ledger.emit(rolled_back, events.Stepped(step=4, steps=9, seconds=1.0))
+    assert rolled_back.snapshot == snapshot_of(redis_client, names, job)
+    assert (rolled_back.snapshot.seq, rolled_back.snapshot.step) == (3, 4)
+    assert [entry for entry, _ in redis_client.xrange(names.events(job.id))] == [b"3-0"]
+
+
+def test_after_a_server_lost_its_last_writes_the_owner_ends_the_job(ledger, job, redis_client, names, rolled_back):
+    ledger.commit(rolled_back, events.Failed(error="no"))
+    assert snapshot_of(redis_client, names, job).status is Status.FAILED
+
+
+def test_after_a_server_lost_its_last_writes_the_owner_gives_the_job_back(ledger, job, rolled_back):
+    assert ledger.release(rolled_back, "gave back") is Status.QUEUED
 
 
 def test_a_preview_travels_with_its_event(ledger, job, redis_client, names):
@@ -127,14 +161,14 @@ def test_a_preview_travels_with_its_event(ledger, job, redis_client, names):
 
 
 def test_events_are_published_with_their_number(ledger, job, redis_client, names):
-    subscriber = redis_client.pubsub(ignore_subscribe_messages=True)
-    subscriber.subscribe(names.events(job.id))
-    attempt = ledger.claim(job.id, "w1", "one")
-    ledger.emit(attempt, events.TextEncoded())
-    messages = []
-    while (message := subscriber.get_message(timeout=0.2)) or len(messages) < 2:
-        if message:
-            messages.append(message["data"].split(b" ", 1))
+    with redis_client.pubsub(ignore_subscribe_messages=True) as subscriber:
+        subscriber.subscribe(names.events(job.id))
+        attempt = ledger.claim(job.id, "w1", "one")
+        ledger.emit(attempt, events.TextEncoded())
+        messages = []
+        while (message := subscriber.get_message(timeout=0.2)) or len(messages) < 2:
+            if message:
+                messages.append(message["data"].split(b" ", 1))
     assert [int(number) for number, _ in messages] == [1, 2]
     assert isinstance(events.parse_event(messages[1][1]), events.TextEncoded)
 
@@ -283,3 +317,51 @@ def test_the_newest_resume_point_is_kept_until_the_end(ledger, job, redis_client
     again = ledger.claim(job.id, "w2", "two")
     ledger.commit(again, events.Done(result=RESULT))
     assert ledger.saved(job.id) is None
+
+
+@pytest.mark.parametrize("arrived", [True, False], ids=["whose answer was lost", "that never arrived"])
+@pytest.mark.parametrize("then", ["emit", "commit", "release"])
+def test_an_owner_goes_on_after_a_write(ledger, job, redis_client, names, monkeypatch, arrived, then):
+    attempt = ledger.claim(job.id, "w1", "one")
+    run = Ledger._run
+
+    def run_on_a_bad_line(*args):
+        if arrived:
+            run(*args)
+        raise redis.ConnectionError("the line is bad")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(Ledger, "_run", run_on_a_bad_line)
+        with pytest.raises(redis.ConnectionError):
+            ledger.emit(attempt, events.TextEncoded())
+    seq = 2 if arrived else 1
+    match then:
+        case "emit":
+            assert ledger.emit(attempt, events.Stepped(step=1, steps=2, seconds=1.0)) is Verdict.GO_ON
+        case "commit":
+            assert ledger.commit(attempt, events.Done(result=RESULT)) is Verdict.GO_ON
+        case "release":
+            assert ledger.release(attempt, "shutting down") is Status.QUEUED
+    snapshot = snapshot_of(redis_client, names, job)
+    assert (snapshot.seq, snapshot.status) == (
+        seq + 1,
+        {"emit": Status.RUNNING, "commit": Status.DONE, "release": Status.QUEUED}[then],
+    )
+
+
+def test_who_gave_a_job_back_cannot_end_it(ledger, job, redis_client, names):
+    attempt = ledger.claim(job.id, "w1", "one")
+    ledger.release(attempt, "draining")
+    ledger.refresh(attempt)
+    for ending in (events.Cancelled(), events.Failed(error="no"), events.Done(result=RESULT)):
+        with pytest.raises(StaleAttempt):
+            ledger.commit(attempt, ending)
+    assert snapshot_of(redis_client, names, job).status is Status.QUEUED
+
+
+def test_a_preview_outlives_no_job_by_more_than_an_hour(ledger, client_ledger, job, redis_client, names):
+    attempt = ledger.claim(job.id, "w1", "one")
+    ledger.emit(attempt, events.Previewed(step=1), preview=b"jpeg")
+    client_ledger.cancel(job.id)
+    assert ledger.release(attempt, "shutting down") is Status.CANCELLED
+    assert 0 < redis_client.ttl(names.preview(job.id)) <= PREVIEW_TTL

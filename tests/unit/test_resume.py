@@ -1,6 +1,10 @@
 """Resume points on their way from one attempt to the next."""
 
-from dataclasses import replace
+import io
+import json
+import tracemalloc
+import zipfile
+from dataclasses import asdict, replace
 
 import numpy as np
 import pytest
@@ -32,3 +36,37 @@ def test_damaged_data_is_refused():
     for damaged in (b"", b"x" * 100, data[:-30], data[:20]):
         with pytest.raises(ResumeRefused, match="damaged"):
             unpack(damaged, MAKER)
+
+
+@pytest.mark.parametrize(
+    ("arrays", "words"),
+    [
+        ({"maker": "[]"}, "damaged"),
+        ({"maker": "[" * 5000}, "damaged"),
+        ({"step": np.inf}, "damaged"),
+        ({"step": [1, 2]}, "damaged"),
+        ({"latents": np.zeros((1, 1, 1, 1, 1))}, "float64"),
+        ({"latents": np.full((1, 1, 1, 1, 1), np.nan, np.float32)}, "not finite"),
+        ({"latents": np.zeros(4, np.float32)}, r"\(4,\)"),
+        ({"extra": np.zeros(4, np.float32)}, r"\(4,\)"),
+    ],
+)
+def test_what_is_whole_but_no_resume_point_is_refused(arrays, words):
+    whole = {"latents": np.zeros((1, 1, 1, 1, 1), np.float32), "step": 1, "maker": json.dumps(asdict(MAKER))}
+    buffer = io.BytesIO()
+    np.savez(buffer, **{**whole, **arrays})
+    with pytest.raises(ResumeRefused, match=words):
+        unpack(buffer.getvalue(), MAKER)
+
+
+def test_a_small_resume_point_that_says_it_is_large_takes_no_memory():
+    buffer = io.BytesIO()
+    header = b"{'descr': '<f4', 'fortran_order': False, 'shape': (1, 1, 1, 1, 2**28)}"
+    with zipfile.ZipFile(buffer, "w") as file:
+        text = header.replace(b"2**28", str(2**28).encode()).ljust(118) + b"\n"
+        file.writestr("latents.npy", b"\x93NUMPY\x01\x00" + len(text).to_bytes(2, "little") + text)
+    tracemalloc.start()
+    with pytest.raises(ResumeRefused, match="as many values"):
+        unpack(buffer.getvalue(), MAKER)
+    assert tracemalloc.get_traced_memory()[1] < 10**6
+    tracemalloc.stop()

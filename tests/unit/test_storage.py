@@ -1,16 +1,39 @@
 """One contract for every storage: a file appears whole under its name, or not at all."""
 
 import hashlib
+import http.server
+import os
+import stat
+import threading
+import time
 import uuid
+from pathlib import Path
 
-import fsspec
 import pytest
 
+from ltx_client.protocol.links import fetch_link
 from ltx_client.protocol.storage import Storage, StorageError, input_name
+from tests.s3 import new_bucket, s3_server
 
 
-@pytest.fixture(params=["path", "file", "memory"])
+@pytest.fixture(scope="module")
+def s3():
+    with s3_server() as environment:
+        yield environment
+
+
+@pytest.fixture
+def bucket(s3, monkeypatch):
+    """The URL of a folder at s3://, for whoever has this process's environment."""
+    for name, value in s3.items():
+        monkeypatch.setenv(name, value)
+    return new_bucket(s3)
+
+
+@pytest.fixture(params=["path", "file", "memory", "s3"])
 def url(request, tmp_path):
+    if request.param == "s3":
+        return request.getfixturevalue("bucket")
     return {
         "path": str(tmp_path / "store"),
         "file": f"file://{tmp_path}/store",
@@ -26,18 +49,22 @@ def source(tmp_path):
 
 
 def names_in(url):
-    fs, root = fsspec.core.url_to_fs(url)
-    return sorted(path.rsplit("/", 1)[-1] for path in fs.ls(root, detail=False))
+    """All that lies there, temporary files too."""
+    storage = Storage(url)
+    found = storage._fs.ls(storage._root, detail=False) if storage._fs.exists(storage._root) else []
+    return sorted(path.rsplit("/", 1)[-1] for path in found)
 
 
 def test_what_is_put_can_be_fetched(url, source, tmp_path):
     storage, digest = Storage(url), hashlib.sha256(source.read_bytes()).hexdigest()
+    assert storage.size("a.mp4") is None
     for name in ("a.mp4", input_name(digest)):
         assert not storage.exists(name)
         storage.put(source, name)
         assert storage.exists(name)
         storage.get(name, tmp_path / "copy", digest)
         assert (tmp_path / "copy").read_bytes() == source.read_bytes()
+        assert (storage.size(name), b"".join(storage.chunks(name))) == (6000, source.read_bytes())
     assert names_in(url) == ["a.mp4", "inputs"]
 
 
@@ -101,3 +128,141 @@ def test_a_storage_that_cannot_be_written_is_told_at_the_start(tmp_path):
 def test_an_unknown_kind_of_storage():
     with pytest.raises(StorageError, match="nosuch"):
         Storage("nosuch://bucket")
+
+
+def test_a_listing_is_never_an_old_one(url, source):
+    one, other = Storage(url), Storage(url)
+    assert one.names("resume") == other.names("resume") == []
+    one.put(source, "resume/a.1.0")
+    assert other.names("resume") == ["a.1.0"]
+    assert other.exists("resume/a.1.0")
+    (entry,) = other.entries("resume")
+    assert (entry.name, entry.size) == ("a.1.0", 6000)
+    assert entry.modified == pytest.approx(time.time(), abs=60)
+    other.remove("resume/a.1.0")
+    assert one.names("resume") == []
+
+
+def test_a_large_file_arrives_whole(url, tmp_path):
+    """Larger than the parts in which object stores take one."""
+    path = tmp_path / "large"
+    path.write_bytes(os.urandom(1 << 16) * 200)
+    Storage(url).put(path, "large.mp4")
+    Storage(url).get("large.mp4", tmp_path / "copy", hashlib.sha256(path.read_bytes()).hexdigest())
+    assert (tmp_path / "copy").stat().st_size == path.stat().st_size
+
+
+def test_what_is_cut_short_is_not_taken(url, source, tmp_path):
+    digest = hashlib.sha256(source.read_bytes()).hexdigest()
+    source.write_bytes(source.read_bytes()[:-1])
+    Storage(url).put(source, "a.mp4")
+    with pytest.raises(StorageError, match="changed or cut short"):
+        Storage(url).get("a.mp4", tmp_path / "copy", digest)
+    assert not (tmp_path / "copy").exists()
+
+
+def test_on_a_share_a_file_has_its_name_when_it_is_on_the_disk(tmp_path, source, monkeypatch):
+    """A share is a folder: clients of SMB and NFS see a rename at once, and what is written late, late."""
+    done, flush, replace = [], os.fsync, os.replace
+    monkeypatch.setattr(os, "fsync", lambda handle: (done.append(os.fstat(handle).st_ino), flush(handle)))
+    monkeypatch.setattr(os, "replace", lambda *names: (done.append(names), replace(*names)))
+    Storage(str(tmp_path / "store")).put(source, "a.mp4")
+    target = tmp_path / "store" / "a.mp4"
+    flushed, (temporary, final), folder = done
+    assert (flushed, final, folder) == (target.stat().st_ino, str(target), target.parent.stat().st_ino)
+    assert Path(temporary).parent == target.parent
+    assert Path(temporary).name.startswith(".a.mp4.") and temporary.endswith(".part")
+
+
+def test_a_share_whose_folders_cannot_be_flushed(tmp_path, source, monkeypatch):
+    flush = os.fsync
+
+    def refuse_folders(handle):
+        if stat.S_ISDIR(os.fstat(handle).st_mode):
+            raise OSError(22, "Invalid argument")
+        flush(handle)
+
+    monkeypatch.setattr(os, "fsync", refuse_folders)
+    Storage(str(tmp_path / "store")).put(source, "a.mp4")
+    assert names_in(str(tmp_path / "store")) == ["a.mp4"]
+
+
+@pytest.mark.parametrize("what", ["check", "put", "get"])
+def test_an_object_store_that_is_away_is_a_storage_error(bucket, source, tmp_path, monkeypatch, what):
+    monkeypatch.setenv("AWS_ENDPOINT_URL", "http://127.0.0.1:1")
+    storage = Storage(f"s3://away-{what}/videos")  # a name of its own: connections are shared by what is asked for
+    storage._fs = type(storage._fs)(skip_instance_cache=True, **storage._fs.storage_options)
+    arguments = {"check": (), "put": (source, "a.mp4"), "get": ("a.mp4", tmp_path / "copy", "0" * 64)}[what]
+    began = time.monotonic()
+    with pytest.raises(StorageError, match=r"could not|cannot") as raised:
+        getattr(storage, what)(*arguments)
+    assert time.monotonic() - began < 15
+    assert "the-storage-key" not in str(raised.value)
+
+
+def test_a_bucket_that_is_not_there(bucket):
+    with pytest.raises(StorageError, match="cannot write to the storage s3://nobodys"):
+        Storage("s3://nobodys/videos").check()
+
+
+def test_by_a_link_anybody_can_read_one_file(bucket, source, tmp_path, monkeypatch):
+    storage, digest = Storage(bucket), hashlib.sha256(source.read_bytes()).hexdigest()
+    storage.put(source, "a.mp4")
+    link = storage.sign("a.mp4", 60)
+    assert "the-storage-key" not in link
+    for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
+        monkeypatch.delenv(name)
+    fetch_link(link, "a.mp4", tmp_path / "copy", digest)
+    assert (tmp_path / "copy").read_bytes() == source.read_bytes()
+    with pytest.raises(StorageError, match="SHA-256 differs"):
+        fetch_link(link, "a.mp4", tmp_path / "other", "0" * 64)
+    with pytest.raises(StorageError, match=r"cannot read a\.mp4 at 127.0.0.1:\d+: 404") as raised:
+        fetch_link(link.replace("a.mp4", "b.mp4"), "a.mp4", tmp_path / "other", digest)
+    assert "Signature" not in str(raised.value)
+    assert not (tmp_path / "other").exists()
+
+
+def test_there_are_no_links_to_a_folder(tmp_path):
+    assert Storage(str(tmp_path)).sign("a.mp4", 60) is None
+    assert Storage("memory://x").sign("a.mp4", 60) is None
+
+
+@pytest.mark.parametrize("link", ["file:///etc/passwd", "ftp://host/a", "/etc/passwd"])
+def test_a_link_leads_into_the_web_or_nowhere(link, tmp_path):
+    with pytest.raises(StorageError, match="not one of the web's"):
+        fetch_link(link, "a.mp4", tmp_path / "copy", "0" * 64)
+    assert not list(tmp_path.iterdir())
+
+
+class Broken(http.server.BaseHTTPRequestHandler):
+    """Says that more comes than does, or that it may not be had."""
+
+    def do_GET(self):
+        self.send_response(403 if "old" in self.path else 200, "Forbidden")
+        self.send_header("Content-Length", "1000")
+        self.end_headers()
+        self.wfile.write(b"short")
+
+    def log_message(self, *arguments):
+        pass
+
+
+def test_a_link_that_breaks(tmp_path):
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Broken) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        url = f"http://127.0.0.1:{server.server_port}"
+        for link, sentence in ((f"{url}/a", "cannot read|SHA-256 differs"), (f"{url}/old?s=secret", "some days only")):
+            with pytest.raises(StorageError, match=sentence) as raised:
+                fetch_link(link, "a.mp4", tmp_path / "copy", "0" * 64)
+            assert "secret" not in str(raised.value)
+        server.shutdown()
+    with pytest.raises(StorageError, match=r"cannot read a\.mp4 at 127\.0\.0\.1:1"):
+        fetch_link("http://127.0.0.1:1/a", "a.mp4", tmp_path / "copy", "0" * 64)
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_password_in_the_url_is_not_shown():
+    with pytest.raises(StorageError) as raised:
+        Storage("nosuch://me:hush@host/farm")
+    assert "hush" not in str(raised.value)
+    assert Storage("memory://me:hush@host/farm").url == "memory://…@host/farm"

@@ -13,7 +13,7 @@ from ltx_client.views import Follower
 
 @pytest.fixture
 def farm(redis_client, names):
-    return Farm(redis_client, SecretStr("redis://localhost"), names, None)
+    return Farm.over(redis_client, SecretStr("redis://localhost"), names, None)
 
 
 @pytest.fixture

@@ -9,6 +9,7 @@ import click
 from rich.console import Console
 from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn, TransferSpeedColumn
 
+from ltx_client.completion import complete_variants
 from ltx_client.errors import Unreachable
 from ltx_client.output import notice
 from ltx_models.errors import HubUnreachable
@@ -24,7 +25,7 @@ PLAIN_STEPS = 20
 
 
 @click.command("download", epilog="Example: ltx models download distilled-fp8")
-@click.argument("variant")
+@click.argument("variant", shell_complete=complete_variants)
 def command(variant: str) -> None:
     """Fetches the files of VARIANT that are not here, and prints where they lie.
 

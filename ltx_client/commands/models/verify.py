@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import click
 
+from ltx_client.completion import complete_variants
 from ltx_client.errors import FarmError
 from ltx_client.output import notice
 from ltx_models.hub import verify
@@ -14,7 +15,7 @@ __all__ = ["command"]
 
 
 @click.command("verify", epilog="Example: ltx models verify distilled-fp8")
-@click.argument("variant", required=False)
+@click.argument("variant", required=False, shell_complete=complete_variants)
 def command(variant: str | None) -> None:
     """Reads the downloaded files of VARIANT, or of all variants, and compares their checksums with the hub's.
 

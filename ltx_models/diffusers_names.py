@@ -2,15 +2,17 @@
 
 The official VAE is a list of blocks, and its names count them. diffusers gathers a residual stack, the resampler next
 to it and a change of width into one block, so where a block lies follows from the kinds of those before it.
+
+Importable without MLX: training writes its checkpoints by the same tables that reading them goes by.
 """
 
 from __future__ import annotations
 
 import re
+import reprlib
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, TypeVar
 
-from ltx_models.checkpoint.files import Weights
 from ltx_models.errors import CheckpointError
 
 __all__ = ["official_config", "rename_transformer", "rename_vae", "vae_prefixes"]
@@ -42,14 +44,15 @@ SINCE_095 = "LTXVideo095DownBlock3D"
 """The down block of 0.9.5 and later: the first whose transformer shifts the time of latent frames causally."""
 
 Block = tuple[str, dict[str, Any]]
+Tensor = TypeVar("Tensor")
 
 
-def rename_transformer(weights: Weights) -> Weights:
+def rename_transformer(weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """The transformer's tensors by their official names."""
     return {_substitute(name, TRANSFORMER_NAMES): value for name, value in weights.items()}
 
 
-def rename_vae(weights: Weights, config: Mapping[str, Any]) -> Weights:
+def rename_vae(weights: Mapping[str, Tensor], config: Mapping[str, Any]) -> dict[str, Tensor]:
     """The VAE's tensors by their official names; `config` is the official `vae` section."""
     prefixes = {theirs: official for official, theirs in vae_prefixes(config).items()}
     return {_vae_name(name, prefixes): value for name, value in weights.items()}
@@ -120,8 +123,10 @@ def official_config(
             "vae": _vae_section(vae),
             "scheduler": _scheduler_section(scheduler or {"use_dynamic_shifting": not since_095}),
         }
-    except (KeyError, IndexError, TypeError) as error:
-        raise CheckpointError(f"the configs of {source} are not those of diffusers' LTX-Video: {error!r}") from error
+    except (KeyError, IndexError, TypeError, ValueError, ArithmeticError, AttributeError) as error:
+        raise CheckpointError(
+            f"the configs of {source} are not those of diffusers' LTX-Video: {reprlib.repr(error)}"
+        ) from error
 
 
 def _transformer_section(config: Mapping[str, Any]) -> dict[str, Any]:
@@ -196,4 +201,4 @@ def _scheduler_section(config: Mapping[str, Any]) -> dict[str, Any]:
 def _expect(what: str, config: Mapping[str, Any], values: Mapping[str, Any]) -> None:
     for key, value in values.items():
         if config.get(key, value) != value:
-            raise CheckpointError(f"{what} has {key} = {config[key]!r}; only {value!r} is supported")
+            raise CheckpointError(f"{what} has {key} = {reprlib.repr(config[key])}; only {value!r} is supported")

@@ -1,0 +1,97 @@
+"""From a batch's file to its jobs: every line checked, before anything is sent."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from pydantic import TypeAdapter, ValidationError
+
+from ltx_client.batch_files import Line, LineError, read_batch
+from ltx_client.batches import PreparedBatch, derived_id
+from ltx_client.errors import UsageError
+from ltx_client.inputs import Inputs
+from ltx_client.options import job_from_options
+from ltx_client.protocol.jobs import Job, JobId, Links
+from ltx_models.errors import ModelError
+
+__all__ = ["BadLines", "prepare_batch"]
+
+MAX_JOBS = 10_000
+_job_id: TypeAdapter[str] = TypeAdapter(JobId)
+
+
+class BadLines(UsageError):
+    """Lines of a batch's file that cannot be right: `problems`, in order, each with its line's number."""
+
+    def __init__(self, name: str, problems: list[tuple[int, str]], lines: int) -> None:
+        self.problems = problems
+        are = "line is" if len(problems) == 1 else "lines are"
+        super().__init__(f"{len(problems)} {are} wrong, of {lines} in {name}; nothing was queued")
+
+
+def prepare_batch(
+    data: bytes, name: str, batch_id: str, *, form: str | None, seeds: Sequence[int], options: dict[str, Any]
+) -> PreparedBatch:
+    """The batch that a file means: a job for each line and seed. Needs no farm.
+
+    options: stand in for what a line does not say.  seeds: for the lines that name none; without any, each line has
+    one of its own, which the batch's id decides. A picture's name is relative to the file's folder.
+    Raises BadLines with everything that is wrong, or UsageError.
+    """
+    try:
+        _job_id.validate_python(batch_id)
+    except ValidationError:
+        raise UsageError(
+            f"the id {batch_id[:80]!r} cannot be: letters, digits and hyphens are allowed, 64 at most"
+        ) from None
+    prepared = PreparedBatch(batch_id, name, [])
+    problems, count = [], 0
+    for line in read_batch(data, name, form):
+        count += 1
+        try:
+            jobs, inputs = _jobs_of(line, batch_id, list(seeds), options, Path(name).parent, len(prepared.jobs))
+        except (LineError, UsageError, ModelError) as error:
+            problems.append((line.number, str(error)))
+            continue
+        prepared.jobs += jobs
+        prepared.inputs |= inputs
+        if len(prepared.jobs) > MAX_JOBS:
+            raise UsageError(f"{name} asks for more than {MAX_JOBS:,} videos, by line {line.number}; divide it")
+    if problems:
+        raise BadLines(name, problems, count)
+    if not prepared.jobs:
+        raise UsageError(f"{name} asks for no videos: it has no lines")
+    return prepared
+
+
+def _jobs_of(
+    line: Line, batch_id: str, seeds: list[int], options: dict[str, Any], folder: Path, before: int
+) -> tuple[list[tuple[Job, Links]], Inputs]:
+    if isinstance(line.values, LineError):
+        raise line.values
+    values = {**options, **line.values}
+    for name in ("images", "videos"):
+        if name in line.values:
+            values[name] = tuple(str(folder / path) for path in line.values[name])
+    if "frames" in line.values or "seconds" in line.values:  # of the two, the line's own goes over the options'
+        values |= {name: line.values.get(name) for name in ("frames", "seconds")}
+    own, seed = values.pop("seeds", None), values.pop("seed", None)
+    if own and seed is not None:
+        raise LineError("seed and seeds were both given; give one of the two")
+    chosen = own or ([seed] if seed is not None else seeds) or [_drawn(batch_id, before)]
+    first, inputs = job_from_options(**values, seed=chosen[0], job_id=derived_id(batch_id, before + 1))
+    jobs = []
+    for item, each in enumerate(chosen, before + 1):
+        request = dataclasses.replace(first.request, seed=each)
+        job = first.model_copy(update={"id": derived_id(batch_id, item), "request": request})
+        jobs.append((job, Links(batch=batch_id, item=item)))
+    return jobs, inputs
+
+
+def _drawn(batch_id: str, before: int) -> int:
+    """A seed as good as any, and the same when the same batch is sent again."""
+    return int.from_bytes(hashlib.sha256(f"{batch_id}/{before}".encode()).digest()[:4])

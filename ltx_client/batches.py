@@ -1,0 +1,146 @@
+"""Batches: many jobs under one id, to be watched, cancelled, tried again and downloaded together."""
+
+from __future__ import annotations
+
+import time
+import uuid
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import redis
+
+from ltx_client.errors import JobNotFound
+from ltx_client.inputs import Inputs
+from ltx_client.protocol.events import LATEST
+from ltx_client.protocol.jobs import Job, Links
+from ltx_client.protocol.names import Names
+from ltx_client.views import JobView
+
+__all__ = ["Batch", "Batches", "PreparedBatch", "derived_id"]
+
+_FAMILY = uuid.UUID("0192f0c2-6d1f-7c1e-8f3a-5b6f6a0c9d11")
+
+
+@dataclass
+class PreparedBatch:
+    """A batch that can be sent: its jobs, in order, and the local files that they need.
+
+    name: of the file, for people.
+    """
+
+    id: str
+    name: str
+    jobs: list[tuple[Job, Links]]
+    inputs: Inputs = field(default_factory=dict)
+
+    def link(self, links: Links) -> None:
+        """Has all its jobs wait for these others, and keeps them from these workers, too."""
+        self.jobs = [
+            (
+                job,
+                own.model_copy(
+                    update={
+                        name: getattr(own, name) + getattr(links, name)
+                        for name in ("after_jobs", "after_batches", "not_on")
+                    }
+                ),
+            )
+            for job, own in self.jobs
+        ]
+
+
+@dataclass(frozen=True)
+class Batch:
+    """A batch as it stands. views: of each of its videos the job that stands for it now: the newest retry."""
+
+    id: str
+    name: str
+    submitter: str
+    submitted_at: float
+    views: list[JobView]
+
+    @property
+    def ended(self) -> bool:
+        """Whether nothing of it can change any more."""
+        return all(view.ended for view in self.views)
+
+
+def derived_id(*parts: object) -> str:
+    """The same id for the same parts, whenever it is asked for: so that sending again is safe."""
+    return str(uuid.uuid5(_FAMILY, "/".join(map(str, parts))))
+
+
+class Batches:
+    """The batches of a farm. read: jobs by their ids. Methods raise redis.RedisError."""
+
+    def __init__(self, client: redis.Redis, names: Names, read: Callable[[Sequence[str]], list[JobView]]) -> None:
+        self._client = client
+        self._names = names
+        self._read = read
+
+    def note(self, batch: PreparedBatch) -> None:
+        """Writes what the batch is, before its jobs. The same again changes nothing."""
+        key = self._names.batch(batch.id)
+        with self._client.pipeline() as pipeline:
+            pipeline.hsetnx(key, "name", batch.name)
+            pipeline.hsetnx(key, "submitter", batch.jobs[0][0].submitter)
+            pipeline.hsetnx(key, "submitted_at", str(time.time()))
+            pipeline.zadd(self._names.batches(), {batch.id: time.time()}, nx=True)
+            pipeline.execute()
+
+    def find(self, text: str, least: int) -> str:
+        """The id of the batch whose id is, or ends with, `text` (`least` characters at least). Raises JobNotFound."""
+        found = [batch_id for batch_id in self._ids() if batch_id == text]
+        found = found or [one for one in self._ids() if len(text) >= least and one.endswith(text)]
+        if len(found) == 1:
+            return found[0]
+        if found:
+            raise JobNotFound(f"{len(found)} batches have an id that ends with {text}; give more of it")
+        raise JobNotFound(f"there is no batch {text} on this farm; `ltx batches` lists those that there are")
+
+    def get(self, batch_id: str) -> Batch:
+        """The batch as it stands."""
+        about: Any = self._client.hgetall(self._names.batch(batch_id))
+        ids: Any = self._client.zrange(self._names.batch_jobs(batch_id), 0, -1)
+        newest: dict[int, JobView] = {}
+        for view in sorted(
+            self._read([job_id.decode(errors="replace") for job_id in ids]), key=lambda view: view.submitted_at
+        ):
+            newest[view.links.item or 0] = view
+        return Batch(
+            id=batch_id,
+            name=about.get(b"name", b"").decode(errors="replace"),
+            submitter=about.get(b"submitter", b"").decode(errors="replace"),
+            submitted_at=_moment(about.get(b"submitted_at", b"")),
+            views=[newest[item] for item in sorted(newest)],
+        )
+
+    def newest(self) -> Iterator[Batch]:
+        """The newest first. What is known of batches whose jobs are all gone goes, too."""
+        for batch_id in self._ids():
+            batch = self.get(batch_id)
+            if batch.views:
+                yield batch
+            elif batch.submitted_at < time.time() - 3600:  # not one that is just being submitted
+                self.forget(batch_id)
+
+    def forget(self, batch_id: str) -> None:
+        """Removes what is known of a batch, not its jobs."""
+        with self._client.pipeline() as pipeline:
+            pipeline.delete(self._names.batch(batch_id), self._names.batch_jobs(batch_id))
+            pipeline.zrem(self._names.batches(), batch_id)
+            pipeline.execute()
+
+    def _ids(self) -> Sequence[str]:
+        ids: Any = self._client.zrevrange(self._names.batches(), 0, -1)
+        return [batch_id.decode(errors="replace") for batch_id in ids]
+
+
+def _moment(text: bytes) -> float:
+    """Seconds since 1970; 0 where that cannot be read."""
+    try:
+        moment = float(text)
+    except ValueError:
+        return 0.0
+    return moment if 0 <= moment < LATEST else 0.0

@@ -1,0 +1,70 @@
+"""`ltx batches`: list batches."""
+
+from __future__ import annotations
+
+import time
+from collections import Counter
+
+import click
+from rich.markup import escape
+from rich.table import Table
+
+from ltx_client.batches import Batch
+from ltx_client.farm import Farm
+from ltx_client.local.members import Use
+from ltx_client.options import json_option
+from ltx_client.output import duration, notice, print_json, print_table, short_id
+from ltx_client.prepare import submitter
+from ltx_client.protocol.state import Status
+
+__all__ = ["command", "counted"]
+
+
+@click.command("batches", epilog="Example: ltx batches --mine")
+@click.option("--limit", type=click.IntRange(min=1), default=20, show_default=True, help="How many, newest first.")
+@click.option("--mine", is_flag=True, help="Only those that you submitted from this machine.")
+@json_option
+def command(limit: int, mine: bool, as_json: bool) -> None:
+    """Lists the farm's batches, the newest first."""
+    with Farm.connect(use=Use.READ) as farm:
+        batches = [batch for batch in farm.batches(limit) if not mine or batch.submitter == submitter()]
+    if as_json:
+        print_json([_described(batch) for batch in batches])
+    elif batches:
+        print_table(_table(batches))
+    else:
+        notice("no batches yet; ltx batch queues one")
+
+
+def counted(batch: Batch) -> dict[str, int]:
+    """How many of its videos are done, and so on, in the order of a job's life."""
+    counts = Counter(view.status for view in batch.views)
+    return {status.value: counts[status] for status in Status if counts[status]}
+
+
+def _described(batch: Batch) -> dict[str, object]:
+    return {
+        "id": batch.id,
+        "name": batch.name,
+        "submitter": batch.submitter,
+        "submitted_at": batch.submitted_at,
+        "ended": batch.ended,
+        "counts": counted(batch),
+        "jobs": [view.job.id for view in batch.views],
+    }
+
+
+def _table(batches: list[Batch]) -> Table:
+    table = Table(box=None, pad_edge=False)
+    for heading in ("BATCH", "FILE", "VIDEOS", "STATUS", "AGE", "BY"):
+        table.add_column(heading, no_wrap=True)
+    for batch in batches:
+        table.add_row(
+            short_id(batch.id),
+            escape(batch.name),
+            str(len(batch.views)),
+            ", ".join(f"{count} {status}" for status, count in counted(batch).items()),
+            duration(max(0.0, time.time() - batch.submitted_at)),
+            escape(batch.submitter),
+        )
+    return table

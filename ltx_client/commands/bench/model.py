@@ -1,0 +1,96 @@
+"""`ltx bench model`: the parts of a render with random weights."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import click
+from rich.markup import escape
+from rich.table import Table
+
+from ltx_client.commands.bench.plot import check_plot, plot_times
+from ltx_client.errors import UsageError
+from ltx_client.options import json_option
+from ltx_client.output import print_json, print_table
+from ltx_models.memory import GB
+from ltx_models.variants import find_variant
+
+__all__ = ["command"]
+
+
+@click.command("model", epilog="Example: ltx bench model -v distilled --frames 97 --plot bars.png")
+@click.option("-v", "--variant", default="pocket", show_default=True, help="Whose sizes to measure.")
+@click.option("--width", type=int, help="Pixels.  [default: the variant's]")
+@click.option("--height", type=int, help="Pixels.  [default: the variant's]")
+@click.option("--frames", type=int, help="Frames.  [default: the variant's]")
+@click.option("--steps", type=int, help="Steps of a whole render.  [default: the variant's]")
+@click.option("--bits", type=click.Choice(["8", "4"]), help="Of the transformer's matrices.  [default: the variant's]")
+@click.option("--runs", type=click.IntRange(min=1), default=5, show_default=True, help="Of which the median counts.")
+@click.option("--compare", type=click.Choice(["diffusers"]), help="Measure the same there, where it is installed.")
+@click.option("--plot", type=click.Path(dir_okay=False, path_type=Path), help="Draw the times into this PNG.")
+@json_option
+def command(
+    variant: str,
+    width: int | None,
+    height: int | None,
+    frames: int | None,
+    steps: int | None,
+    bits: str | None,
+    runs: int,
+    compare: str | None,
+    plot: Path | None,
+    as_json: bool,
+) -> None:
+    """Measures the DiT step, the decode, text encoding and whole renders: by phase, with previews, and clip after clip.
+
+    The shapes are the variant's, the weights random: nothing is downloaded. Peaks are of MLX's memory with all models
+    resident, beside what ltx-farm predicts.
+    """
+    if importlib.util.find_spec("mlx") is None:
+        raise UsageError("measuring needs MLX, which the base install leaves out: pip install 'ltx-farm[worker]'")
+    if compare and (importlib.util.find_spec("torch") is None or importlib.util.find_spec("diffusers") is None):
+        raise UsageError("--compare diffusers needs torch and diffusers beside ltx-farm: pip install torch diffusers")
+    if plot:
+        check_plot(plot)
+    name = find_variant(variant).name
+    options = {"--width": width, "--height": height, "--frames": frames, "--steps": steps, "--bits": bits}
+    options["--compare"] = compare
+    given = [str(text) for option, value in options.items() if value for text in (option, value)]
+    rows = _run([name, "--runs", str(runs), *given])
+    machine, measured = rows[0], rows[1:]
+    if plot:
+        plot_times(plot, f"{name} on {machine['device']}", measured)
+    if as_json:
+        print_json({"variant": name, **machine, "measurements": measured})
+    else:
+        print_table(table(measured))
+
+
+def _run(arguments: list[str]) -> list[dict[str, Any]]:
+    """Lines of JSON from a process of its own: the client itself never loads MLX."""
+    done = subprocess.run(
+        [sys.executable, "-m", "ltx_models.benchmark", *arguments], check=False, stdout=subprocess.PIPE, text=True
+    )
+    if done.returncode:
+        click.get_current_context().exit(done.returncode)
+    return [json.loads(line) for line in done.stdout.splitlines()]
+
+
+def table(measured: list[dict[str, Any]]) -> Table:
+    """Measurements for people, a line each."""
+    result = Table(box=None, pad_edge=False)
+    for heading in ("PART", "ENGINE"):
+        result.add_column(heading, no_wrap=True)
+    for heading in ("MEDIAN", "LEAST", "PEAK", "PREDICTED"):
+        result.add_column(heading, justify="right", no_wrap=True)
+    for row in measured:
+        part = f"{row['part']}: {row['phase']}" if row["phase"] else row["part"]
+        times = (f"{row[key]:,.1f} ms" for key in ("milliseconds", "least"))
+        sizes = (f"{row[key] / GB:.2f} GB" if row[key] else "" for key in ("peak_bytes", "predicted_bytes"))
+        result.add_row(escape(part), escape(row["engine"]), *times, *sizes)
+    return result

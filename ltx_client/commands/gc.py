@@ -1,0 +1,72 @@
+"""`ltx gc`: take away what is old."""
+
+from __future__ import annotations
+
+import sys
+import time
+from typing import Any
+
+import click
+
+from ltx_client.errors import StorageUnreachable, UsageError
+from ltx_client.farm import Farm
+from ltx_client.local.members import Use
+from ltx_client.output import notice
+from ltx_client.protocol.storage import Storage, StorageError
+from ltx_client.retention import Old, find_old, parse_age
+
+__all__ = ["command"]
+
+
+class Age(click.ParamType[int]):
+    """`30d`, in seconds."""
+
+    name = "AGE"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> int:
+        """Raises click.BadParameter."""
+        try:
+            return value if isinstance(value, int) else parse_age(value)
+        except ValueError as error:
+            self.fail(str(error), param, ctx)
+
+
+@click.command("gc", epilog="Example: ltx gc --older-than 30d --yes")
+@click.option("--older-than", type=Age(), metavar="AGE", required=True, help="As 12h, 30d or 4w.")
+@click.option("--dry-run", is_flag=True, help="Only say what would go, a name a line.")
+@click.option("-y", "--yes", is_flag=True, help="Do not ask.")
+def command(older_than: int, dry_run: bool, yes: bool) -> None:
+    """Removes the videos and records of jobs that ended longer ago than AGE, whoever submitted them.
+
+    Pictures and clips that jobs were given go too, where none that has not ended needs them. What was not ended stays.
+    """
+    with Farm.connect(use=Use.READ) as farm:
+        try:
+            storage = Storage(farm.storage_url) if farm.storage_url is not None else None
+            if storage is None:
+                notice("no storage is set, so only records are looked at; set LTX_STORAGE_URL as the workers do")
+            old = find_old(*farm.all_jobs(), storage, time.time() - older_than)
+            if dry_run:
+                for name in [*old.files, *(f"job {job_id}" for job_id in old.jobs)]:
+                    click.echo(name)
+                notice(f"would remove {_counted(old)}")
+                return
+            if (old.files or old.jobs) and not yes:
+                _ask(old)
+            farm.forget(old.jobs)
+            for name in old.files:
+                assert storage is not None
+                storage.remove(name)
+        except StorageError as error:
+            raise StorageUnreachable(f"{error}; what was not removed is at the next ltx gc") from error
+    notice(f"removed {_counted(old)}")
+
+
+def _ask(old: Old) -> None:
+    if not sys.stdin.isatty():
+        raise UsageError(f"this would remove {_counted(old)}; say --yes where nobody can be asked, or --dry-run")
+    click.confirm(f"Remove {_counted(old)}?", abort=True, err=True)
+
+
+def _counted(old: Old) -> str:
+    return f"{len(old.files)} files ({old.size / 1e6:,.1f} MB) and the records of {len(old.jobs)} jobs"

@@ -1,0 +1,92 @@
+"""What jobs would need and when they would be done, without submitting them."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from typing import Any
+
+from rich.markup import escape
+from rich.table import Table
+
+from ltx_client.commands.models.listing import machine_memory
+from ltx_client.farm import Farm
+from ltx_client.forecast import places
+from ltx_client.local.members import Use
+from ltx_client.output import duration, print_table
+from ltx_client.protocol.jobs import Job
+from ltx_client.protocol.settings import FarmSettings
+from ltx_client.protocol.state import Snapshot
+from ltx_client.views import JobView
+from ltx_client.waiting import tell_of_pauses
+from ltx_models.memory import USABLE_PART, memory_class
+
+__all__ = ["print_plan"]
+
+
+def print_plan(settings: FarmSettings, jobs: Sequence[Job]) -> None:
+    """Prints, for each kind of job among these: its memory, who serves it, and the time it takes."""
+    if settings.broker_url is None:
+        print_table(_table([_alone(job) for job in _kinds(jobs)]))
+        return
+    with Farm.connect(settings, Use.READ) as farm:
+        tell_of_pauses(farm, (job.variant for job in jobs))
+        workers = farm.workers()
+        open_jobs, paces = farm.open_jobs_and_paces()
+    now = time.time()
+    asked = [JobView(job, now, Snapshot(), cancel_asked=False, leased=False) for job in jobs]
+    found = places([*open_jobs, *asked], workers, paces, now)
+    rows = []
+    for job in _kinds(jobs):
+        able = [worker.name for worker in workers if worker.serves(job)]
+        alike = [found[other.id] for other in jobs if _kind(other) == _kind(job)]
+        ends = [place.starts_in + place.takes for place in alike if place.starts_in is not None and place.takes]
+        takes = alike[0].takes
+        rows.append(
+            {
+                **_needs(job, sum(_kind(other) == _kind(job) for other in jobs)),
+                "served by": ", ".join(able) or "nobody now",
+                "each takes": f"about {duration(takes)}" if takes else "unknown: none was measured yet",
+                "all done in": f"about {duration(max(ends))}" if ends and len(ends) == len(alike) else "",
+            }
+        )
+    print_table(_table(rows))
+
+
+def _kind(job: Job) -> tuple[Any, ...]:
+    request = job.request
+    return job.variant, request.width, request.height, request.num_frames, request.num_steps
+
+
+def _kinds(jobs: Sequence[Job]) -> list[Job]:
+    return list({_kind(job): job for job in jobs}.values())
+
+
+def _needs(job: Job, count: int) -> dict[str, str]:
+    request = job.request
+    return {
+        "videos": str(count),
+        "variant": job.variant,
+        "video": f"{request.width}x{request.height}, {request.num_frames} frames, {request.num_steps} steps",
+        "memory": f"{job.predicted_peak / 1e9:.2g} GB (class {memory_class(job.predicted_peak)})",
+    }
+
+
+def _alone(job: Job) -> dict[str, str]:
+    usable = machine_memory() * USABLE_PART
+    fits = memory_class(job.predicted_peak) * 1e9 <= usable
+    return {
+        **_needs(job, 1),
+        "served by": "this machine" if fits else f"not this machine: {usable / 1e9:.0f} GB usable",
+    }
+
+
+def _table(rows: list[dict[str, str]]) -> Table:
+    table = Table(box=None, show_header=False, pad_edge=False)
+    for number, row in enumerate(rows):
+        if number:
+            table.add_row()
+        for name, value in row.items():
+            if value:
+                table.add_row(f"[dim]{name}[/]", escape(value))
+    return table

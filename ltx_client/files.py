@@ -1,0 +1,81 @@
+"""The client's part in the farm's storage: what jobs are given goes in, what they made comes out."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable
+from pathlib import Path
+
+from ltx_client.errors import FarmError, StorageUnreachable, UsageError
+from ltx_client.inputs import Inputs
+from ltx_client.protocol.links import fetch_link
+from ltx_client.protocol.storage import Storage, StorageError, input_name
+from ltx_client.views import JobView
+
+__all__ = ["fetch_video", "is_here", "store_inputs"]
+
+
+def store_inputs(storage_url: str | None, inputs: Inputs) -> None:
+    """Puts files into the farm's storage under the name of their content; what is there already is not sent.
+
+    Raises UsageError without a storage, StorageUnreachable.
+    """
+    if not inputs:
+        return
+    if storage_url is None:
+        raise UsageError("pictures and clips travel through the farm's storage; set LTX_STORAGE_URL as the workers do")
+    try:
+        storage = Storage(storage_url)
+        for sha256, path in inputs.items():
+            if not storage.exists(input_name(sha256)):
+                storage.put(path, input_name(sha256))
+    except StorageError as error:
+        raise StorageUnreachable(str(error)) from error
+
+
+def fetch_video(
+    storage_url: str | None, view: JobView, target: Path, link_of: Callable[[str], str | None] = lambda _: None
+) -> None:
+    """Copies a finished job's MP4 to `target`, whole or not at all, its checksum verified.
+
+    link_of: where a job's video can be read by those to whom the storage is out of reach, if anywhere.
+    Raises UsageError when the job has no video or `target` cannot be written, StorageUnreachable when the file cannot
+    be had.
+    """
+    job_id, result = view.job.id, view.snapshot.result
+    if result is None:
+        why = view.snapshot.error or "it can be downloaded when it is done"
+        raise UsageError(f"job {job_id} has no video: it is {view.status}; {why}")
+    link, why_not = None, ""
+    try:
+        if storage_url is None:
+            if not (link := link_of(job_id)):
+                raise FarmError(
+                    f"no storage is set, so the video of job {job_id} cannot be read;"
+                    " set LTX_STORAGE_URL as the workers do"
+                )
+        else:
+            try:
+                Storage(storage_url).get(result.video, target, result.sha256)
+            except StorageError as error:
+                if not (link := link_of(job_id)):
+                    raise StorageError(f"{error}; is LTX_STORAGE_URL the one that the workers use?") from error
+                why_not = f"; it was asked for there since the storage could not be read ({error})"
+        if link:
+            try:
+                fetch_link(link, result.video, target, result.sha256)
+            except StorageError as error:
+                raise StorageError(f"{error}{why_not}") from error
+    except StorageError as error:
+        raise StorageUnreachable(str(error)) from error
+    except OSError as error:
+        raise UsageError(f"cannot write {target}: {error.strerror}") from error
+
+
+def is_here(view: JobView, target: Path) -> bool:
+    """Whether `target` is the job's video already."""
+    result = view.snapshot.result
+    if result is None or not target.is_file() or target.stat().st_size != result.size:
+        return False
+    with target.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest() == result.sha256

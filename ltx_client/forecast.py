@@ -1,0 +1,128 @@
+"""When a job begins and how long it takes, from what finished jobs of its variant took on the same kind of chip.
+
+A step is taken to last in proportion to the video's latent tokens, and so is what is not steps (loading, text,
+decoding). That is coarse: attention grows faster. But most jobs of a farm are like those before them.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from statistics import median
+
+from ltx_client.protocol.jobs import Job
+from ltx_client.protocol.state import Status
+from ltx_client.protocol.workers import WorkerInfo
+from ltx_client.views import JobView
+from ltx_models.memory import latent_size
+
+__all__ = ["Pace", "Paces", "Place", "measure", "places"]
+
+SAMPLES = 50
+"""Of the newest jobs of a variant and chip."""
+
+
+@dataclass(frozen=True)
+class Pace:
+    """Seconds for each latent token: of one step, and of all that is not steps. jobs: how many were measured."""
+
+    step: float
+    rest: float
+    jobs: int
+
+    def seconds(self, job: Job, steps_done: int = 0) -> float:
+        """Of a render of this job, from that step on."""
+        assert job.request.num_steps is not None
+        tokens = latent_size(job.request).tokens
+        return tokens * (self.step * max(0, job.request.num_steps - steps_done) + self.rest)
+
+
+Paces = dict[tuple[str, str | None], Pace]
+"""By variant and chip; None stands for all chips together."""
+
+
+@dataclass(frozen=True)
+class Place:
+    """Of a job that waits. ahead: jobs that the same workers take before it.  starts_in, takes: seconds, or None where
+    nothing like it was measured or no worker serves it.
+    """
+
+    ahead: int
+    starts_in: float | None
+    takes: float | None
+
+
+def measure(views: Iterable[JobView], workers: Sequence[WorkerInfo]) -> Paces:
+    """From finished jobs, the newest first."""
+    chips = {worker.id: worker.chip for worker in workers}
+    samples: dict[tuple[str, str | None], list[tuple[float, float]]] = defaultdict(list)
+    for view in views:
+        state, request = view.snapshot, view.job.request
+        if state.status is not Status.DONE or not (state.step_seconds and state.steps):
+            continue
+        if state.attempt > 1 or state.started_at is None or state.ended_at is None:
+            continue  # what it took includes what an earlier attempt did
+        tokens = latent_size(request).tokens
+        rest = max(0.0, state.ended_at - state.started_at - state.steps * state.step_seconds)
+        for chip in {None, chips.get(state.worker or "")}:
+            samples[view.job.variant, chip].append((state.step_seconds / tokens, rest / tokens))
+    return {
+        key: Pace(median(step for step, _ in newest), median(rest for _, rest in newest), len(newest))
+        for key, newest in ((key, taken[:SAMPLES]) for key, taken in samples.items())
+    }
+
+
+def places(views: Sequence[JobView], workers: Sequence[WorkerInfo], paces: Paces, now: float) -> dict[str, Place]:
+    """Of each job that waits for its turn; not of those that are paused, or wait for other jobs.
+
+    views: all that have not ended.  now: seconds since 1970.
+    """
+    waiting = [view for view in views if _waits(view)]
+    free = {worker.id: _free_in(worker, views, paces, now) for worker in workers}
+    ahead: dict[str, int] = defaultdict(int)
+    found = {}
+    for view in _in_turn(waiting):
+        able = [worker for worker in workers if worker.serves(view.job) and _may_have(worker, view)]
+        starts, takes = None, None
+        if able:
+            worker = min(able, key=lambda worker: free[worker.id])
+            pace = paces.get((view.job.variant, worker.chip)) or paces.get((view.job.variant, None))
+            if pace is not None:
+                starts, takes = free[worker.id], pace.seconds(view.job, view.snapshot.step)
+                free[worker.id] += takes
+        found[view.job.id] = Place(ahead[view.job.variant], starts, takes)
+        ahead[view.job.variant] += 1
+    return found
+
+
+def _waits(view: JobView) -> bool:
+    follows = view.links.waits and not view.snapshot.attempt
+    return view.status is Status.QUEUED and not view.held and not follows
+
+
+def _may_have(worker: WorkerInfo, view: JobView) -> bool:
+    return worker.name not in view.links.not_on and worker.id not in view.links.not_on
+
+
+def _free_in(worker: WorkerInfo, views: Sequence[JobView], paces: Paces, now: float) -> float:
+    """Seconds until a worker takes its next job."""
+    view = next((view for view in views if view.job.id == worker.job), None)
+    pace = paces.get((worker.variant, worker.chip)) or paces.get((worker.variant, None))
+    if view is None or pace is None:
+        return 0.0
+    state = view.snapshot
+    left = pace.seconds(view.job, state.step)
+    return max(0.0, left - (now - state.updated_at if state.updated_at else 0.0))
+
+
+def _in_turn(waiting: Sequence[JobView]) -> list[JobView]:
+    """As the farm gives turns: by priority; within it, everybody's first, then everybody's second, and so on."""
+    keyed: list[tuple[tuple[int, int, float], JobView]] = []
+    counts: dict[tuple[int, str], int] = defaultdict(int)
+    for view in sorted(waiting, key=lambda view: view.submitted_at):
+        line = view.job.priority, view.job.submitter
+        first = -1 if view.snapshot.attempt else counts[line]  # one that was given back is first in line
+        keyed.append(((view.job.priority, first, view.submitted_at), view))
+        counts[line] += 1
+    return [view for _, view in sorted(keyed, key=lambda pair: pair[0])]

@@ -1,0 +1,105 @@
+"""Many jobs and the farm's workers as one table, redrawn in place."""
+
+from __future__ import annotations
+
+import time
+from collections import Counter
+from types import TracebackType
+
+from rich.console import Console, Group, RenderableType
+from rich.live import Live
+from rich.markup import escape
+from rich.table import Table
+
+from ltx_client.display import headline, progress_text
+from ltx_client.errors import FarmError
+from ltx_client.farm import Farm
+from ltx_client.forecast import Place
+from ltx_client.output import STATUS_STYLE, duration, place_text, short_id, workers_table
+from ltx_client.protocol.state import Status
+from ltx_client.protocol.workers import WorkerInfo
+from ltx_client.views import Update
+
+__all__ = ["LiveDisplay"]
+
+LOOK_EVERY = 3.0
+"""Seconds between two looks at workers and places."""
+BAR = 12
+ORDER = [Status.RUNNING, Status.QUEUED, Status.FAILED, Status.CANCELLED, Status.DONE]
+
+
+class LiveDisplay:
+    """Shows updates of any number of jobs: as many as the terminal is high, those that change first. A context manager:
+    the screen follows a few times a second, however many updates there are.
+    """
+
+    def __init__(self, farm: Farm, console: Console) -> None:
+        self._farm = farm
+        self._console = console
+        self._updates: dict[str, Update] = {}
+        self._workers: list[WorkerInfo] = []
+        self._places: dict[str, Place] = {}
+        self._look_at = 0.0
+        self._live = Live(console=console, get_renderable=self.table)
+
+    def show(self, update: Update) -> None:
+        """Takes the next update."""
+        self._updates[update.view.job.id] = update
+        if time.monotonic() >= self._look_at:
+            self._look()
+            self._look_at = time.monotonic() + LOOK_EVERY
+
+    def show_picture(self, picture: RenderableType) -> None:
+        """Prints it above the table."""
+        self._console.print(picture)
+
+    def __enter__(self) -> LiveDisplay:
+        self._live.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._live.stop()
+
+    def _look(self) -> None:
+        try:
+            self._workers = self._farm.workers()
+            self._places = self._farm.places()
+        except FarmError:  # who watches the jobs says so soon enough
+            return
+
+    def table(self) -> RenderableType:
+        """The screen as it should be now."""
+        height = max(4, self._console.size.height - len(self._workers) - 6)
+        updates = sorted(self._updates.values(), key=self._rank)
+        jobs = Table(box=None, pad_edge=False, expand=True)
+        for heading in ("JOB", "STATUS", "PROGRESS", "LEFT", "WORKER"):
+            jobs.add_column(heading, no_wrap=True)
+        jobs.add_column("PROMPT", overflow="ellipsis", no_wrap=True, ratio=1)
+        for update in updates[:height]:
+            jobs.add_row(*self._row(update))
+        counts = Counter(update.view.status for update in updates)
+        summary = ", ".join(f"{counts[status]} {status.value}" for status in Status if counts[status])
+        more = f" ({len(updates) - height} not shown)" if len(updates) > height else ""
+        return Group(jobs, f"[dim]{summary}{more}[/]", "", workers_table(self._workers))
+
+    def _rank(self, update: Update) -> tuple[int, float]:
+        ended = update.snapshot.ended_at or 0.0
+        return ORDER.index(update.view.status), -ended or update.view.submitted_at
+
+    def _row(self, update: Update) -> tuple[str, ...]:
+        view, snapshot = update.view, update.snapshot
+        style = STATUS_STYLE[view.status]
+        filled = round(BAR * min(1.0, snapshot.step / snapshot.steps)) if snapshot.steps else 0
+        bar = "━" * filled + "[dim]" + "━" * (BAR - filled) + "[/]" if snapshot.steps else ""
+        place = self._places.get(view.job.id)
+        left = snapshot.step_seconds and snapshot.steps and (snapshot.steps - snapshot.step) * snapshot.step_seconds
+        return (
+            short_id(view.job.id),
+            f"[{style}]{escape(headline(update))}[/]",
+            bar + (f" {snapshot.step}/{snapshot.steps}" if snapshot.steps else ""),
+            duration(left) if left and progress_text(snapshot) else place_text(place) if place else "",
+            escape(snapshot.worker_name or ""),
+            escape(view.job.request.prompt),
+        )

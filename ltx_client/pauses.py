@@ -1,0 +1,65 @@
+"""Pauses of whole workers and queues, as an operator sets and ends them."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import redis
+
+from ltx_client.errors import UsageError
+from ltx_client.protocol.names import Names
+from ltx_client.protocol.pauses import Pause, parse_pause, queue_field, worker_field
+from ltx_client.protocol.workers import WorkerInfo
+
+__all__ = ["Pauses"]
+
+
+class Pauses:
+    """The pauses of a farm. Methods raise redis.RedisError; to write is the admin's."""
+
+    def __init__(self, client: redis.Redis, names: Names) -> None:
+        self._client = client
+        self._key = names.paused()
+
+    def all(self) -> list[Pause]:
+        """Those that hold now: of queues first, then by name."""
+        stored: Any = self._client.hgetall(self._key)
+        pauses = [parse_pause(field.decode(), value) for field, value in stored.items()]
+        return sorted(pauses, key=lambda pause: (pause.of, pause.name))
+
+    def pause_worker(self, name: str, live: Sequence[WorkerInfo], by: str) -> Pause:
+        """Of the live worker of that name or id. Raises UsageError when there is not exactly one."""
+        worker_id, its_name = _only(name, {worker.id: worker.name for worker in live}, "no live worker")
+        return self._set(Pause(of="worker", id=worker_id, name=its_name, by=by, at=time.time()))
+
+    def resume_worker(self, name: str, live: Sequence[WorkerInfo]) -> bool:
+        """Whether the worker of that name or id, alive or not, was paused. Raises UsageError for one nobody knows."""
+        paused = {pause.id: pause.name for pause in self.all() if pause.of == "worker"}
+        known = {worker.id: worker.name for worker in live} | paused
+        worker_id, _ = _only(name, known, "no worker, live or paused,")
+        return bool(self._client.hdel(self._key, worker_field(worker_id)))
+
+    def pause_queue(self, variant: str, by: str) -> Pause:
+        """Of all jobs of a variant."""
+        return self._set(Pause(of="queue", id=variant, name=variant, by=by, at=time.time()))
+
+    def resume_queue(self, variant: str) -> bool:
+        """Whether it was paused."""
+        return bool(self._client.hdel(self._key, queue_field(variant)))
+
+    def _set(self, pause: Pause) -> Pause:
+        self._client.hset(self._key, pause.field, pause.model_dump_json())
+        return pause
+
+
+def _only(name: str, known: Mapping[str, str], nobody: str) -> tuple[str, str]:
+    """The id and name of the worker that `name` means; `known`: names by ids."""
+    found = [pair for pair in known.items() if name in pair]
+    if len(found) > 1:
+        ids = ", ".join(worker_id for worker_id, _ in found)
+        raise UsageError(f"{len(found)} workers are called {name}; name one by its id: {ids}")
+    if not found:
+        raise UsageError(f"{nobody} is called {name}; there are: {', '.join(sorted(known.values())) or 'none'}")
+    return found[0]

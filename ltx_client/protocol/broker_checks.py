@@ -1,0 +1,251 @@
+"""A doctor's checks of the broker, for clients and workers alike."""
+
+from __future__ import annotations
+
+import ipaddress
+import time
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import redis
+from pydantic import SecretStr
+from redis.connection import parse_url
+
+from ltx_client.protocol.checks import Check, Finding, Level
+from ltx_client.protocol.names import Names
+from ltx_client.protocol.settings import broker_address
+
+__all__ = ["BrokerChecks"]
+
+SLOW = 0.1
+"""Seconds of a round trip from which on it is worth a word."""
+SKEW = 5.0
+"""Seconds that two clocks may differ before what people read is misleading."""
+OLDEST = {"redis": (7, 0), "valkey": (7, 2)}
+"""The first versions that the farm is tested with, or near enough."""
+CONF = "deploy/redis.conf has it; for now: "
+
+
+class BrokerChecks:
+    """connect: a client that answers, or any error whose text says why not. Nothing is written to the broker."""
+
+    def __init__(self, connect: Callable[[], redis.Redis], url: SecretStr, names: Names) -> None:
+        self._connect = connect
+        self._url = url
+        self._names = names
+        self._address = broker_address(url)
+        self._client: redis.Redis | None = None
+
+    def checks(self) -> list[Check]:
+        """All of them, in the order of a report. When the broker is out of reach, only that is found."""
+        return [self.broker, self.encryption, self.version, self.persistence, self.memory, self.clock, self.rights]
+
+    @property
+    def client(self) -> redis.Redis | None:
+        """The connection, once `broker` has found it to work."""
+        return self._client
+
+    def broker(self) -> Iterator[Finding]:
+        """Whether it answers, and how fast."""
+        try:
+            self._client = self._connect()
+            began = time.monotonic()
+            self._client.ping()
+            took = time.monotonic() - began
+        except Exception as error:  # noqa: BLE001 - whatever it is, this is the finding
+            yield Finding(
+                "broker", Level.FAILURE, str(error), "start it, or ltx config set broker_url redis://USER@HOST:PORT/0"
+            )
+            return
+        level = Level.WARNING if took > SLOW else Level.OK
+        mend = "look at the network between here and there" if took > SLOW else ""
+        yield Finding("broker", level, f"{self._address} answers in {took * 1000:.1f} ms", mend)
+
+    def encryption(self) -> Iterator[Finding]:
+        """Whether somebody on the network could read along."""
+        options = parse_url(self._url.get_secret_value())
+        host = str(options.get("host", "localhost"))
+        if self._client is None or "path" in options or _is_loopback(host):
+            return
+        if self._url.get_secret_value().startswith("rediss://"):
+            yield Finding("encryption", Level.OK, "TLS")
+        else:
+            yield Finding(
+                "encryption",
+                Level.WARNING,
+                f"passwords and prompts go to {self._address} unencrypted",
+                "set up TLS as deploy/ says, then ltx config set broker_url rediss://…",
+            )
+
+    def version(self) -> Iterator[Finding]:
+        """Whether the server is one that the farm is tested with."""
+        if (info := self._info("server", "version")) is None:
+            return
+        if isinstance(info, Finding):
+            yield info
+            return
+        name = str(info.get("server_name", "redis"))
+        text = str(info.get("valkey_version") or info.get("redis_version"))
+        number = tuple(int(part) for part in text.split(".")[:2] if part.isdecimal())
+        if number < OLDEST.get(name, (0, 0)):
+            oldest = ".".join(map(str, OLDEST[name]))
+            yield Finding("version", Level.WARNING, f"{name} {text} is untested", f"upgrade it to {oldest} or later")
+        else:
+            yield Finding("version", Level.OK, f"{name} {text}")
+
+    def persistence(self) -> Iterator[Finding]:
+        """Whether a restart of the broker loses jobs."""
+        if (info := self._info("persistence", "persistence")) is None:
+            return
+        if isinstance(info, Finding):
+            yield info
+            return
+        if not info.get("aof_enabled"):
+            yield Finding(
+                "persistence",
+                Level.FAILURE,
+                "append-only is off: jobs are lost when the broker ends",
+                f"{CONF}redis-cli CONFIG SET appendonly yes",
+            )
+            return
+        if info.get("aof_last_write_status", "ok") != "ok":
+            yield Finding("persistence", Level.FAILURE, "the broker cannot write its append-only file", "free its disk")
+            return
+        policy = self._config("appendfsync")
+        if policy in ("always", None):
+            shown = f"append-only, appendfsync {policy}" if policy else "append-only; appendfsync is not visible"
+            yield Finding("persistence", Level.OK, shown)
+        else:
+            lost = "a second of jobs" if policy == "everysec" else "what the system has not written yet"
+            yield Finding(
+                "persistence",
+                Level.WARNING,
+                f"appendfsync is {policy}: {lost} is lost when the broker's machine loses power",
+                f"{CONF}redis-cli CONFIG SET appendfsync always",
+            )
+
+    def memory(self) -> Iterator[Finding]:
+        """Whether the broker forgets keys, or refuses them, when its memory is full."""
+        if (info := self._info("memory", "eviction")) is None:
+            return
+        if isinstance(info, Finding):
+            yield info
+            return
+        policy, most, used = str(info.get("maxmemory_policy")), int(info.get("maxmemory", 0)), int(info["used_memory"])
+        if policy != "noeviction":
+            yield Finding(
+                "eviction",
+                Level.FAILURE if most else Level.WARNING,
+                f"maxmemory-policy is {policy}: jobs vanish when its memory is full",
+                f"{CONF}redis-cli CONFIG SET maxmemory-policy noeviction",
+            )
+        elif most and used > 0.9 * most:
+            yield Finding(
+                "eviction",
+                Level.WARNING,
+                f"{used / 1e6:,.0f} of {most / 1e6:,.0f} MB are used; it soon takes no more jobs",
+                f"ltx gc --older-than 7d, or redis-cli CONFIG SET maxmemory {2 * used}",
+            )
+        else:
+            bound = f" of {most / 1e6:,.0f} MB" if most else ""
+            yield Finding("eviction", Level.OK, f"noeviction, {used / 1e6:,.1f} MB{bound} used")
+
+    def clock(self) -> Iterator[Finding]:
+        """Whether this machine's clock and the broker's agree."""
+        if self._client is None:
+            return
+        began = time.time()
+        try:
+            seconds, microseconds = self._client.time()
+        except redis.exceptions.NoPermissionError:
+            yield _hidden("clock", "TIME")
+            return
+        skew = seconds + microseconds / 1e6 - (began + time.time()) / 2
+        if abs(skew) > SKEW:
+            which = "behind" if skew > 0 else "ahead of"
+            yield Finding(
+                "clock",
+                Level.WARNING,
+                f"this machine's clock is {abs(skew):.0f} s {which} the broker's",
+                "sudo sntp -sS time.apple.com (macOS), or sudo timedatectl set-ntp true (Linux)",
+            )
+        else:
+            yield Finding("clock", Level.OK, f"within {max(abs(skew), 0.1):.1f} s of the broker's")
+
+    def rights(self) -> Iterator[Finding]:
+        """Whether this user may read the farm's keys, and no other's."""
+        if self._client is None:
+            return
+        try:
+            self._client.exists(self._names.job("doctor"))
+        except redis.exceptions.NoPermissionError:
+            yield Finding(
+                "rights",
+                Level.FAILURE,
+                f"this user may not read the keys of {self._names.namespace!r}",
+                "deploy/users.sh makes users who may; is LTX_NAMESPACE the farm's?",
+            )
+            return
+        wide = [what for what, probe in self._beyond().items() if probe()]
+        options = parse_url(self._url.get_secret_value())
+        is_private = "path" in options or _is_loopback(str(options.get("host", "localhost")))
+        if not wide or is_private:
+            yield Finding("rights", Level.OK, "the farm's keys" + ("" if wide else " and no others"))
+        else:
+            yield Finding(
+                "rights",
+                Level.WARNING,
+                f"this user may do more than a farm's user needs: {', '.join(wide)}",
+                "deploy/users.sh makes a user with the least rights",
+            )
+
+    def _beyond(self) -> dict[str, Callable[[], bool]]:
+        """What a user of a farm has no need of; each is looked at without changing anything."""
+        client = self._client
+        assert client is not None
+
+        def allowed(*command: str) -> bool:
+            try:
+                client.execute_command(*command)
+            except redis.exceptions.NoPermissionError:
+                return False
+            except redis.ResponseError:
+                return True
+            return True
+
+        return {
+            "read other keys": lambda: allowed("EXISTS", "a-key-of-no-farm"),
+            "read the configuration": lambda: allowed("CONFIG", "GET", "port"),
+            "list users": lambda: allowed("ACL", "USERS"),
+        }
+
+    def _info(self, section: str, about: str) -> dict[str, Any] | Finding | None:
+        if self._client is None:
+            return None
+        try:
+            answer: Any = self._client.info(section)
+        except redis.exceptions.NoPermissionError:
+            return _hidden(about, "INFO")
+        return dict(answer)
+
+    def _config(self, name: str) -> str | None:
+        assert self._client is not None
+        try:
+            answer: Any = self._client.config_get(name)
+        except redis.ResponseError:
+            return None
+        value = answer.get(name)
+        return value.decode() if isinstance(value, bytes) else value
+
+
+def _hidden(about: str, command: str) -> Finding:
+    return Finding(
+        about, Level.OK, f"not visible to this user ({command} is not allowed); an admin's ltx doctor sees it"
+    )
+
+
+def _is_loopback(host: str) -> bool:
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"

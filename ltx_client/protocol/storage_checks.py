@@ -1,0 +1,68 @@
+"""A doctor's checks of the farm's storage, and of this machine's own folder, for clients and workers alike."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+
+from ltx_client.protocol.checks import Check, Finding, Level
+from ltx_client.protocol.passwords import masked
+from ltx_client.protocol.storage import Storage, StorageError
+
+__all__ = ["StorageChecks", "space"]
+
+LITTLE = 10 * 10**9
+"""Bytes that should be free."""
+TOO_LITTLE = 500 * 10**6
+"""Bytes below which a video may not fit."""
+
+
+class StorageChecks:
+    """may_make: whether the folder is this machine's own, to be made when it is needed."""
+
+    def __init__(self, url: str | None, *, may_make: bool = False) -> None:
+        self._url = url
+        self._may_make = may_make
+
+    def checks(self) -> list[Check]:
+        """All of them."""
+        return [self.storage]
+
+    def storage(self) -> Iterator[Finding]:
+        """Whether it can be written, and how much space is left where that can be told."""
+        if self._url is None:
+            yield Finding(
+                "storage",
+                Level.FAILURE,
+                "none is set: videos cannot be downloaded, nor pictures sent",
+                "ltx config set storage_url URL, as the workers have it",
+            )
+            return
+        shown = masked(self._url)
+        try:
+            storage = Storage(self._url)
+            folder = storage.local_folder
+            if folder is not None and not self._may_make and not folder.is_dir():
+                yield Finding("storage", Level.FAILURE, f"there is no folder {folder}", "mount the farm's share there")
+                return
+            storage.check()
+        except (StorageError, OSError) as error:
+            text = str(error).replace(self._url, shown)
+            yield Finding("storage", Level.FAILURE, text, "let this user write there, or set another storage_url")
+            return
+        if folder is None:
+            yield Finding("storage", Level.OK, f"{shown} can be written")
+        else:
+            yield space("storage", folder)
+
+
+def space(about: str, folder: Path) -> Finding:
+    """How much is free in the file system of a folder that there is."""
+    free = shutil.disk_usage(folder).free
+    text = f"{folder}: {free / 1e9:,.1f} GB free"
+    if free < TOO_LITTLE:
+        return Finding(about, Level.FAILURE, text, "ltx gc --older-than 7d, or free the disk otherwise")
+    if free < LITTLE:
+        return Finding(about, Level.WARNING, text, "ltx gc --older-than 30d, or free the disk otherwise")
+    return Finding(about, Level.OK, f"{folder} can be written, {free / 1e9:,.0f} GB free")

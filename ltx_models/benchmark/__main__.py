@@ -1,0 +1,80 @@
+"""`python -m ltx_models.benchmark VARIANT`: measurements as lines of JSON, each as soon as it is there."""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import json
+import sys
+from importlib.metadata import version
+
+import mlx.core as mx
+
+from ltx_models.benchmark.diffusers import compare
+from ltx_models.benchmark.models import random_models
+from ltx_models.benchmark.parts import measure_parts
+from ltx_models.benchmark.renders import measure_renders
+from ltx_models.errors import ModelError
+from ltx_models.memory import cache_limit, latent_size
+from ltx_models.request import GenerationRequest
+from ltx_models.variants import find_variant
+
+USAGE = 2
+
+
+def main() -> int:
+    """The command line. Returns the exit code."""
+    parser = argparse.ArgumentParser(prog="ltx bench model")
+    parser.add_argument("variant")
+    for name in ("width", "height", "frames", "steps"):
+        parser.add_argument(f"--{name}", type=int)
+    parser.add_argument("--runs", type=int, default=5)
+    parser.add_argument("--bits", type=int, choices=[8, 4])
+    parser.add_argument("--compare", choices=["diffusers"])
+    options = parser.parse_args()
+    try:
+        variant = find_variant(options.variant)
+        if options.bits:
+            variant = dataclasses.replace(variant, quantize_transformer=options.bits)
+        request = GenerationRequest(
+            prompt="a benchmark",
+            width=options.width,
+            height=options.height,
+            num_frames=options.frames,
+            num_steps=options.steps,
+            seed=0,
+        ).resolve(variant)
+        on_gpu = mx.default_device() == mx.Device(mx.gpu)
+        _print({"device": _device(on_gpu), "dtype": "bfloat16" if on_gpu else "float32", "mlx": version("mlx")})
+        dtype = mx.bfloat16 if on_gpu else mx.float32
+        mx.set_cache_limit(cache_limit(variant.ram_gb * 10**9))
+        models = random_models(variant, dtype)
+        for measure in (measure_parts, measure_renders):
+            for measurement in measure(variant, models, request, options.runs):
+                _print(dataclasses.asdict(measurement))
+        if options.compare:
+            del models
+            mx.clear_cache()
+            for measurement in compare(variant.architecture, latent_size(request), options.runs):
+                _print(dataclasses.asdict(measurement))
+    except ModelError as error:
+        print(f"Error: {error}", file=sys.stderr)  # noqa: T201
+        return USAGE
+    except ImportError as error:
+        if not options.compare:
+            raise
+        print(f"Error: comparing needs torch and diffusers: {error}", file=sys.stderr)  # noqa: T201
+        return USAGE
+    return 0
+
+
+def _device(on_gpu: bool) -> str:
+    return str(mx.device_info().get("device_name", "GPU")) if on_gpu else "CPU"
+
+
+def _print(values: dict[str, object]) -> None:
+    print(json.dumps(values), flush=True)  # noqa: T201
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,163 @@
+"""Whole renders: by phase, with previews, and one after another as a worker makes them."""
+
+from __future__ import annotations
+
+import tempfile
+import time
+from collections import defaultdict
+from collections.abc import Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import mlx.core as mx
+import numpy as np
+
+from ltx_models.benchmark.measure import Measurement, summarize
+from ltx_models.benchmark.models import RandomModels
+from ltx_models.benchmark.parts import PROMPT_TOKENS, decode, encode, plan_of
+from ltx_models.conditioning import Canvas
+from ltx_models.denoise import Denoiser, schedule_steps
+from ltx_models.events import PromptEmbeddings, Stepped
+from ltx_models.latents import latent_shape, to_tokens
+from ltx_models.memory import component_weights, phase_working
+from ltx_models.preview import with_previews
+from ltx_models.request import GenerationRequest
+from ltx_models.transformer import pixel_coordinates
+from ltx_models.variants import Variant
+from ltx_models.video import write_mp4
+
+__all__ = ["measure_renders"]
+
+COMPONENTS = {"text": "text_encoder", "denoise": "transformer", "decode": "vae"}
+"""The model that works in a phase."""
+RESIDENT = ("text_encoder", "transformer", "vae")
+PREVIEWS = (0, 3, 1)
+"""A preview every so many steps, 0 for none."""
+
+
+def measure_renders(
+    variant: Variant, models: RandomModels, request: GenerationRequest, runs: int
+) -> Iterator[Measurement]:
+    """Renders by phase, each from its text to its MP4; their denoising with previews; then clip after clip."""
+    clips = _Clips(variant, models, request)
+    whole = [clips.whole() for _ in range(1 + runs)][1:]
+    weights, working = component_weights(variant), phase_working(variant, request, clips.plan)
+    resident = sum(weights[name] for name in RESIDENT)
+    for phase in whole[0].seconds:
+        peak = max(clip.peaks[phase] for clip in whole)
+        predicted = resident + working[COMPONENTS[phase]] if phase in COMPONENTS else 0
+        seconds = [clip.seconds[phase] for clip in whole]
+        yield summarize("whole render", seconds, peak, phase=phase, predicted_bytes=predicted)
+    peak = max(max(clip.peaks.values()) for clip in whole)
+    yield summarize("whole render", [sum(clip.seconds.values()) for clip in whole], peak, phase="all")
+    yield from _with_previews(clips, runs)
+    yield from _clip_after_clip(clips, runs)
+
+
+@dataclass
+class _Clock:
+    """Seconds, and MLX's peak, of each phase since the one before."""
+
+    seconds: dict[str, float] = field(default_factory=dict)
+    peaks: dict[str, int] = field(default_factory=dict)
+    since: float = field(default_factory=time.perf_counter)
+
+    def finish(self, phase: str) -> None:
+        now = time.perf_counter()
+        self.seconds[phase], self.since = now - self.since, now
+        self.peaks[phase] = mx.get_peak_memory()
+        mx.reset_peak_memory()
+
+
+class _Clips:
+    """One request's clips."""
+
+    def __init__(self, variant: Variant, models: RandomModels, request: GenerationRequest) -> None:
+        self._models = models
+        self._request = request
+        self.plan = plan_of(variant, request)
+        self._shape = latent_shape(request, variant.architecture.latent_channels)
+        self._text = self.text()
+
+    def text(self) -> PromptEmbeddings:
+        text = encode(self._models.text_encoder, PROMPT_TOKENS)
+        mask = np.ones(text.shape[:2], np.int32)
+        return PromptEmbeddings(text, mask, text, mask)
+
+    def denoise(self, text: PromptEmbeddings | None = None, previews_every: int = 0) -> np.ndarray:
+        transformer, request, shape = self._models.transformer, self._request, self._shape
+        canvas = Canvas(
+            to_tokens(np.random.default_rng(2).standard_normal(shape, np.float32)),
+            pixel_coordinates(*shape[2:], causal=transformer.config.causal_temporal_positioning),
+        )
+        assert request.num_steps
+        timesteps = request.timesteps or tuple(np.linspace(1, 1 / request.num_steps, request.num_steps).tolist())
+        steps = Denoiser(transformer, request, schedule_steps(timesteps, 0, 0), text or self._text).run(canvas, shape)
+        stream = with_previews(steps, lambda: self._models.vae, request, shape, previews_every)
+        *_, last = (event for event in stream if isinstance(event, Stepped))
+        return last.resume.latents
+
+    def decode(self, latents: np.ndarray) -> np.ndarray:
+        return np.concatenate(list(decode(self._models.vae, mx.array(latents), self.plan)))
+
+    def encode(self, frames: np.ndarray) -> None:
+        assert self._request.frame_rate
+        with tempfile.TemporaryDirectory() as folder:
+            write_mp4(frames, Path(folder) / "video.mp4", self._request.frame_rate)
+
+    def whole(self) -> _Clock:
+        mx.clear_cache()
+        mx.reset_peak_memory()
+        clock = _Clock()
+        text = self.text()
+        clock.finish("text")
+        latents = self.denoise(text)
+        clock.finish("denoise")
+        frames = self.decode(latents)
+        clock.finish("decode")
+        self.encode(frames)
+        clock.finish("encode")
+        return clock
+
+
+def _with_previews(clips: _Clips, runs: int) -> Iterator[Measurement]:
+    """Of each way one after the other, so that what else the machine does falls on all of them."""
+    seconds: dict[int, list[float]] = defaultdict(list)
+    for run in range(1 + runs):
+        for every in PREVIEWS:
+            started = time.perf_counter()
+            clips.denoise(previews_every=every)
+            if run:  # the first compiles
+                seconds[every].append(time.perf_counter() - started)
+    for every in PREVIEWS:
+        name = "no previews" if not every else "a preview every step" if every == 1 else f"every {every} steps"
+        yield summarize(f"denoising, {name}", seconds[every], mx.get_peak_memory())
+
+
+def _clip_after_clip(clips: _Clips, runs: int) -> Iterator[Measurement]:
+    """The prompt's embeddings are there, and an MP4 is written beside the next clip: from one denoising's start to the
+    next one's.
+    """
+    phases: dict[str, list[float]] = defaultdict(list)
+    with ThreadPoolExecutor(1) as writer:
+        written: Future[None] | None = None
+        since = time.perf_counter()
+        for run in range(2 + runs):
+            started = time.perf_counter()
+            latents = clips.denoise()
+            denoised = time.perf_counter()
+            frames = clips.decode(latents)
+            decoded = time.perf_counter()
+            if written is not None:
+                written.result()
+            written = writer.submit(clips.encode, frames)
+            now = time.perf_counter()
+            if run > 1:  # the first two have none before them whose MP4 was being written
+                phases["denoise"].append(denoised - started)
+                phases["decode"].append(decoded - denoised)
+                phases["all else"].append(now - since - (decoded - started))
+                phases["all"].append(now - since)
+            since = now
+    for phase, seconds in phases.items():
+        yield summarize("clip after clip", seconds, mx.get_peak_memory(), phase=phase)

@@ -1,0 +1,138 @@
+"""Renders held-out captions with this project's own pipeline, and with diffusers' models, and judges them.
+
+    python -m ltx_models.pocket.evaluate --weights DIR --captions 128
+
+DIR is what training exported, or this folder. The scores go to DIR/scores.json, clips of the first captions to
+DIR/sheet.png: what `ltx_models.pocket.model_card` is filled from.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import click
+import numpy as np
+from PIL import Image
+from rich.console import Console
+from rich.progress import Progress
+from rich.table import Table
+
+from ltx_models.pipeline import LTXPipeline
+from ltx_models.pocket.scores import ASPECTS, Render, Score, Setting, held_out_captions, score, write_scores
+from ltx_models.request import GenerationRequest
+
+__all__ = ["MODELS", "contact_sheet", "render_in_mlx"]
+
+HERE = Path(__file__).parent
+MODELS = {"pocket": (8, 3.0), "pocket-distilled": (4, 1.0)}
+"""Steps and guidance of each model."""
+SIZES: dict[str, dict[str, Any]] = {
+    "default": {},
+    "wide": {"width": 160, "height": 96},
+    "large": {"width": 256, "height": 256, "frames": 49},
+}
+SHEET_CAPTIONS, SHEET_FRAMES, SHEET_SIDE = 16, 6, 96
+
+
+@click.command(epilog="Example: python -m ltx_models.pocket.evaluate --weights run/export --captions 128")
+@click.option("--weights", type=click.Path(path_type=Path, exists=True, file_okay=False), default=HERE)
+@click.option("--captions", type=click.IntRange(1, 256), default=128, show_default=True, help="Held-out captions.")
+@click.option(
+    "--model", "models", multiple=True, type=click.Choice(list(MODELS)), help="[default: those that are there]"
+)
+@click.option("--by", multiple=True, type=click.Choice(["MLX", "diffusers"]), default=["MLX"], show_default=True)
+@click.option("--size", "sizes", multiple=True, type=click.Choice(list(SIZES)), default=["default"], show_default=True)
+@click.option("--sheet/--no-sheet", default=True, help="Draw the contact sheet.")
+def main(
+    weights: Path, captions: int, models: tuple[str, ...], by: tuple[str, ...], sizes: tuple[str, ...], sheet: bool
+) -> None:
+    """Scores the models on captions of combinations that training never saw, and draws a contact sheet."""
+    there = [name for name in models or MODELS if models or (weights / f"{name}.safetensors").is_file()]
+    settings = [_setting(name, renderer, size) for name in there for renderer in by for size in sizes]
+    scores = []
+    with Progress(console=Console(stderr=True)) as progress:
+        for setting in settings:
+            bar = progress.add_task(str(setting), total=captions)
+            render = render_in_mlx(weights) if setting.by == "MLX" else _render_in_diffusers(weights)
+            scores.append(score(setting, render, captions, lambda bar=bar: progress.advance(bar)))  # type: ignore[misc]
+    write_scores(weights / "scores.json", scores)
+    Console(width=120).print(table(scores))
+    if sheet and "pocket" in there:
+        contact_sheet(render_in_mlx(weights), _setting("pocket", "MLX", "default")).save(weights / "sheet.png")
+
+
+def _setting(model: str, by: str, size: str) -> Setting:
+    steps, guidance = MODELS[model]
+    return Setting(model=model, by=by, steps=steps, guidance=guidance, **SIZES[size])
+
+
+def table(scores: Iterable[Score]) -> Table:
+    """For people."""
+    shown = Table("model", "by", "size", "steps", "guidance", "clips", *ASPECTS)
+    for entry in scores:
+        setting = entry.setting
+        size = f"{setting.width}x{setting.height}x{setting.frames}"
+        parts = [f"{getattr(entry, aspect):.1%}" for aspect in ASPECTS]
+        steps = (str(setting.steps), f"{setting.guidance:g}", str(entry.clips))
+        shown.add_row(setting.model, setting.by, size, *steps, *parts)
+    return shown
+
+
+def render_in_mlx(weights: Path) -> Render:
+    """By this project's pipeline; the noise of the n-th caption is that of seed n."""
+
+    def render(setting: Setting, captions: Sequence[str]) -> Iterator[np.ndarray]:
+        pipeline = LTXPipeline.from_files(
+            checkpoint=weights / f"{setting.model}.safetensors",
+            text_encoder=weights / "text_encoder",
+            tokenizer=weights / "tokenizer" / "spiece.model",
+        )
+        template = GenerationRequest(
+            prompt="-",
+            negative_prompt="",
+            width=setting.width,
+            height=setting.height,
+            num_frames=setting.frames,
+            frame_rate=setting.frame_rate,
+            num_steps=setting.steps,
+            guidance_scale=setting.guidance,
+        )
+        for seed, caption in enumerate(captions):
+            for event in pipeline.stream(dataclasses.replace(template, prompt=caption, seed=seed)):
+                last = event
+            yield last.result.frames  # type: ignore[union-attr]
+
+    return render
+
+
+def _render_in_diffusers(weights: Path) -> Render:
+    """By diffusers' models, from the same files."""
+    from ltx_models.pocket.train import evaluate, export
+    from ltx_models.pocket.train.recipe import POCKET
+
+    def render(setting: Setting, captions: Sequence[str]) -> Iterator[np.ndarray]:
+        vae, denoiser = export.load(weights, POCKET.sizes, f"{setting.model}.safetensors")
+        return evaluate.render(vae, denoiser, setting, captions)
+
+    return render
+
+
+def contact_sheet(render: Render, setting: Setting) -> Image.Image:
+    """A row for each of 16 held-out captions, six frames of it from the first to the last."""
+    captions = [text for _, text in held_out_captions(SHEET_CAPTIONS)]
+    rows = []
+    for frames in render(setting, captions):
+        chosen = np.linspace(0, len(frames) - 1, SHEET_FRAMES).round().astype(int)
+        small = [Image.fromarray(frames[index]).resize((SHEET_SIDE, SHEET_SIDE)) for index in chosen]
+        rows.append(np.concatenate([np.asarray(picture) for picture in small], axis=1))
+    half = len(rows) // 2
+    columns = [np.concatenate(part) for part in (rows[:half], rows[half:])]
+    gap = np.full((len(columns[0]), SHEET_SIDE // 6, 3), 255, np.uint8)
+    return Image.fromarray(np.concatenate([columns[0], gap, columns[1]], axis=1))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,92 @@
+"""What a step takes on this machine: what batches and times are chosen by."""
+
+from __future__ import annotations
+
+import dataclasses
+import time
+from collections.abc import Callable, Iterable
+from typing import Any
+
+import click
+import torch
+
+from ltx_models.pocket.train.data import Captions, tokenizer_file
+from ltx_models.pocket.train.distil import student_loss
+from ltx_models.pocket.train.dit import denoiser_loss, new_denoiser
+from ltx_models.pocket.train.latents import Cache
+from ltx_models.pocket.train.loop import make_optimizers
+from ltx_models.pocket.train.models import build_vae
+from ltx_models.pocket.train.recipe import Bucket, Phase, Recipe
+from ltx_models.pocket.train.vae import vae_loss
+from ltx_models.tokenizer import Tokenizer
+
+__all__ = ["measure"]
+
+WARM_UP, MEASURED = 3, 8
+FACTORS = (1.0, 2.0)
+NOTHING = Phase(steps=0, batch=0, most=0, rate=0.0, matrix_rate=0.0, warmup=0, share=0.0)
+"""Learns nothing."""
+Step = Callable[[int], torch.Tensor]
+
+
+def measure(recipe: Recipe, device: torch.device) -> None:
+    """Prints milliseconds a step and the peak of memory, of the commonest clips and of the largest.
+
+    At the recipe's batch size, and at twice that: where the time then hardly grows, the device was not busy.
+    """
+    vae = build_vae(recipe.sizes).to(device, memory_format=torch.channels_last_3d)
+    captions = Captions(recipe, Tokenizer(tokenizer_file()), device)
+    denoiser, student = new_denoiser(recipe, device), new_denoiser(recipe, device)
+    for factor in FACTORS:
+        scaled = _with_batches(recipe, factor)
+        for bucket in _telling(recipe.vae_buckets):
+            only = dataclasses.replace(scaled, vae_buckets=(bucket,))
+            _measure(f"vae, batch x{factor:g}", bucket, vae, vae_loss(vae, only, device), device)
+        for bucket in _telling(recipe.buckets):
+            only = dataclasses.replace(scaled, buckets=(bucket,))
+            loss = denoiser_loss(denoiser, [_noise(bucket, recipe, device)], captions, only)
+            _measure(f"dit, batch x{factor:g}", bucket, denoiser, loss, device)
+            loss = student_loss(student, denoiser, captions, only)
+            _measure(f"distil, batch x{factor:g}", bucket, student, loss, device)
+
+
+def _telling(buckets: Iterable[Bucket]) -> list[Bucket]:
+    """The commonest, and the largest."""
+    buckets = list(buckets)
+    chosen = [max(buckets, key=lambda bucket: bucket.weight), max(buckets, key=lambda bucket: bucket.pixels)]
+    return list(dict.fromkeys(chosen))
+
+
+def _with_batches(recipe: Recipe, factor: float) -> Recipe:
+    def scaled(phase: Phase) -> Phase:
+        return dataclasses.replace(phase, batch=int(phase.batch * factor), most=int(phase.most * factor))
+
+    return dataclasses.replace(recipe, vae=scaled(recipe.vae), dit=scaled(recipe.dit), distil=scaled(recipe.distil))
+
+
+def _noise(bucket: Bucket, recipe: Recipe, device: torch.device) -> Cache:
+    """In place of clips."""
+    latents = torch.randn(64, bucket.tokens, recipe.sizes.latent_channels, device=device, dtype=torch.bfloat16)
+    return Cache(bucket, latents, torch.arange(64, device=device))
+
+
+def _measure(title: str, bucket: Bucket, module: Any, loss_of_step: Step, device: torch.device) -> None:
+    optimizers = [optimizer for optimizer, _ in make_optimizers(module, NOTHING)]
+    on_gpu = device.type == "cuda"
+    start = 0.0
+    for index in range(WARM_UP + MEASURED):
+        if index == WARM_UP:
+            if on_gpu:
+                torch.cuda.synchronize()
+                torch.cuda.reset_peak_memory_stats()
+            start = time.perf_counter()
+        module.zero_grad(set_to_none=True)
+        loss_of_step(index).backward()
+        for optimizer in optimizers:
+            optimizer.step()
+    if on_gpu:
+        torch.cuda.synchronize()
+    taken = (time.perf_counter() - start) / MEASURED
+    memory = f", {torch.cuda.max_memory_allocated() / 1e9:.1f} GB" if on_gpu else ""
+    size = f"{bucket.width}x{bucket.height}x{bucket.frames}"
+    click.echo(f"{title:20} {size:>12} {taken * 1000:9.1f} ms a step{memory}")

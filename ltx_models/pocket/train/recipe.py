@@ -1,0 +1,168 @@
+"""What training is made of: sizes, batches, steps, rates. Plain data."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+__all__ = ["GUIDANCE", "POCKET", "STUDENT_TIMESTEPS", "TINY", "Bucket", "Phase", "Recipe", "Sizes"]
+
+GUIDANCE = 3.0
+"""What pocket is rendered with, and what the distilled one learns to do without."""
+STUDENT_TIMESTEPS = (1.0, 0.75, 0.5, 0.25)
+"""The only ones that the distilled model sees."""
+
+
+@dataclass(frozen=True)
+class Sizes:
+    """How large the three models are; channels are multiples of 16, for which Metal has a fast 3-D convolution.
+
+    encoder, decoder: channels of the VAE's levels, from the pixels to the latents, in the decoder those before each
+    upsampling divides them by its factor.  encoder_layers, decoder_layers: the residual blocks of each level.
+    """
+
+    latent_channels: int = 32
+    encoder: tuple[int, ...] = (16, 32, 64, 64, 128)
+    encoder_layers: tuple[int, ...] = (1, 1, 1, 1, 1)
+    decoder: tuple[int, ...] = (32, 64, 64)
+    decoder_factors: tuple[int, ...] = (2, 2, 1)
+    decoder_layers: tuple[int, ...] = (1, 1, 2, 3)
+    heads: int = 3
+    head_dim: int = 64
+    layers: int = 6
+    text_width: int = 128
+    text_hidden: int = 256
+    text_layers: int = 3
+    text_heads: int = 4
+    vocabulary: int = 512
+
+
+@dataclass(frozen=True)
+class Bucket:
+    """Clips of one size: how many are in the cache of latents, and how often a batch is of them, relative to others."""
+
+    frames: int
+    height: int
+    width: int
+    weight: float = 1.0
+    clips: int = 8_000
+
+    @property
+    def pixels(self) -> int:
+        """Of all frames of a clip."""
+        return self.frames * self.height * self.width
+
+    @property
+    def latent(self) -> tuple[int, int, int]:
+        """Frames, rows and columns of its latents."""
+        return (self.frames - 1) // 8 + 1, self.height // 32, self.width // 32
+
+    @property
+    def tokens(self) -> int:
+        """Of its latents."""
+        frames, rows, columns = self.latent
+        return frames * rows * columns
+
+
+@dataclass(frozen=True)
+class Phase:
+    """How one phase is trained.
+
+    steps: how many, where no time is given to fill.  batch: pixels of a step's clips for the VAE, tokens for the
+    others.  most: clips of a step, however small.  rate, matrix_rate: the peak learning rates of AdamW and of Muon,
+    reached after `warmup` steps; they fall as a cosine to a hundredth.  share: its part of the time that a run is
+    given.
+    """
+
+    steps: int
+    batch: int
+    most: int
+    rate: float
+    matrix_rate: float
+    warmup: int
+    share: float
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """A whole training.
+
+    vae_buckets, buckets: the clips of the VAE, and of the others.
+    latent_noise: its deviation, where the VAE's decoder is trained.  latent_penalty: on squared latents, which keeps
+    the encoder from drowning that noise.
+    empty_share, other_share, groundless_share: of the captions, those left empty, so that guidance has something to
+    lead away from; those that name nothing known; and those that leave out the background.
+    teacher_substeps: guided steps of the teacher for one of the student's.
+    """
+
+    sizes: Sizes
+    vae_buckets: tuple[Bucket, ...]
+    buckets: tuple[Bucket, ...]
+    vae: Phase
+    dit: Phase
+    distil: Phase
+    seed: int = 0
+    latent_noise: float = 0.1
+    latent_penalty: float = 3e-4
+    empty_share: float = 0.1
+    other_share: float = 0.05
+    groundless_share: float = 0.06
+    teacher_substeps: int = 4
+
+    def phase(self, name: str) -> Phase:
+        """The phase of that name."""
+        phase: Phase = getattr(self, name)
+        return phase
+
+
+POCKET = Recipe(
+    sizes=Sizes(),
+    vae_buckets=(
+        Bucket(25, 128, 128, 4),
+        Bucket(33, 64, 64, 1),
+        Bucket(17, 96, 160, 1),
+        Bucket(17, 160, 96, 1),
+        Bucket(49, 128, 128, 1),
+        Bucket(17, 192, 192, 1),
+        Bucket(17, 256, 256, 1),
+    ),
+    buckets=(
+        Bucket(25, 128, 128, 8, 24_000),
+        Bucket(17, 128, 128, 2, 12_000),
+        Bucket(33, 128, 128, 2, 12_000),
+        Bucket(49, 128, 128, 2, 12_000),
+        Bucket(25, 96, 160, 2, 12_000),
+        Bucket(25, 160, 96, 2, 12_000),
+        Bucket(9, 64, 64, 1, 8_000),
+        Bucket(25, 64, 64, 1, 8_000),
+        Bucket(9, 128, 128, 1, 8_000),
+        Bucket(33, 96, 96, 1, 8_000),
+        Bucket(25, 192, 192, 2, 8_000),
+        Bucket(25, 160, 256, 1, 6_000),
+        Bucket(25, 256, 160, 1, 6_000),
+        Bucket(25, 256, 256, 2, 6_000),
+        Bucket(49, 256, 256, 2, 4_000),
+    ),
+    vae=Phase(steps=9_000, batch=28 * 25 * 128 * 128, most=256, rate=1e-3, matrix_rate=0.02, warmup=200, share=0.42),
+    dit=Phase(steps=18_000, batch=512 * 64, most=1024, rate=1e-3, matrix_rate=0.02, warmup=500, share=0.40),
+    distil=Phase(steps=1_500, batch=512 * 64, most=1024, rate=3e-4, matrix_rate=0.004, warmup=50, share=0.18),
+)
+
+TINY = Recipe(
+    sizes=Sizes(
+        encoder=(16, 32, 32, 32, 64),
+        decoder=(16, 32, 32),
+        decoder_factors=(1, 2, 1),
+        decoder_layers=(1, 1, 1, 1),
+        heads=2,
+        layers=3,
+        text_width=64,
+        text_hidden=128,
+        text_layers=2,
+    ),
+    vae_buckets=(Bucket(9, 64, 64),),
+    buckets=(Bucket(9, 64, 64, 1, 48),),
+    vae=Phase(steps=3, batch=9 * 64 * 64, most=1, rate=1e-3, matrix_rate=0.02, warmup=2, share=0.4),
+    dit=Phase(steps=3, batch=4 * 8, most=4, rate=1e-3, matrix_rate=0.02, warmup=2, share=0.4),
+    distil=Phase(steps=2, batch=4 * 8, most=4, rate=3e-4, matrix_rate=0.004, warmup=1, share=0.2),
+)
+"""For a test of the whole on a CPU, in seconds; it learns nothing."""

@@ -1,0 +1,196 @@
+"""What `ltx-worker doctor` looks at: this machine, its model and its MLX, beside the broker and the storage."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import psutil
+import redis
+from redis.backoff import NoBackoff
+from redis.retry import Retry
+
+from ltx_client.protocol.broker_checks import BrokerChecks
+from ltx_client.protocol.checks import Check, Finding, Level
+from ltx_client.protocol.reach import why_unreachable
+from ltx_client.protocol.settings import broker_address
+from ltx_client.protocol.storage_checks import StorageChecks, space
+from ltx_models.errors import CheckpointError
+from ltx_models.hub import verify
+from ltx_models.memory import GB
+from ltx_models.model_files import find_files
+from ltx_models.safetensors_header import read_header
+from ltx_models.variants import VARIANTS, Variant
+from ltx_worker.engine.blas import blas_environment
+from ltx_worker.mac import local_network, power_findings
+from ltx_worker.settings import WorkerSettings
+
+__all__ = ["worker_checks"]
+
+PROBE_TIMEOUT = 60.0
+"""Seconds: the first time, MLX compiles kernels."""
+
+
+def worker_checks(settings: WorkerSettings, variant: Variant, *, quick: bool = False) -> list[Check]:
+    """All checks, in the order of the report. quick: do not read the model's files through."""
+    here = Machine(settings, variant, quick)
+    checks: list[Check] = [here.device, here.memory, here.weights, here.ffmpeg, here.home]
+    if sys.platform == "linux":
+        checks.append(here.blas)
+    if sys.platform == "darwin":
+        checks.append(here.power)
+    if settings.broker_url is None:
+        checks.append(here.no_broker)
+    else:
+        url = settings.broker_url
+        checks += BrokerChecks(here.connect, url, settings.names).checks()
+        if sys.platform == "darwin":
+            checks.append(here.network)
+    return [*checks, *StorageChecks(settings.storage_url).checks()]
+
+
+class _Unreachable(Exception):
+    """The broker cannot be used: why, in a sentence."""
+
+
+class Machine:
+    """Checks of this machine."""
+
+    def __init__(self, settings: WorkerSettings, variant: Variant, quick: bool) -> None:
+        self._settings = settings
+        self._variant = variant
+        self._quick = quick
+        self._device = ""
+        self._network_error: int | None = None
+
+    def device(self) -> Iterator[Finding]:
+        """Whether MLX computes, and on what."""
+        command = [sys.executable, "-m", "ltx_worker.engine.probe"]
+        try:
+            done = subprocess.run(command, capture_output=True, text=True, timeout=PROBE_TIMEOUT, check=False)
+        except subprocess.TimeoutExpired:
+            yield Finding("device", Level.FAILURE, f"MLX did not answer in {PROBE_TIMEOUT:g} s", "restart this machine")
+            return
+        if done.returncode:
+            words = [line for line in done.stderr.splitlines() if line.strip()]
+            text = (
+                f"MLX does not work (exit code {done.returncode}): {words[-1].strip() if words else 'it said nothing'}"
+            )
+            yield Finding("device", Level.FAILURE, text, "pip install --force-reinstall 'ltx-farm[worker]'")
+            return
+        found = json.loads(done.stdout.splitlines()[-1])
+        self._device = found["device"]
+        name = f" {found['name']}" if found["name"] else ""
+        text = f"MLX {found['mlx']} on the {found['device'].upper()}{name}"
+        if found["working_set"]:
+            text += f", of whose memory it should use {found['working_set'] / GB:.0f} GB at most"
+        if found["device"] == "cpu" and sys.platform == "darwin":
+            yield Finding("device", Level.FAILURE, text, "use a Mac with Apple silicon, and a Python for arm64")
+        elif found["device"] == "cpu" and self._variant.name != "pocket":
+            yield Finding(
+                "device", Level.WARNING, f"{text}: hours for a video", "pip install 'ltx-farm[cuda]' on a GPU"
+            )
+        else:
+            yield Finding("device", Level.OK, text)
+
+    def memory(self) -> Iterator[Finding]:
+        """Which variants fit, and whether the one that is meant does."""
+        total, budget = psutil.virtual_memory().total / GB, self._settings.worker_memory_gb
+        fitting = [row.name for row in VARIANTS.values() if row.ram_gb <= budget]
+        text = f"renders may use {budget:.0f} of {total:.0f} GB; these fit: {', '.join(fitting) or 'none'}"
+        if self._variant.name in fitting:
+            yield Finding("memory", Level.OK, text)
+        else:
+            largest = max((VARIANTS[name] for name in fitting), key=lambda row: row.ram_gb, default=None)
+            mend = f"ltx-worker start --variant {largest.name}" if largest else "use a machine with more memory"
+            text += f"; {self._variant.name} needs {self._variant.ram_gb} GB"
+            yield Finding("memory", Level.FAILURE, text, mend)
+
+    def weights(self) -> Iterator[Finding]:
+        """Whether the variant's files are here, and are what the hub has."""
+        name = self._variant.name
+        try:
+            files = find_files(self._variant)
+            if files.checkpoint.is_file():
+                read_header(files.checkpoint)
+        except CheckpointError as error:
+            yield Finding("weights", Level.FAILURE, str(error), f"ltx models download {name}")
+            return
+        damaged = [] if self._quick else [(path, problem) for path, problem in verify(self._variant) if problem]
+        for path, problem in damaged:
+            yield Finding("weights", Level.FAILURE, f"{path}: {problem}", f"rm '{path}'; ltx models download {name}")
+        if not damaged:
+            how = "are here, not read through" if self._quick else "are here and intact"
+            yield Finding("weights", Level.OK, f"the files of {name} {how} ({files.checkpoint})")
+
+    def ffmpeg(self) -> Iterator[Finding]:
+        """What MP4s are written with."""
+        import imageio_ffmpeg
+
+        try:
+            path = imageio_ffmpeg.get_ffmpeg_exe()
+            encoders = subprocess.run([path, "-hide_banner", "-encoders"], capture_output=True, text=True, check=True)
+        except (OSError, RuntimeError, subprocess.CalledProcessError) as error:
+            mend = "pip install --force-reinstall imageio-ffmpeg, or set IMAGEIO_FFMPEG_EXE to one that works"
+            yield Finding("ffmpeg", Level.FAILURE, f"it does not run: {error}", mend)
+            return
+        if "libx264" in encoders.stdout:
+            yield Finding("ffmpeg", Level.OK, path)
+        else:
+            yield Finding("ffmpeg", Level.FAILURE, f"{path} cannot write H.264", "unset IMAGEIO_FFMPEG_EXE")
+
+    def home(self) -> Iterator[Finding]:
+        """Whether there is room for finished videos that cannot be delivered yet."""
+        folder = self._settings.home
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            mend = "set LTX_HOME to a folder that this user can write"
+            yield Finding("home", Level.FAILURE, f"{folder} cannot be made: {error.strerror}", mend)
+            return
+        yield space("home", folder)
+
+    def blas(self) -> Iterator[Finding]:
+        """Whether MLX computes on a CPU at the speed that it could."""
+        if self._device != "cpu":
+            return
+        if library := blas_environment().get("LD_PRELOAD"):
+            yield Finding("BLAS", Level.OK, library)
+        else:
+            text = "MLX's own is the reference BLAS: a render on the CPU takes many times longer than it need"
+            yield Finding("BLAS", Level.WARNING, text, "sudo apt-get install libopenblas0-pthread")
+
+    def power(self) -> Iterator[Finding]:
+        """What may end or slow down a Mac's render."""
+        yield from power_findings(_output_of("pmset", "-g"), _output_of("pmset", "-g", "batt"))
+
+    def no_broker(self) -> Iterator[Finding]:
+        """There is nothing to work for."""
+        mend = "set LTX_BROKER_URL, for a service in /etc/ltx-farm/worker.env"
+        yield Finding("broker", Level.FAILURE, "none is set: this worker belongs to no farm", mend)
+
+    def network(self) -> Iterator[Finding]:
+        """Whether macOS keeps us from the broker."""
+        yield from local_network(self._network_error)
+
+    def connect(self) -> redis.Redis:
+        """A client that answers. Raises an error whose text says why there is none."""
+        assert self._settings.broker_url is not None
+        url = self._settings.broker_url
+        once = Retry(NoBackoff(), 0)
+        client = redis.Redis.from_url(url.get_secret_value(), socket_connect_timeout=3, socket_timeout=4, retry=once)
+        try:
+            client.ping()
+        except redis.RedisError as error:
+            client.close()
+            self._network_error = getattr(error.__cause__ or error.__context__, "errno", None)
+            raise _Unreachable(why_unreachable(error, broker_address(url))) from None
+        return client
+
+
+def _output_of(*command: str) -> str:
+    path = Path("/usr/bin") / command[0]
+    return subprocess.run([path, *command[1:]], capture_output=True, text=True, timeout=10, check=False).stdout

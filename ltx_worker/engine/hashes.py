@@ -1,0 +1,44 @@
+"""Hashes of model files, remembered from one start to the next: reading 10 GB takes many seconds."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+
+from ltx_models.checkpoint import file_hash
+
+__all__ = ["RememberedHashes"]
+
+KEPT = 50
+
+
+class RememberedHashes:
+    """A small JSON file, which may be removed at any time. A file that has another size or time is read again."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+
+    def of(self, files: Sequence[Path]) -> str:
+        """The SHA-256 of the files' bytes, one after another, in hexadecimal."""
+        key = json.dumps([[str(file.resolve()), (stat := file.stat()).st_size, stat.st_mtime_ns] for file in files])
+        known = self._read()
+        if key not in known:
+            known[key] = file_hash(files)
+            self._write(dict(list(known.items())[-KEPT:]))
+        return known[key]
+
+    def _read(self) -> dict[str, str]:
+        try:
+            known = json.loads(self._path.read_text())
+        except (OSError, ValueError):
+            return {}
+        return known if isinstance(known, dict) else {}
+
+    def _write(self, known: dict[str, str]) -> None:
+        temporary = self._path.with_suffix(".tmp")
+        try:
+            temporary.write_text(json.dumps(known))
+            temporary.replace(self._path)
+        except OSError:
+            return  # a folder that cannot be written costs the reading at the next start

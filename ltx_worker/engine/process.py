@@ -1,0 +1,185 @@
+"""The engine process as its worker holds it: its pipes, its last output, and how it died."""
+
+from __future__ import annotations
+
+import collections
+import logging
+import os
+import queue
+import signal
+import subprocess
+import sys
+import threading
+from concurrent.futures import Future
+from multiprocessing.connection import Connection
+from pathlib import Path
+from typing import IO
+
+from ltx_models.errors import VideoError
+from ltx_worker.engine.blas import blas_environment
+from ltx_worker.engine.faults import host_fault, kills_for_memory
+from ltx_worker.engine.messages import Command, Message, Unwritten, Written, receive_message, send
+
+__all__ = ["ENGINE", "EngineDied", "EngineProcess"]
+
+log = logging.getLogger(__name__)
+
+ENGINE = "ltx_worker.engine"
+OUTPUT_LINES = 50
+"""The last lines of the engine's output, which are kept to tell why it died."""
+LAST_WORDS = 5.0
+"""Seconds that a process has to end after it closed its pipes."""
+
+
+class EngineDied(Exception):
+    """The engine ended in the middle of its work: how, and its last output.
+
+    host_fault: what was wrong with the machine, or None where it may have been the job.  alone: whether it had a single
+    render in hand; of two, nobody knows which it died of.
+    """
+
+    def __init__(self, message: str, host_fault: str | None = None, *, alone: bool = True) -> None:
+        super().__init__(message)
+        self.host_fault = host_fault
+        self.alone = alone
+
+
+class EngineProcess:
+    """A process that runs `module` for `variant`. What it says is read by a thread: of a video that it writes beside
+    the next render, into that video's future; all else in order, for `receive`.
+    """
+
+    def __init__(self, module: str, variant: str) -> None:
+        self._inbox: queue.SimpleQueue[Message | EngineDied] = queue.SimpleQueue()
+        self._videos: dict[Path, Future[Written]] = {}
+        self._died: EngineDied | None = None
+        self._changing = threading.Lock()
+        self._telling = threading.Lock()
+        self._output: collections.deque[str] = collections.deque(maxlen=OUTPUT_LINES)
+        self._kills_before = kills_for_memory()
+        command_read, command_write = os.pipe()
+        message_read, message_write = os.pipe()
+        self._process = subprocess.Popen(
+            [sys.executable, "-m", module, variant, str(command_read), str(message_write)],
+            pass_fds=(command_read, message_write),
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            env={**os.environ, **blas_environment()},
+        )
+        os.close(command_read)
+        os.close(message_write)
+        self._commands = Connection(command_write, readable=False)
+        self._messages = Connection(message_read, writable=False)
+        assert self._process.stdout is not None
+        self._drain = threading.Thread(target=self._keep_output, args=(self._process.stdout,), daemon=True)
+        self._reader = threading.Thread(target=self._read, name="engine-messages", daemon=True)
+        self._drain.start()
+        self._reader.start()
+
+    @property
+    def is_running(self) -> bool:
+        """Whether it has not ended."""
+        return self._process.poll() is None
+
+    @property
+    def is_busy(self) -> bool:
+        """Whether a video is expected of it."""
+        return bool(self._videos)
+
+    def tell(self, command: Command) -> None:
+        """Sends a command. Raises EngineDied."""
+        try:
+            with self._telling:
+                send(self._commands, command)
+        except OSError:
+            self._reader.join()
+            assert self._died is not None
+            raise self._died from None
+
+    def receive(self, timeout: float) -> Message | None:
+        """The next message, or None when there was none for so many seconds. Raises EngineDied."""
+        try:
+            message = self._inbox.get(timeout=timeout)
+        except queue.Empty:
+            return None
+        if isinstance(message, EngineDied):
+            raise message
+        return message
+
+    def expect_video(self, output: Path) -> Future[Written]:
+        """What will be said of this video; VideoError or EngineDied where it will not be."""
+        video: Future[Written] = Future()
+        with self._changing:
+            if self._died is None:
+                self._videos[output] = video
+            else:
+                video.set_exception(self._died)
+        return video
+
+    def forget_video(self, output: Path) -> None:
+        """It is not written after all."""
+        with self._changing:
+            self._videos.pop(output, None)
+
+    def end(self) -> None:
+        """Ends the process, by force if it must; all its memory is free then."""
+        self._commands.close()  # its reader thread exits at end-of-file
+        try:
+            self._process.wait(timeout=2)
+        except subprocess.TimeoutExpired:
+            self._process.kill()
+            self._process.wait()
+        self._reader.join()
+
+    def _read(self) -> None:
+        try:
+            while True:
+                message = receive_message(self._messages)
+                if isinstance(message, Written | Unwritten):
+                    self._tell_of_video(message)
+                else:
+                    self._inbox.put(message)
+        except (EOFError, OSError):
+            pass
+        except ValueError:  # not a message: whatever wrote it is no engine of ours any more
+            log.exception("the engine said what is not a message; ending it")
+            self._process.kill()
+        self._messages.close()
+        with self._changing:
+            self._died = error = self._death(alone=len(self._videos) <= 1)
+            videos, self._videos = self._videos, {}
+        for video in videos.values():
+            video.set_exception(error)
+        self._inbox.put(error)
+
+    def _tell_of_video(self, message: Written | Unwritten) -> None:
+        with self._changing:
+            video = self._videos.pop(message.output, None)
+        if video is None:
+            log.info("a video that nobody waits for any more: %r", message)
+        elif isinstance(message, Written):
+            video.set_result(message)
+        else:
+            video.set_exception(VideoError(message.error))
+
+    def _keep_output(self, stream: IO[bytes]) -> None:
+        with stream:
+            for line in stream:
+                text = line.decode(errors="replace").rstrip()
+                if text:
+                    self._output.append(text)
+                    log.info("engine: %s", text)
+
+    def _death(self, *, alone: bool) -> EngineDied:
+        try:
+            code = self._process.wait(timeout=LAST_WORDS)
+        except subprocess.TimeoutExpired:
+            self._process.kill()
+            code = self._process.wait()
+        self._drain.join(timeout=2)
+        how = f"signal {signal.Signals(-code).name}" if code < 0 else f"exit code {code}"
+        fault = host_fault(code, self._output, self._kills_before)
+        words = "its last words: " + self._output[-1].strip() if self._output else "it said nothing"
+        why = f" ({fault})" if fault else ""
+        return EngineDied(f"the render process died with {how}{why}; {words}", fault, alone=alone)

@@ -1,0 +1,228 @@
+"""What Prometheus may know of a worker and its farm. deploy/ has a scrape configuration and a dashboard."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import threading
+import time
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import psutil
+import redis
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, start_http_server
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
+from prometheus_client.registry import Collector
+
+from ltx_client.protocol.names import Names, later_queue, queue_name
+from ltx_client.protocol.transport import queue_keys
+from ltx_models.memory import MEMORY_CLASSES
+from ltx_models.variants import VARIANTS
+from ltx_worker.heartbeat import Heartbeat
+from ltx_worker.thermal import PRESSURES
+
+__all__ = ["Metrics"]
+
+log = logging.getLogger(__name__)
+
+STEP_BUCKETS = (0.01, 0.03, 0.1, 0.3, 1, 2, 3, 5, 7.5, 10, 15, 20, 30, 45, 60, 90, 120, 300)
+PHASE_BUCKETS = (0.03, 0.1, 0.3, 1, 3, 10, 30, 60, 120, 300, 600, 1200, 1800, 3600, 7200)
+"""Seconds: from the small model on any machine to a long clip on a small Mac."""
+
+
+class Metrics:
+    """One worker's counters, and what is looked up when somebody scrapes them."""
+
+    def __init__(self, variant: str) -> None:
+        self.registry = CollectorRegistry()
+        self._labels = {"variant": variant}
+        self._jobs = self._counter("ltx_jobs", "Attempts that ended here, by what became of the job.", "outcome")
+        for outcome in ("done", "failed", "cancelled", "released"):
+            self._jobs.labels(**self._labels, outcome=outcome)
+        self._losses = self._counter("ltx_lease_losses", "Attempts of this worker that another one took over.")
+        self._requeued = self._counter("ltx_requeued_jobs", "Jobs of workers that were gone, put back by this one.")
+        self._deaths = self._counter("ltx_engine_deaths", "Render processes that died.", "fault")
+        for fault in ("machine", "unknown"):
+            self._deaths.labels(**self._labels, fault=fault)
+        self._steps = Histogram(
+            "ltx_step_seconds", "A denoising step.", self._labels, buckets=STEP_BUCKETS, registry=self.registry
+        )
+        self._phases = Histogram(
+            "ltx_phase_seconds",
+            "A phase of a render.",
+            [*self._labels, "phase"],
+            buckets=PHASE_BUCKETS,
+            registry=self.registry,
+        )
+        self._peak = Gauge(
+            "ltx_render_peak_memory_bytes",
+            "The last render's peak, as MLX saw it.",
+            self._labels,
+            registry=self.registry,
+        )
+        self._clock = _Clock()
+        self._server: Any = None
+
+    def _counter(self, name: str, text: str, *labels: str) -> Counter:
+        counter = Counter(name, text, [*self._labels, *labels], registry=self.registry)
+        if not labels:
+            counter.labels(**self._labels)  # it is there from the first scrape on, at 0
+        return counter
+
+    def watch(
+        self, client: redis.Redis, names: Names, heartbeat: Heartbeat, *, budget: float, waiting: Callable[[], int]
+    ) -> None:
+        """What is looked up at each scrape. budget: bytes.  waiting: how many videos wait to be delivered."""
+        self.registry.register(_Lookups(self._labels, self._clock, client, names, heartbeat, budget, waiting))
+
+    def serve(self, address: str, port: int) -> None:
+        """Answers scrapes from a thread; port 0: none. A port that is taken is told in the log, and no more."""
+        if not port:
+            return
+        try:
+            self._server, _ = start_http_server(port, address, self.registry)
+        except OSError as error:
+            log.error("no metrics at %s:%d: %s", address, port, error.strerror)
+        else:
+            log.info("metrics at http://%s:%d/metrics", address, port)
+
+    def stop(self) -> None:
+        """Answers no more."""
+        if self._server is not None:
+            self._server.shutdown()
+            self._server.server_close()
+
+    @contextlib.contextmanager
+    def rendering(self) -> Iterator[None]:
+        """While inside, the GPU has work."""
+        self._clock.add(1)
+        try:
+            yield
+        finally:
+            self._clock.add(-1)
+
+    def stepped(self, seconds: float) -> None:
+        """A denoising step took so long."""
+        self._steps.labels(**self._labels).observe(seconds)
+
+    def rendered(self, seconds: dict[str, float], peak_memory: int) -> None:
+        """A render came to its end: seconds by phase, bytes."""
+        for phase, duration in seconds.items():
+            self._phases.labels(**self._labels, phase=phase).observe(duration)
+        self._peak.labels(**self._labels).set(peak_memory)
+
+    def written(self, seconds: float) -> None:
+        """An MP4 was complete so long after its frames were decoded."""
+        self._phases.labels(**self._labels, phase="encode").observe(seconds)
+
+    def engine_died(self, *, of_its_machine: bool) -> None:
+        """The render process died."""
+        self._deaths.labels(**self._labels, fault="machine" if of_its_machine else "unknown").inc()
+
+    def ended(self, outcome: str) -> None:
+        """An attempt ended, and the job is done, failed, cancelled or released."""
+        self._jobs.labels(**self._labels, outcome=outcome).inc()
+
+    def lease_lost(self) -> None:
+        """Another worker took an attempt over."""
+        self._losses.labels(**self._labels).inc()
+
+    def requeued(self) -> None:
+        """A job of a worker that was gone was put back."""
+        self._requeued.labels(**self._labels).inc()
+
+
+class _Clock:
+    """How long the GPU had work, and had none, in seconds."""
+
+    def __init__(self) -> None:
+        self._renders = 0
+        self._since = time.monotonic()
+        self._seconds = {True: 0.0, False: 0.0}
+        self._lock = threading.Lock()
+
+    def add(self, renders: int) -> None:
+        """So many more have begun, or have ended if it is negative."""
+        with self._lock:
+            self._count()
+            self._renders += renders
+
+    def seconds(self) -> tuple[float, float]:
+        """Busy, idle."""
+        with self._lock:
+            self._count()
+            return self._seconds[True], self._seconds[False]
+
+    def _count(self) -> None:
+        now = time.monotonic()
+        self._seconds[self._renders > 0] += now - self._since
+        self._since = now
+
+
+@dataclass(eq=False)
+class _Lookups(Collector):
+    """Answers each scrape anew. The farm's queues are the same whichever worker is asked."""
+
+    labels: dict[str, str]
+    clock: _Clock
+    client: redis.Redis
+    names: Names
+    heartbeat: Heartbeat
+    budget: float
+    waiting: Callable[[], int]
+
+    def collect(self) -> Iterator[GaugeMetricFamily | CounterMetricFamily]:
+        """The families, those of the queues only where Redis answers."""
+        info = self.heartbeat.info()
+        labels = {"id": info.id, "name": info.name, "chip": info.chip, "version": info.version, **self.labels}
+        yield _gauge("ltx_worker_info", "What this worker is.", [({**labels}, 1)])
+        yield _gauge("ltx_worker_state", "1 for the state it is in.", [({"state": info.state, **self.labels}, 1)])
+        if info.temperature is not None:
+            yield _gauge("ltx_temperature_celsius", "Of its hottest sensor.", [(self.labels, info.temperature)])
+        if info.thermal_pressure is not None:
+            level = PRESSURES.index(info.thermal_pressure)
+            yield _gauge("ltx_thermal_pressure", f"A Mac's: {', '.join(PRESSURES)}, from 0.", [(self.labels, level)])
+        busy, idle = self.clock.seconds()
+        yield _counter("ltx_gpu_busy_seconds", "With a render in hand.", self.labels, busy)
+        yield _counter("ltx_gpu_idle_seconds", "With none.", self.labels, idle)
+        memory = psutil.virtual_memory()
+        yield _gauge("ltx_memory_bytes", "Of this machine.", [({"kind": "total"}, memory.total)])
+        yield _gauge("ltx_memory_available_bytes", "Of this machine, for new work.", [({}, memory.available)])
+        yield _gauge("ltx_memory_budget_bytes", "What renders may use here.", [(self.labels, self.budget)])
+        yield _gauge("ltx_undelivered_videos", "Finished, and not in the storage yet.", [(self.labels, self.waiting())])
+        try:
+            depths = self._depths()
+        except redis.RedisError as error:
+            log.warning("metrics: the broker is away: %s", error)
+            return
+        yield _gauge("ltx_queue_depth", "Messages that wait, of the whole farm.", depths)
+
+    def _depths(self) -> list[tuple[dict[str, str], float]]:
+        keys = {variant: list(self._queue_keys(variant)) for variant in VARIANTS}
+        with self.client.pipeline(transaction=False) as pipeline:
+            for key in (key for of_variant in keys.values() for key in of_variant):
+                pipeline.llen(key)
+            lengths = iter(pipeline.execute())
+        return [({"variant": variant}, sum(next(lengths) for _ in of_variant)) for variant, of_variant in keys.items()]
+
+    def _queue_keys(self, variant: str) -> Iterator[str]:
+        for size in MEMORY_CLASSES:
+            queue = queue_name(variant, size)
+            yield from queue_keys(self.names, queue)
+            yield from queue_keys(self.names, later_queue(queue))
+
+
+def _gauge(name: str, text: str, samples: Iterable[tuple[dict[str, str], float]]) -> GaugeMetricFamily:
+    samples = list(samples)
+    family = GaugeMetricFamily(name, text, labels=list(samples[0][0]))
+    for labels, value in samples:
+        family.add_metric(list(labels.values()), value)
+    return family
+
+
+def _counter(name: str, text: str, labels: dict[str, str], value: float) -> CounterMetricFamily:
+    family = CounterMetricFamily(name, text, labels=list(labels))
+    family.add_metric(list(labels.values()), value)
+    return family

@@ -1,0 +1,145 @@
+"""Carries a service's plan out, or undoes it. Each may be done again: what is there already is left as it is."""
+
+from __future__ import annotations
+
+import os
+import pwd
+import re
+import shlex
+import shutil
+import subprocess
+import threading
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+from ltx_worker.patience import patiently
+from ltx_worker.service.plan import Command, File, Plan
+
+__all__ = ["ServiceError", "describe", "install", "uninstall", "unreachable_part"]
+
+STOP_TIMEOUT = 70.0
+"""Seconds that the service which was there before may take to end; launchd loads no other meanwhile."""
+Say = Callable[[str], object]
+SECRETS = re.compile(r"^(\w*(?:URL|KEY|SECRET|TOKEN|PASSWORD)\w*)=.*$", re.MULTILINE)
+
+
+class ServiceError(Exception):
+    """A step of an installation failed: which, and what the system said."""
+
+
+def describe(plan: Plan) -> Iterator[str]:
+    """All that an installation would do, as commands and files. Shows no value that may be a secret."""
+    yield from (f"# where there is no user {plan.setup.user}: {shlex.join(command)}" for command in plan.make_user)
+    for folder in plan.folders:
+        yield f"# folder {folder.path}, mode {folder.mode:04o}, of {folder.owner}"
+    for file in plan.files:
+        keep = "; kept if it is there" if file.keep else ""
+        yield f"# file {file.path}, mode {file.mode:04o}, of {file.owner}{keep}"
+        yield SECRETS.sub(r"\1=…", file.text) if file.mode == 0o600 else file.text
+    yield from (shlex.join(command) for command in plan.load)
+
+
+def install(plan: Plan, say: Say, run: Callable[[Command], None] | None = None, root: Path = Path("/")) -> None:
+    """Makes the user, the folders and the files, and has the service run. Raises ServiceError.
+
+    run: runs a command, and raises ServiceError where it fails.  root: what the files' paths are taken from.
+    """
+    run = run or _run
+    was_there = _under(root, plan.main_file).exists()
+    if not _has_user(plan.setup.user):
+        for command in plan.make_user:
+            run(command)
+        say(f"made the user {plan.setup.user}")
+    for folder in plan.folders:
+        path = _under(root, folder.path)
+        path.mkdir(parents=True, exist_ok=True)
+        path.chmod(folder.mode)
+        _give(path, folder.owner)
+    changed = [_write(root, file, say) for file in plan.files]
+    if was_there and any(changed):
+        for command in plan.changed:
+            _try(run, command)
+    for command in plan.load:
+        if was_there and not any(changed) and command != plan.load[-1]:
+            _try(run, command)  # it is loaded, most likely
+        else:
+            patiently((ServiceError,), threading.Event(), STOP_TIMEOUT if was_there else 0)(run, command)
+    say("the service runs, and will after each start of the machine")
+
+
+def uninstall(plan: Plan, say: Say, run: Callable[[Command], None] | None = None, root: Path = Path("/")) -> None:
+    """Stops the service and removes its files. What the operator wrote, and what the worker keeps, stays."""
+    run = run or _run
+    if not _under(root, plan.main_file).exists():
+        say("no service is installed")
+        return
+    for command in plan.unload:
+        _try(run, command)
+    for file in plan.files:
+        path = _under(root, file.path)
+        if not file.keep and path.exists():
+            path.unlink()
+            say(f"removed {file.path}")
+    kept = [str(file.path) for file in plan.files if file.keep] + [str(folder.path) for folder in plan.folders]
+    say(f"kept {', '.join(kept)} and the user {plan.setup.user}")
+
+
+def unreachable_part(*paths: Path) -> Path | None:
+    """The folder on the way to one of these that a user of its own could not enter, if there is one."""
+    folders = (folder for path in paths for folder in reversed(path.parents))
+    return next((folder for folder in folders if not folder.stat().st_mode & 0o001), None)
+
+
+def _write(root: Path, file: File, say: Say) -> bool:
+    """Whether it was changed."""
+    path = _under(root, file.path)
+    if path.exists() and (file.keep or path.read_text() == file.text):
+        say(f"{file.path} is there already" if file.keep else f"{file.path} is as it should be")
+        return False
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.name}.new")
+    temporary.unlink(missing_ok=True)
+    with os.fdopen(os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, file.mode), "w") as output:
+        os.fchmod(output.fileno(), file.mode)
+        output.write(file.text)
+    _give(temporary, file.owner)
+    temporary.replace(path)
+    say(f"wrote {file.path}")
+    return True
+
+
+def _under(root: Path, path: Path) -> Path:
+    return root / path.relative_to("/")
+
+
+def _has_user(name: str) -> bool:
+    try:
+        pwd.getpwnam(name)
+    except KeyError:
+        return False
+    return True
+
+
+def _give(path: Path, owner: str) -> None:
+    try:
+        shutil.chown(path, owner)
+    except (LookupError, PermissionError) as error:
+        raise ServiceError(f"cannot give {path} to the user {owner}: {error}") from error
+
+
+def _run(command: Command) -> None:
+    try:
+        subprocess.run(command, check=True, capture_output=True, text=True)
+    except FileNotFoundError as error:
+        raise ServiceError(f"there is no {command[0]} on this machine") from error
+    except subprocess.CalledProcessError as error:
+        words = (error.stderr or error.stdout).strip()
+        raise ServiceError(f"`{shlex.join(command)}` failed: {words or f'exit code {error.returncode}'}") from error
+
+
+def _try(run: Callable[[Command], None], command: Command) -> None:
+    """For what may have nothing to do, such as stopping what does not run."""
+    try:
+        run(command)
+    except ServiceError:
+        return

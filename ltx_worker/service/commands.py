@@ -1,0 +1,116 @@
+"""`ltx-worker install`, `uninstall` and `logs`."""
+
+from __future__ import annotations
+
+import os
+import pwd
+import subprocess
+import sys
+from pathlib import Path
+
+import click
+
+import ltx_worker
+from ltx_models.errors import ModelError
+from ltx_models.variants import find_variant
+from ltx_worker.service import launchd, systemd
+from ltx_worker.service.apply import ServiceError, describe, unreachable_part
+from ltx_worker.service.apply import install as carry_out
+from ltx_worker.service.apply import uninstall as undo
+from ltx_worker.service.environment import ENVIRONMENT, given_settings
+from ltx_worker.service.plan import Plan, Setup
+
+__all__ = ["install", "installed_home", "logs", "make_plan", "uninstall"]
+
+
+@click.command(epilog="Example: sudo ltx-worker install --variant distilled-fp8")
+@click.option("-v", "--variant", default="pocket", show_default=True, help="The model variant that the worker holds.")
+@click.option("--user", help=f"Whom it runs as.  [default: {systemd.DEFAULT_USER}; on macOS {launchd.DEFAULT_USER}]")
+@click.option("--log-level", default="INFO", show_default=True, help="DEBUG, INFO, WARNING or ERROR.")
+@click.option("--dry-run", is_flag=True, help="Print what would be written and run, and do nothing.")
+@click.option("--platform", type=click.Choice(["linux", "darwin"]), help="With --dry-run: for which system.")
+def install(variant: str, user: str | None, log_level: str, dry_run: bool, platform: str | None) -> None:
+    """Has a worker run as a service of this machine, from now on and after each start.
+
+    It runs as a user of its own, which is made if there is none. Where the farm is stands in
+    /etc/ltx-farm/worker.env (mode 0600); LTX_… variables that are set now go there if there is no such file yet.
+    Again, it changes only what is not as it should be.
+    """
+    if platform and not dry_run:
+        raise click.UsageError("--platform is for --dry-run: a service is installed on the machine that runs it")
+    try:
+        plan = make_plan(platform or sys.platform, find_variant(variant).name, user, log_level)
+    except (ModelError, ValueError) as error:
+        raise click.UsageError(str(error)) from error
+    if dry_run:
+        click.echo("\n".join(describe(plan)))
+        return
+    _require_root("install")
+    python = plan.setup.python
+    if folder := unreachable_part(python, python.resolve(), Path(ltx_worker.__file__)):
+        raise click.UsageError(
+            f"the user {plan.setup.user} could not enter {folder}, in which ltx-farm is installed;"
+            " install it where all can read it, such as in a virtual environment under /opt"
+        )
+    try:
+        carry_out(plan, _say)
+    except ServiceError as error:
+        raise click.ClickException(str(error)) from error
+    if "LTX_BROKER_URL=" not in _without_comments(ENVIRONMENT):
+        _say(f"now say in {ENVIRONMENT} where the farm is, and run this again")
+
+
+@click.command(epilog="Example: sudo ltx-worker uninstall")
+def uninstall() -> None:
+    """Stops the service and removes it. The settings, the worker's folder and its user stay."""
+    _require_root("uninstall")
+    try:
+        undo(make_plan(sys.platform, "pocket", None, "INFO"), _say)
+    except ServiceError as error:
+        raise click.ClickException(str(error)) from error
+
+
+@click.command(epilog="Example: ltx-worker logs -n 50 --follow")
+@click.option("-n", "--lines", type=click.IntRange(1), default=100, show_default=True, help="How many, from the end.")
+@click.option("-f", "--follow", is_flag=True, help="Go on as the log grows, until Ctrl-C.")
+def logs(lines: int, follow: bool) -> None:
+    """Shows the end of the service's log."""
+    command = (launchd if sys.platform == "darwin" else systemd).log_command(lines, follow=follow)
+    try:
+        sys.exit(subprocess.run(command, check=False).returncode)
+    except FileNotFoundError:
+        raise click.ClickException(f"there is no {command[0]} on this machine") from None
+    except KeyboardInterrupt:
+        sys.exit(0)
+
+
+def make_plan(platform: str, variant: str, user: str | None, log_level: str) -> Plan:
+    """The service of this installation. Raises ValueError for a platform that has neither kind of it."""
+    given = given_settings(dict(os.environ))
+    python = Path(sys.executable)
+    if platform == "darwin":
+        setup = Setup(variant, user or launchd.DEFAULT_USER, python, launchd.HOME, ENVIRONMENT, log_level)
+        return launchd.plan(setup, given, launchd.free_id({entry.pw_uid for entry in pwd.getpwall()}))
+    if platform == "linux":
+        setup = Setup(variant, user or systemd.DEFAULT_USER, python, systemd.HOME, ENVIRONMENT, log_level)
+        return systemd.plan(setup, given)
+    raise ValueError(f"there are services for macOS and Linux, not for {platform}")
+
+
+def installed_home() -> Path | None:
+    """The LTX_HOME of this machine's service, if one is installed."""
+    path, home = (launchd.PLIST_PATH, launchd.HOME) if sys.platform == "darwin" else (systemd.UNIT_PATH, systemd.HOME)
+    return home if path.exists() else None
+
+
+def _require_root(what: str) -> None:
+    if os.geteuid() != 0:
+        raise click.UsageError(f"services belong to root; sudo ltx-worker {what}")
+
+
+def _without_comments(path: Path) -> str:
+    return "\n".join(line for line in path.read_text().splitlines() if not line.startswith("#"))
+
+
+def _say(text: str) -> None:
+    click.echo(text, err=True)

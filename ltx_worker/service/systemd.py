@@ -1,0 +1,76 @@
+"""The systemd unit. Logs go to the journal, which rotates them."""
+
+from __future__ import annotations
+
+import shlex
+from pathlib import Path
+
+from ltx_worker.service.environment import environment_text
+from ltx_worker.service.plan import Command, File, Folder, Plan, Setup
+
+__all__ = ["DEFAULT_USER", "HOME", "UNIT_PATH", "log_command", "plan"]
+
+DEFAULT_USER = "ltx-farm"
+HOME = Path("/var/lib/ltx-farm")
+UNIT = "ltx-farm-worker.service"
+UNIT_PATH = Path("/etc/systemd/system") / UNIT
+
+_UNIT = """\
+# Written by `ltx-worker install`; what is changed here is lost when it runs again.
+[Unit]
+Description=ltx-farm worker ({variant})
+Wants=network-online.target
+After=network-online.target
+# A broker that is away for hours must not end the restarts.
+StartLimitIntervalSec=0
+
+[Service]
+Type=exec
+User={user}
+ExecStart={command}
+Environment=LTX_HOME={home} PYTHONUNBUFFERED=1
+WorkingDirectory={home}
+# A worker that drained or was stopped stays down; wrong settings (2) do not mend themselves.
+Restart=on-failure
+RestartSec=10
+RestartPreventExitStatus=2
+# The job in hand goes back to the queue; the engine ends with its worker.
+KillMode=mixed
+TimeoutStopSec=60
+# The kernel may kill the engine for its memory; the worker reports it and goes on.
+OOMPolicy=continue
+NoNewPrivileges=yes
+PrivateTmp=yes
+ProtectSystem=full
+
+[Install]
+WantedBy=multi-user.target
+"""
+
+
+def plan(setup: Setup, given: dict[str, str]) -> Plan:
+    """The service on Linux. given: what the environment file is to hold at first."""
+    unit = _UNIT.format(
+        variant=setup.variant,
+        user=setup.user,
+        command=shlex.join(setup.command()).replace("%", "%%"),
+        home=setup.home,
+    )
+    home = str(setup.home)
+    return Plan(
+        setup,
+        folders=(Folder(setup.home, 0o750, setup.user),),
+        files=(
+            File(UNIT_PATH, unit),
+            File(setup.environment, environment_text(given), 0o600, setup.user, keep=True),
+        ),
+        make_user=(("useradd", "--system", "--home-dir", home, "--shell", "/usr/sbin/nologin", setup.user),),
+        changed=(("systemctl", "daemon-reload"), ("systemctl", "try-restart", UNIT)),
+        load=(("systemctl", "daemon-reload"), ("systemctl", "enable", "--now", UNIT)),
+        unload=(("systemctl", "disable", "--now", UNIT),),
+    )
+
+
+def log_command(lines: int, *, follow: bool) -> Command:
+    """Shows the log's end."""
+    return ("journalctl", "--unit", UNIT, "--lines", str(lines), "--no-pager", *(("--follow",) if follow else ()))

@@ -1,0 +1,184 @@
+"""kombu's Redis transport, for a worker that meets anything in its queues and lives.
+
+What lies in a queue is checked against all that a client of ours would write, before anything of kombu or Celery
+looks at it: of some items these would die, and others they would try again for ever.
+"""
+
+from __future__ import annotations
+
+import functools
+import json
+import logging
+import time
+from collections.abc import Callable
+from typing import Annotated, Any, Literal
+
+import redis
+from celery.app.task import Context
+from kombu.transport import TRANSPORT_ALIASES
+from kombu.transport import redis as kombu_redis
+from pydantic import (
+    Base64Bytes,
+    BaseModel,
+    ConfigDict,
+    Field,
+    StrictBool,
+    StrictStr,
+    TypeAdapter,
+    ValidationError,
+    model_validator,
+)
+
+from ltx_client.protocol.damage import first_error
+from ltx_client.protocol.jobs import JobId
+
+__all__ = ["Transport", "use_for_redis"]
+
+log = logging.getLogger(__name__)
+
+MAX_ITEM_BYTES = 64 * 1024
+"""A message of ours has about 1 kB: it names a job, and all else is in the job's record."""
+KEPT_ITEMS = 100
+KEPT_CHARACTERS = 500
+"""How many refused items are kept, and how much of each."""
+
+
+class _DeliveryInfo(BaseModel):
+    """Where it is put when it is given back: into a list of that name, and so into no other kind of key."""
+
+    exchange: Literal[""]
+    routing_key: Annotated[str, Field(pattern=r"^[0-9a-zA-Z._-]{1,80}\.[0-9]{1,4}(\.later)?$")]
+
+
+class _Properties(BaseModel):
+    delivery_tag: StrictStr
+    delivery_info: _DeliveryInfo
+    body_encoding: Literal["base64"]
+    priority: Annotated[int, Field(ge=0, le=9, strict=True)] | None = None
+    reply_to: StrictStr | None = None
+    correlation_id: StrictStr | None = None
+
+
+class _Headers(BaseModel):
+    """What Celery makes of headers it makes them of the task: when it runs, for how long, and what is sent after it."""
+
+    model_config = ConfigDict(extra="allow")
+
+    task: Literal["render"]
+    id: JobId
+    shadow: None = None
+    eta: None = None
+    expires: None = None
+    group: None = None
+    group_index: None = None
+    retries: Literal[0] = 0
+    timelimit: tuple[None, None] | None = None
+    root_id: StrictStr | None = None
+    parent_id: StrictStr | None = None
+    argsrepr: StrictStr | None = None
+    kwargsrepr: StrictStr | None = None
+    origin: StrictStr | None = None
+    ignore_result: StrictBool | None = None
+    replaced_task_nesting: Literal[0] = 0
+    stamped_headers: None = None
+    stamps: dict[str, None] | None = None
+    compression: None = None
+
+    @model_validator(mode="after")
+    def _leave_the_rest_alone(self) -> _Headers:
+        if taken := sorted((self.model_extra or {}).keys() & _OF_THE_TASK):
+            raise ValueError(f"{taken[0]} is for Celery alone to set")
+        return self
+
+
+class _Item(BaseModel):
+    """A message of Celery's protocol 2, as kombu puts it into a queue."""
+
+    headers: _Headers
+    properties: _Properties
+    content_type: Annotated[Literal["application/json"], Field(alias="content-type")]
+    content_encoding: Annotated[Literal["utf-8"], Field(alias="content-encoding")]
+    body: Base64Bytes
+
+
+_OF_THE_TASK = frozenset(dir(Context))
+"""What a task knows of its request: Celery lets any header of such a name take its place."""
+
+_body: TypeAdapter[Any] = TypeAdapter(tuple[tuple[JobId], dict[str, None], dict[str, None]])
+"""Positional arguments, named ones, and what is to follow the task."""
+
+
+def why_refused(item: bytes) -> str | None:
+    """What is wrong with a queue's item: a sentence's end, or None for a message that has a job rendered."""
+    if len(item) > MAX_ITEM_BYTES:
+        return f"it has {len(item)} bytes, and a message at most {MAX_ITEM_BYTES}"
+    try:
+        message = _Item.model_validate_json(item)
+        (job_id,), named, _ = _body.validate_json(message.body, strict=True)
+    except ValidationError as error:
+        return first_error(error)
+    if named:
+        return "body: it has named arguments, and the task has none"
+    if job_id != message.headers.id:
+        return "headers.id: it is not the job's"
+    return None
+
+
+class _Client(kombu_redis.PrefixedStrictRedis):
+    """Answers a worker's wait for work as if nothing had come, where what came was refused and set aside."""
+
+    def __init__(self, *args: Any, set_aside: Callable[[str, bytes, str], None], **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self._set_aside = set_aside
+
+    def parse_response(self, connection: Any, command_name: str, **options: Any) -> Any:
+        reply = super().parse_response(connection, command_name, **options)
+        if command_name == "BRPOP" and reply and (reason := why_refused(reply[1])):
+            self._set_aside(reply[0].decode(), reply[1], reason)
+            return None
+        return reply
+
+
+class Channel(kombu_redis.Channel):
+    """dead_list: the key of the Redis list, newest first, that keeps the last KEPT_ITEMS refused items, as JSON."""
+
+    dead_list: str
+    _shared: Any = None
+    from_transport_options: Any = (*kombu_redis.Channel.from_transport_options, "dead_list")
+
+    def _get_client(self) -> Callable[..., redis.Redis]:
+        super()._get_client()  # which checks the version of redis-py
+        return functools.partial(_Client, global_keyprefix=self.global_keyprefix, set_aside=self._set_aside)
+
+    def _create_client(self, asynchronous: bool = False) -> Any:
+        """kombu makes a client for each acknowledgement, which takes as long as sending it; all share one pool."""
+        if asynchronous:
+            return super()._create_client(asynchronous=True)
+        if self._shared is None or self._shared.connection_pool is not self.pool:
+            self._shared = super()._create_client()
+        return self._shared
+
+    def _set_aside(self, queue: str, item: bytes, reason: str) -> None:
+        log.error("an item of queue %s was set aside in %s: %s", queue.split(self.sep)[0], self.dead_list, reason)
+        entry = {
+            "at": time.time(),
+            "queue": queue,
+            "reason": reason,
+            "size": len(item),
+            "item": item[:KEPT_CHARACTERS].decode(errors="backslashreplace"),
+        }
+        with redis.Redis(connection_pool=self.pool).pipeline() as pipeline:
+            pipeline.lpush(self.dead_list, json.dumps(entry))
+            pipeline.ltrim(self.dead_list, 0, KEPT_ITEMS - 1)
+            pipeline.execute()
+
+
+class Transport(kombu_redis.Transport):
+    """For `redis://` and `rediss://`; the transport option `dead_list` is required."""
+
+    Channel = Channel
+
+
+def use_for_redis() -> None:
+    """Has kombu take it, in this process, wherever a URL names Redis."""
+    TRANSPORT_ALIASES.update(dict.fromkeys(("redis", "rediss"), f"{__name__}:{Transport.__name__}"))

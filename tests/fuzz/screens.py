@@ -1,0 +1,73 @@
+"""All that commands make of a job for people and programs, for a screen that nobody sees."""
+
+import io
+import json
+import math
+import time
+
+from rich.console import Console, Group
+from rich.progress import Progress, TextColumn
+from rich.table import Table
+from rich.text import Text
+
+from ltx_client.commands import logs, show, stats
+from ltx_client.display import BarDisplay, PlainDisplay
+from ltx_client.forecast import measure, places
+from ltx_client.live import LiveDisplay
+from ltx_client.output import describe_job, jobs_table, workers_table
+from ltx_client.views import Update
+
+__all__ = ["draw", "show_job", "show_redrawn", "show_update", "show_workers"]
+
+SCREEN = Console(file=io.StringIO(), width=100, height=20, force_terminal=True)
+
+
+def draw(renderable):
+    """All of it that can fail: text with markup. To lay it out would take most of the time."""
+    if isinstance(renderable, Group):
+        for part in renderable.renderables:
+            draw(part)
+    elif isinstance(renderable, Table):
+        for column in renderable.columns:
+            for cell in column.cells:
+                draw(cell)
+    elif isinstance(renderable, str):
+        Text.from_markup(renderable)
+    else:
+        assert isinstance(renderable, Text)
+
+
+def show_job(view, workers=()):
+    """As `ltx jobs`, `ltx show`, `ltx stats` and their --json do."""
+    draw(jobs_table([view]))
+    place = places([view], workers, measure([view], workers), 1.8e9).get(view.job.id)
+    draw(show._table(view, "s3://farm", place, None))
+    json.dumps(describe_job(view), allow_nan=False)
+    json.dumps(stats._rows([view], list(workers)), allow_nan=False)
+
+
+def show_update(update):
+    """As `ltx watch` and `ltx logs` do."""
+    PlainDisplay(with_ids=True).show(update)
+    if update.event is not None:
+        time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(update.event.at))
+        " ".join(logs._words(update.event))
+        json.dumps(update.event.model_dump(), allow_nan=False)
+
+
+def show_redrawn(view, snapshot):
+    """As `ltx watch` does in a terminal, of one job and of several."""
+    update = Update(None, snapshot, view)
+    live = LiveDisplay(None, SCREEN)
+    live._look_at = math.inf
+    live.show(update)
+    draw(live.table())
+    progress = Progress(TextColumn("{task.description}"), TextColumn("{task.fields[detail]}"), console=SCREEN)
+    BarDisplay(progress, with_ids=True).show(update)
+    draw(progress.make_tasks_table(progress.tasks))
+
+
+def show_workers(workers):
+    """As `ltx workers` does."""
+    draw(workers_table(workers))
+    json.dumps([worker.model_dump() for worker in workers], allow_nan=False)

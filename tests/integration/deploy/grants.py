@@ -1,0 +1,160 @@
+"""What each user of the farm may do, as deploy/users.acl.in says it, and what it has done, as MONITOR saw it."""
+
+import re
+import threading
+from collections import defaultdict
+from dataclasses import dataclass, field
+
+from redis.exceptions import ConnectionError as Closed
+from redis.exceptions import ResponseError
+
+WORD = re.compile(rb'"((?:[^"\\]|\\.)*)"')
+LINE = re.compile(rb"[\d.]+ \[\d+ (?:(?P<lua>lua)|(?P<host>\S+):(?P<port>\d+))\] (?P<words>.*)", re.DOTALL)
+ESCAPES = {b"n": b"\n", b"r": b"\r", b"t": b"\t", b"a": b"\a", b"b": b"\b", b'"': b'"', b"\\": b"\\"}
+CHANNELS = {"publish": 1, "subscribe": None, "unsubscribe": 0, "psubscribe": None}
+"""How many arguments, from the first, name channels; None: all. Unsubscribing is free."""
+READ, WRITE = "R", "W"
+
+
+@dataclass(frozen=True)
+class Operation:
+    """One command as a user ran it: the access it needs to keys, as (permissions, key) pairs, and its channels."""
+
+    command: str
+    keys: tuple = ()
+    channels: tuple = ()
+
+
+@dataclass(frozen=True)
+class Grant:
+    """The root permissions of a user, or one of its selectors."""
+
+    commands: frozenset
+    keys: tuple
+    """(permissions, pattern) pairs."""
+    channels: tuple
+
+    def uses(self, operation):
+        """What of this grant the operation needs: a set of parts; None where it is not permitted by it."""
+        command = next((name for name in names_of(operation.command) if name in self.commands), None)
+        if command is None:
+            return None
+        used = {f"+{command}"}
+        for needed, key in operation.keys:
+            allowing = ((given, p) for given, p in self.keys if set(needed) <= set(given) and matches(p, key))
+            given, pattern = next(allowing, (None, None))
+            if pattern is None:
+                return None
+            used |= {f"%{permission}~{pattern}" for permission in needed or given[0]}  # EXISTS needs either
+        for channel in operation.channels:
+            pattern = next((p for p in self.channels if matches(p, channel)), None)
+            if pattern is None:
+                return None
+            used.add(f"&{pattern}")
+        return used
+
+    def parts(self):
+        """All that it gives. A pattern is accounted for by each of its permissions."""
+        keys = {f"%{permission}~{pattern}" for permissions, pattern in self.keys for permission in permissions}
+        return {f"+{command}" for command in self.commands} | keys | {f"&{pattern}" for pattern in self.channels}
+
+
+def names_of(command):
+    return (command, command.partition("|")[0])
+
+
+def matches(pattern, text):
+    """Redis's glob, of which the file uses the asterisk only."""
+    return re.fullmatch(".*".join(map(re.escape, pattern.split("*"))), text, re.DOTALL) is not None
+
+
+def parse_users(text):
+    """The grants of each user: {user: [Grant, …]}, the root permissions first."""
+    users = {}
+    lines = (line.partition("#")[0].rstrip() for line in text.splitlines())
+    joined = re.sub(r"\n[ \t]+", " ", "\n".join(line for line in lines if line))
+    for line in joined.splitlines():
+        if match := re.fullmatch(r"user (\S+) (.*)", line.strip()):
+            selectors = re.findall(r"\(([^)]*)\)", match[2])
+            root = re.sub(r"\([^)]*\)", "", match[2])
+            users[match[1]] = [parse_grant(words.split()) for words in (root, *selectors)]
+    return users
+
+
+def parse_grant(words):
+    keys = []
+    for word in words:
+        if match := re.fullmatch(r"(?:%([RW]+))?~(.+)", word):
+            keys.append((match[1] or READ + WRITE, match[2]))
+    commands = frozenset(word[1:] for word in words if word.startswith("+"))
+    return Grant(commands, tuple(keys), tuple(word[1:] for word in words if word.startswith("&")))
+
+
+def unescape(text):
+    return re.sub(
+        rb"\\(x[0-9a-f]{2}|.)",
+        lambda m: bytes.fromhex(m[1][1:].decode()) if len(m[1]) == 3 else ESCAPES[m[1]],
+        text,
+        flags=re.DOTALL,
+    )
+
+
+@dataclass
+class Monitor:
+    """A thread that notes what MONITOR says, and from which port it came; what a script does is its caller's."""
+
+    client: object
+    by_port: dict = field(default_factory=lambda: defaultdict(list))
+
+    def start(self):
+        self._connection = self.client.connection_pool.get_connection()
+        self._connection.send_command("MONITOR")
+        self._connection.read_response()
+        self._thread = threading.Thread(target=self._run, daemon=True)
+        self._thread.start()
+
+    def stop(self):
+        """After all that was done before has been noted."""
+        self.client.echo("the end of the test")
+        self._thread.join(30)
+        assert not self._thread.is_alive()
+        self._connection.disconnect()
+
+    def _run(self):
+        caller = None
+        while True:
+            try:
+                line = self._connection.read_response(disable_decoding=True, timeout=None)
+            except (Closed, ValueError):  # the test has failed and closed it
+                return
+            match = LINE.fullmatch(line)
+            caller = caller if match["lua"] else int(match["port"])
+            words = [unescape(word[1]) for word in WORD.finditer(match["words"])]
+            if words[0].lower() == b"echo":
+                return
+            self.by_port[caller].append(tuple(words))
+
+
+def operations(client, commands):
+    """The distinct operations among commands. client: one that may ask the server which arguments are keys."""
+    found = set()
+    for words in set(commands):
+        name = words[0].decode().lower()
+        if len(words) > 1 and name in ("client", "config", "acl", "memory", "slowlog", "script"):
+            name = f"{name}|{words[1].decode().lower()}"
+        if name in CHANNELS:
+            found.add(Operation(name, channels=tuple(w.decode() for w in words[1:][: CHANNELS[name]])))
+        else:
+            found.add(Operation(name, keys=keys_of(client, words)))
+    return found
+
+
+def keys_of(client, words):
+    try:
+        reply = client.execute_command("COMMAND GETKEYSANDFLAGS", *words)
+    except ResponseError:  # the command has no keys
+        return ()
+    return tuple(
+        ((READ if "access" in flags else "") + (WRITE if {"insert", "delete", "update"} & set(flags) else ""), key)
+        for key, flags in reply
+    )

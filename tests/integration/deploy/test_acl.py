@@ -1,0 +1,276 @@
+"""Each user may do what it needs and no more: what a full run did is held against deploy/users.acl.in, both ways."""
+
+import contextlib
+import re
+import signal
+
+import pytest
+import redis
+
+from ltx_client.protocol.names import Names
+from ltx_client.protocol.pauses import queue_field
+from ltx_client.protocol.state import Status
+from ltx_client.protocol.transport import queue_keys, unacked_keys
+from ltx_models.request import GenerationRequest
+from ltx_models.variants import VARIANTS
+from tests.integration.conftest import PROMPT, SLOW_STEPS, ltx, wait_until
+from tests.integration.deploy.conftest import DEPLOY
+from tests.integration.deploy.grants import Monitor, Operation, operations, parse_users
+from tests.integration.faults.proxy import Proxy
+from tests.integration.test_farm import engines_of, reach
+
+QUICK = {
+    "lease": 2,
+    "renew_every": 0.5,
+    "reap_every": 0.5,
+    "save_every": 0,
+    "idle_limit": 3,
+    "embeds_bytes": 1,  # more than one embedding is too much, so that some are removed
+}
+NAMES = Names()
+
+
+def render(steps=8, seed=1):
+    return GenerationRequest(prompt=PROMPT, num_steps=steps, seed=seed)
+
+
+def command(farm, *arguments):
+    done = ltx(*arguments, env=farm.env)
+    assert done.returncode == 0, done.stderr
+
+
+def full_run(farm, tester):
+    """All that clients and workers do with a broker, each once at least. `tester` brings about what takes days."""
+    first = farm.start_worker("one", **QUICK)
+    command(farm, "render", PROMPT, "--preview", farm.folder / "now.jpg", "-o", farm.folder / "a.mp4")
+    with farm.connect() as client:
+        tester.lpush(queue_keys(NAMES, "pocket.1")[0], "no message")
+        wait_until(lambda: tester.llen(NAMES.dead()), what="the dead list")
+
+        # One person's jobs take turns; one is cancelled as it runs, and one as it waits.
+        running, turn, waiting = (client.submit(render(SLOW_STEPS, seed)) for seed in range(3))
+        client.prioritize(turn.id, 4)
+        wait_until(lambda: tester.llen(queue_keys(NAMES, "pocket.1")[4]), what="the message being in its new place")
+        client.cancel(waiting.id)
+        client.cancel(running.id)
+        reach(client, turn.id, 5)
+
+        # A worker is killed, and a day goes by: its job is brought to another, and so is its message.
+        first.kill()
+        first.wait()
+        _, index = unacked_keys(NAMES)
+        tester.zadd(index, dict.fromkeys(tester.zrange(index, 0, -1), 0), xx=True)
+        tester.delete(NAMES.job(client.jobs()[-1].job.id))  # a week, for the first job's record
+        second = farm.start_worker("two", **QUICK)
+        wait_until(lambda: not tester.zrange(index, 0, 1, byscore=True), what="the day-old message being restored")
+        wait_until(lambda: client.view(turn.id).snapshot.attempt == 2, what="the second attempt")
+        reach(client, turn.id, 30)
+
+        # Its engine dies: is there another worker for the job?
+        engines_of(farm.folder)[0].kill()
+        wait_until(lambda: client.view(turn.id).snapshot.attempt == 3, what="the third attempt")
+
+        # It is paused; a batch that waits for another job is submitted; a worker is stopped; a message is lost.
+        client.pause(turn.id)
+        wait_until(lambda: client.view(turn.id).status is Status.QUEUED, what="the pause")
+        client.resume(turn.id)
+        lost = client.submit(render(seed=5))
+        prompts = farm.folder / "prompts.txt"
+        prompts.write_text(PROMPT)
+        command(farm, "batch", prompts, "--id", "batch-1", "--after", lost.id, "--then", prompts)
+        tester.hset(NAMES.paused(), queue_field("pocket"), "{}")  # which is the admin's to do
+        wait_until(lambda: client.workers()[0].why_paused, what="the worker hearing of the pause")
+        command(farm, "jobs")
+        tester.delete(NAMES.paused())
+        second.send_signal(signal.SIGTERM)
+        second.wait(20)
+        tester.delete(*queue_keys(NAMES, "pocket.1"), *queue_keys(NAMES, "pocket.1.later"))
+        farm.start_worker("three", **QUICK)
+        client.cancel(turn.id)
+        *_, last = client.watch(lost.id, *(view.job.id for batch in client.batches() for view in batch.views))
+        assert last.snapshot.status is Status.DONE
+        assert [update.event.type for update in client.log(lost.id) if update.event][-1] == "done"
+        client.retry(turn.id)
+        client.find(lost.id[-8:])
+    command(farm, "workers")
+    without_storage = {name: value for name, value in farm.env.items() if name != "LTX_STORAGE_URL"}
+    assert "no storage is set" in ltx("download", lost.id, env=without_storage).stderr
+    tester.hset(NAMES.batch("batch-1"), "submitted_at", 0)
+    command(farm, "gc", "--older-than", "0h", "--yes")
+    farm.stop_workers()
+
+
+def commands_of_the_handbook():
+    """Those that deploy/README.md tells an admin to run, after its prompt."""
+    lines = (DEPLOY / "README.md").read_text().splitlines()
+    found = [line.strip().removeprefix("admin> ") for line in lines if line.strip().startswith("admin> ")]
+    return [line.partition("#")[0].split() for line in found]
+
+
+def test_each_grant_is_needed_and_none_is_missing(secured):
+    client, worker = Proxy(secured.server.port), Proxy(secured.server.port)
+    secured.client_port, secured.worker_port = client.port, worker.port
+    secured.env["LTX_BROKER_URL"] = secured.server.url("client", client.port)
+    users = parse_users((DEPLOY / "users.acl.in").read_text())
+    with secured.server.connect("tester") as tester:
+        monitor = Monitor(tester)
+        monitor.start()
+        try:
+            full_run(secured, tester)
+        finally:
+            refused = [f"{entry['username']}: {entry['object']}" for entry in tester.acl_log()]
+            assert not refused, f"not granted in deploy/users.acl.in: {', '.join(refused)}"
+        examined = ltx("doctor", env=secured.env)
+        assert "the farm's keys and no others" in examined.stdout, examined.stdout
+        assert {entry["object"] for entry in tester.acl_log()} == {"config|get", "acl|users", "a-key-of-no-farm"}
+        monitor.stop()
+        for user, proxy in (("client", client), ("worker", worker)):
+            done = operations(tester, [words for port in proxy.ports for words in monitor.by_port[port]])
+            assert len(done) > 50
+            left = unused(users[user], done)
+            assert not left, f"granted to {user}, and not needed: {chr(10).join(left)}"
+    client.close()
+    worker.close()
+
+
+def unused(grants, done):
+    """The parts of a user's grants that no operation needed. An operation counts for the first that permits it."""
+    used = [set() for _ in grants]
+    for operation in done:
+        for grant, parts in zip(grants, used, strict=True):
+            if (uses := grant.uses(operation)) is not None:
+                parts |= uses
+                break
+    other_queues = tuple(f"~ltx:{name}.*" for name in VARIANTS if name != "pocket")
+    return [
+        part
+        for grant, parts in zip(grants, used, strict=True)
+        for part in sorted(grant.parts() - parts)
+        if not part.endswith(other_queues)
+    ]
+
+
+def test_an_unused_grant_and_a_missing_one_are_found():
+    (grants,) = parse_users("user one on +ping\n  (+get %R~a:*)  # to read\n  (+set %W~a:* %W~b:*)").values()
+    done = {Operation("ping"), Operation("set", (("W", "a:1"),)), Operation("get", (("R", "a:1"),))}
+    assert unused(grants, done) == ["%W~b:*"]
+    assert unused(grants, done - {Operation("ping")}) == ["+ping", "%W~b:*"]
+    assert not any(grant.uses(Operation("get", (("R", "b:1"),))) for grant in grants)
+    assert not any(grant.uses(Operation("get", (("RW", "a:1"),))) for grant in grants)
+
+
+@pytest.mark.parametrize("user", ["client", "worker"])
+def test_every_variant_has_its_queues(user):
+    patterns = {
+        pattern for grant in parse_users((DEPLOY / "users.acl.in").read_text())[user] for _, pattern in grant.keys
+    }
+    assert {f"ltx:{name}.*" for name in VARIANTS} <= patterns
+
+
+def test_the_admin_may_do_what_the_handbook_says_and_no_more(secured):
+    broker = secured.server
+    grants = parse_users((DEPLOY / "users.acl.in").read_text())["admin"]
+    handbook = commands_of_the_handbook()
+    secured.start_worker("mac-3")
+    through = Proxy(broker.port)
+    env = {**secured.env, "LTX_BROKER_URL": broker.url("admin", through.port)}
+    operating = re.findall(r"^ltx --farm admin (.*?)(?: +#.*)?$", (DEPLOY / "README.md").read_text(), re.MULTILINE)
+    assert {line.split()[0] for line in operating} == {"pause", "resume"}
+    with broker.connect("tester") as tester:
+        monitor = Monitor(tester)
+        monitor.start()
+        as_client = ltx("pause", "--queue", "pocket", env=secured.env)
+        assert as_client.returncode == 69
+        assert "only the farm's admin pause" in as_client.stderr
+        for line in operating:
+            done = ltx(*line.split(), env=env)
+            assert done.returncode == 0, done.stderr
+        monitor.stop()
+        words = [words for port in through.ports for words in monitor.by_port[port]]
+        words += [tuple(word.encode() for word in words) for words in handbook]
+        assert unused(grants, operations(tester, words)) == []
+    through.close()
+    secured.stop_workers()
+    for words in handbook:
+        with broker.connect("admin") as admin:
+            connection = admin.connection_pool.get_connection()
+            connection.send_command(*words)
+            with contextlib.suppress(redis.ConnectionError):  # after ACL LOAD and SHUTDOWN
+                connection.read_response()
+            admin.connection_pool.release(connection)
+    assert broker.process.wait(20) == 0
+    broker.start()
+
+
+FORBIDDEN = {
+    "client": [
+        ("GET", "other:preview:1"),
+        ("HGET", "other:job:1", "spec"),
+        ("XREAD", "STREAMS", "other:events:1", "0"),
+        ("FLUSHALL",),
+        ("FLUSHDB",),
+        ("KEYS", "*"),
+        ("SCAN", "0"),
+        ("CONFIG", "GET", "*"),
+        ("MONITOR",),
+        ("ACL", "LIST"),
+        ("SHUTDOWN",),
+        ("HSET", "ltx:result:1", "files", "{}"),
+        ("HSET", "ltx:state:1", "status", "done"),
+        ("XADD", "ltx:events:1", "1-0", "event", "{}"),
+        ("DEL", "ltx:state:1"),
+        ("HSET", "ltx:paused", "queue:pocket", "{}"),
+        ("HDEL", "ltx:paused", "queue:pocket"),
+        ("DEL", "ltx:job:1", "ltx:result:1"),
+        ("SET", "ltx:lease:1", "token"),
+        ("GET", "ltx:latents:1"),
+        ("PUBLISH", "ltx:events:1", "x"),
+        ("PUBLISH", "/0.celery.pidbox", "x"),
+        ("PUBLISH", "ltx:/0.celery.pidbox", "x"),
+        ("SUBSCRIBE", "other:events:1"),
+        ("EVAL", "return redis.call('HSET', 'ltx:result:1', 'files', '{}')", "0"),
+    ],
+    "worker": [
+        ("HSET", "ltx:job:1", "spec", "{}"),
+        ("ZADD", "ltx:jobs", "1", "1"),
+        ("SET", "ltx:cancel:1", "1"),
+        ("RPUSH", "ltx:waiting:pocket.1:5:me", "1"),
+        ("DEL", "ltx:job:1"),
+        ("HSET", "ltx:paused", "queue:pocket", "{}"),
+        ("HGET", "other:job:1", "spec"),
+        ("FLUSHALL",),
+        ("KEYS", "*"),
+        ("SCAN", "0"),
+        ("CONFIG", "SET", "dir", "/tmp"),
+        ("PUBLISH", "ltx:cancel:1", "1"),
+    ],
+    "admin": [
+        ("HSET", "ltx:job:1", "spec", "{}"),
+        ("HSET", "ltx:result:1", "files", "{}"),
+        ("FLUSHALL",),
+        ("CONFIG", "SET", "dir", "/tmp"),
+        ("MONITOR",),
+    ],
+}
+
+
+@pytest.mark.parametrize("user", FORBIDDEN)
+def test_what_each_user_may_not_do(broker, user):
+    for words in FORBIDDEN[user]:
+        with broker.connect(user) as client, pytest.raises(redis.exceptions.NoPermissionError):
+            client.execute_command(*words)
+
+
+@pytest.mark.parametrize(("user", "key"), [("client", "result"), ("client", "state"), ("worker", "job")])
+def test_a_script_may_not_write_what_its_user_may_not(broker, user, key):
+    with broker.connect(user) as client:
+        write = client.register_script("return redis.call('HSET', KEYS[1], 'a', 'b')")
+        with pytest.raises(redis.ResponseError, match="can't access"):
+            write(keys=[f"ltx:{key}:1"])
+
+
+def test_nobody_gets_in_without_a_password(broker):
+    url = f"rediss://127.0.0.1:{broker.port}/0"
+    nobody = redis.Redis.from_url(url, ssl_ca_certs=str(broker.secrets / "ca.crt"))
+    with nobody, pytest.raises(redis.AuthenticationError):
+        nobody.ping()

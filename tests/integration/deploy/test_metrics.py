@@ -1,0 +1,135 @@
+"""What a worker tells Prometheus, and that deploy/'s dashboard and alerts ask for nothing else."""
+
+import json
+import re
+import shutil
+import socket
+import subprocess
+import urllib.request
+
+import yaml
+from prometheus_client.parser import text_string_to_metric_families
+
+from ltx_client.protocol.state import Status
+from ltx_models.request import GenerationRequest
+from ltx_models.variants import VARIANTS
+from ltx_worker.metrics import Metrics
+from ltx_worker.settings import WorkerSettings
+from tests.integration.conftest import PROMPT, SLOW_STEPS, ltx, wait_until
+from tests.integration.deploy.conftest import DEPLOY, free_port
+from tests.integration.test_farm import engines_of, reach
+
+HOT = """
+import sys
+if "ltx_worker" in sys.orig_argv:
+    from ltx_worker import thermal
+
+    thermal._look = lambda: thermal.Heat(71.6, "heavy")
+"""
+SAMPLE = re.compile(r"\bltx_[a-z_]+\b")
+
+
+def scrape(port):
+    """{(sample, its labels): value}"""
+    with urllib.request.urlopen(f"http://127.0.0.1:{port}/metrics", timeout=10) as reply:
+        families = text_string_to_metric_families(reply.read().decode())
+        return {(s.name, frozenset(s.labels.items())): s.value for family in families for s in family.samples}
+
+
+def value(samples, name, /, **labels):
+    """The sum of the samples of that name which have these labels at least."""
+    return sum(v for (n, given), v in samples.items() if n == name and labels.items() <= dict(given).items())
+
+
+def test_a_worker_is_scraped(farm_env, tmp_path):
+    port = free_port()
+    (tmp_path / "sitecustomize.py").write_text(HOT)
+    farm_env.env["PYTHONPATH"] = str(tmp_path)
+    farm_env.start_worker(metrics_port=port, memory_gb=12, lease=3, renew_every=0.5, reap_every=0.5, save_every=0)
+    before = scrape(port)
+    with farm_env.connect() as farm:
+        done = farm.submit(GenerationRequest(prompt=PROMPT, num_steps=8, seed=1))
+        *_, last = farm.watch(done.id)
+        assert last.snapshot.status is Status.DONE
+        dying = farm.submit(GenerationRequest(prompt=PROMPT, num_steps=SLOW_STEPS, seed=2))
+        waiting = [farm.submit(GenerationRequest(prompt=PROMPT, seed=seed)) for seed in range(3)]
+        reach(farm, dying.id, 5)
+        busy = scrape(port)
+        engines_of(farm_env.folder)[0].kill()
+        wait_until(lambda: farm.view(dying.id).snapshot.attempt == 2, what="the second attempt")
+        farm.cancel(dying.id)
+        for update in farm.watch(*(job.id for job in waiting)):
+            last = update
+    after = scrape(port)
+
+    assert value(before, "ltx_jobs_total", outcome="done") == 0
+    assert value(before, "ltx_queue_depth") == 0
+    assert {dict(labels)["variant"] for name, labels in before if name == "ltx_queue_depth"} == set(VARIANTS)
+    assert value(before, "ltx_memory_budget_bytes") == 12e9
+    assert value(before, "ltx_worker_info", name="one", variant="pocket") == 1
+    assert value(before, "ltx_temperature_celsius") == 71.6
+    assert value(before, "ltx_thermal_pressure") == 2
+    assert "72 °C" in ltx("workers", env=farm_env.env).stdout
+
+    assert value(busy, "ltx_worker_state", state="rendering") == 1
+    assert value(busy, "ltx_queue_depth", variant="pocket") == 3
+    assert value(busy, "ltx_step_seconds_count") >= 8 + 5
+    assert value(busy, "ltx_phase_seconds_count", phase="denoise") == 1
+    assert 1e6 < value(busy, "ltx_render_peak_memory_bytes") < 12e9
+
+    assert value(after, "ltx_engine_deaths_total") == 1
+    assert value(after, "ltx_jobs_total", outcome="released") == 1
+    assert value(after, "ltx_jobs_total", outcome="cancelled") == 1
+    assert value(after, "ltx_jobs_total", outcome="done") == 4
+    assert value(after, "ltx_queue_depth") == 0
+    assert value(after, "ltx_lease_losses_total") == value(after, "ltx_undelivered_videos") == 0
+    for name in ("ltx_gpu_busy_seconds_total", "ltx_gpu_idle_seconds_total"):
+        assert value(after, name) > value(before, name) >= 0
+
+    ask_for_what_there_is(after)
+
+
+def ask_for_what_there_is(samples):
+    """The dashboard and the alerts, and for all of it."""
+    there = {name for name, _ in samples}
+    dashboard = json.loads((DEPLOY / "grafana.json").read_text())
+    asked = [target["expr"] for panel in dashboard["panels"] for target in panel["targets"]]
+    assert len({panel["id"] for panel in dashboard["panels"]}) == len(dashboard["panels"])
+    rules = [rule for group in yaml.safe_load((DEPLOY / "alerts.yml").read_text())["groups"] for rule in group["rules"]]
+    names = {name for expression in asked + [rule["expr"] for rule in rules] for name in SAMPLE.findall(expression)}
+    assert names <= there
+    families = {re.sub(r"_(total|bucket|sum|count|created)$", "", name) for name in there}
+    shown = {re.sub(r"_(total|bucket|sum|count)$", "", name) for name in names}
+    assert {name for name in families if name.startswith("ltx_")} - shown == {"ltx_memory_bytes"}
+    for expression in asked:
+        for labels in re.findall(r"by \(([^)]*)\)", expression):
+            known = {label for _, given in samples for label, _ in given} | {"instance", "le"}
+            assert set(labels.split(", ")) <= known
+
+
+def test_prometheus_takes_its_configuration():
+    configuration = yaml.safe_load((DEPLOY / "prometheus.yml").read_text())
+    (scraped,) = configuration["scrape_configs"]
+    rules = yaml.safe_load((DEPLOY / "alerts.yml").read_text())
+    assert all(
+        f'job="{scraped["job_name"]}"' in r["expr"] for g in rules["groups"] for r in g["rules"] if "up{" in r["expr"]
+    )
+    assert all((DEPLOY / name).exists() for name in configuration["rule_files"])
+    if promtool := shutil.which("promtool"):
+        subprocess.run([promtool, "check", "config", DEPLOY / "prometheus.yml"], check=True)
+
+
+def test_a_port_that_is_taken_keeps_nobody_from_rendering(caplog):
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        metrics = Metrics("pocket")
+        metrics.serve("127.0.0.1", taken.getsockname()[1])
+        metrics.stop()
+    assert "no metrics at 127.0.0.1" in caplog.text
+
+
+def test_nothing_listens_unless_asked_to(caplog):
+    assert WorkerSettings(broker_url=None).worker_metrics_port == 0
+    metrics = Metrics("pocket")
+    metrics.serve("127.0.0.1", 0)
+    metrics.stop()
+    assert not caplog.records

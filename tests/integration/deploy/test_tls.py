@@ -1,0 +1,103 @@
+"""A broker that is not the right one, or that does not let us in: one clear sentence and exit code 69 on both sides."""
+
+import socket
+import subprocess
+import sys
+import threading
+
+import pytest
+
+from tests.integration.conftest import ltx
+from tests.integration.deploy.conftest import run_script
+
+SIDES = ["client", "worker"]
+
+
+def refused(secured, side, **changes):
+    """What a command of that side says to its user, when its environment is changed so."""
+    env = {**secured.env, "LTX_BROKER_URL": secured.server.url(side), **changes}
+    if side == "client":
+        done = ltx("jobs", env=env)
+    else:
+        command = [sys.executable, "-m", "ltx_worker", "start"]
+        done = subprocess.run(command, env=env, capture_output=True, text=True, timeout=60, check=False)
+    assert done.stdout == ""
+    assert done.stderr.startswith("Error: ")
+    assert len(done.stderr.splitlines()) == 1, done.stderr
+    assert secured.server.password(side) not in done.stderr
+    assert done.returncode == 69
+    return done.stderr
+
+
+@pytest.fixture(scope="module")
+def others_authority(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("others")
+    run_script("certs.sh", folder, "localhost")
+    return folder
+
+
+@pytest.mark.parametrize("side", SIDES)
+def test_a_wrong_password(secured, side):
+    url = secured.server.url(side).replace(secured.server.password(side), "not-the-word")
+    said = refused(secured, side, LTX_BROKER_URL=url)
+    assert f"127.0.0.1:{secured.server.port} refused the user name or password; check LTX_BROKER_URL" in said
+    assert "not-the-word" not in said
+
+
+@pytest.mark.parametrize("side", SIDES)
+def test_a_wrong_authority(secured, side, others_authority):
+    said = refused(secured, side, LTX_BROKER_CA=str(others_authority / "ca.crt"))
+    assert f"the certificate of the broker at 127.0.0.1:{secured.server.port} cannot be trusted" in said
+    assert "LTX_BROKER_CA must name the file of the authority that signed it" in said
+
+
+@pytest.mark.parametrize("side", SIDES)
+def test_no_authority_is_not_any_authority(secured, side):
+    assert "cannot be trusted" in refused(secured, side, LTX_BROKER_CA="")
+
+
+def test_a_host_that_the_certificate_is_not_for(secured):
+    url = secured.server.url("client").replace("127.0.0.1", "localhost.localdomain")
+    said = refused(secured, "client", LTX_BROKER_URL=url)
+    assert "cannot be trusted (Hostname mismatch" in said or "cannot reach" in said  # where the name is not known
+
+
+def test_a_broker_that_speaks_no_tls(secured):
+    def answer():
+        with server.accept()[0] as connection:
+            connection.sendall(b"-ERR Protocol error\r\n")
+            connection.recv(4096)
+
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        port = server.getsockname()[1]
+        threading.Thread(target=answer, daemon=True).start()
+        url = secured.server.url("client").replace(str(secured.server.port), str(port))
+        said = refused(secured, "client", LTX_BROKER_URL=url)
+    assert f"127.0.0.1:{port} does not speak TLS" in said
+
+
+def test_the_scripts_keep_what_they_made_before(secrets, tmp_path):
+    run_script("certs.sh", tmp_path, "one.local")
+    run_script("users.sh", tmp_path, "studio:")
+    before = {path.name: path.read_bytes() for path in tmp_path.iterdir()}
+    run_script("certs.sh", tmp_path, "one.local", "10.0.0.5")
+    (tmp_path / "worker.password").unlink()
+    run_script("users.sh", tmp_path, "studio:")
+    after = {path.name: path.read_bytes() for path in tmp_path.iterdir()}
+    changed = {name for name in after if after[name] != before.get(name)}
+    assert changed - {"ca.srl"} == {"broker.crt", "broker.key", "worker.password", "users.acl"}
+    acl = after["users.acl"].decode()
+    assert "~studio:job:*" in acl and "&studio:events:*" in acl and "ltx:" not in acl
+    assert after["worker.password"].decode().strip() not in acl
+    for name in ("ca.key", "broker.key", "client.password", "worker.password", "admin.password", "users.acl"):
+        assert (tmp_path / name).stat().st_mode & 0o077 == 0, name
+    assert (tmp_path / "ca.crt").stat().st_mode & 0o777 == 0o644
+
+
+@pytest.mark.parametrize("arguments", [["certs.sh"], ["certs.sh", "folder"], ["users.sh"], ["users.sh", "f", "a b"]])
+def test_the_scripts_say_how_they_are_used(arguments, tmp_path):
+    with pytest.raises(subprocess.CalledProcessError) as raised:
+        run_script(arguments[0], *(str(tmp_path / word) if word in ("folder", "f") else word for word in arguments[1:]))
+    assert raised.value.returncode == 2
+    assert len(raised.value.stderr.splitlines()) == 1
+    assert not list(tmp_path.iterdir())

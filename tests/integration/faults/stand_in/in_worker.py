@@ -1,0 +1,47 @@
+"""Inside the worker: holds before the claim and the commit, the faulty storage, and safeguards broken on purpose."""
+
+import os
+
+import fsspec
+from marks import at
+
+from ltx_client.protocol import events
+from ltx_worker import scripts
+
+fsspec.register_implementation("faulty", "faulty_storage.FaultyFileSystem")
+
+
+def _break(names, healthy, broken):
+    for name in names:
+        text = scripts.SCRIPTS[name]
+        assert healthy in text, f"the script {name} no longer says {healthy}"
+        scripts.SCRIPTS[name] = text.replace(healthy, broken)
+
+
+match os.environ.get("LTX_FAULTS_BREAK"):
+    case "fencing":
+        _break(scripts.SCRIPTS, "return held[1] == attempt and held[2] == token", "return true")
+    case "token":
+        _break(scripts.SCRIPTS, "return held[1] == attempt and held[2] == token", "return held[1] == attempt")
+    case "reaper":
+        _break(["requeue"], "if status == 'running' then return give_back(2) end", "")
+
+from ltx_worker.ledger import Ledger  # noqa: E402 — it compiles the scripts as they are by now
+
+
+def _claim(self, job_id, *who, claim=Ledger.claim):
+    at(job_id, "queued")
+    return claim(self, job_id, *who)
+
+
+def _commit(self, attempt, event, commit=Ledger.commit):
+    if not isinstance(event, events.Done):
+        return commit(self, attempt, event)
+    at(attempt.job_id, "committing")
+    verdict = commit(self, attempt, event)
+    at(attempt.job_id, "committed")
+    return verdict
+
+
+Ledger.claim = _claim
+Ledger.commit = _commit

@@ -1,0 +1,86 @@
+"""What the audit says of a farm whose safeguards are broken: an audit that never finds anything shows nothing."""
+
+import shutil
+
+import pytest
+
+from tests.integration.conftest import wait_until
+from tests.integration.faults.audit import settle_and_audit
+from tests.integration.faults.faults import strike
+
+
+def assert_found(findings, kinds, tell):
+    """At least these classes; nothing at all where there are none."""
+    said = "\n".join(map(str, findings))
+    tell(said)
+    assert {finding.kind for finding in findings} >= kinds, said
+    assert bool(findings) == bool(kinds), said
+
+
+def taken_over(farm, job):
+    """The job's first owner, suspended in mid-render."""
+    first = farm.await_held(job.id, "denoising")
+    first.suspend()
+    farm.unmark(job.id, "denoising.held")
+    return first
+
+
+def first_goes_on(farm, job, first):
+    """While the second owner stands still: until the first has ended the job, or learned that it must not."""
+    second = farm.await_held(job.id, "denoising")
+    second.suspend()
+    farm.release(job.id, "denoising")
+    first.resume()
+    wait_until(
+        lambda: "no longer the current one" in first.log.read_text() or farm.view(job.id).snapshot.ended,
+        what="the first owner going on, or learning that it must not",
+    )
+    second.resume()
+    farm.expected[job.id].crashes = 1  # the second's lease may lapse meanwhile
+
+
+@pytest.mark.parametrize(("broken", "found"), [("", set()), ("fencing", {"other"})])
+def test_without_fencing_a_job_is_rendered_twice(breakable, broken, found, tell):
+    farm = breakable("one", "two", broken=broken)
+    farm.render_references((1,))
+    job = farm.submit(hold="denoising")
+    first_goes_on(farm, job, taken_over(farm, job))
+    findings = settle_and_audit(farm, tidy_within=3)
+    assert_found(findings, found, tell)
+
+
+@pytest.mark.parametrize(("broken", "found"), [("", set()), ("reaper", {"stuck"})])
+def test_without_the_reaper_the_job_of_a_dead_worker_is_stuck(breakable, broken, found, tell):
+    farm = breakable("one", "two", broken=broken)
+    farm.render_references((1,))
+    job = farm.submit(hold="denoising")
+    strike(farm, job, "denoising", "worker killed")
+    farm.await_workers()
+    findings = settle_and_audit(farm, patience=10, tidy_within=1)
+    assert_found(findings, found, tell)
+
+
+@pytest.mark.parametrize(("broken", "found"), [("", set()), ("token", {"doubled"})])
+def test_without_the_token_two_first_attempts_are_one(breakable, broken, found, tell):
+    """The server comes back without its last writes, as after a fail-over, and grants the same attempt again."""
+    farm = breakable("one", "two", broken=broken)
+    farm.render_references((1,))
+    log = farm.server._folder.path / "appendonlydir"
+    job = farm.submit(hold="queued")
+    farm.await_held(job.id, "queued")
+    farm.kill_server()
+    shutil.copytree(log, farm.folder / "earlier")
+    farm.server.start()
+    farm.hold(job.id, "denoising")
+    farm.mark(job.id, "step", "5")
+    farm.release(job.id, "queued")
+    first = taken_over(farm, job)
+    farm.hold(job.id, "denoising")
+    farm.mark(job.id, "step", "1")  # fewer events than the first's, also where the second has to load its models
+    farm.kill_server()
+    shutil.rmtree(log)
+    shutil.copytree(farm.folder / "earlier", log)
+    farm.server.start()
+    first_goes_on(farm, job, first)
+    findings = settle_and_audit(farm, tidy_within=3)
+    assert_found(findings, found, tell)

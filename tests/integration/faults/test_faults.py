@@ -1,0 +1,59 @@
+"""Each fault once, in one phase, on a farm that goes on from one to the next; after each, the audit."""
+
+import pytest
+
+from tests.integration.faults.audit import settle_and_audit
+from tests.integration.faults.bad_messages import BAD
+from tests.integration.faults.faults import strike
+from tests.integration.faults.harness import BreakableFarm
+
+STRUCK = [
+    ("engine killed", "denoising"),
+    ("worker killed", "uploading"),
+    ("worker killed", "committing"),
+    ("worker killed", "committed"),
+    ("server killed", "decoding"),
+    ("worker suspended past its lease", "denoising"),
+    ("one worker cut off past its lease", "denoising"),
+    ("broker away past the lease", "text"),
+    ("storage read-only", "writing"),
+    ("storage full", "queued"),
+    ("storage fails in mid-write", "uploading"),
+    ("cancel", "loading"),
+    ("cancel", "committing"),
+    ("engine dies every time", "denoising"),
+    ("SIGTERM", "decoding"),
+    ("SIGTERM twice", "denoising"),
+    ("SIGQUIT", "text"),
+    ("drain", "queued"),
+    ("CLIENT KILL", "uploading"),
+    ("connections cut", "committing"),
+    ("message delivered twice", "denoising"),
+    *((bad, "queued") for bad in BAD),
+]
+
+
+@pytest.fixture(scope="module")
+def farm(tmp_path_factory, clean_env):
+    farm = BreakableFarm(tmp_path_factory.mktemp("faults") / "farm", clean_env)
+    for name in ("one", "two"):
+        farm.add_worker(name)
+    farm.await_workers()
+    farm.render_references((1,))
+    yield farm
+    assert not farm.close()
+
+
+def assert_clean(farm):
+    findings = settle_and_audit(farm)
+    assert not findings, "\n".join(map(str, findings))
+
+
+@pytest.mark.parametrize(("fault", "phase"), STRUCK, ids=lambda value: value.replace(" ", "-"))
+def test_a_fault(farm, fault, phase):
+    for _ in range(2):
+        farm.submit()
+    job = farm.submit(hold=phase)
+    strike(farm, job, phase, fault)
+    farm.await_workers()
+    assert_clean(farm)

@@ -1,0 +1,116 @@
+"""How long a farm takes to get over what happened, measured."""
+
+import signal
+import time
+
+import pytest
+
+from ltx_client.protocol import events
+from ltx_client.protocol.events import parse_event
+from ltx_client.protocol.state import Status
+from ltx_models.request import MAX_STEPS
+from tests.integration.conftest import wait_until
+from tests.integration.faults.audit import settle_and_audit
+
+
+def log_of(farm, job):
+    with farm.admin() as client:
+        return [parse_event(fields[b"event"]) for _, fields in client.xrange(farm.names.events(job.id))]
+
+
+def time_of(farm, job, kind, after):
+    return next((event.at for event in log_of(farm, job) if isinstance(event, kind) and event.at > after), None)
+
+
+def killed_to_running(farm, tell):
+    """Seconds from a worker's SIGKILL in mid-render to its job's next step on the other worker."""
+    job = farm.submit(hold="denoising")
+    worker = farm.await_held(job.id, "denoising")
+    farm.await_saved(job.id, "denoising")
+    worker.kill()
+    killed = time.time()
+    farm.release(job.id, "denoising")
+    farm.expected[job.id].crashes = 1
+    wait_until(lambda: time_of(farm, job, events.Stepped, killed), timeout=90, what="the next step")
+    claimed = time_of(farm, job, events.Claimed, killed) - killed
+    stepped = time_of(farm, job, events.Stepped, killed) - killed
+    tell(f"killed to claimed elsewhere: {claimed:.2f} s, to the next step: {stepped:.2f} s")
+    farm.await_ended(job.id)
+    snapshot = farm.view(job.id).snapshot
+    assert (snapshot.status, snapshot.attempt) == (Status.DONE, 2)
+    assert snapshot.lost_steps <= 1
+    return stepped
+
+
+def test_a_killed_workers_job_runs_elsewhere_within_5_seconds(breakable, tell):
+    farm = breakable("one", "two", lease=3.0, renew_every=1)
+    assert killed_to_running(farm, tell) <= 5
+
+
+@pytest.mark.slow
+def test_with_production_settings_it_runs_elsewhere_within_75_seconds(breakable, tell):
+    defaults = dict.fromkeys(("renew_every", "reap_every", "heartbeat_every", "deliver_for", "stop_grace"))
+    farm = breakable("one", "two", lease=60.0, **defaults)
+    assert killed_to_running(farm, tell) <= 75
+
+
+def test_a_broker_away_for_three_leases_costs_no_second_claim(breakable):
+    """The render ends while it is away; the result is committed when it is back."""
+    farm = breakable("one", "two")
+    farm.render_references((1,))
+    job = farm.submit(hold="denoising")
+    farm.await_held(job.id, "denoising")
+    for worker in farm.workers.values():
+        worker.proxy.swallow()
+    time.sleep(farm.lease * 2.5)
+    farm.release(job.id, "denoising")
+    time.sleep(farm.lease * 0.5)
+    for worker in farm.workers.values():
+        worker.proxy.release()
+    assert not settle_and_audit(farm)
+    assert farm.view(job.id).snapshot.attempt == 1
+
+
+def test_a_server_away_for_three_leases_costs_no_second_claim(breakable):
+    farm = breakable("one", "two")
+    farm.render_references((1,))
+    job = farm.submit(hold="denoising")
+    farm.await_held(job.id, "denoising")
+    farm.kill_server()
+    time.sleep(farm.lease * 1.5)
+    farm.release(job.id, "denoising")
+    time.sleep(farm.lease * 1.5)
+    farm.server.start()
+    assert not settle_and_audit(farm)
+    assert farm.view(job.id).snapshot.attempt == 1
+
+
+def cancelled(farm, job):
+    """Seconds from a cancel to the job's end, which is written when the engine has stopped."""
+    asked = time.time()
+    assert farm.insist(lambda client: client.cancel(job.id)) is Status.RUNNING
+    farm.await_ended(job.id)
+    return time_of(farm, job, events.Cancelled, asked) - asked
+
+
+def test_a_cancel_ends_a_render_within_one_step_and_a_second(breakable, tell):
+    farm = breakable("one")
+    for _ in range(5):
+        job = farm.submit(steps=MAX_STEPS)
+        wait_until(lambda job=job: farm.view(job.id).snapshot.step > 5, what="a few steps")
+        step = farm.view(job.id).snapshot.step_seconds
+        seconds = cancelled(farm, job)
+        tell(f"cancel to idle: {seconds:.2f} s, a step: {step:.2f} s")
+        assert seconds < step + 1
+
+
+def test_a_cancel_ends_an_engine_that_hangs_within_15_seconds(breakable, tell):
+    farm = breakable("one", stop_grace=None)  # the default
+    job = farm.submit(steps=MAX_STEPS)
+    wait_until(lambda: farm.view(job.id).snapshot.step > 5, what="a few steps")
+    (engine,) = farm.workers["one"].engines()
+    engine.send_signal(signal.SIGSTOP)
+    seconds = cancelled(farm, job)
+    tell(f"cancel to idle, hanging: {seconds:.2f} s")
+    assert not engine.is_running()
+    assert seconds < 15

@@ -1,0 +1,79 @@
+"""The job of the ledger's property test as plain Python, and a ledger on a bad line."""
+
+from dataclasses import dataclass, field
+
+import redis
+
+from ltx_client.prepare import prepare
+from ltx_client.protocol import events
+from ltx_client.protocol.names import Names
+from ltx_client.protocol.state import ENDED, Snapshot, apply
+from ltx_models.request import GenerationRequest
+from ltx_worker.ledger import POISON_LIMITS, Ledger, Strike
+
+NAMES = Names("test:")
+JOB = prepare(GenerationRequest(prompt="a red ball", seed=1), job_id="one").job
+
+
+class FaultyLedger(Ledger):
+    """Its next script is sent twice, or its answer is lost, or it never arrives."""
+
+    fault = ""
+
+    def _run(self, script, job_id, keys, args):
+        fault, self.fault = self.fault, ""
+        if fault == "never arrived":
+            raise redis.ConnectionError(fault)
+        answer = super()._run(script, job_id, keys, args)
+        if fault == "answer lost":
+            raise redis.ConnectionError(fault)
+        if fault == "sent twice":
+            again = super()._run(script, job_id, keys, args)
+            assert again == ("left" if script == "requeue" else answer), f"{script}: {answer}, then {again}"
+        return answer
+
+
+@dataclass
+class Model:
+    """What the promises say the job is."""
+
+    exists: bool = False
+    log: list = field(default_factory=list)
+    attempt: int = 0
+    token: str | None = None
+    leased: bool = False
+    cancel: bool = False
+    held: bool = False
+    cancelled_while_queued: bool = False
+    furthest: int = 0
+    strikes: dict = field(default_factory=lambda: dict.fromkeys(Strike, 0))
+    resume: bytes | None = None
+    preview: bytes | None = None
+
+    @property
+    def snapshot(self):
+        state = Snapshot()
+        for event in self.log:
+            state = apply(state, event)
+        return state
+
+    @property
+    def status(self):
+        return self.snapshot.status
+
+    def end_if(self, ended):
+        if ended:
+            self.leased, self.resume = False, None
+
+    def give_back(self, reason, strike):
+        """Returns what became of the job."""
+        self.leased = False
+        if self.cancel:
+            self.log.append(events.Cancelled())
+        else:
+            if strike:
+                self.strikes[strike] += 1
+            poisoned = strike and self.strikes[strike] >= POISON_LIMITS[strike]
+            self.log.append(events.Failed(error=reason) if poisoned else events.Released(reason=reason))
+        self.end_if(self.status in ENDED)
+        return self.status

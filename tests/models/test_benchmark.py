@@ -1,0 +1,98 @@
+"""`ltx bench model`, on the bundled model's sizes."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+from click.testing import CliRunner
+
+from ltx_client.cli import main
+from ltx_client.commands.bench import model
+
+SMALL = ["bench", "model", "--width", "64", "--height", "64", "--frames", "9", "--steps", "2", "--runs", "1"]
+PARTS = {
+    ("text encoding, 256 tokens", ""),
+    ("DiT step, 8 tokens", ""),
+    ("DiT step with CFG and STG, 8 tokens", ""),
+    ("VAE decode", ""),
+    ("preview", ""),
+    *(("whole render", phase) for phase in ("text", "denoise", "decode", "encode", "all")),
+    *((f"denoising, {previews}", "") for previews in ("no previews", "every 3 steps", "a preview every step")),
+    *(("clip after clip", phase) for phase in ("denoise", "decode", "all else", "all")),
+}
+
+
+def invoke(*arguments: str) -> Any:
+    return CliRunner().invoke(main, list(arguments))
+
+
+def test_every_part_is_measured() -> None:
+    done = invoke(*SMALL, "--json")
+    assert done.exit_code == 0, done.output
+    report = json.loads(done.stdout)
+    assert (report["variant"], report["device"], report["dtype"]) == ("pocket", "CPU", "float32")
+    rows = report["measurements"]
+    assert {(row["part"], row["phase"]) for row in rows} == PARTS
+    assert all(0 < row["least"] <= row["milliseconds"] and row["runs"] == 1 for row in rows)
+    assert all(row["peak_bytes"] for row in rows if row["phase"] != "encode")
+    predicted = {row["phase"] for row in rows if row["predicted_bytes"]}
+    assert predicted == {"text", "denoise", "decode"}
+    phases = {row["phase"]: row["milliseconds"] for row in rows if row["part"] == "whole render"}
+    assert phases.pop("all") == pytest.approx(sum(phases.values()))
+    between = {row["phase"]: row["milliseconds"] for row in rows if row["part"] == "clip after clip"}
+    assert between.pop("all") == pytest.approx(sum(between.values()))
+
+
+def row(**values: Any) -> dict[str, Any]:
+    return {
+        "part": "preview",
+        "phase": "",
+        "engine": "mlx",
+        "milliseconds": 1234.5,
+        "least": 9,
+        "peak_bytes": 1,
+        "predicted_bytes": 0,
+        **values,
+    }
+
+
+def test_the_table(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(model, "_run", lambda _: [{"device": "CPU"}, row(), row(part="whole render", phase="decode")])
+    lines = invoke(*SMALL).stdout.splitlines()
+    assert [line.split()[0] for line in lines] == ["PART", "preview", "whole"]
+    assert "1,234.5 ms" in lines[1]
+    assert lines[2].startswith("whole render: decode")
+
+
+@pytest.mark.skipif(importlib.util.find_spec("matplotlib") is None, reason="matplotlib is not installed")
+def test_the_plot(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setattr(model, "_run", lambda _: [{"device": "CPU"}, row()])
+    assert invoke(*SMALL, "--plot", str(tmp_path / "bars.png")).exit_code == 0
+    assert (tmp_path / "bars.png").read_bytes().startswith(b"\x89PNG")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "absent", "words"),
+    [
+        ([], "mlx", "measuring needs MLX, which the base install leaves out: pip install 'ltx-farm[worker]'"),
+        (["--plot", "x.png"], "matplotlib", "--plot needs matplotlib; run pip install 'ltx-farm[plot]'"),
+        (["--compare", "diffusers"], "diffusers", "--compare diffusers needs torch and diffusers"),
+    ],
+)
+def test_what_is_not_installed_is_said_in_a_sentence(
+    monkeypatch: pytest.MonkeyPatch, arguments: list[str], absent: str, words: str
+) -> None:
+    real = importlib.util.find_spec
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name, *rest: None if name == absent else real(name, *rest))
+    done = invoke(*SMALL, *arguments)
+    assert done.exit_code == 2
+    assert words in done.stderr
+
+
+def test_a_wrong_size_is_refused() -> None:
+    done = invoke("bench", "model", "--width", "65")
+    assert done.exit_code == 2

@@ -1,0 +1,62 @@
+"""How LTX_BROKER_URL and LTX_BROKER_CA become one URL that redis-py and kombu understand alike."""
+
+import ssl
+from pathlib import Path
+from urllib.parse import parse_qs, urlsplit
+
+import pytest
+from kombu import Connection
+from pydantic import SecretStr, ValidationError
+
+from ltx_client.protocol.settings import FarmSettings, broker_address
+
+
+@pytest.fixture
+def authority():
+    """A certificate, self-signed, whose key nobody has any more."""
+    return Path(__file__).with_name("ca.crt")
+
+
+def settings(url, authority=None):
+    return FarmSettings(broker_url=SecretStr(url), broker_ca=authority)
+
+
+def test_the_authority_goes_into_the_url(authority):
+    url = settings("rediss://me:secret@farm:6380/2", authority).broker_url.get_secret_value()
+    assert parse_qs(urlsplit(url).query) == {"ssl_cert_reqs": ["required"], "ssl_ca_certs": [str(authority)]}
+    assert url.startswith("rediss://me:secret@farm:6380/2?")
+    assert broker_address(SecretStr(url)) == "farm:6380"
+
+
+def test_kombu_encrypts_too_and_verifies(authority):
+    for given in (None, authority):
+        url = settings("rediss://me:secret@farm:6380/2", given).broker_url.get_secret_value()
+        assert Connection(url).ssl["ssl_cert_reqs"] == ssl.CERT_REQUIRED
+        assert Connection(url).ssl.get("ssl_ca_certs") == (str(given) if given else None)
+
+
+def test_what_the_url_says_itself_stays():
+    url = settings("rediss://farm/0?ssl_ca_certs=/etc/mine.crt&ssl_check_hostname=false").broker_url.get_secret_value()
+    assert parse_qs(urlsplit(url).query)["ssl_ca_certs"] == ["/etc/mine.crt"]
+    assert parse_qs(urlsplit(url).query)["ssl_check_hostname"] == ["false"]
+
+
+def test_an_authority_for_a_connection_without_encryption_is_refused(authority):
+    with pytest.raises(ValidationError, match="would not be encrypted") as raised:
+        settings("redis://me:secret@farm:6379/0", authority)
+    assert "secret" not in str(raised.value)
+
+
+@pytest.mark.parametrize(("text", "sentence"), [(None, "there is no file"), ("hello", "holds no certificate")])
+def test_an_authority_that_is_none(tmp_path, text, sentence):
+    path = tmp_path / "ca.crt"
+    if text:
+        path.write_text(text)
+    with pytest.raises(ValidationError, match=sentence):
+        settings("rediss://farm:6380/0", path)
+
+
+def test_unset_and_empty_are_the_same(monkeypatch):
+    monkeypatch.setenv("LTX_BROKER_CA", "")
+    monkeypatch.setenv("LTX_BROKER_URL", "redis://farm:6379/0")
+    assert FarmSettings().broker_url.get_secret_value() == "redis://farm:6379/0"

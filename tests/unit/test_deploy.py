@@ -1,0 +1,133 @@
+"""The files of deploy/ that no other test starts: the real program reads them where there is one, and they agree."""
+
+import os
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import yaml
+from click.testing import CliRunner
+from pydantic import SecretStr
+
+from ltx_client.protocol.settings import FarmSettings
+from ltx_models.variants import VARIANTS
+from ltx_worker.cli import main
+from ltx_worker.service.environment import load_environment
+from ltx_worker.settings import WorkerSettings
+
+DEPLOY = Path(__file__).parents[2] / "deploy"
+ANSIBLE = DEPLOY / "ansible"
+FILES = [path for path in sorted(DEPLOY.rglob("*")) if path.is_file()]
+TEXTS = [path for path in FILES if path.suffix != ".png"]
+ELSEWHERE = {"LTX_MODELS_DIR", "LTX_FARM", "LTX_CONFIG"}
+
+
+def ansible(program, *arguments, **options):
+    path = Path(sys.executable).with_name(program)
+    environment = {**os.environ, "ANSIBLE_LOCALHOST_WARNING": "0", "ANSIBLE_NOCOLOR": "1", "LD_PRELOAD": ""}
+    done = subprocess.run(
+        [path, *arguments], cwd=ANSIBLE, env=environment, capture_output=True, text=True, check=False, **options
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    return done
+
+
+@pytest.mark.parametrize("playbook", ["farm.yml", "upgrade.yml"])
+def test_ansible_takes_the_playbooks(playbook):
+    ansible("ansible-playbook", "-i", "inventory.example.yml", playbook, "--syntax-check")
+
+
+def test_an_upgrade_drains_and_waits_first_one_machine_at_a_time():
+    (play,) = yaml.safe_load((ANSIBLE / "upgrade.yml").read_text())
+    assert (play["serial"], play["any_errors_fatal"]) == (1, True)
+    drain, wait, install = play["tasks"]
+    assert drain["ansible.builtin.command"]["argv"][1:] == ["drain"]
+    assert wait["ansible.builtin.command"]["argv"][1:] == ["status"] and wait["until"] == "status.rc == 1"
+    assert install["ansible.builtin.import_tasks"] == "worker.yml"
+
+
+def test_the_workers_settings_as_ansible_writes_them(tmp_path, monkeypatch):
+    for name in [name for name in os.environ if name.startswith("LTX_")]:
+        monkeypatch.delenv(name)
+    ca = tmp_path / "ca.crt"
+    shutil.copy(Path(__file__).with_name("ca.crt"), ca)
+    password, target = "p'w\"/@:%#$ {x}", tmp_path / "worker.env"
+    variables = {"ltx_worker_password": password + "\n", "ltx_storage_url": str(tmp_path)}
+    ansible(
+        "ansible",
+        *("-i", "inventory.example.yml", "-c", "local", "-m", "ansible.builtin.template"),
+        *("-a", f"src=worker.env.j2 dest={target} mode=0600", "-e", yaml.safe_dump(variables, default_flow_style=True)),
+        *("-e", f"ansible_python_interpreter={sys.executable}", "mac-1.local"),
+    )
+    target.write_text(target.read_text().replace("/etc/ltx-farm/ca.crt", str(ca)))
+    before = dict(os.environ)
+    try:
+        load_environment(target)
+        settings = WorkerSettings()
+    finally:
+        os.environ.clear()
+        os.environ.update(before)
+    expected = FarmSettings(broker_url=SecretStr("rediss://worker@broker.local:6380/0"), broker_ca=ca)
+    url = settings.broker_url.get_secret_value()
+    assert url.replace(url[url.index(":", 8) : url.index("@")], "") == expected.broker_url.get_secret_value()
+    from redis.connection import parse_url
+
+    assert parse_url(url)["password"] == password
+    assert settings.worker_metrics_port == 9105
+
+
+def test_each_variable_is_one_that_is_read():
+    known = {f"LTX_{name}".upper() for name in WorkerSettings.model_fields} | ELSEWHERE
+    for path in TEXTS:
+        named = {name for name in re.findall(r"\bLTX_[A-Z_]+\b", path.read_text()) if not name.endswith("_")}
+        assert named <= known, path
+
+
+def test_each_command_is_one_that_there_is():
+    text = "".join(path.read_text() for path in TEXTS)
+    named = set(re.findall(r"ltx-worker[ ,\]]+([a-z]+)\b", text)) - {"install"}
+    runner = CliRunner()
+    for name in {*named, "install"}:
+        assert runner.invoke(main, [name, "--help"]).exit_code == 0, name
+
+
+def test_each_variant_is_one_that_there_is():
+    inventory = yaml.safe_load((ANSIBLE / "inventory.example.yml").read_text())["workers"]
+    named = {host["ltx_variant"] for host in inventory["hosts"].values()} | {inventory["vars"]["ltx_variant"]}
+    assert named <= set(VARIANTS)
+
+
+def test_the_readme_names_every_file():
+    readme = (DEPLOY / "README.md").read_text()
+    links = set(re.findall(r"\]\(([^)]+)\)", readme))
+    assert {link for link in links if not (DEPLOY / link).exists()} == set()
+    named = links | {"README.md"}
+    assert {path.relative_to(DEPLOY).parts[0] for path in FILES} <= {link.rstrip("/") for link in named}
+
+
+def test_the_containers():
+    services = yaml.safe_load((DEPLOY / "compose.yaml").read_text())["services"]
+    for service in services.values():
+        assert re.fullmatch(r"[\w/-]+:[\w.-]+", service["image"]) and not service["image"].endswith(":latest")
+    broker = services["broker"]
+    mounts = dict(volume.split(":")[:2] for volume in broker["volumes"])
+    assert mounts.pop("./redis.conf") == broker["entrypoint"][1]
+    wanted = re.findall(r"^(?:tls-\S+-file|aclfile|dir) (\S+)$", (DEPLOY / "redis.conf").read_text(), re.MULTILINE)
+    assert len(wanted) == 5
+    assert mounts == {"./secrets": "/etc/ltx-farm", "broker": "/var/lib/ltx-farm"}
+    made = {"users.acl", "broker.crt", "broker.key", "ca.crt"}  # by the scripts, as a test of theirs sees
+    assert set(wanted) == {"/var/lib/ltx-farm"} | {f"/etc/ltx-farm/{name}" for name in made}
+    assert broker["ports"] == ["6380:6380"]
+    if shutil.which("docker") and subprocess.run(["docker", "compose", "version"], capture_output=True).returncode == 0:
+        environment = {**os.environ, "S3_USER": "u", "S3_PASSWORD": "p"}
+        subprocess.run(
+            ["docker", "compose", "-f", DEPLOY / "compose.yaml", "config", "-q"], check=True, env=environment
+        )
+
+
+def test_secrets_of_a_farm_that_is_set_up_in_the_checkout_are_not_committed():
+    ignored = (DEPLOY.parent / ".gitignore").read_text().split()
+    assert {"deploy/secrets/", "deploy/.env"} <= set(ignored)

@@ -1,0 +1,69 @@
+"""Pictures in the terminal: only where it can show them, and drawn so that the progress below stays whole."""
+
+import io
+import sys
+from types import SimpleNamespace
+
+import pytest
+from PIL import Image
+from rich.console import Console
+from rich.progress import Progress
+
+from ltx_client import inline
+from ltx_client.display import BarDisplay, PlainDisplay
+
+
+@pytest.fixture
+def terminal(monkeypatch):
+    stream = SimpleNamespace(isatty=lambda: True)
+    monkeypatch.setattr(inline, "sys", SimpleNamespace(stdin=stream, stdout=stream, stderr=stream))
+    monkeypatch.setenv("TERM", "xterm")
+
+
+@pytest.fixture
+def jpeg():
+    data = io.BytesIO()
+    Image.new("RGB", (64, 48), "red").save(data, "JPEG")
+    return data.getvalue()
+
+
+def can(monkeypatch, name):
+    """As if the terminal had answered that it can show pictures in this way."""
+    from textual_image import renderable
+
+    monkeypatch.setattr(renderable, "Image", getattr(renderable, name))
+
+
+@pytest.mark.parametrize(("kind", "mark"), [("SixelImage", "\x1bP"), ("TGPImage", "\U0010eeee")])
+def test_a_picture_goes_above_the_bar(terminal, monkeypatch, jpeg, capfd, kind, mark):
+    """Kitty is handed the picture apart, and told where it belongs by characters that stand for it."""
+    can(monkeypatch, kind)
+    picture = inline.detect(None)
+    screen = io.StringIO()
+    console = Console(file=screen, force_terminal=True, width=80, height=24)
+    with Progress(console=console, auto_refresh=False) as progress:
+        progress.add_task("denoising", total=8)
+        BarDisplay(progress, with_ids=False).show_picture(picture(jpeg))
+    drawn = screen.getvalue()
+    assert mark in drawn
+    assert ("\x1b_G" in capfd.readouterr().out) == (kind == "TGPImage")
+    assert drawn.rindex("denoising") > drawn.rindex(mark)
+
+
+def test_where_there_are_none(terminal, monkeypatch, jpeg, capsys):
+    can(monkeypatch, "HalfcellImage")
+    assert inline.detect(None) is None
+    can(monkeypatch, "SixelImage")
+    assert inline.detect(wanted=False) is None
+    monkeypatch.setenv("TERM", "dumb")
+    assert inline.detect(None) is None
+    monkeypatch.setenv("TERM", "xterm")
+    PlainDisplay(with_ids=False).show_picture(inline.detect(None)(jpeg))
+    assert capsys.readouterr() == ("", "")
+    inline.sys.stdout = io.StringIO()
+    assert inline.detect(None) is None
+
+
+def test_without_the_package(terminal, monkeypatch):
+    monkeypatch.setitem(sys.modules, "textual_image", None)
+    assert inline.detect(None) is None

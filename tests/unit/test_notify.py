@@ -1,0 +1,131 @@
+"""Webhooks, against a real HTTP server: signed, tried again, never the reason that a command fails."""
+
+import hashlib
+import hmac
+import http.server
+import json
+import threading
+
+import pytest
+
+from ltx_client import notify
+from ltx_client.commands.ending import Ending
+from ltx_client.errors import UsageError
+from ltx_client.protocol import events
+from ltx_client.protocol.jobs import Links
+from ltx_client.protocol.state import Snapshot, apply
+from ltx_client.views import JobView
+
+SECRET = "s3cret"
+
+
+@pytest.fixture
+def receiver(monkeypatch):
+    """A server, what it got, and what it is to answer; the last answer again and again."""
+    got, answers = [], [200]
+
+    class Handler(http.server.BaseHTTPRequestHandler):
+        def do_POST(self):
+            body = self.rfile.read(int(self.headers["Content-Length"]))
+            got.append((self.path, self.headers, body))
+            self.send_response(answers.pop(0) if len(answers) > 1 else answers[0])
+            self.send_header("Location", "/elsewhere")
+            self.end_headers()
+
+        def log_message(self, *_):
+            pass
+
+    monkeypatch.setattr(notify, "WAIT", 0.01)
+    monkeypatch.delenv("LTX_NOTIFY_SECRET", raising=False)
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        yield f"http://127.0.0.1:{server.server_port}/hook?token=hidden", got, answers
+        server.shutdown()
+
+
+@pytest.fixture
+def views(make_job):
+    states = [apply(Snapshot(), events.Cancelled()), apply(Snapshot(), events.Failed(error="too dark"))]
+    links = Links(batch="night", item=1)
+    return [JobView(make_job(), 0, state, cancel_asked=False, leased=False, links=links) for state in states]
+
+
+def test_a_signed_webhook(receiver, views, monkeypatch):
+    url, got, _ = receiver
+    monkeypatch.setenv("LTX_NOTIFY_SECRET", SECRET)
+    assert notify.send_webhook(url, views) is None
+    ((path, headers, body),) = got
+    assert path == "/hook?token=hidden"
+    signed = headers["X-LTX-Timestamp"].encode() + b"." + body
+    digest = hmac.new(SECRET.encode(), signed, hashlib.sha256).hexdigest()
+    assert headers["X-LTX-Signature"] == f"sha256={digest}"
+    told = json.loads(body)
+    assert (told["event"], told["batch"], told["summary"]) == ("ended", "night", "2 jobs: 1 failed, 1 cancelled")
+    assert [(job["status"], job["error"]) for job in told["jobs"]] == [("cancelled", None), ("failed", "too dark")]
+    assert SECRET not in body.decode()
+
+
+def test_a_secret_in_a_file_and_none(receiver, views, monkeypatch, tmp_path):
+    url, got, _ = receiver
+    assert notify.send_webhook(url, views[:1]) is None
+    assert "X-LTX-Signature" not in got[0][1]
+    (tmp_path / "secret").write_text(f"{SECRET}\n")
+    monkeypatch.setenv("LTX_NOTIFY_SECRET_FILE", str(tmp_path / "secret"))
+    assert notify.secret() == SECRET.encode()
+    monkeypatch.setenv("LTX_NOTIFY_SECRET_FILE", str(tmp_path / "none"))
+    with pytest.raises(UsageError, match="cannot read LTX_NOTIFY_SECRET_FILE"):
+        Ending(url, None)
+
+
+@pytest.mark.parametrize(
+    ("answering", "tries", "arrives"),
+    [([500, 503, 200], 3, True), ([500], 3, False), ([404], 1, False), ([302], 3, False)],
+)
+def test_what_is_tried_again(receiver, views, capsys, answering, tries, arrives):
+    url, got, answers = receiver
+    answers[:] = answering
+    Ending(url, desktop=False).tell(views)
+    said = capsys.readouterr().err
+    assert len(got) == tries
+    assert (said == "") == arrives
+    assert "hidden" not in said
+    if not arrives:
+        assert f"the webhook at 127.0.0.1 was not delivered: it answered {answering[0]}" in said
+
+
+def test_nobody_there(views, monkeypatch):
+    monkeypatch.setattr(notify, "WAIT", 0.01)
+    assert "Connection refused" in notify.send_webhook("http://127.0.0.1:1/hidden", views)
+
+
+@pytest.mark.parametrize(
+    "url", ["ftp://x", "file:///etc/passwd", "x", "http://", "http://x:hidden@/", "http://x:99999"]
+)
+def test_what_is_no_webhook(url):
+    with pytest.raises(UsageError, match="takes an http:// or https:// URL") as raised:
+        Ending(url, None)
+    assert "hidden" not in str(raised.value)
+
+
+@pytest.mark.parametrize("platform", ["linux", "darwin"])
+def test_the_desktop_gets_the_text_as_a_word_of_its_own(monkeypatch, tmp_path, platform):
+    ran = []
+
+    def run(command, **_):
+        ran.append(command)
+        return type("Done", (), {"returncode": 0})
+
+    monkeypatch.setattr(notify.sys, "platform", platform)
+    monkeypatch.setattr(notify.subprocess, "run", run)
+    monkeypatch.setattr(notify.shutil, "which", lambda name: f"/usr/bin/{name}")
+    monkeypatch.setenv("DISPLAY", ":0")
+    text = 'job "x" & co is done; `rm`'
+    assert notify.show_on_desktop(text)
+    assert text in ran[0]
+    assert not any(text in word for word in ran[0] if word != text)
+
+
+def test_a_desktop_that_is_not_there(monkeypatch):
+    monkeypatch.setattr(notify.sys, "platform", "linux")
+    monkeypatch.setattr(notify.shutil, "which", lambda name: None)
+    assert not notify.show_on_desktop("x")

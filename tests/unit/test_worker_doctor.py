@@ -1,0 +1,158 @@
+"""What `ltx-worker doctor` finds on machines that are well and on others; each failure says what mends it."""
+
+import json
+import subprocess
+import sys
+from types import SimpleNamespace
+
+import pytest
+from click.testing import CliRunner
+
+from ltx_client.protocol.checks import Level, run_checks
+from ltx_models.variants import find_variant
+from ltx_worker import doctor
+from ltx_worker.cli import main
+from ltx_worker.doctor import Machine, worker_checks
+from ltx_worker.mac import local_network, power_findings
+from ltx_worker.settings import WorkerSettings
+
+PMSET = """System-wide power settings:
+Currently in use:
+ standby              1
+ lowpowermode         {low}
+ displaysleep         {display}
+ sleep                1 (sleep prevented by caffeinate)
+ autorestart          {restart}
+"""
+ON_MAINS = "Now drawing from 'AC Power'\n"
+ON_BATTERY = "Now drawing from 'Battery Power'\n -InternalBattery-0 (id=1)\t80%; discharging\n"
+
+
+@pytest.fixture
+def settings(tmp_path, monkeypatch):
+    for name in ("LTX_BROKER_URL", "LTX_STORAGE_URL", "LTX_MODELS_DIR"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("LTX_HOME", str(tmp_path / "home"))
+    return WorkerSettings(worker_memory_gb=14)
+
+
+def found(check):
+    return [(finding.level, finding.text, finding.mend) for finding in run_checks([check])]
+
+
+def test_what_is_well(settings, tmp_path):
+    machine = Machine(settings, find_variant("pocket"), quick=False)
+    for check in (machine.device, machine.memory, machine.weights, machine.ffmpeg, machine.home):
+        ((level, text, mend),) = found(check)
+        assert (level, mend) == (Level.OK, ""), text
+    assert "these fit: pocket, distilled-fp8" in found(machine.memory)[0][1]
+    assert "intact" in found(machine.weights)[0][1]
+
+
+def test_a_variant_that_does_not_fit_or_is_not_here(settings, monkeypatch, tmp_path):
+    monkeypatch.setenv("LTX_MODELS_DIR", str(tmp_path))
+    machine = Machine(settings, find_variant("dev"), quick=True)
+    ((level, text, mend),) = found(machine.memory)
+    assert (level, mend) == (Level.FAILURE, "ltx-worker start --variant distilled-fp8")
+    assert "dev needs 25 GB" in text
+    ((level, _, mend),) = found(machine.weights)
+    assert (level, mend) == (Level.FAILURE, "ltx models download dev")
+
+
+def test_weights_that_are_cut_short(settings, tmp_path, monkeypatch):
+    damaged = tmp_path / "pocket.safetensors"
+    damaged.write_bytes(b"\0" * 100)
+    files = SimpleNamespace(checkpoint=damaged)
+    monkeypatch.setattr(doctor, "find_files", lambda variant: files)
+    ((level, text, _),) = found(Machine(settings, find_variant("pocket"), quick=True).weights)
+    assert level is Level.FAILURE
+    assert str(damaged) in text
+
+
+def test_weights_that_differ_from_the_hubs(settings, tmp_path, monkeypatch):
+    path = tmp_path / "model.safetensors"
+    monkeypatch.setattr(doctor, "verify", lambda variant: [(path, "its checksum is 1 instead of 2"), (tmp_path, "")])
+    ((level, text, mend),) = found(Machine(settings, find_variant("pocket"), quick=False).weights)
+    assert level is Level.FAILURE and text.startswith(f"{path}: its checksum")
+    assert mend.startswith(f"rm '{path}'")
+
+
+@pytest.mark.parametrize(
+    ("program", "sentence"),
+    [
+        ("import os; os.abort()", "exit code -6"),
+        ("import sys; sys.exit('no Metal device')", "no Metal device"),
+        ("import time; time.sleep(60)", "did not answer in 0.5 s"),
+    ],
+)
+def test_mlx_that_does_not_work(settings, monkeypatch, program, sentence):
+    run = subprocess.run
+    monkeypatch.setattr(doctor, "PROBE_TIMEOUT", 0.5 if "sleep" in program else 30.0)
+    monkeypatch.setattr(doctor.subprocess, "run", lambda command, **more: run([sys.executable, "-c", program], **more))
+    ((level, text, mend),) = found(Machine(settings, find_variant("pocket"), quick=True).device)
+    assert level is Level.FAILURE and mend
+    assert sentence in text
+
+
+def test_a_real_model_on_a_cpu_is_worth_a_word(settings):
+    ((level, text, mend),) = found(Machine(settings, find_variant("distilled"), quick=True).device)
+    assert "CPU" not in text or (level is Level.WARNING and "hours" in text and mend)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="of Linux")
+def test_the_reference_blas(settings, monkeypatch):
+    machine = Machine(settings, find_variant("pocket"), quick=True)
+    machine._device = "cpu"
+    monkeypatch.setattr(doctor, "blas_environment", dict)
+    ((level, _, mend),) = found(machine.blas)
+    assert (level, mend) == (Level.WARNING, "sudo apt-get install libopenblas0-pthread")
+    machine._device = "gpu"
+    assert found(machine.blas) == []
+
+
+def test_a_mac_that_is_well():
+    findings = list(power_findings(PMSET.format(low=0, display=10, restart=1), ON_MAINS))
+    assert [(finding.about, finding.level) for finding in findings] == [("display", "ok"), ("power", "ok")]
+
+
+def test_a_mac_that_is_not():
+    findings = list(power_findings(PMSET.format(low=1, display=0, restart=0), ON_BATTERY))
+    assert [finding.level for finding in findings] == [Level.WARNING] * 4
+    assert all(finding.mend for finding in findings)
+    assert "never sleeps" in findings[0].text and "on battery" in findings[2].text
+
+
+def test_the_local_network_of_a_mac():
+    ((finding),) = local_network(65)
+    assert "Local Network" in finding.mend
+    assert list(local_network(61)) == list(local_network(None)) == []
+
+
+def test_what_a_mac_says_that_we_do_not_know():
+    assert list(power_findings("", "")) == []
+
+
+def test_the_report(settings, monkeypatch, tmp_path):
+    monkeypatch.setenv("LTX_STORAGE_URL", str(tmp_path))
+    monkeypatch.setenv("LTX_BROKER_URL", "redis://worker:hush@127.0.0.1:1/0")
+    shown = CliRunner().invoke(main, ["doctor", "--quick"])
+    assert shown.exit_code == 1
+    lines = shown.output.splitlines()
+    (broker,) = (number for number, line in enumerate(lines) if line.startswith("failure"))
+    assert "cannot reach the broker at 127.0.0.1:1" in lines[broker]
+    assert lines[broker + 1].strip().startswith("mend: ")
+    assert "hush" not in shown.output
+    findings = json.loads(CliRunner().invoke(main, ["doctor", "--quick", "--json"]).output)
+    assert {finding["about"] for finding in findings} >= {"device", "memory", "weights", "ffmpeg", "broker", "storage"}
+
+
+def test_a_variant_that_there_is_not():
+    refused = CliRunner().invoke(main, ["doctor", "-v", "giant"])
+    assert refused.exit_code == 2
+    assert "there is no variant 'giant'" in refused.output
+
+
+def test_without_a_farm_it_is_said_how_to_join_one(settings):
+    findings = list(run_checks(worker_checks(settings, find_variant("pocket"), quick=True)))
+    (broker,) = (finding for finding in findings if finding.about == "broker")
+    assert broker.level is Level.FAILURE and "worker.env" in broker.mend
