@@ -56,6 +56,8 @@ PHASES = ("vae_encoder", "text_encoder", "transformer", "vae")
 TEXT_TOKENS = 256
 TEXT_ACTIVATIONS = 17
 """Working memory of one layer of the text encoder, in units of its activations, (tokens, width)."""
+TEXT_LAYERS_IN_FLIGHT = 2
+"""Of the text encoder, at once."""
 TRANSFORMER_ACTIVATIONS = 45
 """Of the parts of a transformer that are in flight at once, in units of its activations, (batch, tokens, width)."""
 BLOCK_ACTIVATIONS = 39
@@ -151,7 +153,7 @@ def phase_working(variant: Variant, request: GenerationRequest, plan: DecodePlan
     """
     model, size = variant.architecture, latent_size(request)
     working = {
-        "text_encoder": TEXT_ACTIVATIONS * model.text_layers * TEXT_TOKENS * model.text_width * model.itemsize,
+        "text_encoder": TEXT_LAYERS_IN_FLIGHT * _text_layer_working(variant),
         "transformer": _denoise_working(variant, request, size) + _preview_working(model, size),
         "vae": decode_working(model, size, plan or DecodePlan(CHUNKS[0])),
     }
@@ -159,6 +161,15 @@ def phase_working(variant: Variant, request: GenerationRequest, plan: DecodePlan
         clips = any(item.kind == "video" for item in request.conditioning)
         working["vae_encoder"] = _encode_working(model, size if clips else dataclasses.replace(size, frames=1))
     return {name: round(value) + PROCESS_BYTES for name, value in working.items()}
+
+
+def _text_layer_working(variant: Variant) -> int:
+    """With the layer's quantized weights widened, as they are where the quantized product is the slower one."""
+    model = variant.architecture
+    numbers = TEXT_ACTIVATIONS * TEXT_TOKENS * model.text_width
+    if variant.quantize_text_encoder:
+        numbers += model.text_width * (4 * model.text_inner + 3 * model.text_hidden)
+    return numbers * model.itemsize
 
 
 def _denoise_working(variant: Variant, request: GenerationRequest, size: LatentSize) -> float:
