@@ -46,5 +46,6 @@ def rope_tables(coordinates: np.ndarray, frame_rate: float, config: TransformerC
     angles = (fractions * 2 - 1).swapaxes(1, 2)[:, :, None, :] * frequencies[:, None]
     angles = angles.reshape(*angles.shape[:2], -1)
     unrotated = config.inner_dim // 2 - angles.shape[-1]
-    angles = np.pad(angles, ((0, 0), (0, 0), (unrotated, 0)))
+    # Row by row in memory, or the kernels that read the tables would copy them at every use.
+    angles = np.ascontiguousarray(np.pad(angles, ((0, 0), (0, 0), (unrotated, 0))))
     return mx.array(np.cos(angles)), mx.array(np.sin(angles))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -39,13 +40,15 @@ def random_models(variant: Variant, dtype: mx.Dtype) -> RandomModels:
     text_dtype = mx.bfloat16 if dtype == mx.float16 else dtype
     return RandomModels(
         random_text_encoder(model, text_dtype, variant.quantize_text_encoder),
-        random_transformer(model, dtype, variant.quantize_transformer),
+        random_transformer(model, dtype, variant.quantize_transformer, fp8=variant.checkpoint_bits == 8),
         random_vae(model, dtype),
     )
 
 
-def random_transformer(architecture: Architecture, dtype: mx.Dtype, bits: int | None = None) -> Transformer:
-    """A transformer, its blocks' matrices quantized to `bits` where given."""
+def random_transformer(
+    architecture: Architecture, dtype: mx.Dtype, bits: int | None = None, *, fp8: bool = False
+) -> Transformer:
+    """A transformer, its blocks' matrices quantized to `bits` where given, else in fp8 if so stored."""
     model = Transformer(
         TransformerConfig(
             num_attention_heads=architecture.heads,
@@ -58,7 +61,12 @@ def random_transformer(architecture: Architecture, dtype: mx.Dtype, bits: int | 
         )
     )
     quantization = Quantization(bits=bits, layers=TRANSFORMER_MATRICES) if bits else None
-    load_weights(model, _random(model), source=SOURCE, dtype=dtype, quantization=quantization)
+    weights = _random(model)
+    if fp8 and not bits:
+        for name, value in weights.items():
+            if re.fullmatch(rf"{TRANSFORMER_MATRICES}\.weight", name):
+                weights[name] = mx.to_fp8(value)
+    load_weights(model, weights, source=SOURCE, dtype=dtype, quantization=quantization)
     model.fuse()
     return model
 

@@ -7,11 +7,15 @@ import json
 from pathlib import Path
 from typing import Any
 
+import mlx.core as mx
 import pytest
 from click.testing import CliRunner
+from mlx.utils import tree_flatten
 
 from ltx_client.cli import main
 from ltx_client.commands.bench import model
+from ltx_models.architectures import POCKET
+from ltx_models.benchmark.models import random_transformer
 
 SMALL = ["bench", "model", "--width", "64", "--height", "64", "--frames", "9", "--steps", "2", "--runs", "1"]
 PARTS = {
@@ -45,6 +49,19 @@ def test_every_part_is_measured() -> None:
     assert phases.pop("all") == pytest.approx(sum(phases.values()))
     between = {row["phase"]: row["milliseconds"] for row in rows if row["part"] == "clip after clip"}
     assert between.pop("all") == pytest.approx(sum(between.values()))
+
+
+@pytest.mark.parametrize(
+    ("bits", "fp8", "least", "most"), [(None, False, 0.99, 1.01), (8, False, 0.5, 0.6), (None, True, 0.5, 0.6)]
+)
+def test_a_random_transformer_is_stored_as_the_variant_says(
+    bits: int | None, fp8: bool, least: float, most: float
+) -> None:
+    def size(**options: Any) -> int:
+        parameters: Any = tree_flatten(random_transformer(POCKET, mx.bfloat16, **options).parameters())
+        return sum(value.nbytes for _, value in parameters)
+
+    assert least < size(bits=bits, fp8=fp8) / size() < most
 
 
 def row(**values: Any) -> dict[str, Any]:

@@ -62,6 +62,11 @@ def test_tables_stay_float32_and_so_does_the_rotation_of_bfloat16() -> None:
     assert mx.array_equal(rotate(x, tables), expected)
 
 
+def test_tables_lie_row_by_row_as_kernels_read_them() -> None:
+    tables = rope_tables(pixel_coordinates(2, 3, 4, causal=False), 25.0, config(4, 16))
+    assert all(memoryview(table).c_contiguous for table in tables)
+
+
 def test_causal_positions_shift_all_frames_but_the_first() -> None:
     plain, causal = (pixel_coordinates(4, 1, 1, causal=flag)[0, 0].tolist() for flag in (False, True))
     assert plain == [0, 8, 16, 24]
