@@ -14,7 +14,7 @@ from PIL import Image
 from ltx_models.checkpoint import file_hash, open_checkpoint
 from ltx_models.conditioning import Canvas, place
 from ltx_models.denoise import Denoiser, Schedule, schedule_steps
-from ltx_models.errors import InvalidRequest, ResumeMismatch
+from ltx_models.errors import InvalidRequest, OutOfMemory, ResumeMismatch
 from ltx_models.events import (
     Decoded,
     Event,
@@ -42,8 +42,9 @@ from ltx_models.preview import with_previews
 from ltx_models.request import FRAME_STRIDE, SIZE_STRIDE, ConditioningItem, GenerationRequest
 from ltx_models.residency import Models
 from ltx_models.scheduler import sample_timesteps
-from ltx_models.text_encoder import text_encoder_files
+from ltx_models.text_encoder import T5Encoder, text_encoder_files
 from ltx_models.vae import to_floats, to_uint8
+from ltx_models.vae.tiling import is_out_of_memory
 from ltx_models.variants import UNLISTED, Variant, find_variant
 
 __all__ = ["LTXPipeline"]
@@ -147,11 +148,29 @@ class LTXPipeline:
         def encode(text: str) -> tuple[np.ndarray, np.ndarray]:
             if known and text in known:
                 return known[text], np.ones(known[text].shape[:2], np.int32)
-            ids = mx.array([models.tokenizer.encode(text)])
-            mask = mx.ones(ids.shape, mx.int32)
-            return _to_numpy(models.text_encoder(ids, mask)), np.ones(ids.shape, np.int32)
+            embedding = self._embed(text, models.text_encoder)
+            return embedding, np.ones(embedding.shape[:2], np.int32)
 
         return PromptEmbeddings(*encode(prompt), *(() if negative_prompt is None else encode(negative_prompt)))
+
+    def embed_beside(self, texts: Sequence[str]) -> dict[str, np.ndarray]:
+        """The embeddings (1, N, D) of texts of a later render, between two events of the decode of this one.
+
+        None where the text encoder is not in memory, or has no room there. Raises OutOfMemory.
+        """
+        text_encoder = self.models.text_encoder_beside_decode()
+        if text_encoder is None:
+            return {}
+        try:
+            return {text: self._embed(text, text_encoder) for text in texts}
+        except (RuntimeError, MemoryError) as error:
+            if not is_out_of_memory(error):
+                raise
+            raise OutOfMemory(f"there is no memory for the text encoder beside the decode: {error}") from error
+
+    def _embed(self, text: str, text_encoder: T5Encoder) -> np.ndarray:
+        ids = mx.array([self.models.tokenizer.encode(text)])
+        return _to_numpy(text_encoder(ids, mx.ones(ids.shape, mx.int32)))
 
     def text_shape(self, text: str) -> tuple[int, int, int]:
         """The shape (1, N, D) of a text's embeddings, without the text encoder."""

@@ -46,6 +46,8 @@ class Models:
         self.budget = memory.budget(variant, *_machine())
         self._working: dict[str, int] = {}
         self._loaded: dict[str, nn.Module] = {}
+        self._decoding: int | None = None
+        """Bytes that the decode in hand works with; None where it has run out of memory."""
         mx.set_cache_limit(memory.cache_limit(self.budget))
 
     def expect(self, request: GenerationRequest) -> None:
@@ -79,6 +81,17 @@ class Models:
         for name in gone:
             self._loaded.pop(name, None)
         return self.vae
+
+    def text_encoder_beside_decode(self) -> T5Encoder | None:
+        """The text encoder, to be used between two parts of a decode; None where it is not in memory already, or the
+        budget does not hold what both work with.
+        """
+        if "text_encoder" not in self._loaded or self._decoding is None:
+            return None
+        weights = sum(self._weights[name] for name in self._loaded)
+        if weights + self._working.get("text_encoder", 0) + self._decoding > self._available:
+            return None
+        return self.text_encoder
 
     def clear(self) -> None:
         """Free all."""
@@ -133,7 +146,10 @@ class Models:
         """How the decode of latents may be done in the memory that is left beside the models in it."""
         resident = {*self._loaded, "vae"}
         left = self._available - sum(self._weights[name] for name in resident) - memory.PROCESS_BYTES
-        return memory.decode_plans(self.variant.architecture, size, left)
+        model = self.variant.architecture
+        for index, plan in enumerate(memory.decode_plans(model, size, left)):
+            self._decoding = None if index else memory.decode_working(model, size, plan)
+            yield plan
 
     def _get(self, name: str, load: Callable[[], M]) -> M:
         if name not in self._loaded:

@@ -120,6 +120,8 @@ class Renderer:
         except UnreadableJob as error:
             name = self._settings.worker_name
             return self._endings.fail(attempt, f"worker {name} cannot read the job: {error}")
+        if attempt.number == 1:  # later ones wait for the render in hand anyway
+            self._encode_ahead(job.request)
         folder = held.enter_context(tempfile.TemporaryDirectory(dir=self._work, prefix=f"{job.id}-"))
         try:
             request = fetch_inputs(
@@ -181,9 +183,20 @@ class Renderer:
         return isinstance(message, messages.Stepped) and message.step == message.steps and self._are_more_waiting()
 
     def _known_embeddings(self, ready: Ready, request: GenerationRequest) -> dict[str, bytes]:
-        if self._embeddings is None:
-            return {}
-        texts = [request.prompt]
-        if request.uses_negative_prompt and request.negative_prompt is not None:
-            texts.append(request.negative_prompt)
-        return self._embeddings.find(ready.embeds_by, texts)
+        return {} if self._embeddings is None else self._embeddings.find(ready.embeds_by, _texts(request))
+
+    def _encode_ahead(self, request: GenerationRequest) -> None:
+        """Has the engine encode, beside the render in hand, what this one needs and nobody has encoded yet."""
+        ready = self._engine.ready
+        if ready is None or not self._engine.is_rendering:
+            return
+        known = self._known_embeddings(ready, request)
+        if missing := [text for text in _texts(request) if text not in known]:
+            self._engine.encode_ahead(missing)
+
+
+def _texts(request: GenerationRequest) -> list[str]:
+    texts = [request.prompt]
+    if request.uses_negative_prompt and request.negative_prompt is not None:
+        texts.append(request.negative_prompt)
+    return texts

@@ -17,6 +17,7 @@ import signal
 import sys
 import threading
 import time
+from collections.abc import Iterator, Mapping
 from importlib import metadata
 from multiprocessing.connection import Connection
 from typing import Any
@@ -32,8 +33,9 @@ from ltx_models.pipeline import LTXPipeline
 from ltx_models.request import GenerationRequest
 from ltx_models.video import encode_jpeg
 from ltx_worker.engine import embeddings, messages
+from ltx_worker.engine.ahead import TextsAhead
 from ltx_worker.engine.hashes import RememberedHashes
-from ltx_worker.engine.messages import Command, Load, Message, Render, Stop, StopWriting, receive_command, send
+from ltx_worker.engine.messages import Command, Encode, Load, Message, Render, Stop, StopWriting, receive_command, send
 from ltx_worker.engine.resume import Maker, ResumeRefused, pack, unpack
 from ltx_worker.engine.writer import VideoWriter
 
@@ -46,7 +48,7 @@ use. 97 frames of 768x512 are 114 MB.
 
 
 class EngineProcess:
-    """One model, one render at a time; beside it, the last one's MP4 is written."""
+    """One model, one render at a time. Beside it the last one's MP4 is written, and texts of the next are encoded."""
 
     def __init__(self, variant: str, commands: Connection, replies: Connection) -> None:
         self._pipeline = LTXPipeline(variant)
@@ -57,6 +59,7 @@ class EngineProcess:
         self._replies = replies
         self._sending = threading.Lock()
         self._writer: VideoWriter | None = None
+        self._ahead = TextsAhead(self._pipeline)
         self._work: queue.SimpleQueue[Load | Render] = queue.SimpleQueue()
         self._stop = threading.Event()
 
@@ -86,7 +89,11 @@ class EngineProcess:
                 writer = self._writer
                 if writer is not None and writer.output == command.output:
                     writer.stop()
+            elif isinstance(command, Encode):
+                self._ahead.ask(command.texts)
             else:
+                if isinstance(command, Render):
+                    self._ahead.forget()
                 self._stop.clear()
                 self._work.put(command)
 
@@ -124,23 +131,24 @@ class EngineProcess:
 
     def _render_from(self, command: Render) -> None:
         """From the resume point, or from the beginning where that is of another request, whoever has put it there."""
+        ahead = self._ahead.take()
         try:
-            self._render(command)
+            self._render(command, ahead)
         except ResumeMismatch as error:
             self._send(messages.Resuming(step=0, reason=str(error)))
-            self._render(command.model_copy(update={"resume": None}))
+            self._render(command.model_copy(update={"resume": None}), ahead)
 
-    def _render(self, command: Render) -> None:
+    def _render(self, command: Render, ahead: Mapping[str, np.ndarray]) -> None:
         waited = None if self._ended_at is None else round(time.monotonic() - self._ended_at, 4)
         clock = _PhaseClock()
         mx.reset_peak_memory()
         if self._writer is not None and self._writer.held > ROOM:
             self._writer.wait()
         last_saved = time.monotonic()
-        known = self._known_texts(command)
+        known = self._known_texts(command, ahead)
         stream = self._pipeline.stream(
             command.request,
-            known_texts=known,
+            known_texts={**ahead, **known},
             resume=self._resume(command),
             checkpoint_every=command.checkpoint_every,
         )
@@ -156,7 +164,7 @@ class EngineProcess:
                     case events.TextEncoded():
                         clock.finish("text")
                         fresh = self._fresh_texts(command.request, event.embeddings, known)
-                        self._send(messages.TextEncoded(fresh=fresh))
+                        self._send(messages.TextEncoded(fresh=fresh, ahead=len(fresh.keys() & ahead.keys())))
                     case events.Stepped():
                         saved = None
                         if time.monotonic() - last_saved >= command.save_every:
@@ -173,6 +181,8 @@ class EngineProcess:
                             writer = self._begin_video(command)
                             unfinished.callback(writer.stop)
                         writer.put(event.frames)
+                        with clock.stopped():
+                            self._ahead.encode()
                     case events.Decoded():
                         clock.finish("decode")
                         frames = len(event.frames)
@@ -192,8 +202,10 @@ class EngineProcess:
         self._writer = VideoWriter(command.output, frame_rate, self._send)
         return self._writer
 
-    def _known_texts(self, command: Render) -> dict[str, np.ndarray]:
-        """What needs no encoding. If something does, the text encoder is loaded beside the others, where it fits."""
+    def _known_texts(self, command: Render, ahead: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+        """What the farm had encoded already. If neither that nor `ahead` is all, the text encoder is loaded beside the
+        other models, where it fits.
+        """
         assert self._ready is not None
         known = {}
         texts = _texts(command.request)
@@ -203,7 +215,7 @@ class EngineProcess:
                     known[text] = embeddings.unpack(data, self._ready.embeds_by, self._pipeline.text_shape(text))
             except embeddings.EmbeddingRefused as error:
                 log.warning("an embedding from the farm's cache is not used: %s", error)
-        if len(known) < len(texts):
+        if any(text not in known and text not in ahead for text in texts):
             self._pipeline.load_models(self._tell_progress)
         return known
 
@@ -254,6 +266,13 @@ class _PhaseClock:
         now = time.perf_counter()
         self.seconds[phase] = round(now - self._since, 4)
         self._since = now
+
+    @contextlib.contextmanager
+    def stopped(self) -> Iterator[None]:
+        """What happens meanwhile counts for no phase."""
+        began = time.perf_counter()
+        yield
+        self._since += time.perf_counter() - began
 
 
 def _die(failure: threading.ExceptHookArgs) -> None:

@@ -13,6 +13,7 @@ from ltx_models.request import GenerationRequest
 __all__ = [
     "Command",
     "Decoded",
+    "Encode",
     "Load",
     "Loading",
     "Message",
@@ -61,6 +62,15 @@ class Render(_Frozen):
     save_every: float = 0.0
 
 
+class Encode(_Frozen):
+    """Encode these texts of the next render beside the decode of the one in hand, if the text encoder is in memory and
+    has room; else nothing happens. Another one before that takes its place.
+    """
+
+    type: Literal["encode"] = "encode"
+    texts: list[str]
+
+
 class Stop(_Frozen):
     """End the render in hand, if there is one, at the next step."""
 
@@ -74,7 +84,7 @@ class StopWriting(_Frozen):
     output: Path
 
 
-Command = Load | Render | Stop | StopWriting
+Command = Load | Render | Encode | Stop | StopWriting
 
 
 class Loading(_Frozen):
@@ -107,10 +117,14 @@ class Resuming(_Frozen):
 
 
 class TextEncoded(_Frozen):
-    """The text's embeddings are ready. fresh: of the texts that were encoded for it."""
+    """The text's embeddings are ready.
+
+    fresh: of the texts that were encoded for it.  ahead: how many of them beside the render before.
+    """
 
     type: Literal["text_encoded"] = "text_encoded"
     fresh: dict[str, bytes] = Field(default_factory=dict)
+    ahead: int = 0
 
 
 class Stepped(_Frozen):

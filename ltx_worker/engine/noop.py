@@ -13,6 +13,7 @@ from multiprocessing.connection import Connection
 
 from ltx_worker.engine.messages import (
     Decoded,
+    Encode,
     Load,
     Ready,
     Render,
@@ -41,7 +42,7 @@ def serve(commands: Connection, replies: Connection) -> None:
                 send(replies, Ready(device="none", checkpoint_hash=NOBODY, mlx="none", embeds_by=NOBODY))
             case Render():
                 _render(command, replies)
-            case Stop() | StopWriting():  # every render ends at once anyway
+            case Encode() | Stop() | StopWriting():  # every render ends at once anyway
                 pass
 
 

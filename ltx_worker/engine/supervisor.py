@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import math
 import threading
@@ -12,6 +13,7 @@ from pathlib import Path
 
 from ltx_worker.engine.messages import (
     Decoded,
+    Encode,
     Load,
     Message,
     Ready,
@@ -90,6 +92,20 @@ class Engine:
         process = self._process
         if process is not None and process.is_running:
             process.tell(StopWriting(output=output))
+
+    @property
+    def is_rendering(self) -> bool:
+        """Whether a render is in hand."""
+        return self._in_use.locked()
+
+    def encode_ahead(self, texts: list[str]) -> None:
+        """Has texts of the next render encoded beside the one in hand, as far as there is memory for that. Does nothing
+        where none is in hand, or the model is not loaded. Never raises: what the engine dies of, that render tells.
+        """
+        process = self._process
+        if process is not None and process.is_running and self.ready is not None and self.is_rendering:
+            with contextlib.suppress(EngineDied):
+                process.tell(Encode(texts=texts))
 
     def free_if_idle(self, seconds: float) -> bool:
         """Ends the process if it runs and has rendered nothing for so long. Returns whether it did."""

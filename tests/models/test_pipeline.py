@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from ltx_models.errors import InvalidRequest, UnknownVariant
+from ltx_models.errors import InvalidRequest, OutOfMemory, UnknownVariant
 from ltx_models.events import (
     Decoded,
     Event,
@@ -24,9 +24,10 @@ from ltx_models.events import (
     TextEncoded,
 )
 from ltx_models.latents import DECODE_NOISE, INITIAL_NOISE, draw_noise
-from ltx_models.memory import DecodePlan, check_fits, predict_peak
+from ltx_models.memory import DecodePlan, check_fits, component_weights, predict_peak
 from ltx_models.pipeline import LTXPipeline
 from ltx_models.request import GenerationRequest
+from ltx_models.text_encoder import T5Encoder
 from ltx_models.vae import VAE
 from ltx_models.variants import find_variant
 from tests.models.conftest import Golden
@@ -227,6 +228,56 @@ def test_a_preview_for_which_there_is_no_memory_is_left_out(
     happened = events(pocket, checkpoint_every=1)
     assert isinstance(happened[-1], Finished)
     assert not any(isinstance(event, Previewed) for event in happened)
+
+
+def embedded_beside(pipe: LTXPipeline, text: str, **options: Any) -> tuple[list[dict[str, np.ndarray]], RenderResult]:
+    """What `embed_beside` gives after each part of a decode, and the render."""
+    found = []
+    for event in pipe.stream(SMALL, **options):
+        if isinstance(event, FramesDecoded):
+            found.append(pipe.embed_beside([text]))
+    assert isinstance(event, Finished)
+    return found, event.result
+
+
+def test_texts_are_encoded_between_the_parts_of_a_decode(monkeypatch: pytest.MonkeyPatch, pocket: LTXPipeline) -> None:
+    monkeypatch.setattr("ltx_models.memory.decode_plans", lambda *_: iter([DecodePlan(1)]))
+    undisturbed = result(pocket)
+    expected = pocket.embed("a blue square", None).prompt
+    found, last = embedded_beside(pocket, "a blue square")
+    assert len(found) > 1
+    for embeddings in found:
+        np.testing.assert_array_equal(embeddings["a blue square"], expected)
+    np.testing.assert_array_equal(last.frames, undisturbed.frames)
+
+
+def test_a_text_encoder_that_is_not_in_memory_encodes_nothing_beside_a_decode(pocket: LTXPipeline) -> None:
+    known = pocket.embed(SMALL.prompt, pocket.variant.negative_prompt)
+    pocket.clear_all()
+    assert embedded_beside(pocket, "a blue square", embeddings=known)[0] == [{}]
+    assert pocket.models.text_encoder_beside_decode() is None
+
+
+def test_no_text_is_encoded_beside_a_decode_that_leaves_no_room(
+    monkeypatch: pytest.MonkeyPatch, pocket: LTXPipeline
+) -> None:
+    assert embedded_beside(pocket, "a blue square")[0] != [{}]
+    assert pocket.embed_beside(["a blue square"])
+    weights = sum(component_weights(pocket.variant)[name] for name in pocket.models._loaded)
+    monkeypatch.setattr(pocket.models, "budget", weights + 10**6)
+    assert pocket.embed_beside(["a blue square"]) == {}
+
+
+def test_memory_that_runs_out_for_a_text_beside_a_decode_is_told(
+    monkeypatch: pytest.MonkeyPatch, pocket: LTXPipeline
+) -> None:
+    def fail(*_: Any) -> mx.array:
+        raise RuntimeError("[malloc] Unable to allocate 123 bytes.")
+
+    result(pocket)
+    monkeypatch.setattr(T5Encoder, "__call__", fail)
+    with pytest.raises(OutOfMemory, match="beside the decode"):
+        pocket.embed_beside(["a blue square"])
 
 
 def test_a_late_preview_looks_like_the_middle_of_the_video(pocket: LTXPipeline) -> None:
