@@ -34,6 +34,35 @@ if "ltx_worker.engine" in sys.orig_argv:
     residency.load_text_encoder = load
     T5Encoder.__call__ = call
 """
+AHEAD = """
+    import threading
+
+    from ltx_models.events import Stepped
+    from ltx_models.pipeline import LTXPipeline
+    from ltx_worker.engine.ahead import TextsAhead
+
+    asked = threading.Event()
+
+    def ask(self, texts, ask=TextsAhead.ask):
+        ask(self, texts)
+        asked.set()
+
+    def take(self, take=TextsAhead.take):
+        taken = take(self)
+        note(f"took:{len(taken)} ")
+        return taken
+
+    def stream(self, request, stream=LTXPipeline.stream, **options):
+        for event in stream(self, request, **options):
+            yield event
+            if isinstance(event, Stepped) and event.step == event.steps:
+                asked.wait(30)
+
+    TextsAhead.ask = ask
+    TextsAhead.take = take
+    LTXPipeline.stream = stream
+"""
+"""Holds the first render before its decode until it is told what to encode for the next; to follow NOTES."""
 
 
 @pytest.fixture
@@ -79,6 +108,23 @@ def test_a_prompt_is_encoded_once_for_all_workers_and_the_frames_are_the_same(fa
         assert notes() == []
         render(farm, dataclasses.replace(REQUEST, prompt="a blue square falls on a pink background"))
         assert notes() == ["loaded", "encoded"]  # the negative prompt is known
+
+
+def test_a_prompt_is_encoded_while_the_last_job_is_decoded(farm_env, render, notes):
+    with (farm_env.folder / "sitecustomize.py").open("a") as file:
+        file.write(AHEAD)
+    other = dataclasses.replace(REQUEST, prompt="a blue square falls on a pink background")
+    with farm_env.connect() as farm:
+        jobs = [farm.submit(request) for request in (REQUEST, other)]
+        farm_env.start_worker("one")
+        for job in jobs:
+            *_, last = farm.watch(job.id)
+            assert last.snapshot.status is Status.DONE
+        assert notes() == ["took:0", "loaded", "encoded", "encoded", "encoded", "took:1"]
+        wait_until(lambda: farm._client.zcard(Names().embeddings()) == 3, what="all texts being stored")
+        farm.download(jobs[1].id, farm_env.folder / "ahead.mp4")
+        assert np.array_equal(render(farm, other), read_clip(farm_env.folder / "ahead.mp4").frames)
+        assert notes() == ["took:0"]
 
 
 def test_a_negative_prompt_that_guidance_does_not_use_is_not_encoded(farm_env, render, notes):
