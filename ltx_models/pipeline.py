@@ -156,7 +156,7 @@ class LTXPipeline:
     def embed_beside(self, texts: Sequence[str]) -> dict[str, np.ndarray]:
         """The embeddings (1, N, D) of texts of a later render, between two events of the decode of this one.
 
-        None where the text encoder is not in memory, or has no room there. Raises OutOfMemory.
+        Empty where the text encoder is not in memory, or has no room there. Raises OutOfMemory.
         """
         text_encoder = self.models.text_encoder_beside_decode()
         if text_encoder is None:
