@@ -62,16 +62,32 @@ class Reaper(Background):
         self._turns = Turns(client, names, send)
         self._aside: set[str] = set()
         self._server_run: str | None = None
+        self._heard_at = time.monotonic()
         self._patient_until = 0.0
 
     def _run(self) -> None:
+        self._heard_at = time.monotonic()
         while not self._stopped.wait(self._every):
             try:
                 if self._has_lock():
                     self.look()
+                self._notice_silence()
             except (redis.RedisError, OperationalError) as error:
                 log.warning("reaper: the broker is away: %s", error)
-                self._patient_until = time.monotonic() + self._lease
+                self._be_patient()
+
+    def _be_patient(self) -> None:
+        self._patient_until = time.monotonic() + self._lease
+
+    def _notice_silence(self) -> None:
+        """The client tries again by itself, so that a broker that was away for most of a lease may look like one that
+        took long to answer. Other workers could not renew meanwhile either.
+        """
+        now = time.monotonic()
+        if now - self._heard_at > self._every + self._lease / 2:
+            log.warning("reaper: the broker did not answer for %.1f s", now - self._heard_at - self._every)
+            self._be_patient()
+        self._heard_at = now
 
     def _has_lock(self) -> bool:
         """One reaper at a time: the lock is renewed by its holder, and free soon after the holder is gone."""
@@ -88,6 +104,7 @@ class Reaper(Background):
         """Looks once at all jobs that have not ended."""
         self._notice_restart()
         waiting, moved, look = [], set(), self._unended.look()
+        self._notice_silence()
         aside = self._following(look) | {found.job.id for found in look if found.held}
         for found in look:
             job_id = found.job.id
@@ -129,7 +146,7 @@ class Reaper(Background):
         if server["run_id"] != self._server_run:
             if self._server_run is not None:
                 log.warning("reaper: the broker was restarted")
-                self._patient_until = time.monotonic() + self._lease
+                self._be_patient()
             self._server_run = server["run_id"]
 
     def _forget_deliveries(self) -> None:

@@ -1,7 +1,9 @@
 """Whose job comes next: what submit decides, and what a look of the reaper does about it."""
 
 import json
+import time
 from itertools import count
+from types import SimpleNamespace
 
 import fakeredis
 import pytest
@@ -11,7 +13,7 @@ from ltx_client.protocol import events
 from ltx_client.protocol.cycle import TurnCycle
 from ltx_client.protocol.jobs import Links
 from ltx_client.protocol.names import later_queue
-from ltx_client.protocol.state import RESULT_TTL
+from ltx_client.protocol.state import RESULT_TTL, Status
 from ltx_client.protocol.transport import PRIORITY_SEPARATOR, queue_keys
 from ltx_worker import turns
 from ltx_worker.embeddings import EmbeddingsLimit
@@ -319,3 +321,21 @@ def test_wishes_for_what_has_ended_change_nothing(submit, client_ledger, ledger,
     assert client_ledger.hold(job.id) == client_ledger.set_priority(job.id, 1) == "failed"
     assert client_ledger.hold("nobody") is None
     assert redis_client.hgetall(names.job(job.id)) == before
+
+
+def test_after_a_silence_of_the_broker_no_lease_is_held_against_its_owner(
+    reaper, submit, ledger, redis_client, names, monkeypatch
+):
+    """It answers in the end, so that nobody saw it away; but nobody could renew either."""
+    job, _ = submit("ann")
+    ledger.claim(job.id, "w2", "two")
+    redis_client.delete(names.lease(job.id))
+    began = time.monotonic()
+
+    def status_after_a_look(seconds):
+        monkeypatch.setattr("ltx_worker.reaper.time", SimpleNamespace(monotonic=lambda: began + seconds))
+        reaper.look()
+        return ledger.read(job.id).status
+
+    looks = {seconds: status_after_a_look(seconds) for seconds in range(40, 110, 5)}
+    assert all(status is (Status.RUNNING if seconds < 100 else Status.QUEUED) for seconds, status in looks.items())
