@@ -214,11 +214,13 @@ FAULTS = {
 def strike(farm, job, phase, *names):
     """Waits for the job in the phase that it is held for, strikes with these faults in turn, and lets it go.
 
-    Returns its worker; None where another job's fault, which had the same worker stop, has come before.
+    Returns its worker; None where another job's fault, which had the same worker stop, or waited for it, came before.
 
     What a crash costs counts from the newest resume point that was acknowledged: so that is at most a step behind.
     """
-    worker = farm.await_held(job.id, phase)
+    worker = farm.await_held_or_let_go(job.id, phase)
+    if worker is None:
+        return None
     with worker.lock:
         worker = farm.await_held_again(job.id, phase, worker)
         if worker is None:

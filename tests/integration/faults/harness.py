@@ -238,6 +238,14 @@ class BreakableFarm:
         """The worker that has the job in `phase`, once there is one."""
         return wait_until(lambda: self._holder(job_id, phase), timeout, f"job {job_id} being held in {phase}")
 
+    def await_held_or_let_go(self, job_id, phase):
+        """The same; None where the job was let go before it got there, since another's fault waited for it."""
+        wait_until(
+            lambda: self._holder(job_id, phase) or not self.marked(job_id, f"{phase}.hold"),
+            what=f"job {job_id} being held in {phase}",
+        )
+        return self._holder(job_id, phase)
+
     def await_held_again(self, job_id, phase, worker):
         """The same, of a job that `worker` had a moment ago, and that may have been let go; None once it has ended."""
 
