@@ -271,6 +271,12 @@ class GenerationRequest:
         assert scale is not None
         return max(scale if isinstance(scale, tuple) else (scale,)) > 1
 
+    @property
+    def texts(self) -> list[str]:
+        """What of it is encoded, the prompt first; the request is resolved."""
+        negative = self.negative_prompt if self.uses_negative_prompt else None
+        return [self.prompt] if negative is None else [self.prompt, negative]
+
     def guidance_at(self, timestep: float) -> Guidance:
         """The guidance of a step at `timestep`; the request is resolved."""
         stages = self.guidance_timesteps or ()

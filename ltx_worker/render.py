@@ -183,7 +183,7 @@ class Renderer:
         return isinstance(message, messages.Stepped) and message.step == message.steps and self._are_more_waiting()
 
     def _known_embeddings(self, ready: Ready, request: GenerationRequest) -> dict[str, bytes]:
-        return {} if self._embeddings is None else self._embeddings.find(ready.embeds_by, _texts(request))
+        return {} if self._embeddings is None else self._embeddings.find(ready.embeds_by, request.texts)
 
     def _encode_ahead(self, request: GenerationRequest) -> None:
         """Has the engine encode, beside the render in hand, what this one needs and nobody has encoded yet."""
@@ -191,12 +191,5 @@ class Renderer:
         if ready is None or not self._engine.is_rendering:
             return
         known = self._known_embeddings(ready, request)
-        if missing := [text for text in _texts(request) if text not in known]:
+        if missing := [text for text in request.texts if text not in known]:
             self._engine.encode_ahead(missing)
-
-
-def _texts(request: GenerationRequest) -> list[str]:
-    texts = [request.prompt]
-    if request.uses_negative_prompt and request.negative_prompt is not None:
-        texts.append(request.negative_prompt)
-    return texts

@@ -101,8 +101,9 @@ class _Clips:
         *_, last = (event for event in stream if isinstance(event, Stepped))
         return last.resume.latents
 
-    def decode(self, latents: np.ndarray) -> np.ndarray:
-        return np.concatenate(list(decode(self._models.vae, mx.array(latents), self.plan)))
+    def decode(self, latents: np.ndarray) -> None:
+        for _ in decode(self._models.vae, mx.array(latents), self.plan):
+            pass  # a worker hands each part to the encoder
 
     def encode(self) -> None:
         """Of a stand-in for the video: what random weights draw is noise, which an encoder takes far longer for."""

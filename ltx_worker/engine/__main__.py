@@ -208,7 +208,7 @@ class EngineProcess:
         """
         assert self._ready is not None
         known = {}
-        texts = _texts(command.request)
+        texts = command.request.texts
         for text in texts:
             try:
                 if data := command.embeddings.get(text):
@@ -223,7 +223,7 @@ class EngineProcess:
         self, request: GenerationRequest, encoded: PromptEmbeddings, known: dict[str, np.ndarray]
     ) -> dict[str, bytes]:
         assert self._ready is not None
-        arrays = zip(_texts(request), (encoded.prompt, encoded.negative), strict=False)
+        arrays = zip(request.texts, (encoded.prompt, encoded.negative), strict=False)
         return {
             text: embeddings.pack(array, self._ready.embeds_by)
             for text, array in arrays
@@ -240,15 +240,6 @@ class EngineProcess:
             return None
         self._send(messages.Resuming(step=point.step))
         return point
-
-
-def _texts(request: GenerationRequest) -> list[str]:
-    """What a resolved request has encoded, the prompt first."""
-    texts = [request.prompt]
-    if request.uses_negative_prompt:
-        assert request.negative_prompt is not None
-        texts.append(request.negative_prompt)
-    return texts
 
 
 def _device() -> str:
