@@ -29,7 +29,7 @@ __all__ = [
     "trajectory",
 ]
 
-RADII = {"small": (0.072, 0.088), "": (0.115, 0.135), "big": (0.178, 0.202)}
+RADII = {"small": (0.085, 0.1), "": (0.13, 0.15), "big": (0.195, 0.22)}
 """What "radius" is drawn from: a disc's, or that of a shape of about its area; while it grows or shrinks, the mean."""
 GROWTH = (0.65, 1.35)
 """The radius at the beginning and the end of growing, as a part of the mean."""

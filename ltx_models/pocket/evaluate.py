@@ -20,6 +20,7 @@ from rich.console import Console
 from rich.progress import Progress
 from rich.table import Table
 
+from ltx_models.latents import INITIAL_NOISE, draw_noise
 from ltx_models.pipeline import LTXPipeline
 from ltx_models.pocket.scores import ASPECTS, Render, Score, Setting, held_out_captions, score, write_scores
 from ltx_models.request import GenerationRequest
@@ -31,7 +32,10 @@ MODELS = {"pocket": (8, 3.0), "pocket-distilled": (4, 1.0)}
 """Steps and guidance of each model."""
 SIZES: dict[str, dict[str, Any]] = {
     "default": {},
+    "small": {"width": 64, "height": 64},
     "wide": {"width": 160, "height": 96},
+    "tall": {"width": 96, "height": 160, "frames": 33},
+    "long": {"frames": 49, "frame_rate": 24.0},
     "large": {"width": 256, "height": 256, "frames": 49},
 }
 SHEET_CAPTIONS, SHEET_FRAMES, SHEET_SIDE = 16, 6, 96
@@ -109,13 +113,15 @@ def render_in_mlx(weights: Path) -> Render:
 
 
 def _render_in_diffusers(weights: Path) -> Render:
-    """By diffusers' models, from the same files."""
+    """By diffusers' models, from the same files and the same noise."""
     from ltx_models.pocket.train import evaluate, export
     from ltx_models.pocket.train.recipe import POCKET
 
     def render(setting: Setting, captions: Sequence[str]) -> Iterator[np.ndarray]:
         vae, denoiser = export.load(weights, POCKET.sizes, f"{setting.model}.safetensors")
-        return evaluate.render(vae, denoiser, setting, captions)
+        return evaluate.render(
+            vae, denoiser, setting, captions, lambda seed, shape: draw_noise(seed, INITIAL_NOISE, shape)
+        )
 
     return render
 

@@ -2,8 +2,8 @@
 
     python -m ltx_models.pocket.model_card --weights ltx_models/pocket --run run
 
-Of the folder of weights it reads their files, scores.json and sheet.png; of the training's folder psnr.json and the
-losses, whose picture it copies beside the card.
+Of the folder of weights it reads their files, scores.json and sheet.png; of the training's folder reconstruction.json
+and the losses, whose picture it copies beside the card.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ def main(weights: Path, run: Path, trained_on: str) -> None:
 def model_card(weights: Path, run: Path, trained_on: str) -> str:
     """The card's text."""
     template = string.Template((HERE / "MODEL_CARD.template.md").read_text(encoding="utf-8"))
-    psnr = json.loads((run / "psnr.json").read_text(encoding="utf-8"))
+    drawn = json.loads((run / "reconstruction.json").read_text(encoding="utf-8"))
     return template.substitute(
         files=_files(weights),
         colours=", ".join(COLOURS),
@@ -53,7 +53,8 @@ def model_card(weights: Path, run: Path, trained_on: str) -> str:
         combinations=f"{len(combinations()):,}",
         held_out=HELD_OUT,
         scores=_scores(weights, run),
-        psnr=f"{psnr['decibels']:.1f} dB on {psnr['clips']} held-out clips of {psnr['size']}",
+        reconstruction=f"{drawn['decibels']:.1f} dB on {drawn['clips']} held-out clips of {drawn['size']}; the judge "
+        f"takes {drawn['right']:.1%} of them for what they were",
         training=_training(run),
         device=trained_on,
         captions="\n".join(f"{row}. {text}" for row, (_, text) in enumerate(held_out_captions(SHEET_CAPTIONS), 1)),

@@ -10,6 +10,7 @@ import json
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -21,8 +22,14 @@ torch = pytest.importorskip("torch")
 pytest.importorskip("diffusers")
 pytest.importorskip("transformers")
 
-from ltx_models.pocket.train import data, loop, recipe, vae  # noqa: E402
+from torch.utils._python_dispatch import TorchDispatchMode  # noqa: E402
+
+from ltx_models.pocket.train import data, dit, loop, recipe, vae  # noqa: E402
 from ltx_models.pocket.train.__main__ import GOES_ON, main  # noqa: E402
+from ltx_models.pocket.train.distil import student_objective  # noqa: E402
+from ltx_models.pocket.train.latents import fill_caches  # noqa: E402
+from ltx_models.pocket.train.models import build_vae  # noqa: E402
+from ltx_models.pocket.train.replay import Replayed  # noqa: E402
 from ltx_models.pocket.train.sample import uniform_timesteps  # noqa: E402
 from ltx_models.tokenizer import Tokenizer  # noqa: E402
 
@@ -130,8 +137,9 @@ def test_a_caption_goes_with_its_clip() -> None:
 def test_a_loss_that_is_no_number_ends_training(tmp_path: Path) -> None:
     module = torch.nn.Linear(1, 1)
     trainer = loop.Trainer("x", module, dataclasses.replace(recipe.TINY.vae, steps=5), tmp_path, None)
+    objective = loop.Objective(lambda _: (None, (torch.tensor([[float("nan")]]),)), lambda _, x: module(x).sum())
     with pytest.raises(loop.TrainingError, match="the loss of x is nan at step 1"):
-        trainer.run(lambda _: module(torch.tensor([[float("nan")]])).sum(), loop.Clock())
+        trainer.run(objective, loop.Clock())
 
 
 def test_timesteps_are_those_of_the_uniform_sampler() -> None:
@@ -170,3 +178,91 @@ def test_training_needs_no_mlx() -> None:
     """It runs on machines that have none."""
     code = "import sys; sys.modules['mlx'] = None; import ltx_models.pocket.train.__main__"
     subprocess.run([sys.executable, "-c", code], check=True, capture_output=True)
+
+
+def test_half_of_what_a_clip_counts_lies_near_its_edges() -> None:
+    """However short those are; an empty picture counts evenly."""
+    clips = torch.zeros(3, 3, 2, 64, 64)
+    clips[0, :, :, 30:34, 30:34] = 1
+    clips[1, :, :, 8:56, 8:56] = 1
+    weights = vae.near_edges(clips)
+    assert weights.shape == (3, 1, 2, 64, 64)
+    assert torch.allclose(weights.mean(dim=(1, 2, 3, 4)), torch.tensor([1.0, 1.0, 0.0]))
+    assert weights[0, 0, 0, 32, 32] > 3 * weights[1, 0, 0, 8, 8] > 0
+    assert weights[1, 0, 0, 32, 32] == weights[0, 0, 0, 0, 0] == 0
+
+
+def test_an_error_in_a_small_shape_counts_as_much_as_in_a_large_one() -> None:
+    def cost(side: int) -> float:
+        clip = torch.zeros(1, 3, 1, 128, 128)
+        clip[..., 64 - side // 2 : 64 + side // 2, 64 - side // 2 : 64 + side // 2] = 1
+        return float(vae.reconstruction_loss(torch.zeros_like(clip), clip))
+
+    assert cost(64) < 2.5 * cost(16)  # it has 16 times the area
+
+
+def test_recoloured_scenes_keep_all_but_their_colours() -> None:
+    scenes = data.training_scenes(data.choose(400, 0.0, np.random.default_rng(0)), np.random.default_rng(1))
+    others = data.recoloured(scenes, 0.25, np.random.default_rng(2))
+    changed = (others.colour != scenes.colour).any(axis=1)
+    assert 0.2 < changed.mean() < 0.3
+    assert ((others.top != scenes.top).any(axis=1) == changed).all()
+    assert (others.top == others.bottom).all()
+    assert others.colour.dtype == scenes.colour.dtype
+    for name in ("shape", "motion", "radius", "place"):
+        assert getattr(others, name) is getattr(scenes, name)
+
+
+def test_batches_are_multiples_where_that_is_asked() -> None:
+    rng = np.random.default_rng(0)
+    buckets = recipe.POCKET.buckets
+    counts = [vae.batches(buckets, 1024 * 64, 2048, lambda b: b.tokens, rng, multiple=16)[1] for _ in range(50)]
+    assert len(set(counts)) > 5
+    assert all(count % 16 == 0 for count in counts)
+    assert vae.batches(buckets[:1], 5 * buckets[0].tokens, 2048, lambda b: b.tokens, rng, multiple=16)[1] == 5
+
+
+class WaitsForNothing(TorchDispatchMode):
+    """Refuses what makes a GPU's host wait, or cannot be recorded: asking for a value, or a tensor of Python's."""
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        assert not any(word in str(func) for word in ("local_scalar_dense", "lift_fresh", "nonzero")), func
+        return func(*args, **(kwargs or {}))
+
+
+@pytest.mark.parametrize("phase", ["vae", "dit", "student"])
+def test_a_loss_can_be_recorded(phase: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As a CUDA graph; transformers looks at a mask's values, but not while it is recorded."""
+    monkeypatch.setattr("transformers.masking_utils.is_tracing", lambda *_: True)
+    tiny = recipe.TINY
+    captions = data.Captions(tiny, Tokenizer(data.tokenizer_file()), CPU)
+    denoiser, autoencoder = dit.new_denoiser(tiny, CPU), build_vae(tiny.sizes)
+    objective = {
+        "vae": lambda: vae.vae_objective(autoencoder, tiny, CPU),
+        "dit": lambda: dit.denoiser_objective(denoiser, fill_caches(autoencoder, tiny, CPU), captions, tiny),
+        "student": lambda: student_objective(dit.new_denoiser(tiny, CPU), denoiser, captions, tiny),
+    }[phase]()
+    kind, tensors = objective.inputs(0)
+    with WaitsForNothing():
+        objective.loss(kind, *tensors).backward()
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+def test_what_is_replayed_is_what_would_be_computed() -> None:
+    device = torch.device("cuda")
+    weight = torch.randn(8, 8, device=device)
+    replayed = Replayed(lambda kind, x: (x @ weight).sum() * kind + torch.rand((), device=device))
+    for seed, kind in enumerate((1, 2, 1, 2)):
+        x = torch.randn(4, 8, device=device)
+        torch.manual_seed(seed)
+        expected = (x @ weight).sum() * kind + torch.rand((), device=device)
+        torch.manual_seed(seed)
+        torch.testing.assert_close(replayed(kind, x).clone(), expected)
+
+
+def test_on_a_cpu_a_function_is_called_as_it_is() -> None:
+    called = []
+    replayed = Replayed(lambda kind, x: called.append(kind) or x + 1)
+    assert replayed("a", torch.ones(1)) == 2
+    assert replayed("a", torch.ones(1)) == 2
+    assert called == ["a", "a"]

@@ -13,18 +13,17 @@ from ltx_models.pocket.train import recipe as recipes
 from ltx_models.pocket.train.data import Captions, tokenizer_file
 from ltx_models.pocket.train.distil import distil
 from ltx_models.pocket.train.dit import train_denoiser
-from ltx_models.pocket.train.evaluate import evaluate
+from ltx_models.pocket.train.evaluate import CLIPS_DRAWN_AGAIN, evaluate
 from ltx_models.pocket.train.export import export
 from ltx_models.pocket.train.latents import normalize_by_data
 from ltx_models.pocket.train.loop import Clock
 from ltx_models.pocket.train.measure import measure
 from ltx_models.pocket.train.plot import plot_losses
-from ltx_models.pocket.train.recipe import Bucket, Recipe
-from ltx_models.pocket.train.vae import held_out_psnr, train_vae
+from ltx_models.pocket.train.recipe import Recipe
+from ltx_models.pocket.train.vae import held_out_reconstruction, train_vae
 from ltx_models.tokenizer import Tokenizer
 
 RECIPES = {"pocket": recipes.POCKET, "tiny": recipes.TINY}
-PSNR_CLIPS = Bucket(25, 128, 128)
 GOES_ON = 75
 """The exit code of a call whose time was up: the same command goes on (EX_TEMPFAIL)."""
 
@@ -59,7 +58,7 @@ def main(
     What is there already is not trained again: remove DIR/vae.safetensors, dit.safetensors or student.safetensors, and
     what comes after it, to have it trained anew.
     """
-    torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = torch.backends.cudnn.benchmark = True
+    torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = True
     recipe = dataclasses.replace(RECIPES[name], seed=seed)
     if only_measure:
         measure(recipe, torch.device(device))
@@ -84,8 +83,10 @@ def _train(recipe: Recipe, out: Path, device: torch.device, minutes: float | Non
         return False
     normalize_by_data(vae, recipe, out, device)
     if captions:
-        decibels = held_out_psnr(vae, PSNR_CLIPS, captions, device)
-        click.echo(f"the VAE draws held-out clips with a PSNR of {decibels:.1f} dB")
+        drawn = held_out_reconstruction(vae, CLIPS_DRAWN_AGAIN, captions, device)
+        click.echo(
+            f"the VAE draws held-out clips with a PSNR of {drawn.decibels:.1f} dB, {drawn.right:.1%} of them right"
+        )
     texts = Captions(recipe, Tokenizer(tokenizer_file()), device)
     denoiser, done = train_denoiser(recipe, vae, texts, out, seconds("dit"), clock)
     if not done:

@@ -10,13 +10,25 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from ltx_models.pocket.clips import draw, sample_scenes
+from ltx_models.pocket.clips import Scenes, draw, sample_scenes
 from ltx_models.pocket.grammar import Combination, caption, other_caption, split
 from ltx_models.pocket.train.models import PADDING
 from ltx_models.pocket.train.recipe import Bucket, Recipe
 from ltx_models.tokenizer import Tokenizer
 
-__all__ = ["OTHER", "Captions", "choose", "draw_clips", "number", "seeds", "step_rngs", "token_ids"]
+__all__ = [
+    "OTHER",
+    "Captions",
+    "choose",
+    "draw_clips",
+    "number",
+    "recoloured",
+    "seeds",
+    "step_rngs",
+    "to_device",
+    "token_ids",
+    "training_scenes",
+]
 
 OTHER = -1
 """Stands for the number of a combination where a caption names none."""
@@ -49,19 +61,32 @@ def choose(count: int, other_share: float, rng: np.random.Generator) -> np.ndarr
     return np.where(rng.random(count) < other_share, OTHER, chosen)
 
 
-def draw_clips(
-    wanted: Sequence[Combination | None], bucket: Bucket, rng: np.random.Generator, device: torch.device
-) -> torch.Tensor:
-    """Clips (B, 3, F, H, W) in [-1, 1]; of None, an empty picture."""
-    scenes = sample_scenes(wanted, rng).map(lambda array: torch.from_numpy(array).to(device))
+def training_scenes(numbers: np.ndarray, rng: np.random.Generator) -> Scenes:
+    """Scenes of numbers of combinations; of OTHER, empty ones."""
+    trained = split()[0]
+    return sample_scenes([None if index == OTHER else trained[index] for index in numbers], rng)
+
+
+def recoloured(scenes: Scenes, share: float, rng: np.random.Generator) -> Scenes:
+    """A share of them in any two colours, so that a VAE learns more than the captions' few."""
+    chosen = (rng.random(len(scenes.radius)) < share)[:, None]
+    colour, ground = rng.random((2, len(chosen), 3), np.float32)
+    return scenes._replace(
+        colour=np.where(chosen, colour, scenes.colour),
+        top=np.where(chosen, ground, scenes.top),
+        bottom=np.where(chosen, ground, scenes.bottom),
+    )
+
+
+def to_device(scenes: Scenes, device: torch.device) -> Scenes:
+    """The same, as tensors."""
+    return scenes.map(lambda array: torch.from_numpy(array).to(device))
+
+
+def draw_clips(scenes: Scenes, bucket: Bucket) -> torch.Tensor:
+    """Clips (B, 3, F, H, W) in [-1, 1], on the scenes' device."""
     clips: torch.Tensor = draw(scenes, bucket.frames, bucket.height, bucket.width, torch)
     return clips * 2 - 1
-
-
-def training_clips(numbers: np.ndarray, bucket: Bucket, rng: np.random.Generator, device: torch.device) -> torch.Tensor:
-    """The same of numbers of combinations."""
-    trained = split()[0]
-    return draw_clips([None if index == OTHER else trained[index] for index in numbers], bucket, rng, device)
 
 
 def token_ids(texts: Sequence[str], tokenizer: Tokenizer) -> torch.Tensor:

@@ -1,32 +1,29 @@
 """Phase 3: a student learns to go in four steps, without guidance, where its teacher goes in many with it.
 
-The student's k-th step begins where its own first k steps led, so that it learns to mend its own errors. From there the
-teacher takes several guided steps to the next timestep, and the straight line between the two is the velocity to learn.
-That is progressive distillation (Salimans & Ho, 2022) of a guided model (Meng et al., 2023) in one stage, along the
-student's own paths.
+Each of the student's steps begins where its own steps before led, so that it learns to mend its own errors. From there
+the teacher takes several guided steps to the next timestep, and the straight line between the two is the velocity to
+learn. That is progressive distillation (Salimans & Ho, 2022) of a guided model (Meng et al., 2023) in one stage, along
+the student's own paths.
 """
 
 from __future__ import annotations
 
 import copy
 import itertools
-from collections.abc import Callable
 from pathlib import Path
 
 import torch
 import torch.nn.functional as F  # noqa: N812 - its usual name
 
 from ltx_models.pocket.train.data import Captions, choose, step_rngs
-from ltx_models.pocket.train.dit import draw_frame_rate
-from ltx_models.pocket.train.loop import Clock, Trainer
-from ltx_models.pocket.train.models import Denoiser
-from ltx_models.pocket.train.recipe import GUIDANCE, STUDENT_TIMESTEPS, Recipe
+from ltx_models.pocket.train.dit import batches_of_latents, draw_frame_rate
+from ltx_models.pocket.train.loop import Clock, Objective, Trainer
+from ltx_models.pocket.train.models import Denoiser, fused
+from ltx_models.pocket.train.recipe import GUIDANCE, STUDENT_TIMESTEPS, Bucket, Recipe
 from ltx_models.pocket.train.sample import Prompts, euler, uniform_timesteps
-from ltx_models.pocket.train.vae import autocast, batches
+from ltx_models.pocket.train.vae import autocast
 
-__all__ = ["distil", "student_loss"]
-
-STOPS = (*STUDENT_TIMESTEPS, 0.0)
+__all__ = ["distil", "student_objective"]
 
 
 def distil(
@@ -38,35 +35,37 @@ def distil(
     clock: Clock,
 ) -> tuple[Denoiser, bool]:
     """The student, and whether it is done. It begins as the teacher, and keeps the teacher's text encoder."""
-    student = copy.deepcopy(teacher).requires_grad_(True)
+    student = fused(copy.deepcopy(teacher)).requires_grad_(True).train()
     student.text_encoder.requires_grad_(False)
     trainer = Trainer("student", student, recipe.distil, folder, seconds)
-    if not trainer.is_done and not trainer.run(student_loss(student, teacher, captions, recipe), clock):
+    if not trainer.is_done and not trainer.run(student_objective(student, teacher, captions, recipe), clock):
         return student, False
     return student.eval().requires_grad_(False), True
 
 
-def student_loss(
-    student: Denoiser, teacher: Denoiser, captions: Captions, recipe: Recipe
-) -> Callable[[int], torch.Tensor]:
-    """The loss of a step, by its number."""
-    stretches = list(itertools.pairwise(STOPS))
+def student_objective(student: Denoiser, teacher: Denoiser, captions: Captions, recipe: Recipe) -> Objective:
+    """To go, at each of its steps from noise on, in a straight line to where the teacher's steps lead."""
+    device = captions.empty.device
 
-    def loss_of_step(step: int) -> torch.Tensor:
+    def inputs(step: int) -> tuple[Bucket, tuple[torch.Tensor, ...]]:
         rng = step_rngs(recipe.seed, "distil", step)
-        bucket, count = batches(recipe.buckets, recipe.distil.batch, recipe.distil.most, lambda b: b.tokens, rng)
-        device, size, frame_rate = captions.empty.device, bucket.latent, draw_frame_rate(rng)
+        bucket, count = batches_of_latents(recipe, recipe.distil, rng)
         numbers = torch.from_numpy(choose(count, recipe.other_share, rng)).to(device)
-        prompts = Prompts.of(teacher, captions.draw(numbers), captions.empty)
-        reached = int(rng.integers(len(stretches)))
-        start, end = stretches[reached]
-        noise = torch.randn(count, bucket.tokens, recipe.sizes.latent_channels, device=device)
-        x = euler(student, noise, prompts, STOPS[: reached + 1], guidance=1, size=size, frame_rate=frame_rate)
-        fine = uniform_timesteps(recipe.teacher_substeps, start, end)
-        there = euler(teacher, x, prompts, fine, guidance=GUIDANCE, size=size, frame_rate=frame_rate)
-        timesteps = torch.full((count,), start, device=device)
-        with autocast(device):
-            velocity = student.velocity(x, timesteps, prompts.embeddings, prompts.ids, size, frame_rate)
-        return F.mse_loss(velocity.float(), (x - there) / (start - end))
+        return bucket, (numbers, draw_frame_rate(rng, device))
 
-    return loss_of_step
+    def loss(bucket: Bucket, numbers: torch.Tensor, frame_rate: torch.Tensor) -> torch.Tensor:
+        prompts = Prompts.of(teacher, captions.draw(numbers), captions.empty)
+        going = {"size": bucket.latent, "frame_rate": frame_rate}
+        x = torch.randn(len(numbers), bucket.tokens, recipe.sizes.latent_channels, device=device)
+        losses = []
+        for start, end in itertools.pairwise((*STUDENT_TIMESTEPS, 0.0)):
+            fine = uniform_timesteps(recipe.teacher_substeps, start, end)
+            there = euler(teacher, x, prompts, fine, guidance=GUIDANCE, **going)
+            timesteps = torch.full((len(x),), start, device=device)
+            with autocast(device):
+                velocity = student.velocity(x, timesteps, prompts.embeddings, prompts.ids, **going).float()
+            losses.append(F.mse_loss(velocity, (x - there) / (start - end)))
+            x = (x - (start - end) * velocity).detach()
+        return torch.stack(losses).mean()
+
+    return Objective(inputs, loss)

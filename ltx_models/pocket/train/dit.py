@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -12,12 +11,19 @@ import torch.nn.functional as F  # noqa: N812 - its usual name
 
 from ltx_models.pocket.train.data import Captions, seeds, step_rngs
 from ltx_models.pocket.train.latents import Cache, fill_caches
-from ltx_models.pocket.train.loop import Clock, Trainer
-from ltx_models.pocket.train.models import Denoiser, build_denoiser
-from ltx_models.pocket.train.recipe import Recipe
+from ltx_models.pocket.train.loop import Clock, Objective, Trainer
+from ltx_models.pocket.train.models import Denoiser, build_denoiser, fused
+from ltx_models.pocket.train.recipe import Bucket, Phase, Recipe
 from ltx_models.pocket.train.vae import autocast, batches
 
-__all__ = ["FRAME_RATES", "denoiser_loss", "draw_frame_rate", "new_denoiser", "train_denoiser"]
+__all__ = [
+    "FRAME_RATES",
+    "batches_of_latents",
+    "denoiser_objective",
+    "draw_frame_rate",
+    "new_denoiser",
+    "train_denoiser",
+]
 
 FRAME_RATES = (12.0, 12.0, 12.0, 12.0, 8.0, 16.0, 24.0, 25.0, 30.0)
 """As often as they stand here. A movement takes the whole clip, however long that is, so none means another picture."""
@@ -40,7 +46,7 @@ def train_denoiser(
     trainer = Trainer("dit", denoiser, recipe.dit, folder, seconds)
     if not trainer.is_done:
         caches = fill_caches(vae, recipe, device)
-        if not trainer.run(denoiser_loss(denoiser, caches, captions, recipe), clock):
+        if not trainer.run(denoiser_objective(denoiser, caches, captions, recipe), clock):
             return denoiser, False
     return denoiser.eval().requires_grad_(False), True
 
@@ -48,35 +54,43 @@ def train_denoiser(
 def new_denoiser(recipe: Recipe, device: torch.device) -> Denoiser:
     """As it is before training; always the same."""
     torch.manual_seed(seeds(recipe.seed, "dit"))
-    return build_denoiser(recipe.sizes).to(device)
+    return fused(build_denoiser(recipe.sizes).to(device))
 
 
-def denoiser_loss(
-    denoiser: Denoiser, caches: list[Cache], captions: Captions, recipe: Recipe
-) -> Callable[[int], torch.Tensor]:
-    """The loss of a step, by its number."""
+def denoiser_objective(denoiser: Denoiser, caches: list[Cache], captions: Captions, recipe: Recipe) -> Objective:
+    """To tell the velocity of any mixture of a cached clip's latents and noise."""
     by_bucket = {cache.bucket: cache for cache in caches}
+    device = captions.empty.device
 
-    def loss_of_step(step: int) -> torch.Tensor:
+    def inputs(step: int) -> tuple[tuple[Bucket, int], tuple[torch.Tensor, ...]]:
         rng = step_rngs(recipe.seed, "dit", step)
-        bucket, count = batches(recipe.buckets, recipe.dit.batch, recipe.dit.most, lambda b: b.tokens, rng)
+        kind = batches_of_latents(recipe, recipe.dit, rng)
+        return kind, (draw_frame_rate(rng, device),)
+
+    def loss(kind: tuple[Bucket, int], frame_rate: torch.Tensor) -> torch.Tensor:
+        bucket, count = kind
         cache = by_bucket[bucket]
-        chosen = torch.randint(len(cache.numbers), (count,), device=cache.numbers.device)
+        chosen = torch.randint(len(cache.numbers), (count,), device=device)
         latents = cache.latents[chosen].float()
         noise = torch.randn_like(latents)
-        timestep = _timesteps(count, latents.device)
+        timestep = _timesteps(count, device)
         mixed = (1 - timestep[:, None, None]) * latents + timestep[:, None, None] * noise
-        with autocast(latents.device):
+        with autocast(device):
             ids = captions.draw(cache.numbers[chosen])
-            velocity = denoiser(mixed, timestep, ids, bucket.latent, draw_frame_rate(rng))
+            velocity = denoiser(mixed, timestep, ids, bucket.latent, frame_rate)
         return F.mse_loss(velocity.float(), noise - latents)
 
-    return loss_of_step
+    return Objective(inputs, loss)
 
 
-def draw_frame_rate(rng: np.random.Generator) -> float:
-    """One of FRAME_RATES, for a whole batch."""
-    return FRAME_RATES[rng.integers(len(FRAME_RATES))]
+def batches_of_latents(recipe: Recipe, phase: Phase, rng: np.random.Generator) -> tuple[Bucket, int]:
+    """A bucket, and how many of its clips. A multiple of 16: the compiler would compile anew for what is none."""
+    return batches(recipe.buckets, phase.batch, phase.most, lambda bucket: bucket.tokens, rng, multiple=16)
+
+
+def draw_frame_rate(rng: np.random.Generator, device: torch.device) -> torch.Tensor:
+    """One of FRAME_RATES, (1,), for a whole batch."""
+    return torch.tensor([FRAME_RATES[rng.integers(len(FRAME_RATES))]], device=device)
 
 
 def _timesteps(count: int, device: torch.device) -> torch.Tensor:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -17,12 +17,17 @@ from ltx_models.pocket.train.latents import decode
 from ltx_models.pocket.train.models import Denoiser
 from ltx_models.pocket.train.recipe import GUIDANCE, STUDENT_TIMESTEPS, Bucket
 from ltx_models.pocket.train.sample import Prompts, euler, uniform_timesteps
-from ltx_models.pocket.train.vae import held_out_psnr
+from ltx_models.pocket.train.vae import held_out_reconstruction
 from ltx_models.tokenizer import Tokenizer
 
-__all__ = ["SIZES", "evaluate", "render", "settings"]
+__all__ = ["CLIPS_DRAWN_AGAIN", "SIZES", "evaluate", "render", "settings"]
+
+CLIPS_DRAWN_AGAIN = Bucket(25, 128, 128)
+RECONSTRUCTION = "reconstruction.json"
 
 TOKENS_AT_ONCE = 128 * 64
+DrawNoise = Callable[[int, tuple[int, ...]], np.ndarray]
+"""The noise of the n-th caption, of the shape (1, C, F, H, W) of its latents."""
 SIZES = (
     (128, 128, 25, 12.0, 1.0),
     (64, 64, 25, 12.0, 0.5),
@@ -44,15 +49,17 @@ def settings(by: str) -> Iterator[tuple[Setting, float]]:
 
 
 def evaluate(vae: Any, models: dict[str, Denoiser], folder: Path, count: int) -> list[Score]:
-    """Scores of `count` captions into scores.json, and the VAE's PSNR into psnr.json."""
+    """Scores of `count` captions into scores.json, and how well the VAE draws into RECONSTRUCTION."""
     device = next(vae.parameters()).device
-    psnr = held_out_psnr(vae, Bucket(25, 128, 128), count, device)
-    (folder / "psnr.json").write_text(json.dumps({"clips": count, "size": "128x128, 25 frames", "decibels": psnr}))
-    scores = [
-        score(setting, renderer(vae, models[setting.model]), max(1, round(count * part)))
-        for setting, part in settings("PyTorch")
-        if setting.model in models
-    ]
+    drawn = held_out_reconstruction(vae, CLIPS_DRAWN_AGAIN, count, device)
+    size = f"{CLIPS_DRAWN_AGAIN.width}x{CLIPS_DRAWN_AGAIN.height}, {CLIPS_DRAWN_AGAIN.frames} frames"
+    (folder / RECONSTRUCTION).write_text(json.dumps(drawn._asdict() | {"size": size}))
+    with torch.compiler.set_stance("force_eager"):  # each of the sizes would else be compiled for
+        scores = [
+            score(setting, renderer(vae, models[setting.model]), max(1, round(count * part)))
+            for setting, part in settings("PyTorch")
+            if setting.model in models
+        ]
     write_scores(folder / "scores.json", scores)
     return scores
 
@@ -62,8 +69,10 @@ def renderer(vae: Any, denoiser: Denoiser) -> Any:
     return lambda setting, captions: render(vae, denoiser, setting, captions)
 
 
-def render(vae: Any, denoiser: Denoiser, setting: Setting, captions: Sequence[str]) -> Iterator[np.ndarray]:
-    """Clips of captions, uint8 (F, H, W, 3), a batch at a time."""
+def render(
+    vae: Any, denoiser: Denoiser, setting: Setting, captions: Sequence[str], draw_noise: DrawNoise | None = None
+) -> Iterator[np.ndarray]:
+    """Clips of captions, uint8 (F, H, W, 3), a batch at a time. draw_noise: by default, PyTorch's own."""
     device = next(vae.parameters()).device
     tokenizer = Tokenizer(tokenizer_file())
     bucket = Bucket(setting.frames, setting.height, setting.width)
@@ -73,7 +82,11 @@ def render(vae: Any, denoiser: Denoiser, setting: Setting, captions: Sequence[st
         ids = token_ids(captions[start : start + at_once], tokenizer).to(device)
         prompts = Prompts.of(denoiser, ids, token_ids([""], tokenizer).to(device))
         channels = denoiser.transformer.config.in_channels
-        noise = torch.randn(len(ids), bucket.tokens, channels, device=device)
+        if draw_noise is None:
+            noise = torch.randn(len(ids), bucket.tokens, channels, device=device)
+        else:
+            drawn = [draw_noise(start + index, (1, channels, *bucket.latent)) for index in range(len(ids))]
+            noise = torch.from_numpy(np.concatenate(drawn)).to(device).flatten(2).transpose(1, 2)
         latents = euler(
             denoiser,
             noise,

@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from safetensors.torch import load_file, save_file
 
-from ltx_models.pocket.train.data import choose, seeds, step_rngs, training_clips
+from ltx_models.pocket.train.data import choose, draw_clips, seeds, step_rngs, to_device, training_scenes
 from ltx_models.pocket.train.recipe import Bucket, Recipe
 from ltx_models.pocket.train.vae import autocast
 
@@ -64,7 +64,8 @@ def _encode(
     at_once = max(1, ENCODED_AT_ONCE // bucket.pixels)
     parts = []
     for start in range(0, len(numbers), at_once):
-        clips = training_clips(numbers[start : start + at_once], bucket, rng, device)
+        scenes = to_device(training_scenes(numbers[start : start + at_once], rng), device)
+        clips = draw_clips(scenes, bucket)
         with torch.no_grad(), autocast(device):
             parts.append(vae.encode(clips).latent_dist.mean.flatten(2).transpose(1, 2).to(torch.bfloat16))
     return torch.cat(parts)

@@ -5,9 +5,9 @@ from __future__ import annotations
 import json
 import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Hashable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
@@ -15,8 +15,9 @@ from safetensors.torch import load_file, save_file
 
 from ltx_models.pocket.train.muon import Muon, split_parameters
 from ltx_models.pocket.train.recipe import Phase
+from ltx_models.pocket.train.replay import Replayed
 
-__all__ = ["Clock", "Trainer", "TrainingError", "make_optimizers", "save_result"]
+__all__ = ["Clock", "Gradients", "Objective", "Trainer", "TrainingError", "make_optimizers", "save_result"]
 
 LOGGED_EVERY = 20
 SAVED_EVERY = 60.0
@@ -27,6 +28,40 @@ LONGEST_AVERAGE = 0.999
 
 class TrainingError(Exception):
     """Training cannot go on."""
+
+
+class Objective(NamedTuple):
+    """What a phase minimizes.
+
+    inputs: of a step, by its number: of what kind they are, and tensors on the device. Those of a kind always have the
+    same shapes.  loss: of a kind and such tensors. It never waits for a value of a tensor: see `Replayed`.
+    """
+
+    inputs: Callable[[int], tuple[Hashable, tuple[torch.Tensor, ...]]]
+    loss: Callable[..., torch.Tensor]
+
+
+class Gradients:
+    """The gradients of an objective, in the parameters that are trained."""
+
+    def __init__(self, trained: Sequence[torch.Tensor], objective: Objective) -> None:
+        self.objective = objective
+        self._of_inputs = Replayed(self._backward)
+        self._places = [torch.zeros_like(parameter) for parameter in trained]
+        for parameter, place in zip(trained, self._places, strict=True):
+            parameter.grad = place
+
+    def compute(self, step: int) -> torch.Tensor:
+        """Those of a step, by its number. Returns its loss."""
+        kind, tensors = self.objective.inputs(step)
+        loss: torch.Tensor = self._of_inputs(kind, *tensors)
+        return loss
+
+    def _backward(self, kind: Hashable, *tensors: torch.Tensor) -> torch.Tensor:
+        torch._foreach_zero_(self._places)
+        loss = self.objective.loss(kind, *tensors)
+        loss.backward()
+        return loss.detach()
 
 
 class Clock:
@@ -73,16 +108,17 @@ class Trainer:
         """How much of the phase is done."""
         return min(1.0, self.step / self.phase.steps if self.seconds is None else self.used / self.seconds)
 
-    def run(self, loss_of_step: Callable[[int], torch.Tensor], clock: Clock) -> bool:
-        """Train; `loss_of_step` computes the loss of a step, by its number. Returns whether the phase is done.
+    def run(self, objective: Objective, clock: Clock) -> bool:
+        """Train. Returns whether the phase is done.
 
         Raises TrainingError when the loss is no number.
         """
+        gradients = Gradients(self.trained, objective)
         saved = before = time.monotonic()
         with _progress() as progress:
             bar = progress.add_task(self.name, total=1.0, note="")
             while self.fraction < 1 and not clock.is_up:
-                loss = self._step(loss_of_step)
+                loss = self._step(gradients)
                 if self.step % LOGGED_EVERY == 0 or self.step < 3 or self.step == self.phase.steps:
                     value = loss.item()  # waits for the device, so the time below is that of work done
                     if not math.isfinite(value):
@@ -101,12 +137,10 @@ class Trainer:
         self._finish()
         return True
 
-    def _step(self, loss_of_step: Callable[[int], torch.Tensor]) -> torch.Tensor:
+    def _step(self, gradients: Gradients) -> torch.Tensor:
         warm = min(1.0, (self.step + 1) / self.phase.warmup)
         part = warm * (FINAL_RATE + (1 - FINAL_RATE) * (1 + math.cos(math.pi * self.fraction)) / 2)
-        loss = loss_of_step(self.step)
-        self.module.zero_grad(set_to_none=True)
-        loss.backward()
+        loss = gradients.compute(self.step)
         torch.nn.utils.clip_grad_norm_(self.trained, 1.0)
         for optimizer, rate in self.optimizers:
             for group in optimizer.param_groups:
@@ -115,7 +149,7 @@ class Trainer:
         self.step += 1
         decay = min(LONGEST_AVERAGE, (1 + self.step) / (10 + self.step))
         torch._foreach_lerp_(self.average, [parameter.detach() for parameter in self.trained], 1 - decay)
-        return loss.detach()
+        return loss
 
     def _resume(self) -> None:
         if self.is_done:

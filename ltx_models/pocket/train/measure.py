@@ -4,20 +4,20 @@ from __future__ import annotations
 
 import dataclasses
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from typing import Any
 
 import click
 import torch
 
 from ltx_models.pocket.train.data import Captions, tokenizer_file
-from ltx_models.pocket.train.distil import student_loss
-from ltx_models.pocket.train.dit import denoiser_loss, new_denoiser
+from ltx_models.pocket.train.distil import student_objective
+from ltx_models.pocket.train.dit import denoiser_objective, new_denoiser
 from ltx_models.pocket.train.latents import Cache
-from ltx_models.pocket.train.loop import make_optimizers
+from ltx_models.pocket.train.loop import Gradients, Objective, make_optimizers
 from ltx_models.pocket.train.models import build_vae
 from ltx_models.pocket.train.recipe import Bucket, Phase, Recipe
-from ltx_models.pocket.train.vae import vae_loss
+from ltx_models.pocket.train.vae import vae_objective
 from ltx_models.tokenizer import Tokenizer
 
 __all__ = ["measure"]
@@ -26,7 +26,6 @@ WARM_UP, MEASURED = 3, 8
 FACTORS = (1.0, 2.0)
 NOTHING = Phase(steps=0, batch=0, most=0, rate=0.0, matrix_rate=0.0, warmup=0, share=0.0)
 """Learns nothing."""
-Step = Callable[[int], torch.Tensor]
 
 
 def measure(recipe: Recipe, device: torch.device) -> None:
@@ -41,13 +40,13 @@ def measure(recipe: Recipe, device: torch.device) -> None:
         scaled = _with_batches(recipe, factor)
         for bucket in _telling(recipe.vae_buckets):
             only = dataclasses.replace(scaled, vae_buckets=(bucket,))
-            _measure(f"vae, batch x{factor:g}", bucket, vae, vae_loss(vae, only, device), device)
+            _measure(f"vae, batch x{factor:g}", bucket, vae, vae_objective(vae, only, device), device)
         for bucket in _telling(recipe.buckets):
             only = dataclasses.replace(scaled, buckets=(bucket,))
-            loss = denoiser_loss(denoiser, [_noise(bucket, recipe, device)], captions, only)
-            _measure(f"dit, batch x{factor:g}", bucket, denoiser, loss, device)
-            loss = student_loss(student, denoiser, captions, only)
-            _measure(f"distil, batch x{factor:g}", bucket, student, loss, device)
+            objective = denoiser_objective(denoiser, [_noise(bucket, recipe, device)], captions, only)
+            _measure(f"dit, batch x{factor:g}", bucket, denoiser, objective, device)
+            objective = student_objective(student, denoiser, captions, only)
+            _measure(f"distil, batch x{factor:g}", bucket, student, objective, device)
 
 
 def _telling(buckets: Iterable[Bucket]) -> list[Bucket]:
@@ -70,8 +69,9 @@ def _noise(bucket: Bucket, recipe: Recipe, device: torch.device) -> Cache:
     return Cache(bucket, latents, torch.arange(64, device=device))
 
 
-def _measure(title: str, bucket: Bucket, module: Any, loss_of_step: Step, device: torch.device) -> None:
+def _measure(title: str, bucket: Bucket, module: Any, objective: Objective, device: torch.device) -> None:
     optimizers = [optimizer for optimizer, _ in make_optimizers(module, NOTHING)]
+    gradients = Gradients([each for each in module.parameters() if each.requires_grad], objective)
     on_gpu = device.type == "cuda"
     start = 0.0
     for index in range(WARM_UP + MEASURED):
@@ -80,8 +80,7 @@ def _measure(title: str, bucket: Bucket, module: Any, loss_of_step: Step, device
                 torch.cuda.synchronize()
                 torch.cuda.reset_peak_memory_stats()
             start = time.perf_counter()
-        module.zero_grad(set_to_none=True)
-        loss_of_step(index).backward()
+        gradients.compute(index)
         for optimizer in optimizers:
             optimizer.step()
     if on_gpu:

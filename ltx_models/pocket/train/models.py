@@ -10,9 +10,11 @@ from transformers import T5Config, T5EncoderModel
 
 from ltx_models.pocket.train.recipe import Sizes
 
-__all__ = ["PADDING", "Denoiser", "build_denoiser", "build_vae"]
+__all__ = ["PADDING", "Denoiser", "FrameRate", "build_denoiser", "build_vae", "fused"]
 
 FRAME_STRIDE, SIZE_STRIDE = 8, 32
+FrameRate = float | torch.Tensor
+"""A number, or a tensor (1,)."""
 TIMESTEP_SCALE = 1000.0
 PADDING = 0
 
@@ -54,6 +56,8 @@ class Denoiser(torch.nn.Module):
             num_layers=sizes.layers,
             caption_channels=sizes.text_width,
         )
+        # Under autocast the first block would get bfloat16, the others float32: the compiler would compile them twice.
+        self.transformer.proj_in.register_forward_hook(_in_float32)
         self.text_encoder = T5EncoderModel(
             T5Config(
                 vocab_size=sizes.vocabulary,
@@ -66,6 +70,11 @@ class Denoiser(torch.nn.Module):
                 dropout_rate=0.0,
             )
         )
+
+    @property
+    def device(self) -> torch.device:
+        """Where it is."""
+        return next(self.parameters()).device
 
     def embed(self, ids: torch.Tensor) -> torch.Tensor:
         """Token ids (B, N), padded with 0 → (B, N, width of the text encoder)."""
@@ -81,7 +90,7 @@ class Denoiser(torch.nn.Module):
         embeddings: torch.Tensor,
         ids: torch.Tensor,
         size: tuple[int, int, int],
-        frame_rate: float,
+        frame_rate: FrameRate,
     ) -> torch.Tensor:
         """noise - x0, (B, F·H·W, C), of latents of `size` (F, H, W) at a timestep (B,) in [0, 1]."""
         velocity: torch.Tensor = self.transformer(
@@ -95,18 +104,29 @@ class Denoiser(torch.nn.Module):
         return velocity
 
     def forward(
-        self, x: torch.Tensor, timestep: torch.Tensor, ids: torch.Tensor, size: tuple[int, int, int], frame_rate: float
+        self,
+        x: torch.Tensor,
+        timestep: torch.Tensor,
+        ids: torch.Tensor,
+        size: tuple[int, int, int],
+        frame_rate: FrameRate,
     ) -> torch.Tensor:
         """The velocity, from the captions on."""
         return self.velocity(x, timestep, self.embed(ids), ids, size, frame_rate)
 
 
-def _coordinates(size: tuple[int, int, int], frame_rate: float, device: torch.device) -> torch.Tensor:
+def _in_float32(module: torch.nn.Module, args: object, output: torch.Tensor) -> torch.Tensor:  # noqa: ARG001
+    return output.float()
+
+
+def _coordinates(size: tuple[int, int, int], frame_rate: FrameRate, device: torch.device) -> torch.Tensor:
     """Where latents lie, (1, 3, N) of seconds, rows and columns. One sample's do for a batch."""
     strides = (FRAME_STRIDE / frame_rate, SIZE_STRIDE, SIZE_STRIDE)
-    axes = [torch.arange(count, dtype=torch.float32, device=device) for count in size]
-    grid = torch.stack(torch.meshgrid(*axes, indexing="ij")).flatten(1)
-    return (grid * torch.tensor(strides, device=device)[:, None])[None]
+    axes = [
+        torch.arange(count, dtype=torch.float32, device=device) * stride
+        for count, stride in zip(size, strides, strict=True)
+    ]
+    return torch.stack(torch.meshgrid(*axes, indexing="ij")).flatten(1)[None]
 
 
 def build_denoiser(sizes: Sizes) -> Denoiser:
@@ -114,4 +134,15 @@ def build_denoiser(sizes: Sizes) -> Denoiser:
     denoiser = Denoiser(sizes)
     torch.nn.init.zeros_(denoiser.transformer.proj_out.weight)
     torch.nn.init.zeros_(denoiser.transformer.proj_out.bias)
+    return denoiser
+
+
+def fused(denoiser: Denoiser) -> Denoiser:
+    """The same one, on a GPU with the operations of its blocks fused by PyTorch's compiler.
+
+    It takes 20 seconds at the first steps of each of two or three ranges of sizes, and makes a step two and a half
+    times as fast; all blocks share what is compiled.
+    """
+    if denoiser.device.type == "cuda":
+        denoiser.transformer.compile_repeated_blocks(dynamic=True)
     return denoiser

@@ -11,6 +11,8 @@ from typing import Any
 
 import torch
 
+from ltx_models.pocket.train.replay import Replayed
+
 __all__ = ["Muon", "orthogonalized", "split_parameters"]
 
 COEFFICIENTS = (3.4445, -4.7750, 2.0315)
@@ -27,33 +29,39 @@ class Muon(torch.optim.Optimizer):
 
     def __init__(self, parameters: Iterable[torch.Tensor], lr: float) -> None:
         super().__init__(parameters, {"lr": lr})
+        self._directions = Replayed(lambda _, *ahead: _orthogonalized_by_shape(ahead))
 
     @torch.no_grad()
     def step(self, closure: Any = None) -> None:  # noqa: ARG002 - what all optimizers take
-        """Matrices of the same shape are worked on together."""
+        """A parameter without a gradient stays as it is."""
         for group in self.param_groups:
-            by_shape: dict[tuple[int, ...], list[torch.Tensor]] = {}
-            for parameter in group["params"]:
-                if parameter.grad is not None:
-                    by_shape.setdefault(tuple(parameter.shape), []).append(parameter)
-            for parameters in by_shape.values():
-                self._step_alike(parameters, group["lr"])
+            parameters = [parameter for parameter in group["params"] if parameter.grad is not None]
+            gradients = [parameter.grad for parameter in parameters]
+            momenta = [self._momentum(parameter) for parameter in parameters]
+            torch._foreach_lerp_(momenta, gradients, 1 - MOMENTUM)
+            ahead = torch._foreach_lerp(gradients, momenta, MOMENTUM)
+            torch._foreach_add_(parameters, self._directions(len(ahead), *ahead), alpha=-group["lr"])
 
-    def _step_alike(self, parameters: Sequence[torch.Tensor], rate: float) -> None:
-        gradients = [parameter.grad for parameter in parameters]
-        momenta = []
-        for parameter in parameters:
-            state = self.state[parameter]
-            if not state:
-                state["momentum"] = torch.zeros_like(parameter)
-            momenta.append(state["momentum"])
-        torch._foreach_lerp_(momenta, gradients, 1 - MOMENTUM)
-        ahead = torch._foreach_lerp(gradients, momenta, MOMENTUM)
-        matrices = torch.stack([each.flatten(1) for each in ahead])
+    def _momentum(self, parameter: torch.Tensor) -> torch.Tensor:
+        state = self.state[parameter]
+        if not state:
+            state["momentum"] = torch.zeros_like(parameter)
+        momentum: torch.Tensor = state["momentum"]
+        return momentum
+
+
+def _orthogonalized_by_shape(weights: Sequence[torch.Tensor]) -> list[torch.Tensor]:
+    """Each as `orthogonalized`, scaled to its shape; those of the same shape are worked on together."""
+    by_shape: dict[torch.Size, list[int]] = {}
+    for index, weight in enumerate(weights):
+        by_shape.setdefault(weight.shape, []).append(index)
+    directions = list(weights)
+    for shape, indices in by_shape.items():
+        matrices = torch.stack([weights[index].flatten(1) for index in indices])
         rows, columns = matrices.shape[1:]
-        updates = orthogonalized(matrices) * max(1.0, rows / columns) ** 0.5
-        shaped = [update.view(parameter.shape) for update, parameter in zip(updates, parameters, strict=True)]
-        torch._foreach_add_(list(parameters), shaped, alpha=-rate)
+        for index, update in zip(indices, orthogonalized(matrices) * max(1.0, rows / columns) ** 0.5, strict=True):
+            directions[index] = update.view(shape)
+    return directions
 
 
 def orthogonalized(matrices: torch.Tensor) -> torch.Tensor:

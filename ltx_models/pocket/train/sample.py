@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 import torch
 
-from ltx_models.pocket.train.models import Denoiser
+from ltx_models.pocket.train.models import Denoiser, FrameRate
 from ltx_models.pocket.train.vae import autocast
 
 __all__ = ["Prompts", "euler", "uniform_timesteps"]
@@ -36,7 +36,7 @@ class Prompts:
         timestep: float,
         guidance: float,
         size: tuple[int, int, int],
-        frame_rate: float,
+        frame_rate: FrameRate,
     ) -> torch.Tensor:
         """u + g (c - u), float32; c alone where g is 1. Both are computed as one batch."""
         count = len(x)
@@ -56,7 +56,7 @@ class Prompts:
         embeddings: torch.Tensor,
         ids: torch.Tensor,
         size: tuple[int, int, int],
-        frame_rate: float,
+        frame_rate: FrameRate,
     ) -> torch.Tensor:
         timesteps = torch.full((len(x),), timestep, device=x.device)
         with torch.no_grad(), autocast(x.device):
@@ -71,7 +71,7 @@ def euler(
     *,
     guidance: float,
     size: tuple[int, int, int],
-    frame_rate: float,
+    frame_rate: FrameRate,
 ) -> torch.Tensor:
     """Latents at the first of the timesteps → at the last. Each step is x - (t - t')·v."""
     for now, then in itertools.pairwise(timesteps):

@@ -5,18 +5,42 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 import torch.nn.functional as F  # noqa: N812 - its usual name
 
+from ltx_models.pocket.clips import Scenes, sample_scenes, to_frames
 from ltx_models.pocket.grammar import split
-from ltx_models.pocket.train.data import choose, draw_clips, seeds, step_rngs, training_clips
-from ltx_models.pocket.train.loop import Clock, Trainer
+from ltx_models.pocket.judge import judge_combination
+from ltx_models.pocket.train.data import (
+    choose,
+    draw_clips,
+    recoloured,
+    seeds,
+    step_rngs,
+    to_device,
+    training_scenes,
+)
+from ltx_models.pocket.train.loop import Clock, Objective, Trainer
 from ltx_models.pocket.train.models import build_vae
 from ltx_models.pocket.train.recipe import Bucket, Recipe
 
-__all__ = ["autocast", "batches", "held_out_psnr", "reconstruction_loss", "train_vae", "vae_loss"]
+__all__ = [
+    "Reconstruction",
+    "autocast",
+    "batches",
+    "held_out_reconstruction",
+    "near_edges",
+    "reconstruction_loss",
+    "train_vae",
+    "vae_objective",
+]
+
+LEAST_STEP = 0.1
+"""Between neighbours of a picture of [-1, 1]; less is no edge."""
+EDGE_PATCH = 4
+"""The side in pixels of the squares that an edge makes count, with those around them."""
 
 
 def train_vae(
@@ -26,57 +50,90 @@ def train_vae(
     torch.manual_seed(seeds(recipe.seed, "vae"))
     vae = build_vae(recipe.sizes).to(device, memory_format=torch.channels_last_3d)
     trainer = Trainer("vae", vae, recipe.vae, folder, seconds)
-    if not trainer.is_done and not trainer.run(vae_loss(vae, recipe, device), clock):
+    if not trainer.is_done and not trainer.run(vae_objective(vae, recipe, device), clock):
         return vae, False
     return vae.eval().requires_grad_(False), True
 
 
-def vae_loss(vae: Any, recipe: Recipe, device: torch.device) -> Callable[[int], torch.Tensor]:
-    """The loss of a step, by its number."""
+def vae_objective(vae: Any, recipe: Recipe, device: torch.device) -> Objective:
+    """To draw clips again from their latents, which are mixed with a little noise."""
 
-    def loss_of_step(step: int) -> torch.Tensor:
+    def inputs(step: int) -> tuple[Bucket, tuple[torch.Tensor, ...]]:
         rng = step_rngs(recipe.seed, "vae", step)
         bucket, count = batches(recipe.vae_buckets, recipe.vae.batch, recipe.vae.most, lambda b: b.pixels, rng)
-        clips = training_clips(choose(count, recipe.other_share, rng), bucket, rng, device)
+        scenes = training_scenes(choose(count, recipe.other_share, rng), rng)
+        return bucket, to_device(recoloured(scenes, recipe.recoloured_share, rng), device)
+
+    def loss(bucket: Bucket, *scenes: torch.Tensor) -> torch.Tensor:
+        clips = draw_clips(Scenes(*scenes), bucket)
         with autocast(device):
             mean = vae.encode(clips).latent_dist.mean
             drawn = vae.decode(mean + torch.randn_like(mean) * recipe.latent_noise).sample
         return reconstruction_loss(drawn.float(), clips) + recipe.latent_penalty * mean.float().square().mean()
 
-    return loss_of_step
+    return Objective(inputs, loss)
 
 
 def reconstruction_loss(drawn: torch.Tensor, clips: torch.Tensor) -> torch.Tensor:
     """Squares of errors, and of those in the differences between neighbours, so that edges count for more.
 
     Absolute errors alone would be content with an empty background, which is right nearly everywhere; a few of them
-    make small errors smaller.
+    make small errors smaller. Half of what a clip counts lies near its edges, however short they are: small shapes
+    would else be blots.
     """
+    weights = (1 + near_edges(clips)) / 2
     error = drawn - clips
-    edges = error.diff(dim=-1).square().mean() + error.diff(dim=-2).square().mean()
-    return 4 * error.square().mean() + 2 * edges + 0.3 * error.abs().mean()
+    across, down = error.diff(dim=-1).square(), error.diff(dim=-2).square()
+    edges = (across * weights[..., 1:]).mean() + (down * weights[..., 1:, :]).mean()
+    return 4 * (error.square() * weights).mean() + 2 * edges + 0.3 * (error.abs() * weights).mean()
+
+
+def near_edges(clips: torch.Tensor) -> torch.Tensor:
+    """Weights (B, 1, F, H, W) of pixels, 0 but near edges; each clip's have a mean of 1, or of 0 where it has none."""
+    steps = F.pad(clips.diff(dim=-1).abs(), (1, 0)) + F.pad(clips.diff(dim=-2).abs(), (0, 0, 1, 0))
+    edges = (steps.amax(1) > LEAST_STEP).float()
+    near = F.max_pool2d(F.max_pool2d(edges, EDGE_PATCH), 3, stride=1, padding=1)
+    weights = near / near.mean(dim=(1, 2, 3), keepdim=True).clamp(min=1e-4)
+    return F.interpolate(weights, scale_factor=EDGE_PATCH)[:, None]
 
 
 def batches(
-    buckets: tuple[Bucket, ...], amount: int, most: int, size: Callable[[Bucket], int], rng: Any
+    buckets: tuple[Bucket, ...], amount: int, most: int, size: Callable[[Bucket], int], rng: Any, *, multiple: int = 1
 ) -> tuple[Bucket, int]:
-    """A bucket by its weight, and how many of its clips are about `amount` by their `size`."""
+    """A bucket by its weight, and how many of its clips are about `amount` by their `size`.
+
+    multiple: that number is one of this, unless it is smaller.
+    """
     weights = [bucket.weight for bucket in buckets]
     bucket = buckets[rng.choice(len(buckets), p=[weight / sum(weights) for weight in weights])]
-    return bucket, max(1, min(most, round(amount / size(bucket))))
+    count = max(1, min(most, round(amount / size(bucket))))
+    return bucket, count - count % multiple if count > multiple else count
 
 
-def held_out_psnr(vae: Any, bucket: Bucket, count: int, device: torch.device) -> float:
-    """Mean PSNR in dB of clips of held-out combinations, of a range of 1, without noise in the latents."""
-    rng = step_rngs(0, "psnr", 0)
-    values: list[float] = []
+class Reconstruction(NamedTuple):
+    """Clips drawn again from their latents. decibels: their mean PSNR, of a range of 1.  right: the part that the judge
+    says shows its combination."""
+
+    clips: int
+    decibels: float
+    right: float
+
+
+def held_out_reconstruction(vae: Any, bucket: Bucket, count: int, device: torch.device) -> Reconstruction:
+    """Of clips of held-out combinations, without noise in the latents."""
+    rng = step_rngs(0, "held out", 0)
+    decibels: list[float] = []
+    right: list[bool] = []
     for start in range(0, count, 8):
-        clips = draw_clips(split()[1][start : min(start + 8, count)], bucket, rng, device)
+        wanted = split()[1][start : min(start + 8, count)]
+        clips = draw_clips(to_device(sample_scenes(wanted, rng), device), bucket)
         with torch.no_grad():
-            drawn = vae.decode(vae.encode(clips).latent_dist.mean).sample.clamp(-1, 1)
-        errors = F.mse_loss(drawn.float() / 2, clips / 2, reduction="none").flatten(1).mean(1)
-        values += [-10 * math.log10(max(error, 1e-10)) for error in errors.tolist()]
-    return sum(values) / len(values)
+            drawn = vae.decode(vae.encode(clips).latent_dist.mean).sample.float().clamp(-1, 1)
+        errors = F.mse_loss(drawn / 2, clips / 2, reduction="none").flatten(1).mean(1)
+        decibels += [-10 * math.log10(max(error, 1e-10)) for error in errors.tolist()]
+        frames = [to_frames(clip) for clip in ((drawn + 1) / 2).cpu().numpy()]
+        right += [judge_combination(*each).right for each in zip(frames, wanted, strict=True)]
+    return Reconstruction(count, sum(decibels) / count, sum(right) / count)
 
 
 def autocast(device: torch.device) -> torch.autocast:
