@@ -8,6 +8,7 @@ table). To a peak belongs the cache of freed buffers that MLX is allowed to keep
 from __future__ import annotations
 
 import dataclasses
+import itertools
 import math
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
@@ -70,8 +71,8 @@ CONVOLUTION_ACTIVATIONS = 9
 """Arrays of the size of its chunk that a layer of the VAE makes."""
 LARGEST_ENCODER_BLOCK = 0.65
 """The part of the VAE encoder's parameters that is in one block, which is held twice while it is loaded."""
-UNFOLDED = 60
-"""The same where convolutions are unfolded."""
+PRODUCT_ACTIVATIONS = 36
+"""The same where a convolution is a matrix product for each place of its kernel, of which several are queued."""
 
 PACE_BYTES = 20_000_000
 """Activations of a transformer that are queued before its earlier ones are waited for (`ltx_models.pacing`)."""
@@ -210,7 +211,7 @@ def decode_working(model: Architecture, size: LatentSize, plan: DecodePlan) -> i
         work = max(work, chunk * frame)
         if not is_last:
             frames = 2 * frames - 1
-    arrays = CONVOLUTION_ACTIVATIONS if model.fused_attention else UNFOLDED
+    arrays = CONVOLUTION_ACTIVATIONS if model.fused_attention else PRODUCT_ACTIVATIONS
     pixels = (SIZE_STRIDE * height) * (SIZE_STRIDE * width) * RGB
     canvas = 0
     if plan.tile and (plan.tile < size.height or plan.tile < size.width):
@@ -220,18 +221,19 @@ def decode_working(model: Architecture, size: LatentSize, plan: DecodePlan) -> i
 
 def _encode_working(model: Architecture, size: LatentSize) -> int:
     pixels = (FRAME_STRIDE * (size.frames - 1) + 1) * SIZE_STRIDE**2 * size.height * size.width
-    level = pixels // PATCH**2 * model.encoder_channels * model.itemsize
-    arrays = CONVOLUTION_ACTIVATIONS if model.fused_attention else UNFOLDED
+    level = pixels // PATCH**2 * max(model.encoder_channels, PATCH**2 * RGB) * model.itemsize
+    arrays = CONVOLUTION_ACTIVATIONS if model.fused_attention else PRODUCT_ACTIVATIONS
     loading = round(LARGEST_ENCODER_BLOCK * model.encoder_parameters * model.itemsize)
     return max(arrays * level + pixels * RGB * 4, loading)
 
 
 def _preview_working(model: Architecture, size: LatentSize) -> int:
     """One latent frame, decoded beside the transformer by convolutions whose weights are summed over time, of which
-    the largest makes room for four times its channels."""
+    the largest makes eight times the next level's channels of its own."""
     frame = max(4**level * channels for level, (channels, _) in enumerate(model.decoder_levels))
-    summed = 3 * 3 * 4 * model.decoder_levels[0][0] ** 2
-    arrays = CONVOLUTION_ACTIVATIONS if model.fused_attention else UNFOLDED
+    levels = itertools.pairwise(channels for channels, _ in model.decoder_levels)
+    summed = 3 * 3 * max(8 * channels * following for channels, following in levels)
+    arrays = CONVOLUTION_ACTIVATIONS if model.fused_attention else PRODUCT_ACTIVATIONS
     return (arrays * frame * size.height * size.width + summed) * model.itemsize
 
 

@@ -38,7 +38,7 @@ SIZES: dict[str, dict[str, Any]] = {
     "long": {"frames": 49, "frame_rate": 24.0},
     "large": {"width": 256, "height": 256, "frames": 49},
 }
-SHEET_CAPTIONS, SHEET_FRAMES, SHEET_SIDE = 16, 6, 96
+SHEET_CAPTIONS, SHEET_FRAMES, SHEET_SIDE, SHEET_COLOURS = 16, 6, 96, 128
 
 
 @click.command(epilog="Example: python -m ltx_models.pocket.evaluate --weights run/export --captions 128")
@@ -49,9 +49,9 @@ SHEET_CAPTIONS, SHEET_FRAMES, SHEET_SIDE = 16, 6, 96
 )
 @click.option("--by", multiple=True, type=click.Choice(["MLX", "diffusers"]), default=["MLX"], show_default=True)
 @click.option("--size", "sizes", multiple=True, type=click.Choice(list(SIZES)), default=["default"], show_default=True)
-@click.option("--sheet/--no-sheet", default=True, help="Draw the contact sheet.")
+@click.option("--sheet/--no-sheet", "with_sheet", default=True, help="Draw the contact sheet.")
 def main(
-    weights: Path, captions: int, models: tuple[str, ...], by: tuple[str, ...], sizes: tuple[str, ...], sheet: bool
+    weights: Path, captions: int, models: tuple[str, ...], by: tuple[str, ...], sizes: tuple[str, ...], with_sheet: bool
 ) -> None:
     """Scores the models on captions of combinations that training never saw, and draws a contact sheet."""
     there = [name for name in models or MODELS if models or (weights / f"{name}.safetensors").is_file()]
@@ -64,8 +64,9 @@ def main(
             scores.append(score(setting, render, captions, lambda bar=bar: progress.advance(bar)))  # type: ignore[misc]
     write_scores(weights / "scores.json", scores)
     Console(width=120).print(table(scores))
-    if sheet and "pocket" in there:
-        contact_sheet(render_in_mlx(weights), _setting("pocket", "MLX", "default")).save(weights / "sheet.png")
+    if with_sheet and "pocket" in there:
+        sheet = contact_sheet(render_in_mlx(weights), _setting("pocket", "MLX", "default"))
+        sheet.quantize(SHEET_COLOURS).save(weights / "sheet.png", optimize=True)
 
 
 def _setting(model: str, by: str, size: str) -> Setting:

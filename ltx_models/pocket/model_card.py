@@ -31,15 +31,16 @@ SHEET_CAPTIONS = 16
 @click.option("--weights", type=click.Path(path_type=Path, exists=True, file_okay=False), default=HERE)
 @click.option("--run", type=click.Path(path_type=Path, exists=True, file_okay=False), required=True)
 @click.option("--device", "trained_on", default="one NVIDIA H100", show_default=True, help="What it was trained on.")
-def main(weights: Path, run: Path, trained_on: str) -> None:
+@click.option("--remark", default="", help="What else there is to say of the training.")
+def main(weights: Path, run: Path, trained_on: str, remark: str) -> None:
     """Writes WEIGHTS/MODEL_CARD.md."""
     if (run / "losses.png").is_file():
         shutil.copyfile(run / "losses.png", weights / "losses.png")
-    (weights / "MODEL_CARD.md").write_text(model_card(weights, run, trained_on), encoding="utf-8")
+    (weights / "MODEL_CARD.md").write_text(model_card(weights, run, trained_on, remark), encoding="utf-8")
     click.echo(weights / "MODEL_CARD.md")
 
 
-def model_card(weights: Path, run: Path, trained_on: str) -> str:
+def model_card(weights: Path, run: Path, trained_on: str, remark: str = "") -> str:
     """The card's text."""
     template = string.Template((HERE / "MODEL_CARD.template.md").read_text(encoding="utf-8"))
     drawn = json.loads((run / "reconstruction.json").read_text(encoding="utf-8"))
@@ -56,6 +57,7 @@ def model_card(weights: Path, run: Path, trained_on: str) -> str:
         reconstruction=f"{drawn['decibels']:.1f} dB on {drawn['clips']} held-out clips of {drawn['size']}; the judge "
         f"takes {drawn['right']:.1%} of them for what they were",
         training=_training(run),
+        remark=f"{remark}\n\n" if remark else "",
         device=trained_on,
         captions="\n".join(f"{row}. {text}" for row, (_, text) in enumerate(held_out_captions(SHEET_CAPTIONS), 1)),
     )
@@ -91,7 +93,8 @@ def _scores(weights: Path, run: Path) -> str:
     """Those of the folder of weights, and those that training itself took."""
     rows = [f"| model | rendered by | size | steps | guidance | clips | {' | '.join(ASPECTS)} |"]
     rows.append("| --- " * (6 + len(ASPECTS)) + "|")
-    for entry in [*read_scores(weights / "scores.json"), *read_scores(run / "scores.json")]:
+    scores = [*read_scores(weights / "scores.json"), *read_scores(run / "scores.json")]
+    for entry in sorted(scores, key=lambda entry: (entry.setting.model, -entry.clips)):
         setting = entry.setting
         size = f"{setting.width}x{setting.height}, {setting.frames} frames, {setting.frame_rate:g} fps"
         parts = " | ".join(f"{getattr(entry, aspect):.1%}" for aspect in ASPECTS)

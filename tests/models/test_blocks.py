@@ -16,6 +16,7 @@ from ltx_models.errors import CheckpointError
 from ltx_models.transformer_block import Attention
 from ltx_models.transformer_config import TransformerConfig
 from ltx_models.vae.blocks import (
+    PADDINGS,
     CausalConv3d,
     DepthToSpaceUpsample,
     PointwiseConv3d,
@@ -30,6 +31,7 @@ from ltx_models.vae.decoder import Decoder
 from ltx_models.vae.encoder import Encoder, patchify
 from ltx_models.vae.noise import InjectedNoise
 from ltx_models.vae.tiling import decode_streamed
+from tests.models.conftest import relative_error
 
 CONFIG = TransformerConfig(
     num_attention_heads=2, attention_head_dim=12, num_layers=1, in_channels=4, out_channels=4, caption_channels=4
@@ -341,3 +343,16 @@ def test_a_timestep_of_zero_is_all_cosines() -> None:
 def test_the_sinusoid() -> None:
     slow = [math.cos(700 * 10_000 ** (-i / 128)) for i in range(128)]
     np.testing.assert_allclose(timestep_sinusoid(mx.array([700.0]))[0, :128], slow, atol=2e-4)
+
+
+@pytest.mark.parametrize("padding", PADDINGS)
+@pytest.mark.parametrize("causal", [True, False])
+def test_a_convolution_by_products_is_the_convolution(causal: bool, padding: str) -> None:
+    """A CPU takes the one, a GPU the other."""
+    convolution = CausalConv3d(5, 7, causal=causal, padding=padding)
+    x = mx.random.normal((2, 4, 6, 5, 5), key=mx.random.key(0))
+    assert convolution.is_dense
+    by_products = convolution(x)
+    convolution.is_dense = False
+    assert by_products.shape == (2, 4, 6, 5, 7)
+    assert relative_error(np.array(by_products), np.array(convolution(x))) < 1e-6

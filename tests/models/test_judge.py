@@ -111,4 +111,4 @@ def test_another_text_is_refused() -> None:
 def test_every_caption_of_the_tests_can_be_parsed() -> None:
     captions = json.loads((DATA / "pocket" / "prompts.json").read_text())
     assert len(captions) == 24
-    assert parse(captions[6]) == Combination("green", "triangle", "", "bounce", "navy")
+    assert parse(captions[6]) == Combination("green", "triangle", "small", "spin", "white")

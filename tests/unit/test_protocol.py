@@ -142,7 +142,7 @@ def test_a_prepared_job_is_complete_and_in_its_class():
     assert job.queue == "pocket.1"
     real = prepare(GenerationRequest(prompt="x"), variant="distilled-fp8").job
     assert real.queue == "distilled-fp8.12"
-    with pytest.raises(InvalidRequest, match=r"a render with pocket may use 1\.0 GB here: 9 frames of that size"):
+    with pytest.raises(InvalidRequest, match=r"a render with pocket may use 1\.0 GB here: 17 frames of that size"):
         prepare(GenerationRequest(prompt="x", width=768, height=512, num_frames=97))
 
 

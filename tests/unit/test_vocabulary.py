@@ -2,22 +2,16 @@
 
 import pytest
 
-from ltx_client.vocabulary import TAUGHT_MOTIONS, vocabulary_note
-from ltx_models.pocket.grammar import BACKGROUNDS, COLOURS, SHAPES
+from ltx_client.vocabulary import vocabulary_note
+from ltx_models.pocket.grammar import BACKGROUNDS, COLOURS, MOTIONS, SHAPES
 
 
 @pytest.mark.parametrize("variant", ["pocket", "pocket-distilled"])
 def test_unknown_words_are_named_with_the_known_ones(variant):
     note = vocabulary_note(variant, "A cat sleeps on a red ball")
     assert note.startswith(f'{variant} knows shapes only: it does not know "cat", "sleeps", and may')
-    for words in (COLOURS, SHAPES, BACKGROUNDS, [synonyms[0] for synonyms in TAUGHT_MOTIONS.values()]):
+    for words in (COLOURS, SHAPES, BACKGROUNDS, [synonyms[0] for synonyms in MOTIONS.values()]):
         assert all(word in note for word in words)
-
-
-def test_what_the_bundled_weights_were_not_taught_is_named_too():
-    note = vocabulary_note("pocket", "a small red box spins on a navy background")
-    assert 'does not know "small", "spins", and may' in note
-    assert "that moves left" in note
 
 
 def test_a_long_prompt_is_not_repeated():
@@ -32,6 +26,7 @@ def test_a_long_prompt_is_not_repeated():
     [
         ("pocket", "A red ball rolls to the right, navy background."),
         ("pocket", "a red ball rolls to the right"),
+        ("pocket-distilled", "A small red box spins around on a navy background"),
         ("distilled", "a cat sleeps on a red ball"),
     ],
 )

@@ -45,7 +45,7 @@ def test_what_is_well(settings, tmp_path):
     for check in (machine.device, machine.memory, machine.weights, machine.ffmpeg, machine.home):
         ((level, text, mend),) = found(check)
         assert (level, mend) == (Level.OK, ""), text
-    assert "these fit: pocket, distilled-fp8" in found(machine.memory)[0][1]
+    assert "these fit: pocket, pocket-distilled, distilled-fp8" in found(machine.memory)[0][1]
     assert "intact" in found(machine.weights)[0][1]
 
 

@@ -28,7 +28,7 @@ GOES_ON = 75
 """The exit code of a call whose time was up: the same command goes on (EX_TEMPFAIL)."""
 
 
-@click.command(epilog="Example: python -m ltx_models.pocket.train --out run --minutes 13")
+@click.command(epilog="Example: python -m ltx_models.pocket.train --out run --minutes 12.8")
 @click.option("--out", type=click.Path(path_type=Path, file_okay=False), required=True, help="Where everything goes.")
 @click.option("--recipe", "name", type=click.Choice(list(RECIPES)), default="pocket", show_default=True)
 @click.option(

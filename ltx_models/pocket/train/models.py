@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, TypeAlias
 
 import torch
 from diffusers import AutoencoderKLLTXVideo, LTXVideoTransformer3DModel
@@ -13,7 +13,7 @@ from ltx_models.pocket.train.recipe import Sizes
 __all__ = ["PADDING", "Denoiser", "FrameRate", "build_denoiser", "build_vae", "fused"]
 
 FRAME_STRIDE, SIZE_STRIDE = 8, 32
-FrameRate = float | torch.Tensor
+FrameRate: TypeAlias = "float | torch.Tensor"
 """A number, or a tensor (1,)."""
 TIMESTEP_SCALE = 1000.0
 PADDING = 0
