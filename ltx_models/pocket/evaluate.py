@@ -3,7 +3,7 @@
     python -m ltx_models.pocket.evaluate --weights DIR --captions 128
 
 DIR is what training exported, or this folder. The scores go to DIR/scores.json, clips of the first captions to
-DIR/sheet.png: what `ltx_models.pocket.model_card` is filled from.
+DIR/sheet.jpg: what `ltx_models.pocket.model_card` is filled from.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ SIZES: dict[str, dict[str, Any]] = {
     "long": {"frames": 49, "frame_rate": 24.0},
     "large": {"width": 256, "height": 256, "frames": 49},
 }
-SHEET_CAPTIONS, SHEET_FRAMES, SHEET_SIDE, SHEET_COLOURS = 16, 6, 96, 128
+SHEET_CAPTIONS, SHEET_FRAMES, SHEET_SIDE = 16, 6, 96
 
 
 @click.command(epilog="Example: python -m ltx_models.pocket.evaluate --weights run/export --captions 128")
@@ -66,7 +66,7 @@ def main(
     Console(width=120).print(table(scores))
     if with_sheet and "pocket" in there:
         sheet = contact_sheet(render_in_mlx(weights), _setting("pocket", "MLX", "default"))
-        sheet.quantize(SHEET_COLOURS).save(weights / "sheet.png", optimize=True)
+        sheet.save(weights / "sheet.jpg", quality=90, subsampling=0)
 
 
 def _setting(model: str, by: str, size: str) -> Setting:

@@ -9,6 +9,8 @@ __all__ = ["plot_losses"]
 
 PHASES = {"vae": "VAE", "dit": "transformer and text encoder", "student": "distillation"}
 SMOOTHED = 0.9
+FEW = 20
+"""Losses that are drawn as they are."""
 
 
 def plot_losses(folder: Path) -> Path | None:
@@ -29,7 +31,7 @@ def plot_losses(folder: Path) -> Path | None:
     for axis, (title, rows) in zip(axes[0], recorded.items(), strict=True):
         steps, losses = [row[0] for row in rows], [row[2] for row in rows]
         axis.plot(steps, losses, color="0.8", linewidth=0.8)
-        axis.plot(steps, _smooth(losses), color="C0")
+        axis.plot(steps, _smooth(losses) if len(losses) > FEW else losses, color="C0")
         axis.set(title=title, xlabel="step", ylabel="loss", yscale="log")
         axis.grid(alpha=0.3, which="both")
     figure.tight_layout()
