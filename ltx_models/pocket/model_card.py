@@ -2,7 +2,7 @@
 
     python -m ltx_models.pocket.model_card --weights ltx_models/pocket --run run
 
-Of the folder of weights it reads their files, scores.json and sheet.png; of the training's folder reconstruction.json
+Of the folder of weights it reads their files, scores.json and sheet.jpg; of the training's folder reconstruction.json
 and the losses, whose picture it copies beside the card.
 """
 
