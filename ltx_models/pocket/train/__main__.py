@@ -39,7 +39,7 @@ GOES_ON = 75
     type=click.FloatRange(min=0, min_open=True),
     help="Save and leave after so many minutes, with exit code 75; the same command goes on.",
 )
-@click.option("--captions", default=128, show_default=True, help="Held-out captions to score in the end; 0 for none.")
+@click.option("--captions", default=64, show_default=True, help="Held-out captions to score in the end; 0 for none.")
 @click.option("--seed", default=0, show_default=True)
 @click.option("--device", default="cuda" if torch.cuda.is_available() else "cpu", show_default=True)
 @click.option("--measure", "only_measure", is_flag=True, help="Print what steps of every size take, and train nothing.")
