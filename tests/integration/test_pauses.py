@@ -86,7 +86,7 @@ def test_what_cannot_be_paused_is_said(farm_env, asked):
         assert "pockets" in asked(command, "--queue", "pockets", code=2).stderr
         with mock.patch.dict(os.environ, farm_env.env):
             assert list(completed(f"{command} --worker", "o")) == ["one"]
-            assert list(completed(f"{command} --queue", "po")) == ["pocket"]
+            assert list(completed(f"{command} --queue", "po")) == ["pocket", "pocket-distilled"]
     with farm_env.connect() as farm, farm_env.server.address.connect() as client:
         key, one = Names().worker("f" * 32), worker_named(farm, "one")
         client.hset(key, mapping=one.fields() | {"id": "f" * 32})
