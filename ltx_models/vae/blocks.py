@@ -82,7 +82,6 @@ def convolved_by_products(x: mx.array, weight: mx.array) -> mx.array:
         seen = x[:, t : t + frames, row : row + height, column : column + width].reshape(-1, x.shape[-1])
         kernel = kernels[t, row, column]
         total = seen @ kernel if total is None else mx.addmm(total, seen, kernel)
-        mx.async_eval(total)
     assert total is not None
     return total.reshape(len(x), frames, height, width, -1)
 
@@ -107,7 +106,6 @@ class CausalConv3d(nn.Module):
         self.frames_before = KERNEL - 1 if causal else KERNEL // 2
         self.frames_after = KERNEL - 1 - self.frames_before
         self.padding = padding
-        self.is_dense = stride == (1, 1, 1)
         zeros = KERNEL // 2 if padding == "zeros" else 0
         self.conv = nn.Conv3d(in_channels, out_channels, KERNEL, stride=stride, padding=(0, zeros, zeros))
 
@@ -151,7 +149,7 @@ class CausalConv3d(nn.Module):
         elif self.padding == "reflect":
             x = pad_reflecting(pad_reflecting(x, 2), 3)
         weight, stride, padding = self.conv.weight, self.conv.stride, self.conv.padding
-        if mx.default_device() == mx.cpu and self.is_dense and not is_picture:
+        if mx.default_device() == mx.cpu and stride == (1, 1, 1) and not is_picture:
             return convolved_by_products(mx.pad(x, [(0, 0), *((side, side) for side in padding), (0, 0)]), weight)
         if is_picture:
             return mx.conv2d(x[:, 0], weight.sum(1), stride=stride[1:], padding=padding[1:])[:, None]
