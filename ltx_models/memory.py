@@ -211,20 +211,18 @@ def decode_working(model: Architecture, size: LatentSize, plan: DecodePlan) -> i
         work = max(work, chunk * frame)
         if not is_last:
             frames = 2 * frames - 1
-    arrays = CONVOLUTION_ACTIVATIONS if model.fused_attention else PRODUCT_ACTIVATIONS
     pixels = (SIZE_STRIDE * height) * (SIZE_STRIDE * width) * RGB
     canvas = 0
     if plan.tile and (plan.tile < size.height or plan.tile < size.width):
         canvas = (FRAME_STRIDE * size.frames) * SIZE_STRIDE**2 * size.height * size.width * RGB * 2
-    return kept + arrays * work + FRAME_STRIDE * 5 * pixels + canvas
+    return kept + _arrays(model) * work + FRAME_STRIDE * 5 * pixels + canvas
 
 
 def _encode_working(model: Architecture, size: LatentSize) -> int:
     pixels = (FRAME_STRIDE * (size.frames - 1) + 1) * SIZE_STRIDE**2 * size.height * size.width
     level = pixels // PATCH**2 * max(model.encoder_channels, PATCH**2 * RGB) * model.itemsize
-    arrays = CONVOLUTION_ACTIVATIONS if model.fused_attention else PRODUCT_ACTIVATIONS
     loading = round(LARGEST_ENCODER_BLOCK * model.encoder_parameters * model.itemsize)
-    return max(arrays * level + pixels * RGB * 4, loading)
+    return max(_arrays(model) * level + pixels * RGB * 4, loading)
 
 
 def _preview_working(model: Architecture, size: LatentSize) -> int:
@@ -233,8 +231,12 @@ def _preview_working(model: Architecture, size: LatentSize) -> int:
     frame = max(4**level * channels for level, (channels, _) in enumerate(model.decoder_levels))
     levels = itertools.pairwise(channels for channels, _ in model.decoder_levels)
     summed = 3 * 3 * max(8 * channels * following for channels, following in levels)
-    arrays = CONVOLUTION_ACTIVATIONS if model.fused_attention else PRODUCT_ACTIVATIONS
-    return (arrays * frame * size.height * size.width + summed) * model.itemsize
+    return (_arrays(model) * frame * size.height * size.width + summed) * model.itemsize
+
+
+def _arrays(model: Architecture) -> int:
+    """How many of the size of its chunk a layer of the VAE makes."""
+    return CONVOLUTION_ACTIVATIONS if model.fused_attention else PRODUCT_ACTIVATIONS
 
 
 def decode_plans(model: Architecture, size: LatentSize, available: int) -> Iterator[DecodePlan]:

@@ -11,7 +11,6 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import Any
 
 import click
 import numpy as np
@@ -22,31 +21,30 @@ from rich.table import Table
 
 from ltx_models.latents import INITIAL_NOISE, draw_noise
 from ltx_models.pipeline import LTXPipeline
-from ltx_models.pocket.scores import ASPECTS, Render, Score, Setting, held_out_captions, score, write_scores
+from ltx_models.pocket.scores import (
+    ASPECTS,
+    MODELS,
+    SIZES,
+    Render,
+    Score,
+    Setting,
+    held_out_captions,
+    score,
+    setting_of,
+    write_scores,
+)
 from ltx_models.request import GenerationRequest
 
-__all__ = ["MODELS", "contact_sheet", "render_in_mlx"]
+__all__ = ["contact_sheet", "render_in_mlx"]
 
 HERE = Path(__file__).parent
-MODELS = {"pocket": (8, 3.0), "pocket-distilled": (4, 1.0)}
-"""Steps and guidance of each model."""
-SIZES: dict[str, dict[str, Any]] = {
-    "default": {},
-    "small": {"width": 64, "height": 64},
-    "wide": {"width": 160, "height": 96},
-    "tall": {"width": 96, "height": 160, "frames": 33},
-    "long": {"frames": 49, "frame_rate": 24.0},
-    "large": {"width": 256, "height": 256, "frames": 49},
-}
 SHEET_CAPTIONS, SHEET_FRAMES, SHEET_SIDE = 16, 6, 96
 
 
 @click.command(epilog="Example: python -m ltx_models.pocket.evaluate --weights run/export --captions 128")
 @click.option("--weights", type=click.Path(path_type=Path, exists=True, file_okay=False), default=HERE)
 @click.option("--captions", type=click.IntRange(1, 256), default=128, show_default=True, help="Held-out captions.")
-@click.option(
-    "--model", "models", multiple=True, type=click.Choice(list(MODELS)), help="[default: those that are there]"
-)
+@click.option("--model", "models", multiple=True, type=click.Choice(MODELS), help="[default: those that are there]")
 @click.option("--by", multiple=True, type=click.Choice(["MLX", "diffusers"]), default=["MLX"], show_default=True)
 @click.option("--size", "sizes", multiple=True, type=click.Choice(list(SIZES)), default=["default"], show_default=True)
 @click.option("--sheet/--no-sheet", "with_sheet", default=True, help="Draw the contact sheet.")
@@ -55,7 +53,7 @@ def main(
 ) -> None:
     """Scores the models on captions of combinations that training never saw, and draws a contact sheet."""
     there = [name for name in models or MODELS if models or (weights / f"{name}.safetensors").is_file()]
-    settings = [_setting(name, renderer, size) for name in there for renderer in by for size in sizes]
+    settings = [setting_of(name, renderer, size) for name in there for renderer in by for size in sizes]
     scores = []
     with Progress(console=Console(stderr=True)) as progress:
         for setting in settings:
@@ -65,13 +63,8 @@ def main(
     write_scores(weights / "scores.json", scores)
     Console(width=120).print(table(scores))
     if with_sheet and "pocket" in there:
-        sheet = contact_sheet(render_in_mlx(weights), _setting("pocket", "MLX", "default"))
+        sheet = contact_sheet(render_in_mlx(weights), setting_of("pocket", "MLX"))
         sheet.save(weights / "sheet.jpg", quality=90, subsampling=0)
-
-
-def _setting(model: str, by: str, size: str) -> Setting:
-    steps, guidance = MODELS[model]
-    return Setting(model=model, by=by, steps=steps, guidance=guidance, **SIZES[size])
 
 
 def table(scores: Iterable[Score]) -> Table:

@@ -8,15 +8,39 @@ import random
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 from ltx_models.pocket.grammar import Combination, caption, split
 from ltx_models.pocket.judge import judge_combination
+from ltx_models.variants import VARIANTS
 
-__all__ = ["ASPECTS", "Score", "Setting", "held_out_captions", "read_scores", "score", "write_scores"]
+__all__ = [
+    "ASPECTS",
+    "MODELS",
+    "SIZES",
+    "Score",
+    "Setting",
+    "held_out_captions",
+    "read_scores",
+    "score",
+    "setting_of",
+    "write_scores",
+]
 
 ASPECTS = ("colour", "shape", "size", "motion", "right")
+MODELS = ("pocket", "pocket-distilled")
+SIZES: dict[str, dict[str, Any]] = {
+    "default": {},
+    "small": {"width": 64, "height": 64},
+    "wide": {"width": 160, "height": 96},
+    "tall": {"width": 96, "height": 160, "frames": 33},
+    "long": {"frames": 49, "frame_rate": 24.0},
+    "medium": {"width": 192, "height": 192},
+    "large": {"width": 256, "height": 256, "frames": 49},
+}
+"""What is scored: of a Setting, what is not its default."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -35,6 +59,13 @@ class Setting:
     def __str__(self) -> str:
         size = f"{self.width}x{self.height}, {self.frames} frames at {self.frame_rate:g} fps"
         return f"{self.model} by {self.by}, {self.steps} steps, guidance {self.guidance:g}, {size}"
+
+
+def setting_of(model: str, by: str, size: str = "default") -> Setting:
+    """A model's own steps and guidance, at one of SIZES."""
+    variant = VARIANTS[model]
+    assert isinstance(variant.guidance_scale, float)
+    return Setting(model=model, by=by, steps=variant.num_steps, guidance=variant.guidance_scale, **SIZES[size])
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -13,14 +13,14 @@ from ltx_models.pocket.train import recipe as recipes
 from ltx_models.pocket.train.data import Captions, tokenizer_file
 from ltx_models.pocket.train.distil import distil
 from ltx_models.pocket.train.dit import train_denoiser
-from ltx_models.pocket.train.evaluate import CLIPS_DRAWN_AGAIN, evaluate
+from ltx_models.pocket.train.evaluate import evaluate, measure_vae
 from ltx_models.pocket.train.export import export
 from ltx_models.pocket.train.latents import normalize_by_data
 from ltx_models.pocket.train.loop import Clock
 from ltx_models.pocket.train.measure import measure
 from ltx_models.pocket.train.plot import plot_losses
 from ltx_models.pocket.train.recipe import Recipe
-from ltx_models.pocket.train.vae import held_out_reconstruction, train_vae
+from ltx_models.pocket.train.vae import train_vae
 from ltx_models.tokenizer import Tokenizer
 
 RECIPES = {"pocket": recipes.POCKET, "tiny": recipes.TINY}
@@ -83,7 +83,7 @@ def _train(recipe: Recipe, out: Path, device: torch.device, minutes: float | Non
         return False
     normalize_by_data(vae, recipe, out, device)
     if captions:
-        drawn = held_out_reconstruction(vae, CLIPS_DRAWN_AGAIN, captions, device)
+        drawn = measure_vae(vae, out, captions)
         click.echo(
             f"the VAE draws held-out clips with a PSNR of {drawn.decibels:.1f} dB, {drawn.right:.1%} of them right"
         )

@@ -11,54 +11,40 @@ import numpy as np
 import torch
 
 from ltx_models.pocket.clips import to_frames
-from ltx_models.pocket.scores import Score, Setting, score, write_scores
+from ltx_models.pocket.scores import Score, Setting, score, setting_of, write_scores
 from ltx_models.pocket.train.data import seeds, token_ids, tokenizer_file
 from ltx_models.pocket.train.latents import decode
 from ltx_models.pocket.train.models import Denoiser
-from ltx_models.pocket.train.recipe import GUIDANCE, STUDENT_TIMESTEPS, Bucket
+from ltx_models.pocket.train.recipe import Bucket
 from ltx_models.pocket.train.sample import Prompts, euler, uniform_timesteps
-from ltx_models.pocket.train.vae import held_out_reconstruction
+from ltx_models.pocket.train.vae import Reconstruction, held_out_reconstruction
 from ltx_models.tokenizer import Tokenizer
 
-__all__ = ["CLIPS_DRAWN_AGAIN", "SIZES", "evaluate", "render", "settings"]
+__all__ = ["evaluate", "measure_vae", "render"]
 
 CLIPS_DRAWN_AGAIN = Bucket(25, 128, 128)
-RECONSTRUCTION = "reconstruction.json"
-
 TOKENS_AT_ONCE = 128 * 64
 DrawNoise = Callable[[int, tuple[int, ...]], np.ndarray]
 """The noise of the n-th caption, of the shape (1, C, F, H, W) of its latents."""
-SIZES = (
-    (128, 128, 25, 12.0, 1.0),
-    (64, 64, 25, 12.0, 0.5),
-    (160, 96, 25, 12.0, 0.5),
-    (96, 160, 33, 12.0, 0.5),
-    (128, 128, 49, 24.0, 0.5),
-    (192, 192, 25, 12.0, 0.25),
-    (256, 256, 49, 12.0, 0.125),
-)
-"""Width, height, frames, frame rate, and the part of the captions that are rendered so."""
+PARTS = {"default": 1.0, "small": 0.5, "wide": 0.5, "tall": 0.5, "long": 0.5, "medium": 0.25, "large": 0.125}
+"""Of the captions, those that are rendered at each of SIZES."""
 
 
-def settings(by: str) -> Iterator[tuple[Setting, float]]:
-    """What is to be scored, and on which part of the captions."""
-    for model, steps, guidance in (("pocket", 8, GUIDANCE), ("pocket-distilled", len(STUDENT_TIMESTEPS), 1.0)):
-        for width, height, frames, frame_rate, part in SIZES:
-            size: dict[str, Any] = {"width": width, "height": height, "frames": frames, "frame_rate": frame_rate}
-            yield Setting(model=model, by=by, steps=steps, guidance=guidance, **size), part
+def measure_vae(vae: Any, folder: Path, count: int) -> Reconstruction:
+    """How well the VAE draws `count` held-out clips; into reconstruction.json, too."""
+    drawn = held_out_reconstruction(vae, CLIPS_DRAWN_AGAIN, count, next(vae.parameters()).device)
+    size = f"{CLIPS_DRAWN_AGAIN.width}x{CLIPS_DRAWN_AGAIN.height}, {CLIPS_DRAWN_AGAIN.frames} frames"
+    (folder / "reconstruction.json").write_text(json.dumps(drawn._asdict() | {"size": size}))
+    return drawn
 
 
 def evaluate(vae: Any, models: dict[str, Denoiser], folder: Path, count: int) -> list[Score]:
-    """Scores of `count` captions into scores.json, and how well the VAE draws into RECONSTRUCTION."""
-    device = next(vae.parameters()).device
-    drawn = held_out_reconstruction(vae, CLIPS_DRAWN_AGAIN, count, device)
-    size = f"{CLIPS_DRAWN_AGAIN.width}x{CLIPS_DRAWN_AGAIN.height}, {CLIPS_DRAWN_AGAIN.frames} frames"
-    (folder / RECONSTRUCTION).write_text(json.dumps(drawn._asdict() | {"size": size}))
+    """Scores of `count` captions, or of a part of them at other sizes than the usual one, into scores.json."""
+    settings = [(setting_of(model, "PyTorch", size), part) for model in models for size, part in PARTS.items()]
     with torch.compiler.set_stance("force_eager"):  # each of the sizes would else be compiled for
         scores = [
             score(setting, renderer(vae, models[setting.model]), max(1, round(count * part)))
-            for setting, part in settings("PyTorch")
-            if setting.model in models
+            for setting, part in settings
         ]
     write_scores(folder / "scores.json", scores)
     return scores

@@ -34,13 +34,13 @@ class Muon(torch.optim.Optimizer):
     @torch.no_grad()
     def step(self, closure: Any = None) -> None:  # noqa: ARG002 - what all optimizers take
         """A parameter without a gradient stays as it is."""
-        for group in self.param_groups:
+        for index, group in enumerate(self.param_groups):
             parameters = [parameter for parameter in group["params"] if parameter.grad is not None]
             gradients = [parameter.grad for parameter in parameters]
             momenta = [self._momentum(parameter) for parameter in parameters]
             torch._foreach_lerp_(momenta, gradients, 1 - MOMENTUM)
             ahead = torch._foreach_lerp(gradients, momenta, MOMENTUM)
-            torch._foreach_add_(parameters, self._directions(len(ahead), *ahead), alpha=-group["lr"])
+            torch._foreach_add_(parameters, self._directions(index, *ahead), alpha=-group["lr"])
 
     def _momentum(self, parameter: torch.Tensor) -> torch.Tensor:
         state = self.state[parameter]
