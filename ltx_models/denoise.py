@@ -14,6 +14,7 @@ import numpy as np
 from ltx_models.conditioning import Canvas
 from ltx_models.errors import InvalidRequest
 from ltx_models.events import PromptEmbeddings, ResumePoint, Stepped
+from ltx_models.finite import all_finite, not_finite
 from ltx_models.guidance import combine
 from ltx_models.latents import IMAGE_NOISE, STOCHASTIC_NOISE, LatentShape, draw_noise, from_tokens, to_tokens
 from ltx_models.request import GenerationRequest, Guidance
@@ -61,7 +62,7 @@ class Denoiser:
     ) -> Generator[tuple[Stepped, mx.array], None, ResumePoint]:
         """The steps that `resume` leaves to do, each with the tokens (1, F·H·W, C) of the video that it would end at.
 
-        Returns where the last one ended.
+        Returns where the last one ended. Raises NotFinite after a step that gave NaN or infinite values.
         """
         tokens = canvas.tokens
         if resume is not None:
@@ -88,8 +89,10 @@ class Denoiser:
             if canvas.strengths is not None:
                 moves = timestep - MASK_EPS < 1 - canvas.strengths
                 moved = mx.where(moves[..., None], moved, tokens)
-            tokens = moved
-            mx.eval(tokens)
+            tokens, finite = moved, all_finite(moved)
+            mx.eval(tokens, finite)
+            if not finite.item():
+                raise not_finite(f"the latents of step {step} of {len(self.schedule)}")
             seconds = time.perf_counter() - started
             resume = ResumePoint(step, *_split(tokens, canvas.extra, shape))
             yield Stepped(step, len(self.schedule), timestep, seconds, resume), x0[:, canvas.extra :]

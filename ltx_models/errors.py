@@ -4,28 +4,54 @@
     ├── InvalidRequest    a value of a GenerationRequest is wrong (also a ValueError)
     │   └── ResumeMismatch    a resume point is of another request
     ├── UnknownVariant    no row of the variant table has that name (also a ValueError)
-    ├── CheckpointError   a file is not the checkpoint that was expected
     ├── DownloadError     a model's files could not be fetched
     │   └── HubUnreachable    because the hub does not answer
     ├── MediaError        a picture or a clip cannot be read
-    ├── OutOfMemory       there is not enough memory, even for the smallest pieces
-    └── VideoError        frames could not be encoded
+    └── MachineFault      this machine cannot do it now; another one may (see `ltx_models.faults`)
+        ├── CheckpointError   a file is not the checkpoint that was expected
+        ├── OutOfMemory       there is not enough memory, even for the smallest pieces
+        ├── NotFinite         NaN or infinite values came out
+        └── VideoError        frames could not be encoded, or ffmpeg does not run
 
 Every message is one sentence or two: what is wrong, with what, and what would be right.
 """
 
+from __future__ import annotations
+
+from enum import StrEnum
+
 __all__ = [
     "CheckpointError",
     "DownloadError",
+    "FaultKind",
     "HubUnreachable",
     "InvalidRequest",
+    "MachineFault",
     "MediaError",
     "ModelError",
+    "NotFinite",
     "OutOfMemory",
     "ResumeMismatch",
     "UnknownVariant",
     "VideoError",
 ]
+
+
+class FaultKind(StrEnum):
+    """What a machine lacks, or what does not work on it."""
+
+    SPACE = "space"
+    ACCESS = "access"
+    FOLDER = "folder"
+    FILES = "files"
+    DISK = "disk"
+    MEMORY = "memory"
+    GPU = "gpu"
+    FFMPEG = "ffmpeg"
+    MODEL = "model"
+    SOFTWARE = "software"
+    STORAGE = "storage"
+    NUMBERS = "numbers"
 
 
 class ModelError(Exception):
@@ -44,10 +70,6 @@ class UnknownVariant(ModelError, ValueError):
     """A variant name that is not in the table."""
 
 
-class CheckpointError(ModelError):
-    """A checkpoint file that is missing, damaged, or of another model."""
-
-
 class DownloadError(ModelError):
     """Files of a model that could not be fetched, or are not what the hub says they are."""
 
@@ -56,13 +78,43 @@ class HubUnreachable(DownloadError):
     """The hub does not answer, or answers with an error."""
 
 
-class OutOfMemory(ModelError):
-    """The machine has too little memory for this render."""
-
-
-class VideoError(ModelError):
-    """The encoder refused the frames or died."""
-
-
 class MediaError(ModelError):
     """A picture or a clip that is missing, damaged, too large, or of a format that is not read."""
+
+
+class MachineFault(ModelError):
+    """What is wrong with this machine, so that the same render may do well on another.
+
+    confirmed: whether the machine shows it without the render, so that the render has no part in it.
+    """
+
+    kind = FaultKind.SOFTWARE
+
+    def __init__(self, message: str, kind: FaultKind | None = None, *, confirmed: bool = False) -> None:
+        super().__init__(message)
+        self.kind = kind or self.kind
+        self.confirmed = confirmed
+
+
+class CheckpointError(MachineFault):
+    """A checkpoint file that is missing, damaged, or of another model."""
+
+    kind = FaultKind.MODEL
+
+
+class OutOfMemory(MachineFault):
+    """The machine has too little memory for this render."""
+
+    kind = FaultKind.MEMORY
+
+
+class NotFinite(MachineFault):
+    """What was computed is NaN or infinite: a GPU's error, or numbers that overflow on every machine."""
+
+    kind = FaultKind.NUMBERS
+
+
+class VideoError(MachineFault):
+    """The encoder refused the frames, died, or cannot be started."""
+
+    kind = FaultKind.FFMPEG

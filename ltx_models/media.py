@@ -6,18 +6,21 @@ sharp still would have it make a still.
 
 from __future__ import annotations
 
+import contextlib
 import struct
 import subprocess
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
+from typing import IO
 
-import imageio_ffmpeg
 import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
 
-from ltx_models.errors import MediaError
+from ltx_models.errors import MediaError, VideoError
+from ltx_models.faults import kind_in_words
 from ltx_models.request import FRAME_STRIDE, ConditioningItem, GenerationRequest
+from ltx_models.video import ffmpeg_path
 
 __all__ = ["conditioning_pixels", "prepare_frame", "read_clip", "read_image"]
 
@@ -28,6 +31,8 @@ MAX_PIXELS = 80_000_000
 CRF = 29
 BLUR_SIGMA = 1.0
 FIRST_BYTES = 32
+LAST_WORDS = 5.0
+"""Seconds that ffmpeg has to end after it closed its output."""
 Frame = np.ndarray
 """uint8 or float32 in [0, 1], (H, W, 3)."""
 
@@ -87,7 +92,8 @@ def _to_rgb(image: Image.Image) -> Frame:
 def read_clip(path: Path, most: int) -> Iterator[Frame]:
     """The first frames of a clip (MP4, MOV, WebM, Matroska or GIF), at most so many: uint8 (H, W, 3) each.
 
-    Its frame rate is not looked at, and it is turned as it says. Raises MediaError.
+    Its frame rate is not looked at, and it is turned as it says. Raises MediaError, and VideoError where ffmpeg does
+    not run, dies, or says that the machine lacks something.
     """
     command = [
         *_ffmpeg(),
@@ -97,7 +103,7 @@ def read_clip(path: Path, most: int) -> Iterator[Frame]:
         "pipe:1",
     ]
     count = 0
-    with tempfile.TemporaryFile() as words, subprocess.Popen(command, stdout=subprocess.PIPE, stderr=words) as process:
+    with tempfile.TemporaryFile() as words, _started(command, words) as process:
         assert process.stdout is not None
         try:
             while count < most and process.stdout.readline() == b"P6\n":
@@ -109,12 +115,19 @@ def read_clip(path: Path, most: int) -> Iterator[Frame]:
                     break
                 count += 1
                 yield np.frombuffer(data, np.uint8).reshape(height, width, 3)
+            if count < most:
+                with contextlib.suppress(subprocess.TimeoutExpired):
+                    process.wait(LAST_WORDS)  # how it ends by itself tells whose fault that is
         finally:
             process.kill()
         words.seek(0)
-        said = words.read().decode(errors="replace").strip().splitlines()
+        said = words.read().decode(errors="replace").strip()
+    last = said.splitlines()[-1] if said else "it holds no frames"
+    kind = kind_in_words(said)
+    if count < most and (process.returncode < 0 or (kind and not count)):
+        raise VideoError(f"ffmpeg failed with exit code {process.returncode} on {path}: {last}", kind)
     if not count:
-        raise MediaError(f"{path} cannot be read as a clip: {said[-1] if said else 'it holds no frames'}")
+        raise MediaError(f"{path} cannot be read as a clip: {last}")
 
 
 def _container(path: Path) -> str:
@@ -183,7 +196,7 @@ def through_h264(pixels: np.ndarray) -> np.ndarray:
     decoder = ["-f", "h264", "-i", "pipe:0", "-vf", "scale=flags=bilinear,format=rgb24", *raw, "pipe:1"]
     decoded = _run([*_ffmpeg(), *decoder], encoded)
     if len(decoded) != frame.nbytes:
-        raise MediaError(f"a frame of {width}x{height} came back from H.264 with {len(decoded):,} bytes")
+        raise VideoError(f"a frame of {width}x{height} came back from H.264 with {len(decoded):,} bytes")
     return np.frombuffer(decoded, np.uint8).reshape(frame.shape).astype(np.float32) / 255
 
 
@@ -202,14 +215,22 @@ def resize_bilinear(pixels: np.ndarray, width: int, height: int) -> np.ndarray:
 
 
 def _ffmpeg() -> list[str]:
-    return [imageio_ffmpeg.get_ffmpeg_exe(), "-hide_banner", "-loglevel", "error", "-nostdin"]
+    return [ffmpeg_path(), "-hide_banner", "-loglevel", "error", "-nostdin"]
+
+
+def _started(command: list[str], words: IO[bytes]) -> subprocess.Popen[bytes]:
+    try:
+        return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=words)
+    except OSError as error:
+        raise VideoError(f"ffmpeg could not be started: {error}") from error
 
 
 def _run(command: list[str], data: bytes) -> bytes:
+    """What ffmpeg makes of pixels or of its own H.264: where that fails, it is not the picture's fault."""
     try:
         return subprocess.run(command, input=data, capture_output=True, check=True).stdout
     except OSError as error:
-        raise MediaError(f"ffmpeg could not be started: {error}") from error
+        raise VideoError(f"ffmpeg could not be started: {error}") from error
     except subprocess.CalledProcessError as error:
         words = error.stderr.decode(errors="replace").strip()[:500] or "it said nothing"
-        raise MediaError(f"ffmpeg failed with exit code {error.returncode}: {words}") from error
+        raise VideoError(f"ffmpeg failed with exit code {error.returncode}: {words}", kind_in_words(words)) from error

@@ -27,6 +27,7 @@ from ltx_models.events import (
     Stepped,
     TextEncoded,
 )
+from ltx_models.finite import CheckedConversion, require_finite
 from ltx_models.latents import (
     CONDITIONING_NOISE,
     DECODE_NOISE,
@@ -170,7 +171,8 @@ class LTXPipeline:
 
     def _embed(self, text: str, text_encoder: T5Encoder) -> np.ndarray:
         ids = mx.array([self.models.tokenizer.encode(text)])
-        return _to_numpy(text_encoder(ids, mx.ones(ids.shape, mx.int32)))
+        embedding = _to_numpy(text_encoder(ids, mx.ones(ids.shape, mx.int32)))
+        return require_finite(embedding, "the text's embeddings")
 
     def text_shape(self, text: str) -> tuple[int, int, int]:
         """The shape (1, N, D) of a text's embeddings, without the text encoder."""
@@ -179,8 +181,8 @@ class LTXPipeline:
     def encode(self, frames: np.ndarray) -> np.ndarray:
         """Frames (8n+1, H, W, 3), uint8 or floats in [0, 1], H and W multiples of 32 → normalized latents.
 
-        They are float32 (1, C, n+1, H/32, W/32), the mean that the VAE's encoder gives. Raises InvalidRequest and
-        CheckpointError.
+        They are float32 (1, C, n+1, H/32, W/32), the mean that the VAE's encoder gives. Raises InvalidRequest,
+        CheckpointError and NotFinite.
         """
         if frames.ndim != 4 or frames.shape[0] % FRAME_STRIDE != 1 or any(n % SIZE_STRIDE for n in frames.shape[1:3]):
             raise InvalidRequest(
@@ -189,7 +191,7 @@ class LTXPipeline:
             )
         scale = 255 if frames.dtype == np.uint8 else 1
         pixels = mx.array(frames.astype(np.float32) / scale * 2 - 1)[None]
-        return _to_numpy(self.models.vae_encoder.encode(pixels))
+        return require_finite(_to_numpy(self.models.vae_encoder.encode(pixels)), "the latents of a picture or a clip")
 
     def decode(
         self,
@@ -255,7 +257,8 @@ class LTXPipeline:
         checkpoint_every: a Previewed of every so many steps, but not of the last; 0 for none. It comes when the next
         step is done, for it is decoded beside that.
 
-        Raises InvalidRequest (ResumeMismatch for `resume`), CheckpointError and MediaError, at the first event.
+        Raises InvalidRequest (ResumeMismatch for `resume`), CheckpointError and MediaError, at the first event; before
+        any event NotFinite, where what it would tell of is NaN or infinite.
         """
         models = self.models
         request = request.resolve(self.variant)
@@ -290,18 +293,21 @@ class LTXPipeline:
         assert request.num_frames and request.height and request.width
         frames = np.empty((request.num_frames, request.height, request.width, 3), np.uint8)
         start = 0
+        convert = CheckedConversion(to_uint8)
         for part in self._decode(
             end.latents,
             request.decode_timestep,
             request.decode_noise_scale,
             decode_noise,
             request.seed,
-            convert=to_uint8,
+            convert=convert,
         ):
+            convert.check()
             stop = start + len(part)
             frames[start:stop] = part
             yield FramesDecoded(start, frames[start:stop])
             start = stop
+        convert.check(all_done=True)
         yield Decoded(frames)
         yield Finished(RenderResult(frames, end.latents, request))
 

@@ -12,7 +12,7 @@ import mlx.nn as nn
 
 from ltx_models import memory
 from ltx_models.checkpoint import Checkpoint, open_checkpoint, parse_config
-from ltx_models.errors import CheckpointError
+from ltx_models.errors import CheckpointError, InvalidRequest, OutOfMemory
 from ltx_models.memory import DecodePlan, LatentSize
 from ltx_models.model_files import find_files
 from ltx_models.request import GenerationRequest
@@ -51,9 +51,12 @@ class Models:
         mx.set_cache_limit(memory.cache_limit(self.budget))
 
     def expect(self, request: GenerationRequest) -> None:
-        """Make room for a resolved request. Raises InvalidRequest if it needs more than the budget."""
+        """Make room for a resolved request. Raises OutOfMemory if it needs more than the budget of this machine."""
         if self._is_listed:
-            memory.check_fits(self.variant, request, self.budget)
+            try:
+                memory.check_fits(self.variant, request, self.budget)
+            except InvalidRequest as error:
+                raise OutOfMemory(str(error)) from error
         self._working = memory.phase_working(self.variant, request, memory.SMALLEST_PLAN)
 
     def load(self, report: Callable[[float, str], None], *, text_encoder: bool = True) -> None:

@@ -15,8 +15,9 @@ import numpy as np
 from PIL import Image
 
 from ltx_models.errors import VideoError
+from ltx_models.faults import kind_in_words
 
-__all__ = ["encode_jpeg", "write_mp4"]
+__all__ = ["encode_jpeg", "ffmpeg_path", "write_mp4"]
 
 CRF = 18
 """x264's quality: differences to the frames are hard to see."""
@@ -45,6 +46,14 @@ def write_mp4(frames: Iterable[np.ndarray], path: Path | str, frame_rate: float)
         raise
 
 
+def ffmpeg_path() -> str:
+    """Return where ffmpeg lies. Raise VideoError where it is nowhere."""
+    try:
+        return imageio_ffmpeg.get_ffmpeg_exe()
+    except RuntimeError as error:
+        raise VideoError(f"there is no ffmpeg: {error}") from error
+
+
 def encode_jpeg(image: Image.Image) -> bytes:
     """An image as JPEG, for previews."""
     buffer = io.BytesIO()
@@ -60,7 +69,7 @@ def _command(width: int, height: int, frame_rate: float, path: Path) -> list[str
     # setparams, because ffmpeg 7 and later take the tags from the frames, not from the options.
     scale += ",setparams=colorspace=bt709:color_primaries=bt709:color_trc=bt709:range=tv"
     return [
-        imageio_ffmpeg.get_ffmpeg_exe(),
+        ffmpeg_path(),
         *["-hide_banner", "-loglevel", "error", "-nostdin", "-y"],
         *source,
         *["-framerate", str(frame_rate), "-i", "pipe:0", "-vf", scale],
@@ -94,4 +103,4 @@ def _encode(command: list[str], frames: Iterable[np.ndarray], shape: tuple[int, 
         if process.returncode != 0:
             words.seek(0)
             said = words.read().decode(errors="replace").strip() or "it said nothing"
-            raise VideoError(f"ffmpeg failed with exit code {process.returncode}: {said[:2000]}")
+            raise VideoError(f"ffmpeg failed with exit code {process.returncode}: {said[:2000]}", kind_in_words(said))

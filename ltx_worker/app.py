@@ -24,6 +24,7 @@ from ltx_client.protocol.names import later_queue, queue_name
 from ltx_client.protocol.storage import Storage
 from ltx_client.protocol.transport import celery_settings, queue_keys, send_render
 from ltx_client.protocol.workers import live_workers
+from ltx_models.errors import MachineFault
 from ltx_models.memory import GB
 from ltx_worker.consumer import Consumer
 from ltx_worker.delivery import Spool
@@ -35,10 +36,12 @@ from ltx_worker.finishing import Finisher
 from ltx_worker.health import Health
 from ltx_worker.heartbeat import Heartbeat
 from ltx_worker.lease import Leases
+from ltx_worker.ledger import Ledger
 from ltx_worker.metered import MeteredEngine, MeteredLedger
 from ltx_worker.metrics import Metrics
 from ltx_worker.off_duty import OffDuty
 from ltx_worker.presence import DRAIN_SIGNAL, RESUME_SIGNAL
+from ltx_worker.probes import Probes
 from ltx_worker.reaper import Reaper
 from ltx_worker.render import Renderer
 from ltx_worker.resume_points import ResumePoints
@@ -75,15 +78,19 @@ def run_worker(
     )
     ledger = MeteredLedger(metrics, client, settings.names, settings.worker_lease)
     off_duty = OffDuty(battery=settings.worker_on_battery, unused_for=settings.worker_unused_for, hours=settings.hours)
+    work = _empty_folder(settings.home / "work")
+    leaving = threading.Event()
+    probes = Probes([settings.home, work, settings.home / "spool"], storage, engine, leaving.is_set)
     health = Health(
         machine_id(settings),
         ledger.read,
-        functools.partial(_others_serve, client, settings),
+        functools.partial(_others_serve, client, settings, ledger),
         hand_on=settings.worker_hand_on,
         why_off_duty=off_duty.why,
+        probe=probes.thorough,
+        note=metrics.machine_failed,
     )
     heartbeat = Heartbeat(settings, client, variant, health)
-    work = _empty_folder(settings.home / "work")
     points = ResumePoints(ledger, storage, work, settings.worker_resume_in_redis)
     files = FileServer(
         storage,
@@ -109,7 +116,7 @@ def run_worker(
     embeddings = EmbeddingsCache(hasty, settings.names, settings.worker_embeds_ttl)
     app = _celery_app(settings, broker_url)
     send = functools.partial(send_render, app)
-    endings = Endings(ledger, points, health, heartbeat, threading.Event())
+    endings = Endings(ledger, points, health, heartbeat, leaving, probes.quick)
     finisher = Finisher(endings, engine, spool, heartbeat, health, send, stop_grace=settings.worker_stop_grace)
     renderer = Renderer(
         settings,
@@ -187,7 +194,10 @@ def run_worker(
             ending.callback(part.stop)
         ending.callback(metrics.stop)
         ending.callback(finisher.close)
-        engine.warm_up()
+        try:
+            engine.warm_up()
+        except MachineFault as fault:
+            health.note_fault(fault)
         worker.start()
     return int(worker.exitcode or 0)
 
@@ -211,9 +221,12 @@ def _are_any(client: redis.Redis, queues: list[str]) -> bool:
         return False
 
 
-def _others_serve(client: redis.Redis, settings: WorkerSettings, job: Job) -> bool:
-    own = machine_id(settings)
-    return any(worker.id != own and worker.serves(job) for worker in live_workers(client, settings.names))
+def _others_serve(client: redis.Redis, settings: WorkerSettings, ledger: Ledger, job: Job) -> bool:
+    own, unwanted = machine_id(settings), ledger.links(job.id).not_on
+    return any(
+        worker.serves(job) and own != worker.id and {worker.id, worker.name}.isdisjoint(unwanted)
+        for worker in live_workers(client, settings.names)
+    )
 
 
 def _handle_signals(renderer: Renderer, health: Health, *, outlives_terminal: bool) -> None:

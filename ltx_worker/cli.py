@@ -22,6 +22,7 @@ from ltx_client.protocol.reach import why_refused
 from ltx_client.protocol.settings import FarmSettings, broker_address
 from ltx_client.protocol.storage import Storage, StorageError
 from ltx_models.errors import ModelError
+from ltx_models.faults import machine_fault
 from ltx_models.model_files import find_files
 from ltx_models.variants import find_variant
 from ltx_worker.doctor_command import doctor
@@ -100,6 +101,10 @@ def start(
             sys.exit(run_worker(settings, settings.broker_url, storage, find_variant(variant).name, engine))
     except AlreadyRunning as error:
         raise click.UsageError(str(error)) from error
+    except OSError as error:
+        if machine_fault(error) is None:
+            raise
+        _unavailable(f"this machine cannot work for the farm now: {error}")
 
 
 @main.command(epilog="Example: ltx-worker drain")

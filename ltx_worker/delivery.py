@@ -100,7 +100,7 @@ class Spool(Background):
         settle: what has to be waited for before the commit, of an attempt that was the current one a moment ago: the
         files are stored meanwhile, without asking once more.
 
-        Raises StaleAttempt when the attempt is over.
+        Raises StaleAttempt when the attempt is over, and OSError where this machine cannot keep the files.
         """
         delivery = Delivery(job_id=attempt.job_id, attempt=attempt.number, token=attempt.token, result=result)
         with self._busy:
@@ -120,14 +120,20 @@ class Spool(Background):
                     self._ledger.emit(attempt, events.Delayed(reason=str(error)))
 
     def _take(self, delivery: Delivery, video: Path, sidecar: Path) -> None:
-        """Moves the files into the spool; a folder without delivery.json, which is written last, is incomplete."""
+        """Moves the files into the spool; a folder without delivery.json, which is written last, is incomplete. Raises
+        OSError, and nothing is there then.
+        """
         folder = self._folder / delivery.name
-        folder.mkdir()
-        shutil.move(video, folder / "video.mp4")
-        shutil.move(sidecar, folder / "sidecar.json")
-        temporary = folder / "delivery.tmp"
-        temporary.write_text(delivery.model_dump_json())
-        temporary.replace(folder / "delivery.json")
+        folder.mkdir(parents=True)
+        try:
+            shutil.move(video, folder / "video.mp4")
+            shutil.move(sidecar, folder / "sidecar.json")
+            temporary = folder / "delivery.tmp"
+            temporary.write_text(delivery.model_dump_json())
+            temporary.replace(folder / "delivery.json")
+        except BaseException:
+            shutil.rmtree(folder, ignore_errors=True)
+            raise
 
     def _try(self, delivery: Delivery, attempt: Attempt, settle: Callable[[], None] | None = None) -> None:
         """Stores and commits. Raises UNDELIVERABLE errors, and StaleAttempt after removing what was stored."""

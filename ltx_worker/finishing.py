@@ -10,7 +10,7 @@ import math
 import platform
 import threading
 import time
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor, wait
 from importlib import metadata
 
 from ltx_client.protocol import events
@@ -80,8 +80,7 @@ class Finisher:
     def _finish(self, hand: InHand) -> None:
         attempt = hand.attempt
         try:
-            with hand.held:
-                outcome = self._endings.see_through(attempt, lambda: self._see_to(hand))
+            outcome = self._endings.see_through(attempt, hand.held, lambda: self._see_to(hand))
             if outcome is Outcome.RELEASED and attempt.snapshot.status is Status.QUEUED:
                 self._send(hand.job, hand.job.priority)
         except Exception:  # the next one must not suffer; the lease of this one lapses, and another attempt is made
@@ -96,12 +95,10 @@ class Finisher:
         hand.saver.finish()
         try:
             written = self._await_video(hand, hand.video.written)
-        except VideoError as error:
+        except TimeoutError:
+            self._leave_unfinished(hand, hand.video.written)
             hand.settle()
-            return self._endings.fail(hand.attempt, str(error))
-        except EngineDied as error:
-            hand.settle()
-            return self._endings.give_back(hand, error)
+            return self._endings.fail(hand.attempt, "it took longer than its time limit")
         if written is None:
             self._leave_unfinished(hand, hand.video.written)
             hand.settle()
@@ -110,19 +107,20 @@ class Finisher:
         return self._deliver(hand, hand.video, written)
 
     def _await_video(self, hand: InHand, video: Future[Written]) -> Written | None:
-        """The finished MP4; None once it is not wanted, or not to be waited for. Raises VideoError and EngineDied."""
+        """The finished MP4; None once it is not wanted, or not to be waited for. Raises VideoError, EngineDied, and
+        TimeoutError at its time limit.
+        """
         leave_by = math.inf
         while True:
-            with contextlib.suppress(TimeoutError):
-                return video.result(timeout=POLL)
+            if wait([video], POLL).done:
+                return video.result()
             now = time.monotonic()
             if self._endings.leaving.is_set():
                 leave_by = min(leave_by, now + self._stop_grace)
             if hand.keeper.cancelled.is_set() or hand.keeper.stale.is_set() or now > leave_by:
                 return None
             if now > hand.give_up_at:
-                self._leave_unfinished(hand, video)
-                raise VideoError("it took longer than its time limit")
+                raise TimeoutError
 
     def _leave_unfinished(self, hand: InHand, video: Future[Written]) -> None:
         """Nobody writes into its folder any more when this returns, or the engine hangs."""

@@ -68,6 +68,7 @@ class Heartbeat(Background):
         self._in_hand: list[str] = []
         self._thermometer = Thermometer()
         self._wake = threading.Event()
+        health.changed = self._wake.set
 
     def stop(self) -> None:
         """Beats no more."""

@@ -8,7 +8,7 @@ import threading
 from pathlib import Path
 
 from ltx_client.protocol.storage import Storage, StorageError, input_name
-from ltx_models.errors import InvalidRequest
+from ltx_models.errors import FaultKind, InvalidRequest, MachineFault
 from ltx_models.request import GenerationRequest
 from ltx_worker.patience import patiently
 
@@ -22,8 +22,9 @@ def fetch_inputs(
 ) -> GenerationRequest:
     """The request with local files in place of content addresses.
 
-    Tries for `retry_for` seconds. Raises StorageError, and InvalidRequest for a source that is not a content
-    address: a job may not name files of the worker's.
+    Tries for `retry_for` seconds. Raises StorageError for a file that is not there, or another one than it was;
+    MachineFault where the storage is what cannot be used; OSError where the folder is; and InvalidRequest for a source
+    that is not a content address: a job may not name files of the worker's.
     """
     retrying = patiently((StorageError,), leaving, retry_for)
     items = []
@@ -32,6 +33,22 @@ def fetch_inputs(
         if match is None:
             raise InvalidRequest(f"the {item.kind} of the job is {item.source!r}, which is no content address")
         path = folder / f"{item.kind} {number}"
-        retrying(storage.get, input_name(match[1]), path, match[1])
+        name = input_name(match[1])
+        try:
+            retrying(storage.get, name, path, match[1])
+        except StorageError as error:
+            raise _whose(error, storage, name) from error
         items.append(dataclasses.replace(item, source=str(path)))
     return dataclasses.replace(request, conditioning=tuple(items))
+
+
+def _whose(error: StorageError, storage: Storage, name: str) -> StorageError | MachineFault:
+    """The error, or what it says of the storage as this machine sees it, where that is to blame."""
+    try:
+        storage.check()
+        is_there = storage.exists(name)
+    except StorageError as why:
+        return MachineFault(str(why), FaultKind.STORAGE)
+    if is_there and error.__cause__ is not None:  # it was not read to its end
+        return MachineFault(str(error), FaultKind.STORAGE)
+    return error

@@ -6,7 +6,8 @@ Each script may be sent twice: the second sending changes nothing and gives the 
 decodes or encodes JSON; what is to be stored comes ready-made.
 
 `state:{id}` is a hash: status, attempt, token, seq, snapshot; and for the poison limits furthest (the last step that
-any attempt reached), deaths, host_faults and lapses (since that step). No hash means queued, attempt 0, seq 0.
+any attempt reached), how many strikes of each kind there were since that step, and not_finite_by, the machines that
+had one of that kind. No hash means queued, attempt 0, seq 0.
 """
 
 from __future__ import annotations
@@ -69,12 +70,16 @@ class Strike(StrEnum):
     DEATH = "deaths"
     """The engine died."""
     HOST_FAULT = "host_faults"
-    """The engine died of its machine: of too little memory, or of its GPU."""
+    """Memory or the GPU failed, and the machine shows nothing of that without the job."""
+    MISHAP = "mishaps"
+    """Something else of the machine failed, and it shows nothing of that without the job."""
+    NOT_FINITE = "not_finite"
+    """NaN or infinite values came out. The same machine is counted once."""
     LAPSE = "lapses"
     """The worker let its lease lapse."""
 
 
-POISON_LIMITS = {Strike.DEATH: 2, Strike.HOST_FAULT: 4, Strike.LAPSE: 3}
+POISON_LIMITS = {Strike.DEATH: 2, Strike.HOST_FAULT: 4, Strike.MISHAP: 8, Strike.NOT_FINITE: 2, Strike.LAPSE: 3}
 """So many of one kind, with no step gained in between, fail a job."""
 
 _GIVE_BACK_KEYS = "job state lease cancel events preview latents"
@@ -219,16 +224,21 @@ class Ledger:
         data: Any = self._client.get(self._names.latents(job_id))
         return None if data is None else bytes(data)
 
-    def release(self, attempt: Attempt, reason: str, strike: Strike | None = None) -> Status:
+    def release(
+        self, attempt: Attempt, reason: str, strike: Strike | None = None, *, by: str = "", verdict: str = ""
+    ) -> Status:
         """Gives the job back to the queue; the caller sees to it that a message brings it to a worker again.
 
         With a `strike`, a job that has had its limit of them with no step gained in between is failed instead, with
-        `reason` as its error. A job whose cancel was asked is ended as cancelled. Returns what became of it.
+        `verdict` as its error, or else `reason`. Of those that Strike.NOT_FINITE has by the same `by`, one is counted;
+        what was saved of the job goes, for values may have been wrong before they were NaN. A job whose cancel was
+        asked is ended as cancelled. Returns what became of it.
         """
         self._settle(attempt)
 
         def write() -> Status:
-            args: Args = [attempt.number, attempt.token, *_give_back_args(attempt.snapshot, reason, strike)]
+            given_back = _give_back_args(attempt.snapshot, reason, strike, by, verdict)
+            args: Args = [attempt.number, attempt.token, *given_back]
             return Status(self._run("release", attempt.job_id, _GIVE_BACK_KEYS, args))
 
         return self._after_what_is_there(attempt, write)
@@ -318,11 +328,11 @@ class Ledger:
         return answer
 
 
-def _give_back_args(snapshot: Snapshot, reason: str, strike: Strike | None) -> Args:
-    outcomes: list[Event] = [events.Released(reason=reason), events.Failed(error=reason), events.Cancelled()]
+def _give_back_args(snapshot: Snapshot, reason: str, strike: Strike | None, by: str = "", verdict: str = "") -> Args:
+    outcomes: list[Event] = [events.Released(reason=reason), events.Failed(error=verdict or reason), events.Cancelled()]
     pairs = [text for event in outcomes for text in _pair(event, apply(snapshot, event))]
     limit = POISON_LIMITS[strike] if strike else 0
-    return [snapshot.seq + 1, *pairs, strike or "", limit, RESULT_TTL, PREVIEW_TTL]
+    return [snapshot.seq + 1, *pairs, strike or "", limit, RESULT_TTL, PREVIEW_TTL, by]
 
 
 def _files(result: Result) -> str:

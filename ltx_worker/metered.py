@@ -43,7 +43,7 @@ class MeteredEngine(Engine):
                         self.video.add_done_callback(self._note_video)
                     yield message
             except EngineDied as error:
-                self._metrics.engine_died(of_its_machine=error.host_fault is not None)
+                self._metrics.engine_died(of_its_machine=error.fault is not None)
                 raise
 
     def _note_video(self, video: Future[Written]) -> None:
@@ -68,10 +68,12 @@ class MeteredLedger(Ledger):
             self._metrics.ended(event.type)
         return verdict
 
-    def release(self, attempt: Attempt, reason: str, strike: Strike | None = None) -> Status:
+    def release(
+        self, attempt: Attempt, reason: str, strike: Strike | None = None, *, by: str = "", verdict: str = ""
+    ) -> Status:
         """As Ledger does."""
         with self._ending(attempt):
-            status = super().release(attempt, reason, strike)
+            status = super().release(attempt, reason, strike, by=by, verdict=verdict)
         self._metrics.ended("released" if status is Status.QUEUED else status)
         return status
 

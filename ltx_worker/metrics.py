@@ -18,6 +18,7 @@ from prometheus_client.registry import Collector
 
 from ltx_client.protocol.names import Names, later_queue, queue_name
 from ltx_client.protocol.transport import queue_keys
+from ltx_models.errors import FaultKind
 from ltx_models.memory import MEMORY_CLASSES
 from ltx_models.variants import VARIANTS
 from ltx_worker.heartbeat import Heartbeat
@@ -46,6 +47,9 @@ class Metrics:
         self._deaths = self._counter("ltx_engine_deaths", "Render processes that died.", "fault")
         for fault in ("machine", "unknown"):
             self._deaths.labels(**self._labels, fault=fault)
+        self._faults = self._counter("ltx_machine_faults", "What was found wrong with this machine.", "kind")
+        for kind in FaultKind:
+            self._faults.labels(**self._labels, kind=kind)
         self._steps = Histogram(
             "ltx_step_seconds", "A denoising step.", self._labels, buckets=STEP_BUCKETS, registry=self.registry
         )
@@ -120,6 +124,10 @@ class Metrics:
     def engine_died(self, *, of_its_machine: bool) -> None:
         """The render process died."""
         self._deaths.labels(**self._labels, fault="machine" if of_its_machine else "unknown").inc()
+
+    def machine_failed(self, kind: FaultKind) -> None:
+        """Something was found wrong with this machine."""
+        self._faults.labels(**self._labels, kind=kind).inc()
 
     def ended(self, outcome: str) -> None:
         """An attempt ended, and the job is done, failed, cancelled or released."""

@@ -97,8 +97,8 @@ class Renderer:
             log.info("job %s: not claimed: %s", job_id, attempt)
             return Outcome.REFUSED
         log.info("job %s: attempt %d begins", job_id, attempt.number)
-        with contextlib.ExitStack() as held:
-            return self._endings.see_through(attempt, lambda: self._render(attempt, held))
+        held = contextlib.ExitStack()
+        return self._endings.see_through(attempt, held, lambda: self._render(attempt, held))
 
     def _is_kept_from(self, job_id: str) -> bool:
         """Whether who submitted the job wants it rendered elsewhere. The reaper then brings it to another worker."""
@@ -122,7 +122,9 @@ class Renderer:
             return self._endings.fail(attempt, f"worker {name} cannot read the job: {error}")
         if attempt.number == 1:  # later ones wait for the render in hand anyway
             self._encode_ahead(job.request)
-        folder = held.enter_context(tempfile.TemporaryDirectory(dir=self._work, prefix=f"{job.id}-"))
+        folder = held.enter_context(
+            tempfile.TemporaryDirectory(dir=self._work, prefix=f"{job.id}-", ignore_cleanup_errors=True)
+        )
         try:
             request = fetch_inputs(
                 job.request,
@@ -132,7 +134,7 @@ class Renderer:
                 leaving=leaving,
             )
         except (StorageError, InvalidRequest) as error:
-            return self._endings.fail(attempt, str(error))
+            return self._endings.refuse(attempt, str(error))
         output = Path(folder) / "video.mp4"
         resume = self._points.load(job.id) if attempt.number > 1 else None
 
@@ -161,7 +163,7 @@ class Renderer:
             self._embeddings,
             keeper,
             held.enter_context(EventPublisher(self._ledger, attempt, keeper, leaving)),
-            held.enter_context(ResumeSaver(self._points, attempt)),
+            held.enter_context(ResumeSaver(self._points, attempt, self._health.note_fault)),
             output,
             give_up_at,
             should_stop,

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import logging
 import threading
+from collections.abc import Callable
 from types import TracebackType
 
 import redis
 
 from ltx_client.protocol.storage import StorageError
+from ltx_models.errors import MachineFault
+from ltx_models.faults import machine_fault
 from ltx_worker.ledger import Attempt, StaleAttempt
 from ltx_worker.resume_points import ResumePoints
 
@@ -18,10 +21,14 @@ log = logging.getLogger(__name__)
 
 
 class ResumeSaver:
-    """A context manager; on leaving, the newest point has been saved, or its saving has failed."""
+    """A context manager; on leaving, the newest point has been saved, or its saving has failed.
 
-    def __init__(self, points: ResumePoints, attempt: Attempt) -> None:
+    note_fault: told of what is wrong with the machine, where that is why one was not saved.
+    """
+
+    def __init__(self, points: ResumePoints, attempt: Attempt, note_fault: Callable[[MachineFault], object]) -> None:
         self._points = points
+        self._note_fault = note_fault
         self._attempt = attempt
         self._newest: bytes | None = None
         self._leaving = False
@@ -63,5 +70,7 @@ class ResumeSaver:
                 self._points.save(self._attempt, point)
             except StaleAttempt:
                 return
-            except (redis.RedisError, StorageError) as error:
+            except (redis.RedisError, StorageError, OSError, MemoryError) as error:
                 log.warning("job %s: a resume point was not saved: %s", self._attempt.job_id, error)
+                if fault := machine_fault(error):  # the render may still end well here, but no other should begin
+                    self._note_fault(fault)

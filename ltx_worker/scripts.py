@@ -77,7 +77,8 @@ if held[1] ~= 'running' then return 'stale' end
 if tonumber(ARGV[3]) == tonumber(held[2]) + 1 then
   if ARGV[7] ~= '' then redis.call('SET', KEYS[4], ARGV[7]) end
   if tonumber(ARGV[6]) > tonumber(redis.call('HGET', KEYS[1], 'furthest') or 0) then
-    redis.call('HSET', KEYS[1], 'furthest', ARGV[6], 'host_faults', 0, 'deaths', 0, 'lapses', 0)
+    redis.call('HSET', KEYS[1], 'furthest', ARGV[6], 'mishaps', 0, 'not_finite', 0, 'not_finite_by', '')
+    redis.call('HSET', KEYS[1], 'host_faults', 0, 'deaths', 0, 'lapses', 0)
   end
   record(KEYS[1], KEYS[2], ARGV[3], ARGV[4], ARGV[5])
 elseif tonumber(ARGV[3]) > tonumber(held[2]) then
@@ -108,12 +109,20 @@ return 'committed'
 
 _GIVE_BACK = """
 -- ARGV from `first`: seq, then event and snapshot of released, failed and cancelled, strike or '', limit, ttl,
---       preview ttl.
+--       preview ttl, the machine that had the strike or ''.
+local function strikes(strike, by)
+  if strike ~= 'not_finite' then return redis.call('HINCRBY', KEYS[2], strike, 1) end
+  redis.call('DEL', KEYS[7])
+  local known = redis.call('HGET', KEYS[2], 'not_finite_by') or ''
+  if string.find(known, '|' .. by .. '|', 1, true) then return 0 end
+  redis.call('HSET', KEYS[2], 'not_finite_by', known .. '|' .. by .. '|')
+  return redis.call('HINCRBY', KEYS[2], strike, 1)
+end
 local function give_back(first)
   local seq, strike, status, pair = ARGV[first], ARGV[first + 7], 'queued', first + 1
   if redis.call('EXISTS', KEYS[4]) == 1 then
     status, pair = 'cancelled', first + 5
-  elseif strike ~= '' and redis.call('HINCRBY', KEYS[2], strike, 1) >= tonumber(ARGV[first + 8]) then
+  elseif strike ~= '' and strikes(strike, ARGV[first + 11]) >= tonumber(ARGV[first + 8]) then
     status, pair = 'failed', first + 3
   end
   redis.call('HSET', KEYS[2], 'status', status)

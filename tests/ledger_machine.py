@@ -45,9 +45,17 @@ ARGUMENTS = {
     },
     "save": {"index": WHOSE, "fault": FAULTS},
     "commit": {"index": WHOSE, "ending": st.sampled_from(sorted(ENDINGS)), "fault": FAULTS},
-    "release": {"index": WHOSE, "strike": st.sampled_from([None, *Strike]), "fault": FAULTS},
+    "release": {
+        "index": WHOSE,
+        "strike": st.sampled_from([None, *Strike]),
+        "fault": FAULTS,
+    },
     "requeue": {"age": st.sampled_from([0, 0, 1, 2]), "fault": FAULTS},
-    "crash_and_go_on": {"death": st.booleans(), "steps": st.sampled_from([0, 0, 1]), "fault": FAULTS},
+    "crash_and_go_on": {
+        "end": st.sampled_from(["lapse", "lapse", "death", "NaN by A", "NaN by B"]),
+        "steps": st.sampled_from([0, 0, 1]),
+        "fault": FAULTS,
+    },
 }
 
 
@@ -271,7 +279,7 @@ class LedgerMachine(RuleBasedStateMachine):
             model.log.append(event)
             model.preview = preview or model.preview
             if isinstance(event, events.Stepped) and event.step > model.furthest:
-                model.furthest, model.strikes = event.step, dict.fromkeys(Strike, 0)
+                model.furthest, model.strikes, model.found_by = event.step, dict.fromkeys(Strike, 0), set()
 
     def save(self, index, fault):
         attempt, point = self.whose(index), b"after %d" % len(self.model.log)
@@ -295,19 +303,19 @@ class LedgerMachine(RuleBasedStateMachine):
             model.log.append(event)
             model.end_if(True)
 
-    def release(self, index, strike, fault):
+    def release(self, index, strike, fault, by="A"):
         attempt, model = self.whose(index), self.model
         if not self.owns(attempt):
             repeated = model.token == attempt.token and self.settled_seq(attempt) + 1 == model.snapshot.seq
             if repeated:
-                assert self.ledger.release(attempt, "gave back", strike) is model.status
+                assert self.ledger.release(attempt, "gave back", strike, by=by) is model.status
             else:
-                self.refused(lambda: self.ledger.release(attempt, "gave back", strike))
+                self.refused(lambda: self.ledger.release(attempt, "gave back", strike, by=by))
             return
         self.unanswered.pop(attempt.token, None)
-        answer, arrived = self.write(fault, lambda: self.ledger.release(attempt, "gave back", strike))
+        answer, arrived = self.write(fault, lambda: self.ledger.release(attempt, "gave back", strike, by=by))
         if arrived:
-            outcome = model.give_back("gave back", strike)
+            outcome = model.give_back("gave back", strike, by)
             assert answer in (None, outcome)
 
     def settled_seq(self, attempt):
@@ -320,12 +328,13 @@ class LedgerMachine(RuleBasedStateMachine):
         self.redis.delete(NAMES.lease(JOB.id))
         self.model.leased = False
 
-    def crash_and_go_on(self, death, steps, fault):
+    def crash_and_go_on(self, end, steps, fault):
         """What the rules above do in a row, since they meet too rarely by chance."""
         for _ in range(steps):
             self.emit(index=0, kind="step", fault="", resend=True)
-        if death:
-            self.release(index=0, strike=Strike.DEATH, fault=fault)
+        if end != "lapse":
+            strike = Strike.DEATH if "death" in end else Strike.NOT_FINITE
+            self.release(index=0, strike=strike, fault=fault, by=end[-1])
         else:
             self.the_lease_lapses()
             self.requeue(age=0, fault=fault)
@@ -368,9 +377,9 @@ class LedgerMachine(RuleBasedStateMachine):
             assert Snapshot.model_validate_json(stored[b"snapshot"]) == replayed
             assert (int(stored[b"seq"]), stored[b"status"].decode()) == (replayed.seq, replayed.status)
             assert int(stored.get(b"attempt", 0)) == replayed.attempt == self.model.attempt
-            counters = [int(stored.get(name, 0)) for name in (b"furthest", b"deaths", b"lapses")]
-            model = self.model
-            assert counters == [model.furthest, model.strikes[Strike.DEATH], model.strikes[Strike.LAPSE]]
+            counters = {strike: int(stored.get(strike.encode(), 0)) for strike in Strike}
+            assert counters == self.model.strikes
+            assert int(stored.get(b"furthest", 0)) == self.model.furthest
         assert sum(isinstance(event, events.Done) for event in written) <= 1
 
     @invariant()

@@ -47,6 +47,7 @@ class Model:
     cancelled_while_queued: bool = False
     furthest: int = 0
     strikes: dict = field(default_factory=lambda: dict.fromkeys(Strike, 0))
+    found_by: set = field(default_factory=set)
     resume: bytes | None = None
     preview: bytes | None = None
 
@@ -65,14 +66,19 @@ class Model:
         if ended:
             self.leased, self.resume = False, None
 
-    def give_back(self, reason, strike):
+    def give_back(self, reason, strike, by=""):
         """Returns what became of the job."""
         self.leased = False
         if self.cancel:
             self.log.append(events.Cancelled())
         else:
-            if strike:
+            counted = strike is not Strike.NOT_FINITE or by not in self.found_by
+            if strike is Strike.NOT_FINITE:
+                self.resume = None
+                self.found_by.add(by)
+            if strike and counted:
                 self.strikes[strike] += 1
+            strike = strike if counted else None
             poisoned = strike and self.strikes[strike] >= POISON_LIMITS[strike]
             self.log.append(events.Failed(error=reason) if poisoned else events.Released(reason=reason))
         self.end_if(self.status in ENDED)

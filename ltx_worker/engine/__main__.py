@@ -2,7 +2,8 @@
 
 Started with `subprocess`, never forked, since Metal does not survive a fork. It holds the model warm between
 renders. A reader thread takes commands and ends the process the moment the worker's end of the pipe closes,
-so it never outlives the worker. What is not a ModelError ends it too: the worker keeps its last output.
+so it never outlives the worker. What is neither a ModelError nor a fault of the machine ends it too: the worker keeps
+its last output.
 """
 
 from __future__ import annotations
@@ -27,8 +28,9 @@ import numpy as np
 
 from ltx_client.protocol.settings import FarmSettings
 from ltx_models import events
-from ltx_models.errors import ModelError, ResumeMismatch
+from ltx_models.errors import FaultKind, MachineFault, ModelError, ResumeMismatch
 from ltx_models.events import PromptEmbeddings, ResumePoint
+from ltx_models.faults import machine_fault
 from ltx_models.pipeline import LTXPipeline
 from ltx_models.request import GenerationRequest
 from ltx_models.video import encode_jpeg
@@ -73,9 +75,21 @@ class EngineProcess:
                     self._render_from(command)
                 else:
                     self._load()
-            except ModelError as error:
-                log.error("refused: %s", error)
-                self._send(messages.Refused(error=str(error)))
+            except Exception as error:  # noqa: BLE001 — what nobody expects is raised again
+                self._send(self._answer(error, loading=isinstance(command, Load)))
+
+    def _answer(self, error: Exception, *, loading: bool) -> messages.Refused | messages.Faulty:
+        """What to say of an error. A load cannot fail for a render's sake. Raises what nobody expects."""
+        fault = machine_fault(error)
+        if loading and fault is None and isinstance(error, ModelError):
+            fault = MachineFault(str(error), FaultKind.MODEL)
+        if fault is not None:
+            log.error("this machine: %s", fault, exc_info=None if isinstance(error, ModelError) else error)
+            return messages.Faulty(error=str(fault), kind=fault.kind, confirmed=loading or fault.confirmed)
+        if not isinstance(error, ModelError):
+            raise error
+        log.error("refused: %s", error)
+        return messages.Refused(error=str(error))
 
     def _read(self) -> None:
         while True:
@@ -175,7 +189,7 @@ class EngineProcess:
                         if event.step == event.steps:
                             clock.finish("denoise")
                     case events.Previewed():
-                        self._send(messages.Previewed(step=event.step, jpeg=encode_jpeg(event.image)))
+                        self._send_preview(event)
                     case events.FramesDecoded():
                         if writer is None:
                             writer = self._begin_video(command)
@@ -192,6 +206,13 @@ class EngineProcess:
         self._send(messages.Decoded(frames=frames, seconds=clock.seconds, peak_memory=peak_memory, waited=waited))
         writer.complete()
         self._ended_at = time.monotonic()
+
+    def _send_preview(self, event: events.Previewed) -> None:
+        """A preview is no reason to end a render."""
+        try:
+            self._send(messages.Previewed(step=event.step, jpeg=encode_jpeg(event.image)))
+        except (OSError, MemoryError) as error:
+            log.warning("a preview was left out: %s", error or type(error).__name__)
 
     def _begin_video(self, command: Render) -> VideoWriter:
         """One at a time: should the last one not be written yet, it is waited for."""

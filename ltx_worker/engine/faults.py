@@ -2,26 +2,16 @@
 
 from __future__ import annotations
 
-import re
 import signal
 import sys
 from collections.abc import Iterable
 from pathlib import Path
 
+from ltx_models.errors import FaultKind, MachineFault
+from ltx_models.faults import fault_in_words
+
 __all__ = ["host_fault", "kills_for_memory"]
 
-SIGNS = {
-    # Metal's codes of a command buffer that failed, as MLX words them; the last is of a buffer that another one felled.
-    r"kIOGPUCommandBufferCallbackErrorOutOfMemory|Insufficient Memory": "the GPU ran out of memory",
-    r"kIOGPUCommandBufferCallbackError(Timeout|Hang)|Caused GPU (Timeout|Hang) Error": "the GPU took too long",
-    r"kIOGPUCommandBufferCallbackErrorImpactingInteractivity|Impacting Interactivity": "a display needed the GPU",
-    r"kIOGPUCommandBufferCallbackError(InnocentVictim|SubmissionsIgnored)|Innocent Victim": "the GPU was reset",
-    # MLX's allocators and CUDA
-    r"\[metal::malloc\]|\[malloc\]|\[malloc_or_wait\]|cudaErrorMemoryAllocation|CUDA out of memory": "memory ran out",
-    r"\bMemoryError\b|std::bad_alloc|Cannot allocate memory": "memory ran out",
-    r"CUDA error: (unspecified launch failure|an illegal instruction|uncorrectable ECC)|Xid": "the GPU failed",
-}
-"""What an engine's last output shows of its machine, and what that means."""
 VMSTAT = Path("/proc/vmstat")
 
 
@@ -33,18 +23,17 @@ def kills_for_memory() -> int | None:
     return int(counts.get("oom_kill", 0))
 
 
-def host_fault(code: int, output: Iterable[str], kills_before: int | None) -> str | None:
+def host_fault(code: int, output: Iterable[str], kills_before: int | None) -> MachineFault | None:
     """What was wrong with the machine, or None where it may have been the job.
 
     code: the process's exit code, or minus the signal that ended it, which was not sent by the worker.  output: its
     last lines.  kills_before: `kills_for_memory` when it was started.
     """
     if code == -signal.SIGBUS:
-        return "its memory could not be read or written"
+        return MachineFault("its memory could not be read or written", FaultKind.DISK)
     if code == -signal.SIGKILL and _killed_for_memory(kills_before):
-        return "the system killed it for want of memory"
-    text = "\n".join(output)
-    return next((meaning for sign, meaning in SIGNS.items() if re.search(sign, text)), None)
+        return MachineFault("the system killed it for want of memory", FaultKind.MEMORY)
+    return fault_in_words("\n".join(output))
 
 
 def _killed_for_memory(kills_before: int | None) -> bool:

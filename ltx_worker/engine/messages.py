@@ -8,12 +8,14 @@ from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter
 
+from ltx_models.errors import FaultKind, MachineFault
 from ltx_models.request import GenerationRequest
 
 __all__ = [
     "Command",
     "Decoded",
     "Encode",
+    "Faulty",
     "Load",
     "Loading",
     "Message",
@@ -170,11 +172,12 @@ class Written(_Frozen):
 
 
 class Unwritten(_Frozen):
-    """The MP4 `output` will not be: why, in a sentence."""
+    """The MP4 `output` will not be: why, in a sentence. kind: what is wrong with the machine, if that is why."""
 
     type: Literal["unwritten"] = "unwritten"
     output: Path
     error: str
+    kind: FaultKind | None = None
 
 
 class Stopped(_Frozen):
@@ -190,8 +193,36 @@ class Refused(_Frozen):
     error: str
 
 
+class Faulty(_Frozen):
+    """The render, or the load, cannot be done on this machine: why, in a sentence, and what is wrong with it.
+
+    confirmed: whether the render has no part in that, as when it is the load.
+    """
+
+    type: Literal["faulty"] = "faulty"
+    error: str
+    kind: FaultKind
+    confirmed: bool = False
+
+    @property
+    def fault(self) -> MachineFault:
+        """The same as an error."""
+        return MachineFault(self.error, self.kind, confirmed=self.confirmed)
+
+
 Message = (
-    Loading | Ready | Resuming | TextEncoded | Stepped | Previewed | Decoded | Written | Unwritten | Stopped | Refused
+    Loading
+    | Ready
+    | Resuming
+    | TextEncoded
+    | Stepped
+    | Previewed
+    | Decoded
+    | Written
+    | Unwritten
+    | Stopped
+    | Refused
+    | Faulty
 )
 
 _commands: TypeAdapter[Command] = TypeAdapter(Annotated[Command, Field(discriminator="type")])

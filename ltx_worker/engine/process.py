@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import collections
+import contextlib
 import logging
 import os
 import queue
@@ -15,7 +16,8 @@ from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import IO
 
-from ltx_models.errors import VideoError
+from ltx_models.errors import FaultKind, MachineFault, VideoError
+from ltx_models.faults import machine_fault
 from ltx_worker.engine.blas import blas_environment
 from ltx_worker.engine.faults import host_fault, kills_for_memory
 from ltx_worker.engine.messages import Command, Message, Unwritten, Written, receive_message, send
@@ -34,13 +36,13 @@ LAST_WORDS = 5.0
 class EngineDied(Exception):
     """The engine ended in the middle of its work: how, and its last output.
 
-    host_fault: what was wrong with the machine, or None where it may have been the job.  alone: whether it had a single
+    fault: what was wrong with the machine, or None where it may have been the job.  alone: whether it had a single
     render in hand; of two, nobody knows which it died of.
     """
 
-    def __init__(self, message: str, host_fault: str | None = None, *, alone: bool = True) -> None:
+    def __init__(self, message: str, fault: MachineFault | None = None, *, alone: bool = True) -> None:
         super().__init__(message)
-        self.host_fault = host_fault
+        self.fault = fault
         self.alone = alone
 
 
@@ -50,6 +52,7 @@ class EngineProcess:
     """
 
     def __init__(self, module: str, variant: str) -> None:
+        """Raises MachineFault."""
         self._inbox: queue.SimpleQueue[Message | EngineDied] = queue.SimpleQueue()
         self._videos: dict[Path, Future[Written]] = {}
         self._died: EngineDied | None = None
@@ -57,20 +60,12 @@ class EngineProcess:
         self._telling = threading.Lock()
         self._output: collections.deque[str] = collections.deque(maxlen=OUTPUT_LINES)
         self._kills_before = kills_for_memory()
-        command_read, command_write = os.pipe()
-        message_read, message_write = os.pipe()
-        self._process = subprocess.Popen(
-            [sys.executable, "-m", module, variant, str(command_read), str(message_write)],
-            pass_fds=(command_read, message_write),
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            env={**os.environ, **blas_environment()},
-        )
-        os.close(command_read)
-        os.close(message_write)
-        self._commands = Connection(command_write, readable=False)
-        self._messages = Connection(message_read, writable=False)
+        try:
+            self._process, self._commands, self._messages = _start(module, variant)
+        except OSError as error:  # whatever it says, no render has a part in it
+            fault = machine_fault(error)
+            kind = fault.kind if fault and fault.kind is not FaultKind.FOLDER else FaultKind.SOFTWARE
+            raise MachineFault(f"the render process cannot be started: {error}", kind, confirmed=True) from error
         assert self._process.stdout is not None
         self._drain = threading.Thread(target=self._keep_output, args=(self._process.stdout,), daemon=True)
         self._reader = threading.Thread(target=self._read, name="engine-messages", daemon=True)
@@ -161,7 +156,7 @@ class EngineProcess:
         elif isinstance(message, Written):
             video.set_result(message)
         else:
-            video.set_exception(VideoError(message.error))
+            video.set_exception(VideoError(message.error, message.kind))
 
     def _keep_output(self, stream: IO[bytes]) -> None:
         with stream:
@@ -182,4 +177,30 @@ class EngineProcess:
         fault = host_fault(code, self._output, self._kills_before)
         words = "its last words: " + self._output[-1].strip() if self._output else "it said nothing"
         why = f" ({fault})" if fault else ""
-        return EngineDied(f"the render process died with {how}{why}; {words}", fault, alone=alone)
+        message = f"the render process died with {how}{why}; {words}"
+        return EngineDied(message, MachineFault(message, fault.kind) if fault else None, alone=alone)
+
+
+def _start(module: str, variant: str) -> tuple[subprocess.Popen[bytes], Connection, Connection]:
+    """The process, what it is told by, and what it answers by. Raises OSError, and nothing is left open then."""
+    with contextlib.ExitStack() as ours, contextlib.ExitStack() as theirs:
+        commands, told_by = _pipe(theirs, ours)
+        answers, answered_by = _pipe(ours, theirs)
+        process = subprocess.Popen(
+            [sys.executable, "-m", module, variant, str(commands), str(answered_by)],
+            pass_fds=(commands, answered_by),
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            env={**os.environ, **blas_environment()},
+        )
+        ours.pop_all()
+        return process, Connection(told_by, readable=False), Connection(answers, writable=False)
+
+
+def _pipe(readers: contextlib.ExitStack, writers: contextlib.ExitStack) -> tuple[int, int]:
+    """A pipe whose ends are closed with the process that has them."""
+    read, write = os.pipe()
+    readers.callback(os.close, read)
+    writers.callback(os.close, write)
+    return read, write

@@ -11,9 +11,11 @@ from collections.abc import Callable, Generator, Iterator
 from concurrent.futures import Future
 from pathlib import Path
 
+from ltx_models.errors import FaultKind, MachineFault
 from ltx_worker.engine.messages import (
     Decoded,
     Encode,
+    Faulty,
     Load,
     Message,
     Ready,
@@ -58,18 +60,26 @@ class Engine:
         """What the engine said of itself when its model was loaded; None before."""
 
     def warm_up(self) -> None:
-        """Starts the engine and has it load the model; its messages are read by the next render."""
-        self._start().tell(Load())
+        """Starts the engine and has it load the model; its messages are read by the next render.
+
+        Raises MachineFault where it does not start.
+        """
+        try:
+            self._start().tell(Load())
+        except EngineDied as error:
+            raise _cannot_load(error) from error
         self._loading = True
 
     def render(
         self, make: Callable[[Ready], Render], should_stop: Callable[[], bool], time_limit: float = math.inf
     ) -> Generator[Message, None, None]:
         """Has the model loaded, sends the render that `make` makes then, and yields the engine's messages; the last is
-        Decoded, Stopped or Refused. After Decoded, `video` tells of the MP4, and the next render may begin.
+        Decoded, Stopped, Refused or Faulty. After Decoded, `video` tells of the MP4, and the next render may begin.
 
         `should_stop` is asked between messages; a render over `time_limit` seconds is refused. A caller that leaves
-        before the last message ends the process, so that nothing of this render reaches the next. Raises EngineDied.
+        before the last message ends the process, so that nothing of this render reaches the next.
+
+        Raises EngineDied, and MachineFault where the process cannot be started, or dies before it knew of this render.
         """
         while not self._in_use.acquire(timeout=POLL):  # by the render before, whose frames are being decoded
             if should_stop():
@@ -143,18 +153,24 @@ class Engine:
                 if isinstance(message, Ready):
                     begin(message)
                     continue
-                if isinstance(message, Refused) and self._loading:
+                if isinstance(message, Faulty) and self._loading:
                     self._loading = False
                     if not tried:
                         tried = True
                         self.warm_up()
                         continue
-                finished = isinstance(message, Decoded | Stopped | Refused)
-                if isinstance(message, Stopped | Refused) and output is not None:
+                finished = isinstance(message, Decoded | Stopped | Refused | Faulty)
+                if isinstance(message, Stopped | Refused | Faulty) and output is not None:
                     process.forget_video(output)
+                if isinstance(message, Faulty) and not process.is_busy:
+                    self.close()  # the next one gets a process in which nothing has gone wrong
                 yield message
                 if finished:
                     return
+        except EngineDied as error:
+            if output is not None:
+                raise
+            raise _cannot_load(error) from error
         finally:
             if not finished:
                 self.close()
@@ -165,6 +181,32 @@ class Engine:
             self._process.end()
         self._process = self.ready = None
         self._loading = False
+
+    def why_it_cannot_load(self, should_stop: Callable[[], bool]) -> MachineFault | None:
+        """Has the model loaded, unless it is or a render is running; what keeps it from that, if anything does."""
+        if not self._in_use.acquire(blocking=False):
+            return None
+        try:
+            if self.ready is not None and self._process is not None and self._process.is_running:
+                return None
+            self.close()
+            self.warm_up()
+            assert self._process is not None
+            for message in self._messages_until(self._process, should_stop, math.inf):
+                if isinstance(message, Faulty):
+                    self.close()
+                    return message.fault
+                if isinstance(message, Ready | Stopped):
+                    return None
+        except EngineDied as error:
+            self.close()
+            return _cannot_load(error)
+        except MachineFault as fault:
+            return fault
+        finally:
+            self._used_at = time.monotonic()
+            self._in_use.release()
+        raise AssertionError("the messages ended")
 
     def _start(self) -> EngineProcess:
         if self._process is None or not self._process.is_running:
@@ -201,3 +243,9 @@ class Engine:
             if isinstance(message, Ready):
                 self.ready, self._loading = message, False
             yield message
+
+
+def _cannot_load(error: EngineDied) -> MachineFault:
+    """What a process that died before it was told of a render says of its machine."""
+    kind = error.fault.kind if error.fault else FaultKind.SOFTWARE
+    return MachineFault(f"its render process cannot be loaded: {error}", kind, confirmed=True)

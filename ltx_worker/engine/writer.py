@@ -12,6 +12,7 @@ from pathlib import Path
 import numpy as np
 
 from ltx_models.errors import VideoError
+from ltx_models.faults import machine_fault
 from ltx_models.video import write_mp4
 from ltx_worker.engine.messages import Unwritten, Written
 
@@ -73,8 +74,12 @@ class VideoWriter:
             with self.output.open("rb") as file:
                 sha256 = hashlib.file_digest(file, "sha256").hexdigest()
             size = self.output.stat().st_size
-        except (VideoError, OSError) as error:
-            self._tell(Unwritten(output=self.output, error=str(error)))
+        except Exception as error:
+            fault = machine_fault(error)
+            if fault is None:
+                raise
+            kind = None if self._stopped.is_set() else fault.kind
+            self._tell(Unwritten(output=self.output, error=str(fault), kind=kind))
             return
         seconds = round(time.monotonic() - self._completed_at, 4)
         self._tell(Written(output=self.output, size=size, sha256=sha256, seconds=seconds))

@@ -117,7 +117,7 @@ def test_a_batch_is_unconditional_conditional_perturbed(values: dict[str, Any], 
 
 def test_guidance_varies_by_step() -> None:
     model = Model()
-    run(model, timesteps=(1.0, 0.996, 0.99, 0.95, 0.3), **STAGES)
+    run(model, timesteps=(1.0, 0.996, 0.99, 0.95, 0.3), **{**STAGES, "rescale": 1.0})  # deviations would be 0
     assert model.rows == [(1,), (1,), (0, 1, 1), (1, 1), (1, 1)]
     blocks = [perturbation and perturbation.blocks for perturbation in model.perturbations]
     assert blocks == [None, None, (28,), (28,), (28,)]

@@ -27,7 +27,8 @@ METAL = "libc++abi: terminating due to uncaught exception: [METAL] Command buffe
     ],
 )
 def test_an_output_that_speaks_of_the_machine(line, meaning):
-    assert meaning in host_fault(-signal.SIGABRT, ["loading", line, "abort"], None)
+    fault = host_fault(-signal.SIGABRT, ["loading", line, "abort"], None)
+    assert meaning in str(fault)
 
 
 @pytest.mark.parametrize(
@@ -49,7 +50,7 @@ def test_a_kill_is_for_memory_where_the_system_says_so(monkeypatch, tmp_path):
     vmstat.write_text("pgfault 12\noom_kill 3\n")
     assert faults.kills_for_memory() == 3
     assert host_fault(-signal.SIGKILL, [], 3) is None
-    assert "want of memory" in host_fault(-signal.SIGKILL, [], 2)
+    assert "want of memory" in str(host_fault(-signal.SIGKILL, [], 2))
 
 
 def test_a_kill_on_a_mac_is_taken_to_be_for_memory(monkeypatch, tmp_path):

@@ -33,6 +33,7 @@ MUTANTS = {
     "emit: sent twice": ("emit", "tonumber(ARGV[3]) == tonumber(held[2]) + 1", "true"),
     "emit: does not tell of a cancel": ("emit", "redis.call('EXISTS', KEYS[3]) == 1", "false"),
     "emit: a step does not clear the strikes": ("emit", ", 'deaths', 0, 'lapses', 0", ""),
+    "emit: a step does not clear who had NaN": ("emit", ", 'not_finite', 0, 'not_finite_by', ''", ""),
     "emit: any step clears the strikes": ("emit", "> tonumber(redis.call('HGET', KEYS[1], 'furthest') or 0)", "> 0"),
     "save: by a stale attempt": ("save", IS_CURRENT.format(1), ""),
     "save: for a job that does not run": ("save", IS_RUNNING, ""),
@@ -50,6 +51,13 @@ MUTANTS = {
     "release: keeps the lease": ("release", "redis.call('DEL', KEYS[3])", ""),
     "release: a failed job keeps its resume point": ("release", "redis.call('DEL', KEYS[7])", ""),
     "release: strikes have no limit": ("release", ">= tonumber(ARGV[first + 8])", "> 99"),
+    "release: NaN twice by one machine": ("release", "if string.find(known, '|' .. by .. '|', 1, true)", "if false"),
+    "release: NaN is remembered of nobody": ("release", "known .. '|' .. by .. '|'", "known"),
+    "release: latents that became NaN are kept": (
+        "release",
+        "redis.call('DEL', KEYS[7])\n  local known",
+        "local known",
+    ),
     "requeue: of a job with an owner": ("requeue", "or redis.call('EXISTS', KEYS[3]) == 1", ""),
     "requeue: by what was read long ago": ("requeue", "or tonumber(ARGV[2]) ~= seq + 1", ""),
     "requeue: of a job that waits": (

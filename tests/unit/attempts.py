@@ -1,0 +1,118 @@
+"""A machine's worker but for its processes: the real renderer, finisher, spool, ledger and health, and an engine that
+renders nothing, in this process.
+"""
+
+import functools
+import hashlib
+import math
+import threading
+from concurrent.futures import Future
+
+from ltx_client.protocol.storage import Storage
+from ltx_worker.delivery import Spool
+from ltx_worker.endings import Endings
+from ltx_worker.engine import messages
+from ltx_worker.finishing import Finisher
+from ltx_worker.health import Health
+from ltx_worker.heartbeat import Heartbeat
+from ltx_worker.lease import Leases
+from ltx_worker.ledger import Ledger
+from ltx_worker.render import Renderer
+from ltx_worker.resume_points import ResumePoints
+from ltx_worker.settings import WorkerSettings
+
+NOBODY = "0" * 64
+STEPS = 2
+MP4 = b"no video"
+
+
+class Engine:
+    """`says`: makes the messages of a render of its command, and may set `video`."""
+
+    ready = messages.Ready(device="none", checkpoint_hash=NOBODY, mlx="none", embeds_by=NOBODY)
+    is_rendering = False
+
+    def __init__(self):
+        self.says = self.well
+        self.video = Future()
+        self.resumed = []
+
+    def render(self, make, should_stop, limit=math.inf):
+        self.video = Future()
+        command = make(self.ready)
+        self.resumed.append(command.resume)
+        yield from self.says(command)
+
+    def well(self, command):
+        yield messages.TextEncoded()
+        yield from (messages.Stepped(step=n + 1, steps=STEPS, seconds=0.1, resume=b"point") for n in range(STEPS))
+        command.output.write_bytes(MP4)
+        sha256 = hashlib.sha256(MP4).hexdigest()
+        self.video.set_result(messages.Written(output=command.output, size=len(MP4), sha256=sha256, seconds=0.0))
+        yield messages.Decoded(frames=1)
+
+    def stop_writing(self, output):
+        pass
+
+    def encode_ahead(self, texts):
+        pass
+
+
+class Machine:
+    """A worker named `name`. probed: what its probes find, which a test may change.  others: whether it knows of other
+    machines that serve its jobs.
+    """
+
+    def __init__(self, name, client, names, folder, storage, max_in_redis=10**6):
+        self.name = name
+        self.others = True
+        self.probed = None
+        self.engine = Engine()
+        self.sent = []
+        self.noted = []
+        self.home = folder / name
+        (self.home / "work").mkdir(parents=True)
+        settings = WorkerSettings(home=self.home, worker_name=name, worker_deliver_for=0.1)
+        self.ledger = Ledger(client, names)
+        self.health = Health(
+            name,
+            self.ledger.read,
+            lambda _: self.others,
+            hand_on=60,
+            probe=lambda _: self.probed,
+            note=self.noted.append,
+        )
+        self.heartbeat = Heartbeat(settings, client, "pocket", self.health)
+        self.heartbeat.worker_id = name
+        store = Storage(str(storage))
+        points = ResumePoints(self.ledger, store, self.home / "work", max_in_redis)
+        endings = Endings(
+            self.ledger, points, self.health, self.heartbeat, threading.Event(), lambda kind, needs: self.probed
+        )
+        spool = Spool(self.home / "spool", store, self.ledger, points, retry_for=0.1, look_every=1)
+        send = functools.partial(lambda job, priority, later=False: self.sent.append(job.id))
+        self.finisher = Finisher(endings, self.engine, spool, self.heartbeat, self.health, send, stop_grace=1)
+        self.renderer = Renderer(
+            settings,
+            self.ledger,
+            Leases(client, names, self.ledger, 10),
+            self.engine,
+            store,
+            self.finisher,
+            endings,
+            points,
+            None,
+            self.heartbeat,
+            self.health,
+            self.home / "work",
+            lambda: False,
+        )
+
+    def run(self, job_id):
+        """Looks at the job, and sees what it took of it to its end."""
+        outcome = self.renderer.run(job_id)
+        self.finisher.wait()
+        return outcome
+
+    def close(self):
+        self.finisher.close()
