@@ -95,8 +95,9 @@ def _encode(command: list[str], frames: Iterable[np.ndarray], shape: tuple[int, 
                         raise VideoError(f"a frame is {frame.dtype} {frame.shape}; uint8 {shape} is expected")
                     process.stdin.write(np.ascontiguousarray(frame).tobytes())
                 process.stdin.close()
-            except BrokenPipeError:
-                pass  # it died: its exit code and last words say why
+            except BrokenPipeError:  # it died: its exit code and last words say why
+                with contextlib.suppress(BrokenPipeError):  # of what is still to be written
+                    process.stdin.close()
             except BaseException:  # also Ctrl-C, or what the generator of frames raises: nobody would end it
                 process.kill()
                 raise

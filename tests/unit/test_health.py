@@ -1,7 +1,12 @@
 """A machine whose engine died takes nothing for a while, from that moment on."""
 
+import itertools
 import time
 
+import pytest
+
+from ltx_client.protocol.state import Snapshot
+from ltx_models.errors import FaultKind, MachineFault
 from ltx_worker import health
 from ltx_worker.health import Fitness, Health
 
@@ -31,3 +36,91 @@ def test_it_stops_before_the_job_is_given_back_and_goes_on_after_its_rest(make_j
         time.sleep(0.01)
     machine.stop()
     assert consumption.calls[-1] == "start"
+
+
+FULL = MachineFault("the disk is full", FaultKind.SPACE, confirmed=True)
+
+
+@pytest.fixture
+def machine(monkeypatch):
+    """A machine that probes find `machine.found` of, looked at often."""
+    monkeypatch.setattr(health, "LOOK_EVERY", 0.01)
+    monkeypatch.setattr(health, "FIRST_PROBE", 0.02)
+    monkeypatch.setattr(health, "LONGEST_PROBE", 0.08)
+    probed = []
+    machine = Health("w1", lambda job_id: Snapshot(), lambda job: True, hand_on=60, probe=lambda kind: probe(kind))
+    machine.found, machine.probed, machine.consumption = FULL, probed, Consumption()
+
+    def probe(kind):
+        probed.append((kind, time.monotonic()))
+        return machine.found
+
+    machine.control(machine.consumption)
+    machine.start()
+    yield machine
+    machine.stop()
+
+
+def wait_for(condition):
+    deadline = time.monotonic() + 5
+    while not condition():
+        assert time.monotonic() < deadline
+        time.sleep(0.005)
+
+
+def test_a_fault_pauses_the_machine_until_a_probe_finds_it_gone(machine, make_job):
+    changes = []
+    machine.changed = lambda: changes.append(machine.fitness)
+    machine.note_fault(FULL, make_job())
+    assert machine.fitness is Fitness.PAUSED
+    assert machine.why_paused == "the disk is full; it takes jobs again by itself once that is over"
+    assert machine.consumption.calls == ["stop"]
+    wait_for(lambda: len(machine.probed) >= 5)
+    assert machine.fitness is Fitness.PAUSED
+    waits = [after[1] - before[1] for before, after in itertools.pairwise(machine.probed)]
+    assert waits[2] > 0.06, "it is probed for without a rest"
+    machine.found = None
+    wait_for(lambda: machine.fitness is Fitness.FIT)
+    wait_for(lambda: machine.consumption.calls[-1] == "start")
+    assert machine.why_paused == ""
+    assert changes == [Fitness.PAUSED, Fitness.FIT]
+
+
+def test_what_a_probe_finds_instead_is_told(machine):
+    machine.found = MachineFault("ffmpeg does not run", FaultKind.FFMPEG, confirmed=True)
+    machine.note_fault(FULL)
+    wait_for(lambda: machine.why_paused.startswith("ffmpeg does not run"))
+
+
+def test_somebody_who_resumes_it_ends_the_pause(machine):
+    machine.note_fault(FULL)
+    machine.resume()
+    assert machine.fitness is Fitness.FIT
+
+
+def test_a_fault_that_no_probe_finds_pauses_longer_each_time(make_job, monkeypatch):
+    monkeypatch.setattr(health, "FIRST_PAUSE", 2.0)
+    machine = Health("w1", lambda job_id: Snapshot(), lambda job: True, hand_on=60)
+    pauses = []
+    for _ in range(12):
+        machine.note_fault(MachineFault("permission denied", FaultKind.ACCESS), make_job())
+        pauses.append(machine._fault.probe_at - time.monotonic())
+    assert [round(pause) for pause in pauses[:4]] == [2, 4, 8, 16]
+    assert round(max(pauses)) == health.LONGEST_PAUSE
+    machine.note_success()
+    machine.note_fault(MachineFault("permission denied", FaultKind.ACCESS), make_job())
+    assert round(machine._fault.probe_at - time.monotonic()) == 2
+
+
+def test_a_success_does_not_make_it_take_a_job_that_others_are_to_try(make_job):
+    others = [True]
+    machine = Health("w1", lambda job_id: Snapshot(), lambda job: others[0], hand_on=0)
+    nan, died = make_job(), make_job()
+    machine.note_fault(MachineFault("NaN", FaultKind.NUMBERS), nan)
+    machine.note_death(died, 0, "it died")
+    machine._rest_until = 0
+    machine.note_success()
+    assert machine.leaves_to_others(nan.id)
+    assert not machine.leaves_to_others(died.id)
+    others[0] = False
+    assert not machine.leaves_to_others(nan.id)

@@ -144,6 +144,19 @@ def poison(target):
         kill_engine(target)
 
 
+def _machine(error):
+    """What the machine meets in a phase of the engine's; in others, nothing."""
+
+    def strike(target):
+        if target.phase in ("loading", "text", "denoising", "decoding", "writing"):
+            target.crash()
+            if error == "NaN":  # the job is begun again: what was saved may be wrong
+                target.expected.crashes += target.expected.steps
+            target.farm.mark(target.job.id, f"{target.phase}.fail", error)
+
+    return strike
+
+
 def _stop(*signals):
     def strike(target):
         for number in signals:
@@ -199,6 +212,7 @@ FAULTS = {
         Fault("storage fails in mid-write", _storage("mid-write")),
         Fault("cancel", cancel),
         Fault("engine dies every time", poison),
+        *(Fault(f"machine {error}", _machine(error)) for error in ("ENOSPC", "EMFILE", "EACCES", "EIO", "NaN")),
         Fault("SIGTERM", _stop(signal.SIGTERM)),
         Fault("SIGTERM twice", _stop(signal.SIGTERM, signal.SIGTERM)),
         Fault("SIGQUIT", _stop(signal.SIGQUIT)),

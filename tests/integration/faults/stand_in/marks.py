@@ -1,5 +1,6 @@
 """The marks that tests and processes leave for each other."""
 
+import errno
 import os
 import signal
 import time
@@ -9,10 +10,30 @@ FOLDER = Path(os.environ["LTX_FAULTS"])
 LONGEST_HOLD = 60
 
 
+def _fail(mark):
+    """Once, as the mark says: with an error of the system, by its name, or with values that are not numbers."""
+    try:
+        name = mark.read_text()
+        mark.unlink()
+    except FileNotFoundError:
+        return
+    if name == "NaN":
+        from ltx_models.errors import NotFinite
+
+        raise NotFinite("what was computed came out as NaN or infinite values")
+    number = getattr(errno, name)
+    raise OSError(number, os.strerror(number))
+
+
 def at(job_id, phase):
     """A job has come to a phase: do what its marks say."""
     if (FOLDER / f"{job_id}.{phase}.die").exists():
         os.kill(os.getpid(), signal.SIGKILL)
+    _hold(job_id, phase)
+    _fail(FOLDER / f"{job_id}.{phase}.fail")
+
+
+def _hold(job_id, phase):
     gate = FOLDER / f"{job_id}.{phase}.hold"
     if not gate.exists():
         return

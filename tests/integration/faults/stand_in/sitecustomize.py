@@ -3,6 +3,7 @@
 LTX_FAULTS names a folder of marks, files that a test makes and removes, each for one job and phase:
   {job}.{phase}.hold      whoever gets there waits until it is gone, and tells by {job}.{phase}.held, its process id
   {job}.{phase}.die       whoever gets there kills itself
+  {job}.{phase}.fail      whoever gets there meets the error that it names, once
   {job}.storage           what storing this job's files meets: see faulty_storage
 LTX_FAULTS_BREAK names what is broken in the worker's own safeguards, to see that the audit notices.
 """
