@@ -16,6 +16,7 @@ from ltx_client.errors import UsageError
 from ltx_client.inputs import Inputs
 from ltx_client.options import job_from_options
 from ltx_client.protocol.jobs import Job, JobId, Links
+from ltx_client.protocol.text import is_printable
 from ltx_models.errors import ModelError
 
 __all__ = ["BadLines", "prepare_batch"]
@@ -48,6 +49,10 @@ def prepare_batch(
         raise UsageError(
             f"the id {batch_id[:80]!r} cannot be: letters, digits and hyphens are allowed, 64 at most"
         ) from None
+    if not is_printable(name):
+        raise UsageError(
+            f"the name of the file {name} has control characters in it; a batch is known by it, so rename it"
+        )
     prepared = PreparedBatch(batch_id, name, [])
     problems, count = [], 0
     for line in read_batch(data, name, form):

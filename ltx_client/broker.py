@@ -12,6 +12,7 @@ from redis.retry import Retry
 
 from ltx_client.errors import BrokerUnreachable
 from ltx_client.protocol.reach import why_unreachable
+from ltx_client.protocol.redaction import know_url
 from ltx_client.protocol.settings import broker_address
 
 __all__ = ["broker_errors", "connect", "operator_errors"]
@@ -44,6 +45,7 @@ def operator_errors(address: str) -> Iterator[None]:
 
 def connect(broker_url: SecretStr) -> redis.Redis:
     """A client that answers, or BrokerUnreachable within five seconds."""
+    know_url(broker_url.get_secret_value())
     client = redis.Redis.from_url(
         broker_url.get_secret_value(),
         socket_connect_timeout=CONNECT_TIMEOUT,

@@ -34,13 +34,16 @@ from ltx_client.commands import (
 from ltx_client.completion import complete_farms
 from ltx_client.configure import default_map, use_farm
 from ltx_client.errors import INTERRUPTED, FarmError, UsageError
+from ltx_client.output import notice
 from ltx_client.protocol.config import ConfigError
+from ltx_client.protocol.screen import Group
+from ltx_client.protocol.settings import why_invalid
 from ltx_models.errors import ModelError
 
 __all__ = ["main"]
 
 
-class FarmGroup(click.Group):
+class FarmGroup(Group):
     """Maps the error trees of `ltx_client.errors` and `ltx_models.errors` to exit codes."""
 
     def invoke(self, ctx: click.Context) -> Any:
@@ -56,19 +59,11 @@ class FarmGroup(click.Group):
         except ConfigError as error:
             _fail(ctx, str(error), UsageError.exit_code)
         except ValidationError as error:  # of the settings: nothing else reaches this far
-            _fail(ctx, f"the settings are not right: {_settings_errors(error)}", UsageError.exit_code)
-
-
-def _settings_errors(error: ValidationError) -> str:
-    """Names them as the environment does."""
-    return "; ".join(
-        "".join(f"LTX_{name}: ".upper() for name in detail["loc"]) + detail["msg"].removeprefix("Value error, ")
-        for detail in error.errors()
-    )
+            _fail(ctx, why_invalid(error), UsageError.exit_code)
 
 
 def _fail(ctx: click.Context, message: str, code: int) -> NoReturn:
-    click.echo(f"Error: {message}", err=True)
+    notice(f"Error: {message}")
     ctx.exit(code)
 
 

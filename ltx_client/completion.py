@@ -5,6 +5,7 @@
 from __future__ import annotations
 
 import contextlib
+import re
 from collections.abc import Iterator
 from typing import Any
 
@@ -19,12 +20,14 @@ from ltx_client.local.server import Address
 from ltx_client.output_names import short_id
 from ltx_client.protocol.config import LOCAL, load
 from ltx_client.protocol.settings import FarmSettings
+from ltx_client.protocol.text import shown
 from ltx_models.variants import VARIANTS
 
 __all__ = ["complete_batches", "complete_farms", "complete_jobs", "complete_variants", "complete_workers"]
 
 OFFERED = 100
 WORDS = 60
+PLAIN = re.compile(r"[\w.@:+-]+")
 
 
 def complete_variants(ctx: click.Context, param: click.Parameter, incomplete: str) -> list[CompletionItem]:
@@ -81,8 +84,9 @@ def _farm(ctx: click.Context) -> Iterator[Farm]:
 
 
 def _fitting(incomplete: str, offers: Any) -> list[CompletionItem]:
+    """Those that begin so, and that a shell takes as they are: what is offered is put into the person's command."""
     return [
-        CompletionItem(value, help=" ".join(text.split())[:WORDS])
+        CompletionItem(value, help=shown(" ".join(text.split()))[:WORDS])
         for value, text in offers
-        if value.startswith(incomplete)
+        if value.startswith(incomplete) and PLAIN.fullmatch(value)
     ]

@@ -13,7 +13,9 @@ from pydantic import SecretStr
 
 from ltx_client.errors import UsageError
 from ltx_client.protocol.config import ConfigError, Defaults, Profile, chosen_farm, config_path, load, parse
-from ltx_client.protocol.passwords import SERVICE, masked
+from ltx_client.protocol.fields import check_name
+from ltx_client.protocol.passwords import SERVICE
+from ltx_client.protocol.redaction import know, know_url, shown_url
 from ltx_client.protocol.settings import FarmSettings, check_broker_url
 
 if TYPE_CHECKING:
@@ -72,7 +74,8 @@ def effective() -> list[Row]:
         source = f"LTX_{field.upper()}" if f"LTX_{field.upper()}" in os.environ else "file" if field in in_file else ""
         rows.append(Row(field, _shown(getattr(used, field)), source or "default"))
     for name, value in profile.defaults.model_dump(exclude_none=True).items():
-        rows.append(Row(f"defaults.{name}", masked(str(value)) if "://" in str(value) else str(value), "file"))
+        shown = shown_url(value, path=False) if name == "notify" else str(value)  # whose path may be a key
+        rows.append(Row(f"defaults.{name}", shown, "file"))
     return rows
 
 
@@ -82,6 +85,12 @@ def write(farm: str, values: dict[str, str]) -> None:
     Raises UsageError for what cannot be right, ConfigError for a file that was broken before; neither changes it.
     """
 
+    for key, text in values.items():
+        try:
+            check_name(text)
+        except ValueError as error:
+            raise UsageError(f"{key} cannot be that: {error}") from None
+        know_url(text, path=key == "defaults.notify")
     path = config_path()
     load()
     document = tomlkit.parse(path.read_text(encoding="utf-8")) if path.exists() else tomlkit.document()
@@ -107,6 +116,7 @@ def write(farm: str, values: dict[str, str]) -> None:
 
 def store_password(farm: str, password: str, *, in_keyring: bool) -> str:
     """Keeps a farm's broker password in the keychain, or in a file that only this user can read. Returns where."""
+    know(password)
     if in_keyring:
         try:
             import keyring
@@ -151,8 +161,8 @@ def _typed(name: str, text: str) -> object:
 
 def _shown(value: object) -> str:
     if isinstance(value, SecretStr):
-        return masked(value.get_secret_value())
-    return "" if value is None else masked(value) if isinstance(value, str) and "://" in value else str(value)
+        return shown_url(value.get_secret_value())
+    return "" if value is None else shown_url(value) if isinstance(value, str) and "://" in value else str(value)
 
 
 def _write_private(path: Path, text: str) -> None:

@@ -6,11 +6,11 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Protocol
 
-from rich.console import Console, RenderableType
-from rich.markup import escape
+from rich.console import RenderableType
 from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn
 
 from ltx_client.output import duration, notice, short_id
+from ltx_client.protocol.console import Console
 from ltx_client.protocol.state import Snapshot, Stage, Status
 from ltx_client.views import Update
 
@@ -34,8 +34,14 @@ def display(*, with_ids: bool = False) -> Iterator[Display]:
     if not console.is_terminal:
         yield PlainDisplay(with_ids)
         return
-    columns = (SpinnerColumn(finished_text=" "), TextColumn("{task.description}"), BarColumn(bar_width=30))
-    with Progress(*columns, TextColumn("{task.fields[detail]}"), console=console, transient=False) as progress:
+    columns = (
+        SpinnerColumn(finished_text=" "),
+        TextColumn("{task.description}", markup=False),
+        BarColumn(bar_width=30),
+    )
+    with Progress(
+        *columns, TextColumn("{task.fields[detail]}", markup=False), console=console, transient=False
+    ) as progress:
         yield BarDisplay(progress, with_ids)
 
 
@@ -65,10 +71,10 @@ class BarDisplay:
             self._tasks[job_id] = self._progress.add_task("", total=None, detail="")
         self._progress.update(
             self._tasks[job_id],  # type: ignore[arg-type]
-            description=_prefix(job_id, self._with_ids) + escape(headline(update)),
+            description=_prefix(job_id, self._with_ids) + headline(update),
             total=snapshot.steps or (1 if update.view.ended else None),
             completed=snapshot.step if snapshot.steps else 1 if update.view.ended else 0,
-            detail=escape(progress_text(snapshot)),
+            detail=progress_text(snapshot),
         )
 
     def show_picture(self, picture: RenderableType) -> None:

@@ -6,7 +6,6 @@ import time
 from collections.abc import Sequence
 from typing import Any
 
-from rich.markup import escape
 from rich.table import Table
 
 from ltx_client.commands.models.listing import machine_memory
@@ -14,6 +13,7 @@ from ltx_client.farm import Farm
 from ltx_client.forecast import places
 from ltx_client.local.members import Use
 from ltx_client.output import duration, print_table
+from ltx_client.protocol.console import styled
 from ltx_client.protocol.jobs import Job
 from ltx_client.protocol.settings import FarmSettings
 from ltx_client.protocol.state import Snapshot
@@ -88,5 +88,5 @@ def _table(rows: list[dict[str, str]]) -> Table:
             table.add_row()
         for name, value in row.items():
             if value:
-                table.add_row(f"[dim]{name}[/]", escape(value))
+                table.add_row(styled(name, "dim"), value)
     return table

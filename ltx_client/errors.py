@@ -15,6 +15,8 @@ Messages say what happened, to which job, and what to do next. None holds a pass
 
 from __future__ import annotations
 
+from ltx_client.protocol.text import shown
+
 __all__ = [
     "INTERRUPTED",
     "BrokerUnreachable",
@@ -33,9 +35,12 @@ INTERRUPTED = 130
 
 
 class FarmError(Exception):
-    """Base of every error that `ltx_client` raises on purpose."""
+    """Base of every error that `ltx_client` raises on purpose. Its message may be shown, whatever it quotes."""
 
     exit_code = 1
+
+    def __init__(self, message: str) -> None:
+        super().__init__(shown(message))
 
 
 class UsageError(FarmError):

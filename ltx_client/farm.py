@@ -28,6 +28,7 @@ from ltx_client.inputs import Inputs
 from ltx_client.ledger import Submission
 from ltx_client.prepare import DEFAULT_VARIANT, prepare, submitter
 from ltx_client.protocol.events import Result
+from ltx_client.protocol.fields import READING, check_name
 from ltx_client.protocol.jobs import DEFAULT_PRIORITY, NO_LINKS, Job, Links
 from ltx_client.protocol.pauses import Pause
 from ltx_client.protocol.state import Status
@@ -251,8 +252,15 @@ class Farm(Watching):
             return list(itertools.islice(self._batches.newest(), limit))
 
     def links(self, after: Sequence[str] = (), not_on: Sequence[str] = ()) -> Links:
-        """Of a job that is to wait for these jobs and batches, and is kept from these workers. Raises JobNotFound."""
+        """Of a job that is to wait for these jobs and batches, and is kept from these workers. Raises JobNotFound,
+        and UsageError for what is no worker's name.
+        """
         jobs, batches = [], []
+        for name in not_on:
+            try:
+                check_name(name)
+            except ValueError as error:
+                raise UsageError(f"--not-on {name!r} is no worker's name: {error}") from None
         for text in after:
             try:
                 batches.append(self.batch(text).id)
@@ -278,7 +286,7 @@ class Farm(Watching):
         with broker_errors(self._address):
             files: Any = self._client.hget(self._names.result(job_id), "files")
         try:
-            return Result.model_validate_json(files).link if files else None
+            return Result.model_validate_json(files, context=READING).link if files else None
         except ValidationError:
             return None
 

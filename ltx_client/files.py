@@ -30,7 +30,7 @@ def store_inputs(storage_url: str | None, inputs: Inputs) -> None:
             if not storage.exists(input_name(sha256)):
                 storage.put(path, input_name(sha256))
     except StorageError as error:
-        raise StorageUnreachable(str(error)) from error
+        raise StorageUnreachable(str(error)) from None
 
 
 def fetch_video(
@@ -67,7 +67,7 @@ def fetch_video(
             except StorageError as error:
                 raise StorageError(f"{error}{why_not}") from error
     except StorageError as error:
-        raise StorageUnreachable(str(error)) from error
+        raise StorageUnreachable(str(error)) from None
     except OSError as error:
         raise UsageError(f"cannot write {target}: {error.strerror}") from error
 

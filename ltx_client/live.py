@@ -6,16 +6,17 @@ import time
 from collections import Counter
 from types import TracebackType
 
-from rich.console import Console, Group, RenderableType
+from rich.console import Group, RenderableType
 from rich.live import Live
-from rich.markup import escape
 from rich.table import Table
+from rich.text import Text
 
 from ltx_client.display import headline, progress_text
 from ltx_client.errors import FarmError
 from ltx_client.farm import Farm
 from ltx_client.forecast import Place
-from ltx_client.output import STATUS_STYLE, duration, place_text, short_id, workers_table
+from ltx_client.output import duration, place_text, short_id, status_text, workers_table
+from ltx_client.protocol.console import Console, styled
 from ltx_client.protocol.state import Status
 from ltx_client.protocol.workers import WorkerInfo
 from ltx_client.views import Update
@@ -82,24 +83,25 @@ class LiveDisplay:
         counts = Counter(update.view.status for update in updates)
         summary = ", ".join(f"{counts[status]} {status.value}" for status in Status if counts[status])
         more = f" ({len(updates) - height} not shown)" if len(updates) > height else ""
-        return Group(jobs, f"[dim]{summary}{more}[/]", "", workers_table(self._workers))
+        return Group(jobs, styled(f"{summary}{more}", "dim"), "", workers_table(self._workers))
 
     def _rank(self, update: Update) -> tuple[int, float]:
         ended = update.snapshot.ended_at or 0.0
         return ORDER.index(update.view.status), -ended or update.view.submitted_at
 
-    def _row(self, update: Update) -> tuple[str, ...]:
+    def _row(self, update: Update) -> tuple[str | Text, ...]:
         view, snapshot = update.view, update.snapshot
-        style = STATUS_STYLE[view.status]
         filled = round(BAR * min(1.0, snapshot.step / snapshot.steps)) if snapshot.steps else 0
-        bar = "━" * filled + "[dim]" + "━" * (BAR - filled) + "[/]" if snapshot.steps else ""
+        bar = Text()
+        if snapshot.steps:
+            bar = Text.assemble("━" * filled, ("━" * (BAR - filled), "dim"), f" {snapshot.step}/{snapshot.steps}")
         place = self._places.get(view.job.id)
         left = snapshot.step_seconds and snapshot.steps and (snapshot.steps - snapshot.step) * snapshot.step_seconds
         return (
             short_id(view.job.id),
-            f"[{style}]{escape(headline(update))}[/]",
-            bar + (f" {snapshot.step}/{snapshot.steps}" if snapshot.steps else ""),
+            status_text(view, headline(update)),
+            bar,
             duration(left) if left and progress_text(snapshot) else place_text(place) if place else "",
-            escape(snapshot.worker_name or ""),
-            escape(view.job.request.prompt),
+            snapshot.worker_name or "",
+            view.job.request.prompt,
         )

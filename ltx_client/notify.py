@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import hmac
+import html
 import http.client
 import json
 import os
@@ -25,7 +26,9 @@ from urllib.parse import urlsplit
 
 from ltx_client.errors import UsageError
 from ltx_client.output_names import short_id
+from ltx_client.protocol.redaction import know, know_url
 from ltx_client.protocol.state import Status
+from ltx_client.protocol.text import shown
 from ltx_client.views import JobView
 
 __all__ = ["check_url", "secret", "send_webhook", "show_on_desktop", "sign", "summary"]
@@ -45,9 +48,10 @@ class _NoRedirects(urllib.request.HTTPRedirectHandler):
 
 def check_url(url: str) -> str:
     """The URL, if a webhook can be sent to it. Raises UsageError, without the URL: it may hold a token."""
+    know_url(url, path=True)
     try:
         parts = urlsplit(url)
-        if parts.scheme in ("http", "https") and parts.hostname and parts.port != 0:
+        if parts.scheme in ("http", "https") and parts.hostname and parts.port != 0 and url.isascii():
             return url
     except ValueError:
         pass
@@ -57,12 +61,15 @@ def check_url(url: str) -> str:
 def secret() -> bytes | None:
     """What webhooks are signed with, if anything. Raises UsageError for a file that cannot be read."""
     if text := os.environ.get("LTX_NOTIFY_SECRET"):
+        know(text)
         return text.encode()
     if path := os.environ.get("LTX_NOTIFY_SECRET_FILE"):
         try:
-            return Path(path).expanduser().read_bytes().strip()
+            key = Path(path).expanduser().read_bytes().strip()
         except OSError as error:
             raise UsageError(f"cannot read LTX_NOTIFY_SECRET_FILE {path}: {error.strerror}") from None
+        know(key.decode(errors="replace"))
+        return key
     return None
 
 
@@ -107,11 +114,12 @@ def send_webhook(url: str, views: Sequence[JobView]) -> str | None:
 
 def show_on_desktop(text: str) -> bool:
     """Shows a notification, where this system has a way to. Returns whether it has."""
+    text = shown(text)  # it is an argument, and so in the list of processes, too
     if sys.platform == "darwin":
         script = ("on run argv", "display notification (item 1 of argv) with title (item 2 of argv)", "end run")
         command = ["/usr/bin/osascript", *(word for line in script for word in ("-e", line)), text, "ltx-farm"]
     elif (program := shutil.which("notify-send")) and (os.environ.get("DISPLAY") or os.environ.get("WAYLAND_DISPLAY")):
-        command = [program, "--app-name=ltx-farm", "--", "ltx-farm", text]
+        command = [program, "--app-name=ltx-farm", "--", "ltx-farm", html.escape(text, quote=False)]  # it reads markup
     else:
         return False
     try:

@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-import json
 import time
 from typing import Any
 
-import click
-from rich.console import Console
-from rich.markup import escape
 from rich.table import Table
+from rich.text import Text
 
 from ltx_client.forecast import Place
 from ltx_client.output_names import short_id
+from ltx_client.protocol.console import Console, styled
 from ltx_client.protocol.pauses import Pause
+from ltx_client.protocol.screen import notice, print_json, print_line
 from ltx_client.protocol.state import Status
 from ltx_client.protocol.workers import HELD, PAUSED, WorkerInfo
 from ltx_client.views import JobView
@@ -28,8 +27,10 @@ __all__ = [
     "pause_text",
     "place_text",
     "print_json",
+    "print_line",
     "print_table",
     "short_id",
+    "status_text",
     "status_word",
     "workers_table",
 ]
@@ -44,16 +45,6 @@ STATUS_STYLE = {
 
 
 UNBOUNDED_WIDTH = 1000
-
-
-def notice(text: str) -> None:
-    """A line for the person, on stderr."""
-    click.echo(text, err=True)
-
-
-def print_json(data: object) -> None:
-    """Data for programs, on stdout."""
-    click.echo(json.dumps(data, indent=2, ensure_ascii=False))
 
 
 def print_table(table: Table) -> None:
@@ -126,6 +117,11 @@ def status_word(view: JobView) -> str:
     return "paused" if view.held else view.status.value
 
 
+def status_text(view: JobView, words: str) -> Text:
+    """Words on how a job stands, in the colour for that."""
+    return styled(words, STATUS_STYLE[view.status])
+
+
 def jobs_table(views: list[JobView]) -> Table:
     """Jobs for people, a line each."""
     table = Table(box=None, pad_edge=False, expand=True)
@@ -134,23 +130,21 @@ def jobs_table(views: list[JobView]) -> Table:
     table.add_column("PROMPT", overflow="ellipsis", no_wrap=True, ratio=1)
     for view in views:
         snapshot = view.snapshot
-        style = STATUS_STYLE[view.status]
-        status = status_word(view)
         table.add_row(
             short_id(view.job.id),
-            f"[{style}]{status}[/]",
+            status_text(view, status_word(view)),
             f"{snapshot.step}/{snapshot.steps}" if snapshot.steps else "",
             view.job.variant,
             duration(max(0.0, time.time() - view.submitted_at)),
-            escape(snapshot.worker_name or ""),
-            escape(view.job.request.prompt),
+            snapshot.worker_name or "",
+            view.job.request.prompt,
         )
     return table
 
 
 def _heat(worker: WorkerInfo) -> str:
     """In degrees, or in a Mac's word for how hard it is slowed down; nothing where it does not say."""
-    return escape(worker.thermal_pressure or "") if worker.temperature is None else f"{worker.temperature:.0f} °C"
+    return worker.thermal_pressure or "" if worker.temperature is None else f"{worker.temperature:.0f} °C"
 
 
 def workers_table(workers: list[WorkerInfo]) -> Table:
@@ -160,14 +154,14 @@ def workers_table(workers: list[WorkerInfo]) -> Table:
         table.add_column(heading, no_wrap=True)
     for worker in workers:
         table.add_row(
-            escape(worker.name),
-            PAUSED if worker.state == HELD else escape(worker.state),
-            escape(short_id(worker.job)),
-            escape(worker.variant),
+            worker.name,
+            PAUSED if worker.state == HELD else worker.state,
+            short_id(worker.job),
+            worker.variant,
             f"{worker.memory / 1e9:.0f} GB",
             f"{worker.budget_gb:.0f} GB",
             ago(worker.started_at),
             _heat(worker),
-            escape(worker.chip),
+            worker.chip,
         )
     return table

@@ -26,7 +26,7 @@ class Pauses:
     def all(self) -> list[Pause]:
         """Those that hold now: of queues first, then by name."""
         stored: Any = self._client.hgetall(self._key)
-        pauses = [parse_pause(field.decode(), value) for field, value in stored.items()]
+        pauses = [parse_pause(field.decode(errors="replace"), value) for field, value in stored.items()]
         return sorted(pauses, key=lambda pause: (pause.of, pause.name))
 
     def pause_worker(self, name: str, live: Sequence[WorkerInfo], by: str) -> Pause:

@@ -11,6 +11,7 @@ from pydantic import ValidationError
 from ltx_client.errors import UsageError
 from ltx_client.inputs import Inputs, address_inputs
 from ltx_client.protocol.jobs import DEFAULT_PRIORITY, Job, new_job_id
+from ltx_client.protocol.text import printable
 from ltx_models.memory import check_fits, memory_class, predict_peak
 from ltx_models.request import GenerationRequest
 from ltx_models.variants import find_variant
@@ -70,4 +71,4 @@ def submitter() -> str:
         user = getpass.getuser()
     except (KeyError, OSError):  # a user id without a name, as in some containers
         user = "unknown"
-    return f"{user}@{socket.gethostname()}"[:200]
+    return printable(f"{user}@{socket.gethostname()}"[:200])

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ltx_client.errors import FarmError, UsageError
+from ltx_client.protocol.text import shown
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -57,7 +58,7 @@ def draw_sheet(videos: Sequence[tuple[Path, str]], target: Path) -> None:
 
 def _wrapped(caption: str, letters: int) -> str:
     head, _, rest = caption.partition("\n")
-    lines = [head, *textwrap.wrap(rest, letters, max_lines=CAPTION_LINES - 1, placeholder="...")]
+    lines = [shown(head), *textwrap.wrap(shown(rest), letters, max_lines=CAPTION_LINES - 1, placeholder="...")]
     return "\n".join(line.encode("latin-1", "replace").decode("latin-1") for line in lines)
 
 

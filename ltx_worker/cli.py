@@ -19,7 +19,8 @@ from redis.retry import Retry
 
 from ltx_client.protocol.config import ConfigError
 from ltx_client.protocol.reach import why_refused
-from ltx_client.protocol.settings import FarmSettings, broker_address
+from ltx_client.protocol.screen import Group, LineFormatter, notice, print_line
+from ltx_client.protocol.settings import FarmSettings, broker_address, why_invalid
 from ltx_client.protocol.storage import Storage, StorageError
 from ltx_models.errors import ModelError
 from ltx_models.faults import machine_fault
@@ -39,12 +40,14 @@ NOOP_ENGINE = "ltx_worker.engine.noop"
 LOG_FORMAT = "%(asctime)s %(levelname)s %(name)s: %(message)s"
 
 
-class _Group(click.Group):
+class _Group(Group):
     def invoke(self, ctx: click.Context) -> Any:
         try:
             return super().invoke(ctx)
         except ConfigError as error:
             raise click.UsageError(str(error)) from error
+        except ValidationError as error:  # of the settings
+            raise click.UsageError(why_invalid(error)) from error
 
 
 @click.group(cls=_Group, context_settings={"help_option_names": ["-h", "--help"]})
@@ -85,8 +88,6 @@ def start(
         raise click.UsageError(str(error)) from error
     except StorageError as error:
         _unavailable(str(error))
-    except ValidationError as error:
-        raise click.UsageError(str(error)) from error
     if refused := _why_refused(settings.broker_url):
         _unavailable(refused)
     from ltx_worker.app import run_worker  # Celery takes half a second to import
@@ -111,30 +112,30 @@ def start(
 def drain() -> None:
     """Has this machine's worker finish the job in hand, take no more, and end."""
     _signal_worker(DRAIN_SIGNAL)
-    click.echo("the worker ends after the job in hand", err=True)
+    notice("the worker ends after the job in hand")
 
 
 @main.command(epilog="Example: ltx-worker resume")
 def resume() -> None:
     """Has this machine's worker take jobs again, after it paused itself. What `ltx pause` began, `ltx resume` ends."""
     _signal_worker(RESUME_SIGNAL)
-    click.echo("the worker takes jobs again, unless `ltx pause` keeps it from them", err=True)
+    notice("the worker takes jobs again, unless `ltx pause` keeps it from them")
 
 
 @main.command(epilog="Example: ltx-worker stop")
 def stop() -> None:
     """Has this machine's worker give its job back to the queue and end."""
     _signal_worker(signal.SIGTERM)
-    click.echo("the worker ends; its job, if any, goes back to the queue", err=True)
+    notice("the worker ends; its job, if any, goes back to the queue")
 
 
 @main.command(epilog="Example: ltx-worker status")
 def status() -> None:
     """Tells whether a worker runs on this machine: exit code 0 if so, 1 if not."""
     _, pid = _worker_here()
-    click.echo(f"running, process {pid}" if pid else "not running")
+    print_line(f"running, process {pid}" if pid else "not running")
     if installed_home():
-        click.echo("it is a service of this machine; `ltx-worker logs` shows its log", err=True)
+        notice("it is a service of this machine; `ltx-worker logs` shows its log")
     sys.exit(0 if pid else 1)
 
 
@@ -144,7 +145,7 @@ for _command in (install, uninstall, logs, doctor):
 
 def _unavailable(sentence: str) -> NoReturn:
     """For what may be there later; whoever supervises the worker starts it again."""
-    click.echo(f"Error: {sentence}", err=True)
+    notice(f"Error: {sentence}")
     sys.exit(os.EX_UNAVAILABLE)
 
 
@@ -185,7 +186,8 @@ def _set_up_logging(level: str, path: Path | None) -> None:
     try:
         if path is not None:
             handler = RotatingFileHandler(path, maxBytes=LOG_BYTES, backupCount=LOG_FILES, encoding="utf-8")
-        logging.basicConfig(level=level.upper(), format=LOG_FORMAT, handlers=[handler])
+        handler.setFormatter(LineFormatter(LOG_FORMAT))
+        logging.basicConfig(level=level.upper(), handlers=[handler])
     except OSError as error:
         raise click.UsageError(f"cannot write the log {path}: {error.strerror}") from error
     except ValueError as error:

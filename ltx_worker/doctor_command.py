@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-import dataclasses
-import json
 import os
 import sys
 from pathlib import Path
 
 import click
+from pydantic import ValidationError
 
-from ltx_client.protocol.checks import Finding, Level, run_checks, worst
+from ltx_client.protocol.report import report
+from ltx_client.protocol.settings import why_invalid
 from ltx_models.errors import ModelError
 from ltx_models.variants import find_variant
 from ltx_worker.service.commands import installed_home
@@ -18,8 +18,6 @@ from ltx_worker.service.environment import ENVIRONMENT, UnsafeFile, load_environ
 from ltx_worker.settings import WorkerSettings
 
 __all__ = ["doctor"]
-
-STYLE = {Level.OK: "green", Level.WARNING: "yellow", Level.FAILURE: "red"}
 
 
 @click.command(epilog="Example: sudo ltx-worker doctor --variant distilled-fp8")
@@ -41,20 +39,8 @@ def doctor(variant: str, quick: bool, as_json: bool, env_file: Path | None) -> N
             if home and not env_file:
                 os.environ.setdefault("LTX_HOME", str(home))
         checks = worker_checks(WorkerSettings(), find_variant(variant), quick=quick)
+    except ValidationError:
+        raise
     except (UnsafeFile, ModelError, ValueError) as error:
         raise click.UsageError(str(error)) from error
-    findings = []
-    for finding in run_checks(checks):
-        findings.append(finding)
-        if not as_json:
-            _show(finding)
-    if as_json:
-        click.echo(json.dumps([dataclasses.asdict(finding) for finding in findings], indent=2))
-    sys.exit(1 if worst(findings) is Level.FAILURE else 0)
-
-
-def _show(finding: Finding) -> None:
-    level = click.style(f"{finding.level:<8}", fg=STYLE[finding.level])
-    click.echo(f"{level} {finding.about:<14} {finding.text}")
-    if finding.mend:
-        click.echo(f"{'':24}mend: {finding.mend}")
+    sys.exit(report(checks, as_json=as_json))

@@ -18,6 +18,7 @@ import psutil
 import redis
 
 from ltx_client.protocol.pauses import parse_pause, queue_field, why_held, worker_field
+from ltx_client.protocol.text import printable
 from ltx_client.protocol.workers import HELD, OFF_DUTY, PAUSED, WorkerInfo
 from ltx_worker.background import Background
 from ltx_worker.health import Fitness, Health
@@ -47,7 +48,7 @@ class Heartbeat(Background):
         self.variant = variant
         self.worker_name = settings.worker_name
         self._health = health
-        self.chip = chip_name()
+        self.chip = printable(chip_name())
         self._client = client
         self._key = settings.names.worker(self.worker_id)
         self._list = settings.names.workers()

@@ -10,8 +10,10 @@ from urllib.parse import urlsplit
 import psutil
 from pydantic import Field, field_validator
 
+from ltx_client.protocol.fields import Name
 from ltx_client.protocol.settings import FarmSettings
 from ltx_client.protocol.state import RESULT_TTL
+from ltx_client.protocol.text import printable
 from ltx_models.memory import GB, MEMORY_CLASSES
 from ltx_worker.off_duty import Hours, parse_hours
 
@@ -45,7 +47,7 @@ class WorkerSettings(FarmSettings):
     stall_limit: seconds without progress, and time_limit: seconds in all, after which a render is ended.
     """
 
-    worker_name: str = Field(default_factory=lambda: socket.gethostname().split(".")[0])
+    worker_name: Name = Field(default_factory=lambda: printable(socket.gethostname().split(".")[0]))
     worker_memory_gb: float = Field(default_factory=lambda: 0.75 * psutil.virtual_memory().total / GB, gt=0)
     worker_lease: float = Field(default=60.0, gt=0)
     worker_renew_every: float = Field(default=10.0, gt=0)

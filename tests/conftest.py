@@ -5,6 +5,7 @@ import os
 import pytest
 
 from ltx_client.ledger import ClientLedger
+from ltx_client.protocol import redaction
 from ltx_client.protocol.jobs import Job, new_job_id
 from ltx_client.protocol.names import Names
 from ltx_models.request import GenerationRequest
@@ -12,6 +13,12 @@ from ltx_models.variants import find_variant
 from ltx_worker.ledger import Ledger
 
 os.environ["LTX_CONFIG"] = os.devnull  # whatever the person who runs the tests has configured
+
+
+@pytest.fixture(autouse=True)
+def _nothing_secret_yet(monkeypatch):
+    """What one test was given as a secret is a word like another to the next."""
+    monkeypatch.setattr(redaction, "_known", frozenset())
 
 
 @pytest.fixture

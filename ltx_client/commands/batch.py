@@ -21,7 +21,7 @@ from ltx_client.errors import UsageError
 from ltx_client.farm import Farm
 from ltx_client.local.members import Use
 from ltx_client.options import describing_options, dry_run_option, link_options, notify_options
-from ltx_client.output import notice, short_id
+from ltx_client.output import notice, print_line, short_id
 from ltx_client.protocol.jobs import Links, new_job_id
 from ltx_client.protocol.settings import FarmSettings
 from ltx_client.waiting import tell_of_pauses, tell_who_waits
@@ -110,7 +110,7 @@ def command(
                 folder = output if batch is batches[0] else output / short_id(batch.id)
                 download_batch(farm, farm.batch(batch.id), folder)
     for batch in batches:
-        click.echo(batch.id)
+        print_line(batch.id)
     if not wait:
         name = short_id(batch_id)
         notice(f"ltx watch --batch {name} shows it, ltx download --batch {name} -o FOLDER fetches the videos")

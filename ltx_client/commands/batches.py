@@ -6,7 +6,6 @@ import time
 from collections import Counter
 
 import click
-from rich.markup import escape
 from rich.table import Table
 
 from ltx_client.batches import Batch
@@ -61,10 +60,10 @@ def _table(batches: list[Batch]) -> Table:
     for batch in batches:
         table.add_row(
             short_id(batch.id),
-            escape(batch.name),
+            batch.name,
             str(len(batch.views)),
             ", ".join(f"{count} {status}" for status, count in counted(batch).items()),
             duration(max(0.0, time.time() - batch.submitted_at)),
-            escape(batch.submitter),
+            batch.submitter,
         )
     return table

@@ -6,15 +6,14 @@ import os
 import sys
 
 import click
-from rich.markup import escape
 from rich.table import Table
 
 from ltx_client.configure import KEYS, SECRET, effective, store_password, write
 from ltx_client.errors import UsageError
 from ltx_client.options import json_option
-from ltx_client.output import notice, print_json, print_table
+from ltx_client.output import notice, print_json, print_line, print_table
 from ltx_client.protocol.config import LOCAL, chosen_farm, config_path, load
-from ltx_client.protocol.passwords import masked
+from ltx_client.protocol.redaction import shown_url
 
 __all__ = ["command"]
 
@@ -31,7 +30,7 @@ def command() -> None:
 @command.command("path", epilog="Example: ltx config path")
 def path_command() -> None:
     """Prints where the configuration file is, or would be. LTX_CONFIG names another place."""
-    click.echo(config_path())
+    print_line(config_path())
 
 
 @command.command("show", epilog="Example: ltx --farm studio config show")
@@ -48,9 +47,9 @@ def show_command(as_json: bool) -> None:
     table = Table(box=None, pad_edge=False)
     for heading in ("SETTING", "VALUE", "FROM"):
         table.add_column(heading, no_wrap=True)
-    table.add_row("farm", escape(farm), "")
+    table.add_row("farm", farm, "")
     for row in rows:
-        table.add_row(row.key, escape(row.value), row.source)
+        table.add_row(row.key, row.value, row.source)
     print_table(table)
     others = [name for name in (*config.farms, LOCAL) if name != farm]
     notice(f"the file is {config_path()}; other farms: {', '.join(others) or 'none'}")
@@ -81,7 +80,7 @@ def set_command(key: str, value: str | None, keyring: bool) -> None:
         raise UsageError(f"give a value: ltx config set {key} VALUE")
     write(farm or "", {key: value})
     notice(f"written to {config_path()}")
-    if value and masked(value) != value:
+    if value and shown_url(value) != value:
         notice(f"it holds a password; ltx config set {SECRET}, and a URL without it, keep that out of sight")
 
 

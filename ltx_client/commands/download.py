@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 
 import click
@@ -14,7 +13,8 @@ from ltx_client.errors import JobFailed, UsageError
 from ltx_client.farm import Farm
 from ltx_client.files import is_here
 from ltx_client.local.members import Use
-from ltx_client.output import notice, short_id
+from ltx_client.output import notice, print_line, short_id
+from ltx_client.protocol.text import json_text
 from ltx_client.sheet import draw_sheet
 from ltx_client.views import JobView
 
@@ -57,7 +57,7 @@ def command(job: str | None, batch: str | None, output: Path | None, sheet: bool
         job_id = farm.find(job)
         target = output_path(output, job_id)
         farm.download(job_id, target)
-    click.echo(target)
+    print_line(target)
 
 
 def download_batch(farm: Farm, batch: Batch, folder: Path, *, sheet: bool = False) -> None:
@@ -71,11 +71,11 @@ def download_batch(farm: Farm, batch: Batch, folder: Path, *, sheet: bool = Fals
         target = folder / video_name(view)
         if not is_here(view, target):
             farm.download(view.job.id, target)
-        click.echo(target)
-    (folder / INDEX).write_text(json.dumps([_entry(view) for view in batch.views], indent=2, ensure_ascii=False) + "\n")
+        print_line(target)
+    (folder / INDEX).write_text(json_text([_entry(view) for view in batch.views], indent=2) + "\n")
     if sheet and done:
         draw_sheet([(folder / video_name(view), _caption(view)) for view in done], folder / SHEET)
-        click.echo(folder / SHEET)
+        print_line(folder / SHEET)
     missing = [view for view in batch.views if view.snapshot.result is None]
     if missing:
         for view in missing:

@@ -11,7 +11,7 @@ import click
 from ltx_client.errors import StorageUnreachable, UsageError
 from ltx_client.farm import Farm
 from ltx_client.local.members import Use
-from ltx_client.output import notice
+from ltx_client.output import notice, print_line
 from ltx_client.protocol.storage import Storage, StorageError
 from ltx_client.retention import Old, find_old, parse_age
 
@@ -48,7 +48,7 @@ def command(older_than: int, dry_run: bool, yes: bool) -> None:
             old = find_old(*farm.all_jobs(), storage, time.time() - older_than)
             if dry_run:
                 for name in [*old.files, *(f"job {job_id}" for job_id in old.jobs)]:
-                    click.echo(name)
+                    print_line(name)
                 notice(f"would remove {_counted(old)}")
                 return
             if (old.files or old.jobs) and not yes:
@@ -58,7 +58,7 @@ def command(older_than: int, dry_run: bool, yes: bool) -> None:
                 assert storage is not None
                 storage.remove(name)
         except StorageError as error:
-            raise StorageUnreachable(f"{error}; what was not removed is at the next ltx gc") from error
+            raise StorageUnreachable(f"{error}; what was not removed is at the next ltx gc") from None
     notice(f"removed {_counted(old)}")
 
 

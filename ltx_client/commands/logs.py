@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import time
 from collections.abc import Iterable
 
@@ -11,6 +10,7 @@ import click
 from ltx_client.farm import Farm
 from ltx_client.local.members import Use
 from ltx_client.options import job_argument
+from ltx_client.output import print_json, print_line
 from ltx_client.protocol import events
 from ltx_client.protocol.events import Event
 
@@ -29,10 +29,10 @@ def command(job: str, follow: bool, as_json: bool) -> None:
             if update.event is None:
                 continue
             if as_json:
-                click.echo(json.dumps({"seq": update.snapshot.seq, **update.event.model_dump()}, ensure_ascii=False))
+                print_json({"seq": update.snapshot.seq, **update.event.model_dump()}, indent=None)
             else:
                 moment = time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(update.event.at))
-                click.echo(f"{moment}  {' '.join(_words(update.event))}")
+                print_line(f"{moment}  {' '.join(_words(update.event))}")
 
 
 def _words(event: Event) -> Iterable[str]:

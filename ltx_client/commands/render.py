@@ -17,7 +17,7 @@ from ltx_client.inline import Picture, detect
 from ltx_client.local.background import continue_in_background
 from ltx_client.local.members import Use
 from ltx_client.options import dry_run_option, job_from_options, link_options, notify_options, video_options
-from ltx_client.output import duration, notice, short_id
+from ltx_client.output import duration, notice, print_line, short_id
 from ltx_client.output_names import default_name
 from ltx_client.prepare import DEFAULT_VARIANT
 from ltx_client.protocol.jobs import Job
@@ -113,13 +113,14 @@ def deliver(farm: Farm, view: JobView, target: Path) -> None:
     farm.download(job_id, target)
     if snapshot.started_at and snapshot.ended_at:
         notice(f"rendered in {duration(snapshot.ended_at - snapshot.started_at)} on {snapshot.worker_name}")
-    click.echo(target)
+    print_line(target)
 
 
 def _announce(farm: Farm, job: Job, *, embedded: bool) -> None:
     request = job.request
+    notice(f"job {job.id}")
     notice(
-        f"job {job.id}\n{job.variant}, {request.width}x{request.height}, {request.num_frames} frames at"
+        f"{job.variant}, {request.width}x{request.height}, {request.num_frames} frames at"
         f" {request.frame_rate:g} fps, {request.num_steps} steps, seed {request.seed}"
     )
     if job.variant == DEFAULT_VARIANT:
@@ -161,7 +162,8 @@ def _interrupted(farm: Farm, job: Job, preview: Path | None, settings: FarmSetti
     except JobNotFound:
         raise JobCancelled("interrupted before the job was queued") from None
     except (KeyboardInterrupt, click.Abort):
-        notice(f"\nleft; job {job.id} is as it was, see ltx show {short_id(job.id)}")
+        notice("")
+        notice(f"left; job {job.id} is as it was, see ltx show {short_id(job.id)}")
         raise click.exceptions.Exit(INTERRUPTED) from None
 
 

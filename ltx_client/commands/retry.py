@@ -8,7 +8,7 @@ from ltx_client.commands.submit import render_in_background
 from ltx_client.farm import Farm
 from ltx_client.local.members import Use
 from ltx_client.options import batch_option, jobs_argument
-from ltx_client.output import notice
+from ltx_client.output import notice, print_line
 from ltx_client.protocol.settings import FarmSettings
 from ltx_client.protocol.state import Status
 from ltx_client.selection import select
@@ -35,4 +35,4 @@ def command(jobs: tuple[str, ...], batch: str | None) -> None:
         if settings.broker_url is None:
             render_in_background(settings, retries)
     for job in retries:
-        click.echo(job.id)
+        print_line(job.id)

@@ -6,7 +6,6 @@ import dataclasses
 from pathlib import Path
 
 import click
-from rich.markup import escape
 from rich.table import Table
 
 from ltx_client.display import progress_text
@@ -26,7 +25,9 @@ from ltx_client.output import (
     print_table,
     status_word,
 )
+from ltx_client.protocol.console import styled
 from ltx_client.protocol.pauses import Pause
+from ltx_client.protocol.redaction import shown_url
 from ltx_client.views import JobView
 
 __all__ = ["command"]
@@ -86,11 +87,11 @@ def _table(view: JobView, storage_url: str | None, place: Place | None, paused: 
         },
     }
     if snapshot.result is not None:
-        rows["video"] = f"{(storage_url or '').rstrip('/')}/{snapshot.result.video}"
+        rows["video"] = f"{shown_url(storage_url or '').rstrip('/')}/{snapshot.result.video}"
         rows["sha256"] = snapshot.result.sha256
     for name, value in rows.items():
         if value:
-            table.add_row(f"[dim]{name}[/]", escape(value))
+            table.add_row(styled(name, "dim"), value)
     return table
 
 

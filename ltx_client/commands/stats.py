@@ -7,7 +7,6 @@ from statistics import median
 from typing import Any
 
 import click
-from rich.markup import escape
 from rich.table import Table
 
 from ltx_client.farm import Farm
@@ -79,11 +78,11 @@ def _table(rows: list[dict[str, Any]]) -> Table:
     for row in rows:
         table.add_row(
             row["variant"],
-            escape(row["worker"]),
+            row["worker"],
             *(str(row[name] or "") for name in ("done", "failed", "cancelled")),
             str((row["queued"] + row["running"]) or ""),
             *(duration(row[name]) if row[name] else "" for name in ("median_seconds", "median_step_seconds")),
             duration(row["video_seconds"]) if row["video_seconds"] else "",
-            escape(row["chip"]),
+            row["chip"],
         )
     return table

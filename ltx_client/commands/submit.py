@@ -12,7 +12,7 @@ from ltx_client.farm import Farm
 from ltx_client.local.background import continue_in_background
 from ltx_client.local.members import Use
 from ltx_client.options import dry_run_option, job_from_options, json_option, link_options, video_options
-from ltx_client.output import describe_job, notice, print_json, short_id
+from ltx_client.output import describe_job, notice, print_json, print_line, short_id
 from ltx_client.protocol.jobs import Job
 from ltx_client.protocol.settings import FarmSettings
 from ltx_client.vocabulary import vocabulary_note
@@ -49,7 +49,7 @@ def command(as_json: bool, dry_run: bool, after: tuple[str, ...], not_on: tuple[
         if as_json:
             print_json(describe_job(farm.view(job.id)))
         else:
-            click.echo(job.id)
+            print_line(job.id)
     notice(f"ltx watch {short_id(job.id)} shows it, ltx download {short_id(job.id)} fetches the video")
 
 

@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import contextlib
-import json
 
 import click
-from rich.console import Console
 
 from ltx_client.commands.ending import Ending
 from ltx_client.display import Display, display
@@ -14,7 +12,8 @@ from ltx_client.farm import Farm
 from ltx_client.live import LiveDisplay
 from ltx_client.local.members import Use
 from ltx_client.options import batch_option, jobs_argument, notify_options
-from ltx_client.output import notice
+from ltx_client.output import notice, print_json
+from ltx_client.protocol.console import Console
 from ltx_client.selection import select
 from ltx_client.waiting import tell_of_pauses
 
@@ -39,7 +38,7 @@ def command(jobs: tuple[str, ...], batch: str | None, as_json: bool, notify: str
             for update in farm.watch(*ids):
                 if update.event is not None:
                     line = {"job": update.view.job.id, "seq": update.snapshot.seq, **update.event.model_dump()}
-                    click.echo(json.dumps(line, ensure_ascii=False))
+                    print_json(line, indent=None)
         else:
             tell_of_pauses(farm, (view.job.variant for view in views if not view.ended))
             follow(farm, ids)

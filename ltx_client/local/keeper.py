@@ -21,6 +21,7 @@ from filelock import Timeout
 
 from ltx_client.local.members import FarmFolder, Use
 from ltx_client.local.server import Address, Server
+from ltx_client.protocol.screen import LineFormatter, guarded
 
 log = logging.getLogger(__name__)
 
@@ -144,5 +145,8 @@ def _stop_orphan(folder: FarmFolder) -> None:
 
 
 if __name__ == "__main__":
-    logging.basicConfig(level="INFO", format="%(asctime)s %(levelname)s %(message)s", stream=sys.stderr)
-    keep(Path(sys.argv[1]))
+    with guarded():
+        handler = logging.StreamHandler(sys.stderr)
+        handler.setFormatter(LineFormatter("%(asctime)s %(levelname)s %(message)s"))
+        logging.basicConfig(level="INFO", handlers=[handler])
+        keep(Path(sys.argv[1]))

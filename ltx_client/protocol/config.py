@@ -22,6 +22,8 @@ from typing import Annotated, Any
 from platformdirs import user_config_path
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
+from ltx_client.protocol.text import printable
+
 __all__ = ["LOCAL", "Config", "ConfigError", "Defaults", "Profile", "chosen_farm", "config_path", "load", "parse"]
 
 LONGEST_NAME = 100
@@ -129,8 +131,7 @@ def parse(text: str, path: Path) -> Config:
 
 def _shortened(name: str) -> str:
     """As a person can be shown it, whatever stands in the file."""
-    printable = "".join(character if character.isprintable() else "?" for character in name[:LONGEST_NAME])
-    return printable + "…" * (len(name) > LONGEST_NAME)
+    return printable(name[:LONGEST_NAME]) + "…" * (len(name) > LONGEST_NAME)
 
 
 def _split_position(message: str, text: str) -> tuple[str, int]:

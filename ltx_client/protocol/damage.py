@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from pydantic import ValidationError
 
+from ltx_client.protocol.text import printable
+
 __all__ = ["first_error"]
 
 LONGEST = 200
@@ -13,9 +15,5 @@ LONGEST = 200
 def first_error(error: ValidationError) -> str:
     """Where the first error is, and what it is: one line, without what stood there."""
     detail = error.errors(include_url=False, include_input=False, include_context=False)[0]
-    where = ".".join(_printable(str(part)) for part in detail["loc"])
-    return f"{where[:LONGEST] or 'all of it'}: {_printable(detail['msg'])[:LONGEST]}"
-
-
-def _printable(text: str) -> str:
-    return "".join(character if character.isprintable() else "?" for character in text[:LONGEST])
+    where = ".".join(printable(str(part)[:LONGEST]) for part in detail["loc"])
+    return f"{where[:LONGEST] or 'all of it'}: {printable(detail['msg'][:LONGEST])}"

@@ -11,6 +11,7 @@ from typing import Annotated, Literal
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
 
 from ltx_client.protocol.damage import first_error
+from ltx_client.protocol.fields import READING, Name, Sentence
 
 __all__ = [
     "LATEST",
@@ -55,8 +56,8 @@ class Claimed(_Event):
 
     type: Literal["claimed"] = "claimed"
     attempt: Count
-    worker: str
-    worker_name: str
+    worker: Name
+    worker_name: Name
 
 
 class Loading(_Event):
@@ -64,7 +65,7 @@ class Loading(_Event):
 
     type: Literal["loading"] = "loading"
     fraction: float
-    message: str
+    message: Sentence
 
 
 class TextEncoded(_Event):
@@ -107,7 +108,7 @@ class Delayed(_Event):
     """The video is finished and safe on its worker, but cannot be delivered yet, for `reason`."""
 
     type: Literal["delayed"] = "delayed"
-    reason: str
+    reason: Sentence
 
 
 class Result(BaseModel):
@@ -119,10 +120,10 @@ class Result(BaseModel):
 
     model_config = ConfigDict(frozen=True)
 
-    video: str
-    sidecar: str
+    video: Name
+    sidecar: Name
     size: Count
-    sha256: str
+    sha256: Name
     link: str | None = Field(default=None, exclude=True, repr=False)
 
 
@@ -137,7 +138,7 @@ class Failed(_Event):
     """The job ended without a result; `error` says why, in a sentence or two."""
 
     type: Literal["failed"] = "failed"
-    error: str
+    error: Sentence
 
 
 class Cancelled(_Event):
@@ -151,14 +152,14 @@ class Resumed(_Event):
 
     type: Literal["resumed"] = "resumed"
     step: Count
-    reason: str | None = None
+    reason: Sentence | None = None
 
 
 class Released(_Event):
     """The job was given back unfinished, by its worker or in its place; it is queued again."""
 
     type: Literal["released"] = "released"
-    reason: str
+    reason: Sentence
 
 
 Event = (
@@ -187,7 +188,7 @@ class UnreadableEvent(Exception):
 def parse_event(data: bytes | str) -> Event | None:
     """The event in `data`, or None where its type is of a newer protocol. Raises UnreadableEvent otherwise."""
     try:
-        return _adapter.validate_json(data)
+        return _adapter.validate_json(data, context=READING)
     except ValidationError as error:
         if any(detail["type"] == "union_tag_invalid" for detail in error.errors()):
             return None

@@ -9,6 +9,7 @@ from uuid_utils import uuid7
 
 from ltx_client.protocol import PROTOCOL_VERSION
 from ltx_client.protocol.damage import first_error
+from ltx_client.protocol.fields import READING, Name
 from ltx_client.protocol.names import queue_name
 from ltx_models.errors import InvalidRequest
 from ltx_models.memory import memory_class
@@ -55,7 +56,7 @@ class Job(BaseModel):
     checkpoint_every: Annotated[int, Field(ge=0, le=1000)] = 3
     predicted_peak: Annotated[int, Field(ge=0)]
     time_limit: Annotated[float, Field(gt=0)] | None = None
-    submitter: Annotated[str, Field(max_length=200)]
+    submitter: Annotated[Name, Field(max_length=200)]
 
     @property
     def queue(self) -> str:
@@ -79,7 +80,7 @@ class Links(BaseModel):
     retry_of: JobId | None = None
     after_jobs: tuple[JobId, ...] = ()
     after_batches: tuple[JobId, ...] = ()
-    not_on: tuple[str, ...] = ()
+    not_on: tuple[Name, ...] = ()
 
     @property
     def waits(self) -> bool:
@@ -106,7 +107,7 @@ def parse_job(spec: bytes | str, job_id: str | None = None) -> Job:
                 f"it was submitted with protocol version {protocol}, and version {PROTOCOL_VERSION} is spoken here;"
                 f" upgrade the older side (the {older})"
             )
-        job = Job.model_validate_json(spec)
+        job = Job.model_validate_json(spec, context=READING)
         if job_id is not None and job.id != job_id:
             raise UnreadableJob("its record is damaged (id: it is another job's)")
         memory_class(job.predicted_peak)
@@ -125,7 +126,7 @@ def parse_priority(data: bytes | None) -> int | None:
 def parse_links(data: bytes | str | None) -> Links:
     """The links in a record; none where there are none, or none that can be read."""
     try:
-        return Links.model_validate_json(data) if data else NO_LINKS
+        return Links.model_validate_json(data, context=READING) if data else NO_LINKS
     except ValidationError:
         return NO_LINKS
 

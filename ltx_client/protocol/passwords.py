@@ -6,7 +6,7 @@ from collections.abc import Callable
 from pathlib import Path
 from urllib.parse import quote, urlsplit
 
-__all__ = ["SERVICE", "masked", "password_from_file", "password_from_keyring", "with_password"]
+__all__ = ["SERVICE", "password_from_file", "password_from_keyring", "with_password"]
 
 SERVICE = "ltx-farm"
 """The service under which the keychain knows the passwords; the account is the farm's name."""
@@ -51,17 +51,3 @@ def with_password(url: str, read: Callable[[], str]) -> str:
     user, at, host = parts.netloc.rpartition("@")
     user = user.rstrip(":") if at else ""
     return parts._replace(netloc=f"{user}:{quote(read(), safe='')}@{host}").geturl()
-
-
-def masked(url: str) -> str:
-    """The URL as it may be shown: stars for what stands where a password does, and without its query."""
-    try:
-        parts = urlsplit(url)
-    except ValueError:
-        return "***"
-    if "@" not in parts.netloc and not parts.query:
-        return url
-    user, at, host = parts.netloc.rpartition("@")
-    name, colon, _ = user.partition(":")
-    shown = f"{name}:***@{host}" if colon else f"{name}{at}{host}"
-    return parts._replace(netloc=shown, query="***" if parts.query else "").geturl()

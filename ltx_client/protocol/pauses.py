@@ -10,6 +10,9 @@ import shlex
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
+from ltx_client.protocol.events import Moment
+from ltx_client.protocol.fields import Cleaned
+
 __all__ = ["Pause", "parse_pause", "queue_field", "why_held", "worker_field"]
 
 WORKER, QUEUE = "worker:", "queue:"
@@ -20,13 +23,13 @@ class Pause(BaseModel):
     at: seconds since 1970.
     """
 
-    model_config = ConfigDict(frozen=True)
+    model_config = ConfigDict(frozen=True, allow_inf_nan=False)
 
     of: str
     id: str
-    name: str
-    by: str
-    at: float
+    name: Cleaned
+    by: Cleaned
+    at: Moment
 
     @property
     def field(self) -> str:

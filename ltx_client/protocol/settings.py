@@ -2,20 +2,24 @@
 
 from __future__ import annotations
 
+import os
+import re
 from pathlib import Path
 from typing import Any
 
-from pydantic import SecretStr, ValidationInfo, field_validator, model_validator
+from pydantic import SecretStr, ValidationError, ValidationInfo, field_validator, model_validator
 from pydantic.fields import FieldInfo
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
-from redis.connection import parse_url
+from redis.connection import ConnectionPool, parse_url
 
 from ltx_client.protocol.config import chosen_farm, load
+from ltx_client.protocol.fields import check_name
 from ltx_client.protocol.names import DEFAULT_NAMESPACE, Names
 from ltx_client.protocol.passwords import password_from_file, password_from_keyring, with_password
+from ltx_client.protocol.redaction import know_environment, know_url
 from ltx_client.protocol.tls import check_authority, with_tls
 
-__all__ = ["FarmSettings", "broker_address", "check_broker_url"]
+__all__ = ["FarmSettings", "broker_address", "check_broker_url", "why_invalid"]
 
 
 class FarmSettings(BaseSettings):
@@ -56,7 +60,11 @@ class FarmSettings(BaseSettings):
     @model_validator(mode="before")
     @classmethod
     def _add_password(cls, data: dict[str, Any]) -> dict[str, Any]:
-        """Puts the password into the broker's URL, where it lies elsewhere."""
+        """Puts the password into the broker's URL, where it lies elsewhere. What is secret is not shown from now on."""
+        know_environment(os.environ)
+        for name in ("broker_url", "storage_url"):
+            if isinstance(data.get(name), str):
+                know_url(data[name])
         url = data.get("broker_url")
         if not isinstance(url, str) or not url:
             return data
@@ -76,13 +84,19 @@ class FarmSettings(BaseSettings):
     def _check_broker_url(cls, value: SecretStr | None, info: ValidationInfo) -> SecretStr | None:
         if value is None or not value.get_secret_value():
             return None
+        know_url(value.get_secret_value())  # with its password, wherever that lay
         check_broker_url(value.get_secret_value())
         return SecretStr(with_tls(value.get_secret_value(), info.data.get("broker_ca")))
 
     @field_validator("storage_url")
     @classmethod
     def _empty_is_unset(cls, value: str | None) -> str | None:
-        return value or None
+        return check_name(value) if value else None
+
+    @field_validator("namespace")
+    @classmethod
+    def _check_namespace(cls, value: str) -> str:
+        return check_name(value)
 
     @field_validator("home")
     @classmethod
@@ -109,11 +123,23 @@ class _ProfileSource(PydanticBaseSettingsSource):
 
 
 def check_broker_url(url: str) -> None:
-    """Raises ValueError, without the URL in it, for what redis-py cannot use."""
+    """Raises ValueError, without the URL in it, for what redis-py cannot use, or would use as another one."""
+    check_name(url)
+    _, _, rest = url.partition("://")
+    if re.search("[/?#].*@|#", rest):
+        raise ValueError("has one of / ? # @ in its user's name, password or path; write them as %2F %3F %23 %40")
     try:
-        parse_url(url)
-    except ValueError:
+        ConnectionPool.from_url(url).make_connection()  # which connects to nothing yet
+    except (TypeError, ValueError):
         raise ValueError("must be redis://[USER:PASSWORD@]HOST:PORT/DB, rediss://… or unix://PATH") from None
+
+
+def why_invalid(error: ValidationError) -> str:
+    """Return what is wrong with settings, in a sentence that names them as the environment does."""
+    return "the settings are not right: " + "; ".join(
+        "".join(f"LTX_{name}: ".upper() for name in detail["loc"]) + detail["msg"].removeprefix("Value error, ")
+        for detail in error.errors(include_input=False)
+    )
 
 
 def broker_address(broker_url: SecretStr) -> str:

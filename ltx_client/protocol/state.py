@@ -10,6 +10,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from ltx_client.protocol import events
 from ltx_client.protocol.damage import first_error
 from ltx_client.protocol.events import Count, Duration, Event, Moment, Result
+from ltx_client.protocol.fields import READING, Name, Sentence
 from ltx_client.protocol.jobs import UnreadableJob
 
 __all__ = [
@@ -85,10 +86,10 @@ class Snapshot(BaseModel):
     status: Status = Status.QUEUED
     seq: Count = 0
     attempt: Count = 0
-    worker: str | None = None
-    worker_name: str | None = None
+    worker: Name | None = None
+    worker_name: Name | None = None
     stage: Stage = Stage.WAITING
-    message: str | None = None
+    message: Sentence | None = None
     fraction: float | None = None
     step: Count = 0
     steps: Count | None = None
@@ -98,7 +99,7 @@ class Snapshot(BaseModel):
     started_at: Moment | None = None
     updated_at: Moment | None = None
     ended_at: Moment | None = None
-    error: str | None = None
+    error: Sentence | None = None
     result: Result | None = None
 
     @property
@@ -113,7 +114,7 @@ def parse_snapshot(data: bytes | str | None) -> Snapshot:
     Raises UnreadableJob for a damaged one, and for one with words that this version does not know.
     """
     try:
-        return Snapshot() if data is None else Snapshot.model_validate_json(data)
+        return Snapshot() if data is None else Snapshot.model_validate_json(data, context=READING)
     except ValidationError as error:
         raise UnreadableJob(f"its state is damaged, or of a newer version ({first_error(error)})") from error
 

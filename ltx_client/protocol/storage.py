@@ -11,7 +11,6 @@ import contextlib
 import datetime
 import hashlib
 import os
-import re
 import secrets
 from collections.abc import Iterator
 from pathlib import Path
@@ -20,7 +19,9 @@ from typing import Any, NamedTuple
 import fsspec
 from fsspec.implementations.local import LocalFileSystem
 
+from ltx_client.protocol.redaction import know_url, shown_url
 from ltx_client.protocol.s3 import S3, s3_errors, s3_options
+from ltx_client.protocol.text import shown
 
 __all__ = ["Entry", "Storage", "StorageError", "input_name", "receive"]
 
@@ -40,7 +41,10 @@ class Entry(NamedTuple):
 
 
 class StorageError(Exception):
-    """A file could not be stored or fetched: which, where, and why."""
+    """A file could not be stored or fetched: which, where, and why, without what is secret in what it quotes."""
+
+    def __init__(self, message: str) -> None:
+        super().__init__(shown(message))
 
 
 def input_name(sha256: str) -> str:
@@ -52,7 +56,8 @@ class Storage:
     """Files under a URL. Each appears whole under its final name, or not at all, here and where it is fetched to."""
 
     def __init__(self, url: str) -> None:
-        self.url = _without_password(url)
+        know_url(url)
+        self.url = shown_url(url)
         options = s3_options() if url.startswith(S3) else {}
         try:
             self._fs, self._root = fsspec.core.url_to_fs(url, **options)
@@ -259,8 +264,3 @@ def _flush(path: str) -> None:
         os.fsync(handle)
     finally:
         os.close(handle)
-
-
-def _without_password(url: str) -> str:
-    """The URL as it may be shown."""
-    return re.sub(r"(?<=://)[^/]*@", "…@", url)

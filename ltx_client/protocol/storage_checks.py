@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from ltx_client.protocol.checks import Check, Finding, Level
-from ltx_client.protocol.passwords import masked
+from ltx_client.protocol.redaction import shown_url
 from ltx_client.protocol.storage import Storage, StorageError
 
 __all__ = ["StorageChecks", "space"]
@@ -39,7 +39,7 @@ class StorageChecks:
                 "ltx config set storage_url URL, as the workers have it",
             )
             return
-        shown = masked(self._url)
+        shown = shown_url(self._url)
         try:
             storage = Storage(self._url)
             folder = storage.local_folder
@@ -48,8 +48,7 @@ class StorageChecks:
                 return
             storage.check()
         except (StorageError, OSError) as error:
-            text = str(error).replace(self._url, shown)
-            yield Finding("storage", Level.FAILURE, text, "let this user write there, or set another storage_url")
+            yield Finding("storage", Level.FAILURE, str(error), "let this user write there, or set another storage_url")
             return
         if folder is None:
             yield Finding("storage", Level.OK, f"{shown} can be written")

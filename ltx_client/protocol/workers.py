@@ -11,8 +11,10 @@ from pydantic import BaseModel, ConfigDict, ValidationError, field_validator
 from ltx_client.protocol import PROTOCOL_VERSION
 from ltx_client.protocol.damage import first_error
 from ltx_client.protocol.events import Count, Moment
+from ltx_client.protocol.fields import READING, Name, Sentence
 from ltx_client.protocol.jobs import Job
 from ltx_client.protocol.names import Names
+from ltx_client.protocol.text import shown
 from ltx_models.memory import memory_class
 
 __all__ = ["HELD", "OFF_DUTY", "PAUSED", "WorkerInfo", "live_workers"]
@@ -42,23 +44,23 @@ class WorkerInfo(BaseModel):
 
     model_config = ConfigDict(frozen=True, allow_inf_nan=False)
 
-    id: str
-    name: str
-    chip: str
+    id: Name
+    name: Name
+    chip: Name
     memory: Count
     budget_gb: float
-    variant: str
-    version: str
+    variant: Name
+    version: Name
     protocol: int = PROTOCOL_VERSION
     started_at: Moment
     seen_at: Moment
-    state: str = "idle"
-    job: str = ""
-    why_paused: str = ""
+    state: Name = "idle"
+    job: Name = ""
+    why_paused: Sentence = ""
     temperature: float | None = None
-    thermal_pressure: str | None = None
-    failure: str = ""
-    failed_job: str = ""
+    thermal_pressure: Name | None = None
+    failure: Sentence = ""
+    failed_job: Name = ""
     failed_at: Moment | None = None
 
     @field_validator("temperature", "thermal_pressure", "failed_at", mode="before")
@@ -67,8 +69,11 @@ class WorkerInfo(BaseModel):
         return None if value == "" else value
 
     def fields(self) -> dict[str, str | int | float]:
-        """As it lies in Redis, where None is the empty string."""
-        return {name: "" if value is None else value for name, value in self.model_dump().items()}
+        """As it lies in Redis, where None is the empty string; for others to read, and so as it may be shown."""
+        return {
+            name: shown(value) if isinstance(value, str) else "" if value is None else value
+            for name, value in self.model_dump().items()
+        }
 
     def serves(self, job: Job) -> bool:
         """Whether it takes jobs like this one."""
@@ -90,7 +95,7 @@ def live_workers(client: redis.Redis, names: Names) -> list[WorkerInfo]:
     for worker_id, fields in zip(ids, hashes, strict=True):
         texts = {name.decode(errors="replace"): value.decode(errors="replace") for name, value in fields.items()}
         try:
-            workers += [WorkerInfo.model_validate(texts)] if texts else []
+            workers += [WorkerInfo.model_validate(texts, context=READING)] if texts else []
         except ValidationError as error:
             log.warning("worker %s is left out: what it says cannot be read (%s)", worker_id, first_error(error))
     return sorted(workers, key=lambda worker: (worker.name, worker.id))

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import os
 import pwd
-import subprocess
 import sys
 from pathlib import Path
 
 import click
 
 import ltx_worker
+from ltx_client.protocol.children import run_shown
+from ltx_client.protocol.screen import notice, print_line
 from ltx_models.errors import ModelError
 from ltx_models.variants import find_variant
 from ltx_worker.service import launchd, systemd
@@ -43,7 +44,8 @@ def install(variant: str, user: str | None, log_level: str, dry_run: bool, platf
     except (ModelError, ValueError) as error:
         raise click.UsageError(str(error)) from error
     if dry_run:
-        click.echo("\n".join(describe(plan)))
+        for line in "\n".join(describe(plan)).split("\n"):
+            print_line(line)
         return
     _require_root("install")
     python = plan.setup.python
@@ -53,11 +55,11 @@ def install(variant: str, user: str | None, log_level: str, dry_run: bool, platf
             " install it where all can read it, such as in a virtual environment under /opt"
         )
     try:
-        carry_out(plan, _say)
+        carry_out(plan, notice)
     except ServiceError as error:
         raise click.ClickException(str(error)) from error
     if "LTX_BROKER_URL=" not in _without_comments(ENVIRONMENT):
-        _say(f"now say in {ENVIRONMENT} where the farm is, and run this again")
+        notice(f"now say in {ENVIRONMENT} where the farm is, and run this again")
 
 
 @click.command(epilog="Example: sudo ltx-worker uninstall")
@@ -65,7 +67,7 @@ def uninstall() -> None:
     """Stops the service and removes it. The settings, the worker's folder and its user stay."""
     _require_root("uninstall")
     try:
-        undo(make_plan(sys.platform, "pocket", None, "INFO"), _say)
+        undo(make_plan(sys.platform, "pocket", None, "INFO"), notice)
     except ServiceError as error:
         raise click.ClickException(str(error)) from error
 
@@ -77,7 +79,7 @@ def logs(lines: int, follow: bool) -> None:
     """Shows the end of the service's log."""
     command = (launchd if sys.platform == "darwin" else systemd).log_command(lines, follow=follow)
     try:
-        sys.exit(subprocess.run(command, check=False).returncode)
+        sys.exit(run_shown(command))
     except FileNotFoundError:
         raise click.ClickException(f"there is no {command[0]} on this machine") from None
     except KeyboardInterrupt:
@@ -110,7 +112,3 @@ def _require_root(what: str) -> None:
 
 def _without_comments(path: Path) -> str:
     return "\n".join(line for line in path.read_text().splitlines() if not line.startswith("#"))
-
-
-def _say(text: str) -> None:
-    click.echo(text, err=True)

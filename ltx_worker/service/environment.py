@@ -7,6 +7,8 @@ from pathlib import Path
 
 from dotenv import dotenv_values
 
+from ltx_client.protocol.redaction import know_environment
+
 __all__ = ["ENVIRONMENT", "UnsafeFile", "environment_text", "given_settings", "load_environment"]
 
 ENVIRONMENT = Path("/etc/ltx-farm/worker.env")
@@ -55,3 +57,4 @@ def load_environment(path: Path) -> None:
     except OSError as error:
         raise UnsafeFile(f"cannot read {path}: {error.strerror}") from error
     os.environ.update({name: value for name, value in values.items() if value is not None})
+    know_environment(os.environ)

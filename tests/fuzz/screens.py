@@ -23,7 +23,7 @@ SCREEN = Console(file=io.StringIO(), width=100, height=20, force_terminal=True)
 
 
 def draw(renderable):
-    """All of it that can fail: text with markup. To lay it out would take most of the time."""
+    """All of it that can fail. To lay it out would take most of the time."""
     if isinstance(renderable, Group):
         for part in renderable.renderables:
             draw(part)
@@ -31,10 +31,8 @@ def draw(renderable):
         for column in renderable.columns:
             for cell in column.cells:
                 draw(cell)
-    elif isinstance(renderable, str):
-        Text.from_markup(renderable)
     else:
-        assert isinstance(renderable, Text)
+        assert isinstance(renderable, str | Text)
 
 
 def show_job(view, workers=()):
@@ -62,7 +60,11 @@ def show_redrawn(view, snapshot):
     live._look_at = math.inf
     live.show(update)
     draw(live.table())
-    progress = Progress(TextColumn("{task.description}"), TextColumn("{task.fields[detail]}"), console=SCREEN)
+    progress = Progress(
+        TextColumn("{task.description}", markup=False),
+        TextColumn("{task.fields[detail]}", markup=False),
+        console=SCREEN,
+    )
     BarDisplay(progress, with_ids=True).show(update)
     draw(progress.make_tasks_table(progress.tasks))
 

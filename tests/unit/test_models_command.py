@@ -84,10 +84,10 @@ def test_convert_writes_a_folder_that_takes_the_variants_place(run, monkeypatch,
     shutil.rmtree(tmp_path / "pocket")
 
 
-def test_convert_passes_errors_on(run, tmp_path, capfd):
+def test_convert_passes_errors_on(run, tmp_path):
     result = run("convert", "pocket", str(tmp_path))
     assert result.exit_code == 2
-    assert "exists already" in capfd.readouterr().err
+    assert "exists already" in result.stderr
 
 
 @pytest.mark.parametrize("name", sorted(models.commands))

@@ -12,7 +12,7 @@ import pytest
 from click.testing import CliRunner
 
 from ltx_worker.cli import main
-from ltx_worker.service import apply, launchd, systemd
+from ltx_worker.service import apply, commands, launchd, systemd
 from ltx_worker.service.apply import ServiceError, install, uninstall
 from ltx_worker.service.commands import make_plan
 from ltx_worker.service.environment import UnsafeFile, environment_text, load_environment
@@ -219,9 +219,7 @@ def test_an_environment_file_that_others_can_read_is_refused(tmp_path):
 def test_logs(monkeypatch, platform, follow, expected):
     ran = []
     monkeypatch.setattr(sys, "platform", platform)
-    monkeypatch.setattr(
-        subprocess, "run", lambda command, check: ran.append(command) or subprocess.CompletedProcess(command, 3)
-    )
+    monkeypatch.setattr(commands, "run_shown", lambda command: ran.append(command) or 3)
     shown = CliRunner().invoke(main, ["logs", "-n", "5", *follow])
     assert [" ".join(command) for command in ran] == [expected]
     assert shown.exit_code == 3

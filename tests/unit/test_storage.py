@@ -265,4 +265,4 @@ def test_a_password_in_the_url_is_not_shown():
     with pytest.raises(StorageError) as raised:
         Storage("nosuch://me:hush@host/farm")
     assert "hush" not in str(raised.value)
-    assert Storage("memory://me:hush@host/farm").url == "memory://…@host/farm"
+    assert Storage("memory://me:hush@host/farm").url == "memory://***@host/farm"

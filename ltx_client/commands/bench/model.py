@@ -4,19 +4,18 @@ from __future__ import annotations
 
 import importlib.util
 import json
-import subprocess
 import sys
 from pathlib import Path
 from typing import Any
 
 import click
-from rich.markup import escape
 from rich.table import Table
 
 from ltx_client.commands.bench.plot import check_plot, plot_times
 from ltx_client.errors import UsageError
 from ltx_client.options import json_option
 from ltx_client.output import print_json, print_table
+from ltx_client.protocol.children import run_shown
 from ltx_models.memory import GB
 from ltx_models.variants import find_variant
 
@@ -73,12 +72,11 @@ def command(
 
 def _run(arguments: list[str]) -> list[dict[str, Any]]:
     """Lines of JSON from a process of its own: the client itself never loads MLX."""
-    done = subprocess.run(
-        [sys.executable, "-m", "ltx_models.benchmark", *arguments], check=False, stdout=subprocess.PIPE, text=True
-    )
-    if done.returncode:
-        click.get_current_context().exit(done.returncode)
-    return [json.loads(line) for line in done.stdout.splitlines()]
+    lines: list[str] = []
+    code = run_shown([sys.executable, "-m", "ltx_models.benchmark", *arguments], lines.append)
+    if code:
+        click.get_current_context().exit(code)
+    return [json.loads(line) for line in lines]
 
 
 def table(measured: list[dict[str, Any]]) -> Table:
@@ -92,5 +90,5 @@ def table(measured: list[dict[str, Any]]) -> Table:
         part = f"{row['part']}: {row['phase']}" if row["phase"] else row["part"]
         times = (f"{row[key]:,.1f} ms" for key in ("milliseconds", "least"))
         sizes = (f"{row[key] / GB:.2f} GB" if row[key] else "" for key in ("peak_bytes", "predicted_bytes"))
-        result.add_row(escape(part), escape(row["engine"]), *times, *sizes)
+        result.add_row(part, row["engine"], *times, *sizes)
     return result

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import importlib.util
-import subprocess
 import sys
 
 import click
 
 from ltx_client.errors import UsageError
+from ltx_client.output import print_line
+from ltx_client.protocol.children import run_shown
 
 __all__ = ["command"]
 
@@ -31,7 +32,7 @@ def command(
     options = {"--quantize": quantize, "--text-encoder": text_encoder, "--tokenizer": tokenizer}
     given = [text for name, value in options.items() if value for text in (name, value)]
     # A process of its own: the client itself never loads MLX.
-    done = subprocess.run([sys.executable, "-m", "ltx_models.convert", source, destination, *given], check=False)
-    if done.returncode:
-        click.get_current_context().exit(done.returncode)
-    click.echo(destination)
+    code = run_shown([sys.executable, "-m", "ltx_models.convert", source, destination, *given])
+    if code:
+        click.get_current_context().exit(code)
+    print_line(destination)

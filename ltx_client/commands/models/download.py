@@ -6,12 +6,12 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 import click
-from rich.console import Console
 from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn, TransferSpeedColumn
 
 from ltx_client.completion import complete_variants
 from ltx_client.errors import Unreachable
-from ltx_client.output import notice
+from ltx_client.output import notice, print_line
+from ltx_client.protocol.console import Console
 from ltx_models.errors import HubUnreachable
 from ltx_models.hub import download
 from ltx_models.memory import GB
@@ -37,10 +37,10 @@ def command(variant: str) -> None:
         try:
             download(row, progress, notice)
         except HubUnreachable as error:
-            raise Unreachable(str(error)) from error
+            raise Unreachable(str(error)) from None
     files = find_files(row)
     for path in (files.checkpoint, files.text_encoder, files.tokenizer):
-        click.echo(path)
+        print_line(path)
 
 
 @contextmanager
@@ -50,7 +50,7 @@ def _progress() -> Iterator[Callable[[int, int, str], None]]:
     if not console.is_terminal:
         yield _PlainProgress()
         return
-    columns = (TextColumn("{task.description}"), BarColumn(), DownloadColumn(), TransferSpeedColumn())
+    columns = (TextColumn("{task.description}", markup=False), BarColumn(), DownloadColumn(), TransferSpeedColumn())
     with Progress(*columns, TimeRemainingColumn(), console=console) as bar:
         task = bar.add_task("", total=None, visible=False)
 

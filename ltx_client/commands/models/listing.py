@@ -7,11 +7,12 @@ import os
 from dataclasses import dataclass
 
 import click
-from rich.markup import escape
 from rich.table import Table
+from rich.text import Text
 
 from ltx_client.options import json_option
 from ltx_client.output import print_json, print_table
+from ltx_client.protocol.console import styled
 from ltx_models.memory import GB, USABLE_PART
 from ltx_models.model_files import missing_parts
 from ltx_models.variants import VARIANTS, Variant
@@ -57,11 +58,11 @@ def table(rows: list[Listed]) -> Table:
     for row in rows:
         missing = f"not here: {', '.join(row.missing)}" if row.missing else "here"
         result.add_row(
-            escape(row.name),
+            row.name,
             f"{row.ram_gb} GB",
-            "[green]yes[/]" if row.fits else "[red]no[/]",
+            styled("yes", "green") if row.fits else styled("no", "red"),
             missing if len(row.missing) < 3 else "not here",
-            escape(row.description) + ("" if row.fits else f" [red](does not fit: {escape(row.reason)})[/]"),
+            Text.assemble(row.description, "" if row.fits else (f" (does not fit: {row.reason})", "red")),
         )
     return result
 

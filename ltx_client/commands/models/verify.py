@@ -6,7 +6,7 @@ import click
 
 from ltx_client.completion import complete_variants
 from ltx_client.errors import FarmError
-from ltx_client.output import notice
+from ltx_client.output import notice, print_line
 from ltx_models.hub import verify
 from ltx_models.model_files import missing_parts
 from ltx_models.variants import VARIANTS, find_variant
@@ -28,6 +28,6 @@ def command(variant: str | None) -> None:
             notice(f"{row.name}: not here: {', '.join(missing)}")
     for path, problem in {path: problem for row in rows for path, problem in verify(row)}.items():
         bad += bool(problem)
-        click.echo(f"{path}: {problem or 'good'}")
+        print_line(f"{path}: {problem or 'good'}")
     if bad:
         raise FarmError(f"{bad} {'file is' if bad == 1 else 'files are'} damaged; delete and download again")

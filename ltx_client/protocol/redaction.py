@@ -1,0 +1,162 @@
+"""What must not be shown, logged or told to others: passwords, keys and tokens, wherever in a text they stand.
+
+A URL is shown without what may be secret in it, and one that cannot be taken apart is not shown. The secrets that this
+process was given are known, too, so that they are found wherever a library repeats them.
+"""
+
+from __future__ import annotations
+
+import base64
+import functools
+import json
+import re
+import threading
+from collections.abc import Iterator, Mapping
+from urllib.parse import parse_qsl, quote, quote_plus, unquote
+
+__all__ = ["know", "know_environment", "know_url", "redacted", "shown_url"]
+
+STARS = "***"
+ANYWHERE, AS_A_WORD = 8, 4
+"""Characters from which on a known secret is hidden within words, too, and as a word of its own. A shorter one is part
+of too many texts; it is hidden where it stands in a URL.
+"""
+_NAMES = r"passw(?:or)?d|passphrase|secret|token|signature|credential|(?:api|access|account|private)_?key"
+_ASSIGNED = re.compile(
+    rf"(?i)((?:[\w.%-]*(?:{_NAMES})|x-amz-[\w-]+|\bsig)[\w.%-]*=b?['\"]?)(?!\*\*\*)[^\s&\"'`,;)\]}}>]+"
+)
+_AUTHORIZATION = re.compile(r"(?i)(\bauthorization['\"]?\s*[:=]\s*b?['\"]?(?:[\w-]+\s+)?)[^\s'\",]+")
+_SECRET_PARAMETER = re.compile(rf"(?i)(?:{_NAMES}|^x-amz-|^sig$|^auth$|^key$)")
+_SECRET_VARIABLE = re.compile(
+    r"(?i)(?:^|_)(?:PASS|PASSWD|PASSWORD|PASSPHRASE|SECRET|TOKEN|CREDENTIALS?|AUTH|CONNECTION_STRING"
+    r"|(?:API|ACCESS|ACCOUNT|PRIVATE|SECRET|SHARED)_?KEY(?:_ID)?)$"
+)
+_NO_SECRETS = ("true", "false", "none", "null", "yes", "no")
+
+_OUR_WORDS = r"\[USER:PASSWORD@\]HOST:PORT|USER@HOST:PORT|(?:worker)?:PASSWORD@|ITS-NAME:PORT"
+"""How our own texts write what stands in a URL."""
+_URL = re.compile(rf"[a-zA-Z][a-zA-Z0-9+.-]*://(?!{_OUR_WORDS})\S+")
+_END = re.compile(r"[)\]}>,.;:'\"!…]*$")
+_CHAIN = re.compile(r"::(?=[a-zA-Z][a-zA-Z0-9+.-]*(?:://|::))")
+"""Between the URLs of a chain, as fsspec has them."""
+_PARTS = re.compile(r"(?P<authority>[^/?#]*)(?P<path>[^?#]*)(?P<query>.*)", re.DOTALL)
+_HOST = re.compile(r"[\w.-]*|[\w.-]+:\d*|\[[0-9a-fA-F:.]+(?:%\w+)?\](?::\d*)?")
+_NAME = re.compile(r"[\w.-]*")
+_RESERVED = re.compile(r"[/?#@:\[\]]")
+_WITH_USERS = ("redis", "rediss", "sftp", "ssh", "ftp", "smb", "hdfs", "webhdfs")
+"""Schemes in which what stands alone before the @ is a user's name; elsewhere it may be a token."""
+
+_changing = threading.Lock()
+_known: frozenset[str] = frozenset()
+
+
+def redacted(text: str) -> str:
+    """Return the text without secrets: those that are known, and what may be one in each URL and each NAME=VALUE."""
+    if pattern := _pattern(_known):
+        text = pattern.sub(STARS, text)
+    if "://" in text:
+        text = _URL.sub(_redacted_url, text)
+    if "=" in text:
+        text = _ASSIGNED.sub(rf"\1{STARS}", text)
+    return _AUTHORIZATION.sub(rf"\1{STARS}", text) if "uthoriz" in text or "UTHORIZ" in text else text
+
+
+def shown_url(url: str, *, path: bool = True) -> str:
+    """Return a URL, or a chain of them, as it may be shown: without password, query and fragment.
+
+    path: whether what follows the host may be shown.
+    """
+    return "::".join(_shown(part, path) for part in _CHAIN.split(url))
+
+
+def know(secret: str) -> None:
+    """Have this secret hidden from now on, however it is written."""
+    global _known
+    forms = {form for form in _forms(secret.strip()) if len(form) >= AS_A_WORD and form.lower() not in _NO_SECRETS}
+    with _changing:
+        _known |= forms
+
+
+def know_url(url: str, *, path: bool = False) -> None:
+    """Have the secrets in a URL, or in a chain of them, hidden.  path: what follows the host is secret, too."""
+    for part in _CHAIN.split(url):
+        scheme, colons, rest = part.partition("://")
+        for secret in _secrets(scheme, rest, in_path=path) if colons else ():
+            know(secret)
+
+
+def know_environment(environment: Mapping[str, str]) -> None:
+    """Have what variables of such a name hold hidden, and what is secret in those that hold a URL."""
+    for name, value in environment.items():
+        if "://" in value:
+            know_url(value)
+        elif _SECRET_VARIABLE.search(name):
+            know(value)
+
+
+def _redacted_url(match: re.Match[str]) -> str:
+    """A URL within a text: what ends the sentence is none of it."""
+    url = _END.sub("", match[0])
+    return shown_url(url) + match[0][len(url) :]
+
+
+def _shown(url: str, with_path: bool) -> str:
+    """One URL. Where an @ follows the authority, there may be a password with a character in it that ends one."""
+    scheme, colons, rest = url.partition("://")
+    if not colons:
+        return re.sub(r"^[^/]*:[^/]*@", f"{STARS}@", url)
+    parts = _parts(rest)
+    account, at, host = parts["authority"].rpartition("@")
+    name, colon, _ = account.partition(":")
+    if "@" in parts["path"] + parts["query"] or not _HOST.fullmatch(host):
+        return f"{scheme}://{STARS}"
+    if scheme not in _WITH_USERS or not _NAME.fullmatch(name):
+        name, colon = "", STARS * bool(at)
+    path = parts["path"] if with_path else f"/{STARS}" * (len(parts["path"]) > 1)
+    query = parts["query"][:1] + STARS if parts["query"] else ""
+    return f"{scheme}://{name}{colon}{STARS * (colon == ':')}{at}{host}{path}{query}"
+
+
+def _parts(rest: str) -> re.Match[str]:
+    """What follows a URL's scheme, in its parts."""
+    match = _PARTS.fullmatch(rest)
+    assert match is not None
+    return match
+
+
+def _secrets(scheme: str, rest: str, *, in_path: bool) -> Iterator[str]:
+    """What is secret of what follows a URL's scheme."""
+    account, at, _ = rest.rpartition("@")
+    name, colon, password = account.partition(":")
+    if colon:
+        yield password
+        yield base64.b64encode(unquote(account).encode(errors="replace")).decode()  # as HTTP sends it
+    elif at and scheme not in _WITH_USERS:
+        yield name
+    if _RESERVED.search(password):  # a library that takes it apart there may show a part
+        yield from _RESERVED.split(password)
+    parts = _parts(rest)
+    for key, value in parse_qsl(parts["query"].lstrip("?#").replace("#", "&")):
+        if in_path or _SECRET_PARAMETER.search(key):
+            yield value
+    if in_path:
+        yield (parts["path"] + parts["query"]).lstrip("/")
+        yield from (part for part in parts["path"].split("/") if len(part) >= ANYWHERE)
+
+
+def _forms(secret: str) -> set[str]:
+    """A secret as it is, and as URLs, JSON and Python write it."""
+    plain = {secret, unquote(secret)}
+    quoted = {form for text in plain for form in (quote(text, safe=""), quote(text), quote_plus(text))}
+    quoted |= {re.sub("%..", lambda match: match[0].lower(), text) for text in quoted}
+    return plain | quoted | {json.dumps(text)[1:-1] for text in plain} | {repr(text)[1:-1] for text in plain}
+
+
+@functools.lru_cache(maxsize=2)
+def _pattern(known: frozenset[str]) -> re.Pattern[str] | None:
+    """Finds secrets; a longer one before one that is a part of it."""
+    words = (
+        re.escape(secret) if len(secret) >= ANYWHERE else rf"(?<!\w){re.escape(secret)}(?!\w)"
+        for secret in sorted(known, key=len, reverse=True)
+    )
+    return re.compile("|".join(words)) if known else None
