@@ -16,7 +16,6 @@ from ltx_client.broker import connect
 from ltx_client.configure import use_farm
 from ltx_client.farm import Farm
 from ltx_client.local.members import FarmFolder
-from ltx_client.local.server import Address
 from ltx_client.output_names import short_id
 from ltx_client.protocol.config import LOCAL, load
 from ltx_client.protocol.settings import FarmSettings
@@ -75,8 +74,7 @@ def _farm(ctx: click.Context) -> Iterator[Farm]:
         settings = FarmSettings()
         url, storage = settings.broker_url, settings.storage_url
         if url is None:
-            folder = FarmFolder(settings.home)
-            address = Address.read(folder.description)
+            address = FarmFolder(settings.home).address()
             if address is None or not address.answers():
                 raise LookupError("the embedded farm does not run")
             url = address.url

@@ -14,7 +14,7 @@ from ltx_client.batches import Batches
 from ltx_client.broker import connect
 from ltx_client.errors import BrokerUnreachable
 from ltx_client.ledger import ClientLedger
-from ltx_client.local.join import join
+from ltx_client.local.join import join, why_stopped
 from ltx_client.local.members import FarmFolder, Use
 from ltx_client.pauses import Pauses
 from ltx_client.prepare import DEFAULT_VARIANT
@@ -102,7 +102,4 @@ class Connection:
     def check(self) -> None:
         """Raises BrokerUnreachable when this machine's embedded farm has died; says nothing of other farms."""
         if self._embedded is not None and not self._embedded.is_kept():
-            raise BrokerUnreachable(
-                f"this machine's farm stopped unexpectedly (see {self._embedded.keeper_log}); its jobs are kept,"
-                " and `ltx up` goes on with them"
-            )
+            raise BrokerUnreachable(why_stopped(self._embedded))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import importlib.util
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -13,21 +14,26 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
-from ltx_client.errors import FarmError
+from ltx_client.errors import BrokerUnreachable, FarmError
+from ltx_client.local.address import Address
 from ltx_client.local.members import FarmFolder, Use
-from ltx_client.local.server import Address, find_server
+from ltx_client.local.server import find_server, last_words, log_size
 from ltx_models.model_files import find_files
 from ltx_models.variants import find_variant
 
-__all__ = ["join", "stop_up"]
+__all__ = ["join", "stop_up", "why_stopped"]
 
 JOIN_TIMEOUT = 30.0
 STOP_TIMEOUT = 30.0
+STARTS = 5
+"""How many keepers are started for one command: the first may be killed, or end since another one was quicker."""
+ROOM = 1 << 20
+"""Bytes of free space without which a farm cannot start."""
 
 
 @contextlib.contextmanager
 def join(home: Path, use: Use, variant: str) -> Iterator[Address]:
-    """Uses the farm while inside. Raises FarmError when it cannot be started, or cannot hold the variant."""
+    """Use the farm while inside. Raises FarmError where it cannot be started, or cannot render the variant."""
     if importlib.util.find_spec("mlx") is None:
         raise FarmError(
             "no broker is set, and this machine cannot render by itself; set LTX_BROKER_URL to the farm's broker,"
@@ -37,11 +43,14 @@ def join(home: Path, use: Use, variant: str) -> Iterator[Address]:
     if use is not Use.READ:
         find_files(find_variant(variant))
     folder = FarmFolder(home)
-    folder.create()
-    with folder.roster_lock():
-        membership = folder.enter(use, variant)
+    with _home_errors(home):
+        folder.create()
+        with folder.roster_lock():
+            membership = folder.enter(use, variant)
     try:
-        yield _await_farm(folder, home)
+        with _home_errors(home):
+            address = _await_farm(folder, home)
+        yield address
     finally:
         membership.leave()
         _await_stop(folder)
@@ -54,31 +63,49 @@ def stop_up(home: Path) -> int:
         return 0
     with folder.roster_lock():
         members = [member for member in folder.members() if member.use is Use.UP]
-    for member in members:
-        os.kill(member.pid, signal.SIGTERM)
+        for member in members:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(member.pid, signal.SIGTERM)
     return len(members)
 
 
+@contextlib.contextmanager
+def _home_errors(home: Path) -> Iterator[None]:
+    """Turn what the file system refuses into BrokerUnreachable, which names LTX_HOME."""
+    try:
+        yield
+    except OSError as error:
+        why = error.strerror or str(error)
+        raise BrokerUnreachable(
+            f"LTX_HOME {home} cannot be used: {why}; it must be a folder that this user can write, with space left"
+        ) from error
+
+
 def _await_farm(folder: FarmFolder, home: Path) -> Address:
-    """The address of a farm that answers. Starts a keeper when there is none."""
+    """Return the address of a farm that answers. Starts a keeper where there is none, again where one was killed."""
     deadline = time.monotonic() + JOIN_TIMEOUT
     keeper: subprocess.Popen[bytes] | None = None
+    since = starts = 0
     while time.monotonic() < deadline:
-        address = Address.read(folder.description)
+        address = folder.address()
         if address is not None and folder.is_kept() and address.answers():
             return address
-        if keeper is not None and keeper.poll():
+        code = keeper.poll() if keeper is not None else 0
+        if code == os.EX_UNAVAILABLE or (code is not None and starts == STARTS):
             break
-        if (keeper is None or keeper.poll() == 0) and not folder.is_kept():
+        if code is not None and not folder.is_kept():
+            since, starts = log_size(folder.keeper_log), starts + 1
             keeper = _start_keeper(folder, home)
         time.sleep(0.05)
-    raise FarmError(f"the embedded farm did not start; {_last_line(folder.keeper_log)}(see {folder.keeper_log})")
+    words = last_words(folder.keeper_log, since)
+    why = words.partition(" ERROR ")[2] or words or f"its keeper said nothing within {JOIN_TIMEOUT:g} s"
+    raise BrokerUnreachable(f"this machine's farm did not start: {why} ({_where_to_see(folder)})")
 
 
 def _await_stop(folder: FarmFolder) -> None:
-    """Returns when the farm has stopped, or at once when somebody else uses it."""
+    """Return when the farm has stopped, or at once where somebody else uses it."""
     deadline = time.monotonic() + STOP_TIMEOUT
-    while folder.is_kept() and time.monotonic() < deadline:
+    while (folder.is_kept() or folder.server_lock.is_taken()) and time.monotonic() < deadline:
         with folder.roster_lock():
             if folder.members():
                 return
@@ -89,6 +116,7 @@ def _start_keeper(folder: FarmFolder, home: Path) -> subprocess.Popen[bytes]:
     with folder.keeper_log.open("ab") as log:
         keeper = subprocess.Popen(
             [sys.executable, "-m", "ltx_client.local.keeper", str(home)],
+            env={**os.environ, "PYTHONSAFEPATH": "1"},  # nothing is imported from the folder that the user is in
             stdin=subprocess.DEVNULL,
             stdout=log,
             stderr=log,
@@ -99,7 +127,15 @@ def _start_keeper(folder: FarmFolder, home: Path) -> subprocess.Popen[bytes]:
     return keeper
 
 
-def _last_line(path: Path) -> str:
-    lines = path.read_text(errors="replace").split("\n") if path.exists() else []
-    words = [line for line in lines if line.strip()]
-    return f"its last words: {words[-1]} " if words else ""
+def why_stopped(folder: FarmFolder) -> str:
+    """Return a sentence on a farm that ended while it was in use."""
+    return (
+        f"this machine's farm stopped unexpectedly ({_where_to_see(folder)}); its jobs are kept, and `ltx up` goes on"
+        " with them"
+    )
+
+
+def _where_to_see(folder: FarmFolder) -> str:
+    if shutil.disk_usage(folder.path).free < ROOM:  # so its log could not be written either
+        return f"the disk of {folder.path} is full"
+    return f"see {folder.keeper_log}"

@@ -1,7 +1,8 @@
 """The process that owns the embedded farm's server and worker: `python -m ltx_client.local.keeper HOME`.
 
 It ends when the last member is gone, or by SIGTERM: first the worker, whose job goes back to the queue, then
-the server. Its worker ends with it, even when it is killed: the worker's standard input closes.
+the server. Both end with it, even when it is killed: the worker's standard input closes, and the guard stops the
+server.
 """
 
 from __future__ import annotations
@@ -16,11 +17,13 @@ import threading
 import time
 from pathlib import Path
 
-import redis
 from filelock import Timeout
 
+from ltx_client.errors import FarmError
+from ltx_client.local.address import Address
 from ltx_client.local.members import FarmFolder, Use
-from ltx_client.local.server import Address, Server
+from ltx_client.local.orphans import stop_orphans
+from ltx_client.local.server import Server
 from ltx_client.protocol.screen import LineFormatter, guarded
 
 log = logging.getLogger(__name__)
@@ -33,14 +36,37 @@ QUICK_LEASE = {"LTX_WORKER_LEASE": "15", "LTX_WORKER_RENEW_EVERY": "3"}
 """No network lies between this worker and its broker, so a worker that died is noticed sooner."""
 
 
+class Guard:
+    """A process that outlives keeper and worker, however they end, and then stops the server.
+
+    It waits for the end of a pipe that both have open: the worker first gives its job back, which takes a server. Until
+    then it is a shell, which costs next to nothing.
+    """
+
+    def __init__(self, home: Path) -> None:
+        reading, self.handle = os.pipe()
+        command = [sys.executable, "-m", "ltx_client.local.orphans", str(home)]
+        self._process = subprocess.Popen(
+            ["/bin/sh", "-c", 'read -r _; exec "$@"', "sh", *command], stdin=reading, start_new_session=True
+        )
+        os.close(reading)
+
+    def dismiss(self) -> None:
+        """End it; the server has been stopped."""
+        self._process.kill()
+        self._process.wait()
+        os.close(self.handle)
+
+
 class Worker:
     """The farm's worker process: started when somebody wants to render, again when it dies, ever more slowly.
 
     It holds one variant at a time: of those that are wanted, the one it holds already, else the first.
     """
 
-    def __init__(self, folder: FarmFolder, address: Address, home: Path) -> None:
+    def __init__(self, folder: FarmFolder, address: Address, home: Path, guard: Guard) -> None:
         self._variant = ""
+        self._guard = guard
         self._log_path = folder.worker_log
         self._environment = {
             **QUICK_LEASE,
@@ -73,6 +99,7 @@ class Worker:
                     stdin=subprocess.PIPE,
                     stdout=output,
                     stderr=output,
+                    pass_fds=(self._guard.handle,),
                     start_new_session=True,
                 )
 
@@ -102,16 +129,19 @@ def keep(home: Path) -> None:
         signal.signal(number, lambda *_: told_to_stop.set())
     with contextlib.ExitStack() as stack:
         stack.callback(lock.release)
-        _stop_orphan(folder)
+        folder.description.unlink(missing_ok=True)  # of a keeper that was killed
+        stop_orphans(folder)
+        guard = Guard(home)
+        stack.callback(guard.dismiss)
         server = Server(folder)
         stack.callback(server.stop)
-        worker = Worker(folder, server.address, home)
+        worker = Worker(folder, server.address, home, guard)
         stack.callback(worker.stop)
         server.address.write(folder.description)
         stack.callback(folder.description.unlink, missing_ok=True)
         while not told_to_stop.wait(LOOK_EVERY):
             if not server.alive():
-                log.error("the server died; the farm stops")
+                log.error("the server died, and the farm stops: %s", server.last_words())
                 return
             if not _serve_members(folder, worker):
                 return
@@ -131,22 +161,13 @@ def _serve_members(folder: FarmFolder, worker: Worker) -> bool:
     return True
 
 
-def _stop_orphan(folder: FarmFolder) -> None:
-    """Stops the server of a keeper that was killed: its description still lies there. Its data is kept."""
-    address = Address.read(folder.description)
-    folder.description.unlink(missing_ok=True)
-    if address is None or not address.answers():
-        return
-    log.warning("stopping the server that a killed keeper left behind")
-    with address.connect() as client, contextlib.suppress(redis.ConnectionError):
-        client.shutdown()
-    while address.answers():
-        time.sleep(0.05)
-
-
 if __name__ == "__main__":
     with guarded():
         handler = logging.StreamHandler(sys.stderr)
         handler.setFormatter(LineFormatter("%(asctime)s %(levelname)s %(message)s"))
         logging.basicConfig(level="INFO", handlers=[handler])
-        keep(Path(sys.argv[1]))
+        try:
+            keep(Path(sys.argv[1]))
+        except (FarmError, OSError) as error:
+            log.error("%s", error)
+            sys.exit(os.EX_UNAVAILABLE)

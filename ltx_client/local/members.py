@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import os
+import re
 import secrets
 from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
 
 from filelock import FileLock, Timeout
+
+from ltx_client.local.address import Address
+from ltx_client.local.server_lock import ServerLock
 
 __all__ = ["FarmFolder", "Member", "Membership", "Use"]
 
@@ -31,6 +35,9 @@ class Member:
     pid: int
     use: Use
     variant: str
+
+
+_MEMBER = re.compile(rf"(?P<pid>\d+)\.[0-9a-f]+\.(?P<use>{'|'.join(Use)})\.(?P<variant>.+)")
 
 
 class Membership:
@@ -56,11 +63,15 @@ class FarmFolder:
         self.description = self.path / "farm.json"
         self.keeper_log = self.path / "keeper.log"
         self.worker_log = self.path / "worker.log"
+        self.server_log = self.path / "valkey.log"
+        self.journal = self.path / "appendonlydir"
+        self.server_lock = ServerLock(self.path / "server.lock")
         self._members = self.path / "members"
 
     def create(self) -> None:
-        """Makes the folders; what lies in the farm's own is nobody else's business."""
-        self.path.mkdir(parents=True, exist_ok=True, mode=0o700)
+        """Make the folders; the farm's own is closed to other users."""
+        self.path.mkdir(parents=True, exist_ok=True)
+        self.path.chmod(0o700)
         self._members.mkdir(exist_ok=True)
         self.videos.mkdir(exist_ok=True)
 
@@ -78,6 +89,18 @@ class FarmFolder:
         lock.release()
         return False
 
+    def address(self) -> Address | None:
+        """Return where the farm's server is; None unless it is certain that the port is still the server's.
+
+        The lock is checked before anything is sent: a description may be left from a server that was killed, and its
+        port be another program's by now. A keeper removes an old description before its own server takes the lock.
+        """
+        runs = self.server_lock.is_taken()
+        address = Address.read(self.description)
+        if address is not None and not address.locked:
+            runs = self.is_kept()
+        return address if runs else None
+
     def roster_lock(self) -> FileLock:
         """Held while the members change or are counted, so that nobody joins a farm that is about to stop."""
         return FileLock(self.path / "roster.lock")
@@ -90,12 +113,14 @@ class FarmFolder:
         """The live ones; the files of dead ones are removed. The caller holds the roster lock."""
         alive = []
         for path in self._members.iterdir():
+            match = _MEMBER.fullmatch(path.name)
+            if match is None:  # a file manager's
+                continue
             lock = FileLock(path)
             try:
                 lock.acquire(timeout=0)
             except Timeout:
-                pid, _, use, variant = path.name.split(".", 3)
-                alive.append(Member(int(pid), Use(use), variant))
+                alive.append(Member(int(match["pid"]), Use(match["use"]), match["variant"]))
             else:
                 path.unlink(missing_ok=True)
                 lock.release()

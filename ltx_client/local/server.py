@@ -2,69 +2,35 @@
 
 from __future__ import annotations
 
-import json
-import os
+import contextlib
+import re
 import secrets
 import shutil
 import socket
 import subprocess
 import time
-from dataclasses import asdict, dataclass
 from pathlib import Path
 
-import redis
-from pydantic import SecretStr
-from redis.backoff import NoBackoff
-from redis.retry import Retry
-
 from ltx_client.errors import FarmError
+from ltx_client.local.address import LOOPBACK, Address
 from ltx_client.local.members import FarmFolder
 
-__all__ = ["Address", "Server", "find_server"]
+__all__ = ["Server", "find_server", "last_words", "log_size"]
 
 START_TIMEOUT = 20.0
 STOP_TIMEOUT = 20.0
-LOOPBACK = "127.0.0.1"
+PORT_TRIES = 5
+_STAMP = re.compile(r"\d+:[A-Z] .*?\d\.\d+ [.\-*#] ")
+"""What a server begins each line of its log with: its process, its role, the time and the level."""
 
 
-@dataclass(frozen=True)
-class Address:
-    """Where the farm's server is, as its description file says it. The file's mode is 0600."""
+_DAMAGED = re.compile("Bad file format|Unexpected end of file|AOF manifest|Unable to obtain the AOF")
+EMPTY_BASE = 1024
+"""Bytes that the first file of a journal has at most: the state before the first job."""
 
-    port: int
-    password: str
 
-    @property
-    def url(self) -> SecretStr:
-        """For redis-py and Celery."""
-        return SecretStr(f"redis://:{self.password}@{LOOPBACK}:{self.port}/0")
-
-    def write(self, path: Path) -> None:
-        """Replaces the description in one step."""
-        temporary = path.with_suffix(".tmp")
-        _write_private(temporary, json.dumps(asdict(self)))
-        temporary.replace(path)
-
-    @classmethod
-    def read(cls, path: Path) -> Address | None:
-        """The description, if there is one."""
-        try:
-            return cls(**json.loads(path.read_text()))
-        except (FileNotFoundError, json.JSONDecodeError, TypeError):
-            return None
-
-    def connect(self) -> redis.Redis:
-        """A client, not yet connected."""
-        once = Retry(NoBackoff(), 0)
-        return redis.Redis(host=LOOPBACK, port=self.port, password=self.password, socket_timeout=5, retry=once)
-
-    def answers(self) -> bool:
-        """Whether our server, the one with our password, is there."""
-        with self.connect() as client:
-            try:
-                return bool(client.ping())
-            except redis.RedisError:
-                return False
+class PortTaken(FarmError):
+    """Another program listens at the port that was chosen."""
 
 
 def find_server() -> str:
@@ -89,33 +55,51 @@ def find_server() -> str:
 
 
 class Server:
-    """A running server, a child of the keeper."""
+    """A running server, a child of this process. It has the folder's server lock, and works in the folder."""
 
     def __init__(self, folder: FarmFolder) -> None:
-        self.address = Address(_free_port(), secrets.token_urlsafe(24))
         self._folder = folder
-        self._config = folder.path / "valkey.conf"
-        _write_private(self._config, self._settings())
-        self.start()
+        password = secrets.token_urlsafe(24)
+        for attempt in range(1, PORT_TRIES + 1):
+            self.address = Address(_free_port(), password, locked=True)
+            try:
+                self.start()
+                return
+            except PortTaken:  # by a program that was quicker
+                if attempt == PORT_TRIES:
+                    raise
 
     def start(self) -> None:
-        """Starts the process and returns when it answers. Raises FarmError."""
-        with (self._folder.path / "valkey.log").open("ab") as log:
+        """Start the process; return when it answers and is as it was told to be. Raises FarmError.
+
+        What it is told comes on its standard input: other users can read a command line, and a path to a file would be
+        taken as a pattern.
+        """
+        _check_journal(self._folder.journal)
+        self._said = log_size(self._folder.server_log)
+        with self._folder.server_lock.take() as lock, self._folder.server_log.open("ab") as log:
             self._process = subprocess.Popen(
-                [find_server(), str(self._config)],
-                stdin=subprocess.DEVNULL,
+                [find_server(), "-"],
+                cwd=self._folder.path,
+                stdin=subprocess.PIPE,
                 stdout=log,
                 stderr=log,
+                pass_fds=(lock,),
                 start_new_session=True,  # a Ctrl-C in the terminal is for the command, not for its server
             )
-        self._await_answer()
+        try:
+            self._tell()
+            self._await_answer()
+        except BaseException:
+            self.stop()
+            raise
 
     def alive(self) -> bool:
-        """Whether the process runs."""
+        """Return whether the process runs."""
         return self._process.poll() is None
 
     def stop(self) -> None:
-        """SIGTERM: it closes its append-only file and goes."""
+        """Have it close its append-only file and end; by force if it does not."""
         self._process.terminate()
         try:
             self._process.wait(STOP_TIMEOUT)
@@ -123,27 +107,95 @@ class Server:
             self._process.kill()
             self._process.wait()
 
-    def _settings(self) -> str:
-        lines = [
-            f"bind {LOOPBACK}",
-            f"port {self.address.port}",
-            f"requirepass {self.address.password}",
-            f'dir "{self._folder.path}"',
-            "daemonize no",
-            "appendonly yes",
-            "appendfsync always",
-            'save ""',
-            "maxmemory-policy noeviction",
-        ]
-        return "\n".join(lines) + "\n"
+    def last_words(self) -> str:
+        """Return the last line that this process has written to its log."""
+        return last_words(self._folder.server_log, self._said)
+
+    def _settings(self) -> dict[str, str]:
+        return {
+            "bind": LOOPBACK,
+            "port": str(self.address.port),
+            "requirepass": self.address.password,
+            "daemonize": "no",
+            "appendonly": "yes",
+            "appendfsync": "always",
+            "appendfilename": "appendonly.aof",
+            "appenddirname": self._folder.journal.name,
+            "save": "",
+            "maxmemory-policy": "noeviction",
+        }
+
+    def _tell(self) -> None:
+        lines = "".join(f'{name} "{value}"\n' for name, value in self._settings().items())
+        assert self._process.stdin is not None
+        with contextlib.suppress(BrokenPipeError), self._process.stdin as pipe:  # where it has ended, its log says why
+            pipe.write(lines.encode())
 
     def _await_answer(self) -> None:
+        """Return when the server can be used. Nothing is sent to the port before it is certain whose it is."""
+        from ltx_client.local.inspection import listening, why_unfit  # psutil comes with what a worker needs
+
         deadline = time.monotonic() + START_TIMEOUT
+        while not (found := listening(self._process.pid)):
+            self._check_alive(deadline)
+            time.sleep(0.01)
+        if found != {(LOOPBACK, self.address.port)}:
+            at = ", ".join(f"{host}:{port}" for host, port in sorted(found))
+            raise self._unfit(f"it listens at {at}, not at {LOOPBACK}:{self.address.port}")
         while not self.address.answers():
-            if not self.alive() or time.monotonic() > deadline:
-                self.stop()
-                raise FarmError(f"the embedded farm's server did not start; see {self._folder.path / 'valkey.log'}")
+            self._check_alive(deadline)
             time.sleep(0.02)
+        if why := why_unfit(self._process.pid, self.address, self._settings(), self._folder.path):
+            raise self._unfit(why)
+
+    def _unfit(self, why: str) -> FarmError:
+        return FarmError(f"{find_server()} does not do what it is told, and is not used: {why}")
+
+    def _check_alive(self, deadline: float) -> None:
+        if self.alive():
+            if time.monotonic() < deadline:
+                return
+        elif _is_taken(self.address.port):
+            raise PortTaken(f"port {self.address.port} of this machine is another program's")
+        words, log = self.last_words(), self._folder.server_log
+        if _DAMAGED.search(words):
+            raise _damage(self._folder.journal, words)
+        raise FarmError(f"the embedded farm's server did not start: {words or 'it said nothing'} (see {log})")
+
+
+def _check_journal(folder: Path) -> None:
+    """Raise FarmError for a journal without its manifest: a server would begin without the jobs, and write over it.
+
+    A journal that was never begun, since its server was killed before, has nothing in it and no manifest.
+    """
+    files = list(folder.glob("*.*.*")) if folder.is_dir() else []
+    if any(file.name.endswith(".manifest") and not file.name.startswith("temp-") for file in files):
+        return
+    if any(file.stat().st_size > (EMPTY_BASE if file.suffix == ".rdb" else 0) for file in files):
+        raise _damage(folder, "its manifest is missing")
+
+
+def _damage(journal: Path, why: str) -> FarmError:
+    return FarmError(
+        f"the journal of this machine's jobs is damaged: {why}; {journal} is kept as it is: repair it with"
+        " valkey-check-aof, or move it away to begin without jobs"
+    )
+
+
+def last_words(log: Path, since: int = 0) -> str:
+    """Return the last line of a log that is not empty, from byte `since` on, without the stamp that it begins with."""
+    try:
+        with log.open("rb") as file:
+            file.seek(max(since, log_size(log) - 65536))
+            lines = file.read().decode(errors="replace").splitlines()
+    except OSError:
+        return ""
+    return next((_STAMP.sub("", line).strip() for line in reversed(lines) if line.strip()), "")
+
+
+def log_size(path: Path) -> int:
+    """Return how many bytes a log has; 0 where there is none yet."""
+    return path.stat().st_size if path.exists() else 0
 
 
 def _free_port() -> int:
@@ -152,8 +204,11 @@ def _free_port() -> int:
         return int(probe.getsockname()[1])
 
 
-def _write_private(path: Path, text: str) -> None:
-    """Writes a file that only this user can read, from its first byte on."""
-    path.unlink(missing_ok=True)
-    with os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as file:
-        file.write(text)
+def _is_taken(port: int) -> bool:
+    with socket.socket() as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind((LOOPBACK, port))
+        except OSError:
+            return True
+    return False

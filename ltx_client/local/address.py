@@ -1,0 +1,73 @@
+"""Where the embedded farm's server is, as its description file says it."""
+
+from __future__ import annotations
+
+import json
+import os
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Annotated
+
+import redis
+from pydantic import Field, SecretStr, TypeAdapter, ValidationError
+from redis.backoff import NoBackoff
+from redis.retry import Retry
+
+__all__ = ["LOOPBACK", "Address"]
+
+LOOPBACK = "127.0.0.1"
+ANSWER_TIMEOUT = 5.0
+
+
+@dataclass(frozen=True)
+class Address:
+    """A server's port on loopback, and its password. The description file's mode is 0600.
+
+    locked: whether the server has the farm's server lock; one that an older version started has none.
+    """
+
+    port: Annotated[int, Field(strict=True, ge=1, le=65535)]
+    password: Annotated[str, Field(pattern=r"^[\w-]+$")]
+    locked: bool = False
+
+    @property
+    def url(self) -> SecretStr:
+        """For redis-py and Celery."""
+        return SecretStr(f"redis://:{self.password}@{LOOPBACK}:{self.port}/0")
+
+    def write(self, path: Path) -> None:
+        """Replace the description in one step, so that no other user can read any of it."""
+        temporary = path.with_suffix(".tmp")
+        temporary.unlink(missing_ok=True)
+        with os.fdopen(os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as file:
+            file.write(json.dumps(asdict(self)))
+        temporary.replace(path)
+
+    @classmethod
+    def read(cls, path: Path) -> Address | None:
+        """Return what the description says; None where there is none, or where it is damaged."""
+        try:
+            return _DESCRIPTION.validate_json(path.read_bytes())
+        except (OSError, ValidationError):
+            return None
+
+    def connect(self, *, anonymous: bool = False) -> redis.Redis:
+        """Return a client that is not connected yet, which tries everything once; `anonymous`: without the password."""
+        return redis.Redis(
+            host=LOOPBACK,
+            port=self.port,
+            password=None if anonymous else self.password,
+            socket_timeout=ANSWER_TIMEOUT,
+            retry=Retry(NoBackoff(), 0),
+        )
+
+    def answers(self) -> bool:
+        """Return whether a server with this password answers at the port."""
+        with self.connect() as client:
+            try:
+                return bool(client.ping())
+            except redis.RedisError:
+                return False
+
+
+_DESCRIPTION = TypeAdapter(Address)
