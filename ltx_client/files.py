@@ -56,14 +56,14 @@ def fetch_video(
                 )
         else:
             try:
-                Storage(storage_url).get(result.video, target, result.sha256)
+                Storage(storage_url).get(result.video, target, result.sha256, result.size)
             except StorageError as error:
                 if not (link := link_of(job_id)):
                     raise StorageError(f"{error}; is LTX_STORAGE_URL the one that the workers use?") from error
                 why_not = f"; it was asked for there since the storage could not be read ({error})"
         if link:
             try:
-                fetch_link(link, result.video, target, result.sha256)
+                fetch_link(link, result.video, target, result.sha256, result.size)
             except StorageError as error:
                 raise StorageError(f"{error}{why_not}") from error
     except StorageError as error:

@@ -28,6 +28,7 @@ from ltx_models.model_files import find_files
 from ltx_models.variants import find_variant
 from ltx_worker.doctor_command import doctor
 from ltx_worker.engine.supervisor import ENGINE
+from ltx_worker.open_files import raise_limit
 from ltx_worker.presence import DRAIN_SIGNAL, RESUME_SIGNAL, AlreadyRunning, presence, running_worker
 from ltx_worker.service.commands import install, installed_home, logs, uninstall
 from ltx_worker.service.environment import UnsafeFile, load_environment
@@ -72,6 +73,7 @@ def start(
     until_stdin_closes: bool,
 ) -> None:
     """Serves jobs of one variant until stopped (SIGTERM or Ctrl-C: the job in hand goes back to the queue)."""
+    raise_limit()
     _set_up_logging(log_level, log_file)
     try:
         if env_file is not None:

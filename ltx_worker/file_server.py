@@ -6,21 +6,19 @@ gets nothing, and does not learn which videos there are.
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
 import hmac
 import logging
 import re
 import secrets
-import sys
 import threading
 import time
 from http import HTTPStatus
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
-from urllib.parse import parse_qs, urlencode, urlsplit
+from urllib.parse import parse_qs, urlencode
 
 from ltx_client.protocol.storage import Storage, StorageError
+from ltx_worker.http_server import BoundedHandler, BoundedServer
 
 __all__ = ["FileServer", "link_key"]
 
@@ -28,8 +26,7 @@ log = logging.getLogger(__name__)
 
 _PATH = re.compile(r"/videos/(?P<name>[0-9a-zA-Z-]+\.[0-9]+\.mp4)")
 """Names as an attempt's video has them; no other file can be asked for, whatever is signed."""
-PATIENCE = 30.0
-"""Seconds that a client may keep a thread waiting for its next word, or for taking the next bytes."""
+_RANGE = re.compile(r"bytes=([0-9]{0,15})-([0-9]{0,15})")
 
 
 def link_key(home: Path) -> bytes:
@@ -55,7 +52,7 @@ class FileServer:
         self._address = address
         self._port = port
         self._url = url.rstrip("/")
-        self._server: ThreadingHTTPServer | None = None
+        self._server: _Server | None = None
 
     def start(self) -> None:
         """Answers from threads of its own; port 0: not at all. A port that is taken is told in the log, and no more."""
@@ -98,32 +95,28 @@ class FileServer:
         return hmac.new(self._key, f"{name}\n{expires}".encode(), hashlib.sha256).hexdigest()
 
 
-class _Server(ThreadingHTTPServer):
-    daemon_threads = True
-
+class _Server(BoundedServer):
     def __init__(self, address: tuple[str, int], files: FileServer) -> None:
         self.files = files
         super().__init__(address, _Handler)
 
-    def handle_error(self, _request: object, client_address: object) -> None:
-        """One client's trouble is nobody else's, and no traceback."""
-        log.warning("a request of %s was dropped: %s", client_address, sys.exc_info()[1])
 
-
-class _Handler(BaseHTTPRequestHandler):
+class _Handler(BoundedHandler):
     server: _Server
-    timeout = PATIENCE
 
-    def do_GET(self) -> None:
-        parts = urlsplit(self.path)
-        match = _PATH.fullmatch(parts.path)
-        status = HTTPStatus.NOT_FOUND if match is None else self.server.files.check(match["name"], parts.query)
-        with contextlib.suppress(ConnectionError, TimeoutError):  # the client has gone, or does not read
-            if match is None or status is not HTTPStatus.OK:
-                self.send_error(status)
-            else:
-                status = self._send_video(match["name"])
-        log.info("%s asked for %s: %d", self.client_address[0], match["name"] if match else "no video", status)
+    def do_GET(self) -> None:  # noqa: N802
+        path, _, query = self.path.partition("?")
+        match = _PATH.fullmatch(path)
+        status = HTTPStatus.NOT_FOUND if match is None else self.server.files.check(match["name"], query)
+        if match is None or status is not HTTPStatus.OK:
+            self.send_error(status)
+            log.debug("%s asked for no video, or without a link: %d", self.client_address[0], status)
+            return
+        self.server.trust(self.request)
+        status = self._send_video(match["name"])
+        log.info("%s asked for %s: %d", self.client_address[0], match["name"], status)
+
+    do_HEAD = do_GET  # noqa: N815
 
     def _send_video(self, name: str) -> HTTPStatus:
         storage = self.server.files.storage
@@ -136,20 +129,47 @@ class _Handler(BaseHTTPRequestHandler):
         if size is None:
             self.send_error(HTTPStatus.NOT_FOUND, "the video is no longer in the storage")
             return HTTPStatus.NOT_FOUND
-        self.send_response(HTTPStatus.OK)
-        self.send_header("Content-Type", "video/mp4")
-        self.send_header("Content-Length", str(size))
+        tag = f'"{name}"'  # an attempt's video never changes
+        asked = self.headers.get("Range") if self.headers.get("If-Range") in (None, tag) else None
+        status, part = _part(asked, size)
+        self.send_response(status)
+        self.send_header("Accept-Ranges", "bytes")
+        if status is HTTPStatus.REQUESTED_RANGE_NOT_SATISFIABLE:
+            self.send_header("Content-Range", f"bytes */{size}")
+        else:
+            self.send_header("Content-Type", "video/mp4")
+            self.send_header("ETag", tag)
+        if status is HTTPStatus.PARTIAL_CONTENT:
+            self.send_header("Content-Range", f"bytes {part.start}-{part.stop - 1}/{size}")
+        self.send_header("Content-Length", str(len(part)))
         self.end_headers()
+        if part and self.command == "GET":
+            self._send_part(name, part)
+        return status
+
+    def _send_part(self, name: str, part: range) -> None:
+        at = 0
         try:
-            for chunk in storage.chunks(name):
-                self.wfile.write(chunk)
+            for chunk in self.server.files.storage.chunks(name):
+                self.wfile.write(chunk[max(part.start - at, 0) : max(part.stop - at, 0)])
+                at += len(chunk)
+                if at >= part.stop:
+                    return
         except StorageError as error:  # too late to say so: the client misses the rest
             log.warning("%s", error)
-        return HTTPStatus.OK
 
-    def log_message(self, *_: object) -> None:
-        """Says nothing: the line of a request has its signature in it."""
 
-    def version_string(self) -> str:
-        """Not which Python this is."""
-        return "ltx-farm"
+def _part(asked: str | None, size: int) -> tuple[HTTPStatus, range]:
+    """Return the status and the bytes with which to answer a Range header; several ranges at once are answered with the
+    whole, as is what is none.
+    """
+    match = _RANGE.fullmatch(asked or "")
+    if match is None or match[0] == "bytes=-" or (match[1] and match[2] and int(match[1]) > int(match[2])):
+        return HTTPStatus.OK, range(size)
+    if match[1]:
+        part = range(int(match[1]), min(int(match[2]) + 1, size) if match[2] else size)
+    else:
+        part = range(max(size - int(match[2]), 0), size)
+    if not part:
+        return HTTPStatus.REQUESTED_RANGE_NOT_SATISFIABLE, range(0)
+    return HTTPStatus.PARTIAL_CONTENT, part

@@ -8,11 +8,10 @@ import threading
 import time
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
-from typing import Any
 
 import psutil
 import redis
-from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, start_http_server
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, MetricsHandler
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
 from prometheus_client.registry import Collector
 
@@ -22,12 +21,15 @@ from ltx_models.errors import FaultKind
 from ltx_models.memory import MEMORY_CLASSES
 from ltx_models.variants import VARIANTS
 from ltx_worker.heartbeat import Heartbeat
+from ltx_worker.http_server import BoundedHandler, BoundedServer
 from ltx_worker.thermal import PRESSURES
 
 __all__ = ["Metrics"]
 
 log = logging.getLogger(__name__)
 
+SCRAPES = 8
+"""Scrapes at the same time, at most."""
 STEP_BUCKETS = (0.01, 0.03, 0.1, 0.3, 1, 2, 3, 5, 7.5, 10, 15, 20, 30, 45, 60, 90, 120, 300)
 PHASE_BUCKETS = (0.03, 0.1, 0.3, 1, 3, 10, 30, 60, 120, 300, 600, 1200, 1800, 3600, 7200)
 """Seconds: from the small model on any machine to a long clip on a small Mac."""
@@ -67,7 +69,7 @@ class Metrics:
             registry=self.registry,
         )
         self._clock = _Clock()
-        self._server: Any = None
+        self._server: BoundedServer | None = None
 
     def _counter(self, name: str, text: str, *labels: str) -> Counter:
         counter = Counter(name, text, [*self._labels, *labels], registry=self.registry)
@@ -86,10 +88,11 @@ class Metrics:
         if not port:
             return
         try:
-            self._server, _ = start_http_server(port, address, self.registry)
+            self._server = BoundedServer((address, port), _handler(self.registry), connections=SCRAPES)
         except OSError as error:
             log.error("no metrics at %s:%d: %s", address, port, error.strerror)
         else:
+            threading.Thread(target=self._server.serve_forever, name="metrics-server", daemon=True).start()
             log.info("metrics at http://%s:%d/metrics", address, port)
 
     def stop(self) -> None:
@@ -140,6 +143,11 @@ class Metrics:
     def requeued(self) -> None:
         """A job of a worker that was gone was put back."""
         self._requeued.labels(**self._labels).inc()
+
+
+def _handler(registry: CollectorRegistry) -> type[BoundedHandler]:
+    """Return what answers scrapes with what is registered: prometheus_client's handler, bounded."""
+    return type("_Handler", (BoundedHandler, MetricsHandler), {"registry": registry})
 
 
 class _Clock:

@@ -135,13 +135,13 @@ class Storage:
         except self._errors as error:
             raise StorageError(f"could not store {name} in {self.url}: {error}") from error
 
-    def get(self, name: str, target: Path, sha256: str) -> None:
-        """Copies a file to `target` if its SHA-256 is the expected one.
+    def get(self, name: str, target: Path, sha256: str, limit: int | None = None) -> None:
+        """Copies a file to `target` if its SHA-256 is the expected one.  limit: bytes that it may have.
 
         Raises StorageError when it cannot be read or is not the expected file, OSError when `target` cannot be
         written; either way `target` is as it was.
         """
-        receive(self.chunks(name), target, sha256, f"{name} in {self.url}")
+        receive(self.chunks(name), target, sha256, f"{name} in {self.url}", limit)
 
     def chunks(self, name: str) -> Iterator[bytes]:
         """A file's content. Raises StorageError."""
@@ -221,8 +221,9 @@ class Storage:
             raise
 
 
-def receive(chunks: Iterator[bytes], target: Path, sha256: str, what: str) -> None:
-    """Writes what comes to `target` if its SHA-256 is the expected one; `what` names it for people.
+def receive(chunks: Iterator[bytes], target: Path, sha256: str, what: str, limit: int | None = None) -> None:
+    """Writes what comes to `target` if its SHA-256 is the expected one; `what` names it for people.  limit: bytes that
+    may come.
 
     Raises StorageError when it is not, OSError when `target` cannot be written; either way `target` is as it was.
     """
@@ -233,6 +234,8 @@ def receive(chunks: Iterator[bytes], target: Path, sha256: str, what: str) -> No
             for chunk in chunks:
                 digest.update(chunk)
                 output.write(chunk)
+                if limit is not None and output.tell() > limit:
+                    raise StorageError(f"{what} has more than the {limit:,} bytes that it should have")
         if digest.hexdigest() != sha256:
             raise StorageError(
                 f"{what} is not the file that was stored there (its SHA-256 differs); it was changed or cut short"

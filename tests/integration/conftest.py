@@ -118,14 +118,19 @@ class RunningFarm:
     storage: Path
     workers: list[subprocess.Popen] = field(default_factory=list)
 
-    def start_worker(self, name="one", **settings):
+    def start_worker(self, name="one", prefix=(), **settings):
+        """prefix: a command that runs the worker's."""
         home = self.folder / f"worker-{name}"
         env = {**self.env, "LTX_HOME": str(home), "LTX_WORKER_NAME": name, "LTX_WORKER_HEARTBEAT_EVERY": "0.5"}
         env |= {f"LTX_WORKER_{key.upper()}": str(value) for key, value in settings.items()}
         log = (self.folder / f"{name}.log").open("ab")
         with log:
             worker = subprocess.Popen(
-                [sys.executable, "-m", "ltx_worker", "start"], env=env, stdin=subprocess.DEVNULL, stdout=log, stderr=log
+                [*prefix, sys.executable, "-m", "ltx_worker", "start"],
+                env=env,
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
             )
         self.workers.append(worker)
         with self.connect() as farm:

@@ -1,7 +1,11 @@
 """A client that cannot see the storage downloads from the worker that rendered, by the link that it left."""
 
+import contextlib
 import json
+import socket
+import urllib.request
 
+import psutil
 import pytest
 
 from ltx_client.protocol.names import Names
@@ -71,3 +75,39 @@ def test_a_link_holds_over_the_workers_restart(farm_env, elsewhere, tmp_path):
         farm.storage_url = None
         farm.download(job.id, tmp_path / "a.mp4")
     assert (tmp_path / "a.mp4").stat().st_size == last.snapshot.result.size
+
+
+FEW_FILES = ["/bin/sh", "-c", 'ulimit -n 256; exec "$@"', "sh"]
+"""Runs a command with as many descriptors as launchd gives, and no way to more."""
+
+
+def test_a_flood_of_connections_costs_a_worker_nothing(farm_env, tmp_path):
+    """More than it has descriptors, to both of its ports, of clients that say nothing, while it renders."""
+    files, metrics = free_port(), free_port()
+    worker = farm_env.start_worker(
+        prefix=FEW_FILES,
+        files_port=files,
+        files_address="127.0.0.1",
+        files_url=f"http://127.0.0.1:{files}",
+        metrics_port=metrics,
+    )
+    request = GenerationRequest(prompt=PROMPT, width=64, height=64, num_frames=9, num_steps=2, seed=1)
+    with contextlib.ExitStack() as stack, farm_env.connect() as farm:
+        for number in range(300):
+            for port in (files, metrics):
+                flood = stack.enter_context(socket.socket())
+                flood.bind((f"127.0.{number % 50 + 1}.1", 0))
+                flood.connect(("127.0.0.1", port))
+        assert psutil.Process(worker.pid).num_fds() < 200
+        job = farm.submit(request)
+        *_, last = farm.watch(job.id)
+        assert last.snapshot.status is Status.DONE
+        assert last.snapshot.attempt == 1
+        farm.storage_url = None
+        farm.download(job.id, tmp_path / "a.mp4")
+        assert (tmp_path / "a.mp4").stat().st_size == last.snapshot.result.size
+        with urllib.request.urlopen(f"http://127.0.0.1:{metrics}/metrics", timeout=10) as reply:
+            assert b"ltx_jobs_total" in reply.read()
+    log = (farm_env.folder / "one.log").read_text()
+    assert "Too many open files" not in log
+    assert "Traceback" not in log

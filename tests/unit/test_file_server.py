@@ -128,6 +128,71 @@ def test_a_client_that_sends_nonsense_or_goes_is_no_traceback(serve, caplog, cap
     assert "Traceback" not in capfd.readouterr().err
 
 
+WHOLE = NAME.encode() * 1000
+RANGES = {
+    "bytes=0-": (206, WHOLE),
+    "bytes=0-0": (206, WHOLE[:1]),
+    "bytes=5-9": (206, WHOLE[5:10]),
+    "bytes=11999-": (206, WHOLE[-1:]),
+    "bytes=-7": (206, WHOLE[-7:]),
+    "bytes=-99999": (206, WHOLE),
+    "bytes=5-999999999": (206, WHOLE[5:]),
+    "bytes=12000-": (416, b""),
+    "bytes=99999-999999": (416, b""),
+    "bytes=-0": (416, b""),
+    "bytes=9-5": (200, WHOLE),
+    "bytes=-": (200, WHOLE),
+    "bytes=0-1,5-9": (200, WHOLE),  # several at once
+    "bytes=0-1,0-1,0-1,0-1,0-1": (200, WHOLE),
+    "bytes=1e3-": (200, WHOLE),
+    "bytes=" + "9" * 5000 + "-": (200, WHOLE),
+    "bytes=\u0663-": (200, WHOLE),
+    "lines=1-2": (200, WHOLE),
+}
+
+
+@pytest.mark.parametrize("asked", RANGES, ids=range(len(RANGES)))
+@pytest.mark.parametrize("method", ["GET", "HEAD"])
+def test_players_ask_for_parts(asked, method, serve, monkeypatch):
+    monkeypatch.setattr("ltx_client.protocol.storage.CHUNK", 1000)
+    files = serve()
+    path, query = link_of(files)
+    status, part = RANGES[asked]
+    connection = http.client.HTTPConnection("127.0.0.1", files._port, timeout=10)
+    connection.request(method, f"{path}?{query}", headers={"Range": asked.encode()})
+    with connection.getresponse() as reply:
+        assert (reply.status, reply.read()) == (status, part if method == "GET" else b"")
+        assert int(reply.headers["Content-Length"]) == len(part)
+        assert reply.headers["Accept-Ranges"] == "bytes"
+        if status == 206:
+            start = WHOLE.rindex(part) if asked.startswith(("bytes=-", "bytes=11999")) else int(asked[6:].split("-")[0])
+            assert reply.headers["Content-Range"] == f"bytes {start}-{start + len(part) - 1}/12000"
+        if status == 416:
+            assert reply.headers["Content-Range"] == "bytes */12000"
+
+
+def test_a_part_of_what_was_another_video_is_not_sent(serve):
+    files = serve()
+    path, query = link_of(files)
+    for tag, status in ((f'"{NAME}"', 206), (f'"{OTHER}"', 200), ("Sun, 29 Nov 2026 06:00:00 GMT", 200)):
+        connection = http.client.HTTPConnection("127.0.0.1", files._port, timeout=10)
+        connection.request("GET", f"{path}?{query}", headers={"Range": "bytes=1-2", "If-Range": tag})
+        with connection.getresponse() as reply:
+            assert reply.status == status
+            assert reply.headers["ETag"] == f'"{NAME}"'
+            reply.read()
+
+
+def test_without_a_link_there_is_no_part_either(serve):
+    files = serve()
+    for method in ("GET", "HEAD"):
+        connection = http.client.HTTPConnection("127.0.0.1", files._port, timeout=10)
+        connection.request(method, f"/videos/{NAME}", headers={"Range": "bytes=0-1"})
+        with connection.getresponse() as reply:
+            assert reply.status == 403
+            assert reply.read() == (b"Forbidden\n" if method == "GET" else b"")
+
+
 def test_nobody_is_linked_to_a_server_that_does_not_run(storage, tmp_path, caplog):
     with socket.create_server(("127.0.0.1", 0)) as taken:
         files = FileServer(storage, tmp_path, address="127.0.0.1", port=taken.getsockname()[1], url="http://here")

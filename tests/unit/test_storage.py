@@ -212,12 +212,12 @@ def test_by_a_link_anybody_can_read_one_file(bucket, source, tmp_path, monkeypat
     assert "the-storage-key" not in link
     for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
         monkeypatch.delenv(name)
-    fetch_link(link, "a.mp4", tmp_path / "copy", digest)
+    fetch_link(link, "a.mp4", tmp_path / "copy", digest, source.stat().st_size)
     assert (tmp_path / "copy").read_bytes() == source.read_bytes()
     with pytest.raises(StorageError, match="SHA-256 differs"):
-        fetch_link(link, "a.mp4", tmp_path / "other", "0" * 64)
+        fetch_link(link, "a.mp4", tmp_path / "other", "0" * 64, 10**6)
     with pytest.raises(StorageError, match=r"cannot read a\.mp4 at 127.0.0.1:\d+: 404") as raised:
-        fetch_link(link.replace("a.mp4", "b.mp4"), "a.mp4", tmp_path / "other", digest)
+        fetch_link(link.replace("a.mp4", "b.mp4"), "a.mp4", tmp_path / "other", digest, source.stat().st_size)
     assert "Signature" not in str(raised.value)
     assert not (tmp_path / "other").exists()
 
@@ -230,7 +230,7 @@ def test_there_are_no_links_to_a_folder(tmp_path):
 @pytest.mark.parametrize("link", ["file:///etc/passwd", "ftp://host/a", "/etc/passwd"])
 def test_a_link_leads_into_the_web_or_nowhere(link, tmp_path):
     with pytest.raises(StorageError, match="not one of the web's"):
-        fetch_link(link, "a.mp4", tmp_path / "copy", "0" * 64)
+        fetch_link(link, "a.mp4", tmp_path / "copy", "0" * 64, 10**6)
     assert not list(tmp_path.iterdir())
 
 
@@ -253,11 +253,11 @@ def test_a_link_that_breaks(tmp_path):
         url = f"http://127.0.0.1:{server.server_port}"
         for link, sentence in ((f"{url}/a", "cannot read|SHA-256 differs"), (f"{url}/old?s=secret", "some days only")):
             with pytest.raises(StorageError, match=sentence) as raised:
-                fetch_link(link, "a.mp4", tmp_path / "copy", "0" * 64)
+                fetch_link(link, "a.mp4", tmp_path / "copy", "0" * 64, 10**6)
             assert "secret" not in str(raised.value)
         server.shutdown()
     with pytest.raises(StorageError, match=r"cannot read a\.mp4 at 127\.0\.0\.1:1"):
-        fetch_link("http://127.0.0.1:1/a", "a.mp4", tmp_path / "copy", "0" * 64)
+        fetch_link("http://127.0.0.1:1/a", "a.mp4", tmp_path / "copy", "0" * 64, 10**6)
     assert not list(tmp_path.iterdir())
 
 
