@@ -12,6 +12,7 @@ import redis
 
 from ltx_client.errors import JobNotFound
 from ltx_client.inputs import Inputs
+from ltx_client.protocol.damage import read_or
 from ltx_client.protocol.events import LATEST
 from ltx_client.protocol.jobs import Job, Links
 from ltx_client.protocol.names import Names
@@ -100,30 +101,36 @@ class Batches:
         raise JobNotFound(f"there is no batch {text} on this farm; `ltx batches` lists those that there are")
 
     def get(self, batch_id: str) -> Batch:
-        """The batch as it stands."""
-        about: Any = self._client.hgetall(self._names.batch(batch_id))
-        ids: Any = self._client.zrange(self._names.batch_jobs(batch_id), 0, -1)
+        """The batch as it stands. One whose keys are damaged has no jobs."""
+        return self._get(batch_id)[0]
+
+    def newest(self) -> Iterator[Batch]:
+        """The newest first. What is known of batches whose jobs are all gone goes, too."""
+        for batch_id in self._ids():
+            batch, is_whole = self._get(batch_id)
+            if batch.views:
+                yield batch
+            elif is_whole and batch.submitted_at < time.time() - 3600:  # not one that is just being submitted
+                self.forget(batch_id)
+
+    def _get(self, batch_id: str) -> tuple[Batch, bool]:
+        """Return the batch, and whether none of its own keys is damaged."""
+        key, jobs_key = self._names.batch(batch_id), self._names.batch_jobs(batch_id)
+        about: Any = read_or(None, key, lambda: self._client.hgetall(key))
+        stored: Any = read_or(None, jobs_key, lambda: self._client.zrange(jobs_key, 0, -1))
+        is_whole, about = about is not None and stored is not None, about or {}
         newest: dict[int, JobView] = {}
-        for view in sorted(
-            self._read([job_id.decode(errors="replace") for job_id in ids]), key=lambda view: view.submitted_at
-        ):
+        ids = [job_id.decode(errors="replace") for job_id in stored or ()]
+        for view in sorted(self._read(ids), key=lambda view: view.submitted_at):
             newest[view.links.item or 0] = view
-        return Batch(
+        batch = Batch(
             id=batch_id,
             name=about.get(b"name", b"").decode(errors="replace"),
             submitter=about.get(b"submitter", b"").decode(errors="replace"),
             submitted_at=_moment(about.get(b"submitted_at", b"")),
             views=[newest[item] for item in sorted(newest)],
         )
-
-    def newest(self) -> Iterator[Batch]:
-        """The newest first. What is known of batches whose jobs are all gone goes, too."""
-        for batch_id in self._ids():
-            batch = self.get(batch_id)
-            if batch.views:
-                yield batch
-            elif batch.submitted_at < time.time() - 3600:  # not one that is just being submitted
-                self.forget(batch_id)
+        return batch, is_whole
 
     def forget(self, batch_id: str) -> None:
         """Removes what is known of a batch, not its jobs."""
@@ -133,7 +140,8 @@ class Batches:
             pipeline.execute()
 
     def _ids(self) -> Sequence[str]:
-        ids: Any = self._client.zrevrange(self._names.batches(), 0, -1)
+        key = self._names.batches()
+        ids: Any = read_or([], key, lambda: self._client.zrevrange(key, 0, -1))
         return [batch_id.decode(errors="replace") for batch_id in ids]
 
 

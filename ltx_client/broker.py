@@ -10,8 +10,9 @@ from pydantic import SecretStr
 from redis.backoff import NoBackoff
 from redis.retry import Retry
 
-from ltx_client.errors import BrokerUnreachable
-from ltx_client.protocol.reach import why_unreachable
+from ltx_client.errors import BrokerError, BrokerUnreachable
+from ltx_client.protocol.outages import is_outage
+from ltx_client.protocol.reach import why_unreachable, why_wrong
 from ltx_client.protocol.redaction import know_url
 from ltx_client.protocol.settings import broker_address
 
@@ -23,11 +24,13 @@ ANSWER_TIMEOUT = 3.0
 
 @contextlib.contextmanager
 def broker_errors(address: str) -> Iterator[None]:
-    """Turns redis-py's errors into BrokerUnreachable, which names the address."""
+    """Turn redis-py's errors into BrokerUnreachable where they mean "not now", else into BrokerError."""
     try:
         yield
-    except (redis.ConnectionError, redis.TimeoutError, redis.exceptions.NoPermissionError) as error:
-        raise BrokerUnreachable(why_unreachable(error, address)) from None
+    except redis.RedisError as error:
+        if is_outage(error):
+            raise BrokerUnreachable(why_unreachable(error, address)) from None
+        raise BrokerError(why_wrong(error, address)) from None
 
 
 @contextlib.contextmanager

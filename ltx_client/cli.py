@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any, NoReturn
 
 import click
+import redis
 from pydantic import ValidationError
 
 from ltx_client.commands import (
@@ -33,11 +34,13 @@ from ltx_client.commands import (
 )
 from ltx_client.completion import complete_farms
 from ltx_client.configure import default_map, use_farm
-from ltx_client.errors import INTERRUPTED, FarmError, UsageError
+from ltx_client.errors import INTERRUPTED, BrokerUnreachable, FarmError, UsageError
 from ltx_client.output import notice
 from ltx_client.protocol.config import ConfigError
+from ltx_client.protocol.outages import is_outage
+from ltx_client.protocol.reach import why_unreachable, why_wrong
 from ltx_client.protocol.screen import Group
-from ltx_client.protocol.settings import why_invalid
+from ltx_client.protocol.settings import FarmSettings, broker_address, why_invalid
 from ltx_models.errors import ModelError
 
 __all__ = ["main"]
@@ -52,6 +55,10 @@ class FarmGroup(Group):
             return super().invoke(ctx)
         except FarmError as error:
             _fail(ctx, str(error), error.exit_code)
+        except redis.RedisError as error:  # of a command that looks at the broker by itself
+            unavailable = is_outage(error)
+            sentence = (why_unreachable if unavailable else why_wrong)(error, _address())
+            _fail(ctx, sentence, BrokerUnreachable.exit_code if unavailable else FarmError.exit_code)
         except ModelError as error:
             _fail(ctx, str(error), UsageError.exit_code)
         except KeyboardInterrupt:
@@ -60,6 +67,12 @@ class FarmGroup(Group):
             _fail(ctx, str(error), UsageError.exit_code)
         except ValidationError as error:  # of the settings: nothing else reaches this far
             _fail(ctx, why_invalid(error), UsageError.exit_code)
+
+
+def _address() -> str:
+    """Return where the broker is, as far as the settings say."""
+    url = FarmSettings().broker_url
+    return "of this machine's farm" if url is None else broker_address(url)
 
 
 def _fail(ctx: click.Context, message: str, code: int) -> NoReturn:

@@ -6,6 +6,7 @@
     │   └── JobConflict
     ├── JobFailed              1
     ├── JobCancelled           3
+    ├── BrokerError            1    a damaged key, or a command that the broker does not know
     └── Unreachable           69    the outside world is not there
         ├── BrokerUnreachable
         └── StorageUnreachable
@@ -19,6 +20,7 @@ from ltx_client.protocol.text import shown
 
 __all__ = [
     "INTERRUPTED",
+    "BrokerError",
     "BrokerUnreachable",
     "FarmError",
     "JobCancelled",
@@ -65,6 +67,10 @@ class JobCancelled(FarmError):
     """The job was cancelled."""
 
     exit_code = 3
+
+
+class BrokerError(FarmError):
+    """The broker refuses a command, and will again: a key is damaged, or the command is unknown to it."""
 
 
 class Unreachable(FarmError):

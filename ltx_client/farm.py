@@ -16,6 +16,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import redis
 from pydantic import ValidationError
 
 from ltx_client.batches import Batch, PreparedBatch, derived_id
@@ -27,6 +28,7 @@ from ltx_client.handles import Render
 from ltx_client.inputs import Inputs
 from ltx_client.ledger import Submission
 from ltx_client.prepare import DEFAULT_VARIANT, prepare, submitter
+from ltx_client.protocol.damage import is_wrong_type, read_or, tell_once
 from ltx_client.protocol.events import Result
 from ltx_client.protocol.fields import READING, check_name
 from ltx_client.protocol.jobs import DEFAULT_PRIORITY, NO_LINKS, Job, Links
@@ -133,22 +135,26 @@ class Farm(Watching):
                 if outcome is Submission.CONFLICT:
                     raise JobConflict(f"job {job.id} exists already and asks for something else; give another --id")
             # Of one that exists already, it is not known here whether it was the first in its line.
-            publish(
-                self._broker_url,
-                self._names,
-                [
-                    (job, outcome is not Submission.CREATED)
-                    for (job, links), outcome in zip(jobs, outcomes, strict=True)
-                    if not links.waits
-                ],
-            )
+            messages = [
+                (job, outcome is not Submission.CREATED)
+                for (job, links), outcome in zip(jobs, outcomes, strict=True)
+                if not links.waits
+            ]
+            try:
+                publish(self._broker_url, self._names, messages)
+            except redis.ResponseError as error:
+                if not is_wrong_type(error):
+                    raise
+                tell_once(
+                    "a key of the queue is damaged (see ltx doctor); workers send the messages of these jobs soon"
+                )
 
     def all_jobs(self) -> tuple[list[JobView], list[str]]:
         """Every job of the farm, the newest first; and the ids of those that this version cannot read."""
         with broker_errors(self._address):
             stored: Any = self._client.zrevrange(self._names.jobs(), 0, -1)
         ids = [job_id.decode(errors="replace") for job_id in stored]
-        views = [view for at in range(0, len(ids), AT_ONCE) for view in self._views([*ids[at : at + AT_ONCE], ""])]
+        views = [view for at in range(0, len(ids), AT_ONCE) for view in self._views(ids[at : at + AT_ONCE])]
         return views, sorted(set(ids) - {view.job.id for view in views})
 
     def forget(self, ids: Sequence[str]) -> None:
@@ -271,7 +277,8 @@ class Farm(Watching):
     def preview(self, job_id: str) -> bytes | None:
         """The newest checkpoint frame, a JPEG, or None while, or when no longer, there is one."""
         with broker_errors(self._address):
-            jpeg: Any = self._client.get(self._names.preview(job_id))
+            key = self._names.preview(job_id)
+            jpeg: Any = read_or(None, key, lambda: self._client.get(key))
         return jpeg if jpeg is None else bytes(jpeg)
 
     def download(self, job_id: str, target: Path) -> None:
@@ -284,7 +291,8 @@ class Farm(Watching):
     def link(self, job_id: str) -> str | None:
         """A URL by which anybody can read the job's video without the storage, if its worker has left one: a key."""
         with broker_errors(self._address):
-            files: Any = self._client.hget(self._names.result(job_id), "files")
+            key = self._names.result(job_id)
+            files: Any = read_or(None, key, lambda: self._client.hget(key, "files"))
         try:
             return Result.model_validate_json(files, context=READING).link if files else None
         except ValidationError:

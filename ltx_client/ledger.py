@@ -30,12 +30,17 @@ if known then
 end
 local now = redis.call('TIME')
 local milliseconds = string.format('%.0f', now[1] * 1000 + math.floor(now[2] / 1000))
-redis.call('HSET', KEYS[1], 'spec', ARGV[2], 'submitted_at', milliseconds)
-redis.call('ZADD', KEYS[2], milliseconds, ARGV[1])
-if ARGV[7] ~= '' then redis.call('HSET', KEYS[1], 'links', ARGV[7]) end
+-- The lists first: one that is damaged is noticed before there is a record.
 if KEYS[4] then redis.call('ZADD', KEYS[4], ARGV[8], ARGV[1]) end
+redis.call('ZADD', KEYS[2], milliseconds, ARGV[1])
+redis.call('HSET', KEYS[1], 'spec', ARGV[2], 'submitted_at', milliseconds)
+if ARGV[7] ~= '' then redis.call('HSET', KEYS[1], 'links', ARGV[7]) end
 if ARGV[9] == '1' then return 'waits' end
-local oldest = redis.call('LINDEX', KEYS[3], 0)
+local oldest = redis.pcall('LINDEX', KEYS[3], 0)
+if type(oldest) == 'table' and oldest.err then
+  if string.find(oldest.err, 'WRONGTYPE', 1, true) then return 'created' end
+  error(oldest.err)
+end
 while oldest and not waits(oldest) do
   redis.call('LPOP', KEYS[3])
   oldest = redis.call('LINDEX', KEYS[3], 0)

@@ -9,6 +9,7 @@ from typing import Any
 import redis
 
 from ltx_client.errors import UsageError
+from ltx_client.protocol.damage import read_or
 from ltx_client.protocol.names import Names
 from ltx_client.protocol.pauses import Pause, parse_pause, queue_field, worker_field
 from ltx_client.protocol.workers import WorkerInfo
@@ -25,7 +26,7 @@ class Pauses:
 
     def all(self) -> list[Pause]:
         """Those that hold now: of queues first, then by name."""
-        stored: Any = self._client.hgetall(self._key)
+        stored: Any = read_or({}, self._key, lambda: self._client.hgetall(self._key))
         pauses = [parse_pause(field.decode(errors="replace"), value) for field, value in stored.items()]
         return sorted(pauses, key=lambda pause: (pause.of, pause.name))
 

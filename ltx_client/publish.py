@@ -9,6 +9,7 @@ from pydantic import SecretStr
 
 from ltx_client.protocol.jobs import Job
 from ltx_client.protocol.names import Names
+from ltx_client.protocol.outages import causes
 from ltx_client.protocol.transport import celery_settings, send_render
 
 __all__ = ["publish"]
@@ -18,7 +19,7 @@ AT_ONCE = 500
 
 
 def publish(broker_url: SecretStr, names: Names, jobs: Sequence[tuple[Job, bool]]) -> None:
-    """Sends a message for each of these jobs, `later` behind everybody's first ones. Raises redis.ConnectionError."""
+    """Sends a message for each of these jobs, `later` behind everybody's first ones. Raises redis.RedisError."""
     if not jobs:
         return
     import kombu.exceptions
@@ -32,4 +33,5 @@ def publish(broker_url: SecretStr, names: Names, jobs: Sequence[tuple[Job, bool]
                 for job, later in jobs:
                     send_render(app, job, job.priority, later=later, producer=producer)
         except (kombu.exceptions.OperationalError, kombu.exceptions.BatchPublishError) as error:
-            raise redis.ConnectionError(str(error.__cause__ or error)) from error
+            answer = next((cause for cause in causes(error) if isinstance(cause, redis.RedisError)), None)
+            raise answer or redis.ConnectionError(str(error.__cause__ or error)) from error

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Sequence
 from typing import Any
 
 import redis
 
+from ltx_client.protocol.damage import is_wrong_type, tell_once
 from ltx_client.protocol.jobs import UnreadableJob, parse_job, parse_links, parse_priority
 from ltx_client.protocol.names import Names
 from ltx_client.protocol.state import parse_snapshot
@@ -15,17 +15,13 @@ from ltx_client.views import JobView
 
 __all__ = ["read_views"]
 
-log = logging.getLogger(__name__)
-
 MOMENT_DIGITS = 14
 """Of milliseconds since 1970, at most: up to the year 5138."""
 
 
-def read_views(client: redis.Redis, names: Names, ids: Sequence[str]) -> list[JobView]:
-    """Those of these jobs that there are, in the same order.
-
-    Raises redis.RedisError, and UnreadableJob for a single job of another protocol version, or a damaged one; of many,
-    it is left out.
+def read_views(client: redis.Redis, names: Names, ids: Sequence[str], *, strict: bool = False) -> list[JobView]:
+    """Return those of these jobs that there are, in the same order. Those that are damaged, or of another protocol
+    version, are left out, and named once in the log; where it is `strict`, raise UnreadableJob for them.
     """
     with client.pipeline(transaction=False) as pipeline:
         for job_id in ids:
@@ -33,18 +29,28 @@ def read_views(client: redis.Redis, names: Names, ids: Sequence[str]) -> list[Jo
             pipeline.hget(names.state(job_id), "snapshot")
             pipeline.exists(names.cancel(job_id))
             pipeline.exists(names.lease(job_id))
-        replies = iter(pipeline.execute())
+        replies = iter(pipeline.execute(raise_on_error=False))
     views = []
     for job_id, record, snapshot, cancel, lease in zip(ids, replies, replies, replies, replies, strict=True):
-        if record[0] is None:  # its time ran out
-            continue
         try:
+            _check_readable(record, snapshot, cancel, lease)
+            if record[0] is None:  # its time ran out
+                continue
             views.append(_view(job_id, record, snapshot, cancel_asked=bool(cancel), leased=bool(lease)))
         except UnreadableJob as error:
-            if len(ids) == 1:
+            if strict:
                 raise
-            log.warning("job %s is not shown: %s", job_id, error)
+            tell_once(f"job {job_id} is not shown: {error}")
     return views
+
+
+def _check_readable(*replies: Any) -> None:
+    """Raise UnreadableJob where a key of the job is damaged, and any other error reply as it is."""
+    for reply in replies:
+        if is_wrong_type(reply):
+            raise UnreadableJob("a key of its record or its state holds another kind of value than it should")
+        if isinstance(reply, Exception):
+            raise reply
 
 
 def _view(job_id: str, record: list[Any], snapshot: Any, *, cancel_asked: bool, leased: bool) -> JobView:

@@ -6,9 +6,12 @@ import time
 from collections.abc import Iterator, Sequence
 from typing import Any
 
+import redis
+
 from ltx_client.broker import broker_errors
 from ltx_client.connection import Connection
 from ltx_client.errors import BrokerUnreachable, FarmError, JobNotFound
+from ltx_client.protocol.damage import is_wrong_type, read_or
 from ltx_client.protocol.jobs import UnreadableJob
 from ltx_client.reading import read_views
 from ltx_client.views import Follower, JobView, Update
@@ -29,42 +32,58 @@ class Watching(Connection):
         """Every event of these jobs from the first on: each job's in order, none twice, whenever one joins;
         then the live ones, until all have ended.
 
-        At least one update a second for each job, without an event when nothing happened.
+        At least one update a second for each job, without an event when nothing happened. When one of several cannot
+        be read, or is gone, the others are followed to their end, and its error is raised then.
         """
         followers = {job_id: Follower() for job_id in job_ids}
+        without_log: set[str] = set()
+        lost: list[FarmError] = []
         last_answer = time.monotonic()
         while followers:
             self.check()
             try:
-                batches = self._next_events({job_id: follower.seq for job_id, follower in followers.items()})
-                views = self._all_of(list(followers))
+                after = {job_id: follower.seq for job_id, follower in followers.items() if job_id not in without_log}
+                batches = self._next_events(after, without_log)
+                views = self._views(list(followers)) if len(followers) > 1 else []
+                views += self._one_by_one(set(followers) - {view.job.id for view in views}, followers, lost)
             except BrokerUnreachable:
                 if time.monotonic() - last_answer > PATIENCE:
                     raise
                 time.sleep(BLOCK)
                 continue
             last_answer = time.monotonic()
-            for job_id, view in views.items():
+            for view in views:
+                job_id = view.job.id
                 yield from followers[job_id].advance(batches.get(job_id, []), view)
                 if followers[job_id].ended:
                     del followers[job_id]
+        if lost:
+            raise lost[0]
 
-    def _all_of(self, ids: list[str]) -> dict[str, JobView]:
-        """Jobs by their ids. Raises what `view` raises when one of them cannot be had."""
-        views = {view.job.id: view for view in self._views(ids)} if len(ids) > 1 else {}
-        return {job_id: views.get(job_id) or self.view(job_id) for job_id in ids}
+    def _one_by_one(self, ids: set[str], followers: dict[str, Follower], lost: list[FarmError]) -> list[JobView]:
+        """Return the jobs that many at once left out. One that cannot be had goes from `followers` to `lost`."""
+        views = []
+        for job_id in ids:
+            try:
+                views.append(self.view(job_id))
+            except BrokerUnreachable:
+                raise
+            except FarmError as error:
+                lost.append(error)
+                del followers[job_id]
+        return views
 
     def log(self, job_id: str) -> Iterator[Update]:
         """The events of a job so far, then once its state."""
         follower = Follower()
         with broker_errors(self._address):
-            entries: Any = self._client.xrange(self._names.events(job_id))
+            entries: Any = self._log_of(self._names.events(job_id)) or []
         yield from follower.advance(_numbered(entries), self.view(job_id))
 
     def view(self, job_id: str) -> JobView:
         """One job. Raises JobNotFound, and FarmError for a job of another protocol version."""
         try:
-            views = self._views([job_id])
+            views = self._views([job_id], strict=True)
         except UnreadableJob as error:
             raise FarmError(f"job {job_id} cannot be read: {error}") from error
         if not views:
@@ -94,17 +113,32 @@ class Watching(Connection):
             raise JobNotFound(f"{len(found)} jobs have an id that ends with {text}; give more of it")
         raise JobNotFound(f"there is no job {text} on this farm; `ltx jobs` lists those that there are")
 
-    def _next_events(self, after: dict[str, int]) -> dict[str, list[tuple[int, bytes]]]:
-        """The numbered events of each job after the one that was seen last; waits a moment for the first."""
-        streams: Any = {self._names.events(job_id): f"{seq}-0" for job_id, seq in after.items()}
-        with broker_errors(self._address):
-            reply: Any = self._client.xread(streams, count=200, block=round(BLOCK * 1000))
+    def _next_events(self, after: dict[str, int], without_log: set[str]) -> dict[str, list[tuple[int, bytes]]]:
+        """The numbered events of each job after the one that was seen last; waits a moment for the first. A job whose
+        log is damaged is added to `without_log`: its state says how it stands.
+        """
         ids = {self._names.events(job_id): job_id for job_id in after}
+        if not ids:
+            time.sleep(BLOCK)
+            return {}
+        streams: Any = {key: f"{after[job_id]}-0" for key, job_id in ids.items()}
+        with broker_errors(self._address):
+            try:
+                reply: Any = self._client.xread(streams, count=200, block=round(BLOCK * 1000))
+            except redis.ResponseError as error:
+                if not is_wrong_type(error):
+                    raise
+                without_log |= {job_id for key, job_id in ids.items() if self._log_of(key) is None}
+                return {}
         return {ids[key.decode()]: _numbered(entries) for key, entries in reply or []}
 
-    def _views(self, ids: Sequence[str]) -> list[JobView]:
+    def _log_of(self, key: str) -> Any:
+        """Return the entries of a job's log; None, which is said once, where the key holds something else."""
+        return read_or(None, key, lambda: self._client.xrange(key))
+
+    def _views(self, ids: Sequence[str], *, strict: bool = False) -> list[JobView]:
         with broker_errors(self._address):
-            return read_views(self._client, self._names, ids)
+            return read_views(self._client, self._names, ids, strict=strict)
 
 
 def _numbered(entries: Any) -> list[tuple[int, bytes]]:

@@ -43,6 +43,8 @@ __all__ = [
 GB = 10**9
 MEMORY_CLASSES = (1, 4, 8, 12, 16, 25, 36, 64, 128)
 """The ladder of job sizes, in GB: a worker consumes the classes within its budget."""
+LARGEST_SHOWN = 10**18
+"""Bytes: the most that an error names, for a whole number may be larger than any float."""
 USABLE_PART = 0.75
 """Of a machine's memory, what renders may use."""
 MAX_CACHE = GB // 2
@@ -325,8 +327,9 @@ def memory_class(peak: int) -> int:
     for size in MEMORY_CLASSES:
         if peak <= size * GB:
             return size
+    needed = min(peak, LARGEST_SHOWN) / GB
     raise InvalidRequest(
-        f"this render would need {peak / GB:.0f} GB, more than the largest class of {MEMORY_CLASSES[-1]} GB;"
+        f"this render would need {needed:.0f} GB, more than the largest class of {MEMORY_CLASSES[-1]} GB;"
         " ask for fewer frames or a smaller size"
     )
 

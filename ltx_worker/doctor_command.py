@@ -10,7 +10,6 @@ import click
 from pydantic import ValidationError
 
 from ltx_client.protocol.report import report
-from ltx_client.protocol.settings import why_invalid
 from ltx_models.errors import ModelError
 from ltx_models.variants import find_variant
 from ltx_worker.service.commands import installed_home

@@ -54,7 +54,7 @@ class Job(BaseModel):
     request: GenerationRequest
     priority: Annotated[int, Field(ge=0, le=9)] = DEFAULT_PRIORITY
     checkpoint_every: Annotated[int, Field(ge=0, le=1000)] = 3
-    predicted_peak: Annotated[int, Field(ge=0)]
+    predicted_peak: Annotated[int, Field(ge=0, lt=2**63)]
     time_limit: Annotated[float, Field(gt=0)] | None = None
     submitter: Annotated[Name, Field(max_length=200)]
 
@@ -111,10 +111,14 @@ def parse_job(spec: bytes | str, job_id: str | None = None) -> Job:
         if job_id is not None and job.id != job_id:
             raise UnreadableJob("its record is damaged (id: it is another job's)")
         memory_class(job.predicted_peak)
+        if missing := [name for name in _DECIDED if getattr(job.request, name) is None]:
+            raise UnreadableJob(f"its record is damaged (request.{missing[0]}: it is not decided)")
     except ValidationError as error:
         raise UnreadableJob(f"its record is damaged ({first_error(error)})") from error
     except InvalidRequest as error:
         raise UnreadableJob(f"no queue is for it: {error}") from error
+    except (ValueError, ArithmeticError, RecursionError) as error:  # of numbers and nesting that nobody foresaw
+        raise UnreadableJob(f"its record is damaged ({type(error).__name__})") from error
     return job
 
 
@@ -129,6 +133,10 @@ def parse_links(data: bytes | str | None) -> Links:
         return Links.model_validate_json(data, context=READING) if data else NO_LINKS
     except ValidationError:
         return NO_LINKS
+
+
+_DECIDED = ("width", "height", "num_frames", "num_steps", "frame_rate")
+"""What a job's request never leaves to the variant, and what is computed with."""
 
 
 class _Versioned(BaseModel):

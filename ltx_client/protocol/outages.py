@@ -2,36 +2,103 @@
 
 from __future__ import annotations
 
+import re
+from collections.abc import Iterator
+
 import redis
+from redis import exceptions
 
-__all__ = ["is_outage"]
+__all__ = ["NOT_NOW", "causes", "error_code", "is_outage"]
 
-NOT_NOW = frozenset(
-    {
-        "BUSY",
-        "CLUSTERDOWN",
-        "LOADING",
-        "MASTERDOWN",
-        "MISCONF",
-        "NOAUTH",
-        "NOPERM",
-        "NOREPLICAS",
-        "OOM",
-        "READONLY",
-        "TRYAGAIN",
-        "WRONGPASS",
-    }
+NOT_NOW = {
+    "ASK": "is part of a cluster, and the farm needs a server of its own",
+    "BUSY": "is busy with a script of somebody's",
+    "CLUSTERDOWN": "is part of a cluster that is down, and the farm needs a server of its own",
+    "CROSSSLOT": "is part of a cluster, and the farm needs a server of its own",
+    "DENIED": "is in protected mode, and takes no connections from other machines",
+    "INPROG": "hands over to another server",
+    "IOERR": "cannot read or write what it was asked for",
+    "LOADING": "is still loading its data",
+    "MASTERDOWN": "is a replica that has lost its primary server",
+    "MISCONF": "cannot write to its disk, and takes no more until it can",
+    "MOVED": "is part of a cluster, and the farm needs a server of its own",
+    "NOAUTH": "wants a password; set LTX_BROKER_URL or LTX_BROKER_PASSWORD_FILE",
+    "NOPERM": "does not let this user do that; check its ACL and the user in LTX_BROKER_URL",
+    "NOREPLICAS": "has too few replicas to take what is written",
+    "NOSCRIPT": "has lost a script that it was just sent",
+    "OOM": "has no memory left; ltx gc removes old jobs, and its maxmemory can be raised",
+    "READONLY": "is a read-only replica; LTX_BROKER_URL must name the primary server",
+    "REDIRECT": "hands over to another server",
+    "TRYAGAIN": "is part of a cluster that is being rearranged, and the farm needs a server of its own",
+    "UNBLOCKED": "changed its role while it was waited for",
+    "WRONGPASS": "refused the user name or password; check LTX_BROKER_URL",
+}
+"""Codes with which a server refuses a command that it takes at other times, or that an operator can have it take; and
+what that says of "the broker at …"."""
+
+_BY_CLASS: tuple[tuple[type[Exception], str], ...] = (
+    (exceptions.OutOfMemoryError, "OOM"),
+    (exceptions.ReadOnlyError, "READONLY"),
+    (exceptions.NoPermissionError, "NOPERM"),
+    (exceptions.NoScriptError, "NOSCRIPT"),
+    (exceptions.BusyLoadingError, "LOADING"),
+    (exceptions.MasterDownError, "MASTERDOWN"),
+    (exceptions.ClusterDownError, "CLUSTERDOWN"),
+    (exceptions.MovedError, "MOVED"),
+    (exceptions.AskError, "ASK"),
+    (exceptions.TryAgainError, "TRYAGAIN"),
+    (exceptions.ClusterCrossSlotError, "CROSSSLOT"),
+    (exceptions.ExecAbortError, "EXECABORT"),
+    (exceptions.AuthenticationError, "WRONGPASS"),
+    (exceptions.AuthenticationWrongNumberOfArgsError, "WRONGPASS"),
 )
-"""Codes with which a server refuses a command that it takes at other times, or that an operator can have it take."""
+"""redis-py takes the code off the text of the kinds that it knows, and keeps it elsewhere in later versions only."""
+
+_LEADING = re.compile(r"-?([A-Z][A-Z0-9]{2,})\b")
+_WITHIN = re.compile(r"(?:(?<=because of: )|(?<=: -)|(?<=: )|(?<=^-))(" + "|".join(NOT_NOW) + r")\b")
+"""A code inside another error: of a script in older servers, or of a transaction."""
+_SCRIPT_USER = "The user executing the script"
+"""How an error of a script begins whose user lacks a right."""
 
 
 def is_outage(error: BaseException) -> bool:
     """Return whether the broker does not answer, or answers that it cannot do this now."""
-    if isinstance(error, redis.ConnectionError | redis.TimeoutError):
+    if isinstance(error, redis.ConnectionError | redis.TimeoutError | redis.InvalidResponse):
         return True
-    return isinstance(error, redis.ResponseError) and _code(error) in NOT_NOW
+    if isinstance(error, redis.ResponseError | exceptions.ClusterError):
+        return error_code(error) in NOT_NOW
+    if type(error).__module__ == "kombu.exceptions":  # which wraps them; not imported, for it takes a while
+        inner = [cause for cause in causes(error) if cause is not error]
+        return any(is_outage(cause) for cause in inner) or (
+            type(error).__name__ == "OperationalError" and not any(isinstance(one, redis.RedisError) for one in inner)
+        )
+    return False
 
 
-def _code(error: redis.ResponseError) -> str:
-    """Return the code of an error reply, such as OOM; redis-py takes it off the text of the kinds that it knows."""
-    return getattr(error, "status_code", None) or str(error).partition(" ")[0]
+def error_code(error: BaseException) -> str:
+    """Return the code of an error reply, such as OOM, also where a script or a transaction wraps it; of any other error
+    the name of its class.
+    """
+    if not isinstance(error, redis.RedisError):
+        return type(error).__name__
+    text = str(error).rpartition("of pipeline caused error: ")[2]
+    code = str(getattr(error, "status_code", None) or "")
+    if code in ("", "ERR"):
+        code = next((code for kind, code in _BY_CLASS if isinstance(error, kind)), code)
+    if not code and (leading := _LEADING.match(text)):
+        code = leading[1]
+    if code in ("", "ERR", "EXECABORT"):
+        if inner := _WITHIN.search(text):
+            return inner[1]
+        if _SCRIPT_USER in text:
+            return "NOPERM"
+    return code or type(error).__name__
+
+
+def causes(error: BaseException | None) -> Iterator[BaseException]:
+    """Yield the error, what caused it, and so on."""
+    seen: list[BaseException] = []
+    while error is not None and error not in seen:
+        seen.append(error)
+        yield error
+        error = error.__cause__ or error.__context__

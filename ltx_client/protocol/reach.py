@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import ssl
-from collections.abc import Iterator
 
 import redis
 
-__all__ = ["why_refused", "why_unreachable"]
+from ltx_client.protocol.outages import NOT_NOW, causes, error_code
+
+__all__ = ["why_refused", "why_unreachable", "why_wrong"]
+
+LONGEST = 200
+"""Characters of a server's own words that are repeated."""
 
 
 def why_refused(error: Exception, address: str) -> str | None:
@@ -15,8 +19,8 @@ def why_refused(error: Exception, address: str) -> str | None:
     if isinstance(error, redis.AuthenticationError):
         return f"the broker at {address} refused the user name or password; check LTX_BROKER_URL"
     if isinstance(error, redis.exceptions.NoPermissionError):
-        return f"the broker at {address} does not let this user do that; check its ACL and the user in LTX_BROKER_URL"
-    for cause in _causes(error):
+        return f"the broker at {address} {NOT_NOW['NOPERM']}"
+    for cause in causes(error):
         if isinstance(cause, ssl.SSLCertVerificationError):
             words = cause.verify_message.rstrip(".")
             return (
@@ -29,18 +33,31 @@ def why_refused(error: Exception, address: str) -> str | None:
 
 
 def why_unreachable(error: Exception, address: str) -> str:
-    """The sentence for any error of the connection."""
+    """The sentence for any outage, as `is_outage` has it."""
     if refused := why_refused(error, address):
         return refused
+    code = error_code(error)
+    if code in NOT_NOW:
+        return f"the broker at {address} {NOT_NOW[code]}"
     if isinstance(error, redis.TimeoutError):
         return f"the broker at {address} did not answer in time; is it up, and reachable?"
+    if isinstance(error, redis.InvalidResponse):
+        return f"what answers at {address} is no Redis or Valkey server; is LTX_BROKER_URL right?"
+    if "max number of clients" in str(error):
+        return f"the broker at {address} has as many connections as it takes; its maxclients can be raised"
     return f"cannot reach the broker at {address} ({_reason(error)}); is it running, and is LTX_BROKER_URL right?"
 
 
-def _causes(error: BaseException | None) -> Iterator[BaseException]:
-    while error is not None:
-        yield error
-        error = error.__cause__ or error.__context__
+def why_wrong(error: Exception, address: str) -> str:
+    """The sentence for an error reply that is no outage: a damaged key, or a command that the server does not know."""
+    words = str(error).rpartition("of pipeline caused error: ")[2].rstrip(".")
+    shown = "".join(character if character.isprintable() else "?" for character in words[:LONGEST])
+    if error_code(error) == "WRONGTYPE":
+        return (
+            f"a key of the farm on the broker at {address} is damaged, for it holds another kind of value ({shown});"
+            " `ltx doctor` names such keys"
+        )
+    return f"the broker at {address} refused a command ({shown}); is it a Redis or Valkey that the farm is made for?"
 
 
 def _reason(error: Exception) -> str:

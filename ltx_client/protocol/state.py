@@ -117,6 +117,8 @@ def parse_snapshot(data: bytes | str | None) -> Snapshot:
         return Snapshot() if data is None else Snapshot.model_validate_json(data, context=READING)
     except ValidationError as error:
         raise UnreadableJob(f"its state is damaged, or of a newer version ({first_error(error)})") from error
+    except (ValueError, ArithmeticError, RecursionError) as error:
+        raise UnreadableJob(f"its state is damaged ({type(error).__name__})") from error
 
 
 def apply(state: Snapshot, event: Event) -> Snapshot:

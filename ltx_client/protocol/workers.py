@@ -2,24 +2,21 @@
 
 from __future__ import annotations
 
-import logging
 from typing import Any
 
 import redis
-from pydantic import BaseModel, ConfigDict, ValidationError, field_validator
+from pydantic import BaseModel, ConfigDict, TypeAdapter, ValidationError, field_validator
 
 from ltx_client.protocol import PROTOCOL_VERSION
-from ltx_client.protocol.damage import first_error
+from ltx_client.protocol.damage import first_error, is_wrong_type, read_or, tell_once
 from ltx_client.protocol.events import Count, Moment
-from ltx_client.protocol.fields import READING, Name, Sentence
+from ltx_client.protocol.fields import READING, Cleaned, Name, Sentence
 from ltx_client.protocol.jobs import Job
 from ltx_client.protocol.names import Names
 from ltx_client.protocol.text import shown
 from ltx_models.memory import memory_class
 
-__all__ = ["HELD", "OFF_DUTY", "PAUSED", "WorkerInfo", "live_workers"]
-
-log = logging.getLogger(__name__)
+__all__ = ["HELD", "OFF_DUTY", "PAUSED", "UNREADY", "ThreadInfo", "WorkerInfo", "live_workers"]
 
 PAUSED = "paused"
 """The state of a worker that takes no jobs until somebody has looked at its machine."""
@@ -29,15 +26,38 @@ OFF_DUTY = "off duty"
 """The state of a worker whose machine is not to work now: it is on battery, or in use, or it is not the hour."""
 
 
+UNREADY = "unready"
+"""The state of a worker that takes no jobs since one of its threads cannot go on; it ends soon, to be started again."""
+
+
+class ThreadInfo(BaseModel):
+    """What is known of a worker's threads of one kind, such as "leases", or "events" for those of all attempts.
+
+    beat_at: when it last had done a piece of its work; None where no such thread runs now.  errors: since the worker
+    started.  error, error_at: the last one, and when.  failing: whether it has done nothing since.
+    """
+
+    model_config = ConfigDict(frozen=True, allow_inf_nan=False)
+
+    name: Cleaned
+    beat_at: Moment | None = None
+    errors: Count = 0
+    error: Sentence = ""
+    error_at: Moment | None = None
+    failing: bool = False
+
+
 class WorkerInfo(BaseModel):
     """A live worker. memory in bytes, budget in GB (10**9 bytes), times in seconds since 1970.
 
-    state: "idle", "rendering", "resting" (after its engine died, for some seconds), PAUSED, HELD or OFF_DUTY.
-    why_paused: a sentence, for the latter three; also while the job is rendered that was in hand when it was held, or
+    state: "idle", "rendering", "resting" (after its engine died, for some seconds), PAUSED, HELD, OFF_DUTY or
+    UNREADY.
+    why_paused: a sentence, for the latter four; also while the job is rendered that was in hand when it was held, or
     when its duty ended.
     temperature: of its hottest sensor, in degrees Celsius.  thermal_pressure: a Mac's, from "nominal" to "sleeping".
     Either is None where it cannot be read.
     job: the id of the job in hand, or empty.
+    threads: what is known of each kind of its threads.
     failure: why the last attempt that failed here did so, since the worker started: a sentence, or empty.  failed_job,
     failed_at: which, and when.
     """
@@ -62,23 +82,39 @@ class WorkerInfo(BaseModel):
     failure: Sentence = ""
     failed_job: Name = ""
     failed_at: Moment | None = None
+    threads: tuple[ThreadInfo, ...] = ()
 
     @field_validator("temperature", "thermal_pressure", "failed_at", mode="before")
     @classmethod
     def _empty_is_none(cls, value: Any) -> Any:
         return None if value == "" else value
 
+    @field_validator("threads", mode="before")
+    @classmethod
+    def _parse_threads(cls, value: Any) -> Any:
+        """As they lie in Redis. Those of another version, or damaged ones, are none: the worker is alive anyway."""
+        if not isinstance(value, str | bytes):
+            return value
+        try:
+            return _threads.validate_json(value or "[]")
+        except ValidationError:
+            return ()
+
     def fields(self) -> dict[str, str | int | float]:
         """As it lies in Redis, where None is the empty string; for others to read, and so as it may be shown."""
-        return {
+        values = {
             name: shown(value) if isinstance(value, str) else "" if value is None else value
-            for name, value in self.model_dump().items()
+            for name, value in self.model_dump(exclude={"threads"}).items()
         }
+        return {**values, "threads": _threads.dump_json(self.threads).decode()}
 
     def serves(self, job: Job) -> bool:
         """Whether it takes jobs like this one."""
-        takes_jobs = self.state not in (PAUSED, HELD, OFF_DUTY)
+        takes_jobs = self.state not in (PAUSED, HELD, OFF_DUTY, UNREADY)
         return takes_jobs and self.variant == job.variant and self.budget_gb >= memory_class(job.predicted_peak)
+
+
+_threads: TypeAdapter[tuple[ThreadInfo, ...]] = TypeAdapter(tuple[ThreadInfo, ...])
 
 
 def live_workers(client: redis.Redis, names: Names) -> list[WorkerInfo]:
@@ -86,16 +122,21 @@ def live_workers(client: redis.Redis, names: Names) -> list[WorkerInfo]:
 
     Raises redis.RedisError.
     """
-    ids: Any = client.zrange(names.workers(), 0, -1)
+    ids: Any = read_or([], names.workers(), lambda: client.zrange(names.workers(), 0, -1))
     with client.pipeline(transaction=False) as pipeline:
         for worker_id in ids:
             pipeline.hgetall(names.worker(worker_id.decode(errors="replace")))
-        hashes: Any = pipeline.execute()
+        hashes: Any = pipeline.execute(raise_on_error=False)
     workers = []
     for worker_id, fields in zip(ids, hashes, strict=True):
+        if is_wrong_type(fields):
+            tell_once(f"worker {worker_id} is left out: its key holds another kind of value than it should")
+            continue
+        if isinstance(fields, Exception):
+            raise fields
         texts = {name.decode(errors="replace"): value.decode(errors="replace") for name, value in fields.items()}
         try:
             workers += [WorkerInfo.model_validate(texts, context=READING)] if texts else []
         except ValidationError as error:
-            log.warning("worker %s is left out: what it says cannot be read (%s)", worker_id, first_error(error))
+            tell_once(f"worker {worker_id} is left out: what it says cannot be read ({first_error(error)})")
     return sorted(workers, key=lambda worker: (worker.name, worker.id))
