@@ -26,7 +26,7 @@ from ltx_client.protocol.transport import celery_settings, queue_keys, send_rend
 from ltx_client.protocol.workers import live_workers
 from ltx_models.errors import MachineFault
 from ltx_models.memory import GB
-from ltx_worker.consumer import Consumer
+from ltx_worker.consumer import Consumer, make_worker
 from ltx_worker.delivery import Spool
 from ltx_worker.embeddings import EmbeddingsCache, EmbeddingsLimit
 from ltx_worker.endings import Endings
@@ -46,13 +46,17 @@ from ltx_worker.reaper import Reaper
 from ltx_worker.render import Renderer
 from ltx_worker.resume_points import ResumePoints
 from ltx_worker.settings import WorkerSettings, machine_id
+from ltx_worker.supervision import Supervisor
 from ltx_worker.tasks import register
+from ltx_worker.threads import THREADS
 from ltx_worker.thrift import Thrift
 from ltx_worker.transport import use_for_redis
 from ltx_worker.watchdog import Watchdog
 
 __all__ = ["run_worker"]
 
+LAST_GRACE = 15.0
+"""Seconds, besides those in which a render stops, that a worker has to end when it cannot go on."""
 HASTE = 2.0
 """Seconds within which Redis must answer where the answer only saves work."""
 
@@ -156,6 +160,7 @@ def run_worker(
         _handle_signals(renderer, health, outlives_terminal=outlives_terminal)
         for part in beside:
             part.start()
+        consumer.watch(THREADS)
         metrics.serve(settings.worker_metrics_address, settings.worker_metrics_port)
         log.info(
             "%s serves %s",
@@ -165,7 +170,20 @@ def run_worker(
 
     setup_logging.connect(_keep_logging, weak=False)
     worker_ready.connect(on_ready, weak=False)
-    worker = app.Worker(
+
+    def end(why: str) -> None:
+        """Give the job back, and end for whoever supervises the process; by force, should that hang."""
+        log.critical("this worker ends, to be started again: %s", why)
+        renderer.leave()
+        if state.should_stop is None:
+            state.should_stop = os.EX_TEMPFAIL
+        deadline = threading.Timer(settings.worker_stop_grace + LAST_GRACE, os._exit, (os.EX_TEMPFAIL,))
+        deadline.daemon = True
+        deadline.start()
+
+    worker = make_worker(
+        app,
+        functools.partial(end, "the loop that takes messages has ended"),
         hostname=f"{heartbeat.worker_id}@ltx-farm",
         queues=_queues(settings, variant),
         pool="threads",
@@ -186,20 +204,22 @@ def run_worker(
         limit=settings.worker_idle_limit,
     )
     health.control(consumer)
-    beside = (heartbeat, thrift, leases, embeddings, spool, files, reaper, health, watchdog)
+    supervisor = Supervisor(end, unready_after=settings.worker_unready_after, end_after=settings.worker_end_after)
+    THREADS.on_error = metrics.thread_failed
+    beside = (supervisor, heartbeat, finisher, thrift, leases, embeddings, spool, files, reaper, health, watchdog)
     with contextlib.ExitStack() as ending:
         ending.callback(heartbeat.leave)
         ending.callback(engine.close)
         for part in beside:
             ending.callback(part.stop)
         ending.callback(metrics.stop)
-        ending.callback(finisher.close)
+        ending.callback(finisher.stop)
         try:
             engine.warm_up()
         except MachineFault as fault:
             health.note_fault(fault)
         worker.start()
-    return int(worker.exitcode or 0)
+    return int(state.should_stop or worker.exitcode or 0)
 
 
 def _empty_folder(path: Path) -> Path:
@@ -272,6 +292,7 @@ def _celery_app(settings: WorkerSettings, broker_url: SecretStr) -> Celery:
     app.conf.broker_transport_options["dead_list"] = settings.names.dead()
     app.conf.update(
         broker_connection_retry_on_startup=True,
+        broker_channel_error_retry=True,  # after an error reply as after a lost connection
         task_acks_late=True,
         worker_cancel_long_running_tasks_on_connection_loss=False,
         worker_prefetch_multiplier=1,

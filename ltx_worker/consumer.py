@@ -2,11 +2,38 @@
 
 from __future__ import annotations
 
+import threading
+from collections.abc import Callable
 from typing import Any
 
+from celery import Celery
 from celery.worker import state
 
-__all__ = ["Consumer"]
+from ltx_worker.threads import Threads
+
+__all__ = ["Consumer", "make_worker"]
+
+CONSUMER_LIMIT = 300.0
+"""Seconds: every command of the loop's has an answer, or an error, within much less."""
+
+
+def make_worker(app: Celery, on_collapse: Callable[[], object], **options: Any) -> Any:
+    """Return a `celery.worker.WorkController` that calls `on_collapse` when its main loop ends though nobody asked for
+    that. Celery waits for the task in hand then, however long it takes.
+    """
+
+    class Worker(app.Worker):  # type: ignore[misc]
+        def stop(self, in_sighandler: bool = False, exitcode: int | None = None) -> None:
+            if state.should_stop is None:
+                on_collapse()
+            super().stop(in_sighandler=in_sighandler, exitcode=exitcode)
+
+        def terminate(self, in_sighandler: bool = False) -> None:
+            if state.should_stop is None:
+                on_collapse()
+            super().terminate(in_sighandler=in_sighandler)
+
+    return Worker(**options)
 
 
 class Consumer:
@@ -15,6 +42,16 @@ class Consumer:
     def __init__(self, worker: Any) -> None:
         self._worker = worker
         self._wanted = True
+
+    def watch(self, threads: Threads) -> None:
+        """Have its loop, in the main thread, be one of these: it beats with each turn. It is silent while Celery tries
+        to connect, and when the worker is to end, which may take as long as the job in hand.
+        """
+        loop = threads.adopt("consumer", threading.main_thread(), CONSUMER_LIMIT, self._may_be_silent)
+        self._worker.hub.on_tick.add(lambda: loop.live() if loop.failing else loop.beat())
+
+    def _may_be_silent(self) -> bool:
+        return self._worker.consumer.connection is None or state.should_stop is not None
 
     def stop(self) -> None:
         """Takes no more messages."""

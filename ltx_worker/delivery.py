@@ -7,31 +7,37 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import re
 import shutil
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor, wait
 from pathlib import Path
 
+import redis
 from pydantic import BaseModel, ConfigDict
 
 from ltx_client.protocol import events
+from ltx_client.protocol.damage import tell_once
 from ltx_client.protocol.events import Result
 from ltx_client.protocol.state import Snapshot
 from ltx_client.protocol.storage import Storage, StorageError
-from ltx_worker.background import Background
+from ltx_worker.background import LONGEST_PAUSE, Background
 from ltx_worker.ledger import Attempt, Ledger, StaleAttempt, Verdict
-from ltx_worker.patience import AWAY, patiently
+from ltx_worker.patience import patiently
 from ltx_worker.resume_points import ResumePoints
+from ltx_worker.threads import STORAGE_LIMIT, acquire, brief
 
-__all__ = ["Delivery", "Spool"]
+__all__ = ["Delivery", "Spool", "spooled"]
 
 log = logging.getLogger(__name__)
 
 SWEEP_EVERY = 600.0
 """Seconds between two looks for resume points that workers have left which are gone."""
-UNDELIVERABLE = (StorageError, *AWAY)
+UNDELIVERABLE = (StorageError, redis.RedisError)
+_NAME = re.compile(r"[0-9a-zA-Z][0-9a-zA-Z-]{0,63}\.[0-9]+(\.[0-9a-f]+)?")
+"""Of a folder that a worker makes in the spool. Whatever else lies there, somebody else has put there."""
 
 
 class Delivery(BaseModel):
@@ -70,7 +76,7 @@ class Spool(Background):
         sign_for: int = 0,
         own_link: Callable[[str, int], str | None] | None = None,
     ) -> None:
-        super().__init__("spool")
+        super().__init__("spool", limit=STORAGE_LIMIT + look_every, longest_pause=min(LONGEST_PAUSE, look_every))
         self._folder = folder
         self._storage = storage
         self._ledger = ledger
@@ -80,12 +86,13 @@ class Spool(Background):
         self._sign_for = sign_for
         self._own_link = own_link
         self._busy = threading.Lock()
+        self._sweep_at = 0.0
         self._beside = ThreadPoolExecutor(1, thread_name_prefix="sidecar")
         folder.mkdir(parents=True, exist_ok=True)
 
     def waiting(self) -> int:
         """How many finished videos are not delivered yet."""
-        return sum(1 for _ in self._folder.iterdir())
+        return len(spooled(self._folder)[0])
 
     def deliver(
         self,
@@ -103,7 +110,7 @@ class Spool(Background):
         Raises StaleAttempt when the attempt is over, and OSError where this machine cannot keep the files.
         """
         delivery = Delivery(job_id=attempt.job_id, attempt=attempt.number, token=attempt.token, result=result)
-        with self._busy:
+        with self._alone():
             self._take(delivery, video, sidecar)
             try:
                 self._try(delivery, attempt, settle)
@@ -116,7 +123,7 @@ class Spool(Background):
                 patiently(UNDELIVERABLE, self._stopped, self._retry_for)(self._try_again, delivery, attempt)
             except UNDELIVERABLE as error:
                 log.warning("job %s: kept in the spool: %s", attempt.job_id, error)
-                with contextlib.suppress(*AWAY):  # if Redis is what is away, nobody can be told
+                with contextlib.suppress(redis.RedisError):  # if Redis is what is away, nobody can be told
                     self._ledger.emit(attempt, events.Delayed(reason=str(error)))
 
     def _take(self, delivery: Delivery, video: Path, sidecar: Path) -> None:
@@ -199,24 +206,42 @@ class Spool(Background):
             self._storage.remove(name)
         shutil.rmtree(self._folder / delivery.name)
 
-    def _run(self) -> None:
-        sweep_at = 0.0
-        while not self._stopped.is_set():
-            if time.monotonic() >= sweep_at:
-                self._points.sweep()
-                sweep_at = time.monotonic() + SWEEP_EVERY
-            with self._busy:
-                for folder in sorted(self._folder.iterdir()):
+    def _cycle(self) -> None:
+        with self._alone():
+            self._folder.mkdir(parents=True, exist_ok=True)
+            folders, strange = spooled(self._folder)
+            for path in strange:
+                tell_once(f"{path} is set aside: it is nothing that a worker has put into the spool; remove it")
+            for folder in folders:
+                try:
                     self._deliver_kept(folder)
-            self._stopped.wait(self._look_every)
+                except Exception as error:  # noqa: BLE001 - the others must not wait for this one
+                    self._note(error)
+                    tell_once(f"{folder} is set aside: {brief(error)}")
+                self._beat()
+        if time.monotonic() >= self._sweep_at:
+            self._points.sweep()
+            self._sweep_at = time.monotonic() + SWEEP_EVERY
+        self._stopped.wait(self._look_every)
+
+    @contextlib.contextmanager
+    def _alone(self) -> Iterator[None]:
+        acquire(self._busy)
+        try:
+            yield
+        finally:
+            self._busy.release()
 
     def _deliver_kept(self, folder: Path) -> None:
+        """Deliver what lies in a folder. Raise OSError, and ValueError for a note that no worker has written."""
         note = folder / "delivery.json"
         if not note.exists():
             log.warning("%s is incomplete; its job is rendered again", folder)
             shutil.rmtree(folder)
             return
-        delivery = Delivery.model_validate_json(note.read_text())
+        delivery = Delivery.model_validate_json(note.read_bytes())
+        if delivery.name != folder.name:
+            raise ValueError(f"its delivery.json is of {delivery.name}")
         attempt = Attempt(delivery.job_id, delivery.attempt, delivery.token, Snapshot())
         try:
             self._ledger.refresh(attempt)
@@ -224,6 +249,17 @@ class Spool(Background):
         except StaleAttempt:
             log.warning("job %s: its video came too late; another attempt has taken over", delivery.job_id)
         except UNDELIVERABLE as error:
-            log.info("job %s: still in the spool: %s", delivery.job_id, error)
+            self._note(error)
+            log.debug("job %s: still in the spool: %s", delivery.job_id, error)
         else:
             log.info("job %s: delivered from the spool", delivery.job_id)
+
+
+def spooled(spool: Path) -> tuple[list[Path], list[Path]]:
+    """Return the folders of finished videos in a spool, and what else lies there. Raise OSError."""
+    kept: list[Path] = []
+    strange: list[Path] = []
+    for path in sorted(spool.iterdir()) if spool.exists() else ():
+        is_ours = _NAME.fullmatch(path.name) and path.is_dir() and not path.is_symlink()
+        (kept if is_ours else strange).append(path)
+    return kept, strange

@@ -24,6 +24,7 @@ from ltx_models.memory import GB
 from ltx_models.model_files import find_files
 from ltx_models.safetensors_header import read_header
 from ltx_models.variants import VARIANTS, Variant
+from ltx_worker.delivery import spooled
 from ltx_worker.engine.blas import blas_environment
 from ltx_worker.mac import local_network, power_findings
 from ltx_worker.settings import WorkerSettings
@@ -37,7 +38,7 @@ PROBE_TIMEOUT = 60.0
 def worker_checks(settings: WorkerSettings, variant: Variant, *, quick: bool = False) -> list[Check]:
     """All checks, in the order of the report. quick: do not read the model's files through."""
     here = Machine(settings, variant, quick)
-    checks: list[Check] = [here.device, here.memory, here.weights, here.ffmpeg, here.home]
+    checks: list[Check] = [here.device, here.memory, here.weights, here.ffmpeg, here.home, here.spool]
     if sys.platform == "linux":
         checks.append(here.blas)
     if sys.platform == "darwin":
@@ -152,6 +153,19 @@ class Machine:
             yield Finding("home", Level.FAILURE, f"{folder} cannot be made: {error.strerror}", mend)
             return
         yield space("home", folder)
+
+    def spool(self) -> Iterator[Finding]:
+        """What lies where finished videos wait to be delivered."""
+        folder = self._settings.home / "spool"
+        try:
+            kept, strange = spooled(folder)
+        except OSError as error:
+            yield Finding("spool", Level.FAILURE, f"{folder} cannot be read: {error.strerror}", f"chmod 700 '{folder}'")
+            return
+        if kept:
+            yield Finding("spool", Level.OK, f"{len(kept)} finished videos wait to be delivered")
+        for path in strange:
+            yield Finding("spool", Level.WARNING, f"{path} is nothing that a worker has put there", f"rm -r '{path}'")
 
     def blas(self) -> Iterator[Finding]:
         """Whether MLX computes on a CPU at the speed that it could."""

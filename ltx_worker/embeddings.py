@@ -17,7 +17,10 @@ from typing import Any
 
 import redis
 
+from ltx_client.protocol.damage import is_wrong_type
 from ltx_client.protocol.names import Names
+from ltx_worker.background import Background
+from ltx_worker.threads import LIVE_EVERY, THREADS
 
 __all__ = ["EmbeddingsCache", "EmbeddingsLimit"]
 
@@ -45,24 +48,20 @@ redis.call('ZADD', KEYS[1], now[1] .. '.' .. string.format('%06d', now[2]), ARGV
 """
 
 
-class EmbeddingsCache:
+class EmbeddingsCache(Background):
     """Finds at once, and stores from a thread of its own, which no render waits for.
 
     client: one that gives up soon.  ttl: seconds without use after which an embedding goes.
     """
 
     def __init__(self, client: redis.Redis, names: Names, ttl: int) -> None:
+        super().__init__("embeddings")
         self._names = names
         self._ttl = ttl
         self._find = client.register_script(_FIND)
         self._store = client.register_script(_STORE)
         self._waiting: queue.Queue[tuple[str, dict[str, bytes]] | None] = queue.Queue(MAX_WAITING)
         self._leaving = threading.Event()
-        self._thread = threading.Thread(target=self._run, name="embeddings", daemon=True)
-
-    def start(self) -> None:
-        """Begins to store."""
-        self._thread.start()
 
     def stop(self) -> None:
         """Stores what waits, if Redis is there."""
@@ -80,7 +79,8 @@ class EmbeddingsCache:
         try:
             found: Any = self._find(keys=keys, args=[self._ttl, *hashes])
         except redis.RedisError as error:
-            log.warning("the cache of text embeddings is out of reach: %s", error)
+            THREADS.note(error)
+            log.debug("the cache of text embeddings is out of reach: %s", error)
             return {}
         return {text: value for text, value in zip(texts, found, strict=True) if value}
 
@@ -91,20 +91,27 @@ class EmbeddingsCache:
         except queue.Full:
             log.warning("text embeddings are not stored: others still wait for that")
 
-    def _run(self) -> None:
-        names = self._names
-        while (item := self._waiting.get()) is not None:
-            maker, embeddings = item
-            for text, value in embeddings.items():
-                name = _hash(maker, text)
-                try:
-                    self._store(keys=[names.embeddings(), names.embedding(name)], args=[self._ttl, name, value])
-                except redis.RedisError as error:
-                    log.warning("a text embedding was not stored: %s", error)
-                    if self._leaving.is_set():
-                        return
-            if self._leaving.is_set() and self._waiting.empty():
-                return
+    def _cycle(self) -> None:
+        try:
+            item = self._waiting.get(timeout=LIVE_EVERY)
+        except queue.Empty:
+            item = None if self._leaving.is_set() else ("", {})
+        if item is None:
+            self._stopped.set()
+            return
+        maker, embeddings = item
+        for text, value in embeddings.items():
+            name = _hash(maker, text)
+            keys = [self._names.embeddings(), self._names.embedding(name)]
+            try:
+                self._store(keys=keys, args=[self._ttl, name, value])
+            except redis.RedisError as error:  # no harm: the text is encoded again
+                self._note(error)
+                if self._leaving.is_set():
+                    self._stopped.set()
+                    return
+        if self._leaving.is_set() and self._waiting.empty():
+            self._stopped.set()
 
 
 class EmbeddingsLimit:
@@ -136,13 +143,15 @@ class EmbeddingsLimit:
         """What was used since the last time, and how large it is."""
         index = self._names.embeddings()
         used: Any = self._client.zrange(index, self._last, "+inf", byscore=True, withscores=True)
-        hashes = [name.decode() for name, _ in used]
+        hashes = [name.decode(errors="replace") for name, _ in used]
         with self._client.pipeline(transaction=False) as pipeline:
             for name in hashes:
                 pipeline.strlen(self._names.embedding(name))
-            for name, size in zip(hashes, pipeline.execute(), strict=True):
+            for name, size in zip(hashes, pipeline.execute(raise_on_error=False), strict=True):
+                if isinstance(size, Exception) and not is_wrong_type(size):
+                    raise size
                 self._sizes.pop(name, None)
-                self._sizes[name] = size
+                self._sizes[name] = 0 if isinstance(size, Exception) else size
         if used:
             self._last = used[-1][1]
 
@@ -171,7 +180,8 @@ class EmbeddingsLimit:
             return
         seconds: Any = self._client.time()[0]
         gone: Any = self._client.zrange(self._names.embeddings(), "-inf", seconds - self._ttl, byscore=True)
-        self._remove([name.decode() for name in gone if name.decode() in self._sizes])
+        names = [name.decode(errors="replace") for name in gone]
+        self._remove([name for name in names if name in self._sizes])
 
 
 def _hash(maker: str, text: str) -> str:

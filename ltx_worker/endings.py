@@ -9,6 +9,8 @@ from collections.abc import Callable
 from enum import StrEnum
 from typing import ParamSpec, TypeVar
 
+import redis
+
 from ltx_client.protocol import events
 from ltx_client.protocol.jobs import Job, UnreadableJob
 from ltx_client.protocol.outages import is_outage
@@ -23,6 +25,7 @@ from ltx_worker.in_hand import InHand
 from ltx_worker.ledger import POISON_LIMITS, Attempt, Ledger, StaleAttempt, Strike
 from ltx_worker.patience import until_redis_answers
 from ltx_worker.resume_points import ResumePoints
+from ltx_worker.threads import THREADS, brief
 
 __all__ = ["Endings", "Outcome"]
 
@@ -88,8 +91,14 @@ class Endings:
             return Outcome.LOST
         except Exception as error:  # noqa: BLE001 — what nobody expects is raised again
             if is_outage(error):  # while leaving: the lease lapses, and the reaper brings the job to another worker
-                log.warning("job %s: left without the broker: %s", attempt.job_id, error)
+                log.warning("job %s: left without the broker: %s", attempt.job_id, brief(error))
                 return Outcome.RELEASED
+            if isinstance(error, redis.RedisError):
+                THREADS.note(error)
+                log.error(
+                    "job %s: dropped, for the broker refuses what is written of it: %s", attempt.job_id, brief(error)
+                )
+                return Outcome.LOST
             outcome = self._after(attempt, error)
         log.info("job %s: attempt %d %s: %s", attempt.job_id, attempt.number, outcome, attempt.snapshot.status)
         if outcome is Outcome.ENDED and self._points.has_files:
@@ -140,6 +149,8 @@ class Endings:
             return Outcome.ENDED
         if keeper.stale.is_set():
             return Outcome.LOST
+        if keeper.broken.is_set():
+            return self._give_back(attempt, keeper.why_broken)
         if keeper.paused.is_set():
             outcome = self._give_back(attempt, "paused")
             return Outcome.PAUSED if outcome is Outcome.RELEASED else outcome

@@ -18,7 +18,9 @@ from pathlib import Path
 from urllib.parse import parse_qs, urlencode
 
 from ltx_client.protocol.storage import Storage, StorageError
+from ltx_worker.background import keep_at_it
 from ltx_worker.http_server import BoundedHandler, BoundedServer
+from ltx_worker.threads import THREADS
 
 __all__ = ["FileServer", "link_key"]
 
@@ -53,6 +55,7 @@ class FileServer:
         self._port = port
         self._url = url.rstrip("/")
         self._server: _Server | None = None
+        self._stopped = threading.Event()
 
     def start(self) -> None:
         """Answers from threads of its own; port 0: not at all. A port that is taken is told in the log, and no more."""
@@ -66,14 +69,19 @@ class FileServer:
                 "no videos at %s:%d, so there are no links to them: %s", self._address, self._port, error.strerror
             )
             return
-        threading.Thread(target=self._server.serve_forever, name="files", daemon=True).start()
+        threading.Thread(target=self._serve, args=(self._server,), name="files", daemon=True).start()
         log.info("finished videos at port %d, by links to %s", self._port, self._url)
 
     def stop(self) -> None:
         """Answers no more."""
+        self._stopped.set()
         if self._server is not None:
             self._server.shutdown()
             self._server.server_close()
+
+    def _serve(self, server: _Server) -> None:
+        with THREADS.at_work("files") as loop:
+            keep_at_it(server.serve_forever, loop, self._stopped)
 
     def link(self, name: str, seconds: int) -> str | None:
         """A URL by which anybody can read that video for so long; None where nothing is served."""
@@ -99,6 +107,10 @@ class _Server(BoundedServer):
     def __init__(self, address: tuple[str, int], files: FileServer) -> None:
         self.files = files
         super().__init__(address, _Handler)
+
+    def service_actions(self) -> None:
+        """Say twice a second, and after each request, that the server is at work."""
+        THREADS.beat()
 
 
 class _Handler(BoundedHandler):

@@ -8,15 +8,17 @@ import json
 import logging
 import math
 import platform
+import queue
 import threading
 import time
-from concurrent.futures import Future, ThreadPoolExecutor, wait
+from concurrent.futures import Future, wait
 from importlib import metadata
 
 from ltx_client.protocol import events
 from ltx_client.protocol.events import Result
 from ltx_client.protocol.state import Status
 from ltx_models.errors import VideoError
+from ltx_worker.background import Background
 from ltx_worker.delivery import Spool
 from ltx_worker.endings import Endings, Outcome
 from ltx_worker.engine.messages import Written
@@ -24,6 +26,7 @@ from ltx_worker.engine.supervisor import Engine, EngineDied
 from ltx_worker.health import Health
 from ltx_worker.heartbeat import Heartbeat
 from ltx_worker.in_hand import InHand, Video
+from ltx_worker.threads import LIVE_EVERY, STORAGE_LIMIT, THREADS, acquire, brief, join
 from ltx_worker.turns import SendRender
 
 __all__ = ["Finisher"]
@@ -34,7 +37,7 @@ POLL = 0.1
 """Seconds between two looks at whether a video is still wanted."""
 
 
-class Finisher:
+class Finisher(Background):
     """A thread that sees one attempt after the other to its end. At most one is in its hand: who brings the next waits,
     so that a worker never holds more than two attempts.
 
@@ -53,6 +56,7 @@ class Finisher:
         *,
         stop_grace: float,
     ) -> None:
+        super().__init__("finisher", limit=STORAGE_LIMIT)
         self._endings = endings
         self._engine = engine
         self._spool = spool
@@ -61,21 +65,30 @@ class Finisher:
         self._send = send
         self._stop_grace = stop_grace
         self._room = threading.Semaphore(1)
-        self._thread = ThreadPoolExecutor(1, thread_name_prefix="finisher")
+        self._hands: queue.SimpleQueue[InHand | None] = queue.SimpleQueue()
 
     def take(self, hand: InHand) -> None:
         """Sees it to its end, and closes what it holds. Returns when those before it have ended."""
-        self._room.acquire()
-        self._thread.submit(self._finish, hand)
+        acquire(self._room)
+        self._hands.put(hand)
 
     def wait(self) -> None:
         """Returns when nothing is in its hand."""
-        with self._room:
-            pass
+        acquire(self._room)
+        self._room.release()
 
-    def close(self) -> None:
+    def stop(self) -> None:
         """Returns when all is done that was taken."""
-        self._thread.shutdown()
+        self._hands.put(None)
+        join(self._thread)
+
+    def _cycle(self) -> None:
+        with contextlib.suppress(queue.Empty):
+            hand = self._hands.get(timeout=LIVE_EVERY)
+            if hand is None:
+                self._stopped.set()
+            else:
+                self._finish(hand)
 
     def _finish(self, hand: InHand) -> None:
         attempt = hand.attempt
@@ -83,8 +96,9 @@ class Finisher:
             outcome = self._endings.see_through(attempt, hand.held, lambda: self._see_to(hand))
             if outcome is Outcome.RELEASED and attempt.snapshot.status is Status.QUEUED:
                 self._send(hand.job, hand.job.priority)
-        except Exception:  # the next one must not suffer; the lease of this one lapses, and another attempt is made
-            log.exception("job %s: its attempt could not be ended", attempt.job_id)
+        except BaseException as error:  # noqa: BLE001 - the next one must not suffer; the lease of this one lapses
+            self._note(error)
+            log.error("job %s: its attempt could not be ended: %s", attempt.job_id, brief(error))
         finally:
             self._room.release()
 
@@ -114,6 +128,7 @@ class Finisher:
         while True:
             if wait([video], POLL).done:
                 return video.result()
+            THREADS.live()
             now = time.monotonic()
             if self._endings.leaving.is_set():
                 leave_by = min(leave_by, now + self._stop_grace)

@@ -18,8 +18,6 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Protocol
 
-import redis
-
 from ltx_client.protocol.jobs import Job, UnreadableJob
 from ltx_client.protocol.state import Snapshot, Status
 from ltx_models.errors import FaultKind, MachineFault
@@ -63,6 +61,7 @@ class Fitness(StrEnum):
     FIT = "fit"
     RESTING = "resting"
     PAUSED = "paused"
+    UNREADY = "unready"
     HELD = "held"
     OFF_DUTY = "off duty"
 
@@ -120,7 +119,7 @@ class Health(Background):
         self._hand_on = hand_on
         self._ask_off_duty = why_off_duty
         self._probe = probe
-        self._note = note
+        self._count = note
         self._off_duty = why_off_duty()
         self._deaths: deque[_Death] = deque(maxlen=REMEMBERED)
         self._succeeded_at = 0.0
@@ -140,6 +139,8 @@ class Health(Background):
         """Whether the machine takes jobs."""
         if self._paused or self._fault:
             return Fitness.PAUSED
+        if self._threads.why_unready:
+            return Fitness.UNREADY
         if time.monotonic() < self._rest_until:
             return Fitness.RESTING
         if self._held:
@@ -153,6 +154,8 @@ class Health(Background):
             return self._paused
         if fault := self._fault:
             return f"{fault.fault}; it takes jobs again by itself once that is over"
+        if self._threads.why_unready:
+            return self._threads.why_unready
         if self.fitness is Fitness.RESTING and self._deaths:
             return f"it rests a moment after this: {self._deaths[-1].reason}"
         return self._held or self._off_duty
@@ -167,7 +170,7 @@ class Health(Background):
         now = time.monotonic()
         if job is not None:
             self._deaths.append(_Death(job, step, now, str(fault), fault.kind, fault.confirmed))
-        self._note(fault.kind)
+        self._count(fault.kind)
         if job is not None and fault.kind in JOBS_MAY_CAUSE and not fault.confirmed:
             log.warning("this machine takes no jobs for a moment: %s", fault)
             self._rest()
@@ -222,22 +225,21 @@ class Health(Background):
         recent = any(death.at > since or death.kind is FaultKind.NUMBERS for death in ended)
         return recent and self.others_serve(ended[-1].job)
 
-    def _run(self) -> None:
+    def _cycle(self) -> None:
         assert self._consumption is not None
-        while not self._stopped.wait(LOOK_EVERY):
-            self._off_duty = self._ask_off_duty()
-            try:
-                self._consider()
-            except redis.RedisError as error:
-                log.warning("health: the broker is away: %s", error)
-            except UnreadableJob as error:
-                log.warning("health: what became of a job here cannot be read: %s", error)
-            self._probe_again()
-            if self.fitness is not Fitness.FIT:
-                self._stop_consuming()  # again each time: a connection that was lost has begun anew
-            elif not self._consuming:
-                self._consuming = True
-                self._consumption.start()
+        if self._stopped.wait(LOOK_EVERY):
+            return
+        if self.fitness is not Fitness.FIT:
+            self._stop_consuming()  # again each time: a connection that was lost has begun anew
+        elif not self._consuming:
+            self._consuming = True
+            self._consumption.start()
+        self._off_duty = self._ask_off_duty()
+        self._probe_again()
+        try:
+            self._consider()
+        except UnreadableJob as error:
+            self._note(error)
 
     def _probe_again(self) -> None:
         """Ends the pause for a fault that is gone."""

@@ -17,13 +17,15 @@ from typing import Any
 import psutil
 import redis
 
+from ltx_client.protocol.damage import is_wrong_type, tell_once
 from ltx_client.protocol.pauses import parse_pause, queue_field, why_held, worker_field
 from ltx_client.protocol.text import printable
-from ltx_client.protocol.workers import HELD, OFF_DUTY, PAUSED, WorkerInfo
-from ltx_worker.background import Background
+from ltx_client.protocol.workers import HELD, OFF_DUTY, PAUSED, UNREADY, WorkerInfo
+from ltx_worker.background import LONGEST_PAUSE, Background
 from ltx_worker.health import Fitness, Health
 from ltx_worker.settings import WorkerSettings, machine_id
 from ltx_worker.thermal import Thermometer
+from ltx_worker.threads import LIMIT
 
 __all__ = ["Heartbeat", "chip_name"]
 
@@ -43,7 +45,8 @@ class Heartbeat(Background):
     """Writes `worker:{id}` every few seconds from a thread of its own, and at once when the state changes."""
 
     def __init__(self, settings: WorkerSettings, client: redis.Redis, variant: str, health: Health) -> None:
-        super().__init__("heartbeat")
+        every = settings.worker_heartbeat_every
+        super().__init__("heartbeat", limit=LIMIT + every, longest_pause=min(LONGEST_PAUSE, every))
         self.worker_id = machine_id(settings)
         self.variant = variant
         self.worker_name = settings.worker_name
@@ -100,17 +103,13 @@ class Heartbeat(Background):
             self._in_hand = [other for other in self._in_hand if other != job_id]
             self._wake.set()
 
-    def _run(self) -> None:
-        while not self._stopped.is_set():
-            self._wake.clear()
-            try:
-                self._beat()
-            except redis.RedisError as error:
-                log.warning("heartbeat: the broker is away: %s", error)
-            if not self._stopped.wait(min(AT_MOST_EVERY, self._every)):
-                self._wake.wait(self._every)
+    def _cycle(self) -> None:
+        self._wake.clear()
+        self._tell()
+        if not self._stopped.wait(min(AT_MOST_EVERY, self._every)):
+            self._wake.wait(self._every)
 
-    def _beat(self) -> None:
+    def _tell(self) -> None:
         info = self.info()
         fields: Any = info.fields()
         with self._client.pipeline() as pipeline:
@@ -119,10 +118,25 @@ class Heartbeat(Background):
             pipeline.zadd(self._list, {self.worker_id: info.seen_at})
             pipeline.zremrangebyscore(self._list, "-inf", info.seen_at - FORGOTTEN_AFTER)
             pipeline.hmget(self._paused, self._pause_fields)
-            *_, values = pipeline.execute()
+            replies = pipeline.execute(raise_on_error=False)
+        values = replies[-1] if isinstance(replies[-1], list) else [None] * len(self._pause_fields)
         pauses = [parse_pause(*pair) for pair in zip(self._pause_fields, values, strict=True) if pair[1] is not None]
         if self._health.hold(why_held(pauses)):
             self._wake.set()  # so that everybody sees it
+        self._heal(replies, fields)
+
+    def _heal(self, replies: list[Any], fields: Any) -> None:
+        """Write what a worker says of itself anew where something else stands in its place. Raise any other error."""
+        if is_wrong_type(replies[0]):
+            log.error("the key %s held another kind of value than it should; it is written anew", self._key)
+            self._client.delete(self._key)
+            self._client.hset(self._key, mapping=fields)
+        errors = [reply for reply in replies[1:] if isinstance(reply, Exception)]
+        for error in errors:
+            if not is_wrong_type(error):
+                raise error
+            self._note(error)
+            tell_once(f"a key that workers write is set aside: {error}")
 
     def info(self) -> WorkerInfo:
         """What the worker says of itself now."""
@@ -133,10 +147,13 @@ class Heartbeat(Background):
             "why_paused": self._health.why_paused,
             "temperature": heat.temperature,
             "thermal_pressure": heat.pressure,
+            "threads": self._threads.infos(),
         }
         match self._health.fitness:
             case Fitness.PAUSED:
                 state = PAUSED
+            case Fitness.UNREADY:
+                state = UNREADY
             case Fitness.RESTING:
                 state = "resting"
             case Fitness.HELD if not job:  # as when it is off duty

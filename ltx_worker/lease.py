@@ -11,9 +11,9 @@ from collections.abc import Iterator
 import redis
 
 from ltx_client.protocol.names import Names
+from ltx_client.protocol.outages import is_outage
 from ltx_worker.background import Background
 from ltx_worker.ledger import Attempt, Ledger, StaleAttempt, Verdict
-from ltx_worker.patience import AWAY
 
 __all__ = ["LeaseKeeper", "Leases"]
 
@@ -25,13 +25,15 @@ LISTEN = 0.5
 
 class LeaseKeeper:
     """What is known of an attempt in hand: `cancelled`, `paused` and `stale` are set by what the ledger answers, to the
-    thread that renews or to the owner's own writes.
+    thread that renews or to the owner's own writes; `broken`, when one of its own threads cannot go on.
     """
 
     def __init__(self, attempt: Attempt) -> None:
         self.cancelled = threading.Event()
         self.paused = threading.Event()
         self.stale = threading.Event()
+        self.broken = threading.Event()
+        self.why_broken = ""
         self.attempt = attempt
         self.renew_at = 0.0
 
@@ -42,6 +44,11 @@ class LeaseKeeper:
         elif verdict is Verdict.PAUSE:
             self.paused.set()
 
+    def give_up(self, why: str) -> None:
+        """Have the attempt end, and its job go to another one."""
+        self.why_broken = why
+        self.broken.set()
+
 
 class Leases(Background):
     """A thread: renews each attempt in hand every `renew_every` seconds, and at once when its cancel or pause is
@@ -49,7 +56,7 @@ class Leases(Background):
     """
 
     def __init__(self, client: redis.Redis, names: Names, ledger: Ledger, renew_every: float) -> None:
-        super().__init__("leases")
+        super().__init__("leases", longest_pause=min(1.0, renew_every))
         self._client = client
         self._names = names
         self._ledger = ledger
@@ -68,15 +75,9 @@ class Leases(Background):
         finally:
             self._in_hand = {name: other for name, other in self._in_hand.items() if other is not keeper}
 
-    def _run(self) -> None:
-        while not self._stopped.is_set():
-            try:
-                with self._client.pubsub(ignore_subscribe_messages=True) as subscription:
-                    self._serve(subscription)
-            except AWAY as error:
-                for keeper in self._in_hand.values():
-                    log.warning("job %s: the broker is away (%s); the render goes on", keeper.attempt.job_id, error)
-                self._stopped.wait(1.0)
+    def _cycle(self) -> None:
+        with self._client.pubsub(ignore_subscribe_messages=True) as subscription:
+            self._serve(subscription)
 
     def _serve(self, subscription: redis.client.PubSub) -> None:
         heard: set[str] = set()
@@ -94,12 +95,13 @@ class Leases(Background):
                     keeper.renew_at = time.monotonic() + self._renew_every
                     self._renew(keeper)
             self._wait_for_cancel(subscription, in_hand)
+            self._beat()
 
     def _wait_for_cancel(self, subscription: redis.client.PubSub, in_hand: dict[str, LeaseKeeper]) -> None:
         if not in_hand:
             self._stopped.wait(self._listen)
         elif message := subscription.get_message(timeout=self._listen):
-            keeper = in_hand.get(message["channel"].decode())
+            keeper = in_hand.get(message["channel"].decode(errors="replace"))
             if keeper is not None:
                 keeper.renew_at = 0.0
 
@@ -110,3 +112,7 @@ class Leases(Background):
             if keeper in self._in_hand.values():  # else it has just ended
                 log.warning("job %s: %s", keeper.attempt.job_id, error)
             keeper.stale.set()
+        except redis.RedisError as error:
+            if is_outage(error):
+                raise
+            self._note(error)  # this one's keys are damaged; the others' leases are renewed

@@ -23,9 +23,11 @@ from typing import Any, TypeVar
 import redis
 
 from ltx_client.protocol import events
+from ltx_client.protocol.damage import read_or, tell_once
 from ltx_client.protocol.events import Event, Result
 from ltx_client.protocol.jobs import Job, Links, UnreadableJob, parse_job, parse_links
 from ltx_client.protocol.names import Names
+from ltx_client.protocol.outages import is_outage
 from ltx_client.protocol.pauses import queue_field, worker_field
 from ltx_client.protocol.state import ENDED, RESULT_TTL, Snapshot, Status, apply, parse_snapshot, sources_of
 from ltx_worker.scripts import SCRIPTS
@@ -119,14 +121,25 @@ class Ledger:
         self._lease = round(lease * 1000)
         self._scripts = {name: client.register_script(text) for name, text in SCRIPTS.items()}
 
-    def claim(self, job_id: str, worker: str, worker_name: str, variant: str = "") -> Attempt | Refusal:
+    def claim(
+        self, job_id: str, worker: str, worker_name: str, variant: str = "", token: str | None = None
+    ) -> Attempt | Refusal:
         """Takes the job, if nobody holds it: raises the attempt number, sets a token, takes the lease.
 
         Of any number of workers that race for a job, one is granted. A job whose cancel was asked is ended
         here. A job whose last owner let its lease lapse may be claimed again. Nothing is granted to a worker that is
-        paused, nor while the queue of its `variant` is.
+        paused, nor while the queue of its `variant` is. After an error whose outcome is unknown, the same `token` gives
+        the same attempt.
         """
-        token = secrets.token_hex(16)
+        try:
+            return self._claim(job_id, worker, worker_name, variant, token or secrets.token_hex(16))
+        except redis.ResponseError as error:
+            if is_outage(error):
+                raise
+            tell_once(f"job {job_id}: left alone, for a key of it is damaged: {error}")
+            return Refusal.UNREADABLE
+
+    def _claim(self, job_id: str, worker: str, worker_name: str, variant: str, token: str) -> Attempt | Refusal:
         for _ in range(MOST_RACES):
             try:
                 state, spec = self.read_with_spec(job_id)
@@ -143,6 +156,8 @@ class Ledger:
             answer = self._run("claim", job_id, "job state lease cancel events preview latents", args)
             if answer == "claimed":
                 return Attempt(job_id, after.attempt, token, after, spec=spec)
+            if answer == "mine":  # by an earlier call, whose answer was lost
+                return Attempt(job_id, state.attempt, token, state, spec=spec)
             if answer != "raced":
                 return Refusal(answer)
         log.warning("job %s: left alone: what its state says and what it counts do not go together", job_id)
@@ -154,7 +169,8 @@ class Ledger:
 
     def links(self, job_id: str) -> Links:
         """What the job has to do with others."""
-        links: Any = self._client.hget(self._names.job(job_id), "links")
+        key = self._names.job(job_id)
+        links: Any = read_or(None, key, lambda: self._client.hget(key, "links"))
         return parse_links(links)
 
     def renew(self, attempt: Attempt) -> Verdict:
@@ -221,7 +237,8 @@ class Ledger:
 
     def saved(self, job_id: str) -> bytes | None:
         """The newest resume point."""
-        data: Any = self._client.get(self._names.latents(job_id))
+        key = self._names.latents(job_id)
+        data: Any = read_or(None, key, lambda: self._client.get(key))
         return None if data is None else bytes(data)
 
     def release(
@@ -257,8 +274,11 @@ class Ledger:
 
     def has_ended(self, job_id: str) -> bool:
         """Whether the job has ended, or is no more."""
-        status: Any = self._client.hget(self._names.state(job_id), "status")
-        return (status is not None and status.decode() in ENDED) or not self._client.exists(self._names.job(job_id))
+        key = self._names.state(job_id)
+        status: Any = read_or(b"", key, lambda: self._client.hget(key, "status"))
+        return (status is not None and status.decode(errors="replace") in ENDED) or not self._client.exists(
+            self._names.job(job_id)
+        )
 
     def refresh(self, attempt: Attempt) -> None:
         """Reads what this attempt has written: after a restart, or when an answer was lost. Writes nothing."""
@@ -320,7 +340,7 @@ class Ledger:
         return [getattr(self._names, key)(job_id) for key in keys.split()]
 
     def _answer(self, script: str, reply: Any, args: Args) -> str:
-        answer = reply.decode() if isinstance(reply, bytes) else str(reply)
+        answer = reply.decode(errors="replace") if isinstance(reply, bytes) else str(reply)
         if answer == "stale":
             raise StaleAttempt(f"{script}: attempt {args[0]!r} is no longer the current one")
         if answer == "gap":

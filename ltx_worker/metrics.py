@@ -15,6 +15,7 @@ from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, Metr
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
 from prometheus_client.registry import Collector
 
+from ltx_client.protocol.damage import is_wrong_type
 from ltx_client.protocol.names import Names, later_queue, queue_name
 from ltx_client.protocol.transport import queue_keys
 from ltx_models.errors import FaultKind
@@ -23,6 +24,7 @@ from ltx_models.variants import VARIANTS
 from ltx_worker.heartbeat import Heartbeat
 from ltx_worker.http_server import BoundedHandler, BoundedServer
 from ltx_worker.thermal import PRESSURES
+from ltx_worker.threads import THREADS, Loop
 
 __all__ = ["Metrics"]
 
@@ -52,6 +54,8 @@ class Metrics:
         self._faults = self._counter("ltx_machine_faults", "What was found wrong with this machine.", "kind")
         for kind in FaultKind:
             self._faults.labels(**self._labels, kind=kind)
+        self._thread_errors = self._counter("ltx_thread_errors", "In the worker's threads.", "thread", "error")
+        self._thread_errors.labels(**self._labels, thread="leases", error="ConnectionError")
         self._steps = Histogram(
             "ltx_step_seconds", "A denoising step.", self._labels, buckets=STEP_BUCKETS, registry=self.registry
         )
@@ -70,6 +74,7 @@ class Metrics:
         )
         self._clock = _Clock()
         self._server: BoundedServer | None = None
+        self._loop: Loop | None = None
 
     def _counter(self, name: str, text: str, *labels: str) -> Counter:
         counter = Counter(name, text, [*self._labels, *labels], registry=self.registry)
@@ -92,12 +97,16 @@ class Metrics:
         except OSError as error:
             log.error("no metrics at %s:%d: %s", address, port, error.strerror)
         else:
-            threading.Thread(target=self._server.serve_forever, name="metrics-server", daemon=True).start()
+            thread = threading.Thread(target=self._server.serve_forever, name="metrics-server", daemon=True)
+            self._loop = THREADS.adopt("metrics-server", thread)
+            thread.start()
             log.info("metrics at http://%s:%d/metrics", address, port)
 
     def stop(self) -> None:
         """Answers no more."""
         if self._server is not None:
+            if self._loop is not None:
+                THREADS.release(self._loop)
             self._server.shutdown()
             self._server.server_close()
 
@@ -139,6 +148,10 @@ class Metrics:
     def lease_lost(self) -> None:
         """Another worker took an attempt over."""
         self._losses.labels(**self._labels).inc()
+
+    def thread_failed(self, thread: str, error: str) -> None:
+        """Something went wrong in a thread of this kind, and is tried again."""
+        self._thread_errors.labels(**self._labels, thread=thread, error=error).inc()
 
     def requeued(self) -> None:
         """A job of a worker that was gone was put back."""
@@ -207,12 +220,23 @@ class _Lookups(Collector):
         yield _gauge("ltx_memory_bytes", "Of this machine.", [({"kind": "total"}, memory.total)])
         yield _gauge("ltx_memory_available_bytes", "Of this machine, for new work.", [({}, memory.available)])
         yield _gauge("ltx_memory_budget_bytes", "What renders may use here.", [(self.labels, self.budget)])
-        yield _gauge("ltx_undelivered_videos", "Finished, and not in the storage yet.", [(self.labels, self.waiting())])
-        try:
-            depths = self._depths()
-        except redis.RedisError as error:
-            log.warning("metrics: the broker is away: %s", error)
-            return
+        threads = [({"thread": thread.name, **self.labels}, float(thread.failing)) for thread in info.threads]
+        if threads:
+            yield _gauge("ltx_thread_failing", "1 while a thread has done nothing since its last error.", threads)
+        with THREADS.at_work("metrics"):
+            try:
+                waiting = self.waiting()
+            except OSError as error:
+                THREADS.note(error)
+            else:
+                yield _gauge(
+                    "ltx_undelivered_videos", "Finished, and not in the storage yet.", [(self.labels, waiting)]
+                )
+            try:
+                depths = self._depths()
+            except redis.RedisError as error:
+                THREADS.note(error)
+                return
         yield _gauge("ltx_queue_depth", "Messages that wait, of the whole farm.", depths)
 
     def _depths(self) -> list[tuple[dict[str, str], float]]:
@@ -220,7 +244,11 @@ class _Lookups(Collector):
         with self.client.pipeline(transaction=False) as pipeline:
             for key in (key for of_variant in keys.values() for key in of_variant):
                 pipeline.llen(key)
-            lengths = iter(pipeline.execute())
+            replies = pipeline.execute(raise_on_error=False)
+        errors = [reply for reply in replies if isinstance(reply, Exception) and not is_wrong_type(reply)]
+        if errors:
+            raise errors[0]
+        lengths = iter(0 if isinstance(reply, Exception) else reply for reply in replies)
         return [({"variant": variant}, sum(next(lengths) for _ in of_variant)) for variant, of_variant in keys.items()]
 
     def _queue_keys(self, variant: str) -> Iterator[str]:

@@ -10,7 +10,8 @@ from types import TracebackType
 from ltx_client.protocol.events import Event
 from ltx_worker.lease import LeaseKeeper
 from ltx_worker.ledger import Attempt, Ledger, StaleAttempt
-from ltx_worker.patience import AWAY, until_redis_answers
+from ltx_worker.patience import until_redis_answers
+from ltx_worker.threads import LIVE_EVERY, THREADS, Loop, brief, join
 
 __all__ = ["EventPublisher"]
 
@@ -46,17 +47,21 @@ class EventPublisher:
     def finish(self) -> None:
         """Returns when all that was put has been published, or will not be."""
         self._events.put(None)
-        self._thread.join()
+        join(self._thread)
 
     def put(self, event: Event, preview: bytes = b"") -> None:
         """Has the event published after those before it. Never waits."""
         self._events.put((event, preview))
 
-    def _next(self) -> list[tuple[Event, bytes]]:
+    def _next(self, loop: Loop) -> list[tuple[Event, bytes]]:
         """What has happened since, once something has; nothing at the end."""
         news: list[tuple[Event, bytes]] = []
         while not self._ended and (not news or not self._events.empty()) and len(news) < AT_ONCE:
-            item = self._events.get()
+            try:
+                item = self._events.get(timeout=LIVE_EVERY)
+            except queue.Empty:
+                loop.live()
+                continue
             if item is None:
                 self._ended = True
             else:
@@ -64,14 +69,19 @@ class EventPublisher:
         return news
 
     def _run(self) -> None:
-        while news := self._next():
-            try:
-                retrying = until_redis_answers(self._leaving)
-                self._keeper.heed(retrying(self._ledger.emit_all, self._attempt, news))
-            except StaleAttempt as error:
-                log.warning("job %s: %s", self._attempt.job_id, error)
-                self._keeper.stale.set()
-                return
-            except AWAY as error:
-                log.warning("job %s: leaving with events unpublished: %s", self._attempt.job_id, error)
-                return
+        with THREADS.at_work("events") as loop:
+            while news := self._next(loop):
+                try:
+                    retrying = until_redis_answers(self._leaving)
+                    self._keeper.heed(retrying(self._ledger.emit_all, self._attempt, news))
+                except StaleAttempt as error:
+                    log.warning("job %s: %s", self._attempt.job_id, error)
+                    self._keeper.stale.set()
+                    return
+                except BaseException as error:  # noqa: BLE001 - the attempt must end, rather than go on unheard
+                    loop.note(error)
+                    if not self._leaving.is_set():
+                        self._keeper.give_up(f"its events cannot be published: {brief(error)}")
+                    log.warning("job %s: left with events unpublished: %s", self._attempt.job_id, brief(error))
+                    return
+                loop.beat()

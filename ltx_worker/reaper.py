@@ -7,19 +7,24 @@ whose time ran out are dropped; the cache of text embeddings is kept within its 
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import time
+from collections.abc import Iterator
 from typing import Any
 
 import redis
-from kombu.exceptions import OperationalError
 
+from ltx_client.protocol.damage import read_or, tell_once
+from ltx_client.protocol.jobs import Job
 from ltx_client.protocol.names import Names
+from ltx_client.protocol.outages import is_outage
 from ltx_client.protocol.state import Status
 from ltx_client.protocol.transport import unacked_keys
 from ltx_worker.background import Background
 from ltx_worker.embeddings import EmbeddingsLimit
 from ltx_worker.ledger import Ledger
+from ltx_worker.threads import brief
 from ltx_worker.turns import SendRender, Turns, job_of
 from ltx_worker.unended import Found, Unended
 
@@ -28,6 +33,10 @@ __all__ = ["Reaper"]
 log = logging.getLogger(__name__)
 
 FIRST_IN_LINE = 0
+REAPER_LIMIT = 900.0
+"""Seconds without a beat: one look at 100,000 jobs on a slow broker takes less."""
+REFUSALS = tuple(f"errorstat_{code}" for code in ("OOM", "BUSY", "MISCONF", "NOREPLICAS", "READONLY", "MASTERDOWN"))
+"""What a server counts of its own state; not what it refuses to who lacks a right, for anybody can repeat that."""
 
 
 class Reaper(Background):
@@ -49,7 +58,7 @@ class Reaper(Background):
         every: float,
         lease: float,
     ) -> None:
-        super().__init__("reaper")
+        super().__init__("reaper", limit=REAPER_LIMIT, longest_pause=every)
         self._client = client
         self._names = names
         self._ledger = ledger
@@ -59,22 +68,34 @@ class Reaper(Background):
         self._every = every
         self._lease = lease
         self._unended = Unended(client, names)
-        self._turns = Turns(client, names, send)
+        self._turns = Turns(client, names, self._send_or_leave)
         self._aside: set[str] = set()
         self._server_run: str | None = None
         self._heard_at = time.monotonic()
         self._patient_until = 0.0
+        self._refused: dict[str, Any] | None = None
 
-    def _run(self) -> None:
+    def start(self) -> None:
+        """Begins."""
         self._heard_at = time.monotonic()
-        while not self._stopped.wait(self._every):
-            try:
-                if self._has_lock():
-                    self.look()
-                self._notice_silence()
-            except (redis.RedisError, OperationalError) as error:
-                log.warning("reaper: the broker is away: %s", error)
+        super().start()
+
+    def _cycle(self) -> None:
+        if self._stopped.wait(self._every):
+            return
+        try:
+            if self._has_lock():
+                self.look()
+            self._notice_silence()
+        except BaseException as error:
+            if is_outage(error):
                 self._be_patient()
+            raise
+
+    def _is_patient(self) -> bool:
+        """Whether owners could not renew their leases of late: none is held against them then."""
+        refused = time.monotonic() - self._threads.refused_at < self._lease
+        return refused or time.monotonic() < self._patient_until
 
     def _be_patient(self) -> None:
         self._patient_until = time.monotonic() + self._lease
@@ -94,15 +115,35 @@ class Reaper(Background):
         key, expiry = self._names.reaper(), round(self._every * 2500)
         if self._client.set(key, self._worker_id, nx=True, px=expiry):
             return True
-        holder: Any = self._client.get(key)
-        if holder is None or holder.decode() != self._worker_id:
+        holder: Any = read_or("damaged", key, lambda: self._client.get(key))
+        if holder == "damaged":
+            return bool(self._client.set(key, self._worker_id, px=expiry))
+        if holder != self._worker_id.encode():
+            self._client.pexpire(key, expiry, nx=True)  # one that would never expire is nobody's
             return False
         self._client.pexpire(key, expiry)
         return True
 
     def look(self) -> None:
-        """Looks once at all jobs that have not ended."""
+        """Looks once at all jobs that have not ended. What is damaged is set aside, and the rest seen to."""
         self._notice_restart()
+        for part in (self._look_at_jobs, self._forget_deliveries, self._embeddings.keep):
+            with self._setting_aside(part.__name__.strip("_").replace("_", " ")):
+                part()
+            self._beat()
+
+    @contextlib.contextmanager
+    def _setting_aside(self, what: str) -> Iterator[None]:
+        """Go on after any error but an outage, which concerns all."""
+        try:
+            yield
+        except Exception as error:
+            if is_outage(error):
+                raise
+            self._note(error)
+            tell_once(f"reaper: {what} is set aside: {brief(error)}")
+
+    def _look_at_jobs(self) -> None:
         waiting, moved, look = [], set(), self._unended.look()
         self._notice_silence()
         aside = self._following(look) | {found.job.id for found in look if found.held}
@@ -115,16 +156,23 @@ class Reaper(Background):
                 waiting.append(found.job)
                 if found.moved and not found.snapshot.attempt:  # one that ran is first in line as it is
                     moved.add(job_id)
-            elif found.cancel_asked or (orphaned and time.monotonic() >= self._patient_until):
-                outcome = self._ledger.requeue(job_id, found.snapshot)
-                if outcome is not None:
-                    log.warning("job %s: its worker is gone; it is %s now", job_id, outcome)
-                if outcome is Status.QUEUED:
-                    self._send(found.job, FIRST_IN_LINE)
+            elif found.cancel_asked or (orphaned and not self._is_patient()):
+                with self._setting_aside(f"job {job_id}"):
+                    self._requeue(found)
         self._turns.give(waiting, moved=moved, free=self._aside - aside)
         self._aside = aside
-        self._forget_deliveries()
-        self._embeddings.keep()
+
+    def _send_or_leave(self, job: Job, priority: int, *, later: bool = False) -> None:
+        """Send a message, or leave it for the next look where the job's queue is damaged: others wait for theirs."""
+        with self._setting_aside(f"a message for queue {job.queue}"):
+            self._send(job, priority, later=later)
+
+    def _requeue(self, found: Found) -> None:
+        outcome = self._ledger.requeue(found.job.id, found.snapshot)
+        if outcome is not None:
+            log.warning("job %s: its worker is gone; it is %s now", found.job.id, outcome)
+        if outcome is Status.QUEUED:
+            self._send_or_leave(found.job, FIRST_IN_LINE)
 
     def _following(self, look: list[Found]) -> set[str]:
         """The jobs that are to wait until others have ended, which have not."""
@@ -138,16 +186,27 @@ class Reaper(Background):
         }
 
     def _jobs_of(self, batch_id: str) -> set[str]:
-        ids: Any = self._client.zrange(self._names.batch_jobs(batch_id), 0, -1)
+        key = self._names.batch_jobs(batch_id)
+        ids: Any = read_or([], key, lambda: self._client.zrange(key, 0, -1))
         return {job_id.decode(errors="replace") for job_id in ids}
 
     def _notice_restart(self) -> None:
         server: Any = self._client.info("server")
+        refusals = self._refusals()
+        if refusals != self._refused and self._refused is not None:
+            log.info("reaper: the broker has refused writes; no lease is held against its owner for a while")
+            self._be_patient()
+        self._refused = refusals
         if server["run_id"] != self._server_run:
             if self._server_run is not None:
                 log.warning("reaper: the broker was restarted")
                 self._be_patient()
             self._server_run = server["run_id"]
+
+    def _refusals(self) -> dict[str, Any]:
+        """Return how often the broker has refused a command, of anybody's, for a reason of its own."""
+        errors: Any = self._client.info("errorstats")
+        return {name: errors[name] for name in REFUSALS if name in errors}
 
     def _forget_deliveries(self) -> None:
         """Drops the messages of ended jobs that a dead worker has not acknowledged: Celery keeps them for a day."""

@@ -5,13 +5,17 @@ from __future__ import annotations
 import contextlib
 import logging
 import math
+import secrets
 import tempfile
 import time
 from collections.abc import Callable
 from pathlib import Path
 
+import redis
+
 from ltx_client.protocol import events
 from ltx_client.protocol.jobs import UnreadableJob
+from ltx_client.protocol.outages import is_outage
 from ltx_client.protocol.storage import Storage, StorageError
 from ltx_models.errors import InvalidRequest
 from ltx_models.request import GenerationRequest
@@ -28,10 +32,12 @@ from ltx_worker.in_hand import InHand
 from ltx_worker.inputs import fetch_inputs
 from ltx_worker.lease import Leases
 from ltx_worker.ledger import Attempt, Ledger, Refusal
+from ltx_worker.patience import until_redis_answers
 from ltx_worker.publisher import EventPublisher
 from ltx_worker.resume_points import ResumePoints
 from ltx_worker.saver import ResumeSaver
 from ltx_worker.settings import WorkerSettings
+from ltx_worker.threads import STORAGE_LIMIT, THREADS, brief
 
 __all__ = ["Renderer"]
 
@@ -81,15 +87,30 @@ class Renderer:
         self._endings.leaving.set()
 
     def run(self, job_id: str) -> Outcome:
-        """Looks at a job: renders it if nobody else does. Raises redis.RedisError when Redis is away."""
-        if self._health.leaves_to_others(job_id):
+        """Looks at a job: renders it if nobody else does. Waits for the broker as long as it is away."""
+        with THREADS.at_work("render", STORAGE_LIMIT):
+            try:
+                return self._run(job_id)
+            except redis.RedisError as error:
+                THREADS.note(error)
+                log.warning("job %s: left for another time: %s", job_id, brief(error))
+                return Outcome.RELEASED if is_outage(error) else Outcome.REFUSED
+
+    def _run(self, job_id: str) -> Outcome:
+        patiently, token = until_redis_answers(self._endings.leaving), secrets.token_hex(16)
+        if patiently(self._health.leaves_to_others, job_id):
             log.info("job %s: left to other workers; it comes back if they leave it too", job_id)
             return Outcome.REFUSED
-        if self._is_kept_from(job_id):
+        if patiently(self._is_kept_from, job_id):
             log.info("job %s: it is not to be rendered here", job_id)
             return Outcome.REFUSED
-        attempt = self._ledger.claim(
-            job_id, self._heartbeat.worker_id, self._settings.worker_name, self._heartbeat.variant
+        attempt = patiently(
+            self._ledger.claim,
+            job_id,
+            self._heartbeat.worker_id,
+            self._settings.worker_name,
+            self._heartbeat.variant,
+            token,
         )
         if attempt is Refusal.PAUSED:
             self._health.hold("it was paused, or its queue")  # the next heartbeat knows more
@@ -112,8 +133,9 @@ class Renderer:
         leaving = self._endings.leaving
 
         def should_stop() -> bool:
+            THREADS.live()
             asked = keeper.cancelled.is_set() or keeper.paused.is_set()
-            return asked or keeper.stale.is_set() or leaving.is_set()
+            return asked or keeper.stale.is_set() or keeper.broken.is_set() or leaving.is_set()
 
         try:
             job = self._ledger.job(attempt)
@@ -136,7 +158,7 @@ class Renderer:
         except (StorageError, InvalidRequest) as error:
             return self._endings.refuse(attempt, str(error))
         output = Path(folder) / "video.mp4"
-        resume = self._points.load(job.id) if attempt.number > 1 else None
+        resume = until_redis_answers(leaving)(self._points.load, job.id) if attempt.number > 1 else None
 
         def command(ready: Ready) -> Render:
             return Render(
@@ -149,7 +171,7 @@ class Renderer:
             )
 
         if attempt.number > 1 and resume is None:
-            self._ledger.emit(attempt, events.Resumed(step=0))
+            until_redis_answers(leaving)(self._ledger.emit, attempt, events.Resumed(step=0))
         limit = min(job.time_limit or math.inf, self._settings.worker_time_limit)
         give_up_at = time.monotonic() + limit
         if attempt.number > 1:

@@ -10,11 +10,11 @@ import logging
 import tempfile
 from pathlib import Path
 
+import redis
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from ltx_client.protocol.storage import Storage, StorageError
 from ltx_worker.ledger import Attempt, Ledger
-from ltx_worker.patience import AWAY
 
 __all__ = ["ResumePoints"]
 
@@ -88,5 +88,5 @@ class ResumePoints:
                 if self._ledger.has_ended(name.partition(".")[0]):
                     self._storage.remove(f"{FOLDER}/{name}")
                     self._storage.remove_unfinished(f"{FOLDER}/{name}")
-        except (StorageError, *AWAY) as error:
+        except (StorageError, redis.RedisError) as error:
             log.warning("resume points of ended jobs are left for now: %s", error)

@@ -7,13 +7,11 @@ import threading
 from collections.abc import Callable
 from types import TracebackType
 
-import redis
-
-from ltx_client.protocol.storage import StorageError
 from ltx_models.errors import MachineFault
 from ltx_models.faults import machine_fault
 from ltx_worker.ledger import Attempt, StaleAttempt
 from ltx_worker.resume_points import ResumePoints
+from ltx_worker.threads import LIVE_EVERY, STORAGE_LIMIT, THREADS, Loop, brief, join
 
 __all__ = ["ResumeSaver"]
 
@@ -48,8 +46,7 @@ class ResumeSaver:
         with self._changed:
             self._leaving = True
             self._changed.notify()
-        if self._thread.is_alive():
-            self._thread.join()
+        join(self._thread)
 
     def offer(self, resume_point: bytes) -> None:
         """Saves it soon, unless a newer one comes before. Never waits."""
@@ -60,17 +57,24 @@ class ResumeSaver:
             self._thread.start()
 
     def _run(self) -> None:
-        while True:
-            with self._changed:
-                self._changed.wait_for(lambda: self._newest is not None or self._leaving)
-                point, self._newest = self._newest, None
-            if point is None:
-                return
-            try:
-                self._points.save(self._attempt, point)
-            except StaleAttempt:
-                return
-            except (redis.RedisError, StorageError, OSError, MemoryError) as error:
-                log.warning("job %s: a resume point was not saved: %s", self._attempt.job_id, error)
-                if fault := machine_fault(error):  # the render may still end well here, but no other should begin
-                    self._note_fault(fault)
+        with THREADS.at_work("saver", STORAGE_LIMIT) as loop:
+            while (point := self._next(loop)) is not None:
+                try:
+                    self._points.save(self._attempt, point)
+                except StaleAttempt:
+                    return
+                except BaseException as error:  # noqa: BLE001 - the next point may be saved; none costs some steps
+                    loop.note(error)
+                    log.debug("job %s: a resume point was not saved: %s", self._attempt.job_id, brief(error))
+                    if fault := machine_fault(error):  # the render may still end well here, but no other should begin
+                        self._note_fault(fault)
+                else:
+                    loop.beat()
+
+    def _next(self, loop: Loop) -> bytes | None:
+        """Return the newest point, once there is one; None at the end."""
+        with self._changed:
+            while not self._changed.wait_for(lambda: self._newest is not None or self._leaving, LIVE_EVERY):
+                loop.live()
+            point, self._newest = self._newest, None
+        return point

@@ -5,17 +5,27 @@
 
 from __future__ import annotations
 
-__all__ = ["FIND_PRESENT", "READ_SNAPSHOTS", "READ_WISHES", "SCRIPTS"]
+__all__ = ["FIND_LEASED", "FIND_PRESENT", "READ_SNAPSHOTS", "READ_WISHES", "SCRIPTS"]
 
 MAX_EVENTS = 10_000
 """About how many events a job's stream keeps."""
 
 _PRELUDE = """
+-- Stands before the other writes of a script: a log that holds another kind of value is noticed before the job's state
+-- is changed. A server that takes no writes now refuses a script's first one.
 local function record(state, events, seq, event, snapshot)
-  redis.call('HSET', state, 'seq', seq, 'snapshot', snapshot)
   redis.call('XADD', events, 'MAXLEN', '~', MAX_EVENTS, seq .. '-0', 'event', event)
+  redis.call('HSET', state, 'seq', seq, 'snapshot', snapshot)
   redis.call('PUBLISH', events, seq .. ' ' .. event)
 end
+-- What a key holds as `command` reads it; `damaged` where it holds another kind of value.
+local function read(damaged, command, ...)
+  local reply = redis.pcall(command, ...)
+  if type(reply) ~= 'table' or not reply.err then return reply end
+  if string.find(reply.err, 'WRONGTYPE', 1, true) then return damaged end
+  error(reply.err)
+end
+local function is_leased(key) return read(false, 'GET', key) ~= false end
 local function expire(seconds, keys)
   for _, key in ipairs(keys) do redis.call('EXPIRE', key, seconds) end
 end
@@ -34,28 +44,29 @@ if redis.call('EXISTS', KEYS[1]) == 0 then return 'gone' end
 local held = redis.call('HMGET', KEYS[2], 'status', 'attempt', 'token', 'seq')
 local status, attempt, seq = held[1] or 'queued', tonumber(held[2] or 0), tonumber(held[4] or 0)
 if held[3] == ARGV[2] then
-  return status == 'cancelled' and 'cancelled' or 'claimed'
+  if status == 'cancelled' then return 'cancelled' end
+  return tonumber(ARGV[1]) == attempt and 'claimed' or 'mine'
 end
 local claimable = false
 for i = 14, #ARGV do claimable = claimable or ARGV[i] == status end
 if not claimable then return 'ended' end
-if redis.call('EXISTS', KEYS[3]) == 1 then return 'leased' end
+if is_leased(KEYS[3]) then return 'leased' end
 if tonumber(ARGV[1]) ~= attempt + 1 or tonumber(ARGV[3]) ~= seq + 1 then return 'raced' end
 if redis.call('EXISTS', KEYS[4]) == 1 then
-  redis.call('HSET', KEYS[2], 'status', 'cancelled', 'attempt', attempt, 'token', ARGV[2])
   record(KEYS[2], KEYS[5], ARGV[3], ARGV[7], ARGV[8])
+  redis.call('HSET', KEYS[2], 'status', 'cancelled', 'attempt', attempt, 'token', ARGV[2])
   redis.call('DEL', KEYS[7])
   expire(ARGV[9], {KEYS[1], KEYS[2], KEYS[4], KEYS[5]})
   expire(ARGV[10], {KEYS[6]})
   return 'cancelled'
 end
 if redis.call('HEXISTS', KEYS[1], 'held') == 1 then return 'held' end
-local pauses = redis.call('HMGET', ARGV[11], ARGV[12], ARGV[13])
+local pauses = read({}, 'HMGET', ARGV[11], ARGV[12], ARGV[13])
 if pauses[1] or pauses[2] then return 'paused' end
+record(KEYS[2], KEYS[5], ARGV[3], ARGV[5], ARGV[6])
 redis.call('HSET', KEYS[2], 'status', 'running', 'attempt', ARGV[1], 'token', ARGV[2])
 redis.call('SET', KEYS[3], ARGV[2], 'PX', ARGV[4])
 redis.call('DEL', KEYS[6])
-record(KEYS[2], KEYS[5], ARGV[3], ARGV[5], ARGV[6])
 return 'claimed'
 """
 
@@ -75,12 +86,12 @@ if not is_current(KEYS[1], ARGV[1], ARGV[2]) then return 'stale' end
 local held = redis.call('HMGET', KEYS[1], 'status', 'seq')
 if held[1] ~= 'running' then return 'stale' end
 if tonumber(ARGV[3]) == tonumber(held[2]) + 1 then
+  record(KEYS[1], KEYS[2], ARGV[3], ARGV[4], ARGV[5])
   if ARGV[7] ~= '' then redis.call('SET', KEYS[4], ARGV[7]) end
   if tonumber(ARGV[6]) > tonumber(redis.call('HGET', KEYS[1], 'furthest') or 0) then
     redis.call('HSET', KEYS[1], 'furthest', ARGV[6], 'mishaps', 0, 'not_finite', 0, 'not_finite_by', '')
     redis.call('HSET', KEYS[1], 'host_faults', 0, 'deaths', 0, 'lapses', 0)
   end
-  record(KEYS[1], KEYS[2], ARGV[3], ARGV[4], ARGV[5])
 elseif tonumber(ARGV[3]) > tonumber(held[2]) then
   return 'gap'
 end
@@ -96,11 +107,11 @@ if held[1] == ARGV[4] then return 'committed' end
 if held[1] ~= 'running' then return 'stale' end
 if ARGV[4] == 'done' and redis.call('EXISTS', KEYS[4]) == 1 then return 'cancel' end
 if tonumber(ARGV[3]) ~= tonumber(held[2]) + 1 then return 'gap' end
-redis.call('HSET', KEYS[2], 'status', ARGV[4])
 if ARGV[9] ~= '' then
   redis.call('HSET', KEYS[7], 'attempt', ARGV[1], 'files', ARGV[9])
 end
 record(KEYS[2], KEYS[5], ARGV[3], ARGV[5], ARGV[6])
+redis.call('HSET', KEYS[2], 'status', ARGV[4])
 redis.call('DEL', KEYS[3], KEYS[8])
 expire(ARGV[7], {KEYS[1], KEYS[2], KEYS[4], KEYS[5], KEYS[7]})
 expire(ARGV[8], {KEYS[6]})
@@ -125,9 +136,9 @@ local function give_back(first)
   elseif strike ~= '' and strikes(strike, ARGV[first + 11]) >= tonumber(ARGV[first + 8]) then
     status, pair = 'failed', first + 3
   end
+  record(KEYS[2], KEYS[5], seq, ARGV[pair], ARGV[pair + 1])
   redis.call('HSET', KEYS[2], 'status', status)
   redis.call('DEL', KEYS[3])
-  record(KEYS[2], KEYS[5], seq, ARGV[pair], ARGV[pair + 1])
   if status ~= 'queued' then
     redis.call('DEL', KEYS[7])
     expire(ARGV[first + 9], {KEYS[1], KEYS[2], KEYS[4], KEYS[5]})
@@ -157,7 +168,7 @@ _REQUEUE = (
 -- KEYS: as for release.  ARGV: attempt, then as give_back has them.
 local held = redis.call('HMGET', KEYS[2], 'status', 'attempt', 'seq')
 local status, attempt, seq = held[1] or 'queued', tonumber(held[2] or 0), tonumber(held[3] or 0)
-if redis.call('EXISTS', KEYS[1]) == 0 or redis.call('EXISTS', KEYS[3]) == 1 then return 'left' end
+if redis.call('EXISTS', KEYS[1]) == 0 or is_leased(KEYS[3]) then return 'left' end
 if tonumber(ARGV[1]) ~= attempt or tonumber(ARGV[2]) ~= seq + 1 then return 'left' end
 if status == 'running' then return give_back(2) end
 if status == 'queued' and redis.call('EXISTS', KEYS[4]) == 1 then return give_back(2) end
@@ -186,11 +197,14 @@ SCRIPTS = {
     }.items()
 }
 
-READ_SNAPSHOTS = """
--- KEYS: states.  Answers with the number of each that has a snapshot, from 1, and after it the snapshot.
+READ_SNAPSHOTS = (
+    _PRELUDE
+    + """
+-- KEYS: states.  Answers with the number of each that has a snapshot, from 1, and after it the snapshot; 0 in its place
+-- where the key holds another kind of value.
 local found = {}
 for i, key in ipairs(KEYS) do
-  local snapshot = redis.call('HGET', key, 'snapshot')
+  local snapshot = read(0, 'HGET', key, 'snapshot')
   if snapshot then
     found[#found + 1] = i
     found[#found + 1] = snapshot
@@ -198,6 +212,7 @@ for i, key in ipairs(KEYS) do
 end
 return found
 """
+)
 
 FIND_PRESENT = """
 -- KEYS: any.  Answers with the numbers of those that there are, from 1.
@@ -208,12 +223,26 @@ end
 return found
 """
 
-READ_WISHES = """
+FIND_LEASED = (
+    _PRELUDE
+    + """
+-- KEYS: leases.  Answers with the numbers of those that somebody has, from 1.
+local found = {}
+for i, key in ipairs(KEYS) do
+  if is_leased(key) then found[#found + 1] = i end
+end
+return found
+"""
+)
+
+READ_WISHES = (
+    _PRELUDE
+    + """
 -- KEYS: jobs.  Answers with the number of each of which something was asked since it was submitted, from 1; after it
 -- the priority that was asked for, or '', and 1 of a job that is held, else 0.
 local wishes = {}
 for i, key in ipairs(KEYS) do
-  local priority, held = redis.call('HGET', key, 'priority') or '', redis.call('HEXISTS', key, 'held')
+  local priority, held = read('', 'HGET', key, 'priority') or '', read(0, 'HEXISTS', key, 'held')
   if priority ~= '' or held == 1 then
     wishes[#wishes + 1] = i
     wishes[#wishes + 1] = priority
@@ -222,3 +251,4 @@ for i, key in ipairs(KEYS) do
 end
 return wishes
 """
+)

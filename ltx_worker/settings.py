@@ -44,6 +44,8 @@ class WorkerSettings(FarmSettings):
     metrics_port: where Prometheus may scrape the worker, 0 for nowhere; metrics_address: on which interface.
     free_after: seconds without a render after which the models are freed, to be loaded again for the next job; 0 keeps
     them. Where less than a tenth of the machine's memory is available, an idle worker frees them in any case.
+    unready_after: seconds that a thread of the worker may fail for a reason that is not the broker's, before the worker
+    takes no more jobs; end_after: seconds after which it ends, to be started again.
     stall_limit: seconds without progress, and time_limit: seconds in all, after which a render is ended.
     """
 
@@ -64,6 +66,8 @@ class WorkerSettings(FarmSettings):
     worker_idle_limit: float = Field(default=30.0, gt=0)
     worker_free_after: float = Field(default=1800.0, ge=0)
     worker_stop_grace: float = Field(default=10.0, gt=0)
+    worker_unready_after: float = Field(default=30.0, gt=0)
+    worker_end_after: float = Field(default=300.0, gt=0)
     worker_sign_for: int = Field(default=RESULT_TTL, ge=0, le=RESULT_TTL)
     worker_files_port: int = Field(default=0, ge=0, le=65535)
     worker_files_address: str = "0.0.0.0"  # noqa: S104 - clients are elsewhere, and nothing is served unless asked for

@@ -31,9 +31,8 @@ class Thrift(Background):
         self._engine = engine
         self._after = after
 
-    def _run(self) -> None:
-        every = min(LOOK_EVERY, self._after / 4) if self._after else LOOK_EVERY
-        while not self._stopped.wait(every):
+    def _cycle(self) -> None:
+        if not self._stopped.wait(min(LOOK_EVERY, self._after / 4) if self._after else LOOK_EVERY):
             self.look()
 
     def look(self) -> None:

@@ -6,11 +6,13 @@ looks at it: of some items these would die, and others they would try again for 
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import json
 import logging
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from queue import Empty
 from typing import Annotated, Any, Literal
 
 import redis
@@ -29,8 +31,9 @@ from pydantic import (
     model_validator,
 )
 
-from ltx_client.protocol.damage import first_error
+from ltx_client.protocol.damage import first_error, is_wrong_type, tell_once
 from ltx_client.protocol.jobs import JobId
+from ltx_worker.threads import THREADS, brief
 
 __all__ = ["Transport", "use_for_redis"]
 
@@ -38,6 +41,10 @@ log = logging.getLogger(__name__)
 
 MAX_ITEM_BYTES = 64 * 1024
 """A message of ours has about 1 kB: it names a job, and all else is in the job's record."""
+FIRST_PAUSE, LONGEST_PAUSE = 0.1, 2.0
+"""Seconds until a worker asks for work again, after the broker has refused that."""
+CHECK_EVERY = 30.0
+"""Seconds until a damaged list is tried again."""
 KEPT_ITEMS = 100
 KEPT_CHARACTERS = 500
 """How many refused items are kept, and how much of each."""
@@ -139,11 +146,66 @@ class _Client(kombu_redis.PrefixedStrictRedis):
         return reply
 
 
-class Channel(kombu_redis.Channel):
-    """dead_list: the key of the Redis list, newest first, that keeps the last KEPT_ITEMS refused items, as JSON."""
+class QoS(kombu_redis.QoS):
+    """Keeps account of a message in memory alone where the broker refuses: the ledger decides whose a job is, and the
+    reaper sends and forgets messages. An error here would end Celery's loop.
+    """
 
+    def append(self, message: Any, delivery_tag: str) -> None:
+        """Note that a message was delivered."""
+        with self._or_in_memory(lambda: super(kombu_redis.QoS, self).append(message, delivery_tag)):
+            super().append(message, delivery_tag)
+
+    def ack(self, delivery_tag: str) -> None:
+        """Note that it was seen to."""
+        with self._or_in_memory(lambda: super(kombu_redis.QoS, self).ack(delivery_tag)):
+            super().ack(delivery_tag)
+
+    def reject(self, delivery_tag: str, requeue: bool = False) -> None:
+        """Give it back."""
+        with self._or_in_memory(lambda: super(kombu_redis.QoS, self).ack(delivery_tag)):
+            super().reject(delivery_tag, requeue=requeue)
+
+    @contextlib.contextmanager
+    def _or_in_memory(self, instead: Callable[[], object]) -> Iterator[None]:
+        try:
+            yield
+        except redis.RedisError as error:
+            THREADS.note(error)
+            instead()
+
+    def restore_visible(self, start: int = 0, num: int = 10, interval: int = 10) -> None:
+        """Give messages back that were delivered long ago."""
+        try:
+            super().restore_visible(start, num, interval)
+        except redis.RedisError as error:
+            THREADS.note(error)
+
+    def restore_by_tag(self, tag: Any, client: Any = None, leftmost: bool = False) -> None:
+        """Give one back. What is no message is taken away: it would keep the others from being given back."""
+        try:
+            super().restore_by_tag(tag, client=client, leftmost=leftmost)
+        except redis.RedisError:
+            raise
+        except Exception as error:  # noqa: BLE001 - whatever is in it
+            log.error("a delivered item %r was dropped, for it is no message: %s", tag, brief(error))
+            self._remove_from_indices(tag).execute()
+
+
+class Channel(kombu_redis.Channel):
+    """dead_list: the key of the Redis list, newest first, that keeps the last KEPT_ITEMS refused items, as JSON.
+
+    An error reply to the wait for work has it ask again a little later; a queue's key that is no list is left out.
+    """
+
+    QoS = QoS
     dead_list: str
     _shared: Any = None
+    _brpop_sent_at: Any = None
+    _damaged: frozenset[str] = frozenset()
+    _pause = 0.0
+    _ask_at = 0.0
+    _check_at = 0.0
     from_transport_options: Any = (*kombu_redis.Channel.from_transport_options, "dead_list")
 
     def _get_client(self) -> Callable[..., redis.Redis]:
@@ -167,10 +229,84 @@ class Channel(kombu_redis.Channel):
             "size": len(item),
             "item": item[:KEPT_CHARACTERS].decode(errors="backslashreplace"),
         }
-        with redis.Redis(connection_pool=self.pool).pipeline() as pipeline:
-            pipeline.lpush(self.dead_list, json.dumps(entry))
-            pipeline.ltrim(self.dead_list, 0, KEPT_ITEMS - 1)
-            pipeline.execute()
+        try:
+            with redis.Redis(connection_pool=self.pool).pipeline() as pipeline:
+                pipeline.lpush(self.dead_list, json.dumps(entry))
+                pipeline.ltrim(self.dead_list, 0, KEPT_ITEMS - 1)
+                pipeline.execute()
+        except redis.RedisError as error:
+            THREADS.note(error)
+
+    def _queue_bind(self, *binding: Any) -> None:
+        """Note which queues there are, which nothing of the farm's reads."""
+        try:
+            super()._queue_bind(*binding)
+        except redis.ResponseError as error:
+            THREADS.note(error)
+
+    def _size(self, _queue: str) -> int:
+        """Nobody asks how many messages a queue has when it is declared; one of its keys may be damaged."""
+        return 0
+
+    def _brpop_start(self, timeout: float | None = None) -> None:
+        """As kombu does, without the keys that hold no list."""
+        now = time.monotonic()
+        if now < self._ask_at:
+            return
+        if now >= self._check_at:
+            self._damaged = frozenset()
+        if not self._damaged:
+            super()._brpop_start(timeout)
+            return
+        queues = self._queue_cycle.consume(len(self.active_queues))
+        keys = [self._q_for_pri(queue, priority) for priority in self.priority_steps for queue in queues]
+        keys = [key for key in keys if key not in self._damaged]
+        if not keys:
+            return
+        self._in_poll = self.client.connection
+        self._brpop_sent_at = now
+        command = ["BRPOP", *keys, (self.brpop_timeout if timeout is None else timeout) or 0]
+        self.client.connection.send_command(*self.client._prefix_args(command))
+
+    def _brpop_read(self, **options: Any) -> Any:
+        try:
+            delivered = super()._brpop_read(**options)
+        except Empty:
+            self._answered()
+            raise
+        except redis.ResponseError as error:
+            self._refused(error)
+            raise Empty from error
+        except self.connection_errors:
+            raise
+        except Exception as error:
+            THREADS.note(error)
+            raise ConnectionResetError("a message could not be taken; connecting anew") from error
+        self._answered()
+        return delivered
+
+    def _answered(self) -> None:
+        self._pause = 0.0
+        THREADS.beat()
+
+    def _refused(self, error: redis.ResponseError) -> None:
+        """Ask again later, without the lists that are none."""
+        self._pause = min(LONGEST_PAUSE, 2 * self._pause or FIRST_PAUSE)
+        self._ask_at = time.monotonic() + self._pause
+        if not is_wrong_type(error):
+            THREADS.fail(error)
+            return
+        THREADS.note(error)
+        keys = [self._q_for_pri(queue, priority) for queue in self.active_queues for priority in self.priority_steps]
+        with contextlib.suppress(redis.RedisError), self.conn_or_acquire() as client:
+            pipeline = client.pipeline(transaction=False)
+            for key in keys:
+                pipeline.llen(key)
+            lengths = pipeline.execute(raise_on_error=False)
+            self._damaged = frozenset(key for key, length in zip(keys, lengths, strict=True) if is_wrong_type(length))
+            self._check_at = time.monotonic() + CHECK_EVERY
+            for key in self._damaged:
+                tell_once(f"the key {self.global_keyprefix}{key} is set aside: it is no list of messages")
 
 
 class Transport(kombu_redis.Transport):

@@ -15,6 +15,7 @@ from typing import Any, NamedTuple, Protocol
 
 import redis
 
+from ltx_client.protocol.damage import is_wrong_type, tell_once
 from ltx_client.protocol.jobs import Job
 from ltx_client.protocol.names import Names, later_queue
 from ltx_client.protocol.transport import queue_keys
@@ -147,7 +148,9 @@ class _Queue:
         with client.pipeline(transaction=False) as pipeline:
             for key in keys:
                 pipeline.llen(key)
-            lengths = pipeline.execute()
+            lengths = [
+                _length(key, reply) for key, reply in zip(keys, pipeline.execute(raise_on_error=False), strict=True)
+            ]
         self._length: int = sum(lengths)
         self._unread = [(key, length) for key, length in zip(keys, lengths, strict=True) if length]
 
@@ -191,6 +194,16 @@ class _Queue:
             self._parsed[message] = job_id
             if job_id is not None:
                 self._held[job_id] = _Held(key, message)
+
+
+def _length(key: str, reply: Any) -> int:
+    """Return a list's length; 0 of a key that holds something else, which is said once."""
+    if is_wrong_type(reply):
+        tell_once(f"the key {key} is set aside: it holds another kind of value than it should")
+        return 0
+    if isinstance(reply, Exception):
+        raise reply
+    return int(reply)
 
 
 def job_of(message: bytes) -> str | None:

@@ -9,11 +9,13 @@ from dataclasses import dataclass
 from typing import Any
 
 import redis
+from redis.commands.core import Script
 
+from ltx_client.protocol.damage import is_wrong_type, read_or
 from ltx_client.protocol.jobs import Job, Links, UnreadableJob, parse_job, parse_links, parse_priority
 from ltx_client.protocol.names import Names
 from ltx_client.protocol.state import Snapshot, Status, parse_snapshot
-from ltx_worker.scripts import FIND_PRESENT, READ_SNAPSHOTS, READ_WISHES
+from ltx_worker.scripts import FIND_LEASED, FIND_PRESENT, READ_SNAPSHOTS, READ_WISHES
 
 __all__ = ["Found", "Unended"]
 
@@ -22,6 +24,7 @@ log = logging.getLogger(__name__)
 SWEEP_EVERY = 60.0
 """Seconds between two looks at all ids, also those before the oldest job that has not ended."""
 UNTOUCHED = Snapshot()
+DAMAGED = "a key of it holds another kind of value than it should"
 BATCH = 1000
 """Keys of one command: Redis serves nobody else meanwhile."""
 
@@ -49,6 +52,7 @@ class Unended:
         self._client = client
         self._names = names
         self._find_present = client.register_script(FIND_PRESENT)
+        self._find_leased = client.register_script(FIND_LEASED)
         self._read_snapshots = client.register_script(READ_SNAPSHOTS)
         self._read_wishes = client.register_script(READ_WISHES)
         self._jobs: dict[str, tuple[Job, Links]] = {}
@@ -69,7 +73,7 @@ class Unended:
             self._oldest = self._client.zscore(self._names.jobs(), live[0] if live else ids[-1]) or "-inf"
         cancelled = self._present([self._names.cancel(job_id) for job_id in live])
         running = [job_id for job_id in live if snapshots[job_id].status is Status.RUNNING]
-        leased = self._present([self._names.lease(job_id) for job_id in running])
+        leased = self._present([self._names.lease(job_id) for job_id in running], self._find_leased)
         wishes = dict(self._wishes([job_id for job_id in live if snapshots[job_id].status is Status.QUEUED]))
         found = []
         for job_id in live:
@@ -93,7 +97,8 @@ class Unended:
         """Ids of jobs that may not have ended, by their time of submission."""
         sweep = time.monotonic() >= self._sweep_at
         first = "-inf" if sweep else self._oldest
-        found: Any = self._client.zrange(self._names.jobs(), first, "+inf", byscore=True)
+        key = self._names.jobs()
+        found: Any = read_or([], key, lambda: self._client.zrange(key, first, "+inf", byscore=True))
         ids = [raw.decode(errors="replace") for raw in found]
         if sweep:
             self._drop_expired(ids)
@@ -125,11 +130,16 @@ class Unended:
         with self._client.pipeline(transaction=False) as pipeline:
             for job_id in ids:
                 pipeline.hmget(self._names.job(job_id), "spec", "links")
-            records = pipeline.execute()
-        for job_id, (spec, links) in zip(ids, records, strict=True):
-            if spec is None:  # expired since the last sweep
-                continue
+            records = pipeline.execute(raise_on_error=False)
+        for job_id, record in zip(ids, records, strict=True):
             try:
+                if is_wrong_type(record):
+                    raise UnreadableJob(DAMAGED)
+                if isinstance(record, Exception):
+                    raise record
+                spec, links = record
+                if spec is None:  # expired since the last sweep
+                    continue
                 self._jobs[job_id] = parse_job(spec, job_id), parse_links(links)
             except UnreadableJob as error:
                 self._leave_alone(job_id, error)
@@ -146,6 +156,8 @@ class Unended:
             found = dict(zip(stored[::2], stored[1::2], strict=True))
             for number, job_id in enumerate(batch, 1):
                 try:
+                    if found.get(number) == 0:
+                        raise UnreadableJob(DAMAGED)
                     yield job_id, parse_snapshot(found[number]) if number in found else UNTOUCHED
                 except UnreadableJob as error:
                     self._leave_alone(job_id, error)
@@ -157,11 +169,11 @@ class Unended:
             for number, priority, held in zip(*(stored[part::3] for part in range(3)), strict=True):
                 yield batch[number - 1], (parse_priority(priority), bool(held))
 
-    def _present(self, keys: list[str]) -> set[str]:
-        """Those of these keys that there are."""
+    def _present(self, keys: list[str], find: Script | None = None) -> set[str]:
+        """Those of these keys that there are, or of which `find` says so."""
         found = set()
         for batch in _batches(keys):
-            numbers: Any = self._find_present(keys=batch)
+            numbers: Any = (find or self._find_present)(keys=batch)
             found |= {batch[number - 1] for number in numbers}
         return found
 

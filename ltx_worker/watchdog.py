@@ -9,6 +9,7 @@ from collections.abc import Callable, Sequence
 import redis
 
 from ltx_worker.background import Background
+from ltx_worker.threads import LIMIT
 
 __all__ = ["Watchdog"]
 
@@ -35,7 +36,7 @@ class Watchdog(Background):
         give_up: Callable[[], object],
         limit: float,
     ) -> None:
-        super().__init__("watchdog")
+        super().__init__("watchdog", limit=LIMIT + limit)
         self._client = client
         self._keys = queue_keys
         self._taken = taken
@@ -46,12 +47,14 @@ class Watchdog(Background):
         self._since = 0.0
         self._rebuilt = False
 
-    def _run(self) -> None:
-        while not self._stopped.wait(self._limit / LOOKS):
-            try:
-                self._look()
-            except redis.RedisError:  # others say that the broker is away
-                self._idle_with = None
+    def _cycle(self) -> None:
+        if self._stopped.wait(self._limit / LOOKS):
+            return
+        try:
+            self._look()
+        except BaseException:
+            self._idle_with = None
+            raise
 
     def _look(self) -> None:
         taken, now = self._taken(), time.monotonic()

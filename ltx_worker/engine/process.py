@@ -5,6 +5,7 @@ from __future__ import annotations
 import collections
 import contextlib
 import logging
+import math
 import os
 import queue
 import signal
@@ -18,9 +19,11 @@ from typing import IO
 
 from ltx_models.errors import FaultKind, MachineFault, VideoError
 from ltx_models.faults import machine_fault
+from ltx_worker.background import keep_at_it
 from ltx_worker.engine.blas import blas_environment
 from ltx_worker.engine.faults import host_fault, kills_for_memory
 from ltx_worker.engine.messages import Command, Message, Unwritten, Written, receive_message, send
+from ltx_worker.threads import THREADS, brief
 
 __all__ = ["ENGINE", "EngineDied", "EngineProcess"]
 
@@ -29,6 +32,8 @@ log = logging.getLogger(__name__)
 ENGINE = "ltx_worker.engine"
 OUTPUT_LINES = 50
 """The last lines of the engine's output, which are kept to tell why it died."""
+LONGEST_LINE = 2**16
+"""Bytes of the engine's output that are taken for one line, at most."""
 LAST_WORDS = 5.0
 """Seconds that a process has to end after it closed its pipes."""
 
@@ -128,19 +133,26 @@ class EngineProcess:
         self._reader.join()
 
     def _read(self) -> None:
-        try:
-            while True:
-                message = receive_message(self._messages)
-                if isinstance(message, Written | Unwritten):
-                    self._tell_of_video(message)
-                else:
-                    self._inbox.put(message)
-        except (EOFError, OSError):
-            pass
-        except ValueError:  # not a message: whatever wrote it is no engine of ours any more
-            log.exception("the engine said what is not a message; ending it")
-            self._process.kill()
-        self._messages.close()
+        with THREADS.at_work("engine-messages", math.inf) as loop:  # an idle engine says nothing
+            try:
+                while True:
+                    message = receive_message(self._messages)
+                    if isinstance(message, Written | Unwritten):
+                        self._tell_of_video(message)
+                    else:
+                        self._inbox.put(message)
+                    loop.beat()
+            except (EOFError, OSError):
+                pass
+            except BaseException as error:  # noqa: BLE001 - not a message, or no memory for it: nobody hears it any more
+                loop.note(error)
+                log.error("what the engine said cannot be read; ending it: %s", brief(error))
+                self._process.kill()
+            self._end_of_messages()
+
+    def _end_of_messages(self) -> None:
+        with contextlib.suppress(OSError):
+            self._messages.close()
         with self._changing:
             self._died = error = self._death(alone=len(self._videos) <= 1)
             videos, self._videos = self._videos, {}
@@ -159,12 +171,19 @@ class EngineProcess:
             video.set_exception(VideoError(message.error, message.kind))
 
     def _keep_output(self, stream: IO[bytes]) -> None:
-        with stream:
-            for line in stream:
-                text = line.decode(errors="replace").rstrip()
-                if text:
-                    self._output.append(text)
-                    log.info("engine: %s", text)
+        """Read to the end, whatever comes: an engine whose output nobody reads stands still."""
+        ended = threading.Event()
+
+        def read() -> None:
+            line = stream.readline(LONGEST_LINE)
+            if not line:
+                ended.set()
+            elif text := line.decode(errors="replace").rstrip():
+                self._output.append(text)
+                log.info("engine: %s", text)
+
+        with stream, THREADS.at_work("engine-output", math.inf) as loop:
+            keep_at_it(read, loop, ended)
 
     def _death(self, *, alone: bool) -> EngineDied:
         try:

@@ -16,7 +16,7 @@ IS_RUNNING = "if redis.call('HGET', KEYS[1], 'status') ~= 'running' then return 
 MUTANTS = {
     "claim: of a job that is not there": ("claim", "if redis.call('EXISTS', KEYS[1]) == 0 then return 'gone' end", ""),
     "claim: of a job that ended": ("claim", "if not claimable then return 'ended' end", ""),
-    "claim: of a leased job": ("claim", "if redis.call('EXISTS', KEYS[3]) == 1 then return 'leased' end", ""),
+    "claim: of a leased job": ("claim", "if is_leased(KEYS[3]) then return 'leased' end", ""),
     "claim: by what was read before another": ("claim", "tonumber(ARGV[3]) ~= seq + 1", "false"),
     "claim: of a cancelled job": ("claim", "if redis.call('EXISTS', KEYS[4]) == 1 then", "if false then"),
     "claim: of a held job": ("claim", "if redis.call('HEXISTS', KEYS[1], 'held') == 1 then return 'held' end", ""),
@@ -58,7 +58,7 @@ MUTANTS = {
         "redis.call('DEL', KEYS[7])\n  local known",
         "local known",
     ),
-    "requeue: of a job with an owner": ("requeue", "or redis.call('EXISTS', KEYS[3]) == 1", ""),
+    "requeue: of a job with an owner": ("requeue", "or is_leased(KEYS[3])", ""),
     "requeue: by what was read long ago": ("requeue", "or tonumber(ARGV[2]) ~= seq + 1", ""),
     "requeue: of a job that waits": (
         "requeue",

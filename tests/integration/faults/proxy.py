@@ -1,10 +1,55 @@
-"""A TCP proxy between a worker and the broker that can stop passing anything, or cut every connection."""
+"""A TCP proxy between a worker and the broker that can stop passing anything, cut every connection, or answer commands
+with an error.
+"""
 
 import contextlib
+import hashlib
+import re
 import socket
 import threading
+from collections import Counter
 
 CHUNK = 1 << 16
+MARK = b"answered-by-the-proxy"
+ECHO = b"*2\r\n$4\r\nECHO\r\n$%d\r\n%b\r\n" % (len(MARK), MARK)
+ECHOED = b"$%d\r\n%b\r\n" % (len(MARK), MARK)
+NEVER = frozenset({"HELLO", "AUTH", "CLIENT", "SELECT"})
+"""What opens a connection is let through, so that it can be opened."""
+
+
+def sha_of(script):
+    """As the server names a script that is called."""
+    return hashlib.sha1(script.encode()).hexdigest()
+
+
+class _Commands:
+    """Splits what a client sends into commands, each as a list of its words and as the bytes that it is."""
+
+    HEAD = re.compile(rb"\*(\d+)\r\n")
+    WORD = re.compile(rb"\$(\d+)\r\n")
+
+    def __init__(self):
+        self._data = b""
+
+    def feed(self, data):
+        self._data += data
+        while (end := self._end()) is not None:
+            words, at = end
+            whole, self._data = self._data[:at], self._data[at:]
+            yield words, whole
+
+    def _end(self):
+        head = self.HEAD.match(self._data)
+        if head is None:
+            return None
+        words, at = [], head.end()
+        for _ in range(int(head[1])):
+            word = self.WORD.match(self._data, at)
+            if word is None or len(self._data) < word.end() + int(word[1]) + 2:
+                return None
+            words.append(self._data[word.end() : word.end() + int(word[1])])
+            at = word.end() + int(word[1]) + 2
+        return words, at
 
 
 class Proxy:
@@ -18,6 +63,10 @@ class Proxy:
         self.ports = set()
         """From which the target sees its connections come."""
         self._changing = threading.Lock()
+        self._answer = None
+        self._names = {}
+        self.answered = Counter()
+        """How often each command, or script by its name, was answered with an error."""
         self._listener = socket.create_server(("127.0.0.1", 0))
         self.port = self._listener.getsockname()[1]
         threading.Thread(target=self._accept, daemon=True).start()
@@ -28,6 +77,16 @@ class Proxy:
 
     def release(self):
         self._passing.set()
+
+    def answer(self, error, only=None, scripts=None, but=()):
+        """Answers commands with this error instead of passing them on, until `pass_all`. only: names of commands and
+        of scripts; all commands where it is None, except those of `but`.  scripts: their texts by name.
+        """
+        self._names = {sha_of(text).encode(): name for name, text in (scripts or {}).items()}
+        self._answer = (b"-" + error.encode() + b"\r\n", only, but)
+
+    def pass_all(self):
+        self._answer = None
 
     def cut(self):
         """Closes every connection; new ones are welcome."""
@@ -60,7 +119,11 @@ class Proxy:
         self.ports.add(far.getsockname()[1])
         with self._changing:
             self._sockets |= {near, far}
-        halves = [threading.Thread(target=self._pump, args=pair, daemon=True) for pair in ((near, far), (far, near))]
+        errors = []
+        halves = [
+            threading.Thread(target=self._pump, args=(near, far, self._replace(errors)), daemon=True),
+            threading.Thread(target=self._pump, args=(far, near, self._put_back(errors)), daemon=True),
+        ]
         for half in halves:
             half.start()
         for half in halves:
@@ -70,11 +133,54 @@ class Proxy:
         near.close()
         far.close()
 
-    def _pump(self, source, sink):
+    def _replace(self, errors):
+        """Of what the client sends: an ECHO in place of each command that is to be answered with an error."""
+        commands, is_plain = _Commands(), None
+
+        def change(data):
+            nonlocal is_plain
+            if is_plain is None:
+                is_plain = data.startswith(b"*")  # else it is TLS
+            if not is_plain:
+                return data
+            return b"".join(self._one(words, whole, errors) for words, whole in commands.feed(data))
+
+        return change
+
+    def _one(self, words, whole, errors):
+        answer = self._answer
+        name = words[0].decode(errors="replace").upper()
+        if answer is None or name in NEVER:
+            return whole
+        script = self._names.get(words[1]) if name == "EVALSHA" else None
+        reply, only, but = answer
+        if name in but or (only is not None and name not in only and script not in only):
+            return whole
+        self.answered[script or name] += 1
+        errors.append(reply)
+        return ECHO
+
+    def _put_back(self, errors):
+        """Of what the server answers: the errors, in place of what was echoed, which may come in two parts."""
+        kept = b""
+
+        def change(data):
+            nonlocal kept
+            data = kept + data
+            while ECHOED in data:
+                data = data.replace(ECHOED, errors.pop(0), 1)
+            tail = next((n for n in range(len(ECHOED) - 1, 0, -1) if data.endswith(ECHOED[:n])), 0) if errors else 0
+            data, kept = data[: len(data) - tail], data[len(data) - tail :]
+            return data
+
+        return change
+
+    def _pump(self, source, sink, change):
         with contextlib.suppress(OSError):
             while data := source.recv(CHUNK):
                 self._passing.wait()
-                sink.sendall(data)
+                if changed := change(data):
+                    sink.sendall(changed)
         for half in (source, sink):
             with contextlib.suppress(OSError):
                 half.shutdown(socket.SHUT_RDWR)
