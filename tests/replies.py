@@ -1,0 +1,35 @@
+"""Error replies of a broker: those that mean "not now", and others."""
+
+OUTAGES = {
+    "OOM": "OOM command not allowed when used memory > 'maxmemory'.",
+    "OOM in a script": "OOM command not allowed when used memory > 'maxmemory'. script: 0f, on @user_script:1.",
+    "OOM in an old script": "ERR Error running script (call to f_0f): @user_script:3: -OOM command not allowed",
+    "BUSY": "BUSY Redis is busy running a script. You can only call SCRIPT KILL or SHUTDOWN NOSAVE.",
+    "LOADING": "LOADING Redis is loading the dataset in memory",
+    "READONLY": "READONLY You can't write against a read only replica.",
+    "MASTERDOWN": "MASTERDOWN Link with MASTER is down and replica-serve-stale-data is set to 'no'.",
+    "NOREPLICAS": "NOREPLICAS Not enough good replicas to write.",
+    "MISCONF": "MISCONF Errors writing to the AOF file: No space left on device",
+    "NOPERM": "NOPERM User worker has no permissions to run the 'evalsha' command",
+    "NOPERM in a script": "ERR The user executing the script can't run this command or subcommand script: 0f",
+    "NOAUTH": "NOAUTH Authentication required.",
+    "WRONGPASS": "WRONGPASS invalid username-password pair or user is disabled.",
+    "NOSCRIPT": "NOSCRIPT No matching script. Please use EVAL.",
+    "MOVED": "MOVED 3999 127.0.0.1:6381",
+    "ASK": "ASK 3999 127.0.0.1:6381",
+    "CLUSTERDOWN": "CLUSTERDOWN The cluster is down",
+    "TRYAGAIN": "TRYAGAIN Multiple keys request during rehashing of slot",
+    "CROSSSLOT": "CROSSSLOT Keys in request don't hash to the same slot",
+    "connections": "ERR max number of clients reached",
+    "password": "ERR invalid password",
+    "EXECABORT": "EXECABORT Transaction discarded because of: MISCONF Errors writing to the AOF file",
+    "UNBLOCKED": "UNBLOCKED force unblock from blocking operation, instance state changed (master -> replica?)",
+}
+DEFECTS = {
+    "ERR": "ERR something that nobody foresaw",
+    "WRONGTYPE": "WRONGTYPE Operation against a key holding the wrong kind of value",
+    "unknown": "ERR unknown command 'EVALSHA', with args beginning with: ",
+    "EXECABORT": "EXECABORT Transaction discarded because of previous errors.",
+    "module": "ERR Error loading the extension. Please check the server logs.",
+    "no code": "something",
+}
