@@ -253,7 +253,7 @@ def test_a_stale_attempt_publishes_no_more(job):
 
 def test_the_saver_saves_the_next_point_whatever_befell_the_last(job):
     save = Fails(None)
-    with ResumeSaver(SimpleNamespace(save=save), attempt_of(job)) as saver:
+    with ResumeSaver(SimpleNamespace(save=save), attempt_of(job), lambda fault: None) as saver:
         deadline = time.monotonic() + 10
         while not save.worked.is_set() and time.monotonic() < deadline:
             saver.offer(b"point")
