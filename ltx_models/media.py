@@ -123,9 +123,9 @@ def read_clip(path: Path, most: int) -> Iterator[Frame]:
         words.seek(0)
         said = words.read().decode(errors="replace").strip()
     last = said.splitlines()[-1] if said else "it holds no frames"
-    kind = kind_in_words(said)
-    if count < most and (process.returncode < 0 or (kind and not count)):
-        raise VideoError(f"ffmpeg failed with exit code {process.returncode} on {path}: {last}", kind)
+    if count < most and (process.returncode < 0 or (not count and kind_in_words(said))):
+        # Of which kind, its words do not prove: a clip may have put them there.
+        raise VideoError(f"ffmpeg failed with exit code {process.returncode} on {path}: {last}")
     if not count:
         raise MediaError(f"{path} cannot be read as a clip: {last}")
 

@@ -42,6 +42,7 @@ class Probes:
         self._storage = storage
         self._engine = engine
         self._should_stop = should_stop
+        self._temporary = Path(tempfile.gettempdir())  # what every process takes that starts while it is there
         self._needs = 0
 
     def quick(self, kind: FaultKind | None = None, needs: int = 0) -> MachineFault | None:
@@ -76,7 +77,7 @@ class Probes:
     def _write(self) -> None:
         """In each folder a file is written, read and renamed; on each disk, a large one."""
         disks: set[int] = set()
-        for folder in (*self._folders, Path(tempfile.gettempdir())):
+        for folder in (*self._folders, self._temporary):
             if folder in self._folders:
                 folder.mkdir(parents=True, exist_ok=True)
             with tempfile.TemporaryDirectory(dir=folder, prefix=".probe-", ignore_cleanup_errors=True) as probe:
@@ -129,7 +130,7 @@ def _encode() -> None:
     from ltx_models.media import read_clip
     from ltx_models.video import write_mp4
 
-    with tempfile.TemporaryDirectory(prefix="ltx-probe-", ignore_cleanup_errors=True) as folder:
+    with tempfile.TemporaryDirectory(prefix=".probe-", ignore_cleanup_errors=True) as folder:
         path = Path(folder) / "probe.mp4"
         write_mp4(np.zeros((2, 32, 32, 3), np.uint8), path, 24)
         if len(list(read_clip(path, 2))) != 2:

@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from ltx_models.errors import MediaError
+from ltx_models.errors import MediaError, VideoError
 from ltx_models.media import (
     conditioning_pixels,
     crop_to_aspect,
@@ -239,3 +239,35 @@ def test_media_loads_no_mlx() -> None:
     code = "import sys, ltx_models.media; print('mlx' in sys.modules or 'mlx.core' in sys.modules)"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "False"
+
+
+@pytest.mark.parametrize(
+    ("program", "error", "words"),
+    [
+        ("kill -SEGV $$", VideoError, "exit code -11"),
+        ("kill -KILL $$", VideoError, "exit code -9"),
+        ("echo 'No space left on device' >&2; exit 1", VideoError, "No space left"),
+        ("echo 'Invalid data' >&2; exit 1", MediaError, "Invalid data"),
+    ],
+)
+def test_how_ffmpeg_fails_tells_whether_it_may_be_the_machine(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, program: str, error: type[Exception], words: str
+) -> None:
+    stand_in = tmp_path / "ffmpeg"
+    stand_in.write_text(f"#!/bin/sh\n{program}\n")
+    stand_in.chmod(0o755)
+    monkeypatch.setenv("IMAGEIO_FFMPEG_EXE", str(stand_in))
+    clip = tmp_path / "clip.mp4"
+    clip.write_bytes(b"\0\0\0\x18ftypisom" + bytes(100))
+    with pytest.raises(error, match=words):
+        list(read_clip(clip, 9))
+
+
+def test_an_ffmpeg_that_is_missing_is_not_the_pictures_fault(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("IMAGEIO_FFMPEG_EXE", str(tmp_path / "none"))
+    with pytest.raises(VideoError, match="could not be started"):
+        through_h264(np.zeros((32, 32, 3), np.float32))
+    clip = tmp_path / "clip.mp4"
+    clip.write_bytes(b"\0\0\0\x18ftypisom" + bytes(100))
+    with pytest.raises(VideoError, match="could not be started"):
+        list(read_clip(clip, 9))

@@ -80,16 +80,20 @@ def test_a_full_disk_until_it_has_room(full_disk, tmp_path, probes):
     assert probes.quick() is None
 
 
-def test_a_full_folder_for_temporary_files(full_disk, probes, monkeypatch):
+def test_a_full_folder_for_temporary_files(full_disk, folder, tmp_path, monkeypatch):
     mount, filler = full_disk
     monkeypatch.setattr(tempfile, "tempdir", str(mount))
+    probes = Probes([folder], Storage(str(tmp_path)), Engine(), lambda: False)
     assert_found(probes.quick(), FaultKind.SPACE)
     filler.unlink()
     assert probes.quick() is None
 
 
-def test_a_missing_folder_for_temporary_files(probes, tmp_path, monkeypatch):
+def test_a_missing_folder_for_temporary_files(folder, tmp_path, monkeypatch):
+    """Also where this process would take another one by now: the engine has begun with it."""
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "none"))
+    probes = Probes([folder], Storage(str(tmp_path)), Engine(), lambda: False)
+    monkeypatch.setattr(tempfile, "tempdir", None)
     assert_found(probes.quick(), FaultKind.FOLDER, "No such file")
     (tmp_path / "none").mkdir()
     assert probes.quick() is None
