@@ -25,7 +25,7 @@ __all__ = ["join", "stop_up", "why_stopped"]
 
 JOIN_TIMEOUT = 30.0
 STOP_TIMEOUT = 30.0
-STARTS = 5
+STARTS = 20
 """How many keepers are started for one command: the first may be killed, or end since another one was quicker."""
 ROOM = 1 << 20
 """Bytes of free space without which a farm cannot start."""
