@@ -10,6 +10,7 @@ from ltx_client.errors import FarmError, StorageUnreachable, UsageError
 from ltx_client.inputs import Inputs
 from ltx_client.protocol.links import fetch_link
 from ltx_client.protocol.storage import Storage, StorageError, input_name
+from ltx_client.protocol.text import is_printable
 from ltx_client.views import JobView
 
 __all__ = ["fetch_video", "is_here", "store_inputs"]
@@ -46,6 +47,8 @@ def fetch_video(
     if result is None:
         why = view.snapshot.error or "it can be downloaded when it is done"
         raise UsageError(f"job {job_id} has no video: it is {view.status}; {why}")
+    if not is_printable(result.video):
+        raise StorageUnreachable(f"the video of job {job_id} is called {result.video}, which is no file's name")
     link, why_not = None, ""
     try:
         if storage_url is None:

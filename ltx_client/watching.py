@@ -99,7 +99,7 @@ class Watching(Connection):
     def find(self, text: str) -> str:
         """The id of the job whose id is, or ends with, `text` (4 characters at least). Raises JobNotFound."""
         with broker_errors(self._address):
-            if self._client.exists(self._names.job(text)):
+            if text.isascii() and self._client.exists(self._names.job(text)):
                 return text
             ids: Any = self._client.zrange(self._names.jobs(), 0, -1)
         found = [
