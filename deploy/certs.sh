@@ -7,12 +7,12 @@
 # FOLDER/ca.crt      LTX_BROKER_CA on every client and worker
 # FOLDER/broker.key, broker.crt     for redis.conf; readable by the broker's user alone
 set -eu
-umask 077
 
 [ $# -ge 2 ] || { echo "usage: $0 FOLDER HOST…" >&2; exit 2; }
 folder=$1
 shift
-mkdir -p "$folder"
+mkdir -p "$folder" # which the broker's user may enter: what is secret has a mode of its own
+umask 077
 
 names=
 for host; do
@@ -23,6 +23,10 @@ for host; do
   names=$names${names:+,}$kind:$host
 done
 
+if [ -e "$folder/ca.crt" ] && [ ! -e "$folder/ca.key" ]; then
+  echo "$0: $folder/ca.key is not here; put it back, or remove ca.crt to begin with a new authority" >&2
+  exit 2
+fi
 if [ ! -e "$folder/ca.key" ]; then
   openssl ecparam -name prime256v1 -genkey -noout -out "$folder/ca.key"
   openssl req -x509 -new -key "$folder/ca.key" -sha256 -days 3650 -subj "/CN=ltx-farm authority" \

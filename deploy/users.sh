@@ -1,34 +1,67 @@
 #!/bin/sh
 # Draws the passwords of the farm's three users and writes the file that tells Redis what each may do.
 #
-#   deploy/users.sh FOLDER [NAMESPACE]      NAMESPACE: LTX_NAMESPACE, "ltx:" by default
+#   deploy/users.sh FOLDER [NAMESPACE…]      NAMESPACE: LTX_NAMESPACE of each farm on this broker, "ltx:" by default
 #
 # FOLDER/users.acl                        for redis.conf; holds the passwords' hashes only
 # FOLDER/client.password, worker.password, admin.password      each for its own machines, mode 0600
+# FOLDER/namespaces                       what was named so far: it need not be named again
 #
+# The first namespace's users are called so; those of a further one, such as studio:, are studio-client and so on.
 # A password that is there is kept; to change one, remove its file, run this again, and then
 # `redis-cli … ACL LOAD` as admin. What a user may do stands in users.acl.in, beside this script.
 set -eu
+
+[ $# -ge 1 ] || { echo "usage: $0 FOLDER [NAMESPACE…]" >&2; exit 2; }
+folder=$1
+shift
+for namespace; do
+  case $namespace in *[!A-Za-z0-9:_-]* | '') echo "$0: a namespace is letters, digits, and : _ -" >&2; exit 2 ;; esac
+done
+mkdir -p "$folder" # which the broker's user may enter: what is secret has a mode of its own
 umask 077
 
-[ $# -ge 1 ] || { echo "usage: $0 FOLDER [NAMESPACE]" >&2; exit 2; }
-folder=$1
-namespace=${2:-ltx:}
-case $namespace in *[!A-Za-z0-9:_-]* | '') echo "$0: a namespace is letters, digits, and : _ -" >&2; exit 2 ;; esac
-mkdir -p "$folder"
+known=$folder/namespaces
+if [ -e "$known" ]; then
+  cat "$known"
+else # a file of users that was made before there was this list has one namespace
+  sed -n 's/^user client .* %R~\([^ ]*\)job:\*.*/\1/p' "$folder/users.acl" 2>/dev/null || true
+fi >"$known.new"
+[ $# -gt 0 ] || [ -s "$known.new" ] || set -- ltx:
+for namespace; do
+  grep -qxF -e "$namespace" "$known.new" || printf '%s\n' "$namespace" >>"$known.new"
+done
 
 # One line a user, as Redis wants it: comments go, and what is indented joins the line above.
-acl=$(sed -e 's/[[:space:]]*#.*//' "$(dirname "$0")/users.acl.in" | awk '
+rules=$(sed -e 's/[[:space:]]*#.*//' "$(dirname "$0")/users.acl.in" | awk '
   NF == 0 { next }
   /^user / { if (line != "") print line; line = $0; next }
   { $1 = $1; line = line " " $0 }
-  END { print line }' | sed -e "s/~ltx:/~$namespace/g" -e "s/&ltx:/\&$namespace/g")
+  END { print line }')
 
-for user in client worker admin; do
-  [ -s "$folder/$user.password" ] || openssl rand -hex 24 >"$folder/$user.password"
-  hash=$(tr -d '\n' <"$folder/$user.password" | openssl dgst -sha256 -r | cut -d' ' -f1)
-  acl=$(printf '%s\n' "$acl" | sed "s/^user $user /user $user #$hash /")
-done
-printf '%s\n' "$acl" >"$folder/users.acl.new"
-mv "$folder/users.acl.new" "$folder/users.acl"
-echo "made $folder/users.acl"
+new=$folder/users.acl.new
+printf '%s\n' "$rules" | grep '^user default ' >"$new"
+first=$(head -n 1 "$known.new")
+while read -r namespace; do
+  prefix=
+  [ "$namespace" = "$first" ] || prefix=$(printf '%s' "$namespace" | tr ':_' '--' | sed 's/-*$/-/')
+  if grep -q "^user ${prefix}client " "$new"; then
+    rm "$new" "$known.new"
+    echo "$0: the users of $namespace would be called as another namespace's" >&2
+    exit 2
+  fi
+  for user in client worker admin; do
+    secret=$folder/$prefix$user.password
+    [ -s "$secret" ] || openssl rand -hex 24 >"$secret"
+    hash=$(tr -d '\n' <"$secret" | openssl dgst -sha256 -r | cut -d' ' -f1)
+    printf '%s\n' "$rules" | sed -n -e "s/~ltx:/~$namespace/g" -e "s/&ltx:/\&$namespace/g" \
+      -e "s/^user $user /user $prefix$user #$hash /p" >>"$new"
+  done
+done <"$known.new"
+
+if [ -e "$folder/users.acl" ] && [ "$(id -u)" = 0 ]; then
+  chown "$(ls -n "$folder/users.acl" | awk '{ print $3 ":" $4 }')" "$new" # the broker's user reads it, as before
+fi
+mv "$new" "$folder/users.acl"
+mv "$known.new" "$known"
+echo "made $folder/users.acl; a broker that runs takes it by ACL LOAD, as admin"

@@ -18,8 +18,11 @@ from pydantic import SecretStr, ValidationError
 from redis.backoff import NoBackoff
 from redis.retry import Retry
 
+from ltx_client.protocol.broker_checks import BrokerChecks
+from ltx_client.protocol.checks import Level
 from ltx_client.protocol.config import ConfigError
 from ltx_client.protocol.reach import why_refused
+from ltx_client.protocol.replay import examine_replay
 from ltx_client.protocol.screen import Group, LineFormatter, notice, print_line
 from ltx_client.protocol.settings import FarmSettings, broker_address, why_invalid
 from ltx_client.protocol.storage import Storage, StorageError
@@ -36,6 +39,8 @@ from ltx_worker.service.environment import UnsafeFile, load_environment
 from ltx_worker.settings import WorkerSettings
 
 __all__ = ["main"]
+
+log = logging.getLogger(__name__)
 
 LOG_BYTES, LOG_FILES = 10 * 2**20, 5
 NOOP_ENGINE = "ltx_worker.engine.noop"
@@ -91,14 +96,13 @@ def start(
         raise click.UsageError(str(error)) from error
     except StorageError as error:
         _unavailable(str(error))
-    if refused := _why_refused(settings.broker_url):
+    if refused := _why_refused(settings, settings.broker_url):
         _unavailable(refused)
     from ltx_worker.app import run_worker  # Celery takes half a second to import
 
     if until_stdin_closes:
         threading.Thread(target=_end_with_stdin, daemon=True).start()
     engine = NOOP_ENGINE if no_op else ENGINE
-    log = logging.getLogger(__name__)
     log.info("broker %s, storage %s", broker_address(settings.broker_url), storage.url)
     try:
         with presence(settings.home):
@@ -152,15 +156,25 @@ def _unavailable(sentence: str) -> NoReturn:
     sys.exit(os.EX_UNAVAILABLE)
 
 
-def _why_refused(broker_url: SecretStr) -> str | None:
-    """Why waiting for this broker would be in vain. One that does not answer may be about to start."""
+def _why_refused(settings: WorkerSettings, broker_url: SecretStr) -> str | None:
+    """Return why waiting for this broker would be in vain, or why it is not to be used. One that does not answer may be
+    about to start. What else may lose jobs is logged.
+    """
     once = Retry(NoBackoff(), 0)
-    url = broker_url.get_secret_value()
+    url, address = broker_url.get_secret_value(), broker_address(broker_url)
     with redis.Redis.from_url(url, socket_connect_timeout=3, socket_timeout=3, retry=once) as client:
+        checks = BrokerChecks(lambda: client, broker_url, settings.names)
         try:
             client.ping()
+            replayed = examine_replay(client, settings.names)
+            found = [finding for check in (checks.broker, checks.logging, checks.memory) for finding in check()]
         except redis.RedisError as error:
-            return why_refused(error, broker_address(broker_url))
+            return why_refused(error, address)
+    if replayed.level is Level.FAILURE:
+        return f"the broker at {address} is not used: {replayed.text}; {replayed.mend}"
+    for finding in found:
+        if finding.level is Level.FAILURE:
+            log.warning("the broker at %s: %s; to change that, %s", address, finding.text, finding.mend)
     return None
 
 

@@ -209,7 +209,7 @@ class Health(Background):
         """
         news, self._held = why != self._held, why
         if news:
-            log.info("takes no new jobs: %s", why) if why else log.info("takes jobs again: it was resumed")
+            log.info("takes no new jobs: %s", why) if why else log.info("takes jobs again")
         if why:
             self._stop_consuming()
         return news

@@ -23,6 +23,7 @@ from ltx_client.protocol.text import printable
 from ltx_client.protocol.workers import HELD, OFF_DUTY, PAUSED, UNREADY, WorkerInfo
 from ltx_worker.background import LONGEST_PAUSE, Background
 from ltx_worker.health import Fitness, Health
+from ltx_worker.restart_safety import RestartSafety
 from ltx_worker.settings import WorkerSettings, machine_id
 from ltx_worker.thermal import Thermometer
 from ltx_worker.threads import LIMIT
@@ -71,6 +72,7 @@ class Heartbeat(Background):
         )
         self._in_hand: list[str] = []
         self._thermometer = Thermometer()
+        self._safety = RestartSafety(client, settings.names)
         self._wake = threading.Event()
         health.changed = self._wake.set
 
@@ -121,7 +123,7 @@ class Heartbeat(Background):
             replies = pipeline.execute(raise_on_error=False)
         values = replies[-1] if isinstance(replies[-1], list) else [None] * len(self._pause_fields)
         pauses = [parse_pause(*pair) for pair in zip(self._pause_fields, values, strict=True) if pair[1] is not None]
-        if self._health.hold(why_held(pauses)):
+        if self._health.hold("; ".join(filter(None, (why_held(pauses), self._safety.why_not())))):
             self._wake.set()  # so that everybody sees it
         self._heal(replies, fields)
 

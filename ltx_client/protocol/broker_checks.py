@@ -13,6 +13,7 @@ from redis.connection import parse_url
 
 from ltx_client.protocol.checks import Check, Finding, Level
 from ltx_client.protocol.names import Names
+from ltx_client.protocol.replay import examine_replay
 from ltx_client.protocol.settings import broker_address
 
 __all__ = ["BrokerChecks"]
@@ -23,7 +24,7 @@ SKEW = 5.0
 """Seconds that two clocks may differ before what people read is misleading."""
 OLDEST = {"redis": (7, 0), "valkey": (7, 2)}
 """The first versions that the farm is tested with, or near enough."""
-CONF = "deploy/redis.conf has it; for now: "
+CONF = "set it in the broker's redis.conf, as in deploy/redis.conf; until its next restart: "
 
 
 class BrokerChecks:
@@ -35,10 +36,21 @@ class BrokerChecks:
         self._names = names
         self._address = broker_address(url)
         self._client: redis.Redis | None = None
+        self._logs = False
 
     def checks(self) -> list[Check]:
         """All of them, in the order of a report. When the broker is out of reach, only that is found."""
-        return [self.broker, self.encryption, self.version, self.persistence, self.memory, self.clock, self.rights]
+        return [
+            self.broker,
+            self.encryption,
+            self.version,
+            self.logging,
+            self.syncing,
+            self.replay,
+            self.memory,
+            self.clock,
+            self.rights,
+        ]
 
     @property
     def client(self) -> redis.Redis | None:
@@ -93,23 +105,27 @@ class BrokerChecks:
         else:
             yield Finding("version", Level.OK, f"{name} {text}")
 
-    def persistence(self) -> Iterator[Finding]:
-        """Whether a restart of the broker loses jobs."""
+    def logging(self) -> Iterator[Finding]:
+        """Whether the broker logs what it is told; what is found is that it does not."""
         if (info := self._info("persistence", "persistence")) is None:
             return
         if isinstance(info, Finding):
             yield info
-            return
-        if not info.get("aof_enabled"):
+        elif not info.get("aof_enabled"):
             yield Finding(
                 "persistence",
                 Level.FAILURE,
                 "append-only is off: jobs are lost when the broker ends",
                 f"{CONF}redis-cli CONFIG SET appendonly yes",
             )
-            return
-        if info.get("aof_last_write_status", "ok") != "ok":
+        elif info.get("aof_last_write_status", "ok") != "ok":
             yield Finding("persistence", Level.FAILURE, "the broker cannot write its append-only file", "free its disk")
+        else:
+            self._logs = True
+
+    def syncing(self) -> Iterator[Finding]:
+        """Whether what is logged is lost when the broker's machine loses power."""
+        if not self._logs:
             return
         policy = self._config("appendfsync")
         if policy in ("always", None):
@@ -123,6 +139,11 @@ class BrokerChecks:
                 f"appendfsync is {policy}: {lost} is lost when the broker's machine loses power",
                 f"{CONF}redis-cli CONFIG SET appendfsync always",
             )
+
+    def replay(self) -> Iterator[Finding]:
+        """Whether the broker loads what it has logged."""
+        if self._client is not None:
+            yield examine_replay(self._client, self._names)
 
     def memory(self) -> Iterator[Finding]:
         """Whether the broker forgets keys, or refuses them, when its memory is full."""
@@ -177,7 +198,7 @@ class BrokerChecks:
         if self._client is None:
             return
         try:
-            self._client.exists(self._names.job("doctor"))
+            self._client.zrange(self._names.workers(), 0, 0)
         except redis.exceptions.NoPermissionError:
             yield Finding(
                 "rights",

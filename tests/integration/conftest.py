@@ -118,7 +118,14 @@ class RunningFarm:
     storage: Path
     workers: list[subprocess.Popen] = field(default_factory=list)
 
-    def start_worker(self, name="one", prefix=(), **settings):
+    def start_worker(self, name="one", **settings):
+        """Returns when it is up."""
+        worker = self.launch_worker(name, **settings)
+        with self.connect() as farm:
+            wait_until(lambda: any(w.name == name for w in farm.workers()), what=f"worker {name} being up")
+        return worker
+
+    def launch_worker(self, name="one", prefix=(), **settings):
         """prefix: a command that runs the worker's."""
         home = self.folder / f"worker-{name}"
         env = {**self.env, "LTX_HOME": str(home), "LTX_WORKER_NAME": name, "LTX_WORKER_HEARTBEAT_EVERY": "0.5"}
@@ -133,8 +140,6 @@ class RunningFarm:
                 stderr=log,
             )
         self.workers.append(worker)
-        with self.connect() as farm:
-            wait_until(lambda: any(w.name == name for w in farm.workers()), what=f"worker {name} being up")
         return worker
 
     @contextlib.contextmanager

@@ -1,7 +1,9 @@
 """`ltx doctor` on farms that are well and on farms that are not: each fault is found, with what mends it."""
 
+import contextlib
 import json
 import shutil
+import subprocess
 import time
 from collections import namedtuple
 
@@ -13,13 +15,16 @@ from pydantic import SecretStr
 from ltx_client.broker import connect
 from ltx_client.cli import main
 from ltx_client.local.members import FarmFolder
-from ltx_client.local.server import Server
+from ltx_client.local.server import Address, Server, find_server
 from ltx_client.protocol import broker_checks, storage_checks
 from ltx_client.protocol.broker_checks import BrokerChecks
 from ltx_client.protocol.checks import Finding, Level, run_checks, worst
 from ltx_client.protocol.names import Names
+from ltx_client.protocol.replay import LOGGED, examine_replay
 from ltx_client.protocol.storage_checks import StorageChecks
 from ltx_client.protocol.workers import WorkerInfo
+from tests.integration.conftest import wait_until
+from tests.integration.servers import free_port
 
 OK, WARNING, FAILURE = Level
 
@@ -56,7 +61,7 @@ def test_a_broker_that_is_well(server, admin):
     assert "appendfsync always" in found["persistence"].text
     assert found["version"].text.startswith("valkey 9.")
     assert "noeviction" in found["eviction"].text
-    assert set(found) == {"broker", "version", "persistence", "eviction", "clock", "rights"}
+    assert set(found) == {"broker", "version", "persistence", "restart", "eviction", "clock", "rights"}
 
 
 FAULTS = {
@@ -88,7 +93,7 @@ def test_a_fault_of_the_broker_is_found(server, admin, fault):
 
 
 def test_what_a_user_may_not_see_is_said_and_no_fault(server, admin):
-    admin.execute_command("ACL SETUSER ann on >pw ~ltx:* &ltx:* -@all +ping +time +exists")
+    admin.execute_command("ACL SETUSER ann on >pw ~ltx:* &ltx:* -@all +ping +time +zrange +acl|dryrun")
     found = examine(server, SecretStr(f"redis://ann:pw@127.0.0.1:{server.address.port}/0"))
     assert {finding.level for finding in found.values()} == {OK}
     assert "INFO is not allowed" in found["persistence"].text
@@ -96,6 +101,72 @@ def test_what_a_user_may_not_see_is_said_and_no_fault(server, admin):
     admin.execute_command("ACL SETUSER ann resetkeys ~other:*")
     found = examine(server, SecretStr(f"redis://ann:pw@127.0.0.1:{server.address.port}/0"))
     assert found["rights"].level is FAILURE
+
+
+RULES = {  # of the default user: whether all that is logged is loaded, or what of it is not
+    "as a server begins": ("", None),
+    "off": ("off", None),
+    "off and without a password": ("off resetpass", None),
+    "without what administrators do": ("-@admin -@dangerous", None),
+    "off and without rights": ("off resetkeys resetchannels -@all", "may not run DEL, HDEL, HINCRBY and 17 more"),
+    "without one command": ("-xadd", "may not run XADD"),
+    "without writing": ("-@write", "may not run DEL,"),
+    "without expiry": ("-expire -pexpireat -expireat", "may not run PEXPIREAT"),
+    "with other keys": ("resetkeys ~other:*", "may not run DEL,"),
+    "with keys to read": ("resetkeys %R~*", "may not run DEL,"),
+}
+
+
+@pytest.mark.parametrize("rule", RULES)
+def test_a_default_user_who_lacks_rights_is_found(server, admin, rule):
+    words, lacking = RULES[rule]
+    admin.execute_command("ACL SETUSER ann on >pw ~* &* +@all")
+    url = SecretStr(f"redis://ann:pw@127.0.0.1:{server.address.port}/0")
+    with connect(url) as ann:
+        ann.execute_command(f"ACL SETUSER default {words}")
+        finding = examine(server, url)["restart"]
+        ann.execute_command(f"ACL SETUSER default reset on >{server.address.password} ~* &* +@all")
+    assert finding.level is (FAILURE if lacking else OK)
+    if lacking:
+        assert f"a restart of the broker loses its jobs: its user default {lacking}" in finding.text
+        assert "deploy/users.sh" in finding.mend and "ACL LOAD as admin" in finding.mend
+
+
+def test_a_user_who_may_not_ask_of_the_default_user_is_told_so(server, admin):
+    admin.execute_command("ACL SETUSER ann on >pw ~* &* +@all -acl")
+    finding = examine(server, SecretStr(f"redis://ann:pw@127.0.0.1:{server.address.port}/0"))["restart"]
+    assert (finding.level, "may not use ACL DRYRUN" in finding.text) == (FAILURE, True)
+    assert "deploy/users.sh" in finding.mend
+
+
+def test_a_command_that_was_renamed_is_found(tmp_path):
+    """With it the broker would not start again."""
+    port = free_port()
+    config = tmp_path / "valkey.conf"
+    config.write_text(f"port {port}\nbind 127.0.0.1\nappendonly yes\nappendfsync always\nrename-command XADD hidden\n")
+    process = subprocess.Popen([find_server(), config], cwd=tmp_path, stdout=subprocess.DEVNULL)
+    try:
+        url = SecretStr(f"redis://127.0.0.1:{port}/0")
+        wait_until(lambda: Address(port, "").answers(), what="the server answering")
+        finding = examine(None, url)["restart"]
+    finally:
+        process.kill()
+        process.wait()
+    assert (finding.level, "no command called XADD" in finding.text) == (FAILURE, True)
+
+
+def test_a_server_of_before_redis_7_loads_whatever_it_has_logged():
+    class Old:
+        def pipeline(self, **options):
+            return contextlib.nullcontext(self)
+
+        def execute_command(self, *words):
+            pass
+
+        def execute(self, raise_on_error):
+            return [redis.ResponseError("Unknown subcommand or wrong number of arguments")] * len(LOGGED)
+
+    assert examine_replay(Old(), Names()).level is OK
 
 
 def test_a_broker_elsewhere_should_be_encrypted_and_its_users_narrow(server, admin, monkeypatch):

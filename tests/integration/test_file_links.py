@@ -12,7 +12,7 @@ from ltx_client.protocol.names import Names
 from ltx_client.protocol.state import Status
 from ltx_models.request import GenerationRequest
 from tests.integration.conftest import PROMPT, ltx_here
-from tests.integration.deploy.conftest import free_port
+from tests.integration.servers import free_port
 
 SMALL = ["--width", 64, "--height", 64, "--frames", 9, "--steps", 2]
 

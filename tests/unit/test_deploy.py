@@ -17,12 +17,13 @@ from ltx_models.variants import VARIANTS
 from ltx_worker.cli import main
 from ltx_worker.service.environment import load_environment
 from ltx_worker.settings import WorkerSettings
+from tests.integration.servers import OFFERED
 
 DEPLOY = Path(__file__).parents[2] / "deploy"
 ANSIBLE = DEPLOY / "ansible"
 FILES = [path for path in sorted(DEPLOY.rglob("*")) if path.is_file()]
 TEXTS = [path for path in FILES if path.suffix != ".png"]
-ELSEWHERE = {"LTX_MODELS_DIR", "LTX_FARM", "LTX_CONFIG"}
+ELSEWHERE = {"LTX_MODELS_DIR", "LTX_FARM", "LTX_CONFIG", "LTX_TEST_SERVERS"}
 
 
 def ansible(program, *arguments, **options):
@@ -113,6 +114,7 @@ def test_the_containers():
     for service in services.values():
         assert re.fullmatch(r"[\w/-]+:[\w.-]+", service["image"]) and not service["image"].endswith(":latest")
     broker = services["broker"]
+    assert broker["image"].rpartition("/")[2].replace(":", " ") in OFFERED  # so that its release is one that is tested
     mounts = dict(volume.split(":")[:2] for volume in broker["volumes"])
     assert mounts.pop("./redis.conf") == broker["entrypoint"][1]
     wanted = re.findall(r"^(?:tls-\S+-file|aclfile|dir) (\S+)$", (DEPLOY / "redis.conf").read_text(), re.MULTILINE)

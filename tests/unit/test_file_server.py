@@ -10,7 +10,7 @@ import pytest
 
 from ltx_client.protocol.storage import Storage, StorageError
 from ltx_worker.file_server import FileServer
-from tests.integration.deploy.conftest import free_port
+from tests.integration.servers import free_port
 
 NAME, OTHER = "job-1.2.mp4", "job-2.1.mp4"
 

@@ -2,8 +2,8 @@
 
 import contextlib
 import os
+import re
 import shutil
-import socket
 import subprocess
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,17 +18,12 @@ from ltx_client.farm import Farm
 from ltx_client.protocol.names import Names
 from ltx_client.protocol.settings import FarmSettings
 from tests.integration.conftest import RunningFarm, wait_until
-from tests.integration.test_ledger_servers import redis_server
+from tests.integration.servers import binary_of, free_port, speaks_tls
 
 DEPLOY = Path(__file__).parents[3] / "deploy"
 TESTER = "user tester on nopass ~* &* +@all"
 """The tests' own user, who sees everything."""
-
-
-def free_port():
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return probe.getsockname()[1]
+NAMES = Names()
 
 
 def run_script(name, *arguments):
@@ -37,25 +32,32 @@ def run_script(name, *arguments):
 
 @dataclass
 class SecuredBroker:
-    """`secrets`: the folder that deploy/certs.sh and deploy/users.sh have filled."""
+    """`secrets`: the folder that deploy/certs.sh and deploy/users.sh have filled. `binary`: the server."""
 
     folder: Path
     secrets: Path
     port: int
+    binary: str
     process: subprocess.Popen | None = None
 
     def start(self):
-        """From deploy/redis.conf with other folders, port and interface."""
+        """From deploy/redis.conf with other folders, port and interface; without TLS where the server has none."""
         text = (DEPLOY / "redis.conf").read_text()
         for there, here in {"/etc/ltx-farm": self.secrets, "/var/lib/ltx-farm": self.folder}.items():
             assert there in text
             text = text.replace(there, str(here))
+        if not self.tls:
+            text = re.sub(r"^(tls-.*|port 0)$", "", text, flags=re.MULTILINE)
         config = self.folder / "redis.conf"
         config.write_text(text)
-        options = ["--tls-port", str(self.port), "--bind", "127.0.0.1"]
+        options = ["--tls-port" if self.tls else "--port", str(self.port), "--bind", "127.0.0.1"]
         with (self.folder / "redis.log").open("ab") as log:
-            self.process = subprocess.Popen([redis_server(), config, *options], stdout=log, stderr=log)
+            self.process = subprocess.Popen([self.binary, config, *options], stdout=log, stderr=log)
         wait_until(self._answers, timeout=20, what="the broker answering")
+
+    @property
+    def tls(self):
+        return speaks_tls(self.binary)
 
     def stop(self):
         self.process.terminate()
@@ -65,11 +67,46 @@ class SecuredBroker:
         return (self.secrets / f"{user}.password").read_text().strip()
 
     def url(self, user, port=None):
-        secret = "" if user == "tester" else self.password(user)
-        return f"rediss://{user}:{secret}@127.0.0.1:{port or self.port}/0"
+        secret = "" if user == "tester" else self.password(user)  # which is asked for none
+        return f"{'rediss' if self.tls else 'redis'}://{user}:{secret}@127.0.0.1:{port or self.port}/0"
 
     def settings(self, user, port=None):
-        return FarmSettings(broker_url=SecretStr(self.url(user, port)), broker_ca=self.secrets / "ca.crt")
+        authority = self.secrets / "ca.crt" if self.tls else None
+        return FarmSettings(broker_url=SecretStr(self.url(user, port)), broker_ca=authority)
+
+    def env(self, user):
+        """The environment of a client or worker."""
+        authority = {"LTX_BROKER_CA": str(self.secrets / "ca.crt")} if self.tls else {}
+        return {"LTX_BROKER_URL": self.url(user), **authority}
+
+    def make_users(self, *namespaces):
+        """Runs users.sh again, as an upgrade does; the tests' own user is added anew."""
+        run_script("users.sh", self.secrets, *namespaces)
+        with (self.secrets / "users.acl").open("a") as acl:
+            acl.write(TESTER + "\n")
+
+    def load_users(self):
+        """ACL LOAD, after which some servers end the connection of whoever said it."""
+        with self.connect("admin") as admin, contextlib.suppress(redis.ConnectionError):
+            admin.acl_load()
+
+    def use_older_users(self):
+        """Starts again with a file as users.sh made it before: the default user off, and no more said of it."""
+        acl = self.secrets / "users.acl"
+        old = (
+            acl.read_text().replace("user default off ~* &* +@all\n", "user default off\n").replace(" +acl|dryrun", "")
+        )
+        assert old.count("default") == 1
+        acl.write_text(old)
+        self.stop()
+        self.start()
+
+    @contextlib.contextmanager
+    def farm(self, user, names=NAMES):
+        """As this user sees it."""
+        url = self.settings(user).broker_url
+        with connect(url) as client:
+            yield Farm.over(client, url, names, None)
 
     def connect(self, user):
         return redis.Redis.from_url(self.settings(user).broker_url.get_secret_value(), decode_responses=True)
@@ -80,7 +117,7 @@ class SecuredBroker:
 
     def _answers(self):
         assert self.process.poll() is None, (self.folder / "redis.log").read_text()
-        with contextlib.suppress(redis.ConnectionError), self.connect("tester") as client:
+        with contextlib.suppress(redis.ConnectionError), self.connect("tester") as client:  # busy loading is one
             return client.ping()
 
 
@@ -91,11 +128,11 @@ class SecuredFarm(RunningFarm):
     client_port: int | None = None
     worker_port: int | None = None
 
-    def start_worker(self, name="one", **settings):
+    def launch_worker(self, name="one", **settings):
         as_client = self.env
         self.env = {**as_client, "LTX_BROKER_URL": self.server.url("worker", self.worker_port)}
         try:
-            return super().start_worker(name, **settings)
+            return super().launch_worker(name, **settings)
         finally:
             self.env = as_client
 
@@ -120,14 +157,22 @@ def secrets(tmp_path_factory):
     return folder
 
 
-@pytest.fixture
-def broker(tmp_path, secrets):
+@contextlib.contextmanager
+def running_broker(tmp_path, secrets, server):
     folder = tmp_path / "redis"
     folder.mkdir()
-    broker = SecuredBroker(folder, secrets, free_port())
-    broker.start()
-    yield broker
-    broker.stop()
+    broker = SecuredBroker(folder, secrets, free_port(), binary_of(server))
+    try:
+        broker.start()
+        yield broker
+    finally:
+        broker.stop()
+
+
+@pytest.fixture
+def broker(tmp_path, no_farm_env, secrets):
+    with running_broker(tmp_path, secrets, "redis 7.0") as broker:
+        yield broker
 
 
 @pytest.fixture
@@ -135,8 +180,7 @@ def secured(tmp_path, no_farm_env, broker):
     storage = tmp_path / "storage"
     env = {
         **no_farm_env,
-        "LTX_BROKER_URL": broker.url("client"),
-        "LTX_BROKER_CA": str(broker.secrets / "ca.crt"),
+        **broker.env("client"),
         "LTX_STORAGE_URL": str(storage),
     }
     farm = SecuredFarm(tmp_path, broker, env, storage)

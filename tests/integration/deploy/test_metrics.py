@@ -16,7 +16,8 @@ from ltx_models.variants import VARIANTS
 from ltx_worker.metrics import Metrics
 from ltx_worker.settings import WorkerSettings
 from tests.integration.conftest import PROMPT, SLOW_STEPS, ltx, wait_until
-from tests.integration.deploy.conftest import DEPLOY, free_port
+from tests.integration.deploy.conftest import DEPLOY
+from tests.integration.servers import free_port
 from tests.integration.test_farm import engines_of, reach
 
 HOT = """

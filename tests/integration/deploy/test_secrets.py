@@ -13,7 +13,7 @@ from ltx_client.protocol.state import Status
 from ltx_models.request import GenerationRequest
 from ltx_worker.service.environment import environment_text
 from tests.integration.conftest import PROMPT, ltx, wait_until
-from tests.integration.deploy.conftest import free_port
+from tests.integration.servers import free_port
 
 
 def command_lines():

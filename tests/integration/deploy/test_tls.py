@@ -94,6 +94,39 @@ def test_the_scripts_keep_what_they_made_before(secrets, tmp_path):
     assert (tmp_path / "ca.crt").stat().st_mode & 0o777 == 0o644
 
 
+def test_a_certificate_is_not_made_by_another_authority_because_the_key_was_put_away(secrets, tmp_path):
+    run_script("certs.sh", tmp_path, "one.local")
+    (tmp_path / "ca.key").rename(tmp_path / "in-a-safe")
+    before = {path.name: path.read_bytes() for path in tmp_path.iterdir()}
+    with pytest.raises(subprocess.CalledProcessError) as raised:
+        run_script("certs.sh", tmp_path, "one.local")
+    assert raised.value.returncode == 2 and "ca.key is not here; put it back" in raised.value.stderr
+    assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == before
+
+
+def users_in(folder):
+    return [line.split()[1] for line in (folder / "users.acl").read_text().splitlines()]
+
+
+def test_the_namespaces_of_a_broker_are_remembered(secrets, tmp_path):
+    plain = ["client", "worker", "admin"]
+    run_script("users.sh", tmp_path, "studio:")
+    run_script("users.sh", tmp_path)
+    assert users_in(tmp_path) == ["default", *plain]
+    assert "~studio:job:*" in (tmp_path / "users.acl").read_text()
+    (tmp_path / "namespaces").unlink()  # as where an older users.sh made the file
+    run_script("users.sh", tmp_path, "a_b:")
+    assert users_in(tmp_path) == ["default", *plain, *(f"a-b-{user}" for user in plain)]
+    before = {path.name: path.read_bytes() for path in tmp_path.iterdir()}
+    with pytest.raises(subprocess.CalledProcessError):
+        run_script("users.sh", tmp_path, "a:b:")  # whose users would have the same names
+    run_script("users.sh", tmp_path)
+    assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == before
+    text = before["users.acl"].decode()
+    assert "~studio:job:*" in text and "~a_b:job:*" in text and "ltx:" not in text
+    assert text.splitlines()[0] == "user default off ~* &* +@all"
+
+
 @pytest.mark.parametrize("arguments", [["certs.sh"], ["certs.sh", "folder"], ["users.sh"], ["users.sh", "f", "a b"]])
 def test_the_scripts_say_how_they_are_used(arguments, tmp_path):
     with pytest.raises(subprocess.CalledProcessError) as raised:
