@@ -240,7 +240,7 @@ class _Recorder:
             await self._send(scripts)
         self._ledger.emit(attempt, events.Decoded(frames=97))
         self._ledger.emit(attempt, events.Uploading(size=10**6))
-        result = events.Result(video=f"{job_id}.1.mp4", sidecar=f"{job_id}.1.json", size=10**6, sha256="0" * 64)
+        result = events.Result(video=f"{attempt.name}.mp4", sidecar=f"{attempt.name}.json", size=10**6, sha256="0" * 64)
         self._ledger.commit(attempt, events.Done(result=result))
         await self._send(scripts)
 

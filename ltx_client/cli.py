@@ -27,6 +27,7 @@ from ltx_client.commands import (
     retry,
     show,
     stats,
+    storage,
     submit,
     up,
     watch,
@@ -111,5 +112,5 @@ def main(ctx: click.Context, farm: str | None) -> None:
 
 _RENDERING = (render, submit, batch, watch)
 _JOBS = (jobs, batches, show, logs, download, cancel, retry, pause, resume, priority)
-for _module in (*_RENDERING, *_JOBS, workers, stats, gc, doctor, bench, models, up, config):
+for _module in (*_RENDERING, *_JOBS, workers, stats, gc, doctor, bench, models, storage, up, config):
     main.add_command(_module.command)

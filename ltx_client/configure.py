@@ -15,8 +15,10 @@ from ltx_client.errors import UsageError
 from ltx_client.protocol.config import ConfigError, Defaults, Profile, chosen_farm, config_path, load, parse
 from ltx_client.protocol.fields import check_name
 from ltx_client.protocol.passwords import SERVICE
+from ltx_client.protocol.private_files import write_private
 from ltx_client.protocol.redaction import know, know_url, shown_url
 from ltx_client.protocol.settings import FarmSettings, check_broker_url
+from ltx_client.protocol.storage_urls import check_storage_url
 
 if TYPE_CHECKING:
     from tomlkit import TOMLDocument
@@ -111,7 +113,19 @@ def write(farm: str, values: dict[str, str]) -> None:
         raise UsageError(str(error).removeprefix(f"{path}, ")) from None
     except ValueError as error:
         raise UsageError(f"broker_url {error}") from None
-    _write_private(path, text)
+    _check_storage(values.get("storage_url"))
+    write_private(path, text)
+
+
+def _check_storage(url: str | None) -> None:
+    if not url:
+        return
+    try:
+        check_storage_url(url)
+    except ValueError as error:
+        raise UsageError(f"storage_url {error}") from None
+    if Path(url).is_file():
+        raise UsageError("storage_url is a file; it must be a folder, or a URL such as s3://bucket/folder")
 
 
 def store_password(farm: str, password: str, *, in_keyring: bool) -> str:
@@ -130,7 +144,7 @@ def store_password(farm: str, password: str, *, in_keyring: bool) -> str:
         write(farm, {"broker_password_keyring": "true", "broker_password_file": ""})
         return "the keychain"
     path = config_path().with_name(f"{farm}.password")
-    _write_private(path, password + "\n")
+    write_private(path, password + "\n")
     write(farm, {"broker_password_file": str(path), "broker_password_keyring": ""})
     return str(path)
 
@@ -163,16 +177,3 @@ def _shown(value: object) -> str:
     if isinstance(value, SecretStr):
         return shown_url(value.get_secret_value())
     return "" if value is None else shown_url(value) if isinstance(value, str) and "://" in value else str(value)
-
-
-def _write_private(path: Path, text: str) -> None:
-    """Replaces a file in one step; only this user can read it."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    temporary.unlink(missing_ok=True)
-    try:
-        with os.fdopen(os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w", encoding="utf-8") as file:
-            file.write(text)
-        temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)

@@ -12,7 +12,9 @@ import redis
 
 from ltx_client.broker import connect
 from ltx_client.errors import FarmError
+from ltx_client.local.members import FarmFolder
 from ltx_client.local.server import find_server
+from ltx_client.local.videos import is_made
 from ltx_client.pauses import Pauses
 from ltx_client.protocol import PROTOCOL_VERSION
 from ltx_client.protocol.broker_checks import BrokerChecks
@@ -36,7 +38,8 @@ def client_checks(settings: FarmSettings) -> list[Check]:
     here = Machine(settings)
     checks: list[Check] = [here.versions, here.configuration, here.home]
     if settings.broker_url is None:
-        own = StorageChecks(str(settings.home / "videos"), may_make=True)
+        folder = FarmFolder(settings.home)
+        own = StorageChecks(str(folder.videos), is_coming=not is_made(folder.videos, folder.videos_note))
         return [*checks, here.own_farm, *own.checks(), here.ffmpeg]
     url = settings.broker_url
     broker = BrokerChecks(lambda: connect(url), url, settings.names)

@@ -46,6 +46,8 @@ __all__ = ["Farm"]
 
 FORECAST_FROM = 2000
 """Jobs that a forecast looks at."""
+JPEG = b"\xff\xd8\xff"
+"""How a JPEG begins."""
 AT_ONCE = 1000
 """Jobs of one round trip."""
 
@@ -275,11 +277,11 @@ class Farm(Watching):
         return Links(after_jobs=tuple(jobs), after_batches=tuple(batches), not_on=tuple(not_on))
 
     def preview(self, job_id: str) -> bytes | None:
-        """The newest checkpoint frame, a JPEG, or None while, or when no longer, there is one."""
+        """The newest checkpoint frame, a JPEG, or None where there is none, or something else."""
         with broker_errors(self._address):
             key = self._names.preview(job_id)
             jpeg: Any = read_or(None, key, lambda: self._client.get(key))
-        return jpeg if jpeg is None else bytes(jpeg)
+        return bytes(jpeg) if jpeg and jpeg.startswith(JPEG) else None
 
     def download(self, job_id: str, target: Path) -> None:
         """Copies a finished job's MP4 to `target`, whole or not at all, its checksum verified.

@@ -9,7 +9,7 @@ from pathlib import Path
 from ltx_client.errors import FarmError, StorageUnreachable, UsageError
 from ltx_client.inputs import Inputs
 from ltx_client.protocol.links import fetch_link
-from ltx_client.protocol.storage import Storage, StorageError, input_name
+from ltx_client.protocol.storage import DamagedSource, Storage, StorageError, input_name
 from ltx_client.protocol.text import is_printable
 from ltx_client.views import JobView
 
@@ -27,11 +27,14 @@ def store_inputs(storage_url: str | None, inputs: Inputs) -> None:
         raise UsageError("pictures and clips travel through the farm's storage; set LTX_STORAGE_URL as the workers do")
     try:
         storage = Storage(storage_url)
+        storage.identify()
         for sha256, path in inputs.items():
-            if not storage.exists(input_name(sha256)):
-                storage.put(path, input_name(sha256))
+            if storage.size(input_name(sha256)) != path.stat().st_size:  # not there, or not whole
+                storage.put(path, input_name(sha256), sha256)
     except StorageError as error:
         raise StorageUnreachable(str(error)) from None
+    except (DamagedSource, OSError) as error:
+        raise UsageError(f"{path} has changed, or cannot be read any more: {error}; submit again") from error
 
 
 def fetch_video(
@@ -47,8 +50,10 @@ def fetch_video(
     if result is None:
         why = view.snapshot.error or "it can be downloaded when it is done"
         raise UsageError(f"job {job_id} has no video: it is {view.status}; {why}")
-    if not is_printable(result.video):
-        raise StorageUnreachable(f"the video of job {job_id} is called {result.video}, which is no file's name")
+    if not is_printable(result.video) or not result.video.startswith(f"{job_id}."):
+        raise StorageUnreachable(
+            f"the result of job {job_id} is said to be {result.video!r}, which is no file of this job"
+        )
     link, why_not = None, ""
     try:
         if storage_url is None:

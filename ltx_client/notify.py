@@ -59,7 +59,7 @@ def check_url(url: str) -> str:
 
 
 def secret() -> bytes | None:
-    """What webhooks are signed with, if anything. Raises UsageError for a file that cannot be read."""
+    """What webhooks are signed with, if anything. Raises UsageError for a file that cannot be read, or is empty."""
     if text := os.environ.get("LTX_NOTIFY_SECRET"):
         know(text)
         return text.encode()
@@ -68,6 +68,8 @@ def secret() -> bytes | None:
             key = Path(path).expanduser().read_bytes().strip()
         except OSError as error:
             raise UsageError(f"cannot read LTX_NOTIFY_SECRET_FILE {path}: {error.strerror}") from None
+        if not key:
+            raise UsageError(f"LTX_NOTIFY_SECRET_FILE {path} is empty; it must hold the secret")
         know(key.decode(errors="replace"))
         return key
     return None

@@ -9,12 +9,12 @@ import re
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 
+from ltx_client.protocol.file_names import RESULT
 from ltx_client.protocol.storage import Entry, Storage, input_name
 from ltx_client.views import JobView
 
 __all__ = ["Old", "find_old", "parse_age"]
 
-_RESULT = re.compile(r"(?P<job>[0-9a-zA-Z][0-9a-zA-Z-]{0,63})\.\d+\.(mp4|json)")
 _INPUT = re.compile(r"[0-9a-f]{64}")
 _AGE = re.compile(r"(?P<count>\d{1,6})\s*(?P<unit>[hdw])")
 _SECONDS = {"h": 3600, "d": 24 * 3600, "w": 7 * 24 * 3600}
@@ -45,8 +45,10 @@ def find_old(views: Iterable[JobView], unreadable: Iterable[str], storage: Stora
     """What ended, or was stored where no job is known of it any more, before that time (seconds since 1970).
 
     views: all jobs that the farm knows; unreadable: ids of those that this version cannot read, which stay. What a job
-    needs that has not ended stays, however old it is. Raises StorageError.
+    needs that has not ended stays, however old it is. Raises StorageError, also where the storage is away.
     """
+    if storage is not None:
+        storage.identify()
     old = Old()
     kept, needed = set(unreadable), set[str]()
     for view in views:
@@ -66,7 +68,7 @@ def _old_files(
     storage: Storage, kept: set[str], gone: set[str], needed: set[str], before: float
 ) -> Iterator[tuple[str, int]]:
     for entry in storage.entries(""):
-        match = _RESULT.fullmatch(entry.name)
+        match = RESULT.fullmatch(entry.name)
         if match and match["job"] not in kept and (match["job"] in gone or _is_old(entry, before)):
             yield entry.name, entry.size
     for entry in storage.entries("inputs"):

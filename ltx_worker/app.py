@@ -40,9 +40,10 @@ from ltx_worker.ledger import Ledger
 from ltx_worker.metered import MeteredEngine, MeteredLedger
 from ltx_worker.metrics import Metrics
 from ltx_worker.off_duty import OffDuty
+from ltx_worker.orphans import Orphans
 from ltx_worker.presence import DRAIN_SIGNAL, RESUME_SIGNAL
 from ltx_worker.probes import Probes
-from ltx_worker.reaper import Reaper
+from ltx_worker.reaper import Reaper, is_reaper
 from ltx_worker.render import Renderer
 from ltx_worker.resume_points import ResumePoints
 from ltx_worker.settings import WorkerSettings, machine_id
@@ -156,6 +157,13 @@ def run_worker(
         lease=settings.worker_lease,
     )
 
+    orphans = Orphans(
+        storage,
+        ledger,
+        functools.partial(is_reaper, client, settings.names, heartbeat.worker_id),
+        every=settings.worker_sweep_every,
+    )
+
     def on_ready(**_: object) -> None:
         _handle_signals(renderer, health, outlives_terminal=outlives_terminal)
         for part in beside:
@@ -206,7 +214,20 @@ def run_worker(
     health.control(consumer)
     supervisor = Supervisor(end, unready_after=settings.worker_unready_after, end_after=settings.worker_end_after)
     THREADS.on_error = metrics.thread_failed
-    beside = (supervisor, heartbeat, finisher, thrift, leases, embeddings, spool, files, reaper, health, watchdog)
+    beside = (
+        supervisor,
+        heartbeat,
+        finisher,
+        thrift,
+        leases,
+        embeddings,
+        spool,
+        files,
+        reaper,
+        orphans,
+        health,
+        watchdog,
+    )
     with contextlib.ExitStack() as ending:
         ending.callback(heartbeat.leave)
         ending.callback(engine.close)

@@ -1,6 +1,6 @@
 """From a finished MP4 to a committed job. What cannot be delivered now waits in a spool folder, also over a restart.
 
-spool/{job}.{attempt}/    video.mp4, sidecar.json, delivery.json
+spool/{attempt}/    video.mp4, sidecar.json, delivery.json
 """
 
 from __future__ import annotations
@@ -16,13 +16,16 @@ from concurrent.futures import ThreadPoolExecutor, wait
 from pathlib import Path
 
 import redis
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from ltx_client.protocol import events
 from ltx_client.protocol.damage import tell_once
-from ltx_client.protocol.events import Result
+from ltx_client.protocol.events import Count, Result
+from ltx_client.protocol.file_names import attempt_name
+from ltx_client.protocol.jobs import JobId
 from ltx_client.protocol.state import Snapshot
-from ltx_client.protocol.storage import Storage, StorageError
+from ltx_client.protocol.storage import DamagedSource, Storage, StorageError
+from ltx_client.protocol.storage_folder import flush
 from ltx_worker.background import LONGEST_PAUSE, Background
 from ltx_worker.ledger import Attempt, Ledger, StaleAttempt, Verdict
 from ltx_worker.patience import patiently
@@ -45,15 +48,27 @@ class Delivery(BaseModel):
 
     model_config = ConfigDict(frozen=True)
 
-    job_id: str
-    attempt: int
-    token: str
+    job_id: JobId
+    attempt: Count
+    token: str = Field(pattern=r"^[0-9a-f]{32}$")
     result: Result
+
+    @model_validator(mode="after")
+    def _check_names(self) -> Delivery:
+        """Refuse files that are not the attempt's."""
+        stem = self.name if self.is_own(self.result.video) else f"{self.job_id}.{self.attempt}"
+        if (self.result.video, self.result.sidecar) != (f"{stem}.mp4", f"{stem}.json"):
+            raise ValueError("its files have the names of another attempt's")
+        return self
 
     @property
     def name(self) -> str:
-        """The name of its folder in the spool."""
-        return f"{self.job_id}.{self.attempt}"
+        """The attempt's name: of its folder in the spool, and of its files in the storage."""
+        return attempt_name(self.job_id, self.attempt, self.token)
+
+    def is_own(self, name: str) -> bool:
+        """Return whether a file's name is this attempt's alone. One from before names had a token in them is not."""
+        return name.startswith(f"{self.name}.")
 
 
 class Spool(Background):
@@ -110,17 +125,18 @@ class Spool(Background):
         Raises StaleAttempt when the attempt is over, and OSError where this machine cannot keep the files.
         """
         delivery = Delivery(job_id=attempt.job_id, attempt=attempt.number, token=attempt.token, result=result)
+        folder = self._folder / delivery.name
         with self._alone():
             self._take(delivery, video, sidecar)
             try:
-                self._try(delivery, attempt, settle)
+                self._try(folder, delivery, attempt, settle)
                 return
             except UNDELIVERABLE as error:
                 log.warning("job %s: not delivered, trying again: %s", attempt.job_id, error)
             if settle is not None:
                 settle()
             try:
-                patiently(UNDELIVERABLE, self._stopped, self._retry_for)(self._try_again, delivery, attempt)
+                patiently(UNDELIVERABLE, self._stopped, self._retry_for)(self._try_again, folder, delivery, attempt)
             except UNDELIVERABLE as error:
                 log.warning("job %s: kept in the spool: %s", attempt.job_id, error)
                 with contextlib.suppress(redis.RedisError):  # if Redis is what is away, nobody can be told
@@ -133,18 +149,27 @@ class Spool(Background):
         folder = self._folder / delivery.name
         folder.mkdir(parents=True)
         try:
-            shutil.move(video, folder / "video.mp4")
-            shutil.move(sidecar, folder / "sidecar.json")
+            for source, name in ((video, "video.mp4"), (sidecar, "sidecar.json")):
+                shutil.move(source, folder / name)
+                flush(str(folder / name))
             temporary = folder / "delivery.tmp"
+            temporary.touch(mode=0o600)  # the token in it is the right to write
             temporary.write_text(delivery.model_dump_json())
+            flush(str(temporary))
             temporary.replace(folder / "delivery.json")
+            flush(str(folder))
         except BaseException:
             shutil.rmtree(folder, ignore_errors=True)
             raise
 
-    def _try(self, delivery: Delivery, attempt: Attempt, settle: Callable[[], None] | None = None) -> None:
-        """Stores and commits. Raises UNDELIVERABLE errors, and StaleAttempt after removing what was stored."""
-        folder, result = self._folder / delivery.name, delivery.result
+    def _try(
+        self, folder: Path, delivery: Delivery, attempt: Attempt, settle: Callable[[], None] | None = None
+    ) -> None:
+        """Stores and commits. Raises UNDELIVERABLE errors, and StaleAttempt after removing what was stored.
+
+        A video that was damaged in the spool, as by a power cut, can never be stored: its job goes back to the queue.
+        """
+        result = delivery.result
         try:
             if settle is not None or self._ledger.renew(attempt) is Verdict.GO_ON:
                 self._store(folder, result)
@@ -155,13 +180,18 @@ class Spool(Background):
                     shutil.rmtree(folder)
                     return
             self._ledger.commit(attempt, events.Cancelled())
+        except DamagedSource as error:
+            if settle is not None:
+                settle()
+            log.error("job %s: its video is rendered again: %s", delivery.job_id, error)
+            self._ledger.release(attempt, f"the finished video was damaged before it was stored: {error}")
         except StaleAttempt:
             if self._ledger.is_result(attempt):  # the answer to its commit was lost, or the worker died on it
                 shutil.rmtree(folder)
                 return
-            self._discard(delivery)
+            self._discard(folder, delivery)
             raise
-        self._discard(delivery)
+        self._discard(folder, delivery)
 
     def _store(self, folder: Path, result: Result) -> None:
         """In a folder both files at once: the disk is waited for once. Other storages may have but one connection.
@@ -169,24 +199,24 @@ class Spool(Background):
         A sidecar without its video is not left behind.
         """
         if self._storage.local_folder is None:
-            self._storage.put(folder / "video.mp4", result.video)
+            self._storage.put(folder / "video.mp4", result.video, result.sha256)
             self._storage.put(folder / "sidecar.json", result.sidecar)
             return
         sidecar = self._beside.submit(self._storage.put, folder / "sidecar.json", result.sidecar)
         try:
-            self._storage.put(folder / "video.mp4", result.video)
-        except StorageError:
+            self._storage.put(folder / "video.mp4", result.video, result.sha256)
+        except (StorageError, DamagedSource):
             wait([sidecar])
             with contextlib.suppress(StorageError):
                 self._storage.remove(result.sidecar)
             raise
         sidecar.result()
 
-    def _try_again(self, delivery: Delivery, attempt: Attempt) -> None:
+    def _try_again(self, folder: Path, delivery: Delivery, attempt: Attempt) -> None:
         """The same, after a try that may have left part of a file, which could not be removed then."""
         for name in (delivery.result.video, delivery.result.sidecar):
             self._storage.remove_unfinished(name)
-        self._try(delivery, attempt)
+        self._try(folder, delivery, attempt)
 
     def _link(self, result: Result) -> str | None:
         """For clients that cannot see the storage, or have no key to it. A video without one is better than none."""
@@ -200,11 +230,14 @@ class Spool(Background):
             log.warning("%s", error)
             return None
 
-    def _discard(self, delivery: Delivery) -> None:
-        """Raises StorageError while what was stored cannot be removed; the spool's thread tries again."""
-        for name in (delivery.result.video, delivery.result.sidecar):
+    def _discard(self, folder: Path, delivery: Delivery) -> None:
+        """Removes what this attempt has stored, and nothing that may be another's: files of older versions, whose names
+        another attempt may have, are left. Raises StorageError while that cannot be done; the spool's thread tries
+        again.
+        """
+        for name in filter(delivery.is_own, (delivery.result.video, delivery.result.sidecar)):
             self._storage.remove(name)
-        shutil.rmtree(self._folder / delivery.name)
+        shutil.rmtree(folder)
 
     def _cycle(self) -> None:
         with self._alone():
@@ -240,12 +273,12 @@ class Spool(Background):
             shutil.rmtree(folder)
             return
         delivery = Delivery.model_validate_json(note.read_bytes())
-        if delivery.name != folder.name:
+        if folder.name not in (delivery.name, f"{delivery.job_id}.{delivery.attempt}"):  # which older versions gave
             raise ValueError(f"its delivery.json is of {delivery.name}")
         attempt = Attempt(delivery.job_id, delivery.attempt, delivery.token, Snapshot())
         try:
             self._ledger.refresh(attempt)
-            self._try_again(delivery, attempt)
+            self._try_again(folder, delivery, attempt)
         except StaleAttempt:
             log.warning("job %s: its video came too late; another attempt has taken over", delivery.job_id)
         except UNDELIVERABLE as error:

@@ -12,6 +12,7 @@ import contextlib
 import hashlib
 import logging
 import queue
+import re
 import threading
 from typing import Any
 
@@ -29,16 +30,20 @@ log = logging.getLogger(__name__)
 MAX_WAITING = 16
 """Renders whose embeddings wait to be stored, at most; further ones are not stored."""
 STOP_TIMEOUT = 5.0
+LARGEST = 64 * 10**6
+"""Bytes of an embedding that is read; those of the largest text encoder have a tenth of them."""
+
+_HASH = re.compile(rb"[0-9a-f]{64}")
 
 _FIND = """
 -- KEYS: index, then values.  ARGV: ttl in seconds, then the value's member of the index, for each.
 local found, now = {}, redis.call('TIME')
 for i = 2, #KEYS do
-  found[i - 1] = redis.call('GETEX', KEYS[i], 'EX', ARGV[1])
+  found[i - 1] = redis.call('STRLEN', KEYS[i]) <= LARGEST and redis.call('GETEX', KEYS[i], 'EX', ARGV[1])
   if found[i - 1] then redis.call('ZADD', KEYS[1], 'XX', now[1] .. '.' .. string.format('%06d', now[2]), ARGV[i]) end
 end
 return found
-"""
+""".replace("LARGEST", str(LARGEST))
 
 _STORE = """
 -- KEYS: index, value.  ARGV: ttl in seconds, the value's member of the index, the value.
@@ -143,7 +148,9 @@ class EmbeddingsLimit:
         """What was used since the last time, and how large it is."""
         index = self._names.embeddings()
         used: Any = self._client.zrange(index, self._last, "+inf", byscore=True, withscores=True)
-        hashes = [name.decode(errors="replace") for name, _ in used]
+        if strange := [name for name, _ in used if not _HASH.fullmatch(name)]:  # whoever has put them there
+            self._client.zrem(index, *strange)
+        hashes = [name.decode() for name, _ in used if name not in strange]
         with self._client.pipeline(transaction=False) as pipeline:
             for name in hashes:
                 pipeline.strlen(self._names.embedding(name))

@@ -17,6 +17,7 @@ from http import HTTPStatus
 from pathlib import Path
 from urllib.parse import parse_qs, urlencode
 
+from ltx_client.protocol.private_files import drawn_once
 from ltx_client.protocol.storage import Storage, StorageError
 from ltx_worker.background import keep_at_it
 from ltx_worker.http_server import BoundedHandler, BoundedServer
@@ -26,20 +27,16 @@ __all__ = ["FileServer", "link_key"]
 
 log = logging.getLogger(__name__)
 
-_PATH = re.compile(r"/videos/(?P<name>[0-9a-zA-Z-]+\.[0-9]+\.mp4)")
-"""Names as an attempt's video has them; no other file can be asked for, whatever is signed."""
+_PATH = re.compile(r"/videos/(?P<name>[0-9a-zA-Z-]+\.[0-9]+(\.[0-9a-f]{12})?\.mp4)")
+"""Names as an attempt's video has them, and had them before they had a token; no other file can be asked for, whatever
+is signed. The name is no secret, and opens nothing.
+"""
 _RANGE = re.compile(r"bytes=([0-9]{0,15})-([0-9]{0,15})")
 
 
 def link_key(home: Path) -> bytes:
-    """What this machine signs links with: drawn once and kept in LTX_HOME, so that links outlive a restart."""
-    path = home / "link-key"
-    if not path.exists():
-        temporary = home / f".link-key.{secrets.token_hex(4)}"
-        temporary.touch(mode=0o600, exist_ok=False)
-        temporary.write_text(secrets.token_hex(32))
-        temporary.replace(path)
-    return path.read_bytes()
+    """Return what this machine signs links with: drawn once and kept in LTX_HOME, so that links outlive a restart."""
+    return drawn_once(home / "link-key", "[0-9a-f]{64}", lambda: secrets.token_hex(32)).encode()
 
 
 class FileServer:

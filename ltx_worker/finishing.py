@@ -147,8 +147,9 @@ class Finisher(Background):
         """Hands the MP4 over under this attempt's own name, with a sidecar that says how it was made."""
         attempt, keeper = hand.attempt, hand.keeper
         hand.publisher.put(events.Uploading(size=written.size))
-        stem = f"{attempt.job_id}.{attempt.number}"
-        result = Result(video=f"{stem}.mp4", sidecar=f"{stem}.json", size=written.size, sha256=written.sha256)
+        result = Result(
+            video=f"{attempt.name}.mp4", sidecar=f"{attempt.name}.json", size=written.size, sha256=written.sha256
+        )
         sidecar = hand.output.with_name("sidecar.json")
         sidecar.write_text(json.dumps(self._sidecar(hand, video, written, result), indent=2) + "\n")
         sure = not (keeper.cancelled.is_set() or keeper.stale.is_set())

@@ -14,6 +14,8 @@ from ltx_worker.patience import patiently
 
 __all__ = ["fetch_inputs"]
 
+LARGEST = 10**9
+"""Bytes that an input may have, as clients check them."""
 ADDRESS = re.compile(r"sha256:([0-9a-f]{64})")
 
 
@@ -35,7 +37,7 @@ def fetch_inputs(
         path = folder / f"{item.kind} {number}"
         name = input_name(match[1])
         try:
-            retrying(storage.get, name, path, match[1])
+            retrying(storage.get, name, path, match[1], LARGEST)
         except StorageError as error:
             raise _whose(error, storage, name) from error
         items.append(dataclasses.replace(item, source=str(path)))

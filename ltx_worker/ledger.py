@@ -5,9 +5,10 @@ refused when another attempt is the current one (fencing), so at-least-once deli
 Each script may be sent twice: the second sending changes nothing and gives the same answer. No script
 decodes or encodes JSON; what is to be stored comes ready-made.
 
-`state:{id}` is a hash: status, attempt, token, seq, snapshot; and for the poison limits furthest (the last step that
-any attempt reached), how many strikes of each kind there were since that step, and not_finite_by, the machines that
-had one of that kind. No hash means queued, attempt 0, seq 0.
+`state:{id}` is a hash: status, attempt, token, seq, snapshot; tokens: what names show of all tokens that were granted,
+the newest first (`ltx_worker.ownership`); and for the poison limits furthest (the last step that any attempt reached),
+how many strikes of each kind there were since that step, and not_finite_by, the machines that had one of that kind. No
+hash means queued, attempt 0, seq 0.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ from __future__ import annotations
 import json
 import logging
 import secrets
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any, TypeVar
@@ -25,11 +26,13 @@ import redis
 from ltx_client.protocol import events
 from ltx_client.protocol.damage import read_or, tell_once
 from ltx_client.protocol.events import Event, Result
+from ltx_client.protocol.file_names import attempt_name
 from ltx_client.protocol.jobs import Job, Links, UnreadableJob, parse_job, parse_links
 from ltx_client.protocol.names import Names
 from ltx_client.protocol.outages import is_outage
 from ltx_client.protocol.pauses import queue_field, worker_field
-from ltx_client.protocol.state import ENDED, RESULT_TTL, Snapshot, Status, apply, parse_snapshot, sources_of
+from ltx_client.protocol.state import RESULT_TTL, Snapshot, Status, apply, parse_snapshot, sources_of
+from ltx_worker.ownership import Ownership, read_ownership
 from ltx_worker.scripts import SCRIPTS
 
 __all__ = ["Attempt", "Ledger", "Refusal", "StaleAttempt", "Strike", "Verdict"]
@@ -107,6 +110,13 @@ class Attempt:
     snapshot: Snapshot = field(repr=False)
     unsure: tuple[Event, ...] = field(default=(), repr=False)
     spec: bytes | None = field(default=None, repr=False)
+
+    @property
+    def name(self) -> str:
+        """What all that it owns is called by, in the storage and on this machine: no other attempt has the same, even
+        one with the same number, after a server came back without its last writes.
+        """
+        return attempt_name(self.job_id, self.number, self.token)
 
 
 class Ledger:
@@ -235,10 +245,14 @@ class Ledger:
         args: Args = [attempt.number, attempt.token, resume_point]
         self._run("save", attempt.job_id, "state latents", args)
 
-    def saved(self, job_id: str) -> bytes | None:
-        """The newest resume point."""
+    def saved(self, job_id: str, most: int = 2**29) -> bytes | None:
+        """The newest resume point; none where it has more than so many bytes, which no worker has written."""
         key = self._names.latents(job_id)
-        data: Any = read_or(None, key, lambda: self._client.get(key))
+        size: Any = self._client.strlen(key)
+        if size > most:
+            log.warning("job %s: what was saved has %d bytes, and is left alone", job_id, size)
+            return None
+        data: Any = self._client.get(key)
         return None if data is None else bytes(data)
 
     def release(
@@ -272,13 +286,9 @@ class Ledger:
         answer = self._run("requeue", job_id, _GIVE_BACK_KEYS, args)
         return None if answer == "left" else Status(answer)
 
-    def has_ended(self, job_id: str) -> bool:
-        """Whether the job has ended, or is no more."""
-        key = self._names.state(job_id)
-        status: Any = read_or(b"", key, lambda: self._client.hget(key, "status"))
-        return (status is not None and status.decode(errors="replace") in ENDED) or not self._client.exists(
-            self._names.job(job_id)
-        )
+    def ownership(self, ids: Iterable[str]) -> dict[str, Ownership]:
+        """What tells whose the files of these jobs are; of those that this farm knows, and has begun."""
+        return read_ownership(self._client, self._names, ids)
 
     def refresh(self, attempt: Attempt) -> None:
         """Reads what this attempt has written: after a restart, or when an answer was lost. Writes nothing."""

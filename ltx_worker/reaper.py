@@ -28,7 +28,7 @@ from ltx_worker.threads import brief
 from ltx_worker.turns import SendRender, Turns, job_of
 from ltx_worker.unended import Found, Unended
 
-__all__ = ["Reaper"]
+__all__ = ["Reaper", "is_reaper"]
 
 log = logging.getLogger(__name__)
 
@@ -37,6 +37,12 @@ REAPER_LIMIT = 900.0
 """Seconds without a beat: one look at 100,000 jobs on a slow broker takes less."""
 REFUSALS = tuple(f"errorstat_{code}" for code in ("OOM", "BUSY", "MISCONF", "NOREPLICAS", "READONLY", "MASTERDOWN"))
 """What a server counts of its own state; not what it refuses to who lacks a right, for anybody can repeat that."""
+
+
+def is_reaper(client: redis.Redis, names: Names, worker_id: str) -> bool:
+    """Return whether this worker is the one that looks after the farm's queue now. Raise redis.RedisError."""
+    holder: Any = client.get(names.reaper())
+    return holder is not None and bool(holder == worker_id.encode())
 
 
 class Reaper(Background):

@@ -14,7 +14,7 @@ from pathlib import Path
 import redis
 
 from ltx_client.protocol import events
-from ltx_client.protocol.jobs import UnreadableJob
+from ltx_client.protocol.jobs import UnreadableJob, job_digest
 from ltx_client.protocol.outages import is_outage
 from ltx_client.protocol.storage import Storage, StorageError
 from ltx_models.errors import InvalidRequest
@@ -145,7 +145,7 @@ class Renderer:
         if attempt.number == 1:  # later ones wait for the render in hand anyway
             self._encode_ahead(job.request)
         folder = held.enter_context(
-            tempfile.TemporaryDirectory(dir=self._work, prefix=f"{job.id}-", ignore_cleanup_errors=True)
+            tempfile.TemporaryDirectory(dir=self._work, prefix=f"{attempt.name}-", ignore_cleanup_errors=True)
         )
         try:
             request = fetch_inputs(
@@ -158,20 +158,24 @@ class Renderer:
         except (StorageError, InvalidRequest) as error:
             return self._endings.refuse(attempt, str(error))
         output = Path(folder) / "video.mp4"
-        resume = until_redis_answers(leaving)(self._points.load, job.id) if attempt.number > 1 else None
+        digest = job_digest(job)
+        lost: list[str] = []
+        resume = until_redis_answers(leaving)(self._points.load, job.id, lost.append) if attempt.number > 1 else None
 
         def command(ready: Ready) -> Render:
             return Render(
                 request=request,
                 checkpoint_every=job.checkpoint_every,
                 output=output,
+                job=digest,
                 resume=resume,
                 embeddings=self._known_embeddings(ready, request),
                 save_every=self._settings.worker_save_every,
             )
 
         if attempt.number > 1 and resume is None:
-            until_redis_answers(leaving)(self._ledger.emit, attempt, events.Resumed(step=0))
+            resumed = events.Resumed(step=0, reason=next(iter(lost), None))
+            until_redis_answers(leaving)(self._ledger.emit, attempt, resumed)
         limit = min(job.time_limit or math.inf, self._settings.worker_time_limit)
         give_up_at = time.monotonic() + limit
         if attempt.number > 1:

@@ -5,10 +5,14 @@
 
 from __future__ import annotations
 
+from ltx_client.protocol.file_names import TOKEN_SHOWN
+
 __all__ = ["FIND_LEASED", "FIND_PRESENT", "READ_SNAPSHOTS", "READ_WISHES", "SCRIPTS"]
 
 MAX_EVENTS = 10_000
 """About how many events a job's stream keeps."""
+LONGEST_TOKENS = 100 * (TOKEN_SHOWN + 1)
+"""Characters: of the newest 100 attempts of a job, it is remembered that this farm has granted them."""
 
 _PRELUDE = """
 -- Stands before the other writes of a script: a log that holds another kind of value is noticed before the job's state
@@ -64,11 +68,13 @@ if redis.call('HEXISTS', KEYS[1], 'held') == 1 then return 'held' end
 local pauses = read({}, 'HMGET', ARGV[11], ARGV[12], ARGV[13])
 if pauses[1] or pauses[2] then return 'paused' end
 record(KEYS[2], KEYS[5], ARGV[3], ARGV[5], ARGV[6])
-redis.call('HSET', KEYS[2], 'status', 'running', 'attempt', ARGV[1], 'token', ARGV[2])
+local tokens = string.sub(ARGV[2], 1, SHOWN) .. ' ' .. (redis.call('HGET', KEYS[2], 'tokens') or '')
+tokens = string.sub(tokens, 1, LONGEST)
+redis.call('HSET', KEYS[2], 'status', 'running', 'attempt', ARGV[1], 'token', ARGV[2], 'tokens', tokens)
 redis.call('SET', KEYS[3], ARGV[2], 'PX', ARGV[4])
 redis.call('DEL', KEYS[6])
 return 'claimed'
-"""
+""".replace("SHOWN", str(TOKEN_SHOWN)).replace("LONGEST", str(LONGEST_TOKENS))
 
 _RENEW = """
 -- KEYS: state, lease, cancel, job.  ARGV: attempt, token, lease in ms.

@@ -11,6 +11,7 @@ import psutil
 from pydantic import Field, field_validator
 
 from ltx_client.protocol.fields import Name
+from ltx_client.protocol.private_files import drawn_once
 from ltx_client.protocol.settings import FarmSettings
 from ltx_client.protocol.state import RESULT_TTL
 from ltx_client.protocol.text import printable
@@ -28,8 +29,10 @@ class WorkerSettings(FarmSettings):
     resume_in_redis: bytes, up to which a resume point is kept in Redis; a larger one is put into the storage.
     embeds_ttl: seconds without use after which a text's embedding goes from Redis.  embeds_bytes: how much all of them
     may take there; 0 has this worker keep none, and read none.
-    reap_every: seconds between two looks after the queue.  deliver_for: seconds that a finished video is tried to be
-    stored before the next job begins; after that it waits in a spool folder until it can be.
+    reap_every: seconds between two looks after the queue.
+    sweep_every: seconds between two looks for what attempts that are over have left in the storage.
+    deliver_for: seconds that a finished video is tried to be stored before the next job begins; after that it waits in
+    a spool folder until it can be.
     hand_on: seconds that a job whose engine died here is left to other workers, if there are any.
     idle_limit: seconds that messages may lie in the worker's queues while it is idle, before it connects anew, and as
     many more before it ends.
@@ -59,6 +62,7 @@ class WorkerSettings(FarmSettings):
     worker_embeds_ttl: int = Field(default=7 * 24 * 3600, gt=0)
     worker_embeds_bytes: int = Field(default=256 * 10**6, ge=0)
     worker_reap_every: float = Field(default=5.0, gt=0, le=5.0)
+    worker_sweep_every: float = Field(default=600.0, gt=0)
     worker_deliver_for: float = Field(default=20.0, ge=0)
     worker_stall_limit: float = Field(default=600.0, gt=0)
     worker_time_limit: float = Field(default=24 * 3600.0, gt=0)
@@ -116,9 +120,5 @@ class WorkerSettings(FarmSettings):
 
 
 def machine_id(settings: FarmSettings) -> str:
-    """This machine's identity: drawn once and kept in LTX_HOME, since cloned machines share a hostname."""
-    path = settings.home / "machine-id"
-    if not path.exists():
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(uuid.uuid4().hex + "\n")
-    return path.read_text().strip()
+    """Return this machine's identity: drawn once and kept in LTX_HOME, since cloned machines share a hostname."""
+    return drawn_once(settings.home / "machine-id", "[0-9a-zA-Z-]{8,64}", lambda: uuid.uuid4().hex)

@@ -13,6 +13,7 @@ from filelock import FileLock, Timeout
 
 from ltx_client.local.address import Address
 from ltx_client.local.server_lock import ServerLock
+from ltx_client.local.videos import make_storage
 
 __all__ = ["FarmFolder", "Member", "Membership", "Use"]
 
@@ -60,6 +61,7 @@ class FarmFolder:
     def __init__(self, home: Path) -> None:
         self.path = home / "farm"
         self.videos = home / "videos"
+        self.videos_note = self.path / "videos-id"
         self.description = self.path / "farm.json"
         self.keeper_log = self.path / "keeper.log"
         self.worker_log = self.path / "worker.log"
@@ -69,11 +71,11 @@ class FarmFolder:
         self._members = self.path / "members"
 
     def create(self) -> None:
-        """Make the folders; the farm's own is closed to other users."""
+        """Make the folders; the farm's own is closed to other users. Raise StorageUnreachable."""
         self.path.mkdir(parents=True, exist_ok=True)
         self.path.chmod(0o700)
         self._members.mkdir(exist_ok=True)
-        self.videos.mkdir(exist_ok=True)
+        make_storage(self.videos, self.videos_note)
 
     def keeper_lock(self) -> FileLock:
         """Held by the keeper as long as it lives."""

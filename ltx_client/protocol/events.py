@@ -5,10 +5,11 @@ An event's number is not in it: it is its place in the job's stream, given by th
 
 from __future__ import annotations
 
+import re
 import time
 from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, TypeAdapter, ValidationError, ValidationInfo
 
 from ltx_client.protocol.damage import first_error
 from ltx_client.protocol.fields import READING, Name, Sentence
@@ -41,6 +42,17 @@ LATEST = 253_402_300_800
 """Seconds since 1970: the end of the year 9999."""
 Moment = Annotated[float, Field(ge=0, lt=LATEST)]
 """Seconds since 1970."""
+Fraction = Annotated[float, Field(ge=0, le=1)]
+
+
+def _check_file_name(value: str, info: ValidationInfo) -> str:
+    """What was read is checked where a file is asked for by it, so that one wrong name hides no job."""
+    if info.context is READING or re.fullmatch("([0-9a-zA-Z][0-9a-zA-Z._-]{0,127})?", value):
+        return value
+    raise ValueError("it is not the name of a file in the storage's own folder")
+
+
+FileName = Annotated[str, AfterValidator(_check_file_name)]
 
 
 class _Event(BaseModel):
@@ -64,7 +76,7 @@ class Loading(_Event):
     """The model is being loaded; `fraction` of it is done, 0 to 1."""
 
     type: Literal["loading"] = "loading"
-    fraction: float
+    fraction: Fraction
     message: Sentence
 
 
@@ -120,10 +132,10 @@ class Result(BaseModel):
 
     model_config = ConfigDict(frozen=True)
 
-    video: Name
-    sidecar: Name
+    video: FileName
+    sidecar: FileName
     size: Count
-    sha256: Name
+    sha256: FileName
     link: str | None = Field(default=None, exclude=True, repr=False)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from typing import Annotated
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
@@ -23,6 +24,7 @@ __all__ = [
     "JobId",
     "Links",
     "UnreadableJob",
+    "job_digest",
     "new_job_id",
     "parse_job",
     "parse_links",
@@ -141,6 +143,11 @@ _DECIDED = ("width", "height", "num_frames", "num_steps", "frame_rate")
 
 class _Versioned(BaseModel):
     protocol: int
+
+
+def job_digest(job: Job) -> str:
+    """Return the SHA-256 of a job's id, variant and request: with what is saved of a render goes what it is of."""
+    return hashlib.sha256(job.model_dump_json(include={"id", "variant", "request"}).encode()).hexdigest()
 
 
 def new_job_id() -> str:

@@ -6,7 +6,9 @@ reads its own two fields with each heartbeat, and takes no messages while one is
 
 from __future__ import annotations
 
+import contextlib
 import shlex
+from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
@@ -25,7 +27,7 @@ class Pause(BaseModel):
 
     model_config = ConfigDict(frozen=True, allow_inf_nan=False)
 
-    of: str
+    of: Literal["worker", "queue"]
     id: str
     name: Cleaned
     by: Cleaned
@@ -54,11 +56,12 @@ def queue_field(variant: str) -> str:
 
 def parse_pause(field: str, value: bytes) -> Pause:
     """What lies in a field. Whatever it is, the pause holds: a claim looks only at whether the field is there."""
-    try:
-        return Pause.model_validate_json(value)
-    except ValidationError:
-        of, _, name = field.partition(":")
-        return Pause(of=of, id=name, name=name, by="somebody", at=0.0)
+    with contextlib.suppress(ValidationError):
+        pause = Pause.model_validate_json(value)
+        if pause.field == field:
+            return pause
+    of, _, name = field.partition(":")
+    return Pause(of="worker" if of == "worker" else "queue", id=name, name=name, by="somebody", at=0.0)
 
 
 def why_held(pauses: list[Pause]) -> str:

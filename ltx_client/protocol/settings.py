@@ -17,32 +17,20 @@ from ltx_client.protocol.fields import check_name
 from ltx_client.protocol.names import DEFAULT_NAMESPACE, Names
 from ltx_client.protocol.passwords import password_from_file, password_from_keyring, with_password
 from ltx_client.protocol.redaction import know_environment, know_url
+from ltx_client.protocol.storage_urls import check_storage_url
 from ltx_client.protocol.tls import check_authority, with_tls
 
-__all__ = ["FarmSettings", "broker_address", "check_broker_url", "why_invalid"]
+__all__ = ["FarmSettings", "HomeSettings", "broker_address", "check_broker_url", "why_invalid"]
 
 
-class FarmSettings(BaseSettings):
-    """Read from LTX_BROKER_URL, LTX_STORAGE_URL and so on, then from the farm that LTX_FARM names in the configuration.
+class HomeSettings(BaseSettings):
+    """Where this machine's own files are, for processes that need to know no more of the farm. Raises ConfigError.
 
-    Raises ConfigError for a configuration file that cannot be used.
-
-    broker_ca: the file of the authority that signed the broker's certificate, for rediss://; unset: the system's own.
-    broker_url: redis://[USER:PASSWORD@]HOST:PORT/DB, rediss:// for TLS, or unix://PATH.
-    broker_password_file: a file whose first line is the password, where the URL has none.
-    broker_password_keyring: the password lies in this user's keychain, under the farm's name.
-    storage_url: where results lie: a folder, or any URL that fsspec understands.
     home: this machine's folder for the embedded farm, its files and its identity.
     """
 
-    model_config = SettingsConfigDict(env_prefix="LTX_", frozen=True, hide_input_in_errors=True)
+    model_config = SettingsConfigDict(env_prefix="LTX_", frozen=True, hide_input_in_errors=True, extra="ignore")
 
-    broker_ca: Path | None = None
-    broker_url: SecretStr | None = None
-    broker_password_file: Path | None = None
-    broker_password_keyring: bool = False
-    storage_url: str | None = None
-    namespace: str = DEFAULT_NAMESPACE
     home: Path = Path("~/.ltx-farm")
 
     @classmethod
@@ -56,6 +44,33 @@ class FarmSettings(BaseSettings):
     ) -> tuple[PydanticBaseSettingsSource, ...]:
         """The first that has a value wins."""
         return init_settings, env_settings, _ProfileSource(settings_cls)
+
+    @field_validator("home")
+    @classmethod
+    def _expand(cls, value: Path) -> Path:
+        return value.expanduser().absolute()
+
+
+class FarmSettings(HomeSettings):
+    """Read from LTX_BROKER_URL, LTX_STORAGE_URL and so on, then from the farm that LTX_FARM names in the configuration.
+
+    Raises ConfigError for a configuration file that cannot be used.
+
+    broker_ca: the file of the authority that signed the broker's certificate, for rediss://; unset: the system's own.
+    broker_url: redis://[USER:PASSWORD@]HOST:PORT/DB, rediss:// for TLS, or unix://PATH.
+    broker_password_file: a file whose first line is the password, where the URL has none.
+    broker_password_keyring: the password lies in this user's keychain, under the farm's name.
+    storage_url: where results lie: a folder, or any URL by which fsspec can write; made by `ltx storage init`.
+    """
+
+    model_config = SettingsConfigDict(extra="forbid")
+
+    broker_ca: Path | None = None
+    broker_url: SecretStr | None = None
+    broker_password_file: Path | None = None
+    broker_password_keyring: bool = False
+    storage_url: str | None = None
+    namespace: str = DEFAULT_NAMESPACE
 
     @model_validator(mode="before")
     @classmethod
@@ -90,18 +105,16 @@ class FarmSettings(BaseSettings):
 
     @field_validator("storage_url")
     @classmethod
-    def _empty_is_unset(cls, value: str | None) -> str | None:
-        return check_name(value) if value else None
+    def _check_storage_url(cls, value: str | None) -> str | None:
+        if not value:
+            return None
+        check_storage_url(value)
+        return value
 
     @field_validator("namespace")
     @classmethod
     def _check_namespace(cls, value: str) -> str:
         return check_name(value)
-
-    @field_validator("home")
-    @classmethod
-    def _expand(cls, value: Path) -> Path:
-        return value.expanduser().absolute()
 
     @property
     def names(self) -> Names:

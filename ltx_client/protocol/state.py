@@ -9,7 +9,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from ltx_client.protocol import events
 from ltx_client.protocol.damage import first_error
-from ltx_client.protocol.events import Count, Duration, Event, Moment, Result
+from ltx_client.protocol.events import Count, Duration, Event, Fraction, Moment, Result
 from ltx_client.protocol.fields import READING, Name, Sentence
 from ltx_client.protocol.jobs import UnreadableJob
 
@@ -90,7 +90,7 @@ class Snapshot(BaseModel):
     worker_name: Name | None = None
     stage: Stage = Stage.WAITING
     message: Sentence | None = None
-    fraction: float | None = None
+    fraction: Fraction | None = None
     step: Count = 0
     steps: Count | None = None
     step_seconds: Duration | None = None

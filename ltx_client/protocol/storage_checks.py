@@ -19,18 +19,18 @@ TOO_LITTLE = 500 * 10**6
 
 
 class StorageChecks:
-    """may_make: whether the folder is this machine's own, to be made when it is needed."""
+    """is_coming: whether it is this machine's own folder, which is made when it is first needed."""
 
-    def __init__(self, url: str | None, *, may_make: bool = False) -> None:
+    def __init__(self, url: str | None, *, is_coming: bool = False) -> None:
         self._url = url
-        self._may_make = may_make
+        self._is_coming = is_coming
 
     def checks(self) -> list[Check]:
         """All of them."""
         return [self.storage]
 
     def storage(self) -> Iterator[Finding]:
-        """Whether it can be written, and how much space is left where that can be told."""
+        """Whether it is there and can be written, and how much space is left where that can be told."""
         if self._url is None:
             yield Finding(
                 "storage",
@@ -39,21 +39,24 @@ class StorageChecks:
                 "ltx config set storage_url URL, as the workers have it",
             )
             return
+        if self._is_coming:
+            yield Finding("storage", Level.OK, f"{self._url} is made when the first job is rendered")
+            return
         shown = shown_url(self._url)
+        mend = "ltx config set storage_url URL, as the workers have it"
         try:
             storage = Storage(self._url)
-            folder = storage.local_folder
-            if folder is not None and not self._may_make and not folder.is_dir():
-                yield Finding("storage", Level.FAILURE, f"there is no folder {folder}", "mount the farm's share there")
-                return
+            mend = f"mount the farm's share there; of a storage that is new: ltx storage init {shown}"
+            storage.identify()
+            mend = "let this user write there, or set another storage_url"
             storage.check()
         except (StorageError, OSError) as error:
-            yield Finding("storage", Level.FAILURE, str(error), "let this user write there, or set another storage_url")
+            yield Finding("storage", Level.FAILURE, str(error), mend)
             return
-        if folder is None:
+        if storage.local_folder is None:
             yield Finding("storage", Level.OK, f"{shown} can be written")
         else:
-            yield space("storage", folder)
+            yield space("storage", storage.local_folder)
 
 
 def space(about: str, folder: Path) -> Finding:

@@ -26,7 +26,7 @@ from typing import Any
 import mlx.core as mx
 import numpy as np
 
-from ltx_client.protocol.settings import FarmSettings
+from ltx_client.protocol.settings import HomeSettings
 from ltx_models import events
 from ltx_models.errors import FaultKind, MachineFault, ModelError, ResumeMismatch
 from ltx_models.events import PromptEmbeddings, ResumePoint
@@ -56,7 +56,7 @@ class EngineProcess:
         self._pipeline = LTXPipeline(variant)
         self._ready: messages.Ready | None = None
         self._ended_at: float | None = None
-        self._maker = Maker("", "", str(self._pipeline.dtype), metadata.version("ltx-farm"))
+        self._maker = Maker("", "", "", str(self._pipeline.dtype), metadata.version("ltx-farm"))
         self._commands = commands
         self._replies = replies
         self._sending = threading.Lock()
@@ -119,7 +119,7 @@ class EngineProcess:
         """All but the text encoder, which a render may not need."""
         pipeline = self._pipeline
         pipeline.load_models(self._tell_progress, text_encoder=False)
-        hashes = RememberedHashes(FarmSettings().home / "hashes.json")
+        hashes = RememberedHashes(HomeSettings().home / "hashes.json")
         text_encoder = hashes.of(pipeline.text_files)
         self._maker = dataclasses.replace(
             self._maker, checkpoint=hashes.of(pipeline.checkpoint_files), text_encoder=text_encoder
@@ -182,7 +182,7 @@ class EngineProcess:
                     case events.Stepped():
                         saved = None
                         if time.monotonic() - last_saved >= command.save_every:
-                            saved, last_saved = pack(event.resume, self._maker), time.monotonic()
+                            saved, last_saved = pack(event.resume, self._maker_of(command)), time.monotonic()
                         self._send(
                             messages.Stepped(step=event.step, steps=event.steps, seconds=event.seconds, resume=saved)
                         )
@@ -233,7 +233,7 @@ class EngineProcess:
         for text in texts:
             try:
                 if data := command.embeddings.get(text):
-                    known[text] = embeddings.unpack(data, self._ready.embeds_by, self._pipeline.text_shape(text))
+                    known[text] = embeddings.unpack(data, self._ready.embeds_by, text, self._pipeline.text_shape(text))
             except embeddings.EmbeddingRefused as error:
                 log.warning("an embedding from the farm's cache is not used: %s", error)
         if any(text not in known and text not in ahead for text in texts):
@@ -246,16 +246,21 @@ class EngineProcess:
         assert self._ready is not None
         arrays = zip(request.texts, (encoded.prompt, encoded.negative), strict=False)
         return {
-            text: embeddings.pack(array, self._ready.embeds_by)
+            text: embeddings.pack(array, self._ready.embeds_by, text)
             for text, array in arrays
             if text not in known and array is not None
         }
+
+    def _maker_of(self, command: Render) -> Maker:
+        return dataclasses.replace(self._maker, job=command.job)
 
     def _resume(self, command: Render) -> ResumePoint | None:
         if command.resume is None:
             return None
         try:
-            point = unpack(command.resume, self._maker)
+            steps = command.request.resolve(self._pipeline.variant).num_steps
+            assert steps is not None
+            point = unpack(command.resume, self._maker_of(command), steps)
         except ResumeRefused as error:
             self._send(messages.Resuming(step=0, reason=str(error)))
             return None

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -11,6 +12,7 @@ from ltx_models.checkpoint import file_hash
 __all__ = ["RememberedHashes"]
 
 KEPT = 50
+_HASH = re.compile(r"[0-9a-f]{64}")
 
 
 class RememberedHashes:
@@ -31,9 +33,11 @@ class RememberedHashes:
     def _read(self) -> dict[str, str]:
         try:
             known = json.loads(self._path.read_text())
-        except (OSError, ValueError):
+        except (OSError, ValueError, RecursionError):
             return {}
-        return known if isinstance(known, dict) else {}
+        if not isinstance(known, dict):
+            return {}
+        return {key: value for key, value in known.items() if isinstance(value, str) and _HASH.fullmatch(value)}
 
     def _write(self, known: dict[str, str]) -> None:
         temporary = self._path.with_suffix(".tmp")

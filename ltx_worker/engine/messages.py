@@ -8,6 +8,7 @@ from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter
 
+from ltx_client.protocol.events import Count
 from ltx_models.errors import FaultKind, MachineFault
 from ltx_models.request import GenerationRequest
 
@@ -50,6 +51,7 @@ class Load(_Frozen):
 class Render(_Frozen):
     """Render `request` into the MP4 `output`; a preview every `checkpoint_every` steps, 0 for none.
 
+    job: the digest of the job, which goes with what is saved of it.
     resume: what a Stepped of an earlier attempt carried.  save_every: seconds, at least, between two Stepped that
     carry it.  embeddings: of texts that need no encoding, as a TextEncoded of an engine with the same `embeds_by` has
     carried them.
@@ -59,6 +61,7 @@ class Render(_Frozen):
     request: GenerationRequest
     checkpoint_every: int
     output: Path
+    job: str = ""
     resume: bytes | None = None
     embeddings: dict[str, bytes] = Field(default_factory=dict)
     save_every: float = 0.0
@@ -114,7 +117,7 @@ class Resuming(_Frozen):
     """The render goes on after `step`; 0 is from the beginning, because the resume point was refused for `reason`."""
 
     type: Literal["resuming"] = "resuming"
-    step: int
+    step: Count
     reason: str | None = None
 
 
@@ -133,8 +136,8 @@ class Stepped(_Frozen):
     """Step `step` of `steps` is done; it took `seconds`. `resume`: what another attempt needs to go on from here."""
 
     type: Literal["stepped"] = "stepped"
-    step: int
-    steps: int
+    step: Count
+    steps: Count
     seconds: float
     resume: bytes | None = None
 
@@ -143,7 +146,7 @@ class Previewed(_Frozen):
     """A frame as it stands after `step`."""
 
     type: Literal["previewed"] = "previewed"
-    step: int
+    step: Count
     jpeg: bytes
 
 
@@ -155,7 +158,7 @@ class Decoded(_Frozen):
     """
 
     type: Literal["decoded"] = "decoded"
-    frames: int
+    frames: Count
     seconds: dict[str, float] = Field(default_factory=dict)
     peak_memory: int = 0
     waited: float | None = None
@@ -166,7 +169,7 @@ class Written(_Frozen):
 
     type: Literal["written"] = "written"
     output: Path
-    size: int
+    size: Count
     sha256: str
     seconds: float
 

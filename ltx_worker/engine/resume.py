@@ -1,7 +1,7 @@
 """Resume points as bytes: what an attempt leaves for the next, on this machine or another.
 
-With the latents goes what they were made by: the checkpoint's and the text encoder's hash, the precision and the
-version of this code. Another maker's latents are refused, and the render starts again.
+With the latents goes what they were made of and by: the job, the checkpoint's and the text encoder's hash, the
+precision and the version of this code. Another job's or maker's latents are refused, and the render starts again.
 """
 
 from __future__ import annotations
@@ -21,8 +21,9 @@ __all__ = ["Maker", "ResumeRefused", "pack", "unpack"]
 
 @dataclass(frozen=True)
 class Maker:
-    """What latents depend on, besides the request."""
+    """What latents depend on.  job: the digest of the job with its request."""
 
+    job: str
     checkpoint: str
     text_encoder: str
     dtype: str
@@ -45,21 +46,26 @@ def pack(point: ResumePoint, maker: Maker) -> bytes:
     return buffer.getvalue()
 
 
-def unpack(data: bytes, maker: Maker) -> ResumePoint:
-    """The resume point in `data`. Raises ResumeRefused unless it is whole, finite, and was made by the same."""
+def unpack(data: bytes, maker: Maker, steps: int) -> ResumePoint:
+    """The resume point in `data`. Raises ResumeRefused unless it is whole, finite, of the same job and maker, and after
+    one of its steps, of which there are `steps` at most. Whether the arrays have the request's shape is the pipeline's
+    to say.
+    """
     try:
         arrays = read_arrays(data)
         made_by = json.loads(str(arrays["maker"]))
-        step, latents, extra = int(arrays["step"]), arrays["latents"], arrays.get("extra")
+        step, latents, extra = arrays["step"], arrays["latents"], arrays.get("extra")
         for name, value in asdict(maker).items():
             if made_by.get(name) != value:
                 raise ResumeRefused(f"it was begun with another {name.replace('_', ' ')}")
     except DAMAGE as error:
         raise ResumeRefused(f"what was saved is damaged ({error})") from error
+    if step.ndim or step.dtype.kind != "i" or not 0 < step <= steps:
+        raise ResumeRefused(f"what was saved is of no step from 1 to {steps}")
     for array, dimensions in ((latents, 5), (extra, 3)):
         if array is not None and not _is_usable(array, dimensions):
             raise ResumeRefused(f"what was saved is {array.dtype} {array.shape}, or not finite")
-    return ResumePoint(step, latents, extra)
+    return ResumePoint(int(step), latents, extra)
 
 
 def _is_usable(array: np.ndarray, dimensions: int) -> bool:

@@ -83,7 +83,7 @@ def read_farm(tmp_path_factory):
                 assert ledger.job(claimed).id == ID
             except UnreadableJob as error:
                 return str(error)
-            assert not ledger.has_ended(ID)
+            assert not any(owner.ended for owner in ledger.ownership([ID]).values())
             return None
 
         yield read

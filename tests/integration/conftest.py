@@ -21,6 +21,7 @@ from ltx_client.local.members import FarmFolder
 from ltx_client.local.server import Server
 from ltx_client.protocol.names import Names
 from ltx_models.request import GenerationRequest
+from tests.storages import made
 
 PROMPT = "a red ball rolls to the right on a navy background"
 SLOW_STEPS = 1000
@@ -165,6 +166,7 @@ def farm_env(tmp_path, no_farm_env):
     folder = FarmFolder(tmp_path / "broker")
     folder.create()
     storage = tmp_path / "storage"
+    made(storage)
     server = Server(folder)
     env = {
         **no_farm_env,

@@ -25,6 +25,7 @@ from ltx_client.protocol.storage_checks import StorageChecks
 from ltx_client.protocol.workers import WorkerInfo
 from tests.integration.conftest import wait_until
 from tests.integration.servers import free_port
+from tests.storages import made
 
 OK, WARNING, FAILURE = Level
 
@@ -200,12 +201,17 @@ def test_the_storage(tmp_path, monkeypatch):
         return finding
 
     (tmp_path / "file").write_text("")
+    assert (found(str(tmp_path)).level, "ltx storage init" in found(str(tmp_path)).mend) == (FAILURE, True)
+    for url in (str(tmp_path), f"memory://{tmp_path}"):
+        made(url)
     assert found(str(tmp_path)).level is OK
     assert found(f"memory://{tmp_path}").text == f"memory://{tmp_path} can be written"
     assert found(None).level is FAILURE
     assert "mount the farm's share" in found(str(tmp_path / "share")).mend
-    assert found(str(tmp_path / "own"), may_make=True).level is OK
-    assert found(str(tmp_path / "file" / "x"), may_make=True).level is FAILURE
+    assert not (tmp_path / "share").exists()
+    assert found(str(tmp_path / "own"), is_coming=True).level is OK
+    assert not (tmp_path / "own").exists()
+    assert found(str(tmp_path / "file" / "x")).level is FAILURE
     assert found("nonsense://x").level is FAILURE
     usage = namedtuple("usage", "total used free")
     for free, level in ((10**8, FAILURE), (10**9, WARNING), (10**11, OK)):
@@ -233,7 +239,7 @@ def doctor(server, tmp_path, monkeypatch):
     secret = tmp_path / "secret"
     secret.write_text(server.address.password + "\n")
     secret.chmod(0o600)
-    (tmp_path / "store").mkdir()
+    made(tmp_path / "store")
     config = tmp_path / "config.toml"
     config.write_text(
         f'farm = "studio"\n[farms.studio]\nbroker_url = "redis://127.0.0.1:{server.address.port}/0"\n'

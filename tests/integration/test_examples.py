@@ -27,7 +27,8 @@ PARSED_ONLY = {
 
 
 SAYS = {
-    "logs": r"attempt 1 begins on one .*step 4/4  ?took .*done: done-3fa85f64a1b2.1.mp4, .*SHA-256 [0-9a-f]{64}",
+    "logs": r"attempt 1 begins on one .*step 4/4  ?took .*"
+    r"done: done-3fa85f64a1b2\.1\.[0-9a-f]{12}\.mp4, .*SHA-256 [0-9a-f]{64}",
     "stats": r'"variant": "pocket",\s+"worker": "one".*"done": [1-9].*"median_step_seconds": 0\.\d+',
     "show": r"status +done",
     "jobs": r'"id": "done-3fa85f64a1b2",\s+"status": "done"',

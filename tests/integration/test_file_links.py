@@ -51,7 +51,7 @@ def test_it_comes_by_the_link_and_is_checked(farm_env, elsewhere, tmp_path):
         stored.write_bytes(whole)
 
         # A link of somebody's own making opens nothing.
-        client.hset(key, "files", json.dumps(files | {"link": link.replace("one.1.mp4", "two.1.mp4")}))
+        client.hset(key, "files", json.dumps(files | {"link": link.replace("/one.", "/two.")}))
         forged = ltx_here("download", "one", "-o", tmp_path / "c.mp4", env=elsewhere, code=69)
         assert "403" in forged.stderr
         assert "Traceback" not in forged.stderr

@@ -35,7 +35,7 @@ def assert_one_whole_video(farm_env, farm, job_id, steps):
     log = [update for update in farm.watch(job_id) if update.event]
     assert [update.snapshot.seq for update in log] == list(range(1, len(log) + 1))
     assert [u.event.step for u in log if isinstance(u.event, events.Stepped)] == list(range(1, steps + 1))
-    assert [path.name for path in farm_env.storage.glob("*.mp4")] == [f"{job_id}.1.mp4"]
+    assert [path.name for path in farm_env.storage.glob("*.mp4")] == [last.snapshot.result.video]
     assert frames_of(farm_env, last.snapshot).shape == (25, 128, 128, 3)
 
 

@@ -21,7 +21,7 @@ def finish(farm_env, farm):
     farm_env.start_worker(reap_every=0.2)
     *_, last = farm.watch(JOB.id)
     assert (last.snapshot.status, last.snapshot.attempt) == (Status.DONE, 1)
-    assert [path.name for path in farm_env.storage.glob("*.mp4")] == [f"{JOB.id}.1.mp4"]
+    assert [path.name for path in farm_env.storage.glob("*.mp4")] == [last.snapshot.result.video]
 
 
 def test_before_the_record_nothing_is_written_and_the_command_says_what_to_do(farm_env):

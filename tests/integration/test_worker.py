@@ -142,7 +142,7 @@ def test_a_worker_that_was_suspended_past_its_lease_writes_nothing_more(farm_env
         first.send_signal(signal.SIGCONT)
         *_, last = farm.watch(job.id)
         assert (last.snapshot.status, last.snapshot.attempt, last.snapshot.worker_name) == (Status.DONE, 2, "two")
-        assert [path.name for path in farm_env.storage.glob("*.mp4")] == [f"{job.id}.2.mp4"]
+        assert [path.name for path in farm_env.storage.glob("*.mp4")] == [last.snapshot.result.video]
         again = farm.submit(GenerationRequest(prompt=PROMPT, seed=1))
         *_, last = farm.watch(again.id)
         assert last.snapshot.status is Status.DONE

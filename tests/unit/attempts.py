@@ -8,7 +8,6 @@ import math
 import threading
 from concurrent.futures import Future
 
-from ltx_client.protocol.storage import Storage
 from ltx_worker.delivery import Spool
 from ltx_worker.endings import Endings
 from ltx_worker.engine import messages
@@ -20,6 +19,7 @@ from ltx_worker.ledger import Ledger
 from ltx_worker.render import Renderer
 from ltx_worker.resume_points import ResumePoints
 from ltx_worker.settings import WorkerSettings
+from tests.storages import made
 
 NOBODY = "0" * 64
 STEPS = 2
@@ -84,7 +84,7 @@ class Machine:
         )
         self.heartbeat = Heartbeat(settings, client, "pocket", self.health)
         self.heartbeat.worker_id = name
-        store = Storage(str(storage))
+        store = made(storage)
         points = ResumePoints(self.ledger, store, self.home / "work", max_in_redis)
         endings = Endings(
             self.ledger, points, self.health, self.heartbeat, threading.Event(), lambda kind, needs: self.probed

@@ -1,24 +1,39 @@
 """Handing a finished video over to a storage that fails in the middle; and what else may lie in a spool."""
 
 import errno
+import hashlib
+import json
 import os
 import shutil
+import stat
+from pathlib import Path
 
 import pytest
 import redis
 from fsspec.implementations.local import LocalFileSystem
+from pydantic import ValidationError
 
-from ltx_client.protocol import damage
+from ltx_client.protocol import damage, events
 from ltx_client.protocol.events import Result
 from ltx_client.protocol.state import Status
-from ltx_client.protocol.storage import Storage
-from ltx_worker.delivery import Spool
+from ltx_client.protocol.storage_marker import MARKER
+from ltx_worker.delivery import Delivery, Spool
+from ltx_worker.ledger import StaleAttempt
 from ltx_worker.resume_points import ResumePoints
+from tests.storages import made
+
+CONTENT = b"whole"
+
+
+def result_of(attempt, **fields):
+    digest = hashlib.sha256(CONTENT).hexdigest()
+    names = {"video": f"{attempt.name}.mp4", "sidecar": f"{attempt.name}.json"}
+    return Result(**{**names, "size": len(CONTENT), "sha256": digest, **fields})
 
 
 @pytest.fixture
 def storage(tmp_path):
-    return Storage(str(tmp_path / "storage"))
+    return made(str(tmp_path / "storage"))
 
 
 @pytest.fixture
@@ -48,12 +63,16 @@ def test_a_try_that_left_part_of_a_file_is_cleared_up_by_the_next(spool, ledger,
     monkeypatch.setattr(LocalFileSystem, "rm_file", rm_file)
     video, sidecar = tmp_path / "a.mp4", tmp_path / "a.json"
     for path in (video, sidecar):
-        path.write_bytes(b"whole")
+        path.write_bytes(CONTENT)
     attempt = ledger.claim(job.id, "w1", "one")
-    spool.deliver(attempt, video, sidecar, Result(video="v.mp4", sidecar="v.json", size=5, sha256="00"))
+    spool.deliver(attempt, video, sidecar, result_of(attempt))
     assert ledger.read(job.id).status is Status.DONE
     assert len(read_only) == 2
-    assert sorted(path.name for path in (tmp_path / "storage").iterdir()) == ["v.json", "v.mp4"]
+    assert sorted(path.name for path in (tmp_path / "storage").iterdir()) == [
+        MARKER,
+        f"{attempt.name}.json",
+        f"{attempt.name}.mp4",
+    ]
 
 
 def keep(spool, ledger, job, tmp_path):
@@ -61,12 +80,11 @@ def keep(spool, ledger, job, tmp_path):
     folder = tmp_path / "finished"
     folder.mkdir(exist_ok=True)
     for name in ("video.mp4", "sidecar.json"):
-        (folder / name).write_bytes(b"whole")
+        (folder / name).write_bytes(CONTENT)
     attempt = ledger.claim(job.id, "w1", "one")
     commit, ledger.commit = ledger.commit, lambda *_: (_ for _ in ()).throw(redis.ConnectionError("gone"))
     spool._retry_for = 0
-    result = Result(video=f"{job.id}.mp4", sidecar=f"{job.id}.json", size=5, sha256="00")
-    spool.deliver(attempt, folder / "video.mp4", folder / "sidecar.json", result)
+    spool.deliver(attempt, folder / "video.mp4", folder / "sidecar.json", result_of(attempt))
     ledger.commit = commit
     (kept,) = (path for path in spool._folder.iterdir() if path.name.startswith(job.id))
     return kept
@@ -178,3 +196,201 @@ def test_a_spool_that_was_removed_is_made_again(spool):
     spool._stopped.set()
     spool._cycle()
     assert spool._folder.is_dir()
+
+
+@pytest.fixture
+def finished(tmp_path):
+    """An MP4 and its sidecar, as an engine leaves them."""
+
+    def make():
+        paths = tmp_path / "a.mp4", tmp_path / "a.json"
+        for path in paths:
+            path.write_bytes(CONTENT)
+        return paths
+
+    return make
+
+
+def stored(storage):
+    return {path.name for path in storage.local_folder.iterdir() if path.is_file()} - {MARKER}
+
+
+def kept(spool):
+    return sorted(path.name for path in spool._folder.iterdir())
+
+
+def lose_last_writes(redis_client, names, job_id):
+    """What a server that comes back without them knows of the job: that it was submitted."""
+    redis_client.delete(names.state(job_id), names.lease(job_id), names.events(job_id))
+
+
+def away(storage):
+    (storage.local_folder / MARKER).rename(storage.local_folder / "aside")
+
+
+def back(storage):
+    (storage.local_folder / "aside").rename(storage.local_folder / MARKER)
+
+
+def test_a_stale_attempt_of_the_same_number_removes_what_is_its_own_alone(
+    spool, storage, ledger, job, redis_client, names, finished, tmp_path
+):
+    """The issue's sequence: two attempts have the number 1, the second commits, and then the first comes back."""
+    first = ledger.claim(job.id, "w1", "one")
+    away(storage)
+    spool._retry_for = 0
+    spool.deliver(first, *finished(), result_of(first))
+    assert kept(spool) == [first.name]
+
+    back(storage)
+    lose_last_writes(redis_client, names, job.id)
+    second = ledger.claim(job.id, "w2", "two")
+    assert second.number == first.number == 1
+    other = Spool(tmp_path / "other spool", storage, ledger, spool._points, retry_for=0, look_every=1)
+    other.deliver(second, *finished(), result_of(second))
+    result = ledger.read(job.id).result
+    assert stored(storage) == {result.video, result.sidecar}
+
+    spool._deliver_kept(spool._folder / first.name)
+    assert kept(spool) == []
+    assert stored(storage) == {result.video, result.sidecar}
+    storage.get(result.video, tmp_path / "got", result.sha256, result.size)
+
+
+def test_a_stale_attempt_that_had_stored_already_takes_back_its_own(
+    spool, storage, ledger, job, redis_client, names, finished, monkeypatch
+):
+    first = ledger.claim(job.id, "w1", "one")
+    commit = ledger.commit
+
+    def lost(attempt, event):
+        """Between store and commit, the server loses its last writes, and the job is done by another attempt."""
+        monkeypatch.setattr(ledger, "commit", commit)
+        assert stored(storage) == {f"{first.name}.mp4", f"{first.name}.json"}
+        lose_last_writes(redis_client, names, job.id)
+        second = ledger.claim(job.id, "w2", "two")
+        for kind in ("mp4", "json"):
+            (storage.local_folder / f"{second.name}.{kind}").write_bytes(CONTENT)
+        commit(second, events.Done(result=result_of(second)))
+        return commit(attempt, event)
+
+    monkeypatch.setattr(ledger, "commit", lost)
+    with pytest.raises(StaleAttempt):
+        spool.deliver(first, *finished(), result_of(first))
+    result = ledger.read(job.id).result
+    assert first.name not in result.video
+    assert stored(storage) == {result.video, result.sidecar}
+    assert kept(spool) == []
+
+
+def old_delivery(spool, attempt, finished):
+    """In the spool of a worker that was upgraded: names without a token."""
+    folder = spool._folder / f"{attempt.job_id}.{attempt.number}"
+    folder.mkdir()
+    for path, name in zip(finished(), ("video.mp4", "sidecar.json"), strict=True):
+        path.rename(folder / name)
+    stem = f"{attempt.job_id}.{attempt.number}"
+    result = result_of(attempt, video=f"{stem}.mp4", sidecar=f"{stem}.json")
+    note = {"job_id": attempt.job_id, "attempt": attempt.number, "token": attempt.token}
+    (folder / "delivery.json").write_text(json.dumps({**note, "result": result.model_dump()}))
+    return folder, result
+
+
+def test_what_lay_in_the_spool_before_an_upgrade_is_delivered(spool, storage, ledger, job, finished):
+    attempt = ledger.claim(job.id, "w1", "one")
+    folder, result = old_delivery(spool, attempt, finished)
+    spool._deliver_kept(folder)
+    assert ledger.read(job.id).result == result
+    assert stored(storage) == {f"{job.id}.1.mp4", f"{job.id}.1.json"}
+    assert kept(spool) == []
+
+
+def test_a_stale_one_from_before_an_upgrade_removes_no_file_that_may_be_anothers(
+    spool, storage, ledger, job, redis_client, names, finished
+):
+    first = ledger.claim(job.id, "w1", "one")
+    folder, result = old_delivery(spool, first, finished)
+    lose_last_writes(redis_client, names, job.id)
+    second = ledger.claim(job.id, "w2", "two")
+    for name in (result.video, result.sidecar):
+        (storage.local_folder / name).write_bytes(CONTENT)
+    ledger.commit(second, events.Done(result=result))
+    spool._deliver_kept(folder)
+    assert kept(spool) == []
+    assert stored(storage) == {result.video, result.sidecar}
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"job_id": "../../x"},
+        {"job_id": "another-job"},
+        {"attempt": -1},
+        {"attempt": 10**30},
+        {"attempt": 2},
+        {"token": ""},
+        {"token": "../../../../../../../etc/passwd0"},
+        {"token": "f" * 32},
+        {"result": {"video": "../../etc/passwd"}},
+        {"result": {"video": "holiday.mp4"}},
+        {"result": {"sidecar": "another-job.1.0123456789ab.json"}},
+        {"result": {"size": -1}},
+        {"result": {"sha256": "../x"}},
+        {"result": {"sidecar": "../x.json"}},
+        {"result": None},
+    ],
+    ids=str,
+)
+def test_a_note_that_is_not_of_its_attempt_is_refused(ledger, job, change):
+    attempt = ledger.claim(job.id, "w1", "one")
+    whole = {"job_id": job.id, "attempt": 1, "token": attempt.token, "result": result_of(attempt).model_dump()}
+    assert Delivery.model_validate(whole).name == attempt.name
+    inner = change.get("result")
+    changed = {**whole, **change} if inner is None else {**whole, "result": {**whole["result"], **inner}}
+    with pytest.raises(ValidationError):
+        Delivery.model_validate_json(json.dumps(changed))
+
+
+@pytest.mark.parametrize("damage", ["cut", "gone"])
+def test_a_video_that_was_damaged_in_the_spool_is_rendered_again(
+    spool, storage, ledger, job, finished, damage, redis_client, names
+):
+    attempt = ledger.claim(job.id, "w1", "one")
+    away(storage)
+    spool._retry_for = 0
+    spool.deliver(attempt, *finished(), result_of(attempt))
+    back(storage)
+    video = spool._folder / attempt.name / "video.mp4"
+    video.unlink() if damage == "gone" else video.write_bytes(b"")
+    spool._deliver_kept(spool._folder / attempt.name)
+    snapshot = ledger.read(job.id)
+    assert (snapshot.status, snapshot.attempt) == (Status.QUEUED, 1)
+    assert "damaged before it was stored" in snapshot.message
+    assert stored(storage) == set()
+    assert kept(spool) == []
+    assert redis_client.hget(names.state(job.id), "deaths") is None
+
+
+def test_what_lies_in_the_spool_is_on_the_disk_and_its_owners_alone(spool, storage, ledger, job, finished):
+    attempt = ledger.claim(job.id, "w1", "one")
+    away(storage)
+    spool._retry_for = 0
+    spool.deliver(attempt, *finished(), result_of(attempt))
+    note = spool._folder / attempt.name / "delivery.json"
+    assert stat.S_IMODE(note.stat().st_mode) == 0o600, "the token in it is the right to write"
+    assert "is away" in ledger.read(job.id).message
+
+
+@pytest.mark.parametrize("how", ["nothing", "half"])
+def test_a_storage_that_lies_gets_no_commit(spool, storage, ledger, job, finished, monkeypatch, how):
+    attempt = ledger.claim(job.id, "w1", "one")
+    spool._retry_for = 0
+    with monkeypatch.context() as lying:
+        lying.setattr(storage._fs, "put_file", lambda _, to: Path(to).write_bytes(CONTENT[: 2 * (how == "half")]))
+        spool.deliver(attempt, *finished(), result_of(attempt))
+    assert ledger.read(job.id).status is Status.RUNNING
+    assert "it was taken, but" in ledger.read(job.id).message
+    assert stored(storage) == set()
+    spool._deliver_kept(spool._folder / attempt.name)
+    assert ledger.read(job.id).status is Status.DONE
+    assert kept(spool) == []

@@ -8,9 +8,10 @@ from urllib.parse import parse_qs, urlsplit
 
 import pytest
 
-from ltx_client.protocol.storage import Storage, StorageError
+from ltx_client.protocol.storage import StorageError
 from ltx_worker.file_server import FileServer
 from tests.integration.servers import free_port
+from tests.storages import made
 
 NAME, OTHER = "job-1.2.mp4", "job-2.1.mp4"
 
@@ -22,7 +23,7 @@ def storage(tmp_path):
     for name in (NAME, OTHER, "job-1.2.json", "secret"):
         (folder / name).write_bytes(name.encode() * 1000)
     (tmp_path / "outside-1.1.mp4").write_bytes(b"outside")
-    return Storage(str(folder))
+    return made(str(folder))
 
 
 @pytest.fixture

@@ -12,10 +12,11 @@ from ltx_client.cli import main
 from ltx_client.errors import UsageError
 from ltx_client.inputs import MAX_BYTES, address_inputs
 from ltx_client.options import job_from_options, video_options
-from ltx_client.protocol.storage import Storage, StorageError, input_name
+from ltx_client.protocol.storage import StorageError, input_name
 from ltx_models.errors import InvalidRequest
 from ltx_models.request import ConditioningItem, GenerationRequest
 from ltx_worker.inputs import fetch_inputs
+from tests.storages import made
 
 
 @pytest.fixture
@@ -144,7 +145,7 @@ def test_a_file_that_is_too_large(tmp_path, monkeypatch, picture):
 
 
 def test_a_worker_fetches_and_verifies(tmp_path, picture):
-    storage = Storage(str(tmp_path / "store"))
+    storage = made(str(tmp_path / "store"))
     request, inputs = address_inputs(with_image(picture, frame=8))
     ((digest, _),) = inputs.items()
     storage.put(picture, input_name(digest))
@@ -161,14 +162,14 @@ def fetch(request, storage, folder):
 
 
 def test_a_worker_reads_no_file_of_its_own(tmp_path, picture):
-    storage = Storage(str(tmp_path / "store"))
+    storage = made(str(tmp_path / "store"))
     for source in (str(picture), "/etc/passwd", "sha256:../../x", "sha256:" + "0" * 63):
         with pytest.raises(InvalidRequest, match="no content address"):
             fetch(with_image(source), storage, tmp_path)
 
 
 def test_a_worker_refuses_what_is_not_there_or_was_changed(tmp_path, picture):
-    storage = Storage(str(tmp_path / "store"))
+    storage = made(str(tmp_path / "store"))
     request, inputs = address_inputs(with_image(picture))
     with pytest.raises(StorageError, match="cannot read"):
         fetch(request, storage, tmp_path)

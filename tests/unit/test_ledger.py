@@ -60,7 +60,7 @@ def test_a_job_whose_state_does_not_hold_together_is_claimed_by_nobody(ledger, j
     ledger.release(attempt, "the worker is shutting down")
     redis_client.hset(names.state(job.id), field, value)
     assert ledger.claim(job.id, "w2", "two") is Refusal.UNREADABLE
-    assert not ledger.has_ended(job.id)
+    assert not any(owner.ended for owner in ledger.ownership([job.id]).values())
 
 
 def test_claim_ends_a_job_whose_cancel_was_asked(ledger, client_ledger, job, redis_client, names):

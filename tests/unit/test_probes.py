@@ -3,6 +3,7 @@
 import contextlib
 import os
 import resource
+import shutil
 import subprocess
 import tempfile
 from types import SimpleNamespace
@@ -10,9 +11,9 @@ from types import SimpleNamespace
 import psutil
 import pytest
 
-from ltx_client.protocol.storage import Storage
 from ltx_models.errors import FaultKind, MachineFault
 from ltx_worker.probes import Probes
+from tests.storages import made
 
 SMALL = 1_000_000
 BROKEN_FFMPEG = {
@@ -39,7 +40,7 @@ def folder(tmp_path):
 @pytest.fixture
 def probes(folder, tmp_path):
     (tmp_path / "storage").mkdir()
-    return Probes([folder], Storage(str(tmp_path / "storage")), Engine(), lambda: False)
+    return Probes([folder], made(tmp_path / "storage"), Engine(), lambda: False)
 
 
 @pytest.fixture
@@ -74,7 +75,7 @@ def test_nothing_is_wrong_here(probes, folder, kind):
 
 def test_a_full_disk_until_it_has_room(full_disk, tmp_path, probes):
     mount, filler = full_disk
-    probes = Probes([mount], Storage(str(tmp_path)), Engine(), lambda: False)
+    probes = Probes([mount], made(tmp_path), Engine(), lambda: False)
     assert_found(probes.quick(), FaultKind.SPACE, "No space left on device")
     filler.unlink()
     assert probes.quick() is None
@@ -83,7 +84,7 @@ def test_a_full_disk_until_it_has_room(full_disk, tmp_path, probes):
 def test_a_full_folder_for_temporary_files(full_disk, folder, tmp_path, monkeypatch):
     mount, filler = full_disk
     monkeypatch.setattr(tempfile, "tempdir", str(mount))
-    probes = Probes([folder], Storage(str(tmp_path)), Engine(), lambda: False)
+    probes = Probes([folder], made(tmp_path), Engine(), lambda: False)
     assert_found(probes.quick(), FaultKind.SPACE)
     filler.unlink()
     assert probes.quick() is None
@@ -92,7 +93,7 @@ def test_a_full_folder_for_temporary_files(full_disk, folder, tmp_path, monkeypa
 def test_a_missing_folder_for_temporary_files(folder, tmp_path, monkeypatch):
     """Also where this process would take another one by now: the engine has begun with it."""
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "none"))
-    probes = Probes([folder], Storage(str(tmp_path)), Engine(), lambda: False)
+    probes = Probes([folder], made(tmp_path), Engine(), lambda: False)
     monkeypatch.setattr(tempfile, "tempdir", None)
     assert_found(probes.quick(), FaultKind.FOLDER, "No such file")
     (tmp_path / "none").mkdir()
@@ -148,7 +149,7 @@ def test_too_little_memory(probes, monkeypatch):
 
 
 def test_a_storage_that_is_out_of_reach(probes, tmp_path):
-    (tmp_path / "storage").rmdir()
+    shutil.rmtree(tmp_path / "storage")
     (tmp_path / "storage").write_text("no folder")
     assert_found(probes.quick(FaultKind.STORAGE), FaultKind.STORAGE, "cannot write to the storage")
     assert probes.quick(FaultKind.SPACE) is None

@@ -10,9 +10,9 @@ from ltx_client.farm import Farm
 from ltx_client.protocol import events
 from ltx_client.protocol.events import Result
 from ltx_client.protocol.jobs import Links
-from ltx_client.protocol.storage import Storage
 from ltx_client.retention import find_old, parse_age
 from ltx_models.request import ConditioningItem
+from tests.storages import made
 
 DAY = 24 * 3600
 NOW = time.time()
@@ -25,7 +25,7 @@ def farm(redis_client, names):
 
 @pytest.fixture(params=["folder", "memory"])
 def storage(request, tmp_path):
-    return Storage(str(tmp_path / "store") if request.param == "folder" else f"memory://{tmp_path}")
+    return made(str(tmp_path / "store") if request.param == "folder" else f"memory://{tmp_path}")
 
 
 @pytest.fixture

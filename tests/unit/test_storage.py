@@ -3,6 +3,7 @@
 import hashlib
 import http.server
 import os
+import re
 import stat
 import threading
 import time
@@ -10,10 +11,14 @@ import uuid
 from pathlib import Path
 
 import pytest
+from click.testing import CliRunner
 
+from ltx_client.cli import main
 from ltx_client.protocol.links import fetch_link
-from ltx_client.protocol.storage import Storage, StorageError, input_name
+from ltx_client.protocol.storage import DamagedSource, Storage, StorageAway, StorageError, input_name
+from ltx_client.protocol.storage_marker import MARKER
 from tests.s3 import new_bucket, s3_server
+from tests.storages import made
 
 
 @pytest.fixture(scope="module")
@@ -31,7 +36,8 @@ def bucket(s3, monkeypatch):
 
 
 @pytest.fixture(params=["path", "file", "memory", "s3"])
-def url(request, tmp_path):
+def unmade(request, tmp_path):
+    """Where a storage can be made."""
     if request.param == "s3":
         return request.getfixturevalue("bucket")
     return {
@@ -42,6 +48,12 @@ def url(request, tmp_path):
 
 
 @pytest.fixture
+def url(unmade):
+    made(unmade)
+    return unmade
+
+
+@pytest.fixture
 def source(tmp_path):
     path = tmp_path / "source"
     path.write_bytes(b"frames" * 1000)
@@ -49,10 +61,10 @@ def source(tmp_path):
 
 
 def names_in(url):
-    """All that lies there, temporary files too."""
+    """All that lies there but the marker, temporary files too."""
     storage = Storage(url)
     found = storage._fs.ls(storage._root, detail=False) if storage._fs.exists(storage._root) else []
-    return sorted(path.rsplit("/", 1)[-1] for path in found)
+    return sorted({path.rsplit("/", 1)[-1] for path in found} - {MARKER})
 
 
 def test_what_is_put_can_be_fetched(url, source, tmp_path):
@@ -108,8 +120,8 @@ def test_check_leaves_nothing(url):
 
 
 def test_a_put_that_fails_in_the_middle_leaves_nothing(tmp_path, source, monkeypatch):
-    storage = Storage(str(tmp_path / "store"))
-    monkeypatch.setattr("ltx_client.protocol.storage._flush", broken)
+    storage = made(tmp_path / "store")
+    monkeypatch.setattr("ltx_client.protocol.storage.flush", broken)
     with pytest.raises(StorageError, match=r"could not store a\.mp4"):
         storage.put(source, "a.mp4")
     assert names_in(storage.url) == []
@@ -121,7 +133,7 @@ def broken(_path):
 
 def test_a_storage_that_cannot_be_written_is_told_at_the_start(tmp_path):
     (tmp_path / "file").write_text("not a folder")
-    with pytest.raises(StorageError, match="cannot write to the storage"):
+    with pytest.raises(StorageError, match=r"cannot write to the storage .* it is a file, not a folder"):
         Storage(str(tmp_path / "file" / "store")).check()
 
 
@@ -163,10 +175,11 @@ def test_what_is_cut_short_is_not_taken(url, source, tmp_path):
 
 def test_on_a_share_a_file_has_its_name_when_it_is_on_the_disk(tmp_path, source, monkeypatch):
     """A share is a folder: clients of SMB and NFS see a rename at once, and what is written late, late."""
+    storage = made(tmp_path / "store")
     done, flush, replace = [], os.fsync, os.replace
     monkeypatch.setattr(os, "fsync", lambda handle: (done.append(os.fstat(handle).st_ino), flush(handle)))
     monkeypatch.setattr(os, "replace", lambda *names: (done.append(names), replace(*names)))
-    Storage(str(tmp_path / "store")).put(source, "a.mp4")
+    storage.put(source, "a.mp4")
     target = tmp_path / "store" / "a.mp4"
     flushed, (temporary, final), folder = done
     assert (flushed, final, folder) == (target.stat().st_ino, str(target), target.parent.stat().st_ino)
@@ -183,7 +196,7 @@ def test_a_share_whose_folders_cannot_be_flushed(tmp_path, source, monkeypatch):
         flush(handle)
 
     monkeypatch.setattr(os, "fsync", refuse_folders)
-    Storage(str(tmp_path / "store")).put(source, "a.mp4")
+    made(tmp_path / "store").put(source, "a.mp4")
     assert names_in(str(tmp_path / "store")) == ["a.mp4"]
 
 
@@ -201,12 +214,15 @@ def test_an_object_store_that_is_away_is_a_storage_error(bucket, source, tmp_pat
 
 
 def test_a_bucket_that_is_not_there(bucket):
-    with pytest.raises(StorageError, match="cannot write to the storage s3://nobodys"):
+    sentence = (
+        r"cannot write to the storage s3://nobodys/videos, which is away: .* ltx storage init s3://nobodys/videos"
+    )
+    with pytest.raises(StorageError, match=sentence):
         Storage("s3://nobodys/videos").check()
 
 
 def test_by_a_link_anybody_can_read_one_file(bucket, source, tmp_path, monkeypatch):
-    storage, digest = Storage(bucket), hashlib.sha256(source.read_bytes()).hexdigest()
+    storage, digest = made(bucket), hashlib.sha256(source.read_bytes()).hexdigest()
     storage.put(source, "a.mp4")
     link = storage.sign("a.mp4", 60)
     assert "the-storage-key" not in link
@@ -266,3 +282,205 @@ def test_a_password_in_the_url_is_not_shown():
         Storage("nosuch://me:hush@host/farm")
     assert "hush" not in str(raised.value)
     assert Storage("memory://me:hush@host/farm").url == "memory://***@host/farm"
+
+
+def test_until_it_is_made_a_storage_is_away_and_nothing_makes_it(unmade, source):
+    storage, digest = Storage(unmade), hashlib.sha256(source.read_bytes()).hexdigest()
+    uses = [
+        lambda: storage.put(source, "a.mp4"),
+        lambda: storage.put(source, input_name(digest), digest),
+        lambda: storage.remove("a.mp4"),
+        lambda: storage.size("a.mp4"),
+        lambda: list(storage.chunks("a.mp4")),
+        storage.check,
+        storage.identify,
+    ]
+    for use in uses:
+        with pytest.raises(StorageAway, match=rf"is away: .*run once: ltx storage init {re.escape(unmade)}$"):
+            use()
+    assert not storage._fs.exists(storage._root)
+
+
+def test_it_is_made_once_and_stays_the_same(unmade, source):
+    first = Storage(unmade).init()
+    assert re.fullmatch("[0-9a-f]{32}", first)
+    Storage(unmade).put(source, "a.mp4")
+    assert Storage(unmade).init() == Storage(unmade).identify() == first
+    assert names_in(unmade) == ["a.mp4"]
+
+
+@pytest.mark.parametrize("content", [b"", b"{", b"[]", b'{"id": "x"}', b"\xff" * 9000, b"[" * 10000])
+def test_a_damaged_marker_is_none_and_is_made_anew(url, content):
+    storage = Storage(url)
+    storage._fs.pipe_file(f"{storage._root}/{MARKER}", content)
+    with pytest.raises(StorageAway, match=r"no valid \.ltx-storage is in it"):
+        storage.identify()
+    assert Storage(url).init() == storage.identify()
+
+
+def test_another_storage_in_its_place_is_not_taken_for_it(url, source):
+    storage = Storage(url)
+    storage.identify()
+    storage._fs.rm_file(f"{storage._root}/{MARKER}")
+    Storage(url).init()
+    with pytest.raises(StorageAway, match="not the one that was there before"):
+        storage.put(source, "a.mp4")
+    assert names_in(url) == []
+
+
+def test_only_the_last_folder_is_made(tmp_path):
+    with pytest.raises(StorageError, match=f"there is no {tmp_path}/not-mounted$"):
+        Storage(str(tmp_path / "not-mounted" / "farm")).init()
+    assert list(tmp_path.iterdir()) == []
+
+
+OUTSIDE = [
+    "../x",
+    "a/../x",
+    "/etc/passwd",
+    "",
+    ".",
+    "..",
+    ".hidden",
+    "a/",
+    "a//b",
+    "a\0b",
+    "a\nb",
+    "~",
+    "a\\..\\b",
+    "x" * 300,
+]
+
+
+@pytest.mark.parametrize("name", OUTSIDE, ids=repr)
+def test_no_name_leads_out_of_it(url, name, source, tmp_path):
+    """Whoever wrote it: a result's names come from a worker, by way of the broker."""
+    storage = Storage(url)
+    uses = [
+        lambda: storage.put(source, name),
+        lambda: storage.get(name, tmp_path / "copy", "0" * 64),
+        lambda: storage.size(name),
+        lambda: storage.exists(name),
+        lambda: storage.remove(name),
+        lambda: storage.remove_unfinished(name),
+    ]
+    for use in uses:
+        with pytest.raises(StorageError, match="not the name of a file"):
+            use()
+    assert names_in(url) == []
+
+
+def lies(fs, how, monkeypatch):
+    """Has a file system say that a file was written, and hold something else."""
+    spoil = {
+        "nothing": lambda data: None,
+        "empty": lambda data: b"",
+        "half": lambda data: data[: len(data) // 2],
+        "other": lambda data: bytes(len(data)),
+    }[how]
+
+    def put_file(source, target, **_options):
+        if (data := spoil(Path(source).read_bytes())) is not None:
+            fs.pipe_file(target, data)
+
+    monkeypatch.setattr(fs, "put_file", put_file)
+
+
+@pytest.mark.parametrize("how", ["nothing", "empty", "half", "other"])
+def test_a_storage_that_says_written_and_has_something_else_is_not_believed(url, source, tmp_path, monkeypatch, how):
+    storage = Storage(url)
+    with monkeypatch.context() as lying:
+        lies(storage._fs, how, lying)
+        with pytest.raises(
+            StorageError, match=r"could not store a\.mp4 in .*(is there|are there|content|No such file)"
+        ):
+            storage.put(source, "a.mp4")
+    assert names_in(url) == []
+    storage.put(source, "a.mp4")
+    storage.get("a.mp4", tmp_path / "copy", hashlib.sha256(source.read_bytes()).hexdigest())
+
+
+def test_what_is_lost_by_the_rename_is_noticed(tmp_path, source, monkeypatch):
+    """As where a server takes the rename, and forgets what had not reached its disk."""
+    storage, replace = made(tmp_path / "store"), os.replace
+
+    def cut(temporary, target):
+        replace(temporary, target)
+        Path(target).write_bytes(b"")
+
+    monkeypatch.setattr(os, "replace", cut)
+    with pytest.raises(StorageError, match="it was taken, but 0 of 6000 bytes are there"):
+        storage.put(source, "a.mp4")
+    assert names_in(str(tmp_path / "store")) == []
+
+
+def test_what_is_not_the_file_that_it_was_is_not_stored(url, source):
+    for path in (source, source.with_name("gone")):
+        with pytest.raises(DamagedSource):
+            Storage(url).put(path, "a.mp4", "0" * 64)
+    assert names_in(url) == []
+
+
+@pytest.mark.parametrize("moment", ["before", "while", "after"])
+def test_a_share_that_goes_away_in_the_middle_gets_nothing_under_its_mount_point(tmp_path, source, monkeypatch, moment):
+    """Without the right to mount: the share's folder is moved away, and an empty one is in its place."""
+    point, share = tmp_path / "mnt", tmp_path / "share"
+    storage = made(point)
+
+    def unmount():
+        point.rename(share)
+        point.mkdir()
+
+    put, replace = type(storage._fs).put_file, os.replace
+    if moment == "before":
+        unmount()
+    elif moment == "while":
+        monkeypatch.setattr(type(storage._fs), "put_file", lambda *a, **o: (unmount(), put(*a, **o)))
+    else:
+        monkeypatch.setattr(
+            os, "replace", lambda *names: (unmount(), point.joinpath(Path(names[0]).name).touch(), replace(*names))
+        )
+    with pytest.raises(StorageError):
+        storage.put(source, "a.mp4")
+    assert list(point.iterdir()) == []
+    assert not (share / "a.mp4").exists()
+    monkeypatch.undo()
+    for path in point, *share.glob(".a.mp4.*"):
+        path.rmdir() if path.is_dir() else path.unlink()
+    share.rename(point)
+    storage.put(source, "a.mp4")
+    assert names_in(str(point)) == ["a.mp4"]
+
+
+def test_more_bytes_than_there_should_be_are_not_taken(url, source, tmp_path):
+    storage, digest = Storage(url), hashlib.sha256(source.read_bytes()).hexdigest()
+    storage.put(source, "a.mp4")
+    with pytest.raises(StorageError, match="more than the 5,999 bytes"):
+        storage.get("a.mp4", tmp_path / "copy", digest, 5999)
+    assert not (tmp_path / "copy").exists()
+    storage.get("a.mp4", tmp_path / "copy", digest, 6000)
+
+
+def test_a_cache_before_a_storage_does_not_answer_for_it(tmp_path, source):
+    folder = tmp_path / "store"
+    storage = made(f"simplecache::file://{folder}")
+    storage.put(source, "a.mp4")
+    assert b"".join(storage.chunks("a.mp4")) == source.read_bytes()
+    (folder / MARKER).unlink()
+    with pytest.raises(StorageAway):
+        storage.put(source, "b.mp4")
+
+
+def test_the_command_makes_a_storage_and_checks_it(tmp_path, monkeypatch):
+    monkeypatch.setenv("LTX_STORAGE_URL", str(tmp_path / "store"))
+
+    def ltx(*words, code=0):
+        done = CliRunner().invoke(main, ["storage", *words])
+        assert done.exit_code == code, done.output
+        return done
+
+    assert "ltx storage init" in ltx("check", code=69).stderr
+    made = ltx("init").stdout
+    assert ltx("init").stdout == ltx("check").stdout == ltx("check", str(tmp_path / "store")).stdout == made
+    assert names_in(str(tmp_path / "store")) == []
+    assert ltx("init", str(tmp_path / "no" / "store"), code=69).stderr.count("\n") == 1

@@ -15,6 +15,7 @@ from ltx_worker.cli import main
 from ltx_worker.doctor import Machine, worker_checks
 from ltx_worker.mac import local_network, power_findings
 from ltx_worker.settings import WorkerSettings
+from tests.storages import made
 
 PMSET = """System-wide power settings:
 Currently in use:
@@ -133,6 +134,7 @@ def test_what_a_mac_says_that_we_do_not_know():
 
 
 def test_the_report(settings, monkeypatch, tmp_path):
+    made(tmp_path)
     monkeypatch.setenv("LTX_STORAGE_URL", str(tmp_path))
     monkeypatch.setenv("LTX_BROKER_URL", "redis://worker:hush@127.0.0.1:1/0")
     shown = CliRunner().invoke(main, ["doctor", "--quick"])

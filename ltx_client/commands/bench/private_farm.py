@@ -22,6 +22,7 @@ from ltx_client.local.server import Server
 from ltx_client.protocol.names import Names
 from ltx_client.protocol.settings import FarmSettings
 from ltx_client.protocol.state import ENDED
+from ltx_client.protocol.storage import Storage
 
 __all__ = ["PrivateFarm"]
 
@@ -53,6 +54,7 @@ class PrivateFarm:
         """One in `folder`, without a worker. Raises FarmError."""
         broker = FarmFolder(folder / "broker")
         broker.create()
+        Storage(str(folder / "storage")).init()
         server = Server(broker)
         try:
             settings = FarmSettings(
@@ -99,7 +101,7 @@ class PrivateFarm:
 
     def sidecar(self, job_id: str) -> dict[str, Any]:
         """What a worker has written of a job's first attempt, beside its video."""
-        written: dict[str, Any] = json.loads((self._folder / "storage" / f"{job_id}.1.json").read_text())
+        written: dict[str, Any] = json.loads(next((self._folder / "storage").glob(f"{job_id}.1.*.json")).read_text())
         return written
 
     def _start_worker(self, render: bool) -> subprocess.Popen[bytes]:

@@ -19,6 +19,7 @@ from ltx_client.protocol.names import Names
 from ltx_client.protocol.settings import FarmSettings
 from tests.integration.conftest import RunningFarm, wait_until
 from tests.integration.servers import binary_of, free_port, speaks_tls
+from tests.storages import made
 
 DEPLOY = Path(__file__).parents[3] / "deploy"
 TESTER = "user tester on nopass ~* &* +@all"
@@ -178,6 +179,7 @@ def broker(tmp_path, no_farm_env, secrets):
 @pytest.fixture
 def secured(tmp_path, no_farm_env, broker):
     storage = tmp_path / "storage"
+    made(storage)
     env = {
         **no_farm_env,
         **broker.env("client"),

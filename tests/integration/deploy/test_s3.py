@@ -11,6 +11,7 @@ from ltx_client.protocol.state import Status
 from ltx_models.request import GenerationRequest
 from tests.integration.conftest import PROMPT, ltx
 from tests.s3 import new_bucket, s3_server
+from tests.storages import made
 
 
 @pytest.fixture
@@ -24,6 +25,7 @@ def at_s3(farm_env, monkeypatch):
         as_client.pop("LTX_STORAGE_URL")
         as_client["AWS_EC2_METADATA_DISABLED"] = "true"
         farm_env.env = {**as_client, **keys, "LTX_STORAGE_URL": url}
+        made(url)
         farm_env.start_worker()
         farm_env.env, farm_env.storage = as_client, url
         yield farm_env

@@ -15,6 +15,7 @@ from ltx_client.protocol import events
 from ltx_client.protocol.events import parse_event
 from ltx_client.protocol.names import LATER
 from ltx_client.protocol.state import RESULT_TTL, Snapshot, Status, apply
+from ltx_client.protocol.storage_marker import MARKER
 from ltx_client.protocol.transport import PRIORITY_SEPARATOR
 from tests.clips import read_clip
 from tests.integration.conftest import processes_of
@@ -180,6 +181,8 @@ class Auditor:
     def _of_files(self):
         farm = self._farm
         for path in farm.storage.glob("*"):
+            if path.name == MARKER:
+                continue
             if not any(job_id in path.name for job_id in farm.expected) or path.name.startswith("."):
                 yield Finding("other", None, f"{path.name} was left in storage")
         for worker in farm.workers.values():

@@ -1,8 +1,8 @@
 """Whether all threads of a worker are at work, by what `ltx workers --json` says of it."""
 
 ALWAYS = frozenset(
-    {"consumer", "embeddings", "finisher", "health", "heartbeat", "leases", "reaper", "spool", "supervisor", "thrift"}
-    | {"engine-messages", "engine-output", "watchdog"}
+    {"consumer", "embeddings", "finisher", "health", "heartbeat", "leases", "orphans", "reaper", "spool", "supervisor"}
+    | {"engine-messages", "engine-output", "thrift", "watchdog"}
 )
 """Those that a worker has whatever it does, while its engine runs."""
 SILENT = frozenset({"engine-messages", "engine-output", "consumer"})

@@ -30,6 +30,7 @@ from ltx_models.request import GenerationRequest
 from tests.clips import read_clip
 from tests.integration.conftest import PROMPT, processes_of, wait_until
 from tests.integration.faults.proxy import Proxy
+from tests.storages import made
 
 STAND_IN = Path(__file__).parent / "stand_in"
 PHASES = ("queued", "loading", "text", "denoising", "decoding", "writing", "uploading", "committing", "committed")
@@ -113,6 +114,7 @@ class BreakableFarm:
         self.server = Server(broker)
         self.server_lock = threading.Lock()
         self.storage = folder / "storage"
+        made(self.storage)
         self.marks = folder / "marks"
         self.marks.mkdir()
         self.workers = {}

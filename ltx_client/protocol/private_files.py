@@ -1,0 +1,53 @@
+"""Small files that only their owner may read, such as keys and passwords: whole, and on the disk, or as they were."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import re
+import secrets
+from collections.abc import Callable
+from pathlib import Path
+
+from ltx_client.protocol.storage_folder import flush
+
+__all__ = ["drawn_once", "write_private"]
+
+LONGEST = 4096
+"""Bytes of such a file that are read."""
+
+
+def write_private(path: Path, text: str) -> None:
+    """Replace a file in one step, which outlives a power cut; mode 0600 from its first byte on. Raise OSError."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}")
+    try:
+        handle = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+        with os.fdopen(handle, "w", encoding="utf-8") as file:
+            file.write(text)
+            file.flush()
+            os.fsync(handle)
+        temporary.replace(path)
+    finally:
+        temporary.unlink(missing_ok=True)
+    with contextlib.suppress(OSError):
+        flush(str(path.parent))
+
+
+def drawn_once(path: Path, pattern: str, draw: Callable[[], str]) -> str:
+    """Return the word in a file; where there is no file, or one whose word does not match `pattern` whole, write the
+    one that `draw` gives there, and return that.
+
+    A file that is there and cannot be read for now is left as it is. Raise OSError.
+    """
+    try:
+        with path.open("rb") as file:
+            word = file.read(LONGEST).decode(errors="replace").strip()
+    except FileNotFoundError:
+        word = ""
+    if not re.fullmatch(pattern, word):
+        word = draw()
+        write_private(path, word)
+    elif path.stat().st_mode & 0o077:
+        path.chmod(0o600)
+    return word

@@ -1,0 +1,149 @@
+"""What somebody with a worker's rights may have put where an engine reads: it begins again, with the same result."""
+
+import dataclasses
+import io
+import json
+import zipfile
+
+import numpy as np
+import pytest
+
+from ltx_client.prepare import prepare
+from ltx_client.protocol.jobs import job_digest, new_job_id
+from ltx_models.request import GenerationRequest
+from ltx_models.variants import find_variant
+from ltx_worker.engine.messages import Decoded, Render, Resuming, Stepped, TextEncoded
+from ltx_worker.engine.supervisor import Engine
+
+REQUEST = GenerationRequest(
+    prompt="a red ball rolls to the right on a navy background", num_steps=4, width=64, height=64, num_frames=9, seed=0
+).resolve(find_variant("pocket"))
+OTHER = dataclasses.replace(REQUEST, prompt="a blue square falls on a pink background")
+
+
+def digest_of(request, job_id="one"):
+    return job_digest(prepare(request, job_id=job_id).job)
+
+
+@pytest.fixture(scope="module")
+def render(tmp_path_factory):
+    """Renders with one engine, which no value may end. Returns its messages, and the video's SHA-256."""
+    engine = Engine("pocket")
+    output = tmp_path_factory.mktemp("videos") / "video.mp4"
+
+    def of(request=REQUEST, job="", **fields):
+        command = Render(
+            request=request, checkpoint_every=0, output=output, job=job or digest_of(request), save_every=0.0, **fields
+        )
+        messages = list(engine.render(lambda _: command, lambda: False))
+        assert isinstance(messages[-1], Decoded), messages[-1]
+        return messages, engine.video.result(timeout=60).sha256
+
+    yield of
+    engine.close()
+
+
+@pytest.fixture(scope="module")
+def undisturbed(render):
+    return render()
+
+
+@pytest.fixture(scope="module")
+def point(undisturbed):
+    """After step 2, as it was saved."""
+    messages, _ = undisturbed
+    return next(message.resume for message in messages if isinstance(message, Stepped) and message.step == 2)
+
+
+def changed(data, **arrays):
+    with np.load(io.BytesIO(data)) as file:
+        whole = dict(file.items())
+    buffer = io.BytesIO()
+    np.savez(buffer, **{**whole, **arrays})
+    return buffer.getvalue()
+
+
+def maker_of(data, **fields):
+    with np.load(io.BytesIO(data)) as file:
+        return json.dumps({**json.loads(str(file["maker"])), **fields})
+
+
+def bomb(data):
+    """A few bytes that say that they are 4 GB."""
+    buffer = io.BytesIO()
+    with zipfile.ZipFile(buffer, "w") as file:
+        header = str({"descr": "<f4", "fortran_order": False, "shape": (1, 1, 1, 1, 2**30)}).encode().ljust(118) + b"\n"
+        file.writestr("latents.npy", b"\x93NUMPY\x01\x00" + len(header).to_bytes(2, "little") + header)
+    return buffer.getvalue()
+
+
+def compressed(data):
+    buffer = io.BytesIO()
+    with zipfile.ZipFile(io.BytesIO(data)) as old, zipfile.ZipFile(buffer, "w", zipfile.ZIP_DEFLATED) as new:
+        for name in old.namelist():
+            new.writestr(name, old.read(name))
+    return buffer.getvalue()
+
+
+LATENTS = np.zeros((1, 1, 1, 1, 1), np.float32)
+HOSTILE = {
+    "empty": lambda data: b"",
+    "a pickle": lambda data: b"\x80\x04\x95\x0b\x00\x00\x00\x00\x00\x00\x00\x8c\x02os\x94.",
+    "an array of objects": lambda data: changed(data, latents=np.array([{"a": 1}], object)),
+    "cut": lambda data: data[: len(data) // 2],
+    "its end cut": lambda data: data[:-10],
+    "a bomb": bomb,
+    "compressed": compressed,
+    "step -3": lambda data: changed(data, step=-3),
+    "step 0": lambda data: changed(data, step=0),
+    "step 5 of 4": lambda data: changed(data, step=5),
+    "a huge step": lambda data: changed(data, step=2**63 - 1),
+    "step 1.5": lambda data: changed(data, step=1.5),
+    "no step": lambda data: changed(data, step=np.zeros(0, int)),
+    "another shape": lambda data: changed(data, latents=LATENTS),
+    "doubles": lambda data: changed(data, latents=LATENTS.astype(np.float64)),
+    "not finite": lambda data: changed(data, latents=LATENTS * np.float32("nan")),
+    "more tokens": lambda data: changed(data, extra=np.zeros((1, 7, 128), np.float32)),
+    "another checkpoint": lambda data: changed(data, maker=maker_of(data, checkpoint="0" * 64)),
+    "another version": lambda data: changed(data, maker=maker_of(data, version="0")),
+    "another job": lambda data: changed(data, maker=maker_of(data, job=digest_of(REQUEST, "two"))),
+    "another request": lambda data: changed(data, maker=maker_of(data, job=digest_of(OTHER))),
+    "no job": lambda data: changed(data, maker=maker_of(data, job="")),
+}
+
+
+@pytest.mark.parametrize("name", HOSTILE)
+def test_a_resume_point_that_is_not_right_means_begin_again(render, undisturbed, point, name):
+    messages, sha256 = render(resume=HOSTILE[name](point))
+    told = [message for message in messages if isinstance(message, Resuming)]
+    assert told[-1].step == 0
+    assert told[-1].reason
+    assert [message.step for message in messages if isinstance(message, Stepped)] == [1, 2, 3, 4]
+    assert sha256 == undisturbed[1]
+
+
+def test_the_right_one_is_taken(render, undisturbed, point):
+    messages, sha256 = render(resume=point)
+    assert [message.step for message in messages if isinstance(message, Resuming)] == [2]
+    assert [message.step for message in messages if isinstance(message, Stepped)] == [3, 4]
+    assert sha256 == undisturbed[1]
+
+
+def test_another_jobs_latents_are_not_taken(render, undisturbed):
+    messages, _ = render(OTHER)
+    theirs = next(message.resume for message in messages if isinstance(message, Stepped) and message.step == 3)
+    for job in (digest_of(REQUEST), digest_of(OTHER, new_job_id())):
+        messages, _ = render(REQUEST, job=job, resume=theirs)
+        (told,) = (message for message in messages if isinstance(message, Resuming))
+        assert (told.step, told.reason) == (0, "it was begun with another job")
+
+
+def test_an_embedding_of_another_text_is_not_taken(render, undisturbed):
+    theirs, _ = render(OTHER)
+    (text,) = (message for message in theirs if isinstance(message, TextEncoded))
+    hostile = text.fresh[OTHER.prompt]
+    for data in (hostile, hostile[:-20], b"", bomb(b""), b"\x80\x04."):
+        messages, sha256 = render(REQUEST, embeddings={REQUEST.prompt: data})
+        (text,) = (message for message in messages if isinstance(message, TextEncoded))
+        assert REQUEST.prompt in text.fresh
+        assert sha256 == undisturbed[1]

@@ -1,0 +1,93 @@
+"""Keys that are drawn once: whole and the owner's alone, and made anew where they are no keys."""
+
+import os
+import stat
+
+import pytest
+
+from ltx_client.errors import UsageError
+from ltx_client.notify import secret
+from ltx_client.protocol.private_files import drawn_once, write_private
+from ltx_worker.file_server import link_key
+from ltx_worker.settings import WorkerSettings, machine_id
+
+NO_KEYS = {
+    "empty": b"",
+    "blank": b" \n\n",
+    "short": b"abc\n",
+    "cut": b"0123456789abcdef0123456789abcde",
+    "zeros": bytes(64),
+    "binary": bytes(range(256)),
+    "long": b"a" * 10**6,
+    "two lines": b"0" * 64 + b"\n" + b"1" * 64,
+    "a path": b"../../etc/passwd-and-more-of-it-so-that-it-is-long-enough-for-it\n",
+    "a key of another kind": b"ltx:worker:0123456789\n",
+}
+
+
+def of_links(home):
+    return link_key(home).decode()
+
+
+def of_machine(home):
+    return machine_id(WorkerSettings(home=home))
+
+
+@pytest.mark.parametrize(("name", "read"), [("link-key", of_links), ("machine-id", of_machine)])
+@pytest.mark.parametrize("content", NO_KEYS.values(), ids=NO_KEYS)
+def test_what_is_no_key_is_made_anew(tmp_path, name, read, content):
+    if name == "machine-id" and content == NO_KEYS["cut"]:
+        pytest.skip("it is as good as any other")
+    path = tmp_path / name
+    path.write_bytes(content)
+    drawn = read(tmp_path)
+    assert len(drawn) >= 32
+    assert drawn.isalnum()
+    assert read(tmp_path) == drawn
+    assert path.read_text() == drawn
+    assert stat.S_IMODE(path.stat().st_mode) == 0o600
+    assert [entry.name for entry in tmp_path.iterdir()] == [name]
+
+
+@pytest.mark.parametrize(("name", "read"), [("link-key", of_links), ("machine-id", of_machine)])
+def test_a_key_is_kept_and_closed_to_others(tmp_path, name, read):
+    path = tmp_path / name
+    path.write_text("0123456789abcdef" * 4 + "\n")
+    path.chmod(0o644)
+    assert read(tmp_path) == "0123456789abcdef" * 4
+    assert stat.S_IMODE(path.stat().st_mode) == 0o600
+
+
+def test_a_key_that_cannot_be_read_for_now_is_left(tmp_path):
+    path = tmp_path / "key"
+    path.mkdir()
+    with pytest.raises(OSError, match="directory"):
+        drawn_once(path, ".*", str)
+    assert path.is_dir()
+
+
+def test_a_private_file_is_on_the_disk_before_it_has_its_name(tmp_path, monkeypatch):
+    done, flush = [], os.fsync
+    path = tmp_path / "key"
+    path.write_text("before")
+    monkeypatch.setattr(os, "fsync", lambda handle: (done.append(path.read_text()), flush(handle)))
+    write_private(path, "after")
+    assert done == ["before", "after"]
+
+    def full(_handle):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(os, "fsync", full)
+    with pytest.raises(OSError, match="No space"):
+        write_private(path, "never")
+    assert path.read_text() == "after"
+    assert [entry.name for entry in tmp_path.iterdir()] == ["key"]
+
+
+def test_an_empty_secret_signs_nothing_in_silence(tmp_path, monkeypatch):
+    path = tmp_path / "secret"
+    path.write_text("\n")
+    monkeypatch.delenv("LTX_NOTIFY_SECRET", raising=False)
+    monkeypatch.setenv("LTX_NOTIFY_SECRET_FILE", str(path))
+    with pytest.raises(UsageError, match="is empty"):
+        secret()
