@@ -8,6 +8,8 @@ from collections.abc import Callable
 from pathlib import Path
 
 from ltx_client.errors import UsageError
+from ltx_models.errors import MediaError
+from ltx_models.media.headers import check_picture
 from ltx_models.request import GenerationRequest
 
 __all__ = ["Inputs", "address_inputs"]
@@ -39,7 +41,8 @@ SIGNATURES: dict[str, tuple[str, Callable[[bytes], bool]]] = {
 def address_inputs(request: GenerationRequest) -> tuple[GenerationRequest, Inputs]:
     """The request with its files named by content (`sha256:…`), and those files.
 
-    Raises UsageError for a file that cannot be read, is too large, or is not what it is given as.
+    Raises UsageError for a file that cannot be read, is too large or has too many pixels, or is not what it is given
+    as.
     """
     inputs: Inputs = {}
     items = []
@@ -55,12 +58,16 @@ def _checked_digest(path: Path, kind: str) -> str:
         size = path.stat().st_size
         with path.open("rb") as file:
             _check_format(path, kind, file.read(HEADER_BYTES))
+            if kind == "image":
+                check_picture(file, path)
             if size > MAX_BYTES[kind]:
                 raise UsageError(
                     f"{path} has {size / 1e6:,.0f} MB; at most {MAX_BYTES[kind] / 1e6:,.0f} MB are allowed ({kind})"
                 )
             file.seek(0)
             return hashlib.file_digest(file, "sha256").hexdigest()
+    except MediaError as error:
+        raise UsageError(str(error)) from error
     except OSError as error:
         raise UsageError(f"cannot read {path}: {error.strerror}") from error
 

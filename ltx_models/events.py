@@ -1,5 +1,5 @@
-"""What a render yields, in order: TextEncoded, then Stepped (and Previewed) for each step, FramesDecoded for each part
-of the video, Decoded, Finished.
+"""What a render yields, in order: InputRead while pictures and clips are read, TextEncoded, then Stepped (and
+Previewed) for each step, FramesDecoded for each part of the video, Decoded, Finished.
 
 Everything is plain NumPy and PIL: what crosses this boundary can be stored, sent and read without MLX.
 """
@@ -20,6 +20,7 @@ __all__ = [
     "Event",
     "Finished",
     "FramesDecoded",
+    "InputRead",
     "Previewed",
     "PromptEmbeddings",
     "RenderResult",
@@ -73,6 +74,19 @@ class RenderResult:
 
 
 @dataclass(frozen=True, eq=False)
+class InputRead:
+    """`part` (0 to 1) of the picture or clip `number` of `count`, counted from 1, is read and prepared.
+
+    kind: as of its `ConditioningItem`.
+    """
+
+    kind: str
+    number: int
+    count: int
+    part: float
+
+
+@dataclass(frozen=True, eq=False)
 class TextEncoded:
     """The prompt and, if it is used, the negative prompt are embedded; another render can be given the embeddings."""
 
@@ -123,4 +137,4 @@ class Finished:
     result: RenderResult
 
 
-Event = TextEncoded | Stepped | Previewed | FramesDecoded | Decoded | Finished
+Event = InputRead | TextEncoded | Stepped | Previewed | FramesDecoded | Decoded | Finished

@@ -50,6 +50,10 @@ USABLE_PART = 0.75
 MAX_CACHE = GB // 2
 PROCESS_BYTES = 60_000_000
 """Of arrays beside the models' own: what is kept of latents, and a frame or a preview on its way."""
+READING_BYTES = 300_000_000
+"""That reading one picture or clip takes at most, whatever is in it, besides a clip's frames as the video needs them
+(`ltx_models.media`); what would take more is refused.
+"""
 
 COMPONENTS = ("text_encoder", "vae_encoder", "vae", "transformer")
 """The models of a render, in the order in which they make room for another."""
@@ -162,7 +166,9 @@ def phase_working(variant: Variant, request: GenerationRequest, plan: DecodePlan
     }
     if request.conditioning:
         clips = any(item.kind == "video" for item in request.conditioning)
-        working["vae_encoder"] = _encode_working(model, size if clips else dataclasses.replace(size, frames=1))
+        shown = size if clips else dataclasses.replace(size, frames=1)
+        # One after another: of each only the latents stay.
+        working["vae_encoder"] = max(READING_BYTES + _pixel_bytes(shown), _encode_working(model, shown))
     return {name: round(value) + PROCESS_BYTES for name, value in working.items()}
 
 
@@ -221,10 +227,16 @@ def decode_working(model: Architecture, size: LatentSize, plan: DecodePlan) -> i
 
 
 def _encode_working(model: Architecture, size: LatentSize) -> int:
-    pixels = (FRAME_STRIDE * (size.frames - 1) + 1) * SIZE_STRIDE**2 * size.height * size.width
+    """The frames are there twice, as they were read and as MLX has them."""
+    pixels = _pixel_bytes(size) // (4 * RGB)
     level = pixels // PATCH**2 * max(model.encoder_channels, PATCH**2 * RGB) * model.itemsize
     loading = round(LARGEST_ENCODER_BLOCK * model.encoder_parameters * model.itemsize)
-    return max(_arrays(model) * level + pixels * RGB * 4, loading)
+    return max(_arrays(model) * level + 2 * _pixel_bytes(size), loading)
+
+
+def _pixel_bytes(size: LatentSize) -> int:
+    """Of frames as the encoder takes them, in float32."""
+    return (FRAME_STRIDE * (size.frames - 1) + 1) * SIZE_STRIDE**2 * size.height * size.width * RGB * 4
 
 
 def _preview_working(model: Architecture, size: LatentSize) -> int:

@@ -20,6 +20,7 @@ from ltx_models.events import (
     Event,
     Finished,
     FramesDecoded,
+    InputRead,
     Previewed,
     PromptEmbeddings,
     RenderResult,
@@ -36,7 +37,7 @@ from ltx_models.latents import (
     draw_noise,
     latent_shape,
 )
-from ltx_models.media import conditioning_pixels
+from ltx_models.media.prepare import read_item
 from ltx_models.memory import LatentSize
 from ltx_models.model_files import find_files
 from ltx_models.preview import with_previews
@@ -189,9 +190,14 @@ class LTXPipeline:
                 f"frames of the shape {tuple(frames.shape)} cannot be encoded; (8n+1, H, W, 3) can, with H and W"
                 f" multiples of {SIZE_STRIDE}"
             )
-        scale = 255 if frames.dtype == np.uint8 else 1
-        pixels = mx.array(frames.astype(np.float32) / scale * 2 - 1)[None]
-        return require_finite(_to_numpy(self.models.vae_encoder.encode(pixels)), "the latents of a picture or a clip")
+        pixels = frames.astype(np.float32)
+        if frames.dtype == np.uint8:
+            pixels /= 255
+        pixels *= 2
+        pixels -= 1
+        array = mx.array(pixels[None])
+        del pixels
+        return require_finite(_to_numpy(self.models.vae_encoder.encode(array)), "the latents of a picture or a clip")
 
     def decode(
         self,
@@ -275,6 +281,8 @@ class LTXPipeline:
             noise = schedule[0][0] * noise + (1 - schedule[0][0]) * latents
         elif request.skip_first_steps:
             raise InvalidRequest("the first steps can only be skipped where there are latents to begin with")
+        if conditioning_latents is None:
+            conditioning_latents = yield from self._encode_items(request)
         canvas = self._canvas(request, noise, conditioning_latents, conditioning_noise)
         if resume is not None:
             _check_resume(resume, shape, canvas, len(schedule))
@@ -361,18 +369,34 @@ class LTXPipeline:
         )
         return schedule_steps(timesteps, request.skip_first_steps or 0, request.skip_last_steps or 0)
 
+    def _encode_items(self, request: GenerationRequest) -> Generator[Event, None, list[np.ndarray]]:
+        """Return the latents of the request's pictures and clips, which are read one after another."""
+        items = request.conditioning
+        if items:
+            _ = self.models.vae_encoder  # before anything is read, so that other models have made room for both
+        encoded = []
+        for number, item in enumerate(items, 1):
+            reading = read_item(item, request)
+            part = 0.0
+            while True:
+                yield InputRead(item.kind, number, len(items), part)
+                try:
+                    part = next(reading)
+                except StopIteration as end:
+                    encoded.append(self.encode(end.value))
+                    break
+        return encoded
+
     def _canvas(
         self,
         request: GenerationRequest,
         latents: np.ndarray,
-        encoded: Sequence[np.ndarray] | None,
+        encoded: Sequence[np.ndarray],
         noise: Sequence[np.ndarray] | None,
     ) -> Canvas:
         """The initial latents with the request's pictures and clips placed in or beside them."""
         seed = request.seed
         assert seed is not None
-        if encoded is None:
-            encoded = [self.encode(conditioning_pixels(item, request)) for item in request.conditioning]
         if len(encoded) != len(request.conditioning):
             raise InvalidRequest(
                 f"{len(encoded)} latents were given for {len(request.conditioning)} conditioning items"

@@ -127,7 +127,7 @@ def _encode() -> None:
     """Frames become an MP4, and that frames again."""
     import numpy as np
 
-    from ltx_models.media import read_clip
+    from ltx_models.media.clips import read_clip
     from ltx_models.video import write_mp4
 
     with tempfile.TemporaryDirectory(prefix=".probe-", ignore_cleanup_errors=True) as folder:

@@ -49,6 +49,10 @@ use. 97 frames of 768x512 are 114 MB.
 """
 
 
+READING_EVERY = 1.0
+"""Seconds between two messages of how far a picture or a clip is read."""
+
+
 class EngineProcess:
     """One model, one render at a time. Beside it the last one's MP4 is written, and texts of the next are encoded."""
 
@@ -60,6 +64,7 @@ class EngineProcess:
         self._commands = commands
         self._replies = replies
         self._sending = threading.Lock()
+        self._told_of_reading = 0.0
         self._writer: VideoWriter | None = None
         self._ahead = TextsAhead(self._pipeline)
         self._work: queue.SimpleQueue[Load | Render] = queue.SimpleQueue()
@@ -175,6 +180,8 @@ class EngineProcess:
                     self._send(messages.Stopped())
                     return
                 match event:
+                    case events.InputRead():
+                        self._tell_of_reading(event)
                     case events.TextEncoded():
                         clock.finish("text")
                         fresh = self._fresh_texts(command.request, event.embeddings, known)
@@ -213,6 +220,16 @@ class EngineProcess:
             self._send(messages.Previewed(step=event.step, jpeg=encode_jpeg(event.image)))
         except (OSError, MemoryError) as error:
             log.warning("a preview was left out: %s", error or type(error).__name__)
+
+    def _tell_of_reading(self, event: events.InputRead) -> None:
+        """At the beginning and the end of each picture and clip, and every second of a long one."""
+        if 0 < event.part < 1 and time.monotonic() - self._told_of_reading < READING_EVERY:
+            return
+        self._told_of_reading = time.monotonic()
+        what = "picture" if event.kind == "image" else "clip"
+        self._tell_progress(
+            (event.number - 1 + event.part) / event.count, f"reading {what} {event.number} of {event.count}"
+        )
 
     def _begin_video(self, command: Render) -> VideoWriter:
         """One at a time: should the last one not be written yet, it is waited for."""

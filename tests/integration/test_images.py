@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 from PIL import Image, ImageDraw
 
+from ltx_client.protocol import events
 from ltx_client.protocol.state import Status
 from ltx_models.pipeline import LTXPipeline
 from ltx_models.request import ConditioningItem, GenerationRequest
@@ -51,8 +52,11 @@ def test_the_same_picture_is_stored_once(farm_env, picture):
         for seed in (1, 2):
             item = ConditioningItem(kind="image", source=str(picture))
             job = farm.submit(GenerationRequest(prompt=PROMPT, conditioning=(item,), seed=seed, num_steps=2))
-            *_, last = farm.watch(job.id)
+            *happened, last = farm.watch(job.id)
             assert last.snapshot.status is Status.DONE
+            told = [update.event for update in happened if isinstance(update.event, events.Loading)]
+            read = [event.fraction for event in told if event.message == "reading picture 1 of 1"]
+            assert (read[0], read[-1]) == (0, 1)
     assert len(list((farm_env.storage / "inputs").iterdir())) == 1
 
 

@@ -13,7 +13,7 @@ from PIL import Image
 
 from ltx_models.errors import CheckpointError, InvalidRequest, MediaError
 from ltx_models.events import Finished, RenderResult, Stepped
-from ltx_models.media import conditioning_pixels
+from ltx_models.media.prepare import conditioning_pixels
 from ltx_models.pipeline import LTXPipeline
 from ltx_models.request import LAST_FRAME, ConditioningItem, GenerationRequest
 from ltx_models.video import write_mp4

@@ -15,13 +15,13 @@ import pytest
 from PIL import Image
 
 from ltx_models.errors import MediaError, VideoError
-from ltx_models.media import (
+from ltx_models.media.clips import read_clip
+from ltx_models.media.fit import Fit
+from ltx_models.media.pictures import read_picture
+from ltx_models.media.prepare import (
     conditioning_pixels,
-    crop_to_aspect,
     gaussian_blur,
     prepare_frame,
-    read_clip,
-    read_image,
     resize_bilinear,
     through_h264,
 )
@@ -30,6 +30,7 @@ from ltx_models.variants import find_variant
 from ltx_models.video import write_mp4
 
 OFF = {"crop": False, "blur": False, "compress": False}
+WHOLE = Fit(1024, 1024, crop=False)
 
 
 def gradient(height: int = 48, width: int = 64) -> np.ndarray:
@@ -53,7 +54,7 @@ def clip(tmp_path: Path) -> Path:
 @pytest.mark.parametrize("name", ["PNG", "WEBP"])
 def test_a_picture_is_read(tmp_path: Path, name: str) -> None:
     Image.fromarray(gradient()).save(tmp_path / "picture", name, lossless=True)
-    np.testing.assert_array_equal(read_image(tmp_path / "picture"), gradient())
+    np.testing.assert_array_equal(read_picture(tmp_path / "picture", WHOLE), gradient())
 
 
 def test_a_photograph_is_turned_as_its_exif_says(tmp_path: Path) -> None:
@@ -61,7 +62,7 @@ def test_a_photograph_is_turned_as_its_exif_says(tmp_path: Path) -> None:
     exif = image.getexif()
     exif[0x0112] = 6  # turn by 90 degrees clockwise
     image.save(tmp_path / "photo.jpg", quality=100, subsampling=0, exif=exif)
-    read = read_image(tmp_path / "photo.jpg")
+    read = read_picture(tmp_path / "photo.jpg", WHOLE)
     assert read.shape == (64, 48, 3)
     assert np.abs(read.astype(int) - np.rot90(gradient(), -1)).mean() < 3
 
@@ -70,7 +71,7 @@ def test_a_photograph_is_turned_as_its_exif_says(tmp_path: Path) -> None:
 def test_every_mode_becomes_rgb(tmp_path: Path, mode: str) -> None:
     name = "JPEG" if mode == "CMYK" else "PNG"
     Image.fromarray(gradient()).convert(mode).save(tmp_path / "picture", name)
-    read = read_image(tmp_path / "picture")
+    read = read_picture(tmp_path / "picture", WHOLE)
     assert read.shape == (48, 64, 3)
     assert read.dtype == np.uint8
 
@@ -78,7 +79,7 @@ def test_every_mode_becomes_rgb(tmp_path: Path, mode: str) -> None:
 def test_sixteen_bits_are_not_clipped(tmp_path: Path) -> None:
     grey = (np.arange(256, dtype=np.uint16) * 257).reshape(16, 16)
     Image.fromarray(grey).save(tmp_path / "deep.png")
-    np.testing.assert_array_equal(read_image(tmp_path / "deep.png")[..., 0], np.arange(256).reshape(16, 16))
+    np.testing.assert_array_equal(read_picture(tmp_path / "deep.png", WHOLE)[..., 0], np.arange(256).reshape(16, 16))
 
 
 def png() -> bytes:
@@ -108,19 +109,21 @@ def enormous_png() -> bytes:
 def test_what_is_not_a_picture_is_refused(tmp_path: Path, content: bytes, words: str) -> None:
     (tmp_path / "picture.png").write_bytes(content)
     with pytest.raises(MediaError, match=words) as error:
-        read_image(tmp_path / "picture.png")
+        read_picture(tmp_path / "picture.png", WHOLE)
     assert "\n" not in str(error.value)
 
 
 def test_an_enormous_picture_is_refused_before_it_is_read(tmp_path: Path) -> None:
     (tmp_path / "bomb.png").write_bytes(enormous_png())
-    with pytest.raises(MediaError, match="too many pixels"):
-        read_image(tmp_path / "bomb.png")
+    with pytest.raises(
+        MediaError, match=r"bomb.png is too large: it is 60000x60000, 3,600 megapixels; at most 80 megapixels"
+    ):
+        read_picture(tmp_path / "bomb.png", WHOLE)
 
 
 def test_a_missing_file_is_named(tmp_path: Path) -> None:
     with pytest.raises(MediaError, match=r"nowhere\.png cannot be read: No such file"):
-        read_image(tmp_path / "nowhere.png")
+        read_picture(tmp_path / "nowhere.png", WHOLE)
     with pytest.raises(MediaError, match=r"nowhere\.mp4 cannot be read: No such file"):
         list(read_clip(tmp_path / "nowhere.mp4", 9))
 
@@ -148,7 +151,7 @@ def test_reading_a_clip_may_stop_early(clip: Path) -> None:
         (b"ffconcat version 1.0\nfile /etc/passwd\n", "is not a clip that is read"),
         (b"#EXTM3U\n", "is not a clip that is read"),
         (png(), "is not a clip that is read"),
-        (b"\x00\x00\x00\x18ftypisom" + b"\x00" * 100, "cannot be read as a clip"),
+        (b"\x00\x00\x00\x18ftypisom" + b"\x00" * 100, "damaged or cut off, and cannot be read"),
         (b"\x00\x00\x00\x18ftypheic\x00\x00\x00\x00mif1heic", "is not a clip that is read"),
     ],
 )
@@ -161,7 +164,7 @@ def test_what_is_not_a_clip_is_refused(tmp_path: Path, content: bytes, words: st
 def test_a_truncated_clip_is_refused(tmp_path: Path, clip: Path) -> None:
     """Its index is at the beginning, so that some frames may still be read; of the first kilobyte none can."""
     (tmp_path / "cut.mp4").write_bytes(clip.read_bytes()[:1_000])
-    with pytest.raises(MediaError, match="cannot be read as a clip"):
+    with pytest.raises(MediaError, match="damaged or cut off, and cannot be read"):
         list(read_clip(tmp_path / "cut.mp4", 9))
 
 
@@ -188,7 +191,8 @@ def test_a_picture_becomes_one_frame(tmp_path: Path) -> None:
 )
 def test_crop(size: tuple[int, int], aspect: float, rows: tuple[int, int], columns: tuple[int, int]) -> None:
     frame = gradient(*size)
-    np.testing.assert_array_equal(crop_to_aspect(frame, aspect), frame[slice(*rows), slice(*columns)])
+    fit = Fit(round(aspect * 64), 64, crop=True)
+    np.testing.assert_array_equal(fit.cut(frame), frame[slice(*rows), slice(*columns)])
 
 
 def test_blur_is_a_mirrored_gaussian_of_three() -> None:
@@ -226,17 +230,28 @@ def test_compression_leaves_an_even_picture_that_looks_alike() -> None:
 
 
 def test_each_step_can_be_turned_off() -> None:
-    frame = gradient(40, 64)
-    plain = prepare_frame(frame, 64, 40, **OFF)
+    frame = gradient(32, 64)
+    plain = prepare_frame(frame, 64, 32, blur=False, compress=False)
     np.testing.assert_allclose(plain, frame / 255, rtol=1e-6)
-    for name in OFF:
-        size = (64, 32) if name == "crop" else (64, 40)
-        changed = prepare_frame(frame, *size, **{**OFF, name: True})
-        assert np.abs(changed - prepare_frame(frame, *size, **OFF)).max() > 1e-3
+    for switches in ({"blur": True, "compress": False}, {"blur": False, "compress": True}):
+        assert np.abs(prepare_frame(frame, 64, 32, **switches) - plain).max() > 1e-3
+
+
+def test_without_the_crop_a_picture_is_stretched(tmp_path: Path) -> None:
+    Image.fromarray(gradient(96, 64)).save(tmp_path / "picture.png")
+    stretched, cut = (
+        conditioning_pixels(
+            ConditioningItem(kind="image", source=str(tmp_path / "picture.png"), **{**OFF, "crop": crop}), resolved()
+        )
+        for crop in (False, True)
+    )
+    assert stretched.shape == cut.shape
+    assert stretched[0, :, :, 1].max() - stretched[0, :, :, 1].min() > 0.9  # all rows, from black to white
+    assert cut[0, :, :, 1].max() - cut[0, :, :, 1].min() < 0.4
 
 
 def test_media_loads_no_mlx() -> None:
-    code = "import sys, ltx_models.media; print('mlx' in sys.modules or 'mlx.core' in sys.modules)"
+    code = "import sys, ltx_models.media.prepare; print('mlx' in sys.modules or 'mlx.core' in sys.modules)"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "False"
 

@@ -1,6 +1,7 @@
 """Pictures and clips on their way to a job: what the options say, what the files claim, what a worker accepts."""
 
 import hashlib
+import struct
 import threading
 
 import click
@@ -177,3 +178,10 @@ def test_a_worker_refuses_what_is_not_there_or_was_changed(tmp_path, picture):
     (tmp_path / "store" / input_name(next(iter(inputs)))).write_bytes(b"other")
     with pytest.raises(StorageError, match="SHA-256 differs"):
         fetch(request, storage, tmp_path)
+
+
+def test_a_picture_of_too_many_pixels_is_refused_before_it_is_queued(tmp_path):
+    path = tmp_path / "bomb.png"
+    path.write_bytes(b"\x89PNG\r\n\x1a\n" + struct.pack(">I4sIIBBBBB", 13, b"IHDR", 20_000, 20_000, 8, 2, 0, 0, 0))
+    with pytest.raises(UsageError, match=r"bomb\.png is too large: it is 20000x20000, 400 megapixels; at most 80"):
+        address_inputs(with_image(path))
