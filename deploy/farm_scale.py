@@ -12,13 +12,14 @@ import asyncio
 import base64
 import contextlib
 import json
+import math
 import os
 import resource
 import secrets
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -29,17 +30,17 @@ import redis.asyncio
 
 from ltx_client.commands.bench.plot import DPI, check_plot
 from ltx_client.commands.bench.private_farm import PrivateFarm
-from ltx_client.ledger import ClientLedger, Submission
+from ltx_client.ledger import ClientLedger
 from ltx_client.prepare import prepare
 from ltx_client.protocol import events
 from ltx_client.protocol.jobs import Job
-from ltx_client.protocol.names import Names, later_queue
+from ltx_client.protocol.names import Names
 from ltx_client.protocol.state import Snapshot
 from ltx_client.protocol.transport import queue_keys, unacked_keys
 from ltx_client.protocol.workers import live_workers
 from ltx_models.request import GenerationRequest
 from ltx_worker.embeddings import EmbeddingsLimit
-from ltx_worker.ledger import Ledger
+from ltx_worker.ledger import Ledger, Turn
 from ltx_worker.reaper import Reaper
 
 PEOPLE = 200
@@ -48,6 +49,7 @@ STEPS = 8
 RENEW_EVERY = 10.0
 HEARTBEAT_EVERY = REAP_EVERY = WATCH_EVERY = 5.0
 SIZES = (0, 1_000, 10_000, 100_000)
+VARIANT = "pocket"
 QUEUES = ("pocket.1", "pocket.4", "pocket.8", "pocket.12", "pocket.16", "pocket.25")
 """Of a worker of 32 GB."""
 
@@ -111,9 +113,8 @@ def submit(farm: PrivateFarm, jobs: list[Job], messages: Messages) -> None:
     for start in range(0, len(jobs), 500):
         with farm.client.pipeline(transaction=False) as pipeline:
             for job in jobs[start : start + 500]:
-                later = ledger.submit(job) is Submission.LATER
-                queue = later_queue(job.queue) if later else job.queue
-                pipeline.lpush(queue_keys(names, queue)[job.priority], messages.of(job))
+                ledger.submit(job)
+                pipeline.lpush(queue_keys(names, job.queue)[job.priority], messages.of(job))
             pipeline.execute()
 
 
@@ -122,7 +123,7 @@ def reaper_of(farm: PrivateFarm) -> Reaper:
     ledger = Ledger(farm.client, farm.names)
     limit = EmbeddingsLimit(farm.client, farm.names, 3600, 10**8)
 
-    return Reaper(farm.client, farm.names, ledger, _send_nothing, limit, worker_id="r", every=REAP_EVERY, lease=60)
+    return Reaper(farm.client, farm.names, ledger, _send_nothing, limit, holder="r", every=REAP_EVERY, lease=60)
 
 
 def _send_nothing(job: Job, *_: object, **__: object) -> None:
@@ -183,6 +184,7 @@ class ThinWorkers:
             key for turn in zip(*(queue_keys(names, queue) for queue in _all_queues()), strict=True) for key in turn
         ]
         scripts = {name: client.register_script(script.script) for name, script in self._ledger._scripts.items()}
+        scripts["next"] = client.register_script(self._ledger._next.script)
         await asyncio.sleep(self.render_seconds * secrets.randbelow(1000) / 1000)
         while time.monotonic() < self._stop:
             found = await client.brpop(keys, timeout=1)
@@ -196,7 +198,7 @@ class ThinWorkers:
                 await pipeline.execute()
             job_id = json.loads(message)["headers"]["id"]
             calls = _Recorder(self.farm.names)
-            await calls.render(client, scripts, job_id, number, self.render_seconds, self.steps)
+            await calls.render(scripts, job_id, number, self.render_seconds, self.steps)
             async with client.pipeline() as pipeline:
                 pipeline.zrem(index, tag)
                 pipeline.hdel(unacked, tag)
@@ -211,21 +213,27 @@ class _Recorder:
         self._ledger = Ledger(_Nobody(), names)  # type: ignore[arg-type]
         self._calls: list[tuple[str, list[str], list[Any]]] = []
         self._ledger._run = self._record  # type: ignore[method-assign]
+        self._ledger._next = self._record_next  # type: ignore[assignment]
         self._ledger.read_with_spec = lambda *_: (Snapshot(), b"")  # type: ignore[method-assign]
         self._names = names
 
-    def _record(self, script: str, job_id: str, keys: str, args: list[Any]) -> str:
-        self._calls.append((script, self._ledger._keys(job_id, keys), args))
+    def _record_next(self, keys: list[str], args: list[Any]) -> list[bytes]:
+        self._next_keys, self._next_args = keys, args
+        return []
+
+    def _record(self, script: str, job_id: str, keys: str, args: list[Any], more_keys: Sequence[str] = ()) -> str:
+        self._calls.append((script, [*self._ledger._keys(job_id, keys), *more_keys], args))
         return {"claim": "claimed", "commit": "committed"}.get(script, "go on")
 
-    async def render(
-        self, client: Any, scripts: dict[str, Any], job_id: str, number: int, seconds: float, steps: int
-    ) -> None:
-        async with client.pipeline(transaction=False) as pipeline:
-            pipeline.hget(self._names.state(job_id), "snapshot")
-            pipeline.hget(self._names.job(job_id), "spec")
-            await pipeline.execute()
-        attempt: Any = self._ledger.claim(job_id, f"{number:032x}", f"thin {number}")
+    async def render(self, scripts: dict[str, Any], job_id: str, number: int, seconds: float, steps: int) -> None:
+        who = f"{number:032x}", f"thin {number}", VARIANT
+        found: Any = self._ledger.next(*who, math.inf, cancelled=job_id)
+        found = await scripts["next"](keys=self._next_keys, args=self._next_args)
+        if not found:
+            return
+        turn = Turn(found[0].decode(), found[1].decode(), found[2].decode(), *found[3:])
+        job_id = turn.job_id
+        attempt: Any = self._ledger.claim(job_id, *who, turn=turn)
         await self._send(scripts)
         self._ledger.emit(attempt, events.TextEncoded())
         await self._send(scripts)
@@ -259,7 +267,7 @@ class _Nobody:
 
 
 def _all_queues() -> list[str]:
-    return [*QUEUES, *(later_queue(queue) for queue in QUEUES)]
+    return list(QUEUES)
 
 
 def measure(farm: PrivateFarm, workers: int, sizes: tuple[int, ...], seconds: float) -> dict[str, Any]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 import uuid
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
@@ -21,6 +20,48 @@ from ltx_client.views import JobView
 __all__ = ["Batch", "Batches", "PreparedBatch", "derived_id"]
 
 _FAMILY = uuid.UUID("0192f0c2-6d1f-7c1e-8f3a-5b6f6a0c9d11")
+
+
+JUST_NOTED = 3600
+"""Seconds from when a batch is noted, in which its jobs may still be on their way."""
+
+_ANY_JOB = """
+-- KEYS: batch, batch_jobs, batches.  ARGV: id, what the keys job begin with.
+local function has_jobs()
+  for _, id in ipairs(redis.call('ZRANGE', KEYS[2], 0, -1)) do
+    if redis.call('EXISTS', ARGV[2] .. id) == 1 then return true end
+  end
+  return false
+end
+local time = redis.call('TIME')
+local now = time[1] .. '.' .. string.format('%06d', time[2])
+local noted_at = redis.call('HGET', KEYS[1], 'noted_at') or redis.call('HGET', KEYS[1], 'submitted_at')
+local is_new = noted_at and tonumber(now) - (tonumber(noted_at) or 0) < 3600
+""".replace("3600", str(JUST_NOTED))
+
+_NOTE = (
+    _ANY_JOB
+    + """
+-- ARGV: then its name and submitter. What is known of an earlier one of this id, whose jobs are all gone, goes.
+if noted_at and not is_new and not has_jobs() then redis.call('DEL', KEYS[1], KEYS[2]) end
+redis.call('HSETNX', KEYS[1], 'name', ARGV[3])
+redis.call('HSETNX', KEYS[1], 'submitter', ARGV[4])
+redis.call('HSETNX', KEYS[1], 'submitted_at', now)
+redis.call('HSET', KEYS[1], 'noted_at', now)
+redis.call('ZADD', KEYS[3], tonumber(redis.call('HGET', KEYS[1], 'submitted_at')) or now, ARGV[1])
+return 1
+"""
+)
+
+_DROP = (
+    _ANY_JOB
+    + """
+if is_new or has_jobs() then return 0 end
+redis.call('DEL', KEYS[1], KEYS[2])
+redis.call('ZREM', KEYS[3], ARGV[1])
+return 1
+"""
+)
 
 
 @dataclass
@@ -79,16 +120,13 @@ class Batches:
         self._client = client
         self._names = names
         self._read = read
+        self._note = client.register_script(_NOTE)
+        self._drop = client.register_script(_DROP)
 
     def note(self, batch: PreparedBatch) -> None:
         """Writes what the batch is, before its jobs. The same again changes nothing."""
-        key = self._names.batch(batch.id)
-        with self._client.pipeline() as pipeline:
-            pipeline.hsetnx(key, "name", batch.name)
-            pipeline.hsetnx(key, "submitter", batch.jobs[0][0].submitter)
-            pipeline.hsetnx(key, "submitted_at", str(time.time()))
-            pipeline.zadd(self._names.batches(), {batch.id: time.time()}, nx=True)
-            pipeline.execute()
+        args = [batch.id, self._names.job(""), batch.name, batch.jobs[0][0].submitter]
+        self._note(keys=self._keys(batch.id), args=args)
 
     def find(self, text: str, least: int) -> str:
         """The id of the batch whose id is, or ends with, `text` (`least` characters at least). Raises JobNotFound."""
@@ -110,8 +148,8 @@ class Batches:
             batch, is_whole = self._get(batch_id)
             if batch.views:
                 yield batch
-            elif is_whole and batch.submitted_at < time.time() - 3600:  # not one that is just being submitted
-                self.forget(batch_id)
+            elif is_whole:
+                self._drop(keys=self._keys(batch_id), args=[batch_id, self._names.job("")])
 
     def _get(self, batch_id: str) -> tuple[Batch, bool]:
         """Return the batch, and whether none of its own keys is damaged."""
@@ -132,12 +170,8 @@ class Batches:
         )
         return batch, is_whole
 
-    def forget(self, batch_id: str) -> None:
-        """Removes what is known of a batch, not its jobs."""
-        with self._client.pipeline() as pipeline:
-            pipeline.delete(self._names.batch(batch_id), self._names.batch_jobs(batch_id))
-            pipeline.zrem(self._names.batches(), batch_id)
-            pipeline.execute()
+    def _keys(self, batch_id: str) -> list[str]:
+        return [self._names.batch(batch_id), self._names.batch_jobs(batch_id), self._names.batches()]
 
     def _ids(self) -> Sequence[str]:
         key = self._names.batches()

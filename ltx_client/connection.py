@@ -11,16 +11,18 @@ import redis
 from pydantic import SecretStr
 
 from ltx_client.batches import Batches
-from ltx_client.broker import connect
+from ltx_client.broker import broker_errors, connect
 from ltx_client.errors import BrokerUnreachable
 from ltx_client.ledger import ClientLedger
 from ltx_client.local.join import join, why_stopped
 from ltx_client.local.members import FarmFolder, Use
 from ltx_client.pauses import Pauses
 from ltx_client.prepare import DEFAULT_VARIANT
+from ltx_client.protocol.clock import Clock
 from ltx_client.protocol.names import Names
 from ltx_client.protocol.settings import FarmSettings, broker_address
 from ltx_client.reading import read_views
+from ltx_client.removal_ledger import RemovalLedger
 
 __all__ = ["Connection"]
 
@@ -77,6 +79,8 @@ class Connection:
         self._address = broker_address(broker_url)
         self._names = names
         self._ledger = ClientLedger(client, names)
+        self._removals = RemovalLedger(client, names)
+        self._clock = Clock()
         self._pauses = Pauses(client, names)
         self._batches = Batches(client, names, lambda ids: read_views(client, names, ids))
 
@@ -98,6 +102,14 @@ class Connection:
     def close(self) -> None:
         """Disconnects; of an embedded farm, leaves it. What is not closed is at the end of the program."""
         self._close()
+
+    def now(self) -> float:
+        """The time by the broker's clock, as every time that the farm shows: seconds since 1970. By this machine's own
+        for a user that may not ask.
+        """
+        with broker_errors(self._address), contextlib.suppress(redis.exceptions.NoPermissionError):
+            self._clock.measure(self._client)
+        return self._clock.now()
 
     def check(self) -> None:
         """Raises BrokerUnreachable when this machine's embedded farm has died; says nothing of other farms."""

@@ -24,7 +24,7 @@ from ltx_client.protocol.damage import is_wrong_type
 from ltx_client.protocol.outages import is_outage
 from ltx_client.protocol.settings import FarmSettings
 from ltx_client.protocol.storage_checks import StorageChecks, space
-from ltx_client.protocol.workers import PAUSED, UNREADY, live_workers
+from ltx_client.protocol.workers import PAUSED, UNREADY, live_workers, worker_names
 
 __all__ = ["client_checks"]
 
@@ -141,7 +141,7 @@ def _workers(broker: BrokerChecks, settings: FarmSettings) -> Iterator[Finding]:
         yield Finding("workers", Level.WARNING, "none is alive: jobs wait", "ltx-worker start, on a Mac of the farm")
         return
     own = metadata.version("ltx-farm")
-    yield Finding("workers", Level.OK, f"{len(workers)} alive: {', '.join(worker.name for worker in workers)}")
+    yield Finding("workers", Level.OK, f"{len(workers)} alive: {', '.join(worker_names(workers).values())}")
     for worker in workers:
         if worker.protocol != PROTOCOL_VERSION:
             text = f"{worker.name} speaks protocol {worker.protocol}, and this client {PROTOCOL_VERSION}"
@@ -149,6 +149,8 @@ def _workers(broker: BrokerChecks, settings: FarmSettings) -> Iterator[Finding]:
         elif worker.version != own:
             text = f"{worker.name} has ltx-farm {worker.version}, and this client {own}"
             yield Finding("workers", Level.WARNING, text, "pip install --upgrade ltx-farm, on the older side")
+        if worker.note:
+            yield Finding("workers", Level.OK, f"{worker.name}: {worker.note}")
         if worker.state == PAUSED:
             text = f"{worker.name} is paused: {worker.why_paused}"
             yield Finding("workers", Level.WARNING, text, "ltx-worker resume, on that machine, once it is mended")

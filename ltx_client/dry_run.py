@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Sequence
 from typing import Any
 
@@ -33,9 +32,10 @@ def print_plan(settings: FarmSettings, jobs: Sequence[Job]) -> None:
         tell_of_pauses(farm, (job.variant for job in jobs))
         workers = farm.workers()
         open_jobs, paces = farm.open_jobs_and_paces()
-    now = time.time()
+        now = farm.now()
+        turns = farm.turns({view.job.variant for view in open_jobs})
     asked = [JobView(job, now, Snapshot(), cancel_asked=False, leased=False) for job in jobs]
-    found = places([*open_jobs, *asked], workers, paces, now)
+    found = places([*open_jobs, *asked], workers, paces, now, turns)
     rows = []
     for job in _kinds(jobs):
         able = [worker.name for worker in workers if worker.serves(job)]

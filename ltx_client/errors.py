@@ -4,6 +4,7 @@
     ├── UsageError             2    what was asked for cannot be right
     │   ├── JobNotFound
     │   └── JobConflict
+    │       └── IdUsed
     ├── JobFailed              1
     ├── JobCancelled           3
     ├── BrokerError            1    a damaged key, or a command that the broker does not know
@@ -23,6 +24,7 @@ __all__ = [
     "BrokerError",
     "BrokerUnreachable",
     "FarmError",
+    "IdUsed",
     "JobCancelled",
     "JobConflict",
     "JobFailed",
@@ -57,6 +59,10 @@ class JobNotFound(UsageError):
 
 class JobConflict(UsageError):
     """The id belongs to another job already."""
+
+
+class IdUsed(JobConflict):
+    """The id was a job's that is removed; what workers wrote of it is still there."""
 
 
 class JobFailed(FarmError):

@@ -8,36 +8,35 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import difflib
 import itertools
-import time
-from collections.abc import Sequence
+from collections.abc import Collection, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-import redis
 from pydantic import ValidationError
 
-from ltx_client.batches import Batch, PreparedBatch, derived_id
+from ltx_client.batches import Batch
 from ltx_client.broker import broker_errors, operator_errors
-from ltx_client.errors import BrokerUnreachable, JobConflict, JobNotFound, UsageError
-from ltx_client.files import fetch_video, store_inputs
-from ltx_client.forecast import Paces, Place, measure, places
+from ltx_client.errors import BrokerUnreachable, JobNotFound, UsageError
+from ltx_client.files import fetch_video
+from ltx_client.forecast import Paces, Place, Turns, measure, places
 from ltx_client.handles import Render
-from ltx_client.inputs import Inputs
-from ltx_client.ledger import Submission
 from ltx_client.prepare import DEFAULT_VARIANT, prepare, submitter
-from ltx_client.protocol.damage import is_wrong_type, read_or, tell_once
+from ltx_client.protocol.damage import read_or
 from ltx_client.protocol.events import Result
 from ltx_client.protocol.fields import READING, check_name
-from ltx_client.protocol.jobs import DEFAULT_PRIORITY, NO_LINKS, Job, Links
+from ltx_client.protocol.jobs import DEFAULT_PRIORITY, Links
 from ltx_client.protocol.pauses import Pause
 from ltx_client.protocol.state import Status
+from ltx_client.protocol.storage import Storage
 from ltx_client.protocol.workers import WorkerInfo, live_workers
-from ltx_client.publish import publish
+from ltx_client.retention import Old, Removed, remove
+from ltx_client.sending import Sending
 from ltx_client.views import JobView
-from ltx_client.watching import MIN_ID_TAIL, Watching
+from ltx_client.watching import MIN_ID_TAIL
 from ltx_models.request import GenerationRequest
 from ltx_models.variants import find_variant
 
@@ -52,7 +51,7 @@ AT_ONCE = 1000
 """Jobs of one round trip."""
 
 
-class Farm(Watching):
+class Farm(Sending):
     """One farm, reached through its broker. Raises BrokerUnreachable from every method when it does not answer."""
 
     def render(
@@ -92,65 +91,6 @@ class Farm(Watching):
         self.send(job, inputs, self.links(ids, not_on))
         return Render(self, job.id)
 
-    def submit(self, request: GenerationRequest, **options: Any) -> Job:
-        """Prepares a job (see `prepare` for the options) and sends it."""
-        prepared = prepare(request, **options)
-        self.send(*prepared)
-        return prepared.job
-
-    def send(self, job: Job, inputs: Inputs | None = None, links: Links = NO_LINKS) -> None:
-        """Stores the job's inputs, writes its record, which is the submission, then the message that brings it to a
-        worker.
-
-        Raises JobConflict when the id is another job's, StorageUnreachable when the inputs cannot be stored. After
-        BrokerUnreachable the same job may be sent again.
-        """
-        store_inputs(self.storage_url, inputs or {})
-        try:
-            self._submit([(job, links)])
-        except BrokerUnreachable as error:
-            raise BrokerUnreachable(
-                f"{error} Whether job {job.id} was queued is unknown; the same again with --id {job.id} is safe"
-            ) from None
-
-    def send_batch(self, batch: PreparedBatch) -> None:
-        """The same for all jobs of a batch: first all records, then all messages.
-
-        Raises what `send` raises; the same batch again is safe.
-        """
-        store_inputs(self.storage_url, batch.inputs)
-        try:
-            with broker_errors(self._address):
-                self._batches.note(batch)
-            self._submit(batch.jobs)
-        except BrokerUnreachable as error:
-            raise BrokerUnreachable(
-                f"{error} Whether all of batch {batch.id} was queued is unknown; the same again with --id {batch.id}"
-                " is safe"
-            ) from None
-
-    def _submit(self, jobs: Sequence[tuple[Job, Links]]) -> None:
-        """All records first, then the messages. Raises JobConflict and BrokerUnreachable."""
-        with broker_errors(self._address):
-            outcomes = self._ledger.submit_all(jobs)
-            for (job, _), outcome in zip(jobs, outcomes, strict=True):
-                if outcome is Submission.CONFLICT:
-                    raise JobConflict(f"job {job.id} exists already and asks for something else; give another --id")
-            # Of one that exists already, it is not known here whether it was the first in its line.
-            messages = [
-                (job, outcome is not Submission.CREATED)
-                for (job, links), outcome in zip(jobs, outcomes, strict=True)
-                if not links.waits
-            ]
-            try:
-                publish(self._broker_url, self._names, messages)
-            except redis.ResponseError as error:
-                if not is_wrong_type(error):
-                    raise
-                tell_once(
-                    "a key of the queue is damaged (see ltx doctor); workers send the messages of these jobs soon"
-                )
-
     def all_jobs(self) -> tuple[list[JobView], list[str]]:
         """Every job of the farm, the newest first; and the ids of those that this version cannot read."""
         with broker_errors(self._address):
@@ -159,15 +99,10 @@ class Farm(Watching):
         views = [view for at in range(0, len(ids), AT_ONCE) for view in self._views(ids[at : at + AT_ONCE])]
         return views, sorted(set(ids) - {view.job.id for view in views})
 
-    def forget(self, ids: Sequence[str]) -> None:
-        """Removes what a client has written of jobs that have ended: they are no longer listed, nor downloaded."""
+    def remove(self, old: Old, storage: Storage | None) -> Iterator[Removed]:
+        """Removes what `find_old` has found and still may go; see `ltx_client.retention.remove`."""
         with broker_errors(self._address):
-            for at in range(0, len(ids), AT_ONCE):
-                some = ids[at : at + AT_ONCE]
-                self._client.delete(*(key(job_id) for job_id in some for key in (self._names.job, self._names.cancel)))
-                self._client.zrem(self._names.jobs(), *some)
-            for _ in self._batches.newest():  # which drops those whose jobs are gone
-                pass
+            yield from remove(old, storage, self._removals, self._batches)
 
     def cancel(self, job_id: str) -> Status:
         """Asks for the job's end; returns its state at that moment (see ClientLedger.cancel)."""
@@ -199,7 +134,7 @@ class Farm(Watching):
         is no admin.
         """
         with operator_errors(self._address):
-            return self._pauses.pause_worker(name, self.workers(), submitter())
+            return self._pauses.pause_worker(name, self.workers(), submitter(), self.now())
 
     def resume_worker(self, name: str) -> bool:
         """Ends the pause of a worker, which need not be alive. Returns whether it was paused."""
@@ -209,7 +144,7 @@ class Farm(Watching):
     def pause_queue(self, variant: str) -> Pause:
         """Has workers begin no job of that variant until `resume_queue`; those that run are rendered to their end."""
         with operator_errors(self._address):
-            return self._pauses.pause_queue(find_variant(variant).name, submitter())
+            return self._pauses.pause_queue(find_variant(variant).name, submitter(), self.now())
 
     def resume_queue(self, variant: str) -> bool:
         """Ends the pause of a variant's queue. Returns whether it was paused."""
@@ -227,27 +162,6 @@ class Farm(Watching):
         if status is None:
             raise JobNotFound(f"there is no job {job_id} on this farm; `ltx jobs` lists those that there are")
         return status
-
-    def retry(self, job_id: str) -> Job:
-        """A new job in place of one that failed or was cancelled; the same again gives the same one.
-
-        Raises UsageError when the job, or the last one in its place, has not ended, or is done.
-        """
-        view = self.view(job_id)
-        if view.status not in (Status.FAILED, Status.CANCELLED):
-            raise UsageError(f"job {job_id} is {view.status}; one that failed or was cancelled can be tried again")
-        while True:
-            new_id = derived_id("retry", view.job.id)
-            try:
-                view = self.view(new_id)
-            except JobNotFound:
-                break
-            if view.status not in (Status.FAILED, Status.CANCELLED):
-                return view.job
-        job = view.job.model_copy(update={"id": new_id, "submitter": submitter()})
-        links = Links(batch=view.links.batch, item=view.links.item, retry_of=view.job.id)
-        self.send(job, links=links)
-        return job
 
     def batch(self, text: str) -> Batch:
         """The batch whose id is, or ends with, `text`. Raises JobNotFound."""
@@ -288,7 +202,15 @@ class Farm(Watching):
 
         Raises UsageError when the job has no video, StorageUnreachable when the file cannot be had.
         """
-        fetch_video(self.storage_url, self.view(job_id), target, self.link)
+        view = self.view(job_id)
+        with broker_errors(self._address):
+            token = self._removals.begin_reading(job_id)
+        self._known(job_id, view.status if token else None)
+        try:
+            fetch_video(self.storage_url, view, target, self.link)
+        finally:
+            with contextlib.suppress(BrokerUnreachable), broker_errors(self._address):
+                self._removals.end_reading(job_id, token or "")
 
     def link(self, job_id: str) -> str | None:
         """A URL by which anybody can read the job's video without the storage, if its worker has left one: a key."""
@@ -313,4 +235,12 @@ class Farm(Watching):
     def places(self) -> dict[str, Place]:
         """Of each job that waits: how many are before it, and when it will begin."""
         views, paces = self.open_jobs_and_paces()
-        return places(views, self.workers(), paces, time.time())
+        return places(views, self.workers(), paces, self.now(), self.turns({view.job.variant for view in views}))
+
+    def turns(self, variants: Collection[str]) -> Turns:
+        """Whose turn it is, of each of these variants."""
+        with broker_errors(self._address):
+            found: dict[str, Any] = {
+                variant: self._client.zrange(self._names.turns(variant), 0, -1) for variant in variants
+            }
+        return {variant: [turn.decode(errors="replace") for turn in turns] for variant, turns in found.items()}

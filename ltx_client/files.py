@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from ltx_client.errors import FarmError, StorageUnreachable, UsageError
@@ -13,7 +13,7 @@ from ltx_client.protocol.storage import DamagedSource, Storage, StorageError, in
 from ltx_client.protocol.text import is_printable
 from ltx_client.views import JobView
 
-__all__ = ["fetch_video", "is_here", "store_inputs"]
+__all__ = ["fetch_video", "is_here", "missing_inputs", "store_inputs"]
 
 
 def store_inputs(storage_url: str | None, inputs: Inputs) -> None:
@@ -35,6 +35,19 @@ def store_inputs(storage_url: str | None, inputs: Inputs) -> None:
         raise StorageUnreachable(str(error)) from None
     except (DamagedSource, OSError) as error:
         raise UsageError(f"{path} has changed, or cannot be read any more: {error}; submit again") from error
+
+
+def missing_inputs(storage_url: str | None, inputs: Sequence[str]) -> list[str]:
+    """Those of these, each the SHA-256 of its content, that are not in the farm's storage; none where no storage is
+    set. Raises StorageUnreachable.
+    """
+    if storage_url is None or not inputs:
+        return []
+    try:
+        storage = Storage(storage_url)
+        return [sha256 for sha256 in inputs if not storage.exists(input_name(sha256))]
+    except StorageError as error:
+        raise StorageUnreachable(str(error)) from error
 
 
 def fetch_video(

@@ -6,18 +6,19 @@ decoding). That is coarse: attention grows faster. But most jobs of a farm are l
 
 from __future__ import annotations
 
-from collections import defaultdict
-from collections.abc import Iterable, Sequence
+from collections import defaultdict, deque
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from statistics import median
 
 from ltx_client.protocol.jobs import Job
 from ltx_client.protocol.state import Status
+from ltx_client.protocol.turns import GIVEN_BACK, turn_of
 from ltx_client.protocol.workers import WorkerInfo
 from ltx_client.views import JobView
 from ltx_models.memory import latent_size
 
-__all__ = ["Pace", "Paces", "Place", "measure", "places"]
+__all__ = ["Pace", "Paces", "Place", "Turns", "measure", "places"]
 
 SAMPLES = 50
 """Of the newest jobs of a variant and chip."""
@@ -40,6 +41,8 @@ class Pace:
 
 Paces = dict[tuple[str, str | None], Pace]
 """By variant and chip; None stands for all chips together."""
+Turns = Mapping[str, Sequence[str]]
+"""Whose turn it is, by variant, as `ltx_client.protocol.turns` writes it, who is next first."""
 
 
 @dataclass(frozen=True)
@@ -61,10 +64,10 @@ def measure(views: Iterable[JobView], workers: Sequence[WorkerInfo]) -> Paces:
         state, request = view.snapshot, view.job.request
         if state.status is not Status.DONE or not (state.step_seconds and state.steps):
             continue
-        if state.attempt > 1 or state.started_at is None or state.ended_at is None:
+        if state.attempt > 1 or state.took is None:
             continue  # what it took includes what an earlier attempt did
         tokens = latent_size(request).tokens
-        rest = max(0.0, state.ended_at - state.started_at - state.steps * state.step_seconds)
+        rest = max(0.0, state.took - state.steps * state.step_seconds)
         for chip in {None, chips.get(state.worker or "")}:
             samples[view.job.variant, chip].append((state.step_seconds / tokens, rest / tokens))
     return {
@@ -73,20 +76,25 @@ def measure(views: Iterable[JobView], workers: Sequence[WorkerInfo]) -> Paces:
     }
 
 
-def places(views: Sequence[JobView], workers: Sequence[WorkerInfo], paces: Paces, now: float) -> dict[str, Place]:
+def places(
+    views: Sequence[JobView], workers: Sequence[WorkerInfo], paces: Paces, now: float, turns: Turns | None = None
+) -> dict[str, Place]:
     """Of each job that waits for its turn; not of those that are paused, or wait for other jobs.
 
-    views: all that have not ended.  now: seconds since 1970.
+    views: all that have not ended.  now: by the broker's clock.  turns: as they stand, of each variant; without them,
+    everybody's turns are taken to begin now.
     """
     waiting = [view for view in views if _waits(view)]
     free = {worker.id: _free_in(worker, views, paces, now) for worker in workers}
     ahead: dict[str, int] = defaultdict(int)
     found = {}
-    for view in _in_turn(waiting):
-        able = [worker for worker in workers if worker.serves(view.job) and _may_have(worker, view)]
+    able = {view.job.id: [worker for worker in workers if _may_have(worker, view)] for view in waiting}
+    served = [view for view in waiting if able[view.job.id]]
+    unserved = [view for view in waiting if not able[view.job.id]]
+    for view in [*_in_turn(served, turns or {}), *_in_turn(unserved, turns or {})]:
         starts, takes = None, None
-        if able:
-            worker = min(able, key=lambda worker: free[worker.id])
+        if able[view.job.id]:
+            worker = min(able[view.job.id], key=lambda worker: free[worker.id])
             pace = paces.get((view.job.variant, worker.chip)) or paces.get((view.job.variant, None))
             if pace is not None:
                 starts, takes = free[worker.id], pace.seconds(view.job, view.snapshot.step)
@@ -102,7 +110,7 @@ def _waits(view: JobView) -> bool:
 
 
 def _may_have(worker: WorkerInfo, view: JobView) -> bool:
-    return worker.name not in view.links.not_on and worker.id not in view.links.not_on
+    return worker.serves(view.job) and worker.name not in view.links.not_on and worker.id not in view.links.not_on
 
 
 def _free_in(worker: WorkerInfo, views: Sequence[JobView], paces: Paces, now: float) -> float:
@@ -116,13 +124,23 @@ def _free_in(worker: WorkerInfo, views: Sequence[JobView], paces: Paces, now: fl
     return max(0.0, left - (now - state.updated_at if state.updated_at else 0.0))
 
 
-def _in_turn(waiting: Sequence[JobView]) -> list[JobView]:
-    """As the farm gives turns: by priority; within it, everybody's first, then everybody's second, and so on."""
-    keyed: list[tuple[tuple[int, int, float], JobView]] = []
-    counts: dict[tuple[int, str], int] = defaultdict(int)
+def _in_turn(waiting: Sequence[JobView], turns: Turns) -> list[JobView]:
+    """As the farm gives turns: by priority; within it everybody's oldest, then everybody's second, and so on, whoever
+    is next first. One that was given back comes before all.
+    """
+    lines: dict[tuple[str, str], deque[JobView]] = defaultdict(deque)
     for view in sorted(waiting, key=lambda view: view.submitted_at):
-        line = view.job.priority, view.job.submitter
-        first = -1 if view.snapshot.attempt else counts[line]  # one that was given back is first in line
-        keyed.append(((view.job.priority, first, view.submitted_at), view))
-        counts[line] += 1
-    return [view for _, view in sorted(keyed, key=lambda pair: pair[0])]
+        turn = turn_of(view.job, GIVEN_BACK if view.snapshot.attempt else None)
+        lines[view.job.variant, turn].append(view)
+    places = {(variant, turn): place for variant, known in turns.items() for place, turn in enumerate(known)}
+    rounds: dict[tuple[str, str], deque[deque[JobView]]] = defaultdict(deque)
+    for (variant, turn), line in sorted(lines.items(), key=lambda pair: places.get(pair[0], len(places))):
+        rounds[turn.partition(":")[0], variant].append(line)  # those that are not known yet come last
+    order = []
+    for _, people in sorted(rounds.items()):
+        while people:
+            line = people.popleft()
+            order.append(line.popleft())
+            if line:
+                people.append(line)
+    return order

@@ -40,6 +40,7 @@ class LiveDisplay:
         self._updates: dict[str, Update] = {}
         self._workers: list[WorkerInfo] = []
         self._places: dict[str, Place] = {}
+        self._now = time.time()
         self._look_at = 0.0
         self._live = Live(console=console, get_renderable=self.table)
 
@@ -67,6 +68,7 @@ class LiveDisplay:
         try:
             self._workers = self._farm.workers()
             self._places = self._farm.places()
+            self._now = self._farm.now()
         except FarmError:  # who watches the jobs says so soon enough
             return
 
@@ -83,7 +85,7 @@ class LiveDisplay:
         counts = Counter(update.view.status for update in updates)
         summary = ", ".join(f"{counts[status]} {status.value}" for status in Status if counts[status])
         more = f" ({len(updates) - height} not shown)" if len(updates) > height else ""
-        return Group(jobs, styled(f"{summary}{more}", "dim"), "", workers_table(self._workers))
+        return Group(jobs, styled(f"{summary}{more}", "dim"), "", workers_table(self._workers, self._now))
 
     def _rank(self, update: Update) -> tuple[int, float]:
         ended = update.snapshot.ended_at or 0.0

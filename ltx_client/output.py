@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from typing import Any
 
 from rich.table import Table
@@ -14,7 +13,7 @@ from ltx_client.protocol.console import Console, styled
 from ltx_client.protocol.pauses import Pause
 from ltx_client.protocol.screen import notice, print_json, print_line
 from ltx_client.protocol.state import Status
-from ltx_client.protocol.workers import HELD, PAUSED, WorkerInfo
+from ltx_client.protocol.workers import HELD, PAUSED, WorkerInfo, worker_names
 from ltx_client.views import JobView
 
 __all__ = [
@@ -74,14 +73,14 @@ def place_text(place: Place) -> str:
     return (f"{place.ahead} before it" if place.ahead else "next") + begins
 
 
-def ago(moment: float) -> str:
-    """How long ago a time (seconds since 1970) was."""
-    return f"{duration(max(0.0, time.time() - moment))} ago"
+def ago(moment: float, now: float) -> str:
+    """How long ago a time was; both in seconds since 1970, by the broker's clock (`Farm.now`)."""
+    return f"{duration(max(0.0, now - moment))} ago"
 
 
-def pause_text(pause: Pause) -> str:
+def pause_text(pause: Pause, now: float) -> str:
     """Which worker or queue is paused, by whom, since when, and what ends it."""
-    return f"{pause.of} {pause.name} was paused by {pause.by} {ago(pause.at)}; `{pause.mend}` has it go on"
+    return f"{pause.of} {pause.name} was paused by {pause.by} {ago(pause.at, now)}; `{pause.mend}` has it go on"
 
 
 def describe_job(view: JobView) -> dict[str, Any]:
@@ -122,8 +121,8 @@ def status_text(view: JobView, words: str) -> Text:
     return styled(words, STATUS_STYLE[view.status])
 
 
-def jobs_table(views: list[JobView]) -> Table:
-    """Jobs for people, a line each."""
+def jobs_table(views: list[JobView], now: float) -> Table:
+    """Jobs for people, a line each.  now: by the broker's clock."""
     table = Table(box=None, pad_edge=False, expand=True)
     for heading in ("JOB", "STATUS", "STEPS", "VARIANT", "AGE", "WORKER"):
         table.add_column(heading, no_wrap=True)
@@ -135,7 +134,7 @@ def jobs_table(views: list[JobView]) -> Table:
             status_text(view, status_word(view)),
             f"{snapshot.step}/{snapshot.steps}" if snapshot.steps else "",
             view.job.variant,
-            duration(max(0.0, time.time() - view.submitted_at)),
+            duration(max(0.0, now - view.submitted_at)),
             snapshot.worker_name or "",
             view.job.request.prompt,
         )
@@ -147,20 +146,21 @@ def _heat(worker: WorkerInfo) -> str:
     return worker.thermal_pressure or "" if worker.temperature is None else f"{worker.temperature:.0f} °C"
 
 
-def workers_table(workers: list[WorkerInfo]) -> Table:
-    """Workers for people, a line each."""
+def workers_table(workers: list[WorkerInfo], now: float) -> Table:
+    """Workers for people, a line each; those of one name with their ids.  now: by the broker's clock."""
+    names = worker_names(workers)
     table = Table(box=None, pad_edge=False)
     for heading in ("WORKER", "STATE", "JOB", "VARIANT", "MEMORY", "SERVES UP TO", "UP SINCE", "HEAT", "CHIP"):
         table.add_column(heading, no_wrap=True)
     for worker in workers:
         table.add_row(
-            worker.name,
+            names[worker.id],
             PAUSED if worker.state == HELD else worker.state,
             short_id(worker.job),
             worker.variant,
             f"{worker.memory / 1e9:.0f} GB",
             f"{worker.budget_gb:.0f} GB",
-            ago(worker.started_at),
+            ago(worker.started_at, now),
             _heat(worker),
             worker.chip,
         )

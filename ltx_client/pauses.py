@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -30,10 +29,10 @@ class Pauses:
         pauses = [parse_pause(field.decode(errors="replace"), value) for field, value in stored.items()]
         return sorted(pauses, key=lambda pause: (pause.of, pause.name))
 
-    def pause_worker(self, name: str, live: Sequence[WorkerInfo], by: str) -> Pause:
+    def pause_worker(self, name: str, live: Sequence[WorkerInfo], by: str, at: float) -> Pause:
         """Of the live worker of that name or id. Raises UsageError when there is not exactly one."""
         worker_id, its_name = _only(name, {worker.id: worker.name for worker in live}, "no live worker")
-        return self._set(Pause(of="worker", id=worker_id, name=its_name, by=by, at=time.time()))
+        return self._set(Pause(of="worker", id=worker_id, name=its_name, by=by, at=at))
 
     def resume_worker(self, name: str, live: Sequence[WorkerInfo]) -> bool:
         """Whether the worker of that name or id, alive or not, was paused. Raises UsageError for one nobody knows."""
@@ -42,9 +41,9 @@ class Pauses:
         worker_id, _ = _only(name, known, "no worker, live or paused,")
         return bool(self._client.hdel(self._key, worker_field(worker_id)))
 
-    def pause_queue(self, variant: str, by: str) -> Pause:
+    def pause_queue(self, variant: str, by: str, at: float) -> Pause:
         """Of all jobs of a variant."""
-        return self._set(Pause(of="queue", id=variant, name=variant, by=by, at=time.time()))
+        return self._set(Pause(of="queue", id=variant, name=variant, by=by, at=at))
 
     def resume_queue(self, variant: str) -> bool:
         """Whether it was paused."""

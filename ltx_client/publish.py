@@ -18,8 +18,8 @@ AT_ONCE = 500
 """Messages of one round trip."""
 
 
-def publish(broker_url: SecretStr, names: Names, jobs: Sequence[tuple[Job, bool]]) -> None:
-    """Sends a message for each of these jobs, `later` behind everybody's first ones. Raises redis.RedisError."""
+def publish(broker_url: SecretStr, names: Names, jobs: Sequence[Job]) -> None:
+    """Sends a message for each of these jobs. Raises redis.RedisError."""
     if not jobs:
         return
     import kombu.exceptions
@@ -30,8 +30,8 @@ def publish(broker_url: SecretStr, names: Names, jobs: Sequence[tuple[Job, bool]
         app.conf.update(**settings, broker_connection_retry=False)
         try:
             with app.producer_or_acquire() as producer, producer.batch(max_size=AT_ONCE):
-                for job, later in jobs:
-                    send_render(app, job, job.priority, later=later, producer=producer)
+                for job in jobs:
+                    send_render(app, job, job.priority, producer=producer)
         except (kombu.exceptions.OperationalError, kombu.exceptions.BatchPublishError) as error:
             answer = next((cause for cause in causes(error) if isinstance(cause, redis.RedisError)), None)
             raise answer or redis.ConnectionError(str(error.__cause__ or error)) from error

@@ -16,7 +16,7 @@ def tell_of_pauses(farm: Farm, variants: Iterable[str]) -> list[str]:
     wanted = set(variants)
     paused = [pause for pause in farm.pauses() if pause.of == "queue" and pause.id in wanted] if wanted else []
     for pause in paused:
-        notice(f"warning: {pause_text(pause)}, and its jobs wait until then")
+        notice(f"warning: {pause_text(pause, farm.now())}, and its jobs wait until then")
     return [pause.id for pause in paused]
 
 

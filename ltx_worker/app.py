@@ -19,8 +19,9 @@ from pydantic import SecretStr
 from redis.backoff import ExponentialBackoff
 from redis.retry import Retry
 
+from ltx_client.protocol.clock import CLOCK
 from ltx_client.protocol.jobs import Job
-from ltx_client.protocol.names import later_queue, queue_name
+from ltx_client.protocol.names import queue_name
 from ltx_client.protocol.storage import Storage
 from ltx_client.protocol.transport import celery_settings, queue_keys, send_render
 from ltx_client.protocol.workers import live_workers
@@ -52,6 +53,7 @@ from ltx_worker.tasks import register
 from ltx_worker.threads import THREADS
 from ltx_worker.thrift import Thrift
 from ltx_worker.transport import use_for_redis
+from ltx_worker.turn_taker import TurnTaker
 from ltx_worker.watchdog import Watchdog
 
 __all__ = ["run_worker"]
@@ -73,6 +75,8 @@ def run_worker(
     """Serves `variant` until told to stop. Returns the process's exit code."""
     outlives_terminal = signal.getsignal(signal.SIGHUP) is signal.SIG_IGN  # under nohup; Celery forgets
     client = _connect(broker_url)
+    with contextlib.suppress(redis.RedisError):  # else with the first heartbeat
+        CLOCK.measure(client)
     metrics = Metrics(variant)
     engine = MeteredEngine(
         metrics,
@@ -135,6 +139,7 @@ def run_worker(
         embeddings if settings.worker_embeds_bytes else None,
         heartbeat,
         health,
+        TurnTaker(ledger, heartbeat, health, send, leaving, budget_gb=settings.worker_memory_gb),
         work,
         functools.partial(_are_any, hasty, queues),
     )
@@ -152,7 +157,7 @@ def run_worker(
         ledger,
         send,
         EmbeddingsLimit(client, settings.names, settings.worker_embeds_ttl, settings.worker_embeds_bytes),
-        worker_id=heartbeat.worker_id,
+        holder=heartbeat.run,  # two machines may have one id, for a while
         every=settings.worker_reap_every,
         lease=settings.worker_lease,
     )
@@ -290,9 +295,7 @@ def _handle_signals(renderer: Renderer, health: Health, *, outlives_terminal: bo
 
 
 def _queues(settings: WorkerSettings, variant: str) -> list[str]:
-    """Everybody's first jobs before anybody's later ones: the order in which a priority's queues are looked into."""
-    first = [queue_name(variant, size) for size in settings.memory_classes]
-    return first + [later_queue(queue) for queue in first]
+    return [queue_name(variant, size) for size in settings.memory_classes]
 
 
 def _connect(broker_url: SecretStr, *, retries: int = RETRIES, answer_within: float = 10.0) -> redis.Redis:

@@ -81,6 +81,10 @@ class _Death:
     confirmed: bool = False
 
 
+def _is_to_be_left(death: _Death, since: float) -> bool:
+    return death.at > since or death.kind is FaultKind.NUMBERS
+
+
 @dataclass(frozen=True)
 class _Fault:
     """What is wrong with the machine, and when to probe for it again (monotonic seconds); then after `wait` seconds."""
@@ -214,16 +218,13 @@ class Health(Background):
             self._stop_consuming()
         return news
 
-    def leaves_to_others(self, job_id: str) -> bool:
-        """Whether a message for this job should be left to other machines: for a while, but one of which NaN came out
-        for as long as there are others, for only a second machine can tell whose fault that is.
+    def left_to_others(self) -> set[str]:
+        """The ids of jobs that other machines should render, if there are any: for a while, but one of which NaN came
+        out for as long as there are others, for only a second machine can tell whose fault that is.
         """
-        if self.fitness is not Fitness.FIT:
-            return True
         since = time.monotonic() - self._hand_on
-        ended = [death for death in self._deaths.copy() if death.job.id == job_id]
-        recent = any(death.at > since or death.kind is FaultKind.NUMBERS for death in ended)
-        return recent and self.others_serve(ended[-1].job)
+        ended = {death.job.id: death.job for death in self._deaths.copy() if _is_to_be_left(death, since)}
+        return {job_id for job_id, job in ended.items() if self.others_serve(job)}
 
     def _cycle(self) -> None:
         assert self._consumption is not None

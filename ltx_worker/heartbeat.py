@@ -17,14 +17,16 @@ from typing import Any
 import psutil
 import redis
 
-from ltx_client.protocol.damage import is_wrong_type, tell_once
+from ltx_client.protocol.clock import CLOCK
+from ltx_client.protocol.damage import tell_once
 from ltx_client.protocol.pauses import parse_pause, queue_field, why_held, worker_field
 from ltx_client.protocol.text import printable
 from ltx_client.protocol.workers import HELD, OFF_DUTY, PAUSED, UNREADY, WorkerInfo
 from ltx_worker.background import LONGEST_PAUSE, Background
 from ltx_worker.health import Fitness, Health
+from ltx_worker.identity import BEAT, LEAVE, Identity
 from ltx_worker.restart_safety import RestartSafety
-from ltx_worker.settings import WorkerSettings, machine_id
+from ltx_worker.settings import WorkerSettings
 from ltx_worker.thermal import Thermometer
 from ltx_worker.threads import LIMIT
 
@@ -48,16 +50,15 @@ class Heartbeat(Background):
     def __init__(self, settings: WorkerSettings, client: redis.Redis, variant: str, health: Health) -> None:
         every = settings.worker_heartbeat_every
         super().__init__("heartbeat", limit=LIMIT + every, longest_pause=min(LONGEST_PAUSE, every))
-        self.worker_id = machine_id(settings)
+        self._identity = Identity(settings)
         self.variant = variant
         self.worker_name = settings.worker_name
         self._health = health
         self.chip = printable(chip_name())
         self._client = client
-        self._key = settings.names.worker(self.worker_id)
-        self._list = settings.names.workers()
-        self._paused = settings.names.paused()
-        self._pause_fields = [worker_field(self.worker_id), queue_field(variant)]
+        self._names = settings.names
+        self._tell_script = client.register_script(BEAT)
+        self._leave_script = client.register_script(LEAVE)
         self._every = settings.worker_heartbeat_every
         self._info = WorkerInfo(
             id=self.worker_id,
@@ -67,14 +68,27 @@ class Heartbeat(Background):
             budget_gb=settings.worker_memory_gb,
             variant=variant,
             version=metadata.version("ltx-farm"),
-            started_at=time.time(),
-            seen_at=time.time(),
+            run=self._identity.run,
+            started_at=CLOCK.now(),
+            seen_at=CLOCK.now(),
         )
+        self._started = time.monotonic()
+        self._failed = 0.0
         self._in_hand: list[str] = []
         self._thermometer = Thermometer()
         self._safety = RestartSafety(client, settings.names)
         self._wake = threading.Event()
         health.changed = self._wake.set
+
+    @property
+    def worker_id(self) -> str:
+        """Of this machine; another one once a second machine with the same id was met."""
+        return self._identity.worker_id
+
+    @property
+    def run(self) -> str:
+        """Of this process alone."""
+        return self._identity.run
 
     def stop(self) -> None:
         """Beats no more."""
@@ -84,15 +98,14 @@ class Heartbeat(Background):
 
     def leave(self) -> None:
         """Takes the worker off the farm's list."""
+        keys = [self._names.worker(self.worker_id), self._names.workers()]
         with contextlib.suppress(redis.RedisError):
-            self._client.delete(self._key)
-            self._client.zrem(self._list, self.worker_id)
+            self._leave_script(keys=keys, args=[self.worker_id, self.run])
 
     def note_failure(self, job_id: str, reason: str) -> None:
         """An attempt of this worker's failed: shown as its last failure."""
-        self._info = self._info.model_copy(
-            update={"failure": reason[:LONGEST_FAILURE], "failed_job": job_id, "failed_at": time.time()}
-        )
+        self._info = self._info.model_copy(update={"failure": reason[:LONGEST_FAILURE], "failed_job": job_id})
+        self._failed = time.monotonic()
 
     @contextlib.contextmanager
     def busy(self, job_id: str) -> Iterator[None]:
@@ -112,40 +125,36 @@ class Heartbeat(Background):
             self._wake.wait(self._every)
 
     def _tell(self) -> None:
-        info = self.info()
-        fields: Any = info.fields()
-        with self._client.pipeline() as pipeline:
-            pipeline.hset(self._key, mapping=fields)
-            pipeline.pexpire(self._key, round(self._every * MISSED_BEATS * 1000))
-            pipeline.zadd(self._list, {self.worker_id: info.seen_at})
-            pipeline.zremrangebyscore(self._list, "-inf", info.seen_at - FORGOTTEN_AFTER)
-            pipeline.hmget(self._paused, self._pause_fields)
-            replies = pipeline.execute(raise_on_error=False)
-        values = replies[-1] if isinstance(replies[-1], list) else [None] * len(self._pause_fields)
-        pauses = [parse_pause(*pair) for pair in zip(self._pause_fields, values, strict=True) if pair[1] is not None]
+        CLOCK.measure(self._client)
+        info, names, identity = self.info(), self._names, self._identity
+        pause_fields = [worker_field(info.id), queue_field(self.variant)]
+        args: list[Any] = [info.id, identity.run, identity.former_run, info.seen_at]
+        args += [round(self._every * MISSED_BEATS * 1000), info.seen_at - FORGOTTEN_AFTER, *pause_fields]
+        args += [part for pair in info.fields().items() for part in pair]
+        reply: Any = self._tell_script(keys=[names.worker(info.id), names.workers(), names.paused()], args=args)
+        *values, other, damaged = reply
+        if identity.meets(other):
+            identity.draw()
+            self._health.worker_id = identity.worker_id
+            self._wake.set()
+            return
+        if damaged is not None:
+            tell_once(f"the key {damaged.decode()} held another kind of value than it should")
+        pauses = [parse_pause(*pair) for pair in zip(pause_fields, values, strict=True) if pair[1] is not None]
         if self._health.hold("; ".join(filter(None, (why_held(pauses), self._safety.why_not())))):
             self._wake.set()  # so that everybody sees it
-        self._heal(replies, fields)
-
-    def _heal(self, replies: list[Any], fields: Any) -> None:
-        """Write what a worker says of itself anew where something else stands in its place. Raise any other error."""
-        if is_wrong_type(replies[0]):
-            log.error("the key %s held another kind of value than it should; it is written anew", self._key)
-            self._client.delete(self._key)
-            self._client.hset(self._key, mapping=fields)
-        errors = [reply for reply in replies[1:] if isinstance(reply, Exception)]
-        for error in errors:
-            if not is_wrong_type(error):
-                raise error
-            self._note(error)
-            tell_once(f"a key that workers write is set aside: {error}")
 
     def info(self) -> WorkerInfo:
         """What the worker says of itself now."""
         job, heat = next(iter(self._in_hand), ""), self._thermometer.read()
+        now, ticks, drew_for = CLOCK.now(), time.monotonic(), self._identity.drew_for
         update = {
+            "id": self.worker_id,
             "job": job,
-            "seen_at": time.time(),
+            "started_at": now - (ticks - self._started),
+            "seen_at": now,
+            "failed_at": now - (ticks - self._failed) if self._failed else None,
+            "note": f"another machine has its former id {drew_for}, as after a disk was cloned" if drew_for else "",
             "why_paused": self._health.why_paused,
             "temperature": heat.temperature,
             "thermal_pressure": heat.pressure,

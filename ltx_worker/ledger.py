@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import json
 import logging
+import math
 import secrets
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
@@ -32,6 +33,9 @@ from ltx_client.protocol.names import Names
 from ltx_client.protocol.outages import is_outage
 from ltx_client.protocol.pauses import queue_field, worker_field
 from ltx_client.protocol.state import RESULT_TTL, Snapshot, Status, apply, parse_snapshot, sources_of
+from ltx_client.protocol.turns import GIVEN_BACK, line_entry, line_keys, turn_of
+from ltx_models.memory import memory_class
+from ltx_worker.next_turn import NextTurn, Turn
 from ltx_worker.ownership import Ownership, read_ownership
 from ltx_worker.scripts import SCRIPTS
 
@@ -65,6 +69,8 @@ class Refusal(StrEnum):
     CANCELLED = "cancelled"
     HELD = "held"
     UNREADABLE = "its state cannot be read"
+    ELSEWHERE = "for other workers"
+    """It is of another variant, or needs more memory than this worker may use."""
     PAUSED = "paused"
     """Not the job: the worker, or its queue."""
 
@@ -87,7 +93,7 @@ class Strike(StrEnum):
 POISON_LIMITS = {Strike.DEATH: 2, Strike.HOST_FAULT: 4, Strike.MISHAP: 8, Strike.NOT_FINITE: 2, Strike.LAPSE: 3}
 """So many of one kind, with no step gained in between, fail a job."""
 
-_GIVE_BACK_KEYS = "job state lease cancel events preview latents"
+_JOB_KEYS = "job state lease cancel events preview latents"
 
 
 class StaleAttempt(Exception):
@@ -119,51 +125,75 @@ class Attempt:
         return attempt_name(self.job_id, self.number, self.token)
 
 
-class Ledger:
+class Ledger(NextTurn):
     """The writes that a worker may make. `lease` in seconds.
 
     The methods raise StaleAttempt when the attempt is over, and redis.RedisError when Redis is away.
     """
 
     def __init__(self, client: redis.Redis, names: Names, lease: float = 60.0) -> None:
-        self._client = client
-        self._names = names
+        super().__init__(client, names)
         self._lease = round(lease * 1000)
         self._scripts = {name: client.register_script(text) for name, text in SCRIPTS.items()}
 
     def claim(
-        self, job_id: str, worker: str, worker_name: str, variant: str = "", token: str | None = None
+        self,
+        job_id: str,
+        worker: str,
+        worker_name: str,
+        variant: str = "",
+        token: str | None = None,
+        *,
+        budget_gb: float = math.inf,
+        turn: Turn | None = None,
     ) -> Attempt | Refusal:
         """Takes the job, if nobody holds it: raises the attempt number, sets a token, takes the lease.
 
         Of any number of workers that race for a job, one is granted. A job whose cancel was asked is ended
         here. A job whose last owner let its lease lapse may be claimed again. Nothing is granted to a worker that is
-        paused, nor while the queue of its `variant` is. After an error whose outcome is unknown, the same `token` gives
-        the same attempt.
+        paused, nor while the queue of its `variant` is; nor a job of another variant, or one that needs more than
+        `budget_gb`, through whichever queue its message came. After an error whose outcome is unknown, the same `token`
+        gives the same attempt.
+
+        turn: as `next` has found the job.
         """
+        who = worker, worker_name, variant
         try:
-            return self._claim(job_id, worker, worker_name, variant, token or secrets.token_hex(16))
+            return self._claim(job_id, *who, token or secrets.token_hex(16), budget_gb, turn)
         except redis.ResponseError as error:
             if is_outage(error):
                 raise
             tell_once(f"job {job_id}: left alone, for a key of it is damaged: {error}")
             return Refusal.UNREADABLE
 
-    def _claim(self, job_id: str, worker: str, worker_name: str, variant: str, token: str) -> Attempt | Refusal:
-        for _ in range(MOST_RACES):
+    def _claim(
+        self,
+        job_id: str,
+        worker: str,
+        worker_name: str,
+        variant: str,
+        token: str,
+        budget_gb: float,
+        turn: Turn | None,
+    ) -> Attempt | Refusal:
+        for number in range(MOST_RACES):
             try:
-                state, spec = self.read_with_spec(job_id)
+                is_read = turn is not None and turn.spec is not None and number == 0
+                state, spec = turn.read() if turn and is_read else self.read_with_spec(job_id)
             except UnreadableJob as error:
                 log.warning("job %s: left alone: %s", job_id, error)
                 return Refusal.UNREADABLE
+            if not _serves(spec, job_id, variant, budget_gb):
+                return Refusal.ELSEWHERE
             claimed = events.Claimed(attempt=state.attempt + 1, worker=worker, worker_name=worker_name)
             cancelled = events.Cancelled()
             after = apply(state, claimed)
             args: Args = [after.attempt, token, after.seq, self._lease]
             args += [*_pair(claimed, after), *_pair(cancelled, apply(state, cancelled))]
             args += [RESULT_TTL, PREVIEW_TTL, self._names.paused(), worker_field(worker), queue_field(variant)]
-            args += sorted(sources_of(Status.RUNNING))
-            answer = self._run("claim", job_id, "job state lease cancel events preview latents", args)
+            args += [turn.entry if turn else "", *sorted(sources_of(Status.RUNNING))]
+            line = turn.line if turn else self._names.job(job_id)
+            answer = self._run("claim", job_id, _JOB_KEYS, args, [line])
             if answer == "claimed":
                 return Attempt(job_id, after.attempt, token, after, spec=spec)
             if answer == "mine":  # by an earlier call, whose answer was lost
@@ -268,23 +298,36 @@ class Ledger:
         self._settle(attempt)
 
         def write() -> Status:
-            given_back = _give_back_args(attempt.snapshot, reason, strike, by, verdict)
-            args: Args = [attempt.number, attempt.token, *given_back]
-            return Status(self._run("release", attempt.job_id, _GIVE_BACK_KEYS, args))
+            job = _parsed(attempt.spec, attempt.job_id)
+            line, given_back = self._give_back(job, attempt.snapshot, reason, strike, by, verdict)
+            args = [attempt.number, attempt.token, *given_back]
+            return Status(self._run("release", attempt.job_id, _JOB_KEYS, args, line))
 
         return self._after_what_is_there(attempt, write)
 
-    def requeue(self, job_id: str, snapshot: Snapshot) -> Status | None:
+    def requeue(self, job_id: str, snapshot: Snapshot, job: Job | None = None) -> Status | None:
         """In place of an owner that is gone: puts a running job without a lease back into the queue, or fails it at
         the limit of lapsed leases; ends a job without an owner whose cancel was asked.
 
-        `snapshot` is the job as it was read. Returns what became of it; None when it was left as it is, since it
-        has a live owner, has changed since, or needs nothing. Of any number that try at once, one does it.
+        `snapshot` is the job's state as it was read, and `job` its record. Returns what became of it; None when it was
+        left as it is, since it has a live owner, has changed since, or needs nothing. Of any number that try at once,
+        one does it.
         """
         reason = f"worker {snapshot.worker_name} stopped answering"
-        args: Args = [snapshot.attempt, *_give_back_args(snapshot, reason, Strike.LAPSE)]
-        answer = self._run("requeue", job_id, _GIVE_BACK_KEYS, args)
+        line, args = self._give_back(job, snapshot, reason, Strike.LAPSE)
+        answer = self._run("requeue", job_id, _JOB_KEYS, [snapshot.attempt, *args], line)
         return None if answer == "left" else Status(answer)
+
+    def _give_back(
+        self, job: Job | None, snapshot: Snapshot, reason: str, strike: Strike | None, by: str = "", verdict: str = ""
+    ) -> tuple[list[str], Args]:
+        """For the scripts that give a job back: the keys of the line where it waits again, and the arguments from the
+        sequence number on. A job whose record cannot be read waits in nobody's line.
+        """
+        args = _give_back_args(snapshot, reason, strike, by, verdict)
+        if job is None:
+            return [], args
+        return line_keys(self._names, job, GIVEN_BACK), [*args, turn_of(job, GIVEN_BACK), line_entry(job)]
 
     def ownership(self, ids: Iterable[str]) -> dict[str, Ownership]:
         """What tells whose the files of these jobs are; of those that this farm knows, and has begun."""
@@ -324,8 +367,8 @@ class Ledger:
             snapshot, spec = pipeline.execute()
         return parse_snapshot(snapshot), spec
 
-    def _run(self, script: str, job_id: str, keys: str, args: Args) -> str:
-        reply = self._scripts[script](keys=self._keys(job_id, keys), args=args)
+    def _run(self, script: str, job_id: str, keys: str, args: Args, more_keys: Sequence[str] = ()) -> str:
+        reply = self._scripts[script](keys=[*self._keys(job_id, keys), *more_keys], args=args)
         return self._answer(script, reply, args)
 
     def _run_all(self, script: str, job_id: str, keys: str, calls: list[Args]) -> list[str]:
@@ -363,6 +406,20 @@ def _give_back_args(snapshot: Snapshot, reason: str, strike: Strike | None, by: 
     pairs = [text for event in outcomes for text in _pair(event, apply(snapshot, event))]
     limit = POISON_LIMITS[strike] if strike else 0
     return [snapshot.seq + 1, *pairs, strike or "", limit, RESULT_TTL, PREVIEW_TTL, by]
+
+
+def _serves(spec: bytes | None, job_id: str, variant: str, budget_gb: float) -> bool:
+    """Whether a worker of this variant and memory is one for the job; one that cannot be read, any worker ends."""
+    job = _parsed(spec, job_id)
+    return job is None or (variant in ("", job.variant) and memory_class(job.predicted_peak) <= budget_gb)
+
+
+def _parsed(spec: bytes | None, job_id: str) -> Job | None:
+    """The job in a record, if it can be read."""
+    try:
+        return parse_job(spec or b"", job_id)
+    except UnreadableJob:
+        return None
 
 
 def _files(result: Result) -> str:

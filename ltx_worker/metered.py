@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import contextlib
 from collections import deque
-from collections.abc import Callable, Generator, Iterator
+from collections.abc import Callable, Generator, Iterator, Sequence
 from concurrent.futures import Future
 from typing import Any
 
 from ltx_client.protocol import events
+from ltx_client.protocol.jobs import Job
 from ltx_client.protocol.state import Snapshot, Status
 from ltx_worker.engine import messages
 from ltx_worker.engine.messages import Message, Ready, Render, Written
@@ -77,9 +78,9 @@ class MeteredLedger(Ledger):
         self._metrics.ended("released" if status is Status.QUEUED else status)
         return status
 
-    def requeue(self, job_id: str, snapshot: Snapshot) -> Status | None:
+    def requeue(self, job_id: str, snapshot: Snapshot, job: Job | None = None) -> Status | None:
         """As Ledger does."""
-        status = super().requeue(job_id, snapshot)
+        status = super().requeue(job_id, snapshot, job)
         if status is Status.QUEUED:
             self._metrics.requeued()
         return status
@@ -95,9 +96,9 @@ class MeteredLedger(Ledger):
             self._ended.remove(own)
             raise
 
-    def _run(self, script: str, job_id: str, keys: str, args: Args) -> str:
+    def _run(self, script: str, job_id: str, keys: str, args: Args, more_keys: Sequence[str] = ()) -> str:
         with self._noticing_loss(script, job_id, args):
-            return super()._run(script, job_id, keys, args)
+            return super()._run(script, job_id, keys, args, more_keys)
 
     def _run_all(self, script: str, job_id: str, keys: str, calls: list[Args]) -> list[str]:
         with self._noticing_loss(script, job_id, calls[0]):

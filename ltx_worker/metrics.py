@@ -16,7 +16,7 @@ from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
 from prometheus_client.registry import Collector
 
 from ltx_client.protocol.damage import is_wrong_type
-from ltx_client.protocol.names import Names, later_queue, queue_name
+from ltx_client.protocol.names import Names, queue_name
 from ltx_client.protocol.transport import queue_keys
 from ltx_models.errors import FaultKind
 from ltx_models.memory import MEMORY_CLASSES
@@ -253,9 +253,7 @@ class _Lookups(Collector):
 
     def _queue_keys(self, variant: str) -> Iterator[str]:
         for size in MEMORY_CLASSES:
-            queue = queue_name(variant, size)
-            yield from queue_keys(self.names, queue)
-            yield from queue_keys(self.names, later_queue(queue))
+            yield from queue_keys(self.names, queue_name(variant, size))
 
 
 def _gauge(name: str, text: str, samples: Iterable[tuple[dict[str, str], float]]) -> GaugeMetricFamily:

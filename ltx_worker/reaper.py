@@ -1,8 +1,9 @@
 """Looks after the queue in place of those who are gone: on every worker, one at a time.
 
-A running job whose lease lapsed goes back into the queue; a queued job that no message leads to gets one, and one that
-waits for others gets it when they have ended; a cancelled job that nobody owns is ended; people take turns; ids of jobs
-whose time ran out are dropped; the cache of text embeddings is kept within its limit.
+A running job whose lease lapsed goes back into the queue; a queued job that is in nobody's line is put there, and where
+there are fewer messages than jobs, one is sent; a job that waits for others gets both when they have ended; a cancelled
+job that nobody owns is ended; ids of jobs whose time ran out are dropped; the cache of text embeddings is kept within
+its limit.
 """
 
 from __future__ import annotations
@@ -21,18 +22,18 @@ from ltx_client.protocol.names import Names
 from ltx_client.protocol.outages import is_outage
 from ltx_client.protocol.state import Status
 from ltx_client.protocol.transport import unacked_keys
+from ltx_client.protocol.turns import GIVEN_BACK
 from ltx_worker.background import Background
 from ltx_worker.embeddings import EmbeddingsLimit
 from ltx_worker.ledger import Ledger
 from ltx_worker.threads import brief
-from ltx_worker.turns import SendRender, Turns, job_of
+from ltx_worker.turns import SendRender, Turns, Waiting, job_of
 from ltx_worker.unended import Found, Unended
 
 __all__ = ["Reaper", "is_reaper"]
 
 log = logging.getLogger(__name__)
 
-FIRST_IN_LINE = 0
 REAPER_LIMIT = 900.0
 """Seconds without a beat: one look at 100,000 jobs on a slow broker takes less."""
 REFUSALS = tuple(f"errorstat_{code}" for code in ("OOM", "BUSY", "MISCONF", "NOREPLICAS", "READONLY", "MASTERDOWN"))
@@ -48,8 +49,8 @@ def is_reaper(client: redis.Redis, names: Names, worker_id: str) -> bool:
 class Reaper(Background):
     """A thread that looks every `every` seconds, while it holds the farm's reaper lock.
 
-    send: puts a message for a job into its queue, at a priority.  lease: seconds; after Redis was away or restarted,
-    no lease is held against its owner for so long.
+    send: puts a message for a job into its queue, at a priority.  holder: of the lock; of this process alone.  lease:
+    seconds; after Redis was away or restarted, no lease is held against its owner for so long.
     """
 
     def __init__(
@@ -60,7 +61,7 @@ class Reaper(Background):
         send: SendRender,
         embeddings: EmbeddingsLimit,
         *,
-        worker_id: str,
+        holder: str,
         every: float,
         lease: float,
     ) -> None:
@@ -70,7 +71,7 @@ class Reaper(Background):
         self._ledger = ledger
         self._send = send
         self._embeddings = embeddings
-        self._worker_id = worker_id
+        self._holder = holder
         self._every = every
         self._lease = lease
         self._unended = Unended(client, names)
@@ -119,12 +120,12 @@ class Reaper(Background):
     def _has_lock(self) -> bool:
         """One reaper at a time: the lock is renewed by its holder, and free soon after the holder is gone."""
         key, expiry = self._names.reaper(), round(self._every * 2500)
-        if self._client.set(key, self._worker_id, nx=True, px=expiry):
+        if self._client.set(key, self._holder, nx=True, px=expiry):
             return True
         holder: Any = read_or("damaged", key, lambda: self._client.get(key))
         if holder == "damaged":
-            return bool(self._client.set(key, self._worker_id, px=expiry))
-        if holder != self._worker_id.encode():
+            return bool(self._client.set(key, self._holder, px=expiry))
+        if holder != self._holder.encode():
             self._client.pexpire(key, expiry, nx=True)  # one that would never expire is nobody's
             return False
         self._client.pexpire(key, expiry)
@@ -150,7 +151,7 @@ class Reaper(Background):
             tell_once(f"reaper: {what} is set aside: {brief(error)}")
 
     def _look_at_jobs(self) -> None:
-        waiting, moved, look = [], set(), self._unended.look()
+        waiting, look = [], self._unended.look()
         self._notice_silence()
         aside = self._following(look) | {found.job.id for found in look if found.held}
         for found in look:
@@ -159,26 +160,24 @@ class Reaper(Background):
             if found.snapshot.status is Status.QUEUED and not found.cancel_asked:
                 if job_id in aside:
                     continue
-                waiting.append(found.job)
-                if found.moved and not found.snapshot.attempt:  # one that ran is first in line as it is
-                    moved.add(job_id)
+                waiting.append(Waiting(found.job, GIVEN_BACK if found.snapshot.attempt else found.job.priority))
             elif found.cancel_asked or (orphaned and not self._is_patient()):
                 with self._setting_aside(f"job {job_id}"):
                     self._requeue(found)
-        self._turns.give(waiting, moved=moved, free=self._aside - aside)
+        self._turns.give(waiting, free=self._aside - aside)
         self._aside = aside
 
-    def _send_or_leave(self, job: Job, priority: int, *, later: bool = False) -> None:
+    def _send_or_leave(self, job: Job, priority: int) -> None:
         """Send a message, or leave it for the next look where the job's queue is damaged: others wait for theirs."""
         with self._setting_aside(f"a message for queue {job.queue}"):
-            self._send(job, priority, later=later)
+            self._send(job, priority)
 
     def _requeue(self, found: Found) -> None:
-        outcome = self._ledger.requeue(found.job.id, found.snapshot)
+        outcome = self._ledger.requeue(found.job.id, found.snapshot, found.job)
         if outcome is not None:
             log.warning("job %s: its worker is gone; it is %s now", found.job.id, outcome)
         if outcome is Status.QUEUED:
-            self._send_or_leave(found.job, FIRST_IN_LINE)
+            self._send_or_leave(found.job, GIVEN_BACK)
 
     def _following(self, look: list[Found]) -> set[str]:
         """The jobs that are to wait until others have ended, which have not."""

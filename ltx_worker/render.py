@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import logging
 import math
-import secrets
 import tempfile
 import time
 from collections.abc import Callable
@@ -31,13 +30,14 @@ from ltx_worker.heartbeat import Heartbeat
 from ltx_worker.in_hand import InHand
 from ltx_worker.inputs import fetch_inputs
 from ltx_worker.lease import Leases
-from ltx_worker.ledger import Attempt, Ledger, Refusal
+from ltx_worker.ledger import Attempt, Ledger
 from ltx_worker.patience import until_redis_answers
 from ltx_worker.publisher import EventPublisher
 from ltx_worker.resume_points import ResumePoints
 from ltx_worker.saver import ResumeSaver
 from ltx_worker.settings import WorkerSettings
 from ltx_worker.threads import STORAGE_LIMIT, THREADS, brief
+from ltx_worker.turn_taker import TurnTaker
 
 __all__ = ["Renderer"]
 
@@ -65,6 +65,7 @@ class Renderer:
         embeddings: EmbeddingsCache | None,
         heartbeat: Heartbeat,
         health: Health,
+        turns: TurnTaker,
         work: Path,
         are_more_waiting: Callable[[], bool],
     ) -> None:
@@ -77,6 +78,7 @@ class Renderer:
         self._endings = endings
         self._heartbeat = heartbeat
         self._health = health
+        self._turns = turns
         self._work = work
         self._are_more_waiting = are_more_waiting
         self._points = points
@@ -86,45 +88,21 @@ class Renderer:
         """Has the render in hand, if any, stop at once and give its job back."""
         self._endings.leaving.set()
 
-    def run(self, job_id: str) -> Outcome:
-        """Looks at a job: renders it if nobody else does. Waits for the broker as long as it is away."""
+    def run(self, job_id: str, queue: str = "") -> Outcome:
+        """Renders the job whose turn it is, if there is one, now that a message for this one has come from that queue.
+        Waits for the broker as long as it is away.
+        """
         with THREADS.at_work("render", STORAGE_LIMIT):
             try:
-                return self._run(job_id)
+                attempt = self._turns.take(job_id, queue)
+                if attempt is None:
+                    return Outcome.REFUSED
+                held = contextlib.ExitStack()
+                return self._endings.see_through(attempt, held, lambda: self._render(attempt, held))
             except redis.RedisError as error:
                 THREADS.note(error)
                 log.warning("job %s: left for another time: %s", job_id, brief(error))
                 return Outcome.RELEASED if is_outage(error) else Outcome.REFUSED
-
-    def _run(self, job_id: str) -> Outcome:
-        patiently, token = until_redis_answers(self._endings.leaving), secrets.token_hex(16)
-        if patiently(self._health.leaves_to_others, job_id):
-            log.info("job %s: left to other workers; it comes back if they leave it too", job_id)
-            return Outcome.REFUSED
-        if patiently(self._is_kept_from, job_id):
-            log.info("job %s: it is not to be rendered here", job_id)
-            return Outcome.REFUSED
-        attempt = patiently(
-            self._ledger.claim,
-            job_id,
-            self._heartbeat.worker_id,
-            self._settings.worker_name,
-            self._heartbeat.variant,
-            token,
-        )
-        if attempt is Refusal.PAUSED:
-            self._health.hold("it was paused, or its queue")  # the next heartbeat knows more
-        if isinstance(attempt, Refusal):
-            log.info("job %s: not claimed: %s", job_id, attempt)
-            return Outcome.REFUSED
-        log.info("job %s: attempt %d begins", job_id, attempt.number)
-        held = contextlib.ExitStack()
-        return self._endings.see_through(attempt, held, lambda: self._render(attempt, held))
-
-    def _is_kept_from(self, job_id: str) -> bool:
-        """Whether who submitted the job wants it rendered elsewhere. The reaper then brings it to another worker."""
-        unwanted = self._ledger.links(job_id).not_on
-        return not {self._heartbeat.worker_id, self._settings.worker_name}.isdisjoint(unwanted)
 
     def _render(self, attempt: Attempt, held: contextlib.ExitStack) -> Outcome:
         keeper = held.enter_context(self._leases.keep(attempt))

@@ -6,15 +6,16 @@
 from __future__ import annotations
 
 from ltx_client.protocol.file_names import TOKEN_SHOWN
+from ltx_client.protocol.turns import ENTER_LINE
 
-__all__ = ["FIND_LEASED", "FIND_PRESENT", "READ_SNAPSHOTS", "READ_WISHES", "SCRIPTS"]
+__all__ = ["FIND_LEASED", "FIND_PRESENT", "PRELUDE", "READ_SNAPSHOTS", "READ_WISHES", "SCRIPTS"]
 
 MAX_EVENTS = 10_000
 """About how many events a job's stream keeps."""
 LONGEST_TOKENS = 100 * (TOKEN_SHOWN + 1)
 """Characters: of the newest 100 attempts of a job, it is remembered that this farm has granted them."""
 
-_PRELUDE = """
+PRELUDE = """
 -- Stands before the other writes of a script: a log that holds another kind of value is noticed before the job's state
 -- is changed. A server that takes no writes now refuses a script's first one.
 local function record(state, events, seq, event, snapshot)
@@ -40,10 +41,10 @@ end
 """.replace("MAX_EVENTS", str(MAX_EVENTS))
 
 _CLAIM = """
--- KEYS: job, state, lease, cancel, events, preview, latents.
+-- KEYS: job, state, lease, cancel, events, preview, latents, the line that it waits in or job again.
 -- ARGV: attempt, token, seq, lease in ms, claimed event, its snapshot, cancelled event, its snapshot, ttl,
---       preview ttl, the key paused, its fields of this worker and its queue, then the states from which a job may be
---       claimed.
+--       preview ttl, the key paused, its fields of this worker and its queue, its entry in the line or '', then the
+--       states from which a job may be claimed.
 if redis.call('EXISTS', KEYS[1]) == 0 then return 'gone' end
 local held = redis.call('HMGET', KEYS[2], 'status', 'attempt', 'token', 'seq')
 local status, attempt, seq = held[1] or 'queued', tonumber(held[2] or 0), tonumber(held[4] or 0)
@@ -52,7 +53,7 @@ if held[3] == ARGV[2] then
   return tonumber(ARGV[1]) == attempt and 'claimed' or 'mine'
 end
 local claimable = false
-for i = 14, #ARGV do claimable = claimable or ARGV[i] == status end
+for i = 15, #ARGV do claimable = claimable or ARGV[i] == status end
 if not claimable then return 'ended' end
 if is_leased(KEYS[3]) then return 'leased' end
 if tonumber(ARGV[1]) ~= attempt + 1 or tonumber(ARGV[3]) ~= seq + 1 then return 'raced' end
@@ -73,6 +74,7 @@ tokens = string.sub(tokens, 1, LONGEST)
 redis.call('HSET', KEYS[2], 'status', 'running', 'attempt', ARGV[1], 'token', ARGV[2], 'tokens', tokens)
 redis.call('SET', KEYS[3], ARGV[2], 'PX', ARGV[4])
 redis.call('DEL', KEYS[6])
+if ARGV[14] ~= '' then read(0, 'ZREM', KEYS[8], ARGV[14]) end
 return 'claimed'
 """.replace("SHOWN", str(TOKEN_SHOWN)).replace("LONGEST", str(LONGEST_TOKENS))
 
@@ -124,9 +126,12 @@ expire(ARGV[8], {KEYS[6]})
 return 'committed'
 """
 
-_GIVE_BACK = """
+_GIVE_BACK = (
+    ENTER_LINE
+    + """
+-- KEYS: job, state, lease, cancel, events, preview, latents, the line where it waits again, turns.
 -- ARGV from `first`: seq, then event and snapshot of released, failed and cancelled, strike or '', limit, ttl,
---       preview ttl, the machine that had the strike or ''.
+--       preview ttl, the machine that had the strike or '', turn, entry.
 local function strikes(strike, by)
   if strike ~= 'not_finite' then return redis.call('HINCRBY', KEYS[2], strike, 1) end
   redis.call('DEL', KEYS[7])
@@ -149,15 +154,18 @@ local function give_back(first)
     redis.call('DEL', KEYS[7])
     expire(ARGV[first + 9], {KEYS[1], KEYS[2], KEYS[4], KEYS[5]})
     expire(ARGV[first + 10], {KEYS[6]})
+  elseif KEYS[8] then
+    enter_line(KEYS[8], KEYS[9], ARGV[first + 12], ARGV[first + 13], redis.call('HGET', KEYS[1], 'submitted_at') or 0)
   end
   return status
 end
 """
+)
 
 _RELEASE = (
     _GIVE_BACK
     + """
--- KEYS: job, state, lease, cancel, events, preview, latents.  ARGV: attempt, token, then as give_back has them.
+-- KEYS: as give_back has them.  ARGV: attempt, token, then as give_back has them.
 if not is_current(KEYS[2], ARGV[1], ARGV[2]) then return 'stale' end
 local held = redis.call('HMGET', KEYS[2], 'status', 'seq')
 if held[1] ~= 'running' then
@@ -171,7 +179,7 @@ return give_back(3)
 _REQUEUE = (
     _GIVE_BACK
     + """
--- KEYS: as for release.  ARGV: attempt, then as give_back has them.
+-- KEYS: as give_back has them.  ARGV: attempt, then as give_back has them.
 local held = redis.call('HMGET', KEYS[2], 'status', 'attempt', 'seq')
 local status, attempt, seq = held[1] or 'queued', tonumber(held[2] or 0), tonumber(held[3] or 0)
 if redis.call('EXISTS', KEYS[1]) == 0 or is_leased(KEYS[3]) then return 'left' end
@@ -191,7 +199,7 @@ return 'saved'
 """
 
 SCRIPTS = {
-    name: _PRELUDE + body
+    name: PRELUDE + body
     for name, body in {
         "claim": _CLAIM,
         "renew": _RENEW,
@@ -204,7 +212,7 @@ SCRIPTS = {
 }
 
 READ_SNAPSHOTS = (
-    _PRELUDE
+    PRELUDE
     + """
 -- KEYS: states.  Answers with the number of each that has a snapshot, from 1, and after it the snapshot; 0 in its place
 -- where the key holds another kind of value.
@@ -230,7 +238,7 @@ return found
 """
 
 FIND_LEASED = (
-    _PRELUDE
+    PRELUDE
     + """
 -- KEYS: leases.  Answers with the numbers of those that somebody has, from 1.
 local found = {}
@@ -242,7 +250,7 @@ return found
 )
 
 READ_WISHES = (
-    _PRELUDE
+    PRELUDE
     + """
 -- KEYS: jobs.  Answers with the number of each of which something was asked since it was submitted, from 1; after it
 -- the priority that was asked for, or '', and 1 of a job that is held, else 0.

@@ -1,10 +1,10 @@
-"""The one Celery task: a message means "look at this job"; the ledger decides what becomes of it."""
+"""The one Celery task: a message has this worker take a job; the ledger decides which one."""
 
 from __future__ import annotations
 
 from typing import Any
 
-from celery import Celery
+from celery import Celery, Task
 from celery.exceptions import Ignore, Reject
 
 from ltx_client.protocol.jobs import RENDER_TASK
@@ -17,9 +17,9 @@ __all__ = ["register"]
 def register(app: Celery, renderer: Renderer) -> None:
     """Adds the task to the app."""
 
-    @app.task(name=RENDER_TASK, acks_late=True, ignore_result=True)
-    def render(job_id: str) -> Any:
-        match renderer.run(job_id):
+    @app.task(name=RENDER_TASK, acks_late=True, ignore_result=True, bind=True)
+    def render(task: Task, job_id: str) -> Any:
+        match renderer.run(job_id, (task.request.delivery_info or {}).get("routing_key", "")):
             case Outcome.RELEASED:
                 raise Reject("the worker is shutting down", requeue=True)
             case Outcome.REFUSED | Outcome.LOST | Outcome.PAUSED:

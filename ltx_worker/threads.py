@@ -15,6 +15,7 @@ import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 
+from ltx_client.protocol.clock import CLOCK
 from ltx_client.protocol.outages import causes, error_code, is_outage
 from ltx_client.protocol.workers import ThreadInfo
 
@@ -178,7 +179,7 @@ class Threads:
 
     def infos(self) -> tuple[ThreadInfo, ...]:
         """Return what is known of each kind of thread, by name; of several of a kind, of the one that beat first."""
-        wall, now, loops = time.time(), time.monotonic(), self._loops
+        wall, now, loops = CLOCK.now(), time.monotonic(), self._loops
         with self._changing:
             kinds = sorted(self._histories.items())
         infos = []
@@ -204,7 +205,7 @@ class Threads:
         with self._changing:
             history = self._histories[loop.kind]
             history.errors += 1
-            history.last, history.at = brief(error), time.time()
+            history.last, history.at = brief(error), CLOCK.now()
             is_news = time.monotonic() - history.told_at.get(kind, -math.inf) >= TELL_EVERY
             if is_news:
                 history.told_at[kind] = time.monotonic()

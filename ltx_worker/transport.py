@@ -31,6 +31,7 @@ from pydantic import (
     model_validator,
 )
 
+from ltx_client.protocol.clock import CLOCK
 from ltx_client.protocol.damage import first_error, is_wrong_type, tell_once
 from ltx_client.protocol.jobs import JobId
 from ltx_worker.threads import THREADS, brief
@@ -54,7 +55,7 @@ class _DeliveryInfo(BaseModel):
     """Where it is put when it is given back: into a list of that name, and so into no other kind of key."""
 
     exchange: Literal[""]
-    routing_key: Annotated[str, Field(pattern=r"^[0-9a-zA-Z._-]{1,80}\.[0-9]{1,4}(\.later)?$")]
+    routing_key: Annotated[str, Field(pattern=r"^[0-9a-zA-Z._-]{1,80}\.[0-9]{1,4}$")]
 
 
 class _Properties(BaseModel):
@@ -223,7 +224,7 @@ class Channel(kombu_redis.Channel):
     def _set_aside(self, queue: str, item: bytes, reason: str) -> None:
         log.error("an item of queue %s was set aside in %s: %s", queue.split(self.sep)[0], self.dead_list, reason)
         entry = {
-            "at": time.time(),
+            "at": CLOCK.now(),
             "queue": queue,
             "reason": reason,
             "size": len(item),

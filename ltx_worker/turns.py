@@ -1,7 +1,7 @@
-"""Whose job comes next: within a priority, the people who wait take turns, however many jobs each has.
+"""Sees to it that each waiting job is in its submitter's line, and that there is a message for it.
 
-A queue holds at most one message of a person and priority; further ones wait in its later queue until that one was
-taken. Sees to it too that a message leads to each waiting job.
+Whose turn it is, the ledger decides when a worker takes a message, whichever that is (`ltx_client.protocol.turns`); so
+there need only be as many messages in a queue as jobs.
 """
 
 from __future__ import annotations
@@ -10,190 +10,125 @@ import json
 import logging
 import time
 from collections import defaultdict
-from collections.abc import Set
+from collections.abc import Sequence, Set
 from typing import Any, NamedTuple, Protocol
 
 import redis
 
 from ltx_client.protocol.damage import is_wrong_type, tell_once
 from ltx_client.protocol.jobs import Job
-from ltx_client.protocol.names import Names, later_queue
+from ltx_client.protocol.names import Names
 from ltx_client.protocol.transport import queue_keys
+from ltx_client.protocol.turns import ENTER_LINE, line_entry, line_keys, turn_of
 
-__all__ = ["SendRender", "Turns", "job_of"]
+__all__ = ["SendRender", "Turns", "Waiting", "job_of"]
 
 log = logging.getLogger(__name__)
 
-SHORT = 5000
-"""Messages of a queue that is read at every look."""
-READ_ALL_EVERY = 60.0
-"""Seconds between two looks at all of a longer one."""
-PAGE = 1000
-OVERLAP = 100
+ENTER_ALL_EVERY = 60.0
+"""Seconds between two times that all jobs are put into their lines, whatever was put there before."""
+AT_ONCE = 1000
+"""Jobs of one call: the broker serves nobody else meanwhile."""
+MOST_MESSAGES = 5000
+"""That are sent for one queue at one look."""
+
+_ENTER = (
+    ENTER_LINE
+    + """
+-- KEYS: line, turns.  ARGV: turn, what the keys job begin with, then entries.
+for _, key in ipairs(KEYS) do
+  local kind = redis.call('TYPE', key).ok
+  if kind ~= 'zset' and kind ~= 'none' then redis.call('DEL', key) end
+end
+for i = 3, #ARGV do
+  if not redis.call('ZSCORE', KEYS[1], ARGV[i]) then
+    local job = ARGV[2] .. string.match(ARGV[i], ':(.+)$')
+    enter_line(KEYS[1], KEYS[2], ARGV[1], ARGV[i], redis.call('HGET', job, 'submitted_at') or 0)
+  end
+end
+if not redis.call('ZSCORE', KEYS[2], ARGV[1]) then give_turn(KEYS[2], ARGV[1]) end
+"""
+)
 
 
 class SendRender(Protocol):
-    """Has a worker look at a job."""
+    """Has a worker take a job."""
 
-    def __call__(self, job: Job, priority: int, *, later: bool = False) -> None:
-        """Puts a message for the job into its queue, or its later queue, at this priority."""
+    def __call__(self, job: Job, priority: int) -> None:
+        """Puts a message for the job into its queue, at this priority."""
 
 
-class _Held(NamedTuple):
-    """A message that lies in a queue: in which list, and its bytes."""
+class Waiting(NamedTuple):
+    """A job that waits for its turn, and the priority at which it does."""
 
-    key: str
-    message: bytes
+    job: Job
+    priority: int
 
 
 class Turns:
-    """Remembers from one look to the next which jobs no message led to."""
+    """Remembers from one look to the next which jobs are in their lines, and how many messages there were too few."""
 
     def __init__(self, client: redis.Redis, names: Names, send: SendRender) -> None:
         self._client = client
         self._names = names
         self._send = send
-        self._without_message: set[str] = set()
-        self._job_of: dict[bytes, str | None] = {}
-        self._read_all_at: dict[str, float] = {}
+        self._enter = client.register_script(_ENTER)
+        self._entered: set[tuple[str, int]] = set()
+        self._enter_all_at = 0.0
+        self._short: dict[str, int] = {}
 
-    def give(self, waiting: list[Job], *, moved: Set[str] = frozenset(), free: Set[str] = frozenset()) -> None:
-        """Brings everybody's oldest waiting job to the front, where none of theirs is; sends a message for each job
-        that two looks in a row found in no queue.
+    def give(self, waiting: Sequence[Waiting], *, free: Set[str] = frozenset()) -> None:
+        """Puts jobs into their lines, and sends a message for each that two looks in a row found too few of.
 
-        Once is not enough: a message that was just delivered is in no queue, and its job not yet claimed. One
-        message too many does no harm. `waiting`: all jobs that wait, the oldest first.  moved: those whose message may
-        lie at a priority that was changed since.  free: those for which nobody has sent a message yet.
+        Once is not enough: a message that was just delivered is in no queue, and no job claimed yet. One message too
+        many does no harm. `waiting`: all jobs that wait, the oldest first.  free: those for which nobody has sent a
+        message yet.
         """
-        self._without_message |= free
+        self._enter_lines(waiting)
         by_queue = defaultdict(list)
-        for job in waiting:
-            by_queue[job.queue].append(job)
-        missing: set[str] = set()
-        parsed: dict[bytes, str | None] = {}
+        for one in waiting:
+            by_queue[one.job.queue].append(one)
+        counts = self._count_messages(list(by_queue))
+        short_before, self._short = self._short, {}
         for queue, jobs in by_queue.items():
-            front, later = self._held(queue, parsed), self._held(later_queue(queue), parsed)
-            front.read_all()
-            if self._must_read_all(queue, jobs, front, later):
-                later.read_all()
-            lines = defaultdict(list)
-            for job in jobs:
-                lines[job.submitter, job.priority].append(job)
-            for line in lines.values():
-                self._move([job for job in line if job.id in moved], front, later)
-                missing |= self._give_in_line(line, front, later)
-        self._without_message = missing
-        self._job_of = parsed
-
-    def _must_read_all(self, queue: str, jobs: list[Job], front: _Queue, later: _Queue) -> bool:
-        """Whether to look for jobs that no message leads to. In a long queue, which takes a while to read, only where
-        there are more jobs than messages, or one was missing at the last look, or once in a while.
-        """
-        if len(later) <= SHORT:
-            return True
-        short_of = len(front) + len(later) < len(jobs) or not self._without_message.isdisjoint(job.id for job in jobs)
-        if not short_of and time.monotonic() < self._read_all_at.get(queue, 0.0):
-            return False
-        self._read_all_at[queue] = time.monotonic() + READ_ALL_EVERY
-        return True
-
-    def _give_in_line(self, line: list[Job], front: _Queue, later: _Queue) -> set[str]:
-        """One person's jobs of one priority and queue. Returns those that no message leads to."""
-        missing = {job.id for job in line if job.id not in front and job.id not in later} if later.is_read else set()
-        first = line[0]
-        if not any(job.id in front for job in line) and first.id in later:
-            self._send(first, first.priority)
-            held = later[first.id]
-            self._client.lrem(held.key, -1, held.message)  # type: ignore[arg-type]
-        for job in line:
-            if job.id in missing & self._without_message:
-                log.warning("job %s: no message led to it; sending one", job.id)
-                self._send(job, job.priority, later=job is not first)
-                missing.discard(job.id)
-        return missing
-
-    def _move(self, jobs: list[Job], front: _Queue, later: _Queue) -> None:
-        """Sends those messages anew that lie at another priority than their job's, and takes the old ones away; they
-        are found where they belong at the next look.
-        """
-        for job in jobs:
-            is_first = job.id in front
-            lies_in, queue = (front, job.queue) if is_first else (later, later_queue(job.queue))
-            if job.id not in lies_in:
+            short = len(jobs) - counts[queue]
+            if short <= 0:
                 continue
-            held = lies_in[job.id]
-            if held.key != queue_keys(self._names, queue)[job.priority]:
-                self._send(job, job.priority, later=not is_first)
-                self._client.lrem(held.key, -1, held.message)  # type: ignore[arg-type]
-                lies_in.forget(job.id)
+            missing = min(short, short_before.get(queue, 0))
+            if missing:
+                log.warning("queue %s: %d messages too few for %d jobs; sending them", queue, missing, len(jobs))
+            wanted = max(missing, sum(one.job.id in free for one in jobs))
+            chosen = sorted(jobs, key=lambda one: one.job.id not in free)[: min(short, wanted, MOST_MESSAGES)]
+            for job, priority in chosen:
+                self._send(job, priority)
+            self._short[queue] = short - len(chosen)
 
-    def _held(self, queue: str, parsed: dict[bytes, str | None]) -> _Queue:
-        return _Queue(self._client, queue_keys(self._names, queue), self._job_of, parsed)
+    def _enter_lines(self, waiting: Sequence[Waiting]) -> None:
+        """Those jobs that are new here; all of them once in a while."""
+        if time.monotonic() >= self._enter_all_at:
+            self._entered.clear()
+            self._enter_all_at = time.monotonic() + ENTER_ALL_EVERY
+        lines = defaultdict(list)
+        for job, priority in waiting:
+            if (job.id, priority) not in self._entered:
+                lines[job.variant, turn_of(job, priority)].append((job, priority))
+        for (_, turn), jobs in lines.items():
+            keys = line_keys(self._names, *jobs[0])
+            for at in range(0, len(jobs), AT_ONCE):
+                entries = [line_entry(job) for job, _ in jobs[at : at + AT_ONCE]]
+                self._enter(keys=keys, args=[turn, self._names.job(""), *entries])
+        self._entered = {(job.id, priority) for job, priority in waiting}
 
-
-class _Queue:
-    """The messages in a queue, by the jobs that they are for; read from the end that workers take from, as far as they
-    are asked for.
-
-    known: of messages that were seen before, their jobs; `parsed` gets those of the ones that are read.
-    """
-
-    def __init__(
-        self, client: redis.Redis, keys: list[str], known: dict[bytes, str | None], parsed: dict[bytes, str | None]
-    ) -> None:
-        self._client = client
-        self._known = known
-        self._parsed = parsed
-        self._held: dict[str, _Held] = {}
-        with client.pipeline(transaction=False) as pipeline:
-            for key in keys:
+    def _count_messages(self, queues: Sequence[str]) -> dict[str, int]:
+        keys = [queue_keys(self._names, queue) for queue in queues]
+        with self._client.pipeline(transaction=False) as pipeline:
+            for key in (key for of_queue in keys for key in of_queue):
                 pipeline.llen(key)
-            lengths = [
-                _length(key, reply) for key, reply in zip(keys, pipeline.execute(raise_on_error=False), strict=True)
-            ]
-        self._length: int = sum(lengths)
-        self._unread = [(key, length) for key, length in zip(keys, lengths, strict=True) if length]
-
-    def __len__(self) -> int:
-        return self._length
-
-    def __contains__(self, job_id: str) -> bool:
-        while job_id not in self._held and self._unread:
-            self._read_page()
-        return job_id in self._held
-
-    def __getitem__(self, job_id: str) -> _Held:
-        if job_id not in self:
-            raise KeyError(job_id)
-        return self._held[job_id]
-
-    def forget(self, job_id: str) -> None:
-        """After its message was taken out of the queue."""
-        del self._held[job_id]
-
-    @property
-    def is_read(self) -> bool:
-        """Whether all of it has been read."""
-        return not self._unread
-
-    def read_all(self) -> None:
-        """Reads what is left."""
-        while self._unread:
-            self._read_page()
-
-    def _read_page(self) -> None:
-        """Some more of the first list that is not read. Messages that are added meanwhile move all others on, so the
-        pages overlap.
-        """
-        key, length = self._unread.pop(0)
-        page: Any = self._client.lrange(key, max(0, length - PAGE), length - 1)
-        if length > PAGE:
-            self._unread.insert(0, (key, length - PAGE + OVERLAP))
-        for message in page:
-            job_id = self._known[message] if message in self._known else job_of(message)
-            self._parsed[message] = job_id
-            if job_id is not None:
-                self._held[job_id] = _Held(key, message)
+            replies = iter(pipeline.execute(raise_on_error=False))
+        return {
+            queue: sum(_length(key, next(replies)) for key in of_queue)
+            for queue, of_queue in zip(queues, keys, strict=True)
+        }
 
 
 def _length(key: str, reply: Any) -> int:

@@ -33,7 +33,7 @@ BATCH = 1000
 class Found:
     """A job that has not ended, as one look found it; its priority is the one that was asked for last.
 
-    held: paused.  moved: that priority is not the one with which it was submitted.
+    held: paused.
     """
 
     job: Job
@@ -42,7 +42,6 @@ class Found:
     cancel_asked: bool
     links: Links
     held: bool = False
-    moved: bool = False
 
 
 class Unended:
@@ -79,16 +78,14 @@ class Unended:
         for job_id in live:
             job, links = self._jobs[job_id]
             priority, held = wishes.get(job_id, (None, False))
-            moved = priority is not None and priority != job.priority
             found.append(
                 Found(
-                    job.model_copy(update={"priority": priority}) if moved else job,
+                    job if priority in (None, job.priority) else job.model_copy(update={"priority": priority}),
                     snapshots[job_id],
                     self._names.lease(job_id) in leased,
                     self._names.cancel(job_id) in cancelled,
                     links,
                     held,
-                    moved,
                 )
             )
         return found

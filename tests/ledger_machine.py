@@ -17,6 +17,7 @@ from ltx_client.ledger import ClientLedger, Submission
 from ltx_client.protocol import events
 from ltx_client.protocol.events import Result
 from ltx_client.protocol.state import ENDED, TRANSITIONS, Snapshot, Status, apply
+from ltx_client.protocol.turns import GIVEN_BACK, line_entry, line_keys, turn_of
 from ltx_worker.ledger import Attempt, Ledger, Refusal, StaleAttempt, Strike, Verdict
 from tests.ledger_model import JOB, NAMES, FaultyLedger, Model
 
@@ -57,6 +58,9 @@ ARGUMENTS = {
         "fault": FAULTS,
     },
 }
+
+LINES = [line_keys(NAMES, JOB)[0], line_keys(NAMES, JOB, GIVEN_BACK)[0]]
+"""Where the job waits before its first attempt, and after it."""
 
 
 class LedgerMachine(RuleBasedStateMachine):
@@ -345,7 +349,7 @@ class LedgerMachine(RuleBasedStateMachine):
         self.take_note()
         model = self.model
         snapshot = self.seen[max(-len(self.seen), -1 - age)]
-        answer, arrived = self.write(fault, lambda: self.ledger.requeue(JOB.id, snapshot))
+        answer, arrived = self.write(fault, lambda: self.ledger.requeue(JOB.id, snapshot, JOB))
         current = model.snapshot
         fresh = (snapshot.attempt, snapshot.seq) == (current.attempt, current.seq)
         orphaned = current.status is Status.RUNNING or (current.status is Status.QUEUED and model.cancel)
@@ -395,11 +399,18 @@ class LedgerMachine(RuleBasedStateMachine):
         assert client.hexists(NAMES.job(JOB.id), "held") == model.held
 
     @invariant()
+    def a_job_that_waits_is_in_a_line(self):
+        model, line = self.model, LINES[self.model.attempt > 0]
+        if model.exists and model.status is Status.QUEUED and not (model.held or model.cancel):
+            assert self.redis.zscore(line, line_entry(JOB)) is not None
+            assert self.redis.zscore(NAMES.turns(JOB.variant), turn_of(JOB, GIVEN_BACK if model.attempt else None))
+
+    @invariant()
     def what_has_ended_expires_and_nothing_else(self):
         names, ended = NAMES, self.model.status in ENDED
         by_client = {names.job(JOB.id), names.cancel(JOB.id)}
         for key in map(bytes.decode, self.redis.keys("*")):
-            if key in (names.jobs(), names.lease(JOB.id), names.waiting(JOB.queue, JOB.priority, JOB.submitter)):
+            if key in (names.jobs(), names.lease(JOB.id), names.turns(JOB.variant), *LINES):
                 continue
             expires = self.redis.ttl(key) > 0
             assert expires == (ended or (self.model.cancelled_while_queued and key in by_client)), key

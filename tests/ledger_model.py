@@ -20,15 +20,15 @@ class FaultyLedger(Ledger):
 
     fault = ""
 
-    def _run(self, script, job_id, keys, args):
+    def _run(self, script, job_id, keys, args, more_keys=()):
         fault, self.fault = self.fault, ""
         if fault == "never arrived":
             raise redis.ConnectionError(fault)
-        answer = super()._run(script, job_id, keys, args)
+        answer = super()._run(script, job_id, keys, args, more_keys)
         if fault == "answer lost":
             raise redis.ConnectionError(fault)
         if fault == "sent twice":
-            again = super()._run(script, job_id, keys, args)
+            again = super()._run(script, job_id, keys, args, more_keys)
             assert again == ("left" if script == "requeue" else answer), f"{script}: {answer}, then {again}"
         return answer
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections import Counter
 
 import click
@@ -27,10 +26,11 @@ def command(limit: int, mine: bool, as_json: bool) -> None:
     """Lists the farm's batches, the newest first."""
     with Farm.connect(use=Use.READ) as farm:
         batches = [batch for batch in farm.batches(limit) if not mine or batch.submitter == submitter()]
+        now = farm.now()
     if as_json:
         print_json([_described(batch) for batch in batches])
     elif batches:
-        print_table(_table(batches))
+        print_table(_table(batches, now))
     else:
         notice("no batches yet; ltx batch queues one")
 
@@ -53,7 +53,7 @@ def _described(batch: Batch) -> dict[str, object]:
     }
 
 
-def _table(batches: list[Batch]) -> Table:
+def _table(batches: list[Batch], now: float) -> Table:
     table = Table(box=None, pad_edge=False)
     for heading in ("BATCH", "FILE", "VIDEOS", "STATUS", "AGE", "BY"):
         table.add_column(heading, no_wrap=True)
@@ -63,7 +63,7 @@ def _table(batches: list[Batch]) -> Table:
             batch.name,
             str(len(batch.views)),
             ", ".join(f"{count} {status}" for status, count in counted(batch).items()),
-            duration(max(0.0, time.time() - batch.submitted_at)),
+            duration(max(0.0, now - batch.submitted_at)),
             batch.submitter,
         )
     return table

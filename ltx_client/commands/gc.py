@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import sys
-import time
 from typing import Any
 
 import click
@@ -13,9 +12,12 @@ from ltx_client.farm import Farm
 from ltx_client.local.members import Use
 from ltx_client.output import notice, print_line
 from ltx_client.protocol.storage import Storage, StorageError
-from ltx_client.retention import Old, find_old, parse_age
+from ltx_client.retention import Old, Removed, find_old, parse_age
 
 __all__ = ["command"]
+
+SHOWN = 10
+"""Names of what was left."""
 
 
 class Age(click.ParamType[int]):
@@ -38,35 +40,40 @@ class Age(click.ParamType[int]):
 def command(older_than: int, dry_run: bool, yes: bool) -> None:
     """Removes the videos and records of jobs that ended longer ago than AGE, whoever submitted them.
 
-    Pictures and clips that jobs were given go too, where none that has not ended needs them. What was not ended stays.
+    Pictures and clips that jobs were given go too, where none that stays needs them. What has not ended stays, and so
+    does a video that is being downloaded. Ages are by the broker's clock, or, of files that no job is known of, by the
+    storage's.
     """
     with Farm.connect(use=Use.READ) as farm:
         try:
             storage = Storage(farm.storage_url) if farm.storage_url is not None else None
             if storage is None:
                 notice("no storage is set, so only records are looked at; set LTX_STORAGE_URL as the workers do")
-            old = find_old(*farm.all_jobs(), storage, time.time() - older_than)
+            now = farm.now()
+            old = find_old(*farm.all_jobs(), storage, older_than, now)
             if dry_run:
                 for name in [*old.files, *(f"job {job_id}" for job_id in old.jobs)]:
                     print_line(name)
-                notice(f"would remove {_counted(old)}")
+                notice(f"would remove {_counted(len(old.files), old.size, len(old.jobs))}")
                 return
             if (old.files or old.jobs) and not yes:
                 _ask(old)
-            farm.forget(old.jobs)
-            for name in old.files:
-                assert storage is not None
-                storage.remove(name)
+            removed = Removed()
+            for removed in farm.remove(old, storage):  # noqa: B007 - the last one counts
+                pass
         except StorageError as error:
             raise StorageUnreachable(f"{error}; what was not removed is at the next ltx gc") from None
-    notice(f"removed {_counted(old)}")
+    notice(f"removed {_counted(removed.files, removed.size, removed.jobs)}")
+    if removed.kept:
+        notice(f"left {len(removed.kept)} that are used again, or may be: {', '.join(removed.kept[:SHOWN])}")
 
 
 def _ask(old: Old) -> None:
+    counted = _counted(len(old.files), old.size, len(old.jobs))
     if not sys.stdin.isatty():
-        raise UsageError(f"this would remove {_counted(old)}; say --yes where nobody can be asked, or --dry-run")
-    click.confirm(f"Remove {_counted(old)}?", abort=True, err=True)
+        raise UsageError(f"this would remove {counted}; say --yes where nobody can be asked, or --dry-run")
+    click.confirm(f"Remove {counted}?", abort=True, err=True)
 
 
-def _counted(old: Old) -> str:
-    return f"{len(old.files)} files ({old.size / 1e6:,.1f} MB) and the records of {len(old.jobs)} jobs"
+def _counted(files: int, size: int, jobs: int) -> str:
+    return f"{files} files ({size / 1e6:,.1f} MB) and the records of {jobs} jobs"

@@ -26,10 +26,11 @@ def command(limit: int, mine: bool, batch: str | None, as_json: bool) -> None:
         views = farm.batch(batch).views if batch is not None else farm.jobs(limit)
         if not as_json:
             tell_of_pauses(farm, (view.job.variant for view in views if view.status is Status.QUEUED))
+        now = farm.now()
     views = [view for view in views if not mine or view.job.submitter == submitter()]
     if as_json:
         print_json([describe_job(view) for view in views])
     elif views:
-        print_table(jobs_table(views))
+        print_table(jobs_table(views, now))
     else:
         notice("no jobs yet; ltx render queues one")

@@ -22,7 +22,7 @@ __all__ = ["command"]
 @click.option("-f", "--follow", is_flag=True, help="Go on until the job has ended.")
 @click.option("--json", "as_json", is_flag=True, help="Print every event as a line of JSON.")
 def command(job: str, follow: bool, as_json: bool) -> None:
-    """Prints everything that happened to a job, a line each, with its worker's time."""
+    """Prints everything that happened to a job, a line each, with the time by the broker's clock."""
     with Farm.connect(use=Use.READ) as farm:
         job_id = farm.find(job)
         for update in farm.watch(job_id) if follow else farm.log(job_id):

@@ -111,8 +111,8 @@ def deliver(farm: Farm, view: JobView, target: Path) -> None:
         notice(f"done, but LTX_STORAGE_URL is not set: set it as the workers do, then ltx download {short_id(job_id)}")
         return
     farm.download(job_id, target)
-    if snapshot.started_at and snapshot.ended_at:
-        notice(f"rendered in {duration(snapshot.ended_at - snapshot.started_at)} on {snapshot.worker_name}")
+    if snapshot.took is not None:
+        notice(f"rendered in {duration(snapshot.took)} on {snapshot.worker_name}")
     print_line(target)
 
 

@@ -48,6 +48,7 @@ def command(job: str, preview: Path | None, as_json: bool) -> None:
             preview.write_bytes(frame)
             notice(f"wrote {preview}")
         storage_url = farm.storage_url
+        now = farm.now()
         place = None if view.ended else farm.places().get(view.job.id)
         pauses = [] if view.ended else farm.pauses()
     paused = next((pause for pause in pauses if (pause.of, pause.id) == ("queue", view.job.variant)), None)
@@ -55,24 +56,24 @@ def command(job: str, preview: Path | None, as_json: bool) -> None:
         queue_paused = {"queue_paused": paused.model_dump()} if paused else {}
         print_json(describe_job(view) | ({"place": dataclasses.asdict(place)} if place else {}) | queue_paused)
     else:
-        print_table(_table(view, storage_url, place, paused))
+        print_table(_table(view, storage_url, place, paused, now))
 
 
-def _table(view: JobView, storage_url: str | None, place: Place | None, paused: Pause | None) -> Table:
+def _table(view: JobView, storage_url: str | None, place: Place | None, paused: Pause | None, now: float) -> Table:
     snapshot, job = view.snapshot, view.job
     table = Table(box=None, show_header=False, pad_edge=False)
     rows = {
         "job": job.id,
         "status": status_word(view) + (", its worker stopped answering" if view.orphaned else ""),
         "stage": "" if view.ended else snapshot.stage.value,
-        "queue": "; ".join([*([pause_text(paused)] if paused else []), *([place_text(place)] if place else [])]),
+        "queue": "; ".join([*([pause_text(paused, now)] if paused else []), *([place_text(place)] if place else [])]),
         "progress": progress_text(snapshot),
         "error": snapshot.error,
         "worker": snapshot.worker_name,
         "attempt": str(snapshot.attempt or ""),
         "lost steps": _lost_steps(snapshot.lost_steps),
-        "submitted": f"{ago(view.submitted_at)} by {job.submitter}",
-        "took": duration(snapshot.ended_at - snapshot.started_at) if snapshot.ended_at and snapshot.started_at else "",
+        "submitted": f"{ago(view.submitted_at, now)} by {job.submitter}",
+        "took": "" if snapshot.took is None else duration(snapshot.took),
         "variant": job.variant,
         "priority": str(job.priority),
         "batch": f"{view.links.batch}, video {view.links.item}" if view.links.batch else "",

@@ -51,7 +51,7 @@ def _rows(views: list[JobView], workers: list[WorkerInfo]) -> list[dict[str, Any
 
 def _row(variant: str, worker: str, chip: str, views: list[JobView]) -> dict[str, Any]:
     done = [view.snapshot for view in views if view.status is Status.DONE]
-    took = [state.ended_at - state.started_at for state in done if state.ended_at and state.started_at]
+    took = [state.took for state in done if state.took is not None]
     steps = [state.step_seconds for state in done if state.step_seconds]
     counts = Counter(view.status for view in views)
     video = sum(

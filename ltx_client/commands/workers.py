@@ -8,7 +8,7 @@ from ltx_client.farm import Farm
 from ltx_client.local.members import Use
 from ltx_client.options import json_option
 from ltx_client.output import ago, notice, pause_text, print_json, print_table, short_id, workers_table
-from ltx_client.protocol.workers import PAUSED, UNREADY
+from ltx_client.protocol.workers import PAUSED, UNREADY, worker_names
 
 __all__ = ["command"]
 
@@ -20,32 +20,34 @@ def command(as_json: bool) -> None:
     with Farm.connect(use=Use.READ) as farm:
         workers = farm.workers()
         pauses = farm.pauses()
+        now = farm.now()
+    names = worker_names(workers)
     paused = {pause.id for pause in pauses}
     if as_json:
         print_json([worker.model_dump(mode="json") for worker in workers])
     elif workers:
-        print_table(workers_table(workers))
+        print_table(workers_table(workers, now))
         for worker in workers:
             if worker.state == PAUSED:
-                notice(
-                    f"{worker.name} is paused: {worker.why_paused}; `ltx-worker resume` there has it take jobs again"
-                )
+                resume = "`ltx-worker resume` there has it take jobs again"
+                notice(f"{names[worker.id]} is paused: {worker.why_paused}; {resume}")
             elif worker.state == UNREADY:
-                notice(f"{worker.name} cannot go on, and ends soon to be started again: {worker.why_paused}")
+                notice(f"{names[worker.id]} cannot go on, and ends soon to be started again: {worker.why_paused}")
             elif worker.why_paused and paused.isdisjoint((worker.id, worker.variant)):
-                notice(f"{worker.name} takes no new jobs: {worker.why_paused}")
+                notice(f"{names[worker.id]} takes no new jobs: {worker.why_paused}")
             for thread in worker.threads:
                 if thread.failing:
-                    notice(
-                        f"{worker.name}: its thread {thread.name} fails, {thread.errors} errors so far: {thread.error}"
-                    )
+                    errors = f"{thread.errors} errors so far: {thread.error}"
+                    notice(f"{names[worker.id]}: its thread {thread.name} fails, {errors}")
+            if worker.note:
+                notice(f"{names[worker.id]}: {worker.note}")
             if worker.failed_at is not None:
                 notice(
-                    f"{worker.name}: its last failure was {ago(worker.failed_at)}, job"
+                    f"{names[worker.id]}: its last failure was {ago(worker.failed_at, now)}, job"
                     f" {short_id(worker.failed_job)}: {worker.failure}"
                 )
     else:
         notice("no live workers; ltx-worker start, or ltx up on this machine, starts one")
     if not as_json:
         for pause in pauses:
-            notice(pause_text(pause))
+            notice(pause_text(pause, now))

@@ -6,11 +6,11 @@ An event's number is not in it: it is its place in the job's stream, given by th
 from __future__ import annotations
 
 import re
-import time
 from typing import Annotated, Literal
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, TypeAdapter, ValidationError, ValidationInfo
 
+from ltx_client.protocol.clock import CLOCK
 from ltx_client.protocol.damage import first_error
 from ltx_client.protocol.fields import READING, Name, Sentence
 
@@ -56,11 +56,11 @@ FileName = Annotated[str, AfterValidator(_check_file_name)]
 
 
 class _Event(BaseModel):
-    """`at`: seconds since 1970, by the worker's clock."""
+    """`at`: seconds since 1970, by the broker's clock."""
 
     model_config = ConfigDict(frozen=True, allow_inf_nan=False)
 
-    at: Moment = Field(default_factory=time.time)
+    at: Moment = Field(default_factory=CLOCK.now)
 
 
 class Claimed(_Event):

@@ -65,6 +65,12 @@ class Job(BaseModel):
         """The Celery queue that serves it. Raises InvalidRequest when no memory class holds it."""
         return queue_name(self.variant, memory_class(self.predicted_peak))
 
+    @property
+    def inputs(self) -> set[str]:
+        """What it is given through the storage: the SHA-256 of each picture and clip, in hex."""
+        sources = (item.source for item in self.request.conditioning)
+        return {source.removeprefix("sha256:") for source in sources if source.startswith("sha256:")}
+
 
 class Links(BaseModel):
     """What a job has to do with others. Beside the job's own record, so that a worker that does not know of it renders

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-__all__ = ["DEFAULT_NAMESPACE", "Names", "is_later", "later_queue", "queue_name"]
+__all__ = ["DEFAULT_NAMESPACE", "Names", "queue_name"]
 
 DEFAULT_NAMESPACE = "ltx:"
 
@@ -14,19 +14,6 @@ def queue_name(variant: str, memory_gb: int) -> str:
     return f"{variant}.{memory_gb}"
 
 
-LATER = ".later"
-
-
-def later_queue(queue: str) -> str:
-    """The Celery queue of those who have a job waiting in `queue` already: served when all first queues are empty."""
-    return queue + LATER
-
-
-def is_later(queue: str) -> bool:
-    """Whether `later_queue` made this name."""
-    return queue.endswith(LATER)
-
-
 @dataclass(frozen=True)
 class Names:
     """Key and channel names under a namespace."""
@@ -34,8 +21,8 @@ class Names:
     namespace: str = DEFAULT_NAMESPACE
 
     def job(self, job_id: str) -> str:
-        """Hash, written by the client: the job as submitted (spec), when, its links to other jobs, and what was wished
-        since: another priority; held while it is paused.
+        """Hash, written by the client: the job as submitted (spec), when, its links to other jobs, which workers it
+        is kept from, and what was asked for since: another priority; held while it is paused.
         """
         return f"{self.namespace}job:{job_id}"
 
@@ -67,6 +54,21 @@ class Names:
         """Hash, written by workers: which files are the result."""
         return f"{self.namespace}result:{job_id}"
 
+    def besides_job(self, job_id: str) -> list[str]:
+        """All keys that a job's id may have, besides the job's own."""
+        kinds = (self.cancel, self.state, self.events, self.preview, self.lease, self.latents, self.result)
+        return [kind(job_id) for kind in kinds]
+
+    def input(self, sha256: str) -> str:
+        """String, written by the client: somebody wants to give a job what has this content, or is about to remove it.
+        Expires.
+        """
+        return f"{self.namespace}input:{sha256}"
+
+    def readers(self, job_id: str) -> str:
+        """Hash, written by the client: the downloads of a job's video that are running. Expires."""
+        return f"{self.namespace}readers:{job_id}"
+
     def embedding(self, digest: str) -> str:
         """String, written by workers: a text's embedding for the whole farm; `digest` is of text and encoder."""
         return f"{self.namespace}embeds:{digest}"
@@ -91,9 +93,17 @@ class Names:
         """Sorted set, written by the client: the ids of a batch's jobs, those that stand in for others too, by item."""
         return f"{self.namespace}batch:{batch_id}:jobs"
 
-    def waiting(self, queue: str, priority: int, submitter: str) -> str:
-        """List, written by the client: a submitter's jobs of one priority in one queue, the oldest that waits first."""
-        return f"{self.namespace}waiting:{queue}:{priority}:{submitter}"
+    def line(self, variant: str, turn: str) -> str:
+        """Sorted set, an index that both sides write (`ltx_client.protocol.turns`): the jobs with which a person waits
+        at a priority, the oldest first.
+        """
+        return f"{self.namespace}line:{variant}:{turn}"
+
+    def turns(self, variant: str) -> str:
+        """Sorted set, an index that both sides write: who waits for a worker of this variant, at which priority, who is
+        next first.
+        """
+        return f"{self.namespace}turns:{variant}"
 
     def paused(self) -> str:
         """Hash, written by an operator's client: which workers and queues are paused, by whom and since when. Its

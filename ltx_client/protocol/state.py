@@ -103,6 +103,13 @@ class Snapshot(BaseModel):
     result: Result | None = None
 
     @property
+    def took(self) -> float | None:
+        """Seconds from its first attempt's begin to its end."""
+        if self.started_at is None or self.ended_at is None:
+            return None
+        return max(0.0, self.ended_at - self.started_at)
+
+    @property
     def ended(self) -> bool:
         """Whether nothing can change any more."""
         return self.status in ENDED

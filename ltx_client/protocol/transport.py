@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from ltx_client.protocol.jobs import RENDER_TASK, Job
-from ltx_client.protocol.names import Names, later_queue
+from ltx_client.protocol.names import Names
 
 if TYPE_CHECKING:
     from celery import Celery
@@ -30,7 +30,6 @@ def celery_settings(broker_url: str, names: Names) -> dict[str, Any]:
             "global_keyprefix": names.namespace,
             "priority_steps": PRIORITY_STEPS,
             "sep": PRIORITY_SEPARATOR,
-            "queue_order_strategy": "ltx_client.protocol.cycle:TurnCycle",
             "visibility_timeout": VISIBILITY_TIMEOUT,
             "unacked_restore_interval": 10,
             "unacked_restore_throttle": 1,
@@ -48,14 +47,13 @@ def celery_settings(broker_url: str, names: Names) -> dict[str, Any]:
     }
 
 
-def send_render(app: Celery, job: Job, priority: int, *, later: bool = False, producer: Any = None) -> None:
-    """Sends the message that has a worker look at the job, `later` behind everybody's first job of that priority.
+def send_render(app: Celery, job: Job, priority: int, *, producer: Any = None) -> None:
+    """Sends the message that has a worker take a job: this one, or one whose turn comes sooner.
 
     producer: kombu's, where there is one already.  Raises kombu's OperationalError.
     """
-    queue = later_queue(job.queue) if later else job.queue
     app.send_task(
-        RENDER_TASK, args=[job.id], task_id=job.id, queue=queue, priority=priority, retry=False, producer=producer
+        RENDER_TASK, args=[job.id], task_id=job.id, queue=job.queue, priority=priority, retry=False, producer=producer
     )
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections import Counter
+from collections.abc import Sequence
 from typing import Any
 
 import redis
@@ -16,7 +18,10 @@ from ltx_client.protocol.names import Names
 from ltx_client.protocol.text import shown
 from ltx_models.memory import memory_class
 
-__all__ = ["HELD", "OFF_DUTY", "PAUSED", "UNREADY", "ThreadInfo", "WorkerInfo", "live_workers"]
+__all__ = ["HELD", "OFF_DUTY", "PAUSED", "UNREADY", "ThreadInfo", "WorkerInfo", "live_workers", "worker_names"]
+
+ID_TAIL = 8
+"""Characters of a worker's id that tell it from others of its name."""
 
 PAUSED = "paused"
 """The state of a worker that takes no jobs until somebody has looked at its machine."""
@@ -58,6 +63,8 @@ class WorkerInfo(BaseModel):
     Either is None where it cannot be read.
     job: the id of the job in hand, or empty.
     threads: what is known of each kind of its threads.
+    run: of its process: another one has written this since the worker was restarted.  note: what an operator should
+    know of it, in a sentence, or empty.
     failure: why the last attempt that failed here did so, since the worker started: a sentence, or empty.  failed_job,
     failed_at: which, and when.
     """
@@ -77,6 +84,8 @@ class WorkerInfo(BaseModel):
     state: Name = "idle"
     job: Name = ""
     why_paused: Sentence = ""
+    run: Name = ""
+    note: Sentence = ""
     temperature: float | None = None
     thermal_pressure: Name | None = None
     failure: Sentence = ""
@@ -115,6 +124,12 @@ class WorkerInfo(BaseModel):
 
 
 _threads: TypeAdapter[tuple[ThreadInfo, ...]] = TypeAdapter(tuple[ThreadInfo, ...])
+
+
+def worker_names(workers: Sequence[WorkerInfo]) -> dict[str, str]:
+    """What to call each, by its id: its name, where others have the same one with the last characters of its id."""
+    count = Counter(worker.name for worker in workers)
+    return {one.id: one.name if count[one.name] == 1 else f"{one.name} ({one.id[-ID_TAIL:]})" for one in workers}
 
 
 def live_workers(client: redis.Redis, names: Names) -> list[WorkerInfo]:

@@ -37,9 +37,9 @@ def draw(renderable):
 
 def show_job(view, workers=()):
     """As `ltx jobs`, `ltx show`, `ltx stats` and their --json do."""
-    draw(jobs_table([view]))
+    draw(jobs_table([view], 1.8e9))
     place = places([view], workers, measure([view], workers), 1.8e9).get(view.job.id)
-    draw(show._table(view, "s3://farm", place, None))
+    draw(show._table(view, "s3://farm", place, None, 1.8e9))
     json.dumps(describe_job(view), allow_nan=False)
     json.dumps(stats._rows([view], list(workers)), allow_nan=False)
 
@@ -71,5 +71,5 @@ def show_redrawn(view, snapshot):
 
 def show_workers(workers):
     """As `ltx workers` does."""
-    draw(workers_table(workers))
+    draw(workers_table(workers, 1.8e9))
     json.dumps([worker.model_dump() for worker in workers], allow_nan=False)

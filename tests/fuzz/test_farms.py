@@ -68,7 +68,7 @@ def read_farm(tmp_path_factory):
                 ledger,
                 lambda job, *_, **__: sent.append(job.id),
                 limit,
-                worker_id="w",
+                holder="w",
                 every=1.0,
                 lease=1.0,
             )

@@ -119,22 +119,22 @@ class RunningFarm:
     storage: Path
     workers: list[subprocess.Popen] = field(default_factory=list)
 
-    def start_worker(self, name="one", **settings):
+    def start_worker(self, name="one", *options, **settings):
         """Returns when it is up."""
-        worker = self.launch_worker(name, **settings)
+        worker = self.launch_worker(name, options=options, **settings)
         with self.connect() as farm:
             wait_until(lambda: any(w.name == name for w in farm.workers()), what=f"worker {name} being up")
         return worker
 
-    def launch_worker(self, name="one", prefix=(), **settings):
-        """prefix: a command that runs the worker's."""
+    def launch_worker(self, name="one", prefix=(), options=(), **settings):
+        """prefix: a command that runs the worker's; options: of its own."""
         home = self.folder / f"worker-{name}"
         env = {**self.env, "LTX_HOME": str(home), "LTX_WORKER_NAME": name, "LTX_WORKER_HEARTBEAT_EVERY": "0.5"}
         env |= {f"LTX_WORKER_{key.upper()}": str(value) for key, value in settings.items()}
         log = (self.folder / f"{name}.log").open("ab")
         with log:
             worker = subprocess.Popen(
-                [*prefix, sys.executable, "-m", "ltx_worker", "start"],
+                [*prefix, sys.executable, "-m", "ltx_worker", "start", *options],
                 env=env,
                 stdin=subprocess.DEVNULL,
                 stdout=log,

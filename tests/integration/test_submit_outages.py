@@ -8,6 +8,7 @@ from ltx_client.ledger import ClientLedger, Submission
 from ltx_client.prepare import prepare
 from ltx_client.protocol.names import Names
 from ltx_client.protocol.state import Status
+from ltx_client.protocol.turns import line_keys
 from ltx_models.request import GenerationRequest
 from tests.integration.conftest import PROMPT, ltx
 
@@ -55,8 +56,8 @@ def test_between_record_and_message_the_reaper_sends_it(farm_env, monkeypatch):
     farm_env.restart_server()
     with farm_env.connect() as farm, farm_env.server.address.connect() as client:
         assert client.exists(NAMES.job(JOB.id))
-        assert [key for key in client.keys("*") if b"pocket" in key] == [
-            NAMES.waiting(JOB.queue, JOB.priority, JOB.submitter).encode()
+        assert sorted(key for key in client.keys("*") if b"pocket" in key) == [
+            key.encode() for key in line_keys(NAMES, JOB)
         ]
         finish(farm_env, farm)
 

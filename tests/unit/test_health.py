@@ -120,7 +120,6 @@ def test_a_success_does_not_make_it_take_a_job_that_others_are_to_try(make_job):
     machine.note_death(died, 0, "it died")
     machine._rest_until = 0
     machine.note_success()
-    assert machine.leaves_to_others(nan.id)
-    assert not machine.leaves_to_others(died.id)
+    assert machine.left_to_others() == {nan.id}
     others[0] = False
-    assert not machine.leaves_to_others(nan.id)
+    assert not machine.left_to_others()

@@ -58,6 +58,8 @@ MUTANTS = {
         "redis.call('DEL', KEYS[7])\n  local known",
         "local known",
     ),
+    "release: a job that waits again is in nobody's line": ("release", "elseif KEYS[8] then", "elseif false then"),
+    "requeue: a job that waits again is in nobody's line": ("requeue", "elseif KEYS[8] then", "elseif false then"),
     "requeue: of a job with an owner": ("requeue", "or is_leased(KEYS[3])", ""),
     "requeue: by what was read long ago": ("requeue", "or tonumber(ARGV[2]) ~= seq + 1", ""),
     "requeue: of a job that waits": (
@@ -68,9 +70,15 @@ MUTANTS = {
 }
 CLIENT_MUTANTS = {
     "submit: another job under a used id": ("_SUBMIT", "'exists' or 'conflict'", "'exists' or 'exists'"),
-    "wish: for a job that ended": ("_WISH", "if status == ARGV[i] then return status end", ""),
-    "wish: for a job that is not there": ("_WISH", "  return 'missing'", ""),
-    "wish: cannot be taken back": ("_WISH", "redis.call('HDEL', KEYS[1], ARGV[1])", ""),
+    "submit: puts it into nobody's line": (
+        "_SUBMIT",
+        "enter_line(KEYS[3], KEYS[4], ARGV[6], ARGV[7], milliseconds)",
+        "",
+    ),
+    "asked: a pause's end puts it into nobody's line": ("_ASK", "(waited or ARGV[5] == '1')", "waited"),
+    "asked: for a job that ended": ("_ASK", "if status == ARGV[i] then return status end", ""),
+    "asked: for a job that is not there": ("_ASK", "  return 'missing'", ""),
+    "asked: cannot be taken back": ("_ASK", "redis.call('HDEL', KEYS[1], ARGV[1])", ""),
     "cancel: of a job that ended": ("_CANCEL", "if status == ARGV[i] then return status end", ""),
     "cancel: of a job that is not there": ("_CANCEL", "  return 'missing'", ""),
     "cancel: of a waiting job never expires": ("_CANCEL", "if status == 'queued' then", "if false then"),

@@ -106,7 +106,6 @@ def test_the_consumption_follows():
     why, consumption = "it is on battery", Consumption()
     health = Health("me", lambda _: Snapshot(), lambda _: False, hand_on=60, why_off_duty=lambda: why)
     assert health.fitness is Fitness.OFF_DUTY  # before the first look: no job may slip in
-    assert health.leaves_to_others("any")
     health.control(consumption)
     health.start()
     try:
@@ -115,7 +114,6 @@ def test_the_consumption_follows():
         why = ""
         wait_until(lambda: consumption.consuming, timeout=5)
         assert health.fitness is Fitness.FIT
-        assert not health.leaves_to_others("any")
     finally:
         health.stop()
 

@@ -1,16 +1,22 @@
 """What `ltx gc` takes away, and above all what it leaves."""
 
+import dataclasses
 import os
 import time
+from types import SimpleNamespace
 
 import pytest
 from pydantic import SecretStr
 
+from ltx_client import sending
+from ltx_client.errors import UsageError
 from ltx_client.farm import Farm
+from ltx_client.ledger import Submission
 from ltx_client.protocol import events
 from ltx_client.protocol.events import Result
 from ltx_client.protocol.jobs import Links
-from ltx_client.retention import find_old, parse_age
+from ltx_client.removal_ledger import REMOVAL_TTL
+from ltx_client.retention import Removed, find_old, parse_age
 from ltx_models.request import ConditioningItem
 from tests.storages import made
 
@@ -28,18 +34,24 @@ def storage(request, tmp_path):
     return made(str(tmp_path / "store") if request.param == "folder" else f"memory://{tmp_path}")
 
 
+def date(storage, name, days):
+    """Has a file be that old."""
+    if storage._fs.protocol[0] == "file":
+        os.utime(storage._path(name), (NOW - days * DAY,) * 2)
+    else:
+        entry = storage._fs.store[storage._path(name)]
+        entry.created = entry.created.fromtimestamp(NOW - days * DAY, entry.created.tzinfo)
+        entry.modified = entry.created
+
+
 @pytest.fixture
 def put(storage, tmp_path):
     def store(name, days=0.0):
         source = tmp_path / "source"
         source.write_bytes(b"12345")
         storage.put(source, name)
-        if days and storage._fs.protocol[0] == "file":
-            os.utime(storage._path(name), (NOW - days * DAY,) * 2)
-        elif days:
-            entry = storage._fs.store[storage._path(name)]
-            entry.created = entry.created.fromtimestamp(NOW - days * DAY, entry.created.tzinfo)
-            entry.modified = entry.created
+        if days:
+            date(storage, name, days)
         return name
 
     return store
@@ -62,7 +74,13 @@ def job_done(client_ledger, ledger, make_job, put):
 
 
 def old(farm, storage, days):
-    return find_old(*farm.all_jobs(), storage, NOW - days * DAY)
+    now = farm.now()
+    return find_old(*farm.all_jobs(), storage, days * DAY, now)
+
+
+def remove(farm, storage, found):
+    *_, removed = [Removed(), *farm.remove(found, storage)]
+    return removed
 
 
 def test_what_ended_long_ago_goes_and_nothing_else(
@@ -89,36 +107,37 @@ def test_what_ended_long_ago_goes_and_nothing_else(
     assert sorted(found.jobs) == sorted([gone, failed])
     assert sorted(found.files) == sorted([f"{gone}.1.mp4", f"{failed}.1.mp4", *forgotten])
     assert found.size == 5 * 4
-    farm.forget(found.jobs)
+    removed = remove(farm, storage, found)
+    assert (removed.files, removed.size, removed.jobs, removed.kept) == (4, 20, 2, [])
     known = {view.job.id for view in farm.jobs()}
     assert known == {stays, running.id, waits.id}
     assert [view.job.id for view in farm._batches.get("night").views] == [stays]
-    assert old(farm, storage, 7).jobs == []
+    assert (old(farm, storage, 7).jobs, old(farm, storage, 7).files) == ({}, [])
 
 
 def test_what_a_job_was_given_stays_while_one_needs_it(farm, storage, put, client_ledger, make_job):
     used, unused, new = ("a" * 64, "b" * 64, "c" * 64)
     job = make_job()
     item = ConditioningItem(kind="image", source=f"sha256:{used}")
-    job = job.model_copy(update={"request": job.request.__class__(**{**vars(job.request), "conditioning": (item,)})})
-    client_ledger.submit(job)
+    job = job.model_copy(update={"request": dataclasses.replace(job.request, conditioning=(item,))})
+    farm._removals.want([used])
+    assert client_ledger.submit(job) is Submission.CREATED
     for name, days in ((used, 50), (unused, 50), (new, 1), ("README", 50)):
         put(f"inputs/{name}", days)
-    assert list(old(farm, storage, 7).files) == [f"inputs/{unused}"]
+    assert old(farm, storage, 7).files == [f"inputs/{unused}"]
     client_ledger.cancel(job.id)
-    assert set(find_old(*farm.all_jobs(), storage, NOW + DAY).files) == {
-        f"inputs/{name}" for name in (used, unused, new)
-    }
+    assert set(old(farm, storage, -1).files) == {f"inputs/{name}" for name in (used, unused, new)}
 
 
-def test_a_batch_is_forgotten_with_its_last_job(farm, job_done, redis_client, names):
+def test_a_batch_is_forgotten_with_its_last_job(farm, storage, job_done, redis_client, names):
     job_id = job_done(9)
     redis_client.hset(
         names.batch("night"), mapping={"name": "a.txt", "submitted_at": NOW - 9 * DAY, "submitter": "ann"}
     )
     redis_client.zadd(names.batches(), {"night": NOW - 9 * DAY})
     assert [batch.name for batch in farm.batches()] == ["a.txt"]
-    farm.forget([job_id])
+    remove(farm, storage, old(farm, storage, 7))
+    assert farm._removals.is_known(job_id) is False
     assert farm.batches() == []
     assert redis_client.keys(names.batch("*")) == []
 
@@ -132,3 +151,173 @@ def test_ages(text, seconds):
 def test_what_is_no_age(text):
     with pytest.raises(ValueError, match="is no age; give hours"):
         parse_age(text)
+
+
+PICTURE = "d" * 64
+
+
+@pytest.fixture
+def job_with_picture(make_job):
+    def make(**fields):
+        job = make_job(**fields)
+        item = ConditioningItem(kind="image", source=f"sha256:{PICTURE}")
+        return job.model_copy(update={"request": dataclasses.replace(job.request, conditioning=(item,))})
+
+    return make
+
+
+@pytest.fixture
+def sends(farm, storage, monkeypatch):
+    """Has the farm use the storage, and no Celery."""
+    farm.storage_url = "of the test"
+    monkeypatch.setattr("ltx_client.files.Storage", lambda _: storage)
+    monkeypatch.setattr("ltx_client.sending.publish", lambda *_: None)
+    monkeypatch.setattr("ltx_client.sending.ASK_AGAIN", 0.01)
+    return farm
+
+
+class BetweenListAndRemoval:
+    """What others do after `ltx gc` has listed a job that is done, its video and its picture, and before it removes
+    them; and what is left in the end: of the job's record, its video, and the picture.
+    """
+
+    def __init__(self, farm, job, make, storage, client):
+        self.farm, self.job, self.make, self.storage, self.client = farm, job, make, storage, client
+
+    def nothing(self):
+        return (False, False, False)
+
+    def a_submission_with_the_same_picture(self):
+        self.farm.send(self.make())
+        return (False, False, True)
+
+    def a_submission_that_has_only_begun(self):
+        self.farm._removals.want([PICTURE])
+        return (False, False, True)
+
+    def a_retry(self):
+        self.farm.retry(self.job.id)
+        return (False, False, True)
+
+    def a_download(self):
+        assert self.farm._removals.begin_reading(self.job.id)
+        return (True, True, False)
+
+    def a_download_that_has_ended(self):
+        self.farm._removals.end_reading(self.job.id, self.farm._removals.begin_reading(self.job.id))
+        return (False, False, False)
+
+    def another_gc(self):
+        now = self.farm.now()
+        remove(self.farm, self.storage, find_old(*self.farm.all_jobs(), self.storage, 7 * DAY, now))
+        return (False, False, False)
+
+    def the_same_id_again_after_all_was_gone(self):
+        self.client.delete(*self.client.keys("*"))
+        self.farm.send(self.make(id=self.job.id))
+        return (True, True, True)
+
+    def a_question_that_waited_for_hours(self):
+        return (False, False, True)
+
+
+@pytest.mark.parametrize("what", [name for name in vars(BetweenListAndRemoval) if not name.startswith("_")])
+def test_what_is_removed_is_decided_again_at_the_removal(
+    sends, storage, put, ledger, job_with_picture, redis_client, names, what
+):
+    put(f"inputs/{PICTURE}", 30)
+    job = job_with_picture()
+    sends.send(job)
+    attempt = ledger.claim(job.id, "w", "mac")
+    video = put(f"{job.id}.1.mp4", 9)
+    ledger.commit(attempt, events.Failed(at=NOW - 8 * DAY, error="no"))
+    redis_client.delete(names.input(PICTURE))  # an hour has passed since
+    found = old(sends, storage, 7)
+    assert (list(found.jobs), found.files) == ([job.id], [video, f"inputs/{PICTURE}"])
+    left = getattr(BetweenListAndRemoval(sends, job, job_with_picture, storage, redis_client), what)()
+    if "hours" in what:
+        found.read_at -= 2 * 3600
+    removed = remove(sends, storage, found)
+    assert (sends._removals.is_known(job.id), storage.exists(video), storage.exists(f"inputs/{PICTURE}")) == left
+    kept = [name for name, stays in zip((f"job {job.id}", video, f"inputs/{PICTURE}"), left, strict=True) if stays]
+    assert sorted(removed.kept) == sorted(kept)
+
+
+def test_a_submission_waits_for_a_removal_and_stores_its_picture_anew(sends, storage, put, job_with_picture, tmp_path):
+    """The order in which nothing else helps: gc is allowed to remove, the submission begins, gc removes."""
+    put(f"inputs/{PICTURE}", 30)
+    removals, token = sends._removals, "removing x"
+    assert removals.may_remove_input(PICTURE, token, sends.now()) == "yes"
+    assert removals.may_remove_input(PICTURE, "removing y", sends.now()) == "no"
+    assert not removals.want([PICTURE])
+    slept = []
+
+    def sleep(seconds):
+        slept.append(seconds)
+        storage.remove(f"inputs/{PICTURE}")
+        removals.input_removed(PICTURE, "removing y")
+        assert not removals.want([PICTURE])
+        removals.input_removed(PICTURE, token)
+
+    picture = tmp_path / "picture.png"
+    picture.write_bytes(b"12345")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("ltx_client.sending.time", SimpleNamespace(sleep=sleep, monotonic=time.monotonic))
+        sends.send(job_with_picture(), {PICTURE: picture})
+    assert slept
+    assert storage.exists(f"inputs/{PICTURE}")
+    assert removals.may_remove_input(PICTURE, token, sends.now()) == "no"
+
+
+def test_a_removal_of_a_gc_that_was_killed_ends_by_itself(sends, redis_client, names):
+    assert sends._removals.may_remove_input(PICTURE, "removing x", sends.now()) == "yes"
+    assert 0 < redis_client.ttl(names.input(PICTURE)) <= REMOVAL_TTL
+
+
+def test_a_submission_whose_hour_is_over_begins_again(sends, put, job_with_picture, redis_client, names, monkeypatch):
+    """It stored its files for so long that they may be gone again."""
+    put(f"inputs/{PICTURE}")
+    job, tries = job_with_picture(), []
+    store = sending.store_inputs
+
+    def store_for_long(*args):
+        store(*args)
+        tries.append(redis_client.get(names.input(PICTURE)))
+        if len(tries) == 1:
+            redis_client.delete(names.input(PICTURE))
+
+    monkeypatch.setattr(sending, "store_inputs", store_for_long)
+    sends.send(job)
+    assert tries == [b"wanted"] * 2
+    assert sends.view(job.id)
+
+
+def test_a_job_whose_picture_is_gone_is_refused(sends, job_with_picture):
+    with pytest.raises(UsageError, match="no longer in the farm's storage"):
+        sends.send(job_with_picture())
+    assert sends.jobs() == []
+
+
+@pytest.mark.parametrize("days", [40, -40, 1 / 24, -1 / 24])
+@pytest.mark.parametrize("whose", ["laptop", "storage"])
+def test_ages_are_by_the_clocks_that_wrote_the_times(farm, storage, put, job_done, monkeypatch, whose, days):
+    """Of jobs the broker's, whatever the laptop's says; of files without a job the storage's."""
+    if whose == "laptop":
+        skewed = SimpleNamespace(time=lambda: time.time() + days * DAY, monotonic=time.monotonic)
+        monkeypatch.setattr("ltx_client.protocol.clock.time", skewed)
+    new, gone = job_done(2), job_done(9)
+    ahead = days if whose == "storage" else 0
+    for name, age in (("0000-new.1.mp4", 2), ("0000-old.1.mp4", 9)):
+        put(name, age - ahead)
+    put_now = storage.put
+
+    def put_by_its_clock(source, name):
+        put_now(source, name)
+        date(storage, name, -ahead)
+
+    monkeypatch.setattr(storage, "put", put_by_its_clock)
+    found = old(farm, storage, 7)
+    assert list(found.jobs) == [gone]
+    assert sorted(found.videos) == sorted([f"{gone}.1.mp4", "0000-old.1.mp4"])
+    assert farm._removals.is_known(new)
+    assert storage.names("inputs") == []

@@ -288,9 +288,8 @@ def test_an_error_of_our_own_is_told_with_its_traceback(caplog):
 
 def test_an_unready_worker_takes_no_jobs_and_says_why():
     machine = Health("w", lambda _: Snapshot(), lambda _: False, hand_on=0)
-    assert not machine.leaves_to_others("j")
+    assert machine.fitness is health.Fitness.FIT
     THREADS.why_unready = "its thread spool cannot go on"
-    assert machine.leaves_to_others("j")
     assert (machine.fitness, machine.why_paused) == (health.Fitness.UNREADY, "its thread spool cannot go on")
 
 

@@ -1,26 +1,28 @@
 """Whose job comes next: what submit decides, and what a look of the reaper does about it."""
 
 import json
+import random
 import time
-from itertools import count
+from collections import defaultdict
+from itertools import count, pairwise
 from types import SimpleNamespace
 
 import fakeredis
 import pytest
+from pydantic import SecretStr
 
+from ltx_client.farm import Farm
 from ltx_client.ledger import Submission
 from ltx_client.protocol import events
-from ltx_client.protocol.cycle import TurnCycle
-from ltx_client.protocol.jobs import Links
-from ltx_client.protocol.names import later_queue
-from ltx_client.protocol.state import RESULT_TTL, Status
+from ltx_client.protocol.jobs import NO_LINKS, Links
+from ltx_client.protocol.names import queue_name
+from ltx_client.protocol.state import Snapshot, Status
 from ltx_client.protocol.transport import PRIORITY_SEPARATOR, queue_keys
-from ltx_worker import turns
+from ltx_models.memory import MEMORY_CLASSES
 from ltx_worker.embeddings import EmbeddingsLimit
+from ltx_worker.ledger import Attempt, Refusal, Turn
 from ltx_worker.reaper import Reaper
 from ltx_worker.unended import Unended
-
-FIRST, LATER = Submission.CREATED, Submission.LATER
 
 
 @pytest.fixture
@@ -31,21 +33,20 @@ def queues(redis_client, names):
         def __init__(self):
             self.numbers = count()
 
-        def send(self, job, priority, *, later=False):
-            queue = names.namespace + (later_queue(job.queue) if later else job.queue)
-            key = f"{queue}{PRIORITY_SEPARATOR}{priority}" if priority else queue
+        def send(self, job, priority):
+            key = queue_keys(names, job.queue)[priority]
             redis_client.lpush(key, json.dumps({"headers": {"id": job.id}, "tag": next(self.numbers)}))
 
-        def held(self, queue):
+        def messages(self, *queues):
             """Ids, in the order in which workers get them."""
-            lists = [redis_client.lrange(key, 0, -1)[::-1] for key in queue_keys(names, queue)]
+            lists = [redis_client.lrange(key, 0, -1)[::-1] for queue in queues for key in queue_keys(names, queue)]
             return [json.loads(message)["headers"]["id"] for messages in lists for message in messages]
 
-        def take(self, queue="pocket.1"):
-            """What a worker that is free takes next: its job's id."""
-            for first, later in zip(queue_keys(names, queue), queue_keys(names, later_queue(queue)), strict=True):
-                if message := redis_client.rpop(first) or redis_client.rpop(later):
-                    return json.loads(message)["headers"]["id"]
+        def take(self, *queues):
+            for keys in zip(*(queue_keys(names, queue) for queue in queues or ("pocket.1",)), strict=True):
+                for key in keys:
+                    if message := redis_client.rpop(key):
+                        return json.loads(message)["headers"]["id"]
             return None
 
     return Queues()
@@ -53,20 +54,37 @@ def queues(redis_client, names):
 
 @pytest.fixture
 def submit(client_ledger, make_job, queues):
-    def submit_job(who, priority=5, **fields):
+    """As a client does: the record, then the message."""
+
+    def submit_job(who, priority=5, links=NO_LINKS, **fields):
         job = make_job(submitter=who, priority=priority, **fields)
-        outcome = client_ledger.submit(job)
-        queues.send(job, job.priority, later=outcome is not FIRST)
-        return job, outcome
+        outcome = client_ledger.submit(job, links)
+        if outcome is Submission.CREATED:
+            queues.send(job, job.priority)
+        return job
 
     return submit_job
 
 
-@pytest.fixture(params=["short queues", "long queues"])
-def reaper(request, redis_client, names, ledger, queues, monkeypatch):
-    if request.param == "long queues":  # as those of thousands of jobs, which are not read as a whole at every look
-        for name, value in (("SHORT", -1), ("PAGE", 2), ("OVERLAP", 1)):
-            monkeypatch.setattr(turns, name, value)
+@pytest.fixture
+def begin(ledger, queues):
+    """As a worker does that is free: takes a message, and begins the job whose turn it is; its id, or None."""
+
+    def begin_next(worker="w1", name="one", budget_gb=1, variant="pocket"):
+        classes = [size for size in MEMORY_CLASSES if size <= budget_gb]
+        while job_id := queues.take(*(queue_name(variant, size) for size in classes)):
+            turn = ledger.next(worker, name, variant, budget_gb, cancelled=job_id)
+            if isinstance(turn, Turn):
+                attempt = ledger.claim(turn.job_id, worker, name, variant, budget_gb=budget_gb, turn=turn)
+                if isinstance(attempt, Attempt):
+                    return attempt.job_id
+        return None
+
+    return begin_next
+
+
+@pytest.fixture
+def reaper(redis_client, names, ledger, queues, monkeypatch):
     if isinstance(redis_client, fakeredis.FakeRedis):
         monkeypatch.setattr(Reaper, "_notice_restart", lambda reaper: None)  # the fake has no INFO
     return Reaper(
@@ -75,92 +93,212 @@ def reaper(request, redis_client, names, ledger, queues, monkeypatch):
         ledger,
         queues.send,
         EmbeddingsLimit(redis_client, names, 60, 10**6),
-        worker_id="w1",
+        holder="w1",
         every=5,
         lease=60,
     )
 
 
-def test_of_a_persons_waiting_jobs_one_is_first(submit, ledger, client_ledger):
-    first, outcome = submit("ann")
-    assert outcome is FIRST
-    assert [submit("ann")[1] for _ in range(3)] == [LATER] * 3
-    assert submit("bob")[1] is FIRST
-    assert submit("ann", priority=4)[1] is FIRST
-    assert submit("ann", predicted_peak=3 * 10**9)[1] is FIRST  # another queue
-    assert client_ledger.submit(first) is Submission.EXISTS
+def starts(begin, **worker):
+    """The jobs in the order in which they begin, until none is left."""
+    return list(iter(lambda: begin(**worker), None))
 
 
-def test_jobs_that_wait_no_more_stand_in_nobodys_way(submit, ledger, client_ledger, redis_client, names):
-    running, _ = submit("ann")
-    cancelled, _ = submit("ann")
-    ended, _ = submit("ann")
-    ledger.claim(running.id, "w1", "one")
+def test_who_comes_later_has_turns_at_once(submit, begin):
+    """The issue's first case: with quick jobs no reaper looks in between."""
+    ann = [submit("ann").id for _ in range(60)]
+    first = [begin() for _ in range(3)]
+    bob = [submit("bob").id for _ in range(10)]
+    assert first == ann[:3]
+    turns = [job_id for pair in zip(ann[3:13], bob, strict=True) for job_id in pair]
+    assert starts(begin) == [*turns, *ann[13:]]
+
+
+def test_of_two_with_hundreds_of_jobs_none_is_ahead(submit, begin):
+    """The issue's second case, smaller: 1,200 on a real server are in tests/integration."""
+    people = {submit(who).id: who for who in ("ann", "bob") for _ in range(60)}
+    assert [people[job_id] for job_id in starts(begin)] == ["ann", "bob"] * 60
+
+
+@pytest.mark.parametrize("order", ["one after the other", "in turns", "at random"])
+@pytest.mark.parametrize("counts", [(1, 30), (7, 7, 7), (1, 1, 1, 1, 30), tuple(range(1, 11))])
+def test_nobody_waits_longer_than_one_turn_of_everybody(submit, begin, order, counts):
+    plan = [f"p{person}" for person, many in enumerate(counts) for _ in range(many)]
+    if order == "in turns":
+        plan = [f"p{person}" for lap in range(max(counts)) for person, many in enumerate(counts) if lap < many]
+    elif order == "at random":
+        random.Random(1).shuffle(plan)
+    owner, own = {}, defaultdict(list)
+    for who in plan:
+        job_id = submit(who).id
+        owner[job_id] = who
+        own[who].append(job_id)
+    order_of_starts = starts(begin)
+    assert sorted(order_of_starts) == sorted(owner)
+    for who, jobs in own.items():
+        places = [order_of_starts.index(job_id) for job_id in jobs]
+        assert places == sorted(places), f"{who}'s own jobs begin in their order"
+        waits = [later - earlier for earlier, later in pairwise([-1, *places])]
+        assert max(waits) <= len(counts), (who, places)
+
+
+def test_a_single_job_among_hundreds_is_next_but_one(submit, begin):
+    for _ in range(200):
+        submit("ann")
+    begin()
+    bob = submit("bob").id
+    assert bob in (begin(), begin())
+
+
+def test_one_who_submits_again_and_again_is_never_twice_in_a_row(submit, begin):
+    people = {submit("ann").id: "ann" for _ in range(10)} | {submit("bob").id: "bob" for _ in range(10)}
+    seen = []
+    for _ in range(10):
+        people[submit("eve").id] = "eve"
+        seen += [people[begin()], people[begin()], people[begin()]]
+    assert [seen[at : at + 3].count("eve") for at in range(0, 30, 3)] == [1] * 10
+    assert all(who != following for who, following in pairwise(seen))
+
+
+def test_turns_are_of_people_whatever_their_jobs_need(submit, begin):
+    """Ann's are of three memory classes, bob's of one; each has a queue of its own."""
+    people = {submit("ann", predicted_peak=gb * 10**9).id: "ann" for gb in (1, 3, 7) * 4}
+    people |= {submit("bob").id: "bob" for _ in range(12)}
+    assert [people[job_id] for job_id in starts(begin, budget_gb=8)] == ["ann", "bob"] * 12
+
+
+def test_a_small_worker_passes_over_what_is_too_large(submit, begin):
+    large = [submit("ann", predicted_peak=7 * 10**9).id for _ in range(60)]
+    small = [submit("ann").id for _ in range(2)]
+    assert starts(begin) == small
+    assert starts(begin, budget_gb=8) == large
+
+
+def test_priorities_come_first_and_have_turns_of_their_own(submit, begin):
+    names = {submit("ann").id: "ann" for _ in range(3)}
+    names |= {submit("bob", priority=1).id: "bob 1" for _ in range(2)}
+    names |= {submit("ann", priority=1).id: "ann 1" for _ in range(2)}
+    names |= {submit("eve", priority=9).id: "eve 9" for _ in range(1)}
+    assert [names[job_id] for job_id in starts(begin)] == [*["bob 1", "ann 1"] * 2, *["ann"] * 3, "eve 9"]
+
+
+def test_jobs_that_wait_no_more_take_nobodys_turn(submit, begin, ledger, client_ledger, redis_client, names):
+    cancelled, paused, gone, waiting = (submit("ann") for _ in range(4))
+    bob = submit("bob")
     client_ledger.cancel(cancelled.id)
-    ledger.commit(ledger.claim(ended.id, "w1", "one"), events.Failed(error="no"))
-    waiting, outcome = submit("ann")
-    assert outcome is FIRST
-    line = names.waiting("pocket.1", 5, "ann")
-    assert redis_client.lrange(line, 0, -1) == [waiting.id.encode()]
-    assert 0 < redis_client.ttl(line) <= RESULT_TTL
+    client_ledger.hold(paused.id)
+    redis_client.delete(names.job(gone.id))
+    assert starts(begin) == [waiting.id, bob.id]
+    assert ledger.read(cancelled.id).status is Status.CANCELLED
+    assert redis_client.keys(names.line("pocket", "*")) == []
+    assert redis_client.exists(names.turns("pocket")) == 0
 
 
 def test_a_conflicting_submit_takes_no_place_in_line(submit, client_ledger, make_job, redis_client, names):
-    job, _ = submit("ann")
+    job = submit("ann")
     assert client_ledger.submit(make_job(id=job.id, submitter="bob")) is Submission.CONFLICT
-    assert redis_client.keys(names.waiting("*", 5, "bob")) == []
+    assert redis_client.keys(names.line("pocket", "*bob")) == []
 
 
-def test_people_take_turns_whatever_the_size_of_their_batches(submit, ledger, reaper, queues):
-    ann = [submit("ann")[0].id for _ in range(10)]
-    bob = [submit("bob")[0].id for _ in range(4)]
-    eve = [submit("eve")[0].id]
-    urgent = [submit("ann", priority=1)[0].id for _ in range(2)]
-    order = []
-    while job_id := queues.take():
-        order.append(job_id)
-        ledger.claim(job_id, "w1", "one")
-        reaper.look()
-    assert order == [*urgent, ann[0], bob[0], eve[0], ann[1], bob[1], ann[2], bob[2], ann[3], bob[3], *ann[4:]]
+def test_a_job_that_was_given_back_comes_first(submit, begin, ledger):
+    jobs = [submit("ann") for _ in range(3)]
+    submit("bob")
+    turn = ledger.next("w1", "one", "pocket", 1)
+    attempt = ledger.claim(turn.job_id, "w1", "one", "pocket", turn=turn)
+    ledger.release(attempt, "the worker is shutting down")
+    assert begin() == attempt.job_id == jobs[0].id
 
 
-def test_an_idle_farm_takes_later_jobs_without_waiting_for_a_look(submit, queues):
-    jobs = [submit("ann")[0].id for _ in range(5)]
-    assert [queues.take() for _ in range(6)] == [*jobs, None]
+def test_a_worker_that_dies_between_turn_and_claim_loses_nothing(submit, begin, ledger, reaper, queues):
+    """The job waits on, behind its submitter's others."""
+    jobs = [submit("ann").id for _ in range(3)]
+    queues.take()
+    assert ledger.next("w1", "one", "pocket", 1).job_id == jobs[0]
+    reaper.look()
+    reaper.look()
+    assert starts(begin) == [*jobs[1:], jobs[0]]
 
 
-def test_a_message_that_is_brought_forward_leaves_its_place(submit, ledger, reaper, queues):
-    jobs = [submit("ann")[0].id for _ in range(3)]
-    ledger.claim(queues.take(), "w1", "one")
-    for _ in range(3):
-        reaper.look()
-    assert (queues.held("pocket.1"), queues.held("pocket.1.later")) == ([jobs[1]], [jobs[2]])
+def test_workers_that_are_free_at_once_take_different_jobs(submit, ledger):
+    jobs = [submit("ann").id for _ in range(5)]
+    assert [ledger.next(f"w{n}", "mac", "pocket", 1).job_id for n in range(5)] == jobs
+
+
+def test_a_worker_is_not_given_what_is_kept_from_it(submit, begin, reaper):
+    kept = [submit("ann", links=Links(not_on=(name,))).id for name in ("one", "w1")]
+    for_all = submit("ann").id
+    assert starts(begin) == [for_all]
+    reaper.look()
+    reaper.look()
+    assert starts(begin, worker="w2", name="two") == kept
+
+
+def test_keys_of_the_index_that_are_something_else_are_made_anew(submit, begin, reaper, redis_client, names):
+    jobs = [submit("ann").id for _ in range(2)]
+    bob = submit("bob").id
+    redis_client.set(names.line("pocket", "5:ann"), "x")
+    assert begin() == bob
+    redis_client.set(names.turns("pocket"), "x")
+    assert submit("bob")
+    reaper.look()
+    assert begin() in jobs
+    redis_client.set(names.line("pocket", "5:ann"), "y")
+    redis_client.delete(names.turns("pocket"))
+    reaper._turns._enter_all_at = 0.0
+    reaper.look()
+    reaper.look()
+    assert len(starts(begin)) == 2
+
+
+@pytest.mark.parametrize("kind", ["job", "state"])
+def test_a_key_of_another_type_takes_nobodys_turn(submit, begin, redis_client, names, kind):
+    bad, good = submit("ann"), submit("bob")
+    key = getattr(names, kind)(bad.id)
+    redis_client.delete(key)
+    redis_client.set(key, "x")
+    assert starts(begin) == [good.id]
+
+
+def test_entries_of_a_line_that_are_none_are_removed(submit, begin, redis_client, names):
+    good = submit("ann")
+    redis_client.zadd(names.line("pocket", "5:ann"), {b"\xff": 0, b"": 1, b"1:": 2, b"x:y": 3, b"1:nobody": 4})
+    assert starts(begin) == [good.id]
 
 
 def test_a_message_that_is_just_being_delivered_is_not_missing(submit, reaper, queues):
-    jobs = [submit("ann")[0].id for _ in range(2)]
+    jobs = [submit("ann").id for _ in range(2)]
     queues.take()
     reaper.look()
-    assert (queues.held("pocket.1"), queues.held("pocket.1.later")) == ([], [jobs[1]])
+    assert queues.messages("pocket.1") == jobs[1:]
 
 
-def test_jobs_without_a_message_get_one_at_the_second_look(submit, reaper, queues, redis_client, names):
-    jobs = [submit("ann")[0].id for _ in range(3)]
-    for queue in ("pocket.1", "pocket.1.later"):
-        redis_client.delete(*queue_keys(names, queue))
+def test_messages_that_were_lost_are_sent_at_the_second_look(submit, reaper, queues, redis_client, names, begin):
+    jobs = [submit("ann").id for _ in range(3)]
+    redis_client.delete(*queue_keys(names, "pocket.1"))
     reaper.look()
     assert queues.take() is None
     for _ in range(3):
         reaper.look()
-    assert (queues.held("pocket.1"), queues.held("pocket.1.later")) == (jobs[:1], jobs[1:])
+    assert queues.messages("pocket.1") == jobs
+    assert starts(begin) == jobs
 
 
-def test_what_is_no_message_is_passed_over(submit, ledger, reaper, queues, redis_client):
-    jobs = [submit("ann")[0].id for _ in range(2)]
-    redis_client.lpush("test:pocket.1", b"\xff not JSON", b"17", b'{"headers": null}', b"[" * 100_000)
-    ledger.claim(jobs[0], "w1", "one")
+def test_an_index_that_was_lost_is_made_anew(submit, reaper, redis_client, names, begin):
+    ann, bob = ([submit(who).id for _ in range(2)] for who in ("ann", "bob"))
+    redis_client.delete(names.turns("pocket"), *redis_client.keys(names.line("pocket", "*")))
     reaper.look()
-    assert jobs[1] in redis_client.lrange(f"test:pocket.1{PRIORITY_SEPARATOR}5", 0, 0)[0].decode()
+    assert starts(begin) == [ann[0], bob[0], ann[1], bob[1]]
+
+
+def test_what_is_no_message_is_passed_over(submit, reaper, queues, redis_client, begin):
+    jobs = [submit("ann").id for _ in range(2)]
+    redis_client.delete(f"test:pocket.1{PRIORITY_SEPARATOR}5")
+    redis_client.lpush("test:pocket.1", b"\xff not JSON", b"17", b'{"headers": null}', b"[" * 100_000)
+    reaper.look()
+    redis_client.delete("test:pocket.1")  # as the workers set them aside
+    reaper.look()
+    reaper.look()
+    assert starts(begin) == jobs
 
 
 @pytest.mark.parametrize(
@@ -176,34 +314,24 @@ def test_what_is_no_message_is_passed_over(submit, ledger, reaper, queues, redis
 def test_a_job_that_cannot_be_read_stands_in_no_others_way(
     submit, reaper, queues, redis_client, names, caplog, kind, field, value
 ):
-    bad, good = submit("ann")[0], submit("bob")[0]
+    bad, good = submit("ann"), submit("bob")
     redis_client.hset(getattr(names, kind)(bad.id), field, value)
     redis_client.zadd(names.jobs(), {b"\xff": 1})
     redis_client.delete(*queue_keys(names, "pocket.1"))
     for _ in range(4):
         reaper.look()
-    assert good.id in queues.held("pocket.1")
+    assert good.id in queues.messages("pocket.1")
     assert caplog.text.count("left alone") <= 1
 
 
 @pytest.mark.parametrize("change", [{"predicted_peak": 10**15}, {"variant": "job:x"}, {"id": "another"}])
 def test_a_job_for_which_there_is_no_queue_is_left_alone(submit, reaper, queues, redis_client, names, change):
-    bad, good = submit("ann")[0], submit("bob")[0]
+    bad, good = submit("ann"), submit("bob")
     redis_client.hset(names.job(bad.id), "spec", json.dumps({**json.loads(bad.model_dump_json()), **change}))
     redis_client.delete(*queue_keys(names, "pocket.1"))
     for _ in range(4):
         reaper.look()
-    assert queues.held("pocket.1") == [good.id]
-
-
-def test_the_queues_of_a_tier_are_served_by_turns_and_the_first_tier_before_the_second():
-    cycle = TurnCycle()
-    cycle.update(["a.1", "a.1.later", "a.4", "a.4.later"])
-    assert cycle.consume(4) == ["a.1", "a.4", "a.1.later", "a.4.later"]
-    cycle.rotate("a.1")
-    assert cycle.consume(4) == ["a.4", "a.1", "a.1.later", "a.4.later"]
-    cycle.rotate("a.1.later")
-    assert cycle.consume(4) == ["a.4", "a.1", "a.4.later", "a.1.later"]
+    assert queues.messages("pocket.1") == [good.id]
 
 
 def test_a_look_finds_what_has_not_ended_whatever_was_remembered(
@@ -253,69 +381,66 @@ def test_what_a_job_that_nobody_ended_has_left_goes_with_its_record(redis_client
     assert redis_client.exists(*kept, names.jobs()) == 0
 
 
-def test_a_job_that_waits_for_others_gets_its_message_when_they_have_ended(
-    submit, client_ledger, make_job, ledger, reaper, queues, redis_client, names
-):
-    first, _ = submit("ann")
-    second = make_job(submitter="ann")
-    links = Links(batch="b", item=1)
-    assert client_ledger.submit(second, links) is LATER
-    queues.send(second, 5, later=True)
-    third = make_job(submitter="bob")
+def test_a_job_that_waits_for_others_begins_when_they_have_ended(submit, ledger, reaper, queues, begin, client_ledger):
+    first = submit("ann")
+    second = submit("ann", links=Links(batch="b", item=1))
     after = Links(after_jobs=(first.id,), after_batches=("b",))
-    assert client_ledger.submit(third, after) is Submission.WAITS
+    third = submit("bob", links=after)
     assert client_ledger.submit(third, after) is Submission.EXISTS
-
-    def end(job):
-        queues.take()
-        ledger.commit(ledger.claim(job.id, "w", "one"), events.Failed(error="no"))
-        for _ in range(3):
-            reaper.look()
-
-    for _ in range(3):
+    queues.send(third, 5)  # a message too many does not have it begin
+    reaper.look()
+    assert starts(begin) == [first.id, second.id]
+    for job in (first, second):
+        assert queues.messages("pocket.1") == []
         reaper.look()
-    end(first)
-    assert third.id not in queues.held("pocket.1")
-    end(second)
-    assert queues.held("pocket.1") == [third.id]
-    assert queues.take() == third.id
+        attempt = Attempt(job.id, 1, "", Snapshot())
+        attempt.token = ledger._client.hget(ledger._names.state(job.id), "token").decode()
+        ledger.refresh(attempt)
+        ledger.commit(attempt, events.Failed(error="no"))
+    reaper.look()
+    assert starts(begin) == [third.id]
 
 
-def test_a_job_whose_others_are_gone_does_not_wait_for_ever(client_ledger, make_job, reaper, queues):
+def test_a_job_whose_others_are_gone_does_not_wait_for_ever(client_ledger, make_job, reaper, begin):
     job = make_job()
     client_ledger.submit(job, Links(after_jobs=("long-gone",), after_batches=("never-was",)))
     for _ in range(2):
         reaper.look()
-    assert queues.take() == job.id
+    assert begin() == job.id
 
 
-def test_a_paused_job_gets_no_message_and_no_turn(submit, client_ledger, ledger, reaper, queues):
-    paused, _ = submit("ann")
+def test_a_paused_job_gets_no_message_and_no_turn(submit, client_ledger, reaper, queues, begin):
+    paused = submit("ann")
     client_ledger.hold(paused.id)
-    assert queues.take() == paused.id
-    assert ledger.claim(paused.id, "w", "one") == "held"
-    other, outcome = submit("ann")
-    assert outcome is FIRST
+    assert begin() is None
+    other = submit("ann")
     for _ in range(3):
         reaper.look()
-    assert queues.held("pocket.1") == [other.id]
+    assert queues.messages("pocket.1") == [other.id]
     client_ledger.unhold(paused.id)
     reaper.look()
-    assert queues.held("pocket.1") == [other.id, paused.id]
-    assert ledger.claim(paused.id, "w", "one").number == 1
+    assert starts(begin) == [paused.id, other.id]  # it keeps the place of its submission
 
 
-def test_a_changed_priority_moves_the_message(submit, client_ledger, reaper, queues):
-    jobs = [submit("ann")[0].id for _ in range(4)]
+def test_a_changed_priority_counts_at_once(submit, client_ledger, begin):
+    jobs = [submit("ann").id for _ in range(4)]
+    bob = submit("bob").id
     client_ledger.set_priority(jobs[2], 1)
     client_ledger.set_priority(jobs[0], 9)
-    for _ in range(3):
-        reaper.look()
-    assert [queues.take() for _ in range(5)] == [jobs[2], jobs[1], jobs[3], jobs[0], None]
+    client_ledger.set_priority(jobs[3], 0)
+    client_ledger.set_priority(jobs[3], 7)
+    assert starts(begin) == [jobs[2], jobs[1], bob, jobs[3], jobs[0]]
+
+
+def test_a_priority_that_an_older_client_changed_counts_after_a_look(submit, redis_client, names, reaper, begin):
+    jobs = [submit("ann").id for _ in range(3)]
+    redis_client.hset(names.job(jobs[2]), "priority", 1)
+    reaper.look()
+    assert starts(begin) == [jobs[2], *jobs[:2]]
 
 
 def test_wishes_for_what_has_ended_change_nothing(submit, client_ledger, ledger, redis_client, names):
-    job, _ = submit("ann")
+    job = submit("ann")
     ledger.commit(ledger.claim(job.id, "w", "one"), events.Failed(error="no"))
     before = redis_client.hgetall(names.job(job.id))
     assert client_ledger.hold(job.id) == client_ledger.set_priority(job.id, 1) == "failed"
@@ -327,7 +452,7 @@ def test_after_a_silence_of_the_broker_no_lease_is_held_against_its_owner(
     reaper, submit, ledger, redis_client, names, monkeypatch
 ):
     """It answers in the end, so that nobody saw it away; but nobody could renew either."""
-    job, _ = submit("ann")
+    job = submit("ann")
     ledger.claim(job.id, "w2", "two")
     redis_client.delete(names.lease(job.id))
     began = time.monotonic()
@@ -339,3 +464,60 @@ def test_after_a_silence_of_the_broker_no_lease_is_held_against_its_owner(
 
     looks = {seconds: status_after_a_look(seconds) for seconds in range(40, 110, 5)}
     assert all(status is (Status.RUNNING if seconds < 100 else Status.QUEUED) for seconds, status in looks.items())
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_a_forecast_says_in_which_order_they_begin(
+    submit, begin, client_ledger, ledger, redis_client, names, reaper, seed
+):
+    """Whatever was submitted, begun, given back, paused and given another priority before."""
+    chance = random.Random(seed)
+    farm = Farm.over(redis_client, SecretStr("redis://localhost"), names, None)
+    jobs = [submit(f"p{chance.randrange(4)}", priority=chance.choice((4, 5, 5, 5))) for _ in range(25)]
+    for _ in range(chance.randrange(8)):
+        begin()
+    turn = ledger.next("w1", "one", "pocket", 1)
+    ledger.release(ledger.claim(turn.job_id, "w1", "one", "pocket", turn=turn), "the worker is shutting down")
+    for job in chance.sample(jobs, 4):
+        client_ledger.set_priority(job.id, chance.randrange(3, 7))
+    client_ledger.hold(jobs[-1].id)
+    jobs += [submit(f"p{chance.randrange(6)}") for _ in range(10)]
+    reaper.look()
+    reaper.look()
+    foretold = sorted(farm.places().items(), key=lambda pair: pair[1].ahead)
+    assert [job_id for job_id, _ in foretold] == starts(begin)
+
+
+@pytest.mark.parametrize("fields", [{"variant": "distilled"}, {"predicted_peak": 7 * 10**9}])
+@pytest.mark.parametrize("how", ["its message", "its line", "both"])
+def test_a_job_that_was_led_to_the_wrong_worker_finds_the_right_one(
+    make_job, client_ledger, queues, begin, reaper, redis_client, names, ledger, how, fields
+):
+    """By a message in another queue, or by an entry in the line of another variant or memory class."""
+    job = make_job(submitter="ann", **fields)
+    client_ledger.submit(job)
+    if how != "its line":
+        for _ in range(3):
+            redis_client.lpush(queue_keys(names, "pocket.1")[5], json.dumps({"headers": {"id": job.id}}))
+    else:
+        queues.send(job, 5)
+    if how != "its message":
+        redis_client.zadd(names.line("pocket", "5:ann"), {f"1:{job.id}": 1})
+        redis_client.zadd(names.turns("pocket"), {"5:ann": 1})
+        queues.send(make_job(id=job.id), 5)
+    assert begin() is None
+    assert ledger.read(job.id).status is Status.QUEUED
+    assert ledger.claim(job.id, "w1", "one", "pocket", budget_gb=1) is Refusal.ELSEWHERE
+    if how != "its message":
+        turn = ledger.next("w1", "one", "pocket", 1)
+        assert turn is not None
+        ledger.drop(turn)
+        assert ledger.next("w1", "one", "pocket", 1) is None
+    looks = 0
+    while begin(worker="w2", name="two", budget_gb=36, variant=job.variant) != job.id:
+        looks += 1
+        assert looks <= 2, "the reaper sends one message, at its second look"
+        reaper.look()
+    for _ in range(3):
+        reaper.look()
+    assert queues.messages("pocket.1", job.queue) == [], "nothing goes back and forth"

@@ -2,10 +2,12 @@
 
 import re
 import signal
+import subprocess
 
 import pytest
 import redis
 
+from ltx_client.prepare import submitter
 from ltx_client.protocol.names import Names
 from ltx_client.protocol.pauses import queue_field
 from ltx_client.protocol.state import Status
@@ -49,7 +51,7 @@ def full_run(farm, tester):
         # One person's jobs take turns; one is cancelled as it runs, and one as it waits.
         running, turn, waiting = (client.submit(render(SLOW_STEPS, seed)) for seed in range(3))
         client.prioritize(turn.id, 4)
-        wait_until(lambda: tester.llen(queue_keys(NAMES, "pocket.1")[4]), what="the message being in its new place")
+        assert tester.zcard(NAMES.line("pocket", f"4:{submitter()}")) == 1
         client.cancel(waiting.id)
         client.cancel(running.id)
         reach(client, turn.id, 5)
@@ -83,18 +85,29 @@ def full_run(farm, tester):
         tester.delete(NAMES.paused())
         second.send_signal(signal.SIGTERM)
         second.wait(20)
-        tester.delete(*queue_keys(NAMES, "pocket.1"), *queue_keys(NAMES, "pocket.1.later"))
+        tester.delete(*queue_keys(NAMES, "pocket.1"))
         farm.start_worker("three", **QUICK)
         client.cancel(turn.id)
         *_, last = client.watch(lost.id, *(view.job.id for batch in client.batches() for view in batch.views))
         assert last.snapshot.status is Status.DONE
         assert [update.event.type for update in client.log(lost.id) if update.event][-1] == "done"
         client.retry(turn.id)
+        for key in (NAMES.line("pocket", "5:nobody"), NAMES.turns("pocket")):  # the index, with something wrong in it
+            tester.set(key, "x")
+        last = client.submit(render(seed=6))
+        *_, update = client.watch(last.id)
+        assert update.snapshot.status is Status.DONE
+        picture = farm.folder / "picture.png"
+        shot = ["ffmpeg", "-v", "error", "-f", "lavfi", "-i", "color=red:s=64x64", "-frames", "1", str(picture)]
+        subprocess.run(shot, check=True)
+        command(farm, "render", PROMPT, "--steps", 1, "--image", picture, "-o", farm.folder / "b.mp4")
+        for key in tester.keys(NAMES.input("*")):
+            tester.delete(key)  # an hour later
         client.find(lost.id[-8:])
     command(farm, "workers")
     without_storage = {name: value for name, value in farm.env.items() if name != "LTX_STORAGE_URL"}
     assert "no storage is set" in ltx("download", lost.id, env=without_storage).stderr
-    tester.hset(NAMES.batch("batch-1"), "submitted_at", 0)
+    tester.hset(NAMES.batch("batch-1"), "noted_at", 0)
     command(farm, "gc", "--older-than", "0h", "--yes")
     farm.stop_workers()
 
@@ -249,7 +262,8 @@ FORBIDDEN = {
         ("HSET", "ltx:job:1", "spec", "{}"),
         ("ZADD", "ltx:jobs", "1", "1"),
         ("SET", "ltx:cancel:1", "1"),
-        ("RPUSH", "ltx:waiting:pocket.1:5:me", "1"),
+        ("SET", "ltx:line:pocket:5:me", "1"),
+        ("SET", "ltx:input:1", "wanted"),
         ("DEL", "ltx:job:1"),
         ("HSET", "ltx:paused", "queue:pocket", "{}"),
         ("HGET", "other:job:1", "spec"),

@@ -13,7 +13,6 @@ import numpy as np
 
 from ltx_client.protocol import events
 from ltx_client.protocol.events import parse_event
-from ltx_client.protocol.names import LATER
 from ltx_client.protocol.state import RESULT_TTL, Snapshot, Status, apply
 from ltx_client.protocol.storage_marker import MARKER
 from ltx_client.protocol.transport import PRIORITY_SEPARATOR
@@ -25,10 +24,8 @@ DEFECTS = re.compile(r"AssertionError|Exception in thread|Unrecoverable error|ra
 """What no worker may log, whatever breaks around it."""
 JOB_KEYS = ("job", "state", "events", "cancel", "result", "preview", "lease", "latents")
 FARM_KEYS = ("jobs", "workers", "reaper", "dead", "embeds", "paused")
-CELERY_KEYS = re.compile(
-    rf"[a-z0-9-]+\.\d+({LATER})?({PRIORITY_SEPARATOR}\d)?|unacked(_index|_mutex)?|_kombu\.binding.*"
-)
-OTHER_KEYS = re.compile(r"(worker|embeds):[0-9a-f]+|waiting:[a-z0-9-]+\.\d+:\d:.+")
+CELERY_KEYS = re.compile(rf"[a-z0-9-]+\.\d+({PRIORITY_SEPARATOR}\d)?|unacked(_index|_mutex)?|_kombu\.binding.*")
+OTHER_KEYS = re.compile(r"(worker|embeds|input):[0-9a-f]+|line:[a-z0-9-]+:\d:.+|turns:[a-z0-9-]+|readers:.+")
 
 
 @dataclass(frozen=True)

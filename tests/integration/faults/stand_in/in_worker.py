@@ -29,9 +29,9 @@ match os.environ.get("LTX_FAULTS_BREAK"):
 from ltx_worker.ledger import Ledger  # noqa: E402 — it compiles the scripts as they are by now
 
 
-def _claim(self, job_id, *who, claim=Ledger.claim):
+def _claim(self, job_id, *who, claim=Ledger.claim, **options):
     at(job_id, "queued")
-    return claim(self, job_id, *who)
+    return claim(self, job_id, *who, **options)
 
 
 def _commit(self, attempt, event, commit=Ledger.commit):

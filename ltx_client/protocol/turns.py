@@ -1,0 +1,60 @@
+"""Whose turn it is: people with waiting jobs are served one after the other, whatever they submitted, and when.
+
+`turns:{variant}` is a sorted set of `PRIORITY:SUBMITTER`, next first: who has had a turn goes behind the others of that
+priority. `line:{variant}:{PRIORITY:SUBMITTER}` is a sorted set of that person's waiting jobs, `MEMORY_CLASS:JOB`, the
+oldest first. Both are an index of the ledger, which a worker's script reads when a message has it take a job: what they
+say of a job is checked against the job itself, and the reaper adds what is missing. A message, of whichever job, has a
+worker take the job whose turn it is; a queue has one for each job.
+"""
+
+from __future__ import annotations
+
+from ltx_client.protocol.jobs import Job
+from ltx_client.protocol.names import Names
+from ltx_models.memory import memory_class
+
+__all__ = ["ENTER_LINE", "GIVEN_BACK", "ROUND", "line_entry", "line_keys", "not_on_field", "turn_of"]
+
+GIVEN_BACK = 0
+"""The priority of a job of which an attempt was made and that waits again."""
+ROUND = 10**12
+"""Turns of one priority: more than there will ever be."""
+
+ENTER_LINE = """
+local ROUND = 1e12
+local function last_turn(turns, priority)
+  local first, last = priority * ROUND, (priority + 1) * ROUND - 1
+  local top = redis.call('ZRANGE', turns, string.format('%.0f', last), string.format('%.0f', first),
+    'BYSCORE', 'REV', 'LIMIT', 0, 1, 'WITHSCORES')
+  return tonumber(top[2] or first)
+end
+local function give_turn(turns, turn)  -- behind all others of its priority
+  local score = last_turn(turns, tonumber(string.sub(turn, 1, 1))) + 1
+  redis.call('ZADD', turns, string.format('%.0f', score), turn)
+end
+local function enter_line(line, turns, turn, entry, score)  -- keys of another type are for the reaper to set right
+  local entered, known = redis.pcall('ZADD', line, score, entry), redis.pcall('ZSCORE', turns, turn)
+  if type(entered) == 'number' and not known then give_turn(turns, turn) end
+end
+"""
+"""Lua for the scripts of both sides. line, turns: keys.  turn: `PRIORITY:SUBMITTER`.  score: milliseconds."""
+
+
+def turn_of(job: Job, priority: int | None = None) -> str:
+    """Who takes the turn that this job needs, at its own priority or another one."""
+    return f"{job.priority if priority is None else priority}:{job.submitter}"
+
+
+def line_entry(job: Job) -> str:
+    """The job in its submitter's line."""
+    return f"{memory_class(job.predicted_peak)}:{job.id}"
+
+
+def line_keys(names: Names, job: Job, priority: int | None = None) -> list[str]:
+    """The keys of the line that it waits in and of the turns of its variant."""
+    return [names.line(job.variant, turn_of(job, priority)), names.turns(job.variant)]
+
+
+def not_on_field(worker: str) -> str:
+    """The field of a job's record that keeps it from the worker of this name or id."""
+    return f"not_on:{worker}"

@@ -1,0 +1,108 @@
+"""From a message to an attempt: of the job whose turn it is, which need not be the one that the message names."""
+
+from __future__ import annotations
+
+import logging
+import secrets
+import threading
+from typing import NamedTuple
+
+from ltx_client.protocol.jobs import UnreadableJob, parse_job, parse_links
+from ltx_client.protocol.state import Status
+from ltx_worker.health import Fitness, Health
+from ltx_worker.heartbeat import Heartbeat
+from ltx_worker.ledger import Attempt, Ledger, Refusal
+from ltx_worker.next_turn import Turn
+from ltx_worker.patience import until_redis_answers
+from ltx_worker.turns import SendRender
+
+__all__ = ["TurnTaker"]
+
+log = logging.getLogger(__name__)
+
+
+class _Worker(NamedTuple):
+    """As the ledger names it."""
+
+    id: str
+    name: str
+    variant: str
+
+
+class TurnTaker:
+    """Takes turns for one worker. Waits for the broker while it is away, until `leaving` is set; else methods raise
+    redis.RedisError.
+
+    budget_gb: what renders may use.  send: puts a message for a job into its queue.
+    """
+
+    def __init__(
+        self,
+        ledger: Ledger,
+        heartbeat: Heartbeat,
+        health: Health,
+        send: SendRender,
+        leaving: threading.Event,
+        *,
+        budget_gb: float,
+    ) -> None:
+        self._ledger = ledger
+        self._heartbeat = heartbeat
+        self._health = health
+        self._send = send
+        self._patiently = until_redis_answers(leaving)
+        self._budget_gb = budget_gb
+
+    def take(self, job_id: str, queue: str = "") -> Attempt | None:
+        """An attempt of the job whose turn it is, now that a message for this one has come from that queue; of this one
+        itself where all that is left to do is to end it as cancelled. None where there is nothing to take.
+        """
+        if self._health.fitness is not Fitness.FIT:
+            log.info("job %s: its message came to a worker that takes none; another one is sent", job_id)
+            return None
+        worker = _Worker(self._heartbeat.worker_id, self._heartbeat.worker_name, self._heartbeat.variant)
+        leave = self._patiently(self._health.left_to_others)
+        while turn := self._patiently(
+            self._ledger.next, *worker, self._budget_gb, cancelled=job_id, leave=leave.copy()
+        ):
+            answer = self._claim(turn, worker) if isinstance(turn, Turn) else Refusal.PAUSED
+            if isinstance(answer, Attempt):
+                log.info("job %s: attempt %d begins", answer.job_id, answer.number)
+                self._replace_message(answer, job_id, queue)
+                return answer
+            if answer is Refusal.PAUSED:
+                self._health.hold("it was paused, or its queue")  # the next heartbeat knows more
+                return None
+            assert isinstance(turn, Turn)
+            if answer is Refusal.CANCELLED and turn.job_id == job_id:
+                return None
+            leave.add(turn.job_id)
+        log.info("job %s: its message is done with: no job waits for a turn here", job_id)
+        return None
+
+    def _claim(self, turn: Turn, worker: _Worker) -> Attempt | Refusal:
+        if not {worker.id, worker.name}.isdisjoint(parse_links(turn.links).not_on):
+            return Refusal.ELSEWHERE  # as of a client that does not say so in a way that the turn's script sees
+        token = secrets.token_hex(16)
+        answer = self._patiently(self._ledger.claim, turn.job_id, *worker, token, budget_gb=self._budget_gb, turn=turn)
+        if isinstance(answer, Refusal):
+            log.info("job %s: not claimed: %s", turn.job_id, answer)
+            if answer in (Refusal.UNREADABLE, Refusal.ELSEWHERE):
+                self._patiently(self._ledger.drop, turn)  # the reaper puts it where it belongs
+        return answer
+
+    def _replace_message(self, attempt: Attempt, job_id: str, queue: str) -> None:
+        """Where a message of one memory class had a job of another one taken, and its own waits: other workers, which
+        serve that class alone, must not wait for it.
+        """
+        try:
+            if not queue or self._ledger.job(attempt).queue == queue:
+                return
+            state, spec = self._patiently(self._ledger.read_with_spec, job_id)
+            if state.status is Status.QUEUED and spec is not None:
+                job = parse_job(spec, job_id)
+                self._send(job, job.priority)
+        except UnreadableJob as error:
+            log.info("job %s: no other message is sent for it: %s", job_id, error)
+        except Exception:  # the attempt has begun, and the reaper counts the messages
+            log.exception("job %s: its message could not be replaced", job_id)
