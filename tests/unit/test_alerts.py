@@ -14,6 +14,14 @@ MAC = {"job": "ltx-farm", "instance": "mac-1:9105"}
 CASES = {  # series of a sample a minute, the minutes at which the alert is silent and at which it fires, and its labels
     "WorkerGone": ({"up": "1x4 0x20"}, 8, 11, MAC),
     "WorkerPaused": ({'ltx_worker_state{state="paused"}': "0x4 1x20"}, 3, 6, {**MAC, "state": "paused"}),
+    "MachineFaults": (
+        {'ltx_machine_faults_total{kind="disk"}': "0x10 1+1x50"},
+        12,
+        20,
+        {"instance": MAC["instance"], "kind": "disk"},
+    ),
+    "WorkerUnready": ({'ltx_worker_state{state="unready"}': "0x4 1x20"}, 3, 6, {**MAC, "state": "unready"}),
+    "ThreadFails": ({'ltx_thread_failing{thread="leases"}': "0x4 1x20"}, 6, 8, {**MAC, "thread": "leases"}),
     "NobodyTakesJobs": (
         {
             'ltx_queue_depth{variant="pocket"}': "3x60",
@@ -55,7 +63,7 @@ def test_every_alert_fires_when_it_should(promtool, tmp_path):
         for group in yaml.safe_load((DEPLOY / "alerts.yml").read_text())["groups"]
         for rule in group["rules"]
     }
-    assert set(CASES) <= set(rules)
+    assert set(CASES) == set(rules)
     tests = []
     for alert, (given, silent, fires, labels) in CASES.items():
         for minute in (silent, fires):
