@@ -89,7 +89,12 @@ def run_worker(
     off_duty = OffDuty(battery=settings.worker_on_battery, unused_for=settings.worker_unused_for, hours=settings.hours)
     work = _empty_folder(settings.home / "work")
     leaving = threading.Event()
-    probes = Probes([settings.home, work, settings.home / "spool"], storage, engine, leaving.is_set)
+
+    def is_to_leave() -> bool:
+        THREADS.live()  # a probe that loads a model takes long
+        return leaving.is_set()
+
+    probes = Probes([settings.home, work, settings.home / "spool"], storage, engine, is_to_leave)
     health = Health(
         machine_id(settings),
         ledger.read,

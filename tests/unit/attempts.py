@@ -107,6 +107,7 @@ class Machine:
             self.home / "work",
             lambda: False,
         )
+        self.finisher.start()
 
     def run(self, job_id):
         """Looks at the job, and sees what it took of it to its end."""
@@ -115,4 +116,4 @@ class Machine:
         return outcome
 
     def close(self):
-        self.finisher.close()
+        self.finisher.stop()
