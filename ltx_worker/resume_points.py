@@ -92,7 +92,9 @@ class ResumePoints:
         return None
 
     def _load(self, job_id: str) -> bytes | None:
-        saved = self._ledger.saved(job_id, LARGEST)
+        saved = self._ledger.saved(job_id)
+        if saved is not None and len(saved) > LARGEST:
+            raise StorageError(f"it has {len(saved):,} bytes, which no resume point has")
         if saved is None or not saved.startswith(b"{"):
             return saved
         self.has_files = True

@@ -60,7 +60,7 @@ class EngineProcess:
         self._pipeline = LTXPipeline(variant)
         self._ready: messages.Ready | None = None
         self._ended_at: float | None = None
-        self._maker = Maker("", "", "", str(self._pipeline.dtype), metadata.version("ltx-farm"))
+        self._maker = Maker("", "", str(self._pipeline.dtype), metadata.version("ltx-farm"))
         self._commands = commands
         self._replies = replies
         self._sending = threading.Lock()
@@ -250,7 +250,7 @@ class EngineProcess:
         for text in texts:
             try:
                 if data := command.embeddings.get(text):
-                    known[text] = embeddings.unpack(data, self._ready.embeds_by, text, self._pipeline.text_shape(text))
+                    known[text] = embeddings.unpack(data, self._origin(text), self._pipeline.text_shape(text))
             except embeddings.EmbeddingRefused as error:
                 log.warning("an embedding from the farm's cache is not used: %s", error)
         if any(text not in known and text not in ahead for text in texts):
@@ -263,10 +263,14 @@ class EngineProcess:
         assert self._ready is not None
         arrays = zip(request.texts, (encoded.prompt, encoded.negative), strict=False)
         return {
-            text: embeddings.pack(array, self._ready.embeds_by, text)
+            text: embeddings.pack(array, self._origin(text))
             for text, array in arrays
             if text not in known and array is not None
         }
+
+    def _origin(self, text: str) -> str:
+        assert self._ready is not None
+        return embeddings.origin(self._ready.embeds_by, text)
 
     def _maker_of(self, command: Render) -> Maker:
         return dataclasses.replace(self._maker, job=command.job)

@@ -15,7 +15,7 @@ import numpy as np
 
 from ltx_worker.engine.arrays import DamagedArrays, read_arrays
 
-__all__ = ["EmbeddingMaker", "EmbeddingRefused", "pack", "unpack"]
+__all__ = ["EmbeddingMaker", "EmbeddingRefused", "origin", "pack", "unpack"]
 
 
 @dataclass(frozen=True)
@@ -41,18 +41,23 @@ class EmbeddingRefused(Exception):
     """Bytes that are not the embedding that is needed: why."""
 
 
-def pack(embedding: np.ndarray, maker: str, text: str) -> bytes:
-    """A text's embedding (1, N, D) float32 as bytes, NumPy's own format with a checksum. Half as many where its values
-    are those of bfloat16, the upper halves of a float32.
+def origin(maker: str, text: str) -> str:
+    """Return what goes with a text's embedding: a digest of the text and of its maker's digest."""
+    return hashlib.sha256(f"{maker}\n{text}".encode()).hexdigest()
+
+
+def pack(embedding: np.ndarray, maker: str) -> bytes:
+    """An embedding (1, N, D) float32 as bytes, NumPy's own format with a checksum. Half as many where its values are
+    those of bfloat16, the upper halves of a float32.  maker: its `origin`.
     """
     bits = np.ascontiguousarray(embedding, np.float32).view(np.uint32)
     stored = bits if (bits & 0xFFFF).any() else (bits >> 16).astype(np.uint16)
     buffer = io.BytesIO()
-    np.savez(buffer, bits=stored, maker=_origin(maker, text))
+    np.savez(buffer, bits=stored, maker=maker)
     return buffer.getvalue()
 
 
-def unpack(data: bytes, maker: str, text: str, shape: tuple[int, int, int]) -> np.ndarray:
+def unpack(data: bytes, maker: str, shape: tuple[int, int, int]) -> np.ndarray:
     """The embedding in `data`, float32. Raises EmbeddingRefused unless it is whole, of that shape, finite, and made of
     the same text by the same maker.
     """
@@ -61,7 +66,7 @@ def unpack(data: bytes, maker: str, text: str, shape: tuple[int, int, int]) -> n
         stored, made_by = arrays["bits"], str(arrays["maker"])
     except (DamagedArrays, KeyError, ValueError) as error:
         raise EmbeddingRefused(f"it is damaged ({error})") from error
-    if made_by != _origin(maker, text):
+    if made_by != maker:
         raise EmbeddingRefused("another text encoder made it, or of another text")
     if stored.dtype not in (np.uint16, np.uint32) or stored.shape != shape:
         raise EmbeddingRefused(f"it is {stored.dtype} {stored.shape}; {shape} is needed")
@@ -70,7 +75,3 @@ def unpack(data: bytes, maker: str, text: str, shape: tuple[int, int, int]) -> n
     if not np.isfinite(embedding).all():
         raise EmbeddingRefused("it holds values that are not numbers")
     return embedding
-
-
-def _origin(maker: str, text: str) -> str:
-    return hashlib.sha256(f"{maker}\n{text}".encode()).hexdigest()

@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 
 from ltx_models.events import ResumePoint
+from ltx_models.request import MAX_STEPS
 from ltx_worker.engine.arrays import DamagedArrays, read_arrays
 
 __all__ = ["Maker", "ResumeRefused", "pack", "unpack"]
@@ -23,11 +24,11 @@ __all__ = ["Maker", "ResumeRefused", "pack", "unpack"]
 class Maker:
     """What latents depend on.  job: the digest of the job with its request."""
 
-    job: str
     checkpoint: str
     text_encoder: str
     dtype: str
     version: str
+    job: str = ""
 
 
 class ResumeRefused(Exception):
@@ -46,7 +47,7 @@ def pack(point: ResumePoint, maker: Maker) -> bytes:
     return buffer.getvalue()
 
 
-def unpack(data: bytes, maker: Maker, steps: int) -> ResumePoint:
+def unpack(data: bytes, maker: Maker, steps: int = MAX_STEPS) -> ResumePoint:
     """The resume point in `data`. Raises ResumeRefused unless it is whole, finite, of the same job and maker, and after
     one of its steps, of which there are `steps` at most. Whether the arrays have the request's shape is the pipeline's
     to say.
