@@ -18,6 +18,7 @@ from ltx_client.protocol.storage_marker import MARKER
 from ltx_client.protocol.transport import PRIORITY_SEPARATOR
 from tests.clips import read_clip
 from tests.integration.conftest import processes_of
+from tests.integration.faults.machine_faults import STRAYS
 
 PREVIEW_TTL = 3600
 DEFECTS = re.compile(r"AssertionError|Exception in thread|Unrecoverable error|raised unexpected|Error in sitecustomize")
@@ -185,6 +186,8 @@ class Auditor:
         for worker in farm.workers.values():
             for folder in ("work", "spool"):
                 for path in (worker.home / folder).glob("*"):
+                    if path.name in STRAYS:
+                        continue
                     yield Finding("other", None, f"{folder}/{path.name} was left on worker {worker.name}")
             for line in worker.log.read_text(errors="replace").splitlines():
                 if DEFECTS.search(line):

@@ -9,7 +9,9 @@ from ltx_client.protocol.state import ENDED, Status
 from ltx_client.publish import publish
 from tests.integration.conftest import wait_until
 from tests.integration.faults.bad_messages import BAD
+from tests.integration.faults.broker_faults import BROKER_FAULTS
 from tests.integration.faults.harness import HELD_STEP
+from tests.integration.faults.machine_faults import litter_spool, take_descriptors, unmount
 
 ENDS_IN_TIME = 30
 
@@ -120,8 +122,12 @@ def deliver_twice(target):
 
 
 def cancel(target):
-    """Accepted, it must end the job; told that the job has ended already, it changes nothing."""
-    if target.farm.insist(lambda farm: farm.cancel(target.job.id)) not in ENDED:
+    """Accepted, it must end the job; told that the job has ended already, it changes nothing. The server may not lose
+    it meanwhile.
+    """
+    with target.farm.server_lock:
+        status = target.farm.insist(lambda farm: farm.cancel(target.job.id))
+    if status not in ENDED:
         target.expected.outcomes = frozenset({Status.CANCELLED})
 
 
@@ -207,9 +213,14 @@ FAULTS = {
         Fault("worker suspended past its lease", suspend_worker, crash=True),
         Fault("one worker cut off past its lease", swallow_one, crash=True, broker=True),
         Fault("broker away past the lease", swallow_all, broker=True),
+        *(Fault(name, strike, broker=True) for name, strike in BROKER_FAULTS.items()),
+        Fault("no descriptor left", take_descriptors),
         Fault("storage read-only", _storage("read-only")),
         Fault("storage full", _storage("full")),
         Fault("storage fails in mid-write", _storage("mid-write")),
+        Fault("storage keeps half", _storage("half")),
+        Fault("storage keeps nothing", _storage("nothing")),
+        Fault("share unmounted", unmount),
         Fault("cancel", cancel),
         Fault("engine dies every time", poison),
         *(Fault(f"machine {error}", _machine(error)) for error in ("ENOSPC", "EMFILE", "EACCES", "EIO", "NaN")),
@@ -220,6 +231,7 @@ FAULTS = {
         Fault("CLIENT KILL", kill_connections, quick=True),
         Fault("connections cut", cut_connections, quick=True),
         Fault("message delivered twice", deliver_twice, quick=True),
+        Fault("stray files in the spool", litter_spool, quick=True),
         *(Fault(name, _send(make), quick=True) for name, make in BAD.items()),
     )
 }

@@ -115,6 +115,7 @@ class BreakableFarm:
         self.server_lock = threading.Lock()
         self.storage = folder / "storage"
         made(self.storage)
+        self.storage_lock = threading.Lock()
         self.marks = folder / "marks"
         self.marks.mkdir()
         self.workers = {}

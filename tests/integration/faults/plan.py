@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from tests.integration.faults.faults import FAULTS
 from tests.integration.faults.harness import PHASES
 
-OFTEN = 5
+OFTEN = 3
 """Every fault strikes in every phase so many times, where there are rounds enough."""
 MOST_STRIKES = 4
 SEEDS = (1, 2, 3)

@@ -4,6 +4,7 @@ import pytest
 
 from tests.integration.faults.audit import settle_and_audit
 from tests.integration.faults.bad_messages import BAD
+from tests.integration.faults.broker_faults import BROKER_FAULTS
 from tests.integration.faults.faults import strike
 from tests.integration.faults.harness import BreakableFarm
 
@@ -35,6 +36,12 @@ STRUCK = [
     ("CLIENT KILL", "uploading"),
     ("connections cut", "committing"),
     ("message delivered twice", "denoising"),
+    *((name, "denoising") for name in BROKER_FAULTS),
+    ("storage keeps half", "uploading"),
+    ("storage keeps nothing", "writing"),
+    ("share unmounted", "writing"),
+    ("no descriptor left", "writing"),
+    ("stray files in the spool", "uploading"),
     *((bad, "queued") for bad in BAD),
 ]
 

@@ -1,4 +1,6 @@
-"""faulty://FOLDER: a folder whose filesystem fails as a job's mark says: read-only, full, or in mid-write."""
+"""faulty://FOLDER: a folder whose filesystem fails as a job's mark says: read-only, full, or in mid-write. Where it
+says half or nothing, so much is written, and that all is well.
+"""
 
 import errno
 import os
@@ -9,6 +11,7 @@ from fsspec.implementations.local import LocalFileSystem
 from marks import FOLDER, at
 
 JOB = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}")
+LIES = ("half", "nothing")
 
 
 class FaultyFileSystem(LocalFileSystem):
@@ -29,6 +32,10 @@ class FaultyFileSystem(LocalFileSystem):
             if job:
                 at(job, "uploading")
             if fault or (fault := _fault(job)):
+                if fault in LIES:
+                    file.truncate(0 if fault == "nothing" else None)
+                    (FOLDER / f"{job}.failed").touch()
+                    return
                 _fail(job, errno.ENOSPC if fault == "full" else errno.EIO, path2)
             file.write(data[len(data) // 2 :])
 
