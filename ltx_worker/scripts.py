@@ -27,7 +27,7 @@ end
 local function read(damaged, command, ...)
   local reply = redis.pcall(command, ...)
   if type(reply) ~= 'table' or not reply.err then return reply end
-  if string.find(reply.err, 'WRONGTYPE', 1, true) then return damaged end
+  if string.find(tostring(reply.err), 'WRONGTYPE', 1, true) then return damaged end
   error(reply.err)
 end
 local function is_leased(key) return read(false, 'GET', key) ~= false end

@@ -83,7 +83,7 @@ class Machine:
             note=self.noted.append,
         )
         self.heartbeat = Heartbeat(settings, client, "pocket", self.health)
-        self.heartbeat.worker_id = name
+        self.heartbeat._identity.worker_id = name
         store = made(storage)
         points = ResumePoints(self.ledger, store, self.home / "work", max_in_redis)
         endings = Endings(
