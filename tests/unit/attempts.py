@@ -19,6 +19,7 @@ from ltx_worker.ledger import Ledger
 from ltx_worker.render import Renderer
 from ltx_worker.resume_points import ResumePoints
 from ltx_worker.settings import WorkerSettings
+from ltx_worker.turn_taker import TurnTaker
 from tests.storages import made
 
 NOBODY = "0" * 64
@@ -86,9 +87,8 @@ class Machine:
         self.heartbeat._identity.worker_id = name
         store = made(storage)
         points = ResumePoints(self.ledger, store, self.home / "work", max_in_redis)
-        endings = Endings(
-            self.ledger, points, self.health, self.heartbeat, threading.Event(), lambda kind, needs: self.probed
-        )
+        leaving = threading.Event()
+        endings = Endings(self.ledger, points, self.health, self.heartbeat, leaving, lambda kind, needs: self.probed)
         spool = Spool(self.home / "spool", store, self.ledger, points, retry_for=0.1, look_every=1)
         send = functools.partial(lambda job, priority, later=False: self.sent.append(job.id))
         self.finisher = Finisher(endings, self.engine, spool, self.heartbeat, self.health, send, stop_grace=1)
@@ -104,6 +104,7 @@ class Machine:
             None,
             self.heartbeat,
             self.health,
+            TurnTaker(self.ledger, self.heartbeat, self.health, send, leaving, budget_gb=512),
             self.home / "work",
             lambda: False,
         )
