@@ -44,7 +44,7 @@ def machines(redis_client, names, tmp_path):
 
 
 @pytest.fixture
-def with_picture(make_job, client_ledger, tmp_path):
+def with_picture(make_job, client_ledger, redis_client, names, tmp_path):
     """A job with a picture, which lies in the storage."""
     sha256 = hashlib.sha256(PICTURE).hexdigest()
     path = tmp_path / "storage" / input_name(sha256)
@@ -53,7 +53,8 @@ def with_picture(make_job, client_ledger, tmp_path):
     item = ConditioningItem(kind="image", source=f"sha256:{sha256}", frame=0)
     request = GenerationRequest(prompt="a red ball", seed=1, conditioning=(item,)).resolve(find_variant("pocket"))
     job = make_job().model_copy(update={"request": request})
-    client_ledger.submit(job)
+    redis_client.set(names.input(sha256), "wanted")
+    assert client_ledger.submit(job) == "created"
     return job
 
 
