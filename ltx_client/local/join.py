@@ -25,8 +25,10 @@ __all__ = ["join", "stop_up", "why_stopped"]
 
 JOIN_TIMEOUT = 30.0
 STOP_TIMEOUT = 30.0
-STARTS = 20
+STARTS = 10
 """How many keepers are started for one command: the first may be killed, or end since another one was quicker."""
+PAUSE = 0.2
+"""Seconds before the second keeper is started, and as many more before each other one."""
 ROOM = 1 << 20
 """Bytes of free space without which a farm cannot start."""
 
@@ -86,6 +88,7 @@ def _await_farm(folder: FarmFolder, home: Path) -> Address:
     deadline = time.monotonic() + JOIN_TIMEOUT
     keeper: subprocess.Popen[bytes] | None = None
     since = starts = 0
+    not_before = 0.0
     while time.monotonic() < deadline:
         address = folder.address()
         if address is not None and folder.is_kept() and address.answers():
@@ -93,8 +96,9 @@ def _await_farm(folder: FarmFolder, home: Path) -> Address:
         code = keeper.poll() if keeper is not None else 0
         if code == os.EX_UNAVAILABLE or (code is not None and starts == STARTS):
             break
-        if code is not None and not folder.is_kept():
+        if code is not None and time.monotonic() >= not_before and not folder.is_kept():
             since, starts = log_size(folder.keeper_log), starts + 1
+            not_before = time.monotonic() + PAUSE * starts
             keeper = _start_keeper(folder, home)
         time.sleep(0.05)
     words = last_words(folder.keeper_log, since)

@@ -275,6 +275,7 @@ def test_a_full_disk_is_told(home, tmp_path):
     if sys.platform != "linux" or subprocess.run(command, capture_output=True, check=False).returncode:
         pytest.skip("no small filesystem can be mounted here")
     try:
+        FarmFolder(home).create()
         with (home / "filler").open("wb", buffering=0) as filler, contextlib.suppress(OSError):
             while True:
                 filler.write(b"x" * 1024)
