@@ -44,7 +44,7 @@ from ltx_worker.off_duty import OffDuty
 from ltx_worker.orphans import Orphans
 from ltx_worker.presence import DRAIN_SIGNAL, RESUME_SIGNAL
 from ltx_worker.probes import Probes
-from ltx_worker.reaper import Reaper, is_reaper
+from ltx_worker.reaper import Reaper
 from ltx_worker.render import Renderer
 from ltx_worker.resume_points import ResumePoints
 from ltx_worker.settings import WorkerSettings, machine_id
@@ -167,12 +167,7 @@ def run_worker(
         lease=settings.worker_lease,
     )
 
-    orphans = Orphans(
-        storage,
-        ledger,
-        functools.partial(is_reaper, client, settings.names, heartbeat.worker_id),
-        every=settings.worker_sweep_every,
-    )
+    orphans = Orphans(storage, ledger, lambda: reaper.is_chosen, every=settings.worker_sweep_every)
 
     def on_ready(**_: object) -> None:
         _handle_signals(renderer, health, outlives_terminal=outlives_terminal)

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import contextlib
 import logging
 import secrets
 import uuid
 from pathlib import Path
 
+from ltx_client.protocol.private_files import write_private
 from ltx_client.protocol.settings import FarmSettings
 from ltx_worker.scripts import PRELUDE
 from ltx_worker.settings import machine_id
@@ -89,13 +89,8 @@ class Identity:
 
 
 def _write(path: Path, text: str) -> None:
-    """Whole or not at all: on a full disk it is written at another start."""
-    temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}")
+    """Whole, on the disk, or not at all: on a full disk it is written at another start."""
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        temporary.write_text(text + "\n")
-        temporary.replace(path)
+        write_private(path, text + "\n")
     except OSError as error:
         log.warning("cannot write %s: %s", path, error)
-        with contextlib.suppress(OSError):
-            temporary.unlink(missing_ok=True)

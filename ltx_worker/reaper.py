@@ -30,7 +30,7 @@ from ltx_worker.threads import brief
 from ltx_worker.turns import SendRender, Turns, Waiting, job_of
 from ltx_worker.unended import Found, Unended
 
-__all__ = ["Reaper", "is_reaper"]
+__all__ = ["Reaper"]
 
 log = logging.getLogger(__name__)
 
@@ -38,12 +38,6 @@ REAPER_LIMIT = 900.0
 """Seconds without a beat: one look at 100,000 jobs on a slow broker takes less."""
 REFUSALS = tuple(f"errorstat_{code}" for code in ("OOM", "BUSY", "MISCONF", "NOREPLICAS", "READONLY", "MASTERDOWN"))
 """What a server counts of its own state; not what it refuses to who lacks a right, for anybody can repeat that."""
-
-
-def is_reaper(client: redis.Redis, names: Names, worker_id: str) -> bool:
-    """Return whether this worker is the one that looks after the farm's queue now. Raise redis.RedisError."""
-    holder: Any = client.get(names.reaper())
-    return holder is not None and bool(holder == worker_id.encode())
 
 
 class Reaper(Background):
@@ -72,6 +66,8 @@ class Reaper(Background):
         self._send = send
         self._embeddings = embeddings
         self._holder = holder
+        self.is_chosen = False
+        """Whether this worker's reaper is the one of the farm, as far as it knows."""
         self._every = every
         self._lease = lease
         self._unended = Unended(client, names)
@@ -91,7 +87,8 @@ class Reaper(Background):
         if self._stopped.wait(self._every):
             return
         try:
-            if self._has_lock():
+            self.is_chosen = self._has_lock()
+            if self.is_chosen:
                 self.look()
             self._notice_silence()
         except BaseException as error:

@@ -44,7 +44,7 @@ def test_damaged_data_is_refused():
         ({"maker": "[]"}, "damaged"),
         ({"maker": "[" * 5000}, "damaged"),
         ({"maker": json.dumps({**asdict(MAKER), "job": None})}, "another job"),
-        ({"maker": json.dumps({"checkpoint": "c"})}, "another job"),
+        ({"maker": json.dumps({"checkpoint": "c"})}, "another text encoder"),
         ({"step": np.inf}, "no step from 1 to 4"),
         ({"step": 2.0}, "no step from 1 to 4"),
         ({"step": True}, "no step from 1 to 4"),

@@ -1,6 +1,7 @@
 """What `ltx gc` takes away, and above all what it leaves."""
 
 import dataclasses
+import hashlib
 import os
 import time
 from types import SimpleNamespace
@@ -153,7 +154,7 @@ def test_what_is_no_age(text):
         parse_age(text)
 
 
-PICTURE = "d" * 64
+PICTURE = hashlib.sha256(b"12345").hexdigest()
 
 
 @pytest.fixture
