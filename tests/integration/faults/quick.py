@@ -19,16 +19,23 @@ from ltx_worker import embeddings, scripts
 from tests.integration.conftest import ltx_here, wait_until
 from tests.integration.faults.harness import STAND_IN
 from tests.integration.faults.proxy import Proxy
+from tests.storages import made
 
 LEASE = 1.2
 START = "import ltx_worker.cli as cli; cli.NOOP_ENGINE = 'slow_engine'; cli.main(['start', '--no-op'])"
+
+
+def scripts_of(module):
+    """The Lua in a module, by the names that it has there."""
+    return {name: text for name, text in vars(module).items() if isinstance(text, str) and "-- KEYS" in text}
+
+
 WORKER_SCRIPTS = {
     **scripts.SCRIPTS,
-    **{name: getattr(scripts, name) for name in ("READ_SNAPSHOTS", "READ_WISHES", "FIND_PRESENT", "FIND_LEASED")},
-    "find embeddings": embeddings._FIND,
-    "store embedding": embeddings._STORE,
+    **{name: text for name, text in scripts_of(scripts).items() if not name.startswith("_")},
+    **scripts_of(embeddings),
 }
-CLIENT_SCRIPTS = {name: getattr(client_ledger, name) for name in ("_SUBMIT", "_CANCEL", "_WISH")}
+CLIENT_SCRIPTS = scripts_of(client_ledger)
 
 
 @dataclass
@@ -57,6 +64,7 @@ class QuickFarm:
         broker.create()
         self.server = Server(broker)
         self.storage = self.folder / "storage"
+        made(self.storage)
         self.client_env = {
             **self.env,
             "LTX_BROKER_URL": self.server.address.url.get_secret_value(),

@@ -27,9 +27,11 @@ COMMANDS = ("BRPOP", "EXEC", "SET", "ZRANGE", "PING", "MULTI", "ZADD", "HSET", "
 @pytest.fixture(scope="module")
 def farm(tmp_path_factory, clean_env):
     farm = QuickFarm(tmp_path_factory.mktemp("replies") / "farm", clean_env)
-    farm.start_worker()
-    yield farm
-    farm.close()
+    try:
+        farm.start_worker()
+        yield farm
+    finally:
+        farm.close()
 
 
 def strike(farm, error, only=None, seconds=0.4):
