@@ -60,7 +60,7 @@ class Fit:
     @property
     def filters(self) -> str:
         """For ffmpeg: the same, of frames whose size is not known before. What is no larger than a video may be, and is
-        not scaled, it leaves whole, since it cuts subsampled colours at even pixels only.
+        not scaled, it leaves whole: it would cut subsampled colours a pixel away from the rest.
         """
         columns, rows = self.largest
         width, height = "iw", "ih"
@@ -69,6 +69,6 @@ class Fit:
             width, height = f"max(1,min(iw,floor(ih*{aspect!r})))", f"max(1,min(ih,floor(iw/{aspect!r})))"
         large = f"gt({width},{columns})+gt({height},{rows})+gt(iw*ih,{MAX_SIZE**2})"
         return (
-            f"crop=w='if({large},{width},iw)':h='if({large},{height},ih)',"
-            f"scale=w='min(iw,{columns})':h='min(ih,{rows})':flags=bilinear+accurate_rnd+full_chroma_int"
+            f"crop=w='if({large},{width},iw)':h='if({large},{height},ih)':x='floor((iw-ow)/2)':y='floor((ih-oh)/2)':exact=1,"
+            f"scale=w='min(iw,{columns})':h='min(ih,{rows})':flags=bilinear"
         )

@@ -46,8 +46,10 @@ START_OF_SCAN = 0xDA
 
 @dataclass(frozen=True)
 class PictureHeader:
-    """kind: what it is, in words.  megapixels: that are read of this kind, at most.  kept: bytes that are in memory
-    while it is decoded, its pixels among them.
+    """What a picture claims to be.
+
+    kind: its format, in words.  megapixels: that are read of this kind, at most.  kept: bytes that are in memory while
+    it is decoded, besides its pixels.
     """
 
     kind: str

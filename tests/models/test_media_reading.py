@@ -37,8 +37,8 @@ def photograph(width: int, height: int) -> Image.Image:
 
 
 def scaled_in_floats(image: Image.Image, fit: Fit, size: tuple[int, int]) -> np.ndarray:
-    box = fit.box(*image.size)
-    bands = [band.convert("F").resize(size, Image.Resampling.BILINEAR, box) for band in image.split()]
+    bands = image.crop(fit.box(*image.size)).split()
+    bands = [band.convert("F").resize(size, Image.Resampling.BILINEAR) for band in bands]
     return np.stack([np.asarray(band) for band in bands], axis=-1)
 
 
@@ -61,8 +61,8 @@ def test_a_clip_is_scaled_as_a_picture_is(tmp_path: Path) -> None:
     run_ffmpeg("-i", str(tmp_path / "photo.png"), "-c:v", "ffv1", "-pix_fmt", "gbrp", str(tmp_path / "clip.mkv"))
     (frame,) = read_clip(tmp_path / "clip.mkv", 1, FIT)
     difference = np.abs(frame.astype(int) - read_picture(tmp_path / "photo.png", FIT))
-    assert difference.mean() < 0.5
-    assert difference.max() <= 2
+    assert difference[2:-2, 2:-2].max() <= 1
+    assert difference.max() <= 6  # what lies beyond an edge is taken to be something else
 
 
 def test_a_large_png_that_ffmpeg_reads_is_as_pillow_reads_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -75,7 +75,9 @@ def test_a_large_png_that_ffmpeg_reads_is_as_pillow_reads_it(tmp_path: Path, mon
             patched.setattr(pictures, "PILLOW_BYTES", 0)
             by_ffmpeg = read_picture(tmp_path / name, FIT)
         assert by_ffmpeg.shape == by_pillow.shape == (64, 128, 3)
-        assert np.abs(by_ffmpeg.astype(int) - by_pillow).max() <= 2
+        difference = np.abs(by_ffmpeg.astype(int) - by_pillow)
+        assert difference.mean() < 0.5
+        assert difference.max() <= 6
 
 
 @pytest.mark.parametrize("orientation", range(1, 9))
@@ -109,7 +111,8 @@ def test_what_is_small_enough_is_read_as_it_is(tmp_path: Path) -> None:
 @pytest.mark.parametrize("crop", [True, False])
 def test_any_size_becomes_the_videos(tmp_path: Path, size: tuple[int, int], crop: bool) -> None:
     write_png(tmp_path / "picture.png", size)
-    write_clip(tmp_path / "clip.mkv", f"{size[0]}x{size[1]}", "-c:v", "ffv1", frames=1, colour="color")
+    clip = ["-c:v", "ffv1", "-pix_fmt", "yuv420p", str(tmp_path / "clip.mkv")]
+    run_ffmpeg("-i", str(tmp_path / "picture.png"), *clip)
     request = REQUEST.resolve(find_variant("pocket"))
     for kind, name in (("image", "picture.png"), ("video", "clip.mkv")):
         item = ConditioningItem(kind=kind, source=str(tmp_path / name), crop=crop)  # type: ignore[arg-type]
