@@ -25,7 +25,7 @@ BEAT = (
 -- Answers with the values of those two fields, with the run and the time in the record of another run, which is left as
 -- it is, and with a key that is damaged.
 local found = read('damaged', 'HMGET', KEYS[1], 'run', 'seen_at')
-local pauses = read({}, 'HMGET', KEYS[3], ARGV[7], ARGV[8])
+local pauses = read({false, false}, 'HMGET', KEYS[3], ARGV[7], ARGV[8])
 if found == 'damaged' then redis.call('DEL', KEYS[1]) end
 if found ~= 'damaged' and found[1] and found[1] ~= ARGV[2] and found[1] ~= ARGV[3] then
   return {pauses[1], pauses[2], found[1] .. ' ' .. (found[2] or ''), false}
