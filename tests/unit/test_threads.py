@@ -140,7 +140,7 @@ def make_parts(redis_client, names, ledger, settings, tmp_path, monkeypatch, job
     def reaper():
         part = Reaper(
             redis_client, names, ledger, lambda *_, **__: None, SimpleNamespace(keep=lambda: None),
-            worker_id="w", every=0.001, lease=1,
+            holder="w", every=0.001, lease=1,
         )  # fmt: skip
         part._has_lock = fails = Fails(True)
         return part, fails

@@ -157,7 +157,6 @@ CALLS = {
     "link": lambda farm, job: farm.link(job),
     "log": lambda farm, job: list(farm.log(job)),
     "all_jobs": lambda farm, job: farm.all_jobs(),
-    "forget": lambda farm, job: farm.forget(["none"]),
 }
 
 
