@@ -59,15 +59,15 @@ class Fit:
 
     @property
     def filters(self) -> str:
-        """For ffmpeg: the same, of frames whose size is not known before. What is no larger than a video may be, and is
-        not scaled, it leaves whole: it would cut subsampled colours a pixel away from the rest.
+        """For ffmpeg: the same, of frames of any size. Those that are small enough it leaves whole, since it would cut
+        subsampled colours a pixel away from the rest.
         """
         columns, rows = self.largest
         width, height = "iw", "ih"
         if self.crop:
             aspect = self.width / self.height
             width, height = f"max(1,min(iw,floor(ih*{aspect!r})))", f"max(1,min(ih,floor(iw/{aspect!r})))"
-        large = f"gt({width},{columns})+gt({height},{rows})+gt(iw*ih,{MAX_SIZE**2})"
+        large = f"gt(iw,{columns})+gt(ih,{rows})"
         return (
             f"crop=w='if({large},{width},iw)':h='if({large},{height},ih)':x='floor((iw-ow)/2)':y='floor((ih-oh)/2)':exact=1,"
             f"scale=w='min(iw,{columns})':h='min(ih,{rows})':flags=bilinear"
