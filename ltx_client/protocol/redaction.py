@@ -147,7 +147,8 @@ def _secrets(scheme: str, rest: str, *, in_path: bool) -> Iterator[str]:
 def _forms(secret: str) -> set[str]:
     """A secret as it is, and as URLs, JSON and Python write it."""
     plain = {secret, unquote(secret)}
-    quoted = {form for text in plain for form in (quote(text, safe=""), quote(text), quote_plus(text))}
+    written = [text.encode(errors="backslashreplace") for text in plain]
+    quoted = {form for text in written for form in (quote(text, safe=""), quote(text), quote_plus(text))}
     quoted |= {re.sub("%..", lambda match: match[0].lower(), text) for text in quoted}
     return plain | quoted | {json.dumps(text)[1:-1] for text in plain} | {repr(text)[1:-1] for text in plain}
 

@@ -57,7 +57,7 @@ class FarmSettings(HomeSettings):
     Raises ConfigError for a configuration file that cannot be used.
 
     broker_ca: the file of the authority that signed the broker's certificate, for rediss://; unset: the system's own.
-    broker_url: redis://[USER:PASSWORD@]HOST:PORT/DB, rediss:// for TLS, or unix://PATH.
+    broker_url: redis://[USER:PASSWORD@]HOST:PORT/DB, or rediss:// for TLS.
     broker_password_file: a file whose first line is the password, where the URL has none.
     broker_password_keyring: the password lies in this user's keychain, under the farm's name.
     storage_url: where results lie: a folder, or any URL by which fsspec can write; made by `ltx storage init`.
@@ -141,10 +141,13 @@ def check_broker_url(url: str) -> None:
     _, _, rest = url.partition("://")
     if re.search("[/?#].*@|#", rest):
         raise ValueError("has one of / ? # @ in its user's name, password or path; write them as %2F %3F %23 %40")
+    wrong = ValueError("must be redis://[USER:PASSWORD@]HOST:PORT/DB, or rediss://… for TLS")
+    if not url.startswith(("redis://", "rediss://")):  # Celery takes no unix://
+        raise wrong
     try:
         ConnectionPool.from_url(url).make_connection()  # which connects to nothing yet
     except (TypeError, ValueError):
-        raise ValueError("must be redis://[USER:PASSWORD@]HOST:PORT/DB, rediss://… or unix://PATH") from None
+        raise wrong from None
 
 
 def why_invalid(error: ValidationError) -> str:

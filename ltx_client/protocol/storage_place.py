@@ -59,12 +59,12 @@ class StoragePlace:
         except ImportError as error:
             extra = "; pip install 'ltx-farm[s3]'" if is_s3 else ""
             raise StorageError(f"{self.url} is not a storage URL that can be opened: {error}{extra}") from error
-        except ValueError as error:
+        except (OSError, ValueError) as error:  # some connect at once
             raise StorageError(f"{self.url} is not a storage URL that can be opened: {error}") from error
         self._fs = self._reader
         while isinstance(self._fs, CachingFileSystem):  # what is written, and whether it is there, no cache may answer
             self._fs = self._fs.fs
-        self._errors: tuple[type[Exception], ...] = (OSError, *(s3_errors() if is_s3 else ()))
+        self._errors: tuple[type[Exception], ...] = (OSError, ValueError, *(s3_errors() if is_s3 else ()))
         self._id: str | None = None
 
     @property

