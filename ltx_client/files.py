@@ -47,7 +47,7 @@ def missing_inputs(storage_url: str | None, inputs: Sequence[str]) -> list[str]:
         storage = Storage(storage_url)
         return [sha256 for sha256 in inputs if not storage.exists(input_name(sha256))]
     except StorageError as error:
-        raise StorageUnreachable(str(error)) from error
+        raise StorageUnreachable(str(error)) from None
 
 
 def fetch_video(

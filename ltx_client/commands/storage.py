@@ -35,7 +35,7 @@ def init_command(url: str | None) -> None:
         storage_id = storage.init()
         storage.check()
     except StorageError as error:
-        raise StorageUnreachable(str(error)) from error
+        raise StorageUnreachable(str(error)) from None
     print_line(storage_id)
     notice(f"{storage.url} is the storage of a farm; set LTX_STORAGE_URL to it on workers and clients")
 
@@ -49,7 +49,7 @@ def check_command(url: str | None) -> None:
         storage.check()
         print_line(storage.identify())
     except StorageError as error:
-        raise StorageUnreachable(str(error)) from error
+        raise StorageUnreachable(str(error)) from None
     notice(f"{storage.url} is there, and can be written")
 
 
@@ -64,7 +64,7 @@ def _opened(url: str | None) -> Storage:
     try:
         storage = Storage(url)
     except StorageError as error:
-        raise UsageError(str(error)) from error
+        raise UsageError(str(error)) from None
     if storage.local_folder is not None and storage.local_folder.is_file():
         raise UsageError(f"the storage {storage.url} is a file, not a folder")
     return storage

@@ -22,7 +22,7 @@ def make_storage(videos: Path, note: Path) -> None:
     try:
         write_private(note, Storage(str(videos)).init() + "\n")
     except StorageError as error:
-        raise StorageUnreachable(str(error)) from error
+        raise StorageUnreachable(str(error)) from None
 
 
 def is_made(videos: Path, note: Path) -> bool:

@@ -25,6 +25,7 @@ from ltx_client.protocol.jobs import Job, Links, UnreadableJob, parse_job
 from ltx_client.protocol.names import Names
 from ltx_client.protocol.pauses import Pause
 from ltx_client.protocol.state import Snapshot, Stage, Status
+from ltx_client.protocol.storage import Storage
 from ltx_client.protocol.workers import PAUSED, ThreadInfo, WorkerInfo
 from ltx_client.views import Update
 from ltx_client.watching import Watching
@@ -197,6 +198,8 @@ RUNS = {
     "config path": ([],),
     "config show": LISTED,
     "config set": (["storage_url", "{}"], ["{}", "x"], ["defaults.notify", "{}"]),
+    "storage init": (["{}"], ["{folder}/{}"]),
+    "storage check": ([], ["{}"], ["s3:/{}"]),
     "models list": LISTED,
     "models verify": (["{}"],),
     "models download": (["{}"],),
@@ -254,6 +257,7 @@ def _elsewhere(monkeypatch, tmp_path):
 
 @pytest.fixture
 def env(broker, tmp_path, clean_env):
+    Storage(str(tmp_path / "storage")).init()
     return {
         **clean_env,
         "LTX_BROKER_URL": broker.address.url.get_secret_value(),

@@ -24,6 +24,7 @@ from ltx_client.protocol import events
 from ltx_client.protocol.names import Names
 from ltx_client.protocol.redaction import know_url
 from ltx_client.protocol.state import Snapshot, Stage, Status
+from ltx_client.protocol.storage import Storage
 from ltx_client.protocol.workers import WorkerInfo
 from ltx_models.request import GenerationRequest
 from ltx_worker.cli import main as worker_main
@@ -96,6 +97,9 @@ CLIENT = (
     ["download", DONE, "-o", "{folder}/x.mp4"],
     ["submit", "a red ball", "--image", "{picture}"],
     ["gc", "--older-than", "1h", "--dry-run"],
+    ["storage", "check"],
+    ["storage", "init"],
+    ["storage", "check", "{storage}"],
     ["doctor"],
     ["doctor", "--json"],
     ["config", "show"],
@@ -125,6 +129,7 @@ def broker(tmp_path_factory):
 
 @pytest.fixture
 def env(broker, tmp_path, clean_env):
+    Storage(str(tmp_path / "storage")).init()
     away = {"AWS_ENDPOINT_URL": f"http://{CLOSED}", "AWS_ACCESS_KEY_ID": "k", "AWS_SECRET_ACCESS_KEY": "s"}
     return {
         **clean_env,
@@ -157,6 +162,7 @@ def assert_hidden(what, text):
 
 def run(program, arguments, env, tmp_path, picture):
     words = [word.replace("{folder}", str(tmp_path)).replace("{picture}", str(picture)) for word in arguments]
+    words = [word.replace("{storage}", env.get("LTX_STORAGE_URL", "")) for word in words]
     with mock.patch.dict(os.environ, env, clear=True), mock.patch("ltx_worker.cli.logging.basicConfig"):
         done = CliRunner().invoke(program, words)
     assert_hidden(arguments, done.output)
