@@ -203,7 +203,16 @@ class Reaper(Background):
             if self._server_run is not None:
                 log.warning("reaper: the broker was restarted")
                 self._be_patient()
+                self._forget()
             self._server_run = server["run_id"]
+
+    def _forget(self) -> None:
+        """Read all anew: a server that lost its last writes, or a replica in its place, may say of a job that had ended
+        that it runs.
+        """
+        self._unended = Unended(self._client, self._names)
+        self._turns = Turns(self._client, self._names, self._send_or_leave)
+        self._aside = set()
 
     def _refusals(self) -> dict[str, Any]:
         """Return how often the broker has refused a command, of anybody's, for a reason of its own."""

@@ -155,7 +155,7 @@ def test_a_job_of_another_protocol_version_is_refused_by_both_sides(farm_env):
         newer = job.model_dump_json().replace('"protocol":1', '"protocol":2,"hologram":true')
         client.hset(Names().job(job.id), mapping={"spec": newer, "submitted_at": 1})
         client.zadd(Names().jobs(), {job.id: 1})
-        publish(farm_env.server.address.url, Names(), [(job, False)])
+        publish(farm_env.server.address.url, Names(), [job])
         shown = ltx("show", job.id, env=farm_env.env)
         assert shown.returncode == 1
         assert "protocol version 2, and version 1 is spoken here" in shown.stderr

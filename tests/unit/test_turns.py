@@ -83,6 +83,9 @@ def begin(ledger, queues):
     return begin_next
 
 
+NOTICE_RESTART = Reaper._notice_restart
+
+
 @pytest.fixture
 def reaper(redis_client, names, ledger, queues, monkeypatch):
     if isinstance(redis_client, fakeredis.FakeRedis):
@@ -521,3 +524,26 @@ def test_a_job_that_was_led_to_the_wrong_worker_finds_the_right_one(
     for _ in range(3):
         reaper.look()
     assert queues.messages("pocket.1", job.queue) == [], "nothing goes back and forth"
+
+
+def test_a_job_that_had_ended_and_runs_after_a_restart_that_lost_it_is_brought_to_a_worker(
+    submit, begin, ledger, reaper, redis_client, names, monkeypatch
+):
+    """The server's log has lost the commit, and the reaper remembers that the job had ended."""
+    job = submit("ann")
+    run = {"run_id": "first"}
+    monkeypatch.setattr(redis_client, "info", lambda *_: dict(run))
+    monkeypatch.setattr(Reaper, "_notice_restart", NOTICE_RESTART)
+    attempt = ledger.claim(job.id, "w1", "one", "pocket")
+    assert isinstance(attempt, Attempt)
+    before = redis_client.hgetall(names.state(job.id))
+    ledger.commit(attempt, events.Failed(error="x"))
+    reaper.look()
+    redis_client.delete(names.state(job.id), names.lease(job.id), names.events(job.id))
+    redis_client.hset(names.state(job.id), mapping=before)
+    run["run_id"] = "second"
+    reaper.look()
+    assert ledger.read(job.id).status is Status.RUNNING, "its owner has a lease's time to come back"
+    reaper._patient_until = 0.0
+    reaper.look()
+    assert ledger.read(job.id).status is Status.QUEUED

@@ -116,7 +116,7 @@ def _storage(how):
 def deliver_twice(target):
     def publish_again(_):
         with broker_errors("the broker"):
-            publish(target.farm.server.address.url, target.farm.names, [(target.job, False)])
+            publish(target.farm.server.address.url, target.farm.names, [target.job])
 
     target.farm.insist(publish_again)
 

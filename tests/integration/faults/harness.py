@@ -4,6 +4,7 @@ and jobs that can be held in any phase of their life.
 
 import contextlib
 import io
+import math
 import os
 import signal
 import subprocess
@@ -208,7 +209,11 @@ class BreakableFarm:
         return int(np.load(io.BytesIO(saved))["step"]) if saved else 0
 
     def await_saved(self, job_id, phase):
-        """Returns once a job that is held in `phase` has a resume point that is at most a step behind; or is let go."""
+        """Returns once a job that is held in `phase` has a resume point that is at most a step behind; or is let go.
+        At once for one that may lose all its steps: a broker that refused its resume point is not asked again.
+        """
+        if self.expected[job_id].crashes == math.inf:
+            return
         if phase in PHASES[PHASES.index("denoising") : PHASES.index("committed")]:
             done = HELD_STEP if phase == "denoising" else self.expected[job_id].steps
             wait_until(
