@@ -32,7 +32,7 @@ def spool_of(farm_env, name):
     return sorted(path.name for path in (farm_env.folder / f"worker-{name}" / "spool").iterdir())
 
 
-def test_a_log_that_lost_its_tail_grants_a_number_twice_and_the_committed_video_stays(farm_env, tmp_path):
+def test_a_log_that_lost_its_tail_grants_a_number_twice_and_the_committed_video_stays(farm_env, tmp_path, request):
     with farm_env.connect() as farm:
         job = farm.submit(SOME)
         (log,) = farm_env.server._folder.path.glob("appendonlydir/*.incr.aof")
@@ -41,6 +41,7 @@ def test_a_log_that_lost_its_tail_grants_a_number_twice_and_the_committed_video_
         unmount(farm_env.storage)
         wait_until(lambda: "is away" in (farm.view(job.id).snapshot.message or ""), what="the delay being told")
     first.send_signal(signal.SIGSTOP)
+    request.addfinalizer(lambda: first.send_signal(signal.SIGCONT))
     farm_env.server._process.kill()
     farm_env.server._process.wait()
     os.truncate(log, submitted)
