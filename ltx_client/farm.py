@@ -20,7 +20,7 @@ from pydantic import ValidationError
 
 from ltx_client.batches import Batch
 from ltx_client.broker import broker_errors, operator_errors
-from ltx_client.errors import BrokerUnreachable, JobNotFound, UsageError
+from ltx_client.errors import FarmError, JobNotFound, UsageError
 from ltx_client.files import fetch_video
 from ltx_client.forecast import Paces, Place, Turns, measure, places
 from ltx_client.handles import Render
@@ -209,7 +209,7 @@ class Farm(Sending):
         try:
             fetch_video(self.storage_url, view, target, self.link)
         finally:
-            with contextlib.suppress(BrokerUnreachable), broker_errors(self._address):
+            with contextlib.suppress(FarmError), broker_errors(self._address):
                 self._removals.end_reading(job_id, token or "")
 
     def link(self, job_id: str) -> str | None:
@@ -240,7 +240,8 @@ class Farm(Sending):
     def turns(self, variants: Collection[str]) -> Turns:
         """Whose turn it is, of each of these variants."""
         with broker_errors(self._address):
-            found: dict[str, Any] = {
-                variant: self._client.zrange(self._names.turns(variant), 0, -1) for variant in variants
-            }
-        return {variant: [turn.decode(errors="replace") for turn in turns] for variant, turns in found.items()}
+            return {variant: self._turns_of(self._names.turns(variant)) for variant in variants}
+
+    def _turns_of(self, key: str) -> list[str]:
+        turns: Any = read_or([], key, lambda: self._client.zrange(key, 0, -1))
+        return [turn.decode(errors="replace") for turn in turns]

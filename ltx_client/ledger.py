@@ -30,7 +30,7 @@ if known then return known == ARGV[3] and 'exists' or 'conflict' end
 local first_input = 6 + ARGV[1]
 if redis.call('EXISTS', unpack(KEYS, 6, first_input - 1)) > 0 then return 'used' end
 for i = first_input, #KEYS do
-  if redis.call('GET', KEYS[i]) ~= 'wanted' then return 'not wanted' end
+  if redis.pcall('GET', KEYS[i]) ~= 'wanted' then return 'not wanted' end
 end
 if ARGV[9] == '1' then return 'created' end
 for i = first_input, #KEYS do redis.call('SET', KEYS[i], 'wanted', 'EX', WANTED_TTL) end

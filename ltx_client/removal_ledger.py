@@ -23,8 +23,8 @@ READING_TTL = 3600
 _WANT = """
 -- KEYS: inputs.  ARGV: seconds.
 for _, key in ipairs(KEYS) do
-  local said = redis.call('GET', key)
-  if said and said ~= 'wanted' then return 0 end
+  local said = redis.pcall('GET', key)  -- of another type: it says nothing, and is written anew
+  if type(said) == 'string' and said ~= 'wanted' then return 0 end
 end
 for _, key in ipairs(KEYS) do redis.call('SET', key, 'wanted', 'EX', ARGV[1]) end
 return 1
@@ -60,6 +60,7 @@ return 'yes'
 _READ = """
 -- KEYS: job, readers.  ARGV: token, seconds.
 if redis.call('EXISTS', KEYS[1]) == 0 then return 0 end
+if redis.call('TYPE', KEYS[2]).ok ~= 'hash' then redis.call('DEL', KEYS[2]) end
 redis.call('HSET', KEYS[2], ARGV[1], '1')
 redis.call('EXPIRE', KEYS[2], ARGV[2])
 return 1

@@ -18,11 +18,13 @@ from ltx_client.protocol.names import Names
 from ltx_client.protocol.state import Snapshot
 from ltx_client.protocol.transport import queue_keys, unacked_keys
 from ltx_client.protocol.workers import WorkerInfo
+from ltx_client.removal_ledger import RemovalLedger
 from ltx_models.request import GenerationRequest
 from ltx_worker.embeddings import EmbeddingsCache, EmbeddingsLimit
 from ltx_worker.health import Health
 from ltx_worker.heartbeat import Heartbeat
 from ltx_worker.ledger import Attempt, Ledger, Refusal
+from ltx_worker.next_turn import Turn
 from ltx_worker.reaper import Reaper
 from ltx_worker.settings import WorkerSettings
 from tests.integration.conftest import ltx_here, wait_until
@@ -48,6 +50,7 @@ KEYS = {
     "batch_jobs": NAMES.batch_jobs(BATCH),
     "line": NAMES.line("pocket", TURN),
     "turns": NAMES.turns("pocket"),
+    "readers": NAMES.readers(BAD),
     "paused": NAMES.paused(),
     "reaper": NAMES.reaper(),
     "dead": NAMES.dead(),
@@ -135,6 +138,8 @@ def test_a_key_of_another_type(farm, client, tmp_path, key, kind, caplog):
     if key != "jobs":
         assert GOOD in sent or (key, kind) == ("queue", "list"), caplog.messages  # whose items are taken for messages
         assert GOOD in {view.job.id for view in farm.jobs()}
+    turns = [ledger.next("w", "one", "pocket", 64) for _ in range(2)]
+    assert GOOD in [turn.job_id for turn in turns if isinstance(turn, Turn)] or key == "jobs"
     assert isinstance(ledger.claim(GOOD, "w", "one"), Attempt)
     claimed = ledger.claim(BAD, "w", "one")
     assert isinstance(claimed, Attempt | Refusal)
@@ -157,6 +162,20 @@ def test_a_key_of_another_type(farm, client, tmp_path, key, kind, caplog):
             farm.jobs()
     cache = EmbeddingsCache(client, NAMES, 10)
     assert cache.find("m", ["a"]) == {}
+
+
+@pytest.mark.parametrize("kind", TYPES)
+@pytest.mark.parametrize("key", ["input", "readers"])
+def test_a_damaged_key_of_what_must_not_be_removed(client, server, tmp_path, key, kind):
+    """It keeps nobody from submitting, nor from a download's begin and end."""
+    removals, sha256 = RemovalLedger(client, NAMES), "a" * 64
+    ClientLedger(client, NAMES).submit(job_of(BAD))
+    TYPES[kind](client, NAMES.input(sha256) if key == "input" else KEYS[key])
+    assert removals.want([sha256])
+    assert removals.may_remove_input(sha256, "removing x", 0) == "too late"
+    token = removals.begin_reading(BAD)
+    assert token is not None
+    removals.end_reading(BAD, token)
 
 
 @pytest.mark.parametrize("kind", ["string", "hash", "list", "zset"])
@@ -236,6 +255,8 @@ def test_a_record_that_cannot_be_read(farm, client, tmp_path, server, name):
     sent = []
     ledger = see_to(client, tmp_path, sent)
     assert set(sent) == {GOOD}
+    turns = [ledger.next("w", "one", "pocket", 64) for _ in range(2)]
+    assert GOOD in [turn.job_id for turn in turns if isinstance(turn, Turn)]
     assert isinstance(ledger.claim(GOOD, "w", "one"), Attempt)
     assert {view.job.id for view in farm.jobs()} == {GOOD}
     assert set(farm.places()) <= {GOOD}
