@@ -56,7 +56,6 @@ def test_a_day_in_the_life(farm_env, day, tmp_path):
         assert planned.returncode == 0, planned.stderr
         assert file in planned.stdout
         assert farm_env.server.address.password not in planned.stdout + planned.stderr
-    farm_env.storage.mkdir()
     examined = ltx_worker(farm_env, "doctor", "--quick", name="mac-1")
     assert examined.returncode == 0, examined.stdout
     assert "failure" not in examined.stdout

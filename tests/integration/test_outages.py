@@ -13,6 +13,7 @@ from ltx_models.request import GenerationRequest
 from tests.clips import read_clip
 from tests.integration.conftest import PROMPT, wait_until
 from tests.integration.test_farm import reach
+from tests.storages import made
 
 
 @pytest.fixture
@@ -150,16 +151,17 @@ def test_a_video_in_the_spool_can_be_cancelled(farm_env, storage_away, request_o
 
 
 def test_a_full_storage(farm_env, request_of_a_moment):
-    farm_env.storage.mkdir()
-    command = ["mount", "-t", "tmpfs", "-o", "size=4k", "tmpfs", farm_env.storage]
+    command = ["mount", "-t", "tmpfs", "-o", "size=8k", "tmpfs", farm_env.storage]
     if subprocess.run(command, capture_output=True, check=False).returncode:
         pytest.skip("no small filesystem can be mounted here; tests/unit/test_storage.py has a stand-in")
     try:
+        made(farm_env.storage)
+        marker = list(farm_env.storage.iterdir())
         farm_env.start_worker(renew_every=1, deliver_for=1)
         with farm_env.connect() as farm:
             job = farm.submit(request_of_a_moment)
             wait_until(lambda: "No space left" in (farm.view(job.id).snapshot.message or ""), what="the job saying so")
-            wait_until(lambda: not list(farm_env.storage.iterdir()), what="no part of it staying after a try")
+            wait_until(lambda: list(farm_env.storage.iterdir()) == marker, what="no part of it staying after a try")
             subprocess.run(["mount", "-o", "remount,size=4m", farm_env.storage], check=True)
             assert finish(farm, job.id).snapshot.status is Status.DONE
     finally:

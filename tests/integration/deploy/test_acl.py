@@ -57,9 +57,10 @@ def full_run(farm, tester):
         reach(client, turn.id, 5)
 
         # A worker is killed, and a day goes by: its job is brought to another, and so is its message.
+        _, index = unacked_keys(NAMES)
+        wait_until(lambda: tester.zcard(index), what="the message in the worker's hand")
         first.kill()
         first.wait()
-        _, index = unacked_keys(NAMES)
         tester.zadd(index, dict.fromkeys(tester.zrange(index, 0, -1), 0), xx=True)
         tester.delete(NAMES.job(client.jobs()[-1].job.id))  # a week, for the first job's record
         second = farm.start_worker("two", **QUICK)
