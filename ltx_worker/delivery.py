@@ -214,8 +214,12 @@ class Spool(Background):
 
     def _try_again(self, folder: Path, delivery: Delivery, attempt: Attempt) -> None:
         """The same, after a try that may have left part of a file, which could not be removed then."""
-        for name in (delivery.result.video, delivery.result.sidecar):
-            self._storage.remove_unfinished(name)
+        try:
+            for name in (delivery.result.video, delivery.result.sidecar):
+                self._storage.remove_unfinished(name)
+        except StorageError:
+            self._ledger.renew(attempt)  # while the storage is away, the job stays this worker's
+            raise
         self._try(folder, delivery, attempt)
 
     def _link(self, result: Result) -> str | None:
