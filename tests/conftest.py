@@ -63,6 +63,20 @@ def pytest_addoption(parser):
     fuzz.addoption("--fuzz-inputs", type=int, default=500, help="how many inputs of each kind; 10000 in a campaign")
 
 
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport():
+    """Escape what is no text in a report (a file's name, say): pytest-xdist cannot send it and ends the whole run."""
+    report = yield
+    if report.longrepr and "\\udc" in ascii(report.longreprtext):
+        report.longrepr = sendable(report.longreprtext)
+    report.sections = [(title, sendable(text)) for title, text in report.sections]
+    return report
+
+
+def sendable(text):
+    return text.encode(errors="backslashreplace").decode()
+
+
 def pytest_terminal_summary(terminalreporter):
     """What became of the inputs of tests/fuzz, wherever they were fed."""
     reports = (report for reports in terminalreporter.stats.values() for report in reports)
