@@ -17,6 +17,10 @@ __all__ = ["ClientLedger", "Submission"]
 
 WANTED_TTL = 3600
 """Seconds from a submission, or from when one is about to come, in which nobody removes what its job is given."""
+LEAD = 60_000
+"""Milliseconds by which the newest job's time may be ahead of the broker's clock. No two jobs have the same time, so that
+whatever is sorted by it has the order of submission; a clock that was set back must not hold all later jobs at one.
+"""
 
 _SUBMIT = (
     ENTER_LINE
@@ -35,7 +39,10 @@ end
 if ARGV[9] == '1' then return 'created' end
 for i = first_input, #KEYS do redis.call('SET', KEYS[i], 'wanted', 'EX', WANTED_TTL) end
 local now = redis.call('TIME')
-local milliseconds = string.format('%.0f', now[1] * 1000 + math.floor(now[2] / 1000))
+local moment = now[1] * 1000 + math.floor(now[2] / 1000)
+local newest = tonumber(redis.call('ZREVRANGE', KEYS[2], 0, 0, 'WITHSCORES')[2] or 0)
+if newest >= moment and newest < moment + LEAD then moment = newest + 1 end
+local milliseconds = string.format('%.0f', moment)
 -- The lists first: one that is damaged is noticed before there is a record.
 if ARGV[5] ~= '' then redis.call('ZADD', KEYS[5], ARGV[5], ARGV[2]) end
 redis.call('ZADD', KEYS[2], milliseconds, ARGV[2])
@@ -45,7 +52,7 @@ for i = 10, #ARGV do redis.call('HSET', KEYS[1], ARGV[i], '1') end
 if ARGV[8] == '1' then return 'waits' end
 enter_line(KEYS[3], KEYS[4], ARGV[6], ARGV[7], milliseconds)
 return 'created'
-""".replace("WANTED_TTL", str(WANTED_TTL))
+""".replace("WANTED_TTL", str(WANTED_TTL)).replace("LEAD", str(LEAD))
 )
 
 _CANCEL = """
