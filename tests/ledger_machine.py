@@ -97,6 +97,7 @@ class LedgerMachine(RuleBasedStateMachine):
             if self.owns(self.attempts[-1]):
                 now += ["emit"] * 5 + ["save", "save", "renew"] + ["crash_and_go_on"] * 2
                 now += ["commit", "commit", "release"] * model.cancel
+                now += ["renew"] * 4 * model.held
         return now
 
     def another_life(self):
