@@ -77,7 +77,7 @@ CLIENT_MUTANTS = {
     ),
     "asked: a pause's end puts it into nobody's line": ("_ASK", "(waited or ARGV[5] == '1')", "waited"),
     "asked: for a job that ended": ("_ASK", "if status == ARGV[i] then return status end", ""),
-    "asked: for a job that is not there": ("_ASK", "  return 'missing'", ""),
+    "asked: for a job that is not there": ("_ASK", " return 'missing'", ""),
     "asked: cannot be taken back": ("_ASK", "redis.call('HDEL', KEYS[1], ARGV[1])", ""),
     "cancel: of a job that ended": ("_CANCEL", "if status == ARGV[i] then return status end", ""),
     "cancel: of a job that is not there": ("_CANCEL", "  return 'missing'", ""),
