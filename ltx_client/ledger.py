@@ -18,8 +18,8 @@ __all__ = ["ClientLedger", "Submission"]
 WANTED_TTL = 3600
 """Seconds from a submission, or from when one is about to come, in which nobody removes what its job is given."""
 LEAD = 60_000
-"""Milliseconds by which the newest job's time may be ahead of the broker's clock. No two jobs have the same time, so that
-whatever is sorted by it has the order of submission; a clock that was set back must not hold all later jobs at one.
+"""Milliseconds by which the newest job's time may be ahead of the broker's clock. No two jobs have the same time, so
+that whatever is sorted by it has the order of submission; a clock that was set back must not hold all later ones there.
 """
 
 _SUBMIT = (

@@ -6,10 +6,8 @@ import contextlib
 import functools
 import logging
 import os
-import shutil
 import signal
 import threading
-from pathlib import Path
 
 import redis
 from celery import Celery
@@ -55,6 +53,7 @@ from ltx_worker.thrift import Thrift
 from ltx_worker.transport import use_for_redis
 from ltx_worker.turn_taker import TurnTaker
 from ltx_worker.watchdog import Watchdog
+from ltx_worker.work_folders import WorkFolders
 
 __all__ = ["run_worker"]
 
@@ -87,14 +86,14 @@ def run_worker(
     )
     ledger = MeteredLedger(metrics, client, settings.names, settings.worker_lease)
     off_duty = OffDuty(battery=settings.worker_on_battery, unused_for=settings.worker_unused_for, hours=settings.hours)
-    work = _empty_folder(settings.home / "work")
+    work = WorkFolders(settings.home / "work")
     leaving = threading.Event()
 
     def is_to_leave() -> bool:
         THREADS.live()  # a probe that loads a model takes long
         return leaving.is_set()
 
-    probes = Probes([settings.home, work, settings.home / "spool"], storage, engine, is_to_leave)
+    probes = Probes([settings.home, work.path, settings.home / "spool"], storage, engine, is_to_leave)
     health = Health(
         machine_id(settings),
         ledger.read,
@@ -105,7 +104,7 @@ def run_worker(
         note=metrics.machine_failed,
     )
     heartbeat = Heartbeat(settings, client, variant, health)
-    points = ResumePoints(ledger, storage, work, settings.worker_resume_in_redis)
+    points = ResumePoints(ledger, storage, work.path, settings.worker_resume_in_redis)
     files = FileServer(
         storage,
         settings.home,
@@ -167,7 +166,7 @@ def run_worker(
         lease=settings.worker_lease,
     )
 
-    orphans = Orphans(storage, ledger, lambda: reaper.is_chosen, every=settings.worker_sweep_every)
+    orphans = Orphans(storage, ledger, lambda: reaper.is_chosen, every=settings.worker_sweep_every, tidy=work.tidy)
 
     def on_ready(**_: object) -> None:
         _handle_signals(renderer, health, outlives_terminal=outlives_terminal)
@@ -246,13 +245,6 @@ def run_worker(
             health.note_fault(fault)
         worker.start()
     return int(state.should_stop or worker.exitcode or 0)
-
-
-def _empty_folder(path: Path) -> Path:
-    """What a worker that was killed in the middle has left there goes."""
-    shutil.rmtree(path, ignore_errors=True)
-    path.mkdir(parents=True)
-    return path
 
 
 def _keep_logging(**_: object) -> None:

@@ -29,6 +29,7 @@ from ltx_client.protocol.storage_folder import flush
 from ltx_worker.background import LONGEST_PAUSE, Background
 from ltx_worker.ledger import Attempt, Ledger, StaleAttempt, Verdict
 from ltx_worker.patience import patiently
+from ltx_worker.probes import PROBE
 from ltx_worker.resume_points import ResumePoints
 from ltx_worker.threads import STORAGE_LIMIT, acquire, brief
 
@@ -293,10 +294,12 @@ class Spool(Background):
 
 
 def spooled(spool: Path) -> tuple[list[Path], list[Path]]:
-    """Return the folders of finished videos in a spool, and what else lies there. Raise OSError."""
+    """Return the folders of finished videos in a spool, and what else lies there but a probe. Raise OSError."""
     kept: list[Path] = []
     strange: list[Path] = []
     for path in sorted(spool.iterdir()) if spool.exists() else ():
+        if path.name.startswith(PROBE):
+            continue
         is_ours = _NAME.fullmatch(path.name) and path.is_dir() and not path.is_symlink()
         (kept if is_ours else strange).append(path)
     return kept, strange

@@ -33,20 +33,33 @@ class Orphans(Background):
     """A thread that removes, every `every` seconds, the results of attempts that no commit names. What it removes was
     nobody's at two looks in a row: a server that loses its last writes may give it an owner again in between.
 
-    is_chosen: whether this worker is the one that looks, of those of the farm.
+    is_chosen: whether this worker is the one that looks, of those of the farm.  tidy: removes what attempts have left
+    on this machine; called every few seconds.
     """
 
-    def __init__(self, storage: Storage, ledger: Ledger, is_chosen: Callable[[], bool], *, every: float) -> None:
+    def __init__(
+        self,
+        storage: Storage,
+        ledger: Ledger,
+        is_chosen: Callable[[], bool],
+        *,
+        every: float,
+        tidy: Callable[[], object] = lambda: None,
+    ) -> None:
         super().__init__("orphans", limit=STORAGE_LIMIT)
         self._storage = storage
         self._ledger = ledger
         self._is_chosen = is_chosen
         self._every = every
+        self._tidy = tidy
         self._sweep_at = time.monotonic() + every
         self._seen: set[_File] = set()
 
     def _cycle(self) -> None:
-        if self._stopped.wait(min(self._every, LONGEST_PAUSE)) or time.monotonic() < self._sweep_at:
+        if self._stopped.wait(min(self._every, LONGEST_PAUSE)):
+            return
+        self._tidy()
+        if time.monotonic() < self._sweep_at:
             return
         self._sweep_at = time.monotonic() + self._every
         try:

@@ -20,8 +20,10 @@ from ltx_models.errors import FaultKind, MachineFault
 from ltx_models.faults import machine_fault
 from ltx_worker.engine.supervisor import Engine
 
-__all__ = ["Probes"]
+__all__ = ["PROBE", "Probes"]
 
+PROBE = ".probe-"
+"""What the names of folders begin with that a probe makes, and removes."""
 ROOM = 16 * 2**20
 """Bytes that must fit on a disk; a quarter of a small one."""
 SMALL = 4096
@@ -80,7 +82,7 @@ class Probes:
         for folder in (*self._folders, self._temporary):
             if folder in self._folders:
                 folder.mkdir(parents=True, exist_ok=True)
-            with tempfile.TemporaryDirectory(dir=folder, prefix=".probe-", ignore_cleanup_errors=True) as probe:
+            with tempfile.TemporaryDirectory(dir=folder, prefix=PROBE, ignore_cleanup_errors=True) as probe:
                 disk = folder.stat().st_dev
                 size = SMALL if disk in disks else min(ROOM, shutil.disk_usage(folder).total // 4)
                 disks.add(disk)
@@ -130,7 +132,7 @@ def _encode() -> None:
     from ltx_models.media.clips import read_clip
     from ltx_models.video import write_mp4
 
-    with tempfile.TemporaryDirectory(prefix=".probe-", ignore_cleanup_errors=True) as folder:
+    with tempfile.TemporaryDirectory(prefix=PROBE, ignore_cleanup_errors=True) as folder:
         path = Path(folder) / "probe.mp4"
         write_mp4(np.zeros((2, 32, 32, 3), np.uint8), path, 24)
         if len(list(read_clip(path, 2))) != 2:

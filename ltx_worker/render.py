@@ -5,10 +5,8 @@ from __future__ import annotations
 import contextlib
 import logging
 import math
-import tempfile
 import time
 from collections.abc import Callable
-from pathlib import Path
 
 import redis
 
@@ -38,6 +36,7 @@ from ltx_worker.saver import ResumeSaver
 from ltx_worker.settings import WorkerSettings
 from ltx_worker.threads import STORAGE_LIMIT, THREADS, brief
 from ltx_worker.turn_taker import TurnTaker
+from ltx_worker.work_folders import WorkFolders
 
 __all__ = ["Renderer"]
 
@@ -48,7 +47,7 @@ class Renderer:
     """Renders jobs one at a time on one engine; `finisher` has them written and delivered, beside the next. A job whose
     earlier attempts have failed has the engine to itself, so that what it dies of is known.
 
-    work: a folder for what they need meanwhile.  are_more_waiting: whether there are jobs for this worker in its
+    work: for what they need meanwhile.  are_more_waiting: whether there are jobs for this worker in its
     queues, as far as is known.
     """
 
@@ -66,7 +65,7 @@ class Renderer:
         heartbeat: Heartbeat,
         health: Health,
         turns: TurnTaker,
-        work: Path,
+        work: WorkFolders,
         are_more_waiting: Callable[[], bool],
     ) -> None:
         self._settings = settings
@@ -122,20 +121,18 @@ class Renderer:
             return self._endings.fail(attempt, f"worker {name} cannot read the job: {error}")
         if attempt.number == 1:  # later ones wait for the render in hand anyway
             self._encode_ahead(job.request)
-        folder = held.enter_context(
-            tempfile.TemporaryDirectory(dir=self._work, prefix=f"{attempt.name}-", ignore_cleanup_errors=True)
-        )
+        folder = held.enter_context(self._work.of(attempt.name))
         try:
             request = fetch_inputs(
                 job.request,
                 self._storage,
-                Path(folder),
+                folder,
                 retry_for=self._settings.worker_deliver_for,
                 leaving=leaving,
             )
         except (StorageError, InvalidRequest) as error:
             return self._endings.refuse(attempt, str(error))
-        output = Path(folder) / "video.mp4"
+        output = folder / "video.mp4"
         digest = job_digest(job)
         lost: list[str] = []
         resume = until_redis_answers(leaving)(self._points.load, job.id, lost.append) if attempt.number > 1 else None

@@ -48,7 +48,12 @@ class HomeSettings(BaseSettings):
     @field_validator("home")
     @classmethod
     def _expand(cls, value: Path) -> Path:
-        return value.expanduser().absolute()
+        home = value.expanduser().absolute()
+        if not str(home).isprintable():
+            raise ValueError("has a control character in it; it must be a folder such as ~/.ltx-farm")
+        if "::" in str(home):  # which joins two URLs to one for fsspec, and an embedded farm's videos lie in there
+            raise ValueError("has two colons in a row in it; it must be a folder such as ~/.ltx-farm")
+        return home
 
 
 class FarmSettings(HomeSettings):

@@ -20,6 +20,7 @@ from ltx_worker.render import Renderer
 from ltx_worker.resume_points import ResumePoints
 from ltx_worker.settings import WorkerSettings
 from ltx_worker.turn_taker import TurnTaker
+from ltx_worker.work_folders import WorkFolders
 from tests.storages import made
 
 NOBODY = "0" * 64
@@ -105,7 +106,7 @@ class Machine:
             self.heartbeat,
             self.health,
             TurnTaker(self.ledger, self.heartbeat, self.health, send, leaving, budget_gb=512),
-            self.home / "work",
+            WorkFolders(self.home / "work"),
             lambda: False,
         )
         self.finisher.start()

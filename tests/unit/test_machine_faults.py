@@ -124,7 +124,7 @@ def _of_start(broken, machine):
 
 
 PLACES = {
-    "work folder": lambda broken, machine: broken.fail(tempfile, "TemporaryDirectory"),
+    "work folder": lambda broken, machine: broken.fail(tempfile, "mkdtemp"),
     "input": lambda broken, machine: broken.fail(Path, "open", lambda path, *_: path.name.startswith(".image")),
     "engine's start": _of_start,
     "engine": _of_engine,

@@ -68,6 +68,7 @@ class Worker:
 
     def start(self):
         with self.log.open("ab") as log:
+            self._started_at = log.tell()
             self.process = subprocess.Popen(
                 [sys.executable, "-m", "ltx_worker", "start"],
                 env=self._env,
@@ -81,6 +82,12 @@ class Worker:
             children = psutil.Process(self.process.pid).children()
             return [child for child in children if "ltx_worker.engine" in " ".join(child.cmdline())]
         return []
+
+    @property
+    def was_refused(self):
+        """Whether it has ended before it served, for the broker is not to be used; a supervisor starts it again."""
+        served = b" serves pocket." in self.log.read_bytes()[self._started_at :]
+        return self.process.returncode == os.EX_UNAVAILABLE and not served
 
     def kill(self):
         self.process.kill()
@@ -157,7 +164,8 @@ class BreakableFarm:
         for worker in self.workers.values():
             with worker.lock:
                 if worker.process.poll() is not None:
-                    self.died.append(f"worker {worker.name} ended by itself, with {worker.process.returncode}")
+                    if not worker.was_refused:
+                        self.died.append(f"worker {worker.name} ended by itself, with {worker.process.returncode}")
                     worker.start()
         names = set(self.workers)
         wait_until(

@@ -1,0 +1,38 @@
+"""The folders in which renders keep what they need meanwhile: one of each attempt, removed when it is over."""
+
+from __future__ import annotations
+
+import contextlib
+import shutil
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+__all__ = ["WorkFolders"]
+
+
+class WorkFolders:
+    """Folders in `path`, which is emptied first: what a worker that was killed has left there goes. Raise OSError."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self._left: set[Path] = set()
+        shutil.rmtree(path, ignore_errors=True)
+        path.mkdir(parents=True, exist_ok=True)
+
+    @contextlib.contextmanager
+    def of(self, attempt: str) -> Iterator[Path]:
+        """Make a folder for an attempt of this name, and remove it in the end. Raise OSError where none can be made."""
+        folder = Path(tempfile.mkdtemp(dir=self.path, prefix=f"{attempt}-"))
+        try:
+            yield folder
+        finally:
+            self._left.add(folder)
+            self.tidy()
+
+    def tidy(self) -> None:
+        """Remove what could not be removed before, as where no file could be opened."""
+        for folder in tuple(self._left):
+            shutil.rmtree(folder, ignore_errors=True)
+            if not folder.exists():
+                self._left.discard(folder)
