@@ -13,6 +13,7 @@ from ltx_client.prepare import prepare
 from ltx_client.protocol import events
 from ltx_client.protocol.names import Names
 from ltx_client.protocol.state import Snapshot, Status, apply
+from ltx_client.protocol.storage_marker import MARKER
 from ltx_models.request import GenerationRequest
 from ltx_worker.ledger import Attempt, Ledger, Refusal
 from tests.clips import read_clip
@@ -62,9 +63,8 @@ def test_a_prompt_becomes_an_mp4(farm_env, tmp_path):
     assert sidecar["video"]["sha256"] == hashlib.sha256(out.read_bytes()).hexdigest() == view.snapshot.result.sha256
     assert len(sidecar["checkpoint_sha256"]) == 64
     assert set(sidecar["seconds"]) == {"text", "denoise", "decode", "encode"}
-    assert sorted(path.name for path in farm_env.storage.iterdir()) == sorted(
-        [view.snapshot.result.video, view.snapshot.result.sidecar]
-    )
+    stored = {path.name for path in farm_env.storage.iterdir()}
+    assert stored == {view.snapshot.result.video, view.snapshot.result.sidecar, MARKER}
 
 
 def test_the_same_seed_gives_the_same_frames_and_another_does_not(farm_env, tmp_path):
@@ -191,7 +191,8 @@ def assert_resumed(farm_env, farm, job_id, undisturbed, attempts):
     (resumed,) = [event for event in log if isinstance(event, events.Resumed)]
     assert 20 <= resumed.step < RESUMED_STEPS
     assert last.snapshot.lost_steps < 20
-    assert [path.name for path in farm_env.storage.glob(f"{job_id}*.mp4")] == [f"{job_id}.{attempts}.mp4"]
+    assert [path.name for path in farm_env.storage.glob(f"{job_id}*.mp4")] == [last.snapshot.result.video]
+    assert last.snapshot.result.video.startswith(f"{job_id}.{attempts}.")
     assert np.array_equal(read_clip(farm_env.storage / last.snapshot.result.video).frames, undisturbed)
 
 
