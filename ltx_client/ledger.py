@@ -40,7 +40,7 @@ if ARGV[9] == '1' then return 'created' end
 for i = first_input, #KEYS do redis.call('SET', KEYS[i], 'wanted', 'EX', WANTED_TTL) end
 local now = redis.call('TIME')
 local moment = now[1] * 1000 + math.floor(now[2] / 1000)
-local newest = tonumber(redis.call('ZREVRANGE', KEYS[2], 0, 0, 'WITHSCORES')[2] or 0)
+local newest = tonumber(redis.call('ZRANGE', KEYS[2], 0, 0, 'REV', 'WITHSCORES')[2] or 0)
 if newest >= moment and newest < moment + LEAD then moment = newest + 1 end
 local milliseconds = string.format('%.0f', moment)
 -- The lists first: one that is damaged is noticed before there is a record.

@@ -348,7 +348,10 @@ class Ledger(NextTurn):
             self.refresh(attempt)
             lost = written - attempt.snapshot.seq
             log.warning("job %s: the broker has lost the last %d events", attempt.job_id, lost)
+        try:
             return write()
+        except _ServerIsBehind as error:
+            raise StaleAttempt(f"{error}, though nobody is seen to have written another one") from None
 
     def read(self, job_id: str) -> Snapshot:
         """The job's state as it is now. Raises UnreadableJob."""

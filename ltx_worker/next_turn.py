@@ -89,7 +89,7 @@ repeat
     local found = first_in(line, turn)
     if found then
       give_turn(KEYS[1], turn)
-      local now, last = redis.call('TIME'), redis.call('ZREVRANGE', line, 0, 0, 'WITHSCORES')
+      local now, last = redis.call('TIME'), redis.call('ZRANGE', line, 0, 0, 'REV', 'WITHSCORES')
       local behind = math.max(now[1] * 1000 + math.floor(now[2] / 1000), tonumber(last[2]) + 1)
       redis.call('ZADD', line, 'XX', string.format('%.0f', behind), found[3])
       return found

@@ -7,10 +7,8 @@ import time
 
 import pytest
 
-from ltx_client.prepare import prepare
 from ltx_client.protocol.names import Names
 from ltx_client.protocol.state import Status
-from ltx_client.publish import publish
 from ltx_models.request import GenerationRequest
 from tests.integration.conftest import PROMPT, ltx, wait_until
 from tests.integration.test_farm import engines_of, first_step, reach
@@ -149,13 +147,11 @@ def test_a_worker_that_was_suspended_past_its_lease_writes_nothing_more(farm_env
 
 
 def test_a_job_of_another_protocol_version_is_refused_by_both_sides(farm_env):
-    farm_env.start_worker(reap_every=0.5)
     with farm_env.connect() as farm, farm_env.server.address.connect() as client:
-        job = prepare(GenerationRequest(prompt=PROMPT)).job
+        job = farm.submit(GenerationRequest(prompt=PROMPT))
         newer = job.model_dump_json().replace('"protocol":1', '"protocol":2,"hologram":true')
-        client.hset(Names().job(job.id), mapping={"spec": newer, "submitted_at": 1})
-        client.zadd(Names().jobs(), {job.id: 1})
-        publish(farm_env.server.address.url, Names(), [job])
+        client.hset(Names().job(job.id), "spec", newer)
+        farm_env.start_worker(reap_every=0.5)
         shown = ltx("show", job.id, env=farm_env.env)
         assert shown.returncode == 1
         assert "protocol version 2, and version 1 is spoken here" in shown.stderr

@@ -93,7 +93,10 @@ def full_run(farm, tester):
         assert last.snapshot.status is Status.DONE
         assert [update.event.type for update in client.log(lost.id) if update.event][-1] == "done"
         client.retry(turn.id)
-        for key in (NAMES.line("pocket", "5:nobody"), NAMES.turns("pocket")):  # the index, with something wrong in it
+        for key in (
+            NAMES.line("pocket", f"5:{submitter()}"),
+            NAMES.turns("pocket"),
+        ):  # the index, with something wrong in it
             tester.set(key, "x")
         last = client.submit(render(seed=6))
         *_, update = client.watch(last.id)

@@ -28,6 +28,7 @@ from tests.integration.conftest import PROMPT, ltx_here, wait_until
 from tests.integration.deploy.conftest import running_broker
 from tests.integration.servers import SERVERS, binary_of, release_of
 from tests.integration.test_farm import engines_of, reach
+from tests.storages import made
 
 SMALL = {"width": 64, "height": 64, "num_frames": 9, "num_steps": 2}
 READ = {
@@ -206,7 +207,7 @@ def about_restarts(broker, user, env):
 
 def start_worker(broker, env):
     """`ltx-worker start`, which is to refuse: (its exit code, what it says)."""
-    env = {**env, **broker.env("worker"), "LTX_STORAGE_URL": str(broker.folder)}
+    env = {**env, **broker.env("worker"), "LTX_STORAGE_URL": str(broker.folder / "storage")}
     command = [sys.executable, "-m", "ltx_worker", "start"]
     done = subprocess.run(command, env=env, capture_output=True, text=True, timeout=60, check=False)
     return done.returncode, done.stderr
@@ -214,6 +215,7 @@ def start_worker(broker, env):
 
 def test_users_of_an_older_version_are_found_and_replaced_before_a_restart(broker, no_farm_env):
     broker.use_older_users()
+    made(broker.folder / "storage")
     submit_some(broker, 1, 2)
     for user in ("client", "admin"):
         level, text, mend = about_restarts(broker, user, no_farm_env)

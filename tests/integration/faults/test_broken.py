@@ -72,11 +72,11 @@ def test_without_the_token_two_first_attempts_are_one(breakable, broken, found, 
     shutil.copytree(log, farm.folder / "earlier")
     farm.server.start()
     farm.hold(job.id, "denoising")
-    farm.mark(job.id, "step", "5")
+    farm.mark(job.id, "step", "1")
     farm.release(job.id, "queued")
     first = taken_over(farm, job)
     farm.hold(job.id, "denoising")
-    farm.mark(job.id, "step", "1")  # fewer events than the first's, also where the second has to load its models
+    farm.mark(job.id, "step", "5")  # more events than the first's, so that those look as if they were sent again
     farm.kill_server()
     shutil.rmtree(log)
     shutil.copytree(farm.folder / "earlier", log)

@@ -18,11 +18,15 @@ def _break(names, healthy, broken):
         scripts.SCRIPTS[name] = text.replace(healthy, broken)
 
 
+COMMIT_FOLLOWS = "if tonumber(ARGV[3]) ~= tonumber(held[2]) + 1 then return 'gap' end"
+
 match os.environ.get("LTX_FAULTS_BREAK"):
     case "fencing":
         _break(scripts.SCRIPTS, "return held[1] == attempt and held[2] == token", "return true")
+        _break(["commit"], COMMIT_FOLLOWS, "")
     case "token":
         _break(scripts.SCRIPTS, "return held[1] == attempt and held[2] == token", "return held[1] == attempt")
+        _break(["commit"], COMMIT_FOLLOWS, "")
     case "reaper":
         _break(["requeue"], "if status == 'running' then return give_back(2) end", "")
 
