@@ -172,7 +172,7 @@ class Spool(Background):
         """
         result = delivery.result
         try:
-            if settle is not None or self._ledger.renew(attempt) is Verdict.GO_ON:
+            if settle is not None or self._ledger.renew(attempt) is not Verdict.CANCEL:
                 self._store(folder, result)
                 if settle is not None:
                     settle()
@@ -219,7 +219,8 @@ class Spool(Background):
             for name in (delivery.result.video, delivery.result.sidecar):
                 self._storage.remove_unfinished(name)
         except StorageError:
-            self._ledger.renew(attempt)  # while the storage is away, the job stays this worker's
+            if self._ledger.renew(attempt) is Verdict.CANCEL:  # else the job stays this worker's
+                self._ledger.commit(attempt, events.Cancelled())
             raise
         self._try(folder, delivery, attempt)
 

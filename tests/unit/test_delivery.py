@@ -90,6 +90,30 @@ def keep(spool, ledger, job, tmp_path):
     return kept
 
 
+@pytest.mark.parametrize(
+    ("asked", "becomes"), [("hold", Status.DONE), ("cancel", Status.CANCELLED)], ids=["paused", "cancelled"]
+)
+@pytest.mark.parametrize("away", [False, True], ids=["the storage is there", "the storage is away"])
+def test_a_wish_that_comes_while_a_video_waits_in_the_spool(
+    spool, ledger, client_ledger, job, tmp_path, storage, asked, becomes, away
+):
+    """A pause comes too late to save anything; a cancel counts, whether what was stored can be removed now or not."""
+    keep(spool, ledger, job, tmp_path)
+    getattr(client_ledger, asked)(job.id)
+    spool._stopped.set()
+    root = tmp_path / "storage"
+    if away:
+        root.rename(tmp_path / "unmounted")
+        spool._cycle()
+        assert ledger.read(job.id).status is (Status.CANCELLED if asked == "cancel" else Status.RUNNING)
+        assert spool.waiting() == 1
+        (tmp_path / "unmounted").rename(root)
+    spool._cycle()
+    assert ledger.read(job.id).status is becomes
+    assert spool.waiting() == 0
+    assert len(list(root.iterdir())) == (3 if becomes is Status.DONE else 1)
+
+
 def a_foreign_note(spool, kept):
     foreign = spool / "another-job.1"
     shutil.copytree(kept, foreign)

@@ -5,12 +5,12 @@ import io
 
 import pytest
 from pydantic import SecretStr
-from rich.console import Console
 
 from ltx_client.farm import Farm
 from ltx_client.forecast import Place, measure, places
 from ltx_client.live import LiveDisplay
 from ltx_client.protocol import events
+from ltx_client.protocol.console import Console
 from ltx_client.protocol.events import Result
 from ltx_client.protocol.jobs import Links
 from ltx_client.protocol.state import Snapshot, apply
