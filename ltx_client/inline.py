@@ -17,6 +17,8 @@ __all__ = ["Picture", "detect"]
 Picture = Callable[[bytes], RenderableType]
 """From a JPEG to what rich can print."""
 ROWS = 12
+MOST_PIXELS = 2**24
+"""Of a preview: more than any worker makes."""
 
 
 def detect(wanted: bool | None) -> Picture | None:
@@ -35,4 +37,16 @@ def detect(wanted: bool | None) -> Picture | None:
     kind = renderable.Image
     if kind not in (renderable.TGPImage, renderable.SixelImage):
         return None
-    return lambda jpeg: kind(Image.open(BytesIO(jpeg)), width="auto", height=ROWS)
+
+    def picture(jpeg: bytes) -> RenderableType:
+        """Return what rich can print: a sentence in place of what is no JPEG of a preview's size."""
+        try:
+            image = Image.open(BytesIO(jpeg), formats=("JPEG",))
+            if image.width * image.height > MOST_PIXELS:
+                return "(this preview is too large to be shown)"
+            image.load()
+        except (OSError, ValueError, SyntaxError, Image.DecompressionBombError):
+            return "(this preview cannot be shown: it is no JPEG)"
+        return kind(image, width="auto", height=ROWS)
+
+    return picture

@@ -6,11 +6,11 @@ from types import SimpleNamespace
 
 import pytest
 from PIL import Image
-from rich.console import Console
 from rich.progress import Progress
 
 from ltx_client import inline
 from ltx_client.display import BarDisplay, PlainDisplay
+from ltx_client.protocol.console import Console
 
 
 @pytest.fixture
@@ -48,6 +48,39 @@ def test_a_picture_goes_above_the_bar(terminal, monkeypatch, jpeg, capfd, kind, 
     assert mark in drawn
     assert ("\x1b_G" in capfd.readouterr().out) == (kind == "TGPImage")
     assert drawn.rindex("denoising") > drawn.rindex(mark)
+
+
+def encoded(kind, size=(64, 48)):
+    data = io.BytesIO()
+    Image.new("L", size).save(data, kind)
+    return data.getvalue()
+
+
+def said_to_be(width, height):
+    """A JPEG whose frame header names another size."""
+    data = encoded("JPEG")
+    at = data.index(b"\xff\xc0") + 5
+    return data[:at] + height.to_bytes(2, "big") + width.to_bytes(2, "big") + data[at + 4 :]
+
+
+@pytest.mark.parametrize(
+    ("data", "said"),
+    [
+        (b"", "no JPEG"),
+        (b"\x1b]0;title\x07", "no JPEG"),
+        (encoded("JPEG")[:300], "no JPEG"),
+        (encoded("PNG"), "no JPEG"),
+        (said_to_be(8000, 8000), "too large"),
+        (said_to_be(65000, 60000), "no JPEG"),
+    ],
+    ids=["nothing", "text", "half of one", "another format", "too large", "far too large"],
+)
+def test_what_is_no_preview_is_not_shown(terminal, monkeypatch, data, said):
+    """Whoever may write as a worker may write anything."""
+    can(monkeypatch, "SixelImage")
+    screen = io.StringIO()
+    Console(file=screen, force_terminal=True, width=80, height=24).print(inline.detect(None)(data))
+    assert said in screen.getvalue() and "\x1b" not in screen.getvalue()
 
 
 def test_where_there_are_none(terminal, monkeypatch, jpeg, capsys):
