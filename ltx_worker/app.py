@@ -97,7 +97,7 @@ def run_worker(
     health = Health(
         machine_id(settings),
         ledger.read,
-        functools.partial(_others_serve, client, settings, ledger),
+        lambda job: _others_serve(client, settings, ledger, heartbeat.worker_id, job),
         hand_on=settings.worker_hand_on,
         why_off_duty=off_duty.why,
         probe=probes.thorough,
@@ -259,8 +259,8 @@ def _are_any(client: redis.Redis, queues: list[str]) -> bool:
         return False
 
 
-def _others_serve(client: redis.Redis, settings: WorkerSettings, ledger: Ledger, job: Job) -> bool:
-    own, unwanted = machine_id(settings), ledger.links(job.id).not_on
+def _others_serve(client: redis.Redis, settings: WorkerSettings, ledger: Ledger, own: str, job: Job) -> bool:
+    unwanted = ledger.links(job.id).not_on
     return any(
         worker.serves(job) and own != worker.id and {worker.id, worker.name}.isdisjoint(unwanted)
         for worker in live_workers(client, settings.names)

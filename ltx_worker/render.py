@@ -15,6 +15,7 @@ from ltx_client.protocol.jobs import UnreadableJob, job_digest
 from ltx_client.protocol.outages import is_outage
 from ltx_client.protocol.storage import Storage, StorageError
 from ltx_models.errors import InvalidRequest
+from ltx_models.faults import machine_fault
 from ltx_models.request import GenerationRequest
 from ltx_worker.awake import awake
 from ltx_worker.embeddings import EmbeddingsCache
@@ -102,6 +103,13 @@ class Renderer:
                 THREADS.note(error)
                 log.warning("job %s: left for another time: %s", job_id, brief(error))
                 return Outcome.RELEASED if is_outage(error) else Outcome.REFUSED
+            except OSError as error:  # before an attempt began
+                if (fault := machine_fault(error)) is None:
+                    raise
+                THREADS.note(error)
+                log.warning("job %s: left to others, for this machine's fault: %s", job_id, fault)
+                self._health.note_fault(fault)
+                return Outcome.RELEASED
 
     def _render(self, attempt: Attempt, held: contextlib.ExitStack) -> Outcome:
         keeper = held.enter_context(self._leases.keep(attempt))

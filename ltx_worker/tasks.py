@@ -21,7 +21,7 @@ def register(app: Celery, renderer: Renderer) -> None:
     def render(task: Task, job_id: str) -> Any:
         match renderer.run(job_id, (task.request.delivery_info or {}).get("routing_key", "")):
             case Outcome.RELEASED:
-                raise Reject("the worker is shutting down", requeue=True)
+                raise Reject("another worker is to look at it", requeue=True)
             case Outcome.REFUSED | Outcome.LOST | Outcome.PAUSED:
                 raise Ignore
             case Outcome.HANDED_ON | Outcome.ENDED:

@@ -228,6 +228,17 @@ def test_a_resume_point_that_has_no_room_on_the_disk(machines, job, monkeypatch)
     assert "No space left" in bad.health.why_paused
 
 
+@pytest.mark.parametrize("number", [errno.EMFILE, errno.ENFILE, errno.ENOSPC, errno.EIO, errno.ENOMEM])
+def test_a_fault_before_the_attempt_begins_leaves_the_job_to_others(machines, job, monkeypatch, number):
+    bad, good = machines("bad", "good")
+    monkeypatch.setattr(bad.health, "left_to_others", lambda: (_ for _ in ()).throw(OSError(number, "no")))
+    assert bad.run(job.id) is Outcome.RELEASED
+    assert bad.health.fitness is Fitness.PAUSED
+    assert bad.ledger.read(job.id).attempt == 0
+    good.run(job.id)
+    assert good.ledger.read(job.id).status is Status.DONE
+
+
 def test_a_resume_point_that_cannot_be_fetched_to_the_disk(machines, job, monkeypatch):
     first, bad, good = machines("first", "bad", "good", max_in_redis=0)
     first.engine.says = lambda command: iter(
