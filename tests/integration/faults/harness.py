@@ -137,6 +137,7 @@ class BreakableFarm:
             "renew_every": self.lease / 4,
             "reap_every": 0.5,
             "heartbeat_every": 0.5,
+            "sweep_every": 0.5,
             "save_every": 0,
             "deliver_for": 0.5,
             "stop_grace": 3,
