@@ -112,7 +112,11 @@ def start(
     except OSError as error:
         if machine_fault(error) is None:
             raise
-        _unavailable(f"this machine cannot work for the farm now: {error}")
+        why = error.strerror or str(error)
+        _unavailable(
+            f"this machine cannot work for the farm now: {why}; its own files are in LTX_HOME {settings.home},"
+            " a folder that this user must be able to write, with space left"
+        )
 
 
 @main.command(epilog="Example: ltx-worker drain")

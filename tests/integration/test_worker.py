@@ -1,5 +1,6 @@
 """How a worker is stopped, drained and refused, and when it ends a render by itself."""
 
+import os
 import signal
 import subprocess
 import sys
@@ -46,6 +47,18 @@ def test_however_it_is_stopped_the_job_goes_on(farm_env, signals):
         *_, last = farm.watch(job.id)
         assert (last.snapshot.status, last.snapshot.attempt) == (Status.DONE, 2)
         assert last.snapshot.lost_steps < 20
+
+
+FULL_DISK = """
+import resource
+from ltx_worker import cli
+presence = cli.presence
+def on_a_full_disk(home):
+    resource.setrlimit(resource.RLIMIT_FSIZE, (0, 0))  # which is as near to one as any user comes
+    return presence(home)
+cli.presence = on_a_full_disk
+cli.main(prog_name="ltx-worker")
+"""
 
 
 def test_under_nohup_a_worker_outlives_its_terminal(farm_env):
@@ -161,3 +174,14 @@ def test_a_job_of_another_protocol_version_is_refused_by_both_sides(farm_env):
         *_, last = farm.watch(mine.id)
         assert last.snapshot.status is Status.DONE
         assert len(farm.jobs()) == 1
+
+
+def test_a_worker_whose_disk_is_full_ends_with_a_sentence(farm_env):
+    command = [sys.executable, "-c", FULL_DISK, "start"]
+    done = subprocess.run(command, env=farm_env.env, capture_output=True, text=True, timeout=60, check=False)
+    assert done.returncode == os.EX_UNAVAILABLE
+    *_, said = done.stderr.splitlines()
+    home = farm_env.env["LTX_HOME"]
+    assert said.startswith(
+        f"Error: this machine cannot work for the farm now: File too large; its own files are in LTX_HOME {home}"
+    )
