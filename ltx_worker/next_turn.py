@@ -39,14 +39,16 @@ if ARGV[8] ~= '' and redis.call('EXISTS', ARGV[4] .. ARGV[8]) == 1 then
 end
 local left_out = {}
 for i = 11, #ARGV do left_out[ARGV[i]] = true end
-local function page(key, offset)  -- of an index; what is none is removed, and the reaper makes it anew
-  local found = read('damaged', 'ZRANGE', key, offset, offset + PAGE - 1)
+local function page(key, offset, ...)  -- of an index; what is none is removed, and the reaper makes it anew
+  local found = read('damaged', 'ZRANGE', key, offset, offset + PAGE - 1, ...)
   if found ~= 'damaged' then return found end
   redis.call('DEL', key)
   return {}
 end
 local function look(id, priority)
-  local job = read({}, 'HMGET', ARGV[2] .. id, 'spec', 'held', 'priority', ARGV[6], ARGV[7], 'links')
+  local about = read({}, 'HMGET', ARGV[2] .. id, ARGV[6], ARGV[7])
+  if about[1] or about[2] then return redis.call('EXISTS', ARGV[4] .. id) == 1 and 'drop' or 'leave' end
+  local job = read({}, 'HMGET', ARGV[2] .. id, 'spec', 'held', 'priority', 'links')
   if not job[1] or job[2] then return 'drop' end
   local state = read({'damaged'}, 'HMGET', ARGV[3] .. id, 'status', 'attempt', 'snapshot')
   if (state[1] or 'queued') ~= 'queued' or redis.call('EXISTS', ARGV[4] .. id) == 1 then return 'drop' end
@@ -55,8 +57,7 @@ local function look(id, priority)
   elseif job[3] and job[3] ~= priority then
     return 'drop'
   end
-  if job[4] or job[5] then return 'leave' end
-  return 'take', job[1], state[3], job[6]
+  return 'take', job[1], state[3], job[4]
 end
 local function first_in(line, turn)
   local at = 0
@@ -82,12 +83,18 @@ local function first_in(line, turn)
 end
 local at = 0
 repeat
-  local turns = page(KEYS[1], at)
-  for _, turn in ipairs(turns) do
+  local turns = page(KEYS[1], at, 'WITHSCORES')
+  for i = 1, #turns, 2 do
     at = at + 1
+    local turn = turns[i]
     local line = ARGV[1] .. turn
-    local found = first_in(line, turn)
-    if found then
+    local is_in_place = is_turn(turn, tonumber(turns[i + 1]))
+    local found = is_in_place and first_in(line, turn)
+    if not is_in_place then
+      redis.call('ZREM', KEYS[1], turn)
+      if redis.call('EXISTS', line) == 1 then give_turn(KEYS[1], turn) end
+      at = at - 1
+    elseif found then
       give_turn(KEYS[1], turn)
       local now, last = redis.call('TIME'), redis.call('ZRANGE', line, 0, 0, 'REV', 'WITHSCORES')
       local behind = math.max(now[1] * 1000 + math.floor(now[2] / 1000), tonumber(last[2]) + 1)
@@ -98,7 +105,7 @@ repeat
       at = at - 1
     end
   end
-until #turns < PAGE
+until #turns < 2 * PAGE
 return {}
 """
 )

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import secrets
 import threading
+import time
 from typing import NamedTuple
 
 from ltx_client.protocol.jobs import UnreadableJob, parse_job, parse_links
@@ -19,6 +20,13 @@ from ltx_worker.turns import SendRender
 __all__ = ["TurnTaker"]
 
 log = logging.getLogger(__name__)
+
+REST = 10.0
+"""So many times as long as the search for a turn took, where there was none, no other is begun: thousands of jobs may
+be kept from this worker, and the broker looks through them all.
+"""
+LONGEST_REST = 2.0
+"""Seconds."""
 
 
 class _Worker(NamedTuple):
@@ -50,6 +58,7 @@ class TurnTaker:
         self._heartbeat = heartbeat
         self._health = health
         self._send = send
+        self._leaving = leaving
         self._patiently = until_redis_answers(leaving)
         self._budget_gb = budget_gb
 
@@ -60,6 +69,7 @@ class TurnTaker:
         if self._health.fitness is not Fitness.FIT:
             log.info("job %s: its message came to a worker that takes none; another one is sent", job_id)
             return None
+        began = time.monotonic()
         worker = _Worker(self._heartbeat.worker_id, self._heartbeat.worker_name, self._heartbeat.variant)
         leave = self._patiently(self._health.left_to_others)
         while turn := self._patiently(
@@ -78,6 +88,7 @@ class TurnTaker:
                 return None
             leave.add(turn.job_id)
         log.info("job %s: its message is done with: no job waits for a turn here", job_id)
+        self._leaving.wait(min(LONGEST_REST, REST * (time.monotonic() - began)))
         return None
 
     def _claim(self, turn: Turn, worker: _Worker) -> Attempt | Refusal:

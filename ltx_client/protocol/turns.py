@@ -18,18 +18,28 @@ __all__ = ["ENTER_LINE", "GIVEN_BACK", "ROUND", "line_entry", "line_keys", "not_
 GIVEN_BACK = 0
 """The priority of a job of which an attempt was made and that waits again."""
 ROUND = 10**12
-"""Turns of one priority: more than there will ever be."""
+"""Numbers of the turns of one priority; where they are used up, they begin anew."""
 
 ENTER_LINE = """
 local ROUND = 1e12
-local function last_turn(turns, priority)
-  local first, last = priority * ROUND, (priority + 1) * ROUND - 1
-  local top = redis.call('ZRANGE', turns, string.format('%.0f', last), string.format('%.0f', first),
-    'BYSCORE', 'REV', 'LIMIT', 0, 1, 'WITHSCORES')
-  return tonumber(top[2] or first)
+local function is_turn(turn, score)  -- whether it is one, in its place; whoever may submit may write anything
+  local priority = tonumber(string.match(turn, '^(%d):'))
+  return priority and score >= priority * ROUND and score < (priority + 1) * ROUND
 end
 local function give_turn(turns, turn)  -- behind all others of its priority
-  local score = last_turn(turns, tonumber(string.sub(turn, 1, 1))) + 1
+  local priority = tonumber(string.match(turn, '^(%d):'))
+  if not priority then return end
+  local first, last = string.format('%.0f', priority * ROUND), string.format('%.0f', (priority + 1) * ROUND - 1)
+  local newest = redis.call('ZRANGE', turns, last, first, 'BYSCORE', 'REV', 'LIMIT', 0, 1, 'WITHSCORES')
+  local score = tonumber(newest[2] or first) + 1
+  if score > tonumber(last) then  -- all numbers are used up: the others begin anew, in the same order
+    score = tonumber(first)
+    for _, other in ipairs(redis.call('ZRANGE', turns, first, last, 'BYSCORE')) do
+      score = score + 1
+      redis.call('ZADD', turns, string.format('%.0f', score), other)
+    end
+    score = score + 1
+  end
   redis.call('ZADD', turns, string.format('%.0f', score), turn)
 end
 local function enter_line(line, turns, turn, entry, score)  -- keys of another type are for the reaper to set right

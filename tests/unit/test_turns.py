@@ -9,6 +9,7 @@ from types import SimpleNamespace
 
 import fakeredis
 import pytest
+import redis
 from pydantic import SecretStr
 
 from ltx_client.farm import Farm
@@ -19,9 +20,12 @@ from ltx_client.protocol.names import queue_name
 from ltx_client.protocol.state import Snapshot, Status
 from ltx_client.protocol.transport import PRIORITY_SEPARATOR, queue_keys
 from ltx_models.memory import MEMORY_CLASSES
+from ltx_worker import turn_taker
 from ltx_worker.embeddings import EmbeddingsLimit
+from ltx_worker.health import Fitness
 from ltx_worker.ledger import Attempt, Refusal, Turn
 from ltx_worker.reaper import Reaper
+from ltx_worker.turn_taker import TurnTaker
 from ltx_worker.unended import Unended
 
 
@@ -225,6 +229,59 @@ def test_a_worker_that_dies_between_turn_and_claim_loses_nothing(submit, begin, 
 def test_workers_that_are_free_at_once_take_different_jobs(submit, ledger):
     jobs = [submit("ann").id for _ in range(5)]
     assert [ledger.next(f"w{n}", "mac", "pocket", 1).job_id for n in range(5)] == jobs
+
+
+@pytest.mark.parametrize(
+    ("turn", "score"),
+    [
+        ("x:evil", -1e18),
+        ("x:evil", 5e12),
+        ("evil", 0),
+        ("", 0),
+        (b"\xff:\x00", 0),
+        ("5:zz", 6e12 - 1),
+        ("5:zz", 6e12 - 2),
+        ("5:zz", 1e300),
+        ("5:zz", float("inf")),
+        ("5:zz", -1),
+        ("1:zz", 5e12 + 1),
+        ("9:zz", 0),
+    ],
+)
+def test_whatever_stands_in_the_index_of_turns_people_have_theirs(submit, begin, redis_client, names, turn, score):
+    """Whoever may submit a job may write there."""
+    member = turn if isinstance(turn, bytes) else turn.encode()
+    redis_client.zadd(names.turns("pocket"), {member: score})
+    redis_client.zadd(names.line("pocket", "").encode() + member, {"99:nothing": 0})
+    jobs = {person: [submit(person).id for _ in range(4)] for person in ("bob", "ann")}
+    order = starts(begin)
+    assert order == [job for pair in zip(jobs["bob"], jobs["ann"], strict=True) for job in pair]
+    later = [submit(person).id for person in ("bob", "ann", "bob", "ann")]
+    assert starts(begin) == later
+
+
+def test_jobs_that_are_kept_from_a_worker_cost_the_broker_little(submit, ledger, client_ledger, redis_client):
+    """They are all looked at, but nothing large is read of them; what was cancelled leaves the line."""
+    kept = [submit("ann", links=Links(not_on=("one",))) for _ in range(300)]
+    for job in kept[:100]:
+        client_ledger.cancel(job.id)
+    counts = type(redis_client) is redis.Redis  # a real server's
+    if counts:
+        redis_client.config_resetstat()
+    assert ledger.next("w1", "one", "pocket", 1) is None
+    assert not counts or redis_client.info("commandstats")["cmdstat_hmget"]["calls"] <= 300 + 5
+    assert redis_client.zcard(ledger._names.line("pocket", "5:ann")) == 200
+
+
+def test_a_worker_that_finds_nothing_leaves_the_broker_alone_for_a_while(monkeypatch):
+    rests, clock = [], iter((0.0, 0.1, 10.0, 15.0))
+    leaving = SimpleNamespace(wait=rests.append, is_set=lambda: False)
+    heartbeat = SimpleNamespace(worker_id="w", worker_name="one", variant="pocket")
+    health = SimpleNamespace(fitness=Fitness.FIT, left_to_others=set)
+    taker = TurnTaker(SimpleNamespace(next=lambda *_, **__: None), heartbeat, health, None, leaving, budget_gb=1)
+    monkeypatch.setattr(turn_taker, "time", SimpleNamespace(monotonic=lambda: next(clock)))
+    assert taker.take("job") is taker.take("job") is None
+    assert rests == [pytest.approx(1.0), 2.0]
 
 
 def test_a_worker_is_not_given_what_is_kept_from_it(submit, begin, reaper):
