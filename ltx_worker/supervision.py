@@ -7,6 +7,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 
+from ltx_client.protocol.replay import USERS
 from ltx_worker.background import Background
 from ltx_worker.threads import THREADS, Loop, Threads
 
@@ -20,17 +21,18 @@ LOOKS = 10
 
 @dataclass
 class _Watched:
-    """What was seen of a loop: its signs of life, and for how many seconds it has been silent, and at fault."""
+    """What was seen of a loop: its signs of life; for how many seconds it was silent, at fault, and without a right."""
 
     signs: int = -1
     silent: float = 0.0
     at_fault: float = 0.0
+    lacking: float = 0.0
 
 
 class Supervisor(Background):
-    """A thread. A loop at fault for `unready_after` seconds, or without a sign of life for its limit, makes the worker
-    unready; one at fault for `end_after` seconds, silent for as many more, or whose thread has ended, has it call
-    `end` with the reason.
+    """A thread. A loop at fault for `unready_after` seconds, refused a right by the broker for as long, or without a
+    sign of life for its limit, makes the worker unready; one at fault for `end_after` seconds, silent for as many more,
+    or whose thread has ended, has it call `end` with the reason.
 
     Seconds count only while this thread runs itself: a machine that slept, or a process that was suspended, has done
     nothing wrong.
@@ -70,6 +72,7 @@ class Supervisor(Background):
             loop.signs,
             0.0 if is_alive else seen.silent + elapsed,
             seen.at_fault + elapsed if loop.at_fault else 0.0,
+            seen.lacking + elapsed if loop.lacking else 0.0,
         )
 
     def _say(self, why: str) -> None:
@@ -83,6 +86,8 @@ class Supervisor(Background):
             return f"its thread {loop.kind} has ended"
         if seen.at_fault >= self._unready_after:
             return f"its thread {loop.kind} cannot go on: {loop.at_fault}"
+        if seen.lacking >= self._unready_after:
+            return f"the broker refuses its thread {loop.kind} a right: {loop.lacking}; {USERS}"
         if seen.silent >= loop.limit:
             return f"its thread {loop.kind} has not moved for {seen.silent:.0f} s"
         return ""

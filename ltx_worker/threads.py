@@ -15,6 +15,8 @@ import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 
+import redis
+
 from ltx_client.protocol.clock import CLOCK
 from ltx_client.protocol.outages import causes, error_code, is_outage
 from ltx_client.protocol.workers import ThreadInfo
@@ -46,6 +48,8 @@ LONGEST_ERROR = 200
 """Characters."""
 OF_ATTEMPTS = frozenset({"consumer", "events", "finisher", "heartbeat", "leases", "reaper", "render", "spool"})
 """Those whose commands are refused when a lease cannot be renewed; a right that another lacks says nothing of that."""
+NO_RIGHT = "NOPERM"
+"""The code of the error by which a broker refuses a user a command, key or channel."""
 EXHAUSTED = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.EAGAIN})
 """Of this machine or process: also where redis-py tells it as an error of its connection."""
 
@@ -65,7 +69,8 @@ class Loop:
 
     limit: seconds without a beat after which it hangs.  may_be_silent: whether it does not beat now for a good reason.
     signs: how often it gave a sign of life.  failing: whether its last piece of work failed; at_fault: since then with
-    an error that is not the broker's.
+    an error that is not the broker's.  lacking: the error by which the broker last refused it a right, since when it
+    has done nothing.
     """
 
     def __init__(
@@ -84,11 +89,13 @@ class Loop:
         self.beat_at = time.monotonic()
         self.failing = False
         self.at_fault = ""
+        self.lacking = ""
         self._note = note
 
     def beat(self) -> None:
         """Say that a piece of work was done."""
         self.signs += 1
+        self.lacking = ""
         self.beat_at = time.monotonic()
         if self.failing:
             self.failing, self.at_fault = False, ""
@@ -97,10 +104,13 @@ class Loop:
     def live(self) -> None:
         """Say that it is at work, in the middle of a piece of it."""
         self.signs += 1
+        self.lacking = ""
 
     def note(self, error: BaseException) -> None:
         """Count an error, and log it where it is news; the loop itself goes on."""
         self.signs += 1
+        if isinstance(error, redis.RedisError):
+            self.lacking = brief(error) if error_code(error) == NO_RIGHT else ""
         self._note(self, error)
 
     def fail(self, error: BaseException) -> None:

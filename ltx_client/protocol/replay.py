@@ -14,7 +14,7 @@ from ltx_client.protocol.checks import Finding, Level
 from ltx_client.protocol.names import Names
 from ltx_client.protocol.outages import is_outage
 
-__all__ = ["LOGGED", "examine_replay"]
+__all__ = ["LOGGED", "USERS", "examine_replay"]
 
 ABOUT = "restart"
 LOGGED = {

@@ -61,6 +61,30 @@ def test_an_outage_ends_no_worker(monkeypatch):
         assert watching.threads.infos()[0].failing
 
 
+REFUSALS = [
+    redis.exceptions.NoPermissionError("User worker has no permissions to run the 'zrevrange' command"),
+    redis.ResponseError(
+        "The user executing the script can't run this command or subcommand script: 9f…, on @user_script:106."
+    ),
+    redis.ResponseError("NOPERM this user has no permissions to access one of the keys"),
+]
+
+
+@pytest.mark.parametrize("error", REFUSALS, ids=["a command", "a script", "a key"])
+@pytest.mark.parametrize("tell", ["note", "fail"])
+def test_a_right_that_is_missing_for_long_is_said_and_ends_no_worker(monkeypatch, error, tell):
+    watching = Watching(monkeypatch)
+    with watching.threads.at_work("render") as loop:
+        watching.pass_time(8, lambda: getattr(loop, tell)(error))
+        assert watching.threads.why_unready == ""
+        watching.pass_time(3600, lambda: getattr(loop, tell)(error))
+        assert watching.threads.why_unready.startswith("the broker refuses its thread render a right: ")
+        assert "run deploy/users.sh again" in watching.threads.why_unready
+        assert watching.ended == []
+        watching.pass_time(2, loop.live)
+        assert watching.threads.why_unready == ""
+
+
 def test_too_many_open_files_are_no_outage_of_the_broker(monkeypatch):
     watching = Watching(monkeypatch)
     error = redis.ConnectionError("Error 24 connecting to farm:6379. Too many open files.")
