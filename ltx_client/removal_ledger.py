@@ -43,17 +43,16 @@ return 1
 """
 
 _FORGET = """
--- KEYS: job, state, cancel, jobs, readers.  ARGV: id, time of submission as it was read, then the states that are the
---       end.
+-- KEYS: job, state, cancel, readers.  ARGV: time of submission as it was read, then the states that are the end.
+-- Its id stays on the list of jobs, where a worker finds that its record is gone, and removes what workers wrote of it.
 local submitted_at = redis.call('HGET', KEYS[1], 'submitted_at')
 if not submitted_at then return 'yes' end
-if submitted_at ~= ARGV[2] or redis.call('EXISTS', KEYS[5]) == 1 then return 'no' end
+if submitted_at ~= ARGV[1] or redis.call('EXISTS', KEYS[4]) == 1 then return 'no' end
 local status = redis.call('HGET', KEYS[2], 'status') or 'queued'
 local ended = status == 'queued' and redis.call('EXISTS', KEYS[3]) == 1
-for i = 3, #ARGV do ended = ended or status == ARGV[i] end
+for i = 2, #ARGV do ended = ended or status == ARGV[i] end
 if not ended then return 'no' end
 redis.call('DEL', KEYS[1], KEYS[3])
-redis.call('ZREM', KEYS[4], ARGV[1])
 return 'yes'
 """
 
@@ -112,8 +111,8 @@ class RemovalLedger:
         downloads its video. Returns whether it is gone.
         """
         names = self._names
-        keys = [names.job(job_id), names.state(job_id), names.cancel(job_id), names.jobs(), names.readers(job_id)]
-        args: list[Any] = [job_id, round(submitted_at * 1000), *sorted(ENDED)]
+        keys = [names.job(job_id), names.state(job_id), names.cancel(job_id), names.readers(job_id)]
+        args: list[Any] = [round(submitted_at * 1000), *sorted(ENDED)]
         return bool(self._forget(keys=keys, args=args) == b"yes")
 
     def is_known(self, job_id: str) -> bool:

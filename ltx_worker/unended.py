@@ -29,6 +29,21 @@ BATCH = 1000
 """Keys of one command: Redis serves nobody else meanwhile."""
 
 
+LEFT = ("job", "state", "events", "latents", "preview", "result")
+"""Kinds of keys of a job: its record, then what may be left when that is gone."""
+DROP = """
+-- KEYS: jobs, then of each job the kinds in LEFT.  ARGV: ids. A job of that id that was submitted since is left alone.
+local kinds = (#KEYS - 1) / #ARGV
+for i, id in ipairs(ARGV) do
+  local at = 2 + (i - 1) * kinds
+  if redis.call('EXISTS', KEYS[at]) == 0 then
+    redis.call('DEL', unpack(KEYS, at + 1, at + kinds - 1))
+    redis.call('ZREM', KEYS[1], id)
+  end
+end
+"""
+
+
 @dataclass(frozen=True)
 class Found:
     """A job that has not ended, as one look found it; its priority is the one that was asked for last.
@@ -54,6 +69,7 @@ class Unended:
         self._find_leased = client.register_script(FIND_LEASED)
         self._read_snapshots = client.register_script(READ_SNAPSHOTS)
         self._read_wishes = client.register_script(READ_WISHES)
+        self._drop = client.register_script(DROP)
         self._jobs: dict[str, tuple[Job, Links]] = {}
         self.ended: set[str] = set()
         self._unreadable: set[str] = set()
@@ -103,7 +119,7 @@ class Unended:
         return [job_id for job_id in ids if job_id not in self.ended]
 
     def _drop_expired(self, ids: list[str]) -> None:
-        """Takes the ids whose records' time ran out off the farm's list, and removes what no end has had expire."""
+        """Takes the ids whose records are gone off the farm's list, and removes what workers wrote of those jobs."""
         self.ended.intersection_update(ids)
         self._unreadable.intersection_update(ids)
         for batch in _batches(ids):
@@ -116,9 +132,9 @@ class Unended:
                 gone = [job_id for job_id, there in zip(batch, pipeline.execute(), strict=True) if not there]
             if not gone:
                 continue
-            self._client.zrem(self._names.jobs(), *gone)
-            kinds = (self._names.state, self._names.events, self._names.latents, self._names.preview)
-            self._client.delete(*(kind(job_id) for job_id in gone for kind in kinds))
+            kinds = [getattr(self._names, kind) for kind in LEFT]
+            left = [kind(job_id) for job_id in gone for kind in kinds]
+            self._drop(keys=[self._names.jobs(), *left], args=gone)
             self.ended.difference_update(gone)
             for job_id in gone:
                 self._jobs.pop(job_id, None)

@@ -59,8 +59,13 @@ def command(older_than: int, dry_run: bool, yes: bool) -> None:
             if (old.files or old.jobs) and not yes:
                 _ask(old)
             removed = Removed()
-            for removed in farm.remove(old, storage):  # noqa: B007 - the last one counts
-                pass
+            try:
+                for removed in farm.remove(old, storage):  # noqa: B007 - the last one counts
+                    pass
+            except BaseException:
+                if removed.files or removed.jobs:
+                    notice(f"removed {_counted(removed.files, removed.size, removed.jobs)} before it stopped")
+                raise
         except StorageError as error:
             raise StorageUnreachable(f"{error}; what was not removed is at the next ltx gc") from None
     notice(f"removed {_counted(removed.files, removed.size, removed.jobs)}")

@@ -15,10 +15,12 @@ from pydantic import SecretStr
 from ltx_client.farm import Farm
 from ltx_client.ledger import Submission
 from ltx_client.protocol import events
+from ltx_client.protocol.events import Result
 from ltx_client.protocol.jobs import NO_LINKS, Links
 from ltx_client.protocol.names import queue_name
 from ltx_client.protocol.state import Snapshot, Status
 from ltx_client.protocol.transport import PRIORITY_SEPARATOR, queue_keys
+from ltx_client.removal_ledger import RemovalLedger
 from ltx_models.memory import MEMORY_CLASSES
 from ltx_worker import turn_taker
 from ltx_worker.embeddings import EmbeddingsLimit
@@ -439,6 +441,34 @@ def test_what_a_job_that_nobody_ended_has_left_goes_with_its_record(redis_client
     redis_client.delete(names.job(job.id))  # its time ran out, and no worker has ever come
     Unended(redis_client, names).look()
     assert redis_client.exists(*kept, names.jobs()) == 0
+
+
+def test_what_gc_forgets_workers_free_and_a_new_job_of_that_id_is_none_of_it(
+    redis_client, names, ledger, client_ledger, make_job
+):
+    old, again, kept = (make_job() for _ in range(3))
+    for job in (old, again, kept):
+        client_ledger.submit(job)
+        attempt = ledger.claim(job.id, "w", "one")
+        ledger.emit(attempt, events.Stepped(step=1, steps=2, seconds=1.0), b"preview")
+        ledger.commit(attempt, events.Done(result=Result(video="v", sidecar="s", size=1, sha256="0" * 64)))
+    removals = RemovalLedger(redis_client, names)
+    for job in (old, again):
+        submitted_at = int(redis_client.hget(names.job(job.id), "submitted_at")) / 1000
+        assert removals.forget(job.id, submitted_at)
+    redis_client.delete(names.state(again.id), names.events(again.id), names.preview(again.id), names.result(again.id))
+    unended = Unended(redis_client, names)
+    drop = unended._drop
+
+    def drop_a_moment_later(**options):
+        assert client_ledger.submit(again) == "created"
+        return drop(**options)
+
+    unended._drop = drop_a_moment_later
+    unended.look()
+    assert list(redis_client.scan_iter(f"*{old.id}*")) == []
+    assert set(redis_client.zrange(names.jobs(), 0, -1)) == {again.id.encode(), kept.id.encode()}
+    assert redis_client.exists(names.job(again.id), names.state(kept.id), names.result(kept.id)) == 3
 
 
 def test_a_job_that_waits_for_others_begins_when_they_have_ended(submit, ledger, reaper, queues, begin, client_ledger):
