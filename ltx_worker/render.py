@@ -11,12 +11,14 @@ from collections.abc import Callable
 import redis
 
 from ltx_client.protocol import events
-from ltx_client.protocol.jobs import UnreadableJob, job_digest
+from ltx_client.protocol.jobs import Job, UnreadableJob, job_digest
 from ltx_client.protocol.outages import is_outage
 from ltx_client.protocol.storage import Storage, StorageError
 from ltx_models.errors import InvalidRequest
 from ltx_models.faults import machine_fault
+from ltx_models.memory import GB, predict_peak
 from ltx_models.request import GenerationRequest
+from ltx_models.variants import find_variant
 from ltx_worker.awake import awake
 from ltx_worker.embeddings import EmbeddingsCache
 from ltx_worker.endings import Endings, Outcome
@@ -127,6 +129,8 @@ class Renderer:
         except UnreadableJob as error:
             name = self._settings.worker_name
             return self._endings.fail(attempt, f"worker {name} cannot read the job: {error}")
+        if too_large := self._why_too_large(job):
+            return self._endings.fail(attempt, too_large)
         if attempt.number == 1:  # later ones wait for the render in hand anyway
             self._encode_ahead(job.request)
         folder = held.enter_context(self._work.of(attempt.name))
@@ -186,6 +190,19 @@ class Renderer:
         if attempt.number > 1:
             self._finisher.wait()
         return Outcome.HANDED_ON
+
+    def _why_too_large(self, job: Job) -> str:
+        """What is wrong with a job that needs more than its record says, and more than this worker may use: it was led
+        here by that, and would fell one machine after the other.
+        """
+        needed = predict_peak(find_variant(job.variant), job.request)
+        budget = self._settings.worker_memory_gb * GB
+        if needed <= max(budget, job.predicted_peak):
+            return ""
+        return (
+            f"its record says that it needs {job.predicted_peak / GB:.1f} GB of memory, but it needs"
+            f" {needed / GB:.1f} GB; submit it again, so that a worker with more memory is found"
+        )
 
     def _is_to_be_handed_on(self, message: Message) -> bool:
         """Once only decoding is left, so that the next job is claimed meanwhile; but only where one waits already. One

@@ -163,9 +163,10 @@ class BrokerChecks:
         elif most and used > 0.9 * most:
             yield Finding(
                 "eviction",
-                Level.WARNING,
-                f"{used / 1e6:,.0f} of {most / 1e6:,.0f} MB are used; it soon takes no more jobs",
-                f"ltx gc --older-than 7d, or redis-cli CONFIG SET maxmemory {2 * used}",
+                Level.WARNING if used < most else Level.FAILURE,
+                f"{used / 1e6:,.0f} of {most / 1e6:,.0f} MB are used; it "
+                + ("soon takes no more jobs" if used < most else "takes no more jobs"),
+                f"ltx gc --older-than 7d; or set maxmemory {2 * used} in the broker's redis.conf and restart it",
             )
         else:
             bound = f" of {most / 1e6:,.0f} MB" if most else ""

@@ -418,3 +418,18 @@ def test_the_ledger_counts_machines_and_not_their_findings(redis_client, names, 
         attempt = ledger.claim(job.id, by, by)
         assert ledger.release(attempt, "NaN", Strike.NOT_FINITE, by=by, verdict="it is the job") is expected
     assert ledger.read(job.id).error == "it is the job"
+
+
+def test_a_job_whose_record_says_too_little_memory_fails_for_that_and_is_no_machines_fault(
+    machines, make_job, client_ledger
+):
+    request = GenerationRequest(prompt="a red ball", seed=1, width=1920, height=1088, num_frames=257)
+    job = make_job(predicted_peak=1).model_copy(update={"request": request.resolve(find_variant("pocket"))})
+    client_ledger.submit(job)
+    (machine,) = machines("small")
+    machine.renderer._settings = machine.renderer._settings.model_copy(update={"worker_memory_gb": 1})
+    machine.run(job.id)
+    snapshot = machine.ledger.read(job.id)
+    assert (snapshot.status, snapshot.attempt) == (Status.FAILED, 1)
+    assert snapshot.error.startswith("its record says that it needs 0.0 GB of memory, but it needs ")
+    assert machine.health.fitness is Fitness.FIT
