@@ -64,6 +64,11 @@ class Connection:
         farm._close = weakref.finalize(farm, lambda: None)
         return farm
 
+    @property
+    def is_embedded(self) -> bool:
+        """Whether this is the farm of this machine alone, with a broker of its own."""
+        return self._embedded is not None
+
     def _attach(
         self,
         client: redis.Redis,

@@ -11,7 +11,7 @@ from ltx_client.errors import UsageError
 from ltx_client.protocol.damage import read_or
 from ltx_client.protocol.names import Names
 from ltx_client.protocol.pauses import Pause, parse_pause, queue_field, worker_field
-from ltx_client.protocol.workers import WorkerInfo
+from ltx_client.protocol.workers import ID_TAIL, WorkerInfo, worker_names
 
 __all__ = ["Pauses"]
 
@@ -31,14 +31,13 @@ class Pauses:
 
     def pause_worker(self, name: str, live: Sequence[WorkerInfo], by: str, at: float) -> Pause:
         """Of the live worker of that name or id. Raises UsageError when there is not exactly one."""
-        worker_id, its_name = _only(name, {worker.id: worker.name for worker in live}, "no live worker")
+        worker_id, its_name = _only(name, live, {}, "no live worker")
         return self._set(Pause(of="worker", id=worker_id, name=its_name, by=by, at=at))
 
     def resume_worker(self, name: str, live: Sequence[WorkerInfo]) -> bool:
         """Whether the worker of that name or id, alive or not, was paused. Raises UsageError for one nobody knows."""
         paused = {pause.id: pause.name for pause in self.all() if pause.of == "worker"}
-        known = {worker.id: worker.name for worker in live} | paused
-        worker_id, _ = _only(name, known, "no worker, live or paused,")
+        worker_id, _ = _only(name, live, paused, "no worker, live or paused,")
         return bool(self._client.hdel(self._key, worker_field(worker_id)))
 
     def pause_queue(self, variant: str, by: str, at: float) -> Pause:
@@ -54,12 +53,22 @@ class Pauses:
         return pause
 
 
-def _only(name: str, known: Mapping[str, str], nobody: str) -> tuple[str, str]:
-    """The id and name of the worker that `name` means; `known`: names by ids."""
-    found = [pair for pair in known.items() if name in pair]
+def _only(name: str, live: Sequence[WorkerInfo], paused: Mapping[str, str], nobody: str) -> tuple[str, str]:
+    """The id and name of the worker that `name` means: its name, its id or the end of that, or as `ltx workers` has it.
+
+    paused: names of paused workers, which need not be alive, by their ids.
+    """
+    known = {**{worker.id: worker.name for worker in live}, **paused}
+    whole = {worker_id: f"{its_name} ({worker_id[-ID_TAIL:]})" for worker_id, its_name in known.items()}
+    found = [
+        (worker_id, its_name)
+        for worker_id, its_name in known.items()
+        if name in (worker_id, its_name, worker_id[-ID_TAIL:], whole[worker_id])
+    ]
     if len(found) > 1:
-        ids = ", ".join(worker_id for worker_id, _ in found)
-        raise UsageError(f"{len(found)} workers are called {name}; name one by its id: {ids}")
+        names = ", ".join(whole[worker_id] for worker_id, _ in found)
+        raise UsageError(f"{len(found)} workers are called {name}; name one as {names}")
     if not found:
-        raise UsageError(f"{nobody} is called {name}; there are: {', '.join(sorted(known.values())) or 'none'}")
+        shown = sorted({**known, **worker_names(live)}.values())
+        raise UsageError(f"{nobody} is called {name}; there are: {', '.join(shown) or 'none'}")
     return found[0]

@@ -6,6 +6,7 @@ from collections.abc import Iterable
 
 from ltx_client.farm import Farm
 from ltx_client.output import notice, pause_text
+from ltx_client.prepare import DEFAULT_VARIANT
 from ltx_client.protocol.jobs import Job
 
 __all__ = ["tell_of_pauses", "tell_who_waits"]
@@ -26,5 +27,10 @@ def tell_who_waits(farm: Farm, jobs: Iterable[Job]) -> None:
     paused = tell_of_pauses(farm, (job.variant for job in by_queue.values()))
     workers = farm.workers()
     for queue, job in by_queue.items():
-        if job.variant not in paused and not any(worker.serves(job) for worker in workers):
+        if job.variant in paused or any(worker.serves(job) for worker in workers):
+            continue
+        if farm.is_embedded:
+            up = "ltx up" if job.variant == DEFAULT_VARIANT else f"ltx up --variant {job.variant}"
+            notice(f"warning: nothing renders {job.variant} on this machine now; {up}, in another terminal, does")
+        else:
             notice(f"warning: no live worker serves {queue}; its jobs wait for one (see ltx workers)")

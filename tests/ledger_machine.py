@@ -48,7 +48,7 @@ ARGUMENTS = {
     "commit": {"index": WHOSE, "ending": st.sampled_from(sorted(ENDINGS)), "fault": FAULTS},
     "release": {
         "index": WHOSE,
-        "strike": st.sampled_from([None, *Strike]),
+        "strike": st.sampled_from([None, *Strike, Strike.NOT_FINITE, Strike.NOT_FINITE]),
         "fault": FAULTS,
     },
     "requeue": {"age": st.sampled_from([0, 0, 1, 2]), "fault": FAULTS},

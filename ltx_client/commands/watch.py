@@ -14,8 +14,9 @@ from ltx_client.local.members import Use
 from ltx_client.options import batch_option, jobs_argument, notify_options
 from ltx_client.output import notice, print_json
 from ltx_client.protocol.console import Console
+from ltx_client.protocol.state import Status
 from ltx_client.selection import select
-from ltx_client.waiting import tell_of_pauses
+from ltx_client.waiting import tell_who_waits
 
 __all__ = ["command", "follow"]
 
@@ -40,7 +41,7 @@ def command(jobs: tuple[str, ...], batch: str | None, as_json: bool, notify: str
                     line = {"job": update.view.job.id, "seq": update.snapshot.seq, **update.event.model_dump()}
                     print_json(line, indent=None)
         else:
-            tell_of_pauses(farm, (view.job.variant for view in views if not view.ended))
+            tell_who_waits(farm, [view.job for view in views if view.status is Status.QUEUED and not view.held])
             follow(farm, ids)
         ending.tell([farm.view(job_id) for job_id in ids])
 

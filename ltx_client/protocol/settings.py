@@ -48,7 +48,9 @@ class HomeSettings(BaseSettings):
     @field_validator("home")
     @classmethod
     def _expand(cls, value: Path) -> Path:
-        home = value.expanduser().absolute()
+        home = value.expanduser()
+        if not home.is_absolute():
+            raise ValueError("is relative to the current folder; it must be a whole path, such as ~/.ltx-farm")
         if not str(home).isprintable():
             raise ValueError("has a control character in it; it must be a folder such as ~/.ltx-farm")
         if "::" in str(home):  # which joins two URLs to one for fsspec, and an embedded farm's videos lie in there

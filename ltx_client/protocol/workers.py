@@ -18,7 +18,17 @@ from ltx_client.protocol.names import Names
 from ltx_client.protocol.text import shown
 from ltx_models.memory import memory_class
 
-__all__ = ["HELD", "OFF_DUTY", "PAUSED", "UNREADY", "ThreadInfo", "WorkerInfo", "live_workers", "worker_names"]
+__all__ = [
+    "HELD",
+    "ID_TAIL",
+    "OFF_DUTY",
+    "PAUSED",
+    "UNREADY",
+    "ThreadInfo",
+    "WorkerInfo",
+    "live_workers",
+    "worker_names",
+]
 
 ID_TAIL = 8
 """Characters of a worker's id that tell it from others of its name."""

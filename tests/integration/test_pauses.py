@@ -91,7 +91,11 @@ def test_what_cannot_be_paused_is_said(farm_env, asked):
         key, one = Names().worker("f" * 32), worker_named(farm, "one")
         client.hset(key, mapping=one.fields() | {"id": "f" * 32})
         client.zadd(Names().workers(), {"f" * 32: one.seen_at})
-        assert "2 workers are called one; name one by its id" in asked("pause", "--worker", "one", code=2).stderr
+        assert "2 workers are called one; name one as one (" in asked("pause", "--worker", "one", code=2).stderr
+        for name in (f"one ({one.id[-8:]})", one.id[-8:]):
+            asked("pause", "--worker", name)
+            assert [pause.id for pause in farm.pauses()] == [one.id]
+            asked("resume", "--worker", name)
         asked("pause", "--worker", one.id)
         assert [pause.id for pause in farm.pauses()] == [one.id]
         assert "ltx resume --worker one" in asked("doctor").stdout

@@ -1,5 +1,6 @@
 """How LTX_BROKER_URL and LTX_BROKER_CA become one URL that redis-py and kombu understand alike."""
 
+import os
 import ssl
 from pathlib import Path
 from urllib.parse import parse_qs, urlsplit
@@ -60,3 +61,24 @@ def test_unset_and_empty_are_the_same(monkeypatch):
     monkeypatch.setenv("LTX_BROKER_CA", "")
     monkeypatch.setenv("LTX_BROKER_URL", "redis://farm:6379/0")
     assert FarmSettings().broker_url.get_secret_value() == "redis://farm:6379/0"
+
+
+@pytest.mark.parametrize(
+    ("home", "why"),
+    [
+        ("farm", "relative to the current folder"),
+        ("./farm", "relative to the current folder"),
+        ("/x/a::b", "two colons"),
+        ("/x/a\nport 1", "control character"),
+        ("/x/\x1b[31m", "control character"),
+        (os.fsdecode(b"/x/\xff"), "control character"),
+    ],
+)
+def test_a_home_that_can_hold_no_farm_is_refused(home, why):
+    with pytest.raises(ValidationError, match=why):
+        FarmSettings(home=home)
+
+
+@pytest.mark.parametrize("home", ["~/my farm", "/x/farm [abc]*?", "/x/a:b", "/x/Fürst 映画", "/x/'\"#$%{}"])
+def test_any_other_home_is_taken(home):
+    assert FarmSettings(home=home).home == Path(home).expanduser()

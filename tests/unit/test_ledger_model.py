@@ -8,7 +8,7 @@ from ltx_worker.ledger import Ledger
 from tests.ledger_machine import run_machine
 
 EXAMPLES = 60
-MORE_EXAMPLES = 200
+MORE_EXAMPLES = 500
 """For what is found: that ends at the first."""
 IS_CURRENT = "if not is_current(KEYS[{}], ARGV[1], ARGV[2]) then return 'stale' end"
 IS_RUNNING = "if redis.call('HGET', KEYS[1], 'status') ~= 'running' then return 'stale' end"
