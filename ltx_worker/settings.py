@@ -15,6 +15,7 @@ from ltx_client.protocol.private_files import drawn_once
 from ltx_client.protocol.settings import FarmSettings
 from ltx_client.protocol.state import RESULT_TTL
 from ltx_client.protocol.text import printable
+from ltx_client.protocol.workers import Gigabytes
 from ltx_models.memory import GB, MEMORY_CLASSES
 from ltx_worker.off_duty import Hours, parse_hours
 
@@ -53,7 +54,7 @@ class WorkerSettings(FarmSettings):
     """
 
     worker_name: Name = Field(default_factory=lambda: printable(socket.gethostname().split(".")[0]))
-    worker_memory_gb: float = Field(default_factory=lambda: 0.75 * psutil.virtual_memory().total / GB, gt=0)
+    worker_memory_gb: Gigabytes = Field(default_factory=lambda: 0.75 * psutil.virtual_memory().total / GB)
     worker_lease: float = Field(default=60.0, gt=0)
     worker_renew_every: float = Field(default=10.0, gt=0)
     worker_heartbeat_every: float = Field(default=5.0, gt=0)

@@ -57,7 +57,7 @@ class Job(BaseModel):
     priority: Annotated[int, Field(ge=0, le=9)] = DEFAULT_PRIORITY
     checkpoint_every: Annotated[int, Field(ge=0, le=1000)] = 3
     predicted_peak: Annotated[int, Field(ge=0, lt=2**63)]
-    time_limit: Annotated[float, Field(gt=0)] | None = None
+    time_limit: Annotated[float, Field(gt=0, le=1e9)] | None = None
     submitter: Annotated[Name, Field(max_length=200)]
 
     @property
@@ -84,7 +84,7 @@ class Links(BaseModel):
     model_config = ConfigDict(frozen=True)
 
     batch: JobId | None = None
-    item: int | None = None
+    item: Annotated[int, Field(ge=0, lt=10**9)] | None = None
     retry_of: JobId | None = None
     after_jobs: tuple[JobId, ...] = ()
     after_batches: tuple[JobId, ...] = ()

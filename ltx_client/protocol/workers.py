@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Sequence
-from typing import Any
+from typing import Annotated, Any
 
 import redis
-from pydantic import BaseModel, ConfigDict, TypeAdapter, ValidationError, field_validator
+from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError, field_validator
 
 from ltx_client.protocol import PROTOCOL_VERSION
 from ltx_client.protocol.damage import first_error, is_wrong_type, read_or, tell_once
@@ -24,12 +24,16 @@ __all__ = [
     "OFF_DUTY",
     "PAUSED",
     "UNREADY",
+    "Gigabytes",
     "ThreadInfo",
     "WorkerInfo",
     "live_workers",
     "worker_names",
 ]
 
+LARGEST_MEMORY = 10**15
+"""Bytes; like the bounds of the other numbers here, far beyond what is, and short in a table."""
+Gigabytes = Annotated[float, Field(gt=0, le=LARGEST_MEMORY / 1e9)]
 ID_TAIL = 8
 """Characters of a worker's id that tell it from others of its name."""
 
@@ -84,11 +88,11 @@ class WorkerInfo(BaseModel):
     id: Name
     name: Name
     chip: Name
-    memory: Count
-    budget_gb: float
+    memory: Annotated[int, Field(ge=0, le=LARGEST_MEMORY)]
+    budget_gb: Gigabytes
     variant: Name
     version: Name
-    protocol: int = PROTOCOL_VERSION
+    protocol: Annotated[int, Field(ge=0, lt=10**6)] = PROTOCOL_VERSION
     started_at: Moment
     seen_at: Moment
     state: Name = "idle"
@@ -96,7 +100,7 @@ class WorkerInfo(BaseModel):
     why_paused: Sentence = ""
     run: Name = ""
     note: Sentence = ""
-    temperature: float | None = None
+    temperature: Annotated[float, Field(ge=-273.15, lt=10_000)] | None = None
     thermal_pressure: Name | None = None
     failure: Sentence = ""
     failed_job: Name = ""

@@ -239,6 +239,7 @@ BAD_SPECS = {
     "more than the largest class": lambda spec: {**spec, "predicted_peak": 10**15},
     "not a number": lambda spec: json.dumps({**spec, "time_limit": float("nan")}),
     "infinity": lambda spec: json.dumps({**spec, "time_limit": float("inf")}),
+    "a limit longer than anybody waits": lambda spec: {**spec, "time_limit": 1e308},
     "a huge size": lambda spec: {**spec, "request": {**spec["request"], "width": 10**400}},
     "a size that nobody decided": lambda spec: {**spec, "request": {**spec["request"], "width": None}},
     "steps that nobody decided": lambda spec: {**spec, "request": {**spec["request"], "num_steps": None}},

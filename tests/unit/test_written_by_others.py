@@ -10,12 +10,15 @@ from pydantic import SecretStr, ValidationError
 from ltx_client.errors import FarmError, StorageUnreachable
 from ltx_client.farm import Farm
 from ltx_client.protocol import events
+from ltx_client.protocol.damage import tell_once
 from ltx_client.protocol.events import Result
+from ltx_client.protocol.jobs import NO_LINKS, parse_links
 from ltx_client.protocol.pauses import Pause, parse_pause
 from ltx_client.protocol.state import Status
 from ltx_worker.embeddings import EmbeddingsCache, EmbeddingsLimit
 from ltx_worker.engine.hashes import RememberedHashes
 from ltx_worker.engine.messages import Previewed, Resuming, Stepped, Written
+from ltx_worker.settings import WorkerSettings
 from tests.storages import made
 
 OUTSIDE = b"what is none of the farm's business"
@@ -163,6 +166,34 @@ def test_a_remembered_hash_that_is_none_is_made_again(tmp_path, content):
     (key,) = json.loads(memory.read_text())
     memory.write_text(content.replace("%s", key.replace("\\", "\\\\").replace('"', '\\"')))
     assert RememberedHashes(memory).of([model]) == right
+
+
+WORKER = {"id": "w", "name": "w", "chip": "c", "memory": 10**9, "budget_gb": 8, "variant": "pocket", "version": "1"}
+WORKER |= {"started_at": 1, "seen_at": 1, "temperature": 40}
+WIDE = ("1e308", "-1e308", "1" + "0" * 300, "-" + "9" * 300, "1e999", "nan", str(2**63))
+
+
+@pytest.mark.parametrize("value", WIDE, ids=lambda value: value[:6])
+@pytest.mark.parametrize("field", ["memory", "budget_gb", "protocol", "started_at", "seen_at", "temperature"])
+def test_a_worker_with_a_number_beyond_all_bounds_is_left_out_and_named(
+    farm, redis_client, names, field, value, caplog
+):
+    """In a table it would be a line of hundreds of digits."""
+    tell_once.cache_clear()
+    for worker, fields in (("w", WORKER), ("x", {**WORKER, "id": "x", field: value})):
+        redis_client.zadd(names.workers(), {worker: time.time()})
+        redis_client.hset(names.worker(worker), mapping=fields)
+    (seen,) = farm.workers()
+    assert seen.id == "w"
+    assert "worker b'x' is left out" in caplog.text
+    assert field in caplog.text
+
+
+@pytest.mark.parametrize("value", WIDE, ids=lambda value: value[:6])
+def test_other_numbers_of_a_job_are_bounded_too(value):
+    assert parse_links(f'{{"batch": "b", "item": {value}}}') == NO_LINKS
+    with pytest.raises(ValidationError):
+        WorkerSettings(worker_memory_gb=value)
 
 
 def test_a_record_that_is_damaged_is_said_to_be(farm, job, redis_client, names):
