@@ -5,10 +5,8 @@ from __future__ import annotations
 import importlib.util
 import platform
 import stat
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from importlib import metadata
-
-import redis
 
 from ltx_client.broker import connect
 from ltx_client.errors import FarmError
@@ -20,8 +18,6 @@ from ltx_client.protocol import PROTOCOL_VERSION
 from ltx_client.protocol.broker_checks import BrokerChecks
 from ltx_client.protocol.checks import Check, Finding, Level
 from ltx_client.protocol.config import chosen_farm, config_path, load
-from ltx_client.protocol.damage import is_wrong_type
-from ltx_client.protocol.outages import is_outage
 from ltx_client.protocol.settings import FarmSettings
 from ltx_client.protocol.storage_checks import StorageChecks, space
 from ltx_client.protocol.workers import PAUSED, UNREADY, live_workers, worker_names
@@ -46,7 +42,6 @@ def client_checks(settings: FarmSettings) -> list[Check]:
     return [
         *checks,
         *broker.checks(),
-        lambda: _keys(broker, settings),
         lambda: _workers(broker, settings),
         *StorageChecks(settings.storage_url).checks(),
         here.ffmpeg,
@@ -108,28 +103,6 @@ class Machine:
         import imageio_ffmpeg
 
         yield Finding("ffmpeg", Level.OK, imageio_ffmpeg.get_ffmpeg_version())
-
-
-def _keys(broker: BrokerChecks, settings: FarmSettings) -> Iterator[Finding]:
-    """Whether the farm's own keys hold what they should."""
-    client, names = broker.client, settings.names
-    if client is None:
-        return
-    reads: dict[str, Callable[[], object]] = {
-        names.jobs(): lambda: client.zrange(names.jobs(), 0, 0),
-        names.batches(): lambda: client.zrevrange(names.batches(), 0, 0),
-        names.workers(): lambda: client.zrange(names.workers(), 0, 0),
-        names.paused(): lambda: client.hgetall(names.paused()),
-    }
-    for key, read in reads.items():
-        try:
-            read()
-        except redis.ResponseError as error:
-            if is_wrong_type(error):
-                text = f"{key} is damaged: it holds another kind of value than it should, and is left out"
-                yield Finding("keys", Level.FAILURE, text, f"redis-cli RENAME {key} {key}.damaged, as who may do all")
-            elif not is_outage(error):
-                raise
 
 
 def _workers(broker: BrokerChecks, settings: FarmSettings) -> Iterator[Finding]:

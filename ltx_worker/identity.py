@@ -23,7 +23,7 @@ BEAT = (
 -- ARGV: id, run, the run before, when, ms until it is gone, when an id is forgotten, two fields of paused, then what
 --       the worker says, as fields and values.
 -- Answers with the values of those two fields, with the run and the time in the record of another run, which is left as
--- it is, and with a key that is damaged.
+-- it is, and with a key that was damaged. What it can, it makes anew: each worker is in the list with its next beat.
 local found = read('damaged', 'HMGET', KEYS[1], 'run', 'seen_at')
 local pauses = read({false, false}, 'HMGET', KEYS[3], ARGV[7], ARGV[8])
 if found == 'damaged' then redis.call('DEL', KEYS[1]) end
@@ -32,10 +32,16 @@ if found ~= 'damaged' and found[1] and found[1] ~= ARGV[2] and found[1] ~= ARGV[
 end
 redis.call('HSET', KEYS[1], unpack(ARGV, 9))
 redis.call('PEXPIRE', KEYS[1], ARGV[5])
-local listed = read('damaged', 'ZADD', KEYS[2], ARGV[4], ARGV[1])
-if listed == 'damaged' then return {pauses[1], pauses[2], false, KEYS[2]} end
+local damaged = found == 'damaged' and KEYS[1] or false
+if read('damaged', 'ZADD', KEYS[2], ARGV[4], ARGV[1]) == 'damaged' then
+  damaged = KEYS[2]
+  redis.pcall('DEL', KEYS[2])  -- a user of an older version has no right to it
+  if read('damaged', 'ZADD', KEYS[2], ARGV[4], ARGV[1]) == 'damaged' then
+    return {pauses[1], pauses[2], false, damaged}
+  end
+end
 redis.call('ZREMRANGEBYSCORE', KEYS[2], '-inf', ARGV[6])
-return {pauses[1], pauses[2], false, found == 'damaged' and KEYS[1] or false}
+return {pauses[1], pauses[2], false, damaged}
 """
 )
 

@@ -12,7 +12,9 @@ from pydantic import SecretStr
 from redis.connection import parse_url
 
 from ltx_client.protocol.checks import Check, Finding, Level
+from ltx_client.protocol.damage import is_wrong_type
 from ltx_client.protocol.names import Names
+from ltx_client.protocol.outages import is_outage
 from ltx_client.protocol.replay import examine_replay
 from ltx_client.protocol.settings import broker_address
 
@@ -49,6 +51,7 @@ class BrokerChecks:
             self.replay,
             self.memory,
             self.clock,
+            self.keys,
             self.rights,
         ]
 
@@ -194,6 +197,29 @@ class BrokerChecks:
         else:
             yield Finding("clock", Level.OK, f"within {max(abs(skew), 0.1):.1f} s of the broker's")
 
+    def keys(self) -> Iterator[Finding]:
+        """Whether the farm's own keys hold what they should, as far as this user may read them."""
+        if (client := self._client) is None:
+            return
+        names = self._names
+        reads: dict[str, Callable[[], object]] = {
+            names.jobs(): lambda: client.zrange(names.jobs(), 0, 0),
+            names.batches(): lambda: client.zrevrange(names.batches(), 0, 0),
+            names.workers(): lambda: client.zrange(names.workers(), 0, 0),
+            names.paused(): lambda: client.hgetall(names.paused()),
+        }
+        for key, read in reads.items():
+            try:
+                read()
+            except redis.ResponseError as error:
+                if is_wrong_type(error):
+                    text = f"{key} is damaged: it holds another kind of value than it should, and is left out"
+                    yield Finding(
+                        "keys", Level.FAILURE, text, f"redis-cli RENAME {key} {key}.damaged, as who may do all"
+                    )
+                elif not is_outage(error):
+                    raise
+
     def rights(self) -> Iterator[Finding]:
         """Whether this user may read the farm's keys, and no other's."""
         if self._client is None:
@@ -208,6 +234,9 @@ class BrokerChecks:
                 "deploy/users.sh makes users who may; is LTX_NAMESPACE the farm's?",
             )
             return
+        except redis.ResponseError as error:
+            if not is_wrong_type(error):  # which `keys` tells of
+                raise
         wide = [what for what, probe in self._beyond().items() if probe()]
         options = parse_url(self._url.get_secret_value())
         is_private = "path" in options or _is_loopback(str(options.get("host", "localhost")))

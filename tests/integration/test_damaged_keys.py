@@ -4,6 +4,7 @@ import json
 import time
 
 import pytest
+import redis
 
 from ltx_client.broker import broker_errors
 from ltx_client.errors import BrokerError, FarmError
@@ -13,6 +14,8 @@ from ltx_client.local.members import FarmFolder
 from ltx_client.local.server import Server
 from ltx_client.prepare import prepare
 from ltx_client.protocol import damage
+from ltx_client.protocol.broker_checks import BrokerChecks
+from ltx_client.protocol.checks import run_checks
 from ltx_client.protocol.jobs import Links
 from ltx_client.protocol.names import Names
 from ltx_client.protocol.state import Snapshot
@@ -150,7 +153,7 @@ def test_a_key_of_another_type(farm, client, tmp_path, key, kind, caplog):
     farm.preview(BAD)
     farm.link(BAD)
     assert isinstance(farm.workers(), list)
-    if key not in ("workers", "worker") or kind == right:
+    if key != "worker":
         assert [worker.name for worker in farm.workers()] == ["one"]
     if key not in ("jobs", "batches", "batch", "batch_jobs"):
         (batch,) = farm.batches()
@@ -335,14 +338,45 @@ def test_a_damaged_key_of_workers_own_is_written_anew(client, tmp_path):
     assert WorkerInfo.model_validate(fields).name == "one"
 
 
+@pytest.mark.parametrize("kind", TYPES)
+def test_a_damaged_list_of_workers_is_made_anew_by_the_next_beat(farm, client, tmp_path, kind, caplog):
+    client.delete(NAMES.workers())
+    TYPES[kind](client, NAMES.workers())
+    make_heartbeat(client, tmp_path)._tell()
+    assert client.type(NAMES.workers()) == b"zset"
+    assert [worker.name for worker in farm.workers()] == ["one"]
+    assert (f"the key {NAMES.workers()} held another kind" in caplog.text) == (kind != "zset")
+
+
+def test_a_user_of_an_older_version_beats_beside_a_damaged_list(client, server, tmp_path):
+    """It lacks the right to remove that key."""
+    client.set(NAMES.workers(), "what is this")
+    client.acl_setuser("old", enabled=True, nopass=True, keys=["*"], channels=["*"], commands=["+@all", "-del"])
+    try:
+        user = dict(client.connection_pool.connection_kwargs, username="old", password="")
+        with redis.Redis(**{name: user[name] for name in ("host", "port", "username", "password")}) as old:
+            make_heartbeat(old, tmp_path)._tell()
+    finally:
+        client.acl_deluser("old")
+    assert client.hget(NAMES.worker(WORKER), "name") == b"one"
+
+
 def test_an_error_that_is_not_of_a_key_is_told_as_one_sentence(client):
     with pytest.raises(BrokerError, match="refused a command") as raised, broker_errors("farm:6379"):
         client.execute_command("NO-SUCH-COMMAND")
     assert raised.value.exit_code == 1
 
 
-def test_doctor_names_damaged_keys(farm, client, server, tmp_path):
-    client.delete(NAMES.jobs())
-    client.set(NAMES.jobs(), "what is this")
+@pytest.mark.parametrize("key", ["jobs", "batches", "workers", "paused"])
+@pytest.mark.parametrize("doctor", ["ltx", "ltx-worker"])
+def test_doctors_name_damaged_keys(farm, client, server, tmp_path, key, doctor):
+    client.delete(KEYS[key])
+    client.set(KEYS[key], "what is this")
     env = {"LTX_BROKER_URL": server.address.url.get_secret_value(), "LTX_HOME": str(tmp_path), "HOME": str(tmp_path)}
-    assert f"{NAMES.jobs()} is damaged" in ltx_here("doctor", env=env, code=1).output
+    if doctor == "ltx":
+        said = ltx_here("doctor", env=env, code=1).output
+    else:
+        checks = BrokerChecks(lambda: client, server.address.url, NAMES).checks()
+        said = "\n".join(finding.text for finding in run_checks(checks))
+    assert f"{KEYS[key]} is damaged" in said
+    assert "the check itself broke" not in said

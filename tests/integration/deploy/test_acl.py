@@ -96,7 +96,8 @@ def full_run(farm, tester):
         for key in (
             NAMES.line("pocket", f"5:{submitter()}"),
             NAMES.turns("pocket"),
-        ):  # the index, with something wrong in it
+            NAMES.workers(),
+        ):  # the indexes, with something wrong in them
             tester.set(key, "x")
         last = client.submit(render(seed=6))
         *_, update = client.watch(last.id)
