@@ -34,13 +34,14 @@ from ltx_worker.file_server import FileServer
 from ltx_worker.finishing import Finisher
 from ltx_worker.health import Health
 from ltx_worker.heartbeat import Heartbeat
+from ltx_worker.home import SPOOL, WORK
 from ltx_worker.lease import Leases
 from ltx_worker.ledger import Ledger
 from ltx_worker.metered import MeteredEngine, MeteredLedger
 from ltx_worker.metrics import Metrics
 from ltx_worker.off_duty import OffDuty
 from ltx_worker.orphans import Orphans
-from ltx_worker.presence import DRAIN_SIGNAL, RESUME_SIGNAL
+from ltx_worker.presence import DRAIN_SIGNAL, RESUME_SIGNAL, Presence, PresenceWatch
 from ltx_worker.probes import Probes
 from ltx_worker.reaper import Reaper
 from ltx_worker.render import Renderer
@@ -69,9 +70,14 @@ RETRIES = 3
 
 
 def run_worker(
-    settings: WorkerSettings, broker_url: SecretStr, storage: Storage, variant: str, engine_module: str = ENGINE
+    settings: WorkerSettings,
+    broker_url: SecretStr,
+    storage: Storage,
+    variant: str,
+    presence: Presence,
+    engine_module: str = ENGINE,
 ) -> int:
-    """Serves `variant` until told to stop. Returns the process's exit code."""
+    """Serves `variant` until told to stop, as the worker whose presence that is. Returns the process's exit code."""
     outlives_terminal = signal.getsignal(signal.SIGHUP) is signal.SIG_IGN  # under nohup; Celery forgets
     client = _connect(broker_url)
     with contextlib.suppress(redis.RedisError):  # else with the first heartbeat
@@ -86,14 +92,14 @@ def run_worker(
     )
     ledger = MeteredLedger(metrics, client, settings.names, settings.worker_lease)
     off_duty = OffDuty(battery=settings.worker_on_battery, unused_for=settings.worker_unused_for, hours=settings.hours)
-    work = WorkFolders(settings.home / "work")
+    work = WorkFolders(settings.home / WORK)
     leaving = threading.Event()
 
     def is_to_leave() -> bool:
         THREADS.live()  # a probe that loads a model takes long
         return leaving.is_set()
 
-    probes = Probes([settings.home, work.path, settings.home / "spool"], storage, engine, is_to_leave)
+    probes = Probes([settings.home, work.path, settings.home / SPOOL], storage, engine, is_to_leave)
     health = Health(
         machine_id(settings),
         ledger.read,
@@ -113,7 +119,7 @@ def run_worker(
         url=settings.files_url,
     )
     spool = Spool(
-        settings.home / "spool",
+        settings.home / SPOOL,
         storage,
         ledger,
         points,
@@ -146,6 +152,7 @@ def run_worker(
         TurnTaker(ledger, heartbeat, health, send, leaving, budget_gb=settings.worker_memory_gb),
         work,
         functools.partial(_are_any, hasty, queues),
+        probes.folders,
     )
     metrics.watch(
         _connect(broker_url),
@@ -220,6 +227,7 @@ def run_worker(
     THREADS.on_error = metrics.thread_failed
     beside = (
         supervisor,
+        PresenceWatch(presence, end),
         heartbeat,
         finisher,
         thrift,
@@ -239,6 +247,8 @@ def run_worker(
             ending.callback(part.stop)
         ending.callback(metrics.stop)
         ending.callback(finisher.stop)
+        if full := probes.disks():
+            health.note_fault(full)  # what waits in the spool, and may fill the disk, is delivered meanwhile
         try:
             engine.warm_up()
         except MachineFault as fault:

@@ -32,6 +32,7 @@ from ltx_models.model_files import find_files
 from ltx_models.variants import find_variant
 from ltx_worker.doctor_command import doctor
 from ltx_worker.engine.supervisor import ENGINE
+from ltx_worker.home import LOCK, PID, UnusableHome, make_home, problems_in
 from ltx_worker.open_files import raise_limit
 from ltx_worker.presence import DRAIN_SIGNAL, RESUME_SIGNAL, AlreadyRunning, presence, running_worker
 from ltx_worker.service.commands import install, installed_home, logs, uninstall
@@ -90,12 +91,15 @@ def start(
             raise click.UsageError("no broker is set; set LTX_BROKER_URL to redis://[USER:PASSWORD@]HOST:PORT/DB")
         if settings.storage_url is None:
             raise click.UsageError("no storage is set; set LTX_STORAGE_URL to the folder or URL for finished videos")
+        make_home(settings.home)
         storage = Storage(settings.storage_url)
         storage.check()
     except (ModelError, UnsafeFile) as error:
         raise click.UsageError(str(error)) from error
-    except StorageError as error:
+    except (StorageError, UnusableHome) as error:
         _unavailable(str(error))
+    except OSError as error:
+        _unavailable(_why_no_home(settings.home, error))
     if refused := _why_refused(settings, settings.broker_url):
         _unavailable(refused)
     from ltx_worker.app import run_worker  # Celery takes half a second to import
@@ -105,18 +109,14 @@ def start(
     engine = NOOP_ENGINE if no_op else ENGINE
     log.info("broker %s, storage %s", broker_address(settings.broker_url), storage.url)
     try:
-        with presence(settings.home):
-            sys.exit(run_worker(settings, settings.broker_url, storage, find_variant(variant).name, engine))
+        with presence(settings.home) as here:
+            sys.exit(run_worker(settings, settings.broker_url, storage, find_variant(variant).name, here, engine))
     except AlreadyRunning as error:
         raise click.UsageError(str(error)) from error
     except OSError as error:
         if machine_fault(error) is None:
             raise
-        why = error.strerror or str(error)
-        _unavailable(
-            f"this machine cannot work for the farm now: {why}; its own files are in LTX_HOME {settings.home},"
-            " a folder that this user must be able to write, with space left"
-        )
+        _unavailable(_why_no_home(settings.home, error))
 
 
 @main.command(epilog="Example: ltx-worker drain")
@@ -144,10 +144,10 @@ def stop() -> None:
 def status() -> None:
     """Tells whether a worker runs on this machine: exit code 0 if so, 1 if not."""
     _, pid = _worker_here()
-    print_line(f"running, process {pid}" if pid else "not running")
+    print_line("not running" if pid is None else f"running, process {pid or 'unknown'}")
     if installed_home():
         notice("it is a service of this machine; `ltx-worker logs` shows its log")
-    sys.exit(0 if pid else 1)
+    sys.exit(1 if pid is None else 0)
 
 
 for _command in (install, uninstall, logs, doctor):
@@ -158,6 +158,13 @@ def _unavailable(sentence: str) -> NoReturn:
     """For what may be there later; whoever supervises the worker starts it again."""
     notice(f"Error: {sentence}")
     sys.exit(os.EX_UNAVAILABLE)
+
+
+def _why_no_home(home: Path, error: OSError) -> str:
+    return (
+        f"this machine cannot work for the farm now: {error.strerror or error}; its own files are in LTX_HOME {home},"
+        " a folder that this user must be able to write, with space left"
+    )
 
 
 def _why_refused(settings: WorkerSettings, broker_url: SecretStr) -> str | None:
@@ -186,6 +193,8 @@ def _signal_worker(number: signal.Signals) -> None:
     home, pid = _worker_here()
     if pid is None:
         raise click.UsageError(f"no worker runs here (LTX_HOME is {home})")
+    if not pid:
+        _unavailable(f"a worker runs here, and its process id cannot be read in {home / PID}")
     try:
         os.kill(pid, number)
     except PermissionError:
@@ -200,6 +209,9 @@ def _worker_here() -> tuple[Path, int | None]:
         return home, running_worker(home)
     except PermissionError:
         raise click.UsageError(f"{home} is another user's; ask its worker with sudo") from None
+    except OSError as error:
+        found = problems_in(home, (LOCK, PID))
+        _unavailable(found[0].text if found else f"LTX_HOME {home} cannot be read: {error.strerror}")
 
 
 def _set_up_logging(level: str, path: Path | None) -> None:

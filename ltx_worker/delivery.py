@@ -104,7 +104,8 @@ class Spool(Background):
         self._busy = threading.Lock()
         self._sweep_at = 0.0
         self._beside = ThreadPoolExecutor(1, thread_name_prefix="sidecar")
-        folder.mkdir(parents=True, exist_ok=True)
+        with contextlib.suppress(OSError):  # as on a full disk: it is tried again in each cycle
+            folder.mkdir(parents=True, exist_ok=True)
 
     def waiting(self) -> int:
         """How many finished videos are not delivered yet."""

@@ -26,6 +26,7 @@ from ltx_models.safetensors_header import read_header
 from ltx_models.variants import VARIANTS, Variant
 from ltx_worker.delivery import spooled
 from ltx_worker.engine.blas import blas_environment
+from ltx_worker.home import SPOOL, Problem, UnusableHome, make_home, problem_of, problems_in
 from ltx_worker.mac import local_network, power_findings
 from ltx_worker.settings import WorkerSettings
 
@@ -144,10 +145,15 @@ class Machine:
             yield Finding("ffmpeg", Level.FAILURE, f"{path} cannot write H.264", "unset IMAGEIO_FFMPEG_EXE")
 
     def home(self) -> Iterator[Finding]:
-        """Whether there is room for finished videos that cannot be delivered yet."""
+        """Whether a worker can use its folder, and whether there is room for videos that cannot be delivered yet."""
         folder = self._settings.home
         try:
-            folder.mkdir(parents=True, exist_ok=True)
+            make_home(folder)
+        except UnusableHome as error:
+            found = problems_in(folder) or [Problem(str(error), "set LTX_HOME to a folder that this user can write")]
+            for problem in found:
+                yield Finding("home", Level.FAILURE, problem.text, problem.mend)
+            return
         except OSError as error:
             mend = "set LTX_HOME to a folder that this user can write"
             yield Finding("home", Level.FAILURE, f"{folder} cannot be made: {error.strerror}", mend)
@@ -156,7 +162,9 @@ class Machine:
 
     def spool(self) -> Iterator[Finding]:
         """What lies where finished videos wait to be delivered."""
-        folder = self._settings.home / "spool"
+        folder = self._settings.home / SPOOL
+        if problem_of(folder) or problem_of(self._settings.home):  # which `home` tells of
+            return
         try:
             kept, strange = spooled(folder)
         except OSError as error:

@@ -7,7 +7,7 @@ import secrets
 import uuid
 from pathlib import Path
 
-from ltx_client.protocol.private_files import write_private
+from ltx_client.protocol.private_files import read_word, write_private
 from ltx_client.protocol.settings import FarmSettings
 from ltx_worker.scripts import PRELUDE
 from ltx_worker.settings import machine_id
@@ -70,7 +70,7 @@ class Identity:
         self.run = secrets.token_hex(8)
         self.drew_for = ""
         path = settings.home / "worker.run"
-        self.former_run = path.read_text(errors="replace").strip() if path.exists() else ""
+        self.former_run = read_word(path)
         _write(path, self.run)
         self._seen: bytes | None = None
 

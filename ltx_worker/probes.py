@@ -19,6 +19,7 @@ from ltx_client.protocol.storage import Storage, StorageError
 from ltx_models.errors import FaultKind, MachineFault
 from ltx_models.faults import machine_fault
 from ltx_worker.engine.supervisor import Engine
+from ltx_worker.home import problem_of
 
 __all__ = ["PROBE", "Probes"]
 
@@ -44,8 +45,16 @@ class Probes:
         self._storage = storage
         self._engine = engine
         self._should_stop = should_stop
-        self._temporary = Path(tempfile.gettempdir())  # what every process takes that starts while it is there
+        self._temporary = _temporary()
         self._needs = 0
+
+    def folders(self) -> MachineFault | None:
+        """Return why a folder that renders write to cannot be used, if it is there; found at once, without a write."""
+        return _probe(self._examine)
+
+    def disks(self) -> MachineFault | None:
+        """Return why those folders cannot be written to."""
+        return _probe(self._write)
 
     def quick(self, kind: FaultKind | None = None, needs: int = 0) -> MachineFault | None:
         """Return what is wrong, found in about a second; None if nothing was found.
@@ -76,8 +85,14 @@ class Probes:
             for handle in handles:
                 os.close(handle)
 
+    def _examine(self) -> None:
+        for folder in self._folders:
+            if problem := problem_of(folder):
+                raise MachineFault(problem.text, FaultKind.FOLDER)
+
     def _write(self) -> None:
         """In each folder a file is written, read and renamed; on each disk, a large one."""
+        self._examine()
         disks: set[int] = set()
         for folder in (*self._folders, self._temporary):
             if folder in self._folders:
@@ -102,6 +117,14 @@ class Probes:
             self._storage.check()
         except StorageError as error:
             raise MachineFault(str(error), FaultKind.STORAGE) from error
+
+
+def _temporary() -> Path:
+    """Return the folder for temporary files that every process takes which starts while it is there."""
+    try:
+        return Path(tempfile.gettempdir())
+    except FileNotFoundError:  # none of several can be written to, as where the only disk is full: a probe finds that
+        return Path(os.environ.get("TMPDIR", os.sep + "tmp"))
 
 
 def _probe(look: Callable[[], None]) -> MachineFault | None:

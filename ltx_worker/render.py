@@ -14,7 +14,7 @@ from ltx_client.protocol import events
 from ltx_client.protocol.jobs import Job, UnreadableJob, job_digest
 from ltx_client.protocol.outages import is_outage
 from ltx_client.protocol.storage import Storage, StorageError
-from ltx_models.errors import InvalidRequest
+from ltx_models.errors import InvalidRequest, MachineFault
 from ltx_models.faults import machine_fault
 from ltx_models.memory import GB, predict_peak
 from ltx_models.request import GenerationRequest
@@ -51,7 +51,7 @@ class Renderer:
     earlier attempts have failed has the engine to itself, so that what it dies of is known.
 
     work: for what they need meanwhile.  are_more_waiting: whether there are jobs for this worker in its
-    queues, as far as is known.
+    queues, as far as is known.  find_fault: what keeps this machine from taking a job, found at once.
     """
 
     def __init__(
@@ -70,6 +70,7 @@ class Renderer:
         turns: TurnTaker,
         work: WorkFolders,
         are_more_waiting: Callable[[], bool],
+        find_fault: Callable[[], MachineFault | None] = lambda: None,
     ) -> None:
         self._settings = settings
         self._ledger = ledger
@@ -83,6 +84,7 @@ class Renderer:
         self._turns = turns
         self._work = work
         self._are_more_waiting = are_more_waiting
+        self._find_fault = find_fault
         self._points = points
         self._embeddings = embeddings
 
@@ -96,6 +98,8 @@ class Renderer:
         """
         with THREADS.at_work("render", STORAGE_LIMIT):
             try:
+                if found := self._find_fault():
+                    return self._leave_to_others(job_id, found)
                 attempt = self._turns.take(job_id, queue)
                 if attempt is None:
                     return Outcome.REFUSED
@@ -109,9 +113,12 @@ class Renderer:
                 if (fault := machine_fault(error)) is None:
                     raise
                 THREADS.note(error)
-                log.warning("job %s: left to others, for this machine's fault: %s", job_id, fault)
-                self._health.note_fault(fault)
-                return Outcome.RELEASED
+                return self._leave_to_others(job_id, fault)
+
+    def _leave_to_others(self, job_id: str, fault: MachineFault) -> Outcome:
+        log.warning("job %s: left to others, for this machine's fault: %s", job_id, fault)
+        self._health.note_fault(fault)
+        return Outcome.RELEASED
 
     def _render(self, attempt: Attempt, held: contextlib.ExitStack) -> Outcome:
         keeper = held.enter_context(self._leases.keep(attempt))

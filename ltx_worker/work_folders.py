@@ -12,13 +12,17 @@ __all__ = ["WorkFolders"]
 
 
 class WorkFolders:
-    """Folders in `path`, which is emptied first: what a worker that was killed has left there goes. Raise OSError."""
+    """Folders in `path`, which is emptied first: what a worker that was killed has left there goes."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
         self._left: set[Path] = set()
-        shutil.rmtree(path, ignore_errors=True)
-        path.mkdir(parents=True, exist_ok=True)
+        with contextlib.suppress(OSError):  # as on a full disk: a probe makes it once there is room
+            path.mkdir(parents=True, exist_ok=True)
+            for left in path.iterdir():
+                shutil.rmtree(left, ignore_errors=True)
+                with contextlib.suppress(OSError):  # it is no folder
+                    left.unlink(missing_ok=True)
 
     @contextlib.contextmanager
     def of(self, attempt: str) -> Iterator[Path]:

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from ltx_client.protocol.storage_folder import flush
 
-__all__ = ["drawn_once", "write_private"]
+__all__ = ["drawn_once", "read_word", "write_private"]
 
 LONGEST = 4096
 """Bytes of such a file that are read."""
@@ -34,17 +34,27 @@ def write_private(path: Path, text: str) -> None:
         flush(str(path.parent))
 
 
+def read_word(path: Path) -> str:
+    """Return what such a file holds; nothing where there is none. Raise OSError."""
+    try:
+        with open(path, "rb", opener=_open_at_once) as file:
+            return file.read(LONGEST).decode(errors="replace").strip()
+    except FileNotFoundError:
+        return ""
+
+
+def _open_at_once(path: str, flags: int) -> int:
+    """A named pipe that nobody writes to is empty; it is not waited for."""
+    return os.open(path, flags | os.O_NONBLOCK)
+
+
 def drawn_once(path: Path, pattern: str, draw: Callable[[], str]) -> str:
     """Return the word in a file; where there is no file, or one whose word does not match `pattern` whole, write the
     one that `draw` gives there, and return that.
 
     A file that is there and cannot be read for now is left as it is. Raise OSError.
     """
-    try:
-        with path.open("rb") as file:
-            word = file.read(LONGEST).decode(errors="replace").strip()
-    except FileNotFoundError:
-        word = ""
+    word = read_word(path)
     if not re.fullmatch(pattern, word):
         word = draw()
         write_private(path, word)

@@ -1,6 +1,7 @@
 """How a worker is stopped, drained and refused, and when it ends a render by itself."""
 
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -185,3 +186,19 @@ def test_a_worker_whose_disk_is_full_ends_with_a_sentence(farm_env):
     assert said.startswith(
         f"Error: this machine cannot work for the farm now: File too large; its own files are in LTX_HOME {home}"
     )
+
+
+def test_a_worker_stays_the_one_of_its_folder_when_all_in_there_is_removed(farm_env):
+    first = farm_env.start_worker("one")
+    home = farm_env.folder / "worker-one"
+    for path in home.iterdir():
+        shutil.rmtree(path) if path.is_dir() else path.unlink()
+    refused = farm_env.launch_worker("one")
+    assert refused.wait(30) == 2
+    assert ltx_worker(farm_env, "status").stdout == f"running, process {first.pid}\n"
+    with farm_env.connect() as farm:
+        *_, last = farm.watch(farm.submit(GenerationRequest(prompt=PROMPT, num_steps=2, seed=1)).id)
+        assert last.snapshot.status is Status.DONE
+        assert len(farm.workers()) == 1
+    assert ltx_worker(farm_env, "stop").returncode == 0
+    assert first.wait(20) == 0

@@ -16,6 +16,7 @@ from ltx_worker.health import Health
 from ltx_worker.heartbeat import Heartbeat
 from ltx_worker.lease import Leases
 from ltx_worker.ledger import Ledger
+from ltx_worker.probes import Probes
 from ltx_worker.render import Renderer
 from ltx_worker.resume_points import ResumePoints
 from ltx_worker.settings import WorkerSettings
@@ -108,6 +109,7 @@ class Machine:
             TurnTaker(self.ledger, self.heartbeat, self.health, send, leaving, budget_gb=512),
             WorkFolders(self.home / "work"),
             lambda: False,
+            Probes([self.home, self.home / "work", self.home / "spool"], store, None, lambda: False).folders,
         )
         self.finisher.start()
 

@@ -170,6 +170,25 @@ def test_an_error_of_the_system_gives_the_job_to_another_machine(
     assert (snapshot.status, snapshot.worker) == (Status.DONE, "good"), snapshot.error
 
 
+@pytest.mark.parametrize("name", ["spool", "work"])
+def test_no_job_is_begun_whose_video_could_not_be_kept(machines, with_picture, name):
+    """It would be rendered in vain, and again after each attempt."""
+    (bad,) = machines("bad")
+    path = bad.home / name
+    path.rmdir()
+    path.write_text("a file")
+    assert bad.run(with_picture.id) is Outcome.RELEASED
+    snapshot = bad.ledger.read(with_picture.id)
+    assert (snapshot.status, snapshot.attempt, snapshot.message) == (Status.QUEUED, 0, None)
+    assert bad.health.fitness is Fitness.PAUSED
+    assert f"{path} is a file" in bad.heartbeat.info().why_paused
+    path.unlink()
+    path.mkdir()
+    bad.health.resume()
+    bad.run(with_picture.id)
+    assert bad.ledger.read(with_picture.id).status is Status.DONE
+
+
 @pytest.mark.parametrize(
     ("error", "kind"),
     [

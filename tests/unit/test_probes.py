@@ -90,6 +90,18 @@ def test_a_full_folder_for_temporary_files(full_disk, folder, tmp_path, monkeypa
     assert probes.quick() is None
 
 
+def test_a_worker_starts_where_no_folder_takes_temporary_files(full_disk, folder, tmp_path, monkeypatch):
+    """As where the only disk of a machine is full."""
+    mount, filler = full_disk
+    monkeypatch.setattr(tempfile, "tempdir", None)
+    monkeypatch.setattr(tempfile, "_candidate_tempdir_list", lambda: [str(mount)])
+    monkeypatch.setenv("TMPDIR", str(mount))
+    probes = Probes([folder], made(tmp_path), Engine(), lambda: False)
+    assert_found(probes.disks(), FaultKind.SPACE)
+    filler.unlink()
+    assert probes.disks() is None
+
+
 def test_a_missing_folder_for_temporary_files(folder, tmp_path, monkeypatch):
     """Also where this process would take another one by now: the engine has begun with it."""
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "none"))

@@ -3,6 +3,7 @@ jobs again when that is over. Where it is the only machine, the job waits.
 """
 
 import contextlib
+import hashlib
 import os
 import shutil
 import signal
@@ -13,9 +14,16 @@ from pathlib import Path
 import imageio_ffmpeg
 import pytest
 
+from ltx_client.broker import connect
+from ltx_client.protocol.events import Result
+from ltx_client.protocol.names import Names
 from ltx_client.protocol.state import Status
+from ltx_client.protocol.storage import Storage
 from ltx_client.protocol.workers import PAUSED
 from ltx_models.request import GenerationRequest
+from ltx_worker.delivery import Delivery, Spool
+from ltx_worker.ledger import Ledger
+from ltx_worker.resume_points import ResumePoints
 from tests.integration.conftest import PROMPT, ltx_here, wait_until
 
 WHILE_BROKEN = """
@@ -223,3 +231,32 @@ def test_a_picture_that_has_ffmpeg_crash_everywhere_pauses_no_machine_for_long(f
         assert "8 attempts" in farm.view(hostile.id).snapshot.error
         assert snapshot_at_the_end(farm, submit(farm)).status is Status.DONE
         assert Path(program).exists()
+
+
+def test_a_worker_that_starts_on_a_full_disk_delivers_its_spool_and_waits_for_room(farm_env, disk):
+    home = farm_env.folder / "worker-bad"
+    start(farm_env, "bad").terminate()
+    farm_env.stop_workers()
+    with connect(farm_env.server.address.url) as client, farm_env.connect() as farm:
+        ledger, storage = Ledger(client, Names(), 60), Storage(str(farm_env.storage))
+        finished, waiting = submit(farm), submit(farm, seed=2)
+        attempt = ledger.claim(finished.id, "a-worker", "bad")
+        video, sidecar = home / "video.mp4", home / "sidecar.json"
+        video.write_bytes(bytes(10**6))
+        sidecar.write_text("{}")
+        sha256 = hashlib.sha256(bytes(10**6)).hexdigest()
+        result = Result(video=f"{attempt.name}.mp4", sidecar=f"{attempt.name}.json", size=10**6, sha256=sha256)
+        points = ResumePoints(ledger, storage, home / "work", 0)
+        spool = Spool(home / "spool", storage, ledger, points, retry_for=0, look_every=1)
+        delivery = Delivery(job_id=finished.id, attempt=attempt.number, token=attempt.token, result=result)
+        spool._take(delivery, video, sidecar)
+        disk.strike()
+        start(farm_env, "bad", renew_every=1)
+        bad = wait_until(lambda: (w := worker_named(farm, "bad")).state == PAUSED and w, what="the pause")
+        assert disk.says in bad.why_paused
+        snapshot = snapshot_at_the_end(farm, finished)
+        assert (snapshot.status, snapshot.attempt, snapshot.result.size) == (Status.DONE, 1, 10**6)
+        wait_until(lambda: not list((home / "spool").iterdir()), what="the room that it took")
+        disk.mend()
+        wait_until(lambda: worker_named(farm, "bad").state != PAUSED, timeout=40, what="its coming back")
+        assert snapshot_at_the_end(farm, waiting).status is Status.DONE

@@ -1,0 +1,147 @@
+"""One worker for each LTX_HOME, whatever is removed from that folder meanwhile."""
+
+import os
+import shutil
+from pathlib import Path
+
+import pytest
+
+from ltx_worker.presence import AlreadyRunning, Presence, PresenceWatch, presence, running_worker
+from tests.integration.conftest import wait_until
+
+
+def another_worker(home):
+    """What the start of one says; a lock is an open file's, in whichever process."""
+    try:
+        with presence(home):
+            return "took it"
+    except AlreadyRunning as error:
+        return str(error)
+
+
+def empty(home):
+    for path in home.iterdir():
+        shutil.rmtree(path) if path.is_dir() else path.unlink()
+
+
+REMOVED = {
+    "all that is in the folder": empty,
+    "the lock": lambda home: (home / "worker.lock").unlink(),
+    "the process id": lambda home: (home / "worker.pid").unlink(),
+    "the lock, and another is there": lambda home: ((home / "worker.lock").unlink(), (home / "worker.lock").touch()),
+    "the process id, and another is there": lambda home: (home / "worker.pid").write_text("1"),
+    "the folder": shutil.rmtree,
+    "the folder, which has another name": lambda home: home.rename(home.with_name("renamed")),
+}
+
+
+@pytest.fixture
+def home(tmp_path, monkeypatch):
+    monkeypatch.setattr("ltx_worker.presence.PATIENCE", 0.05)
+    monkeypatch.setattr("ltx_worker.presence.LOOK_EVERY", 0.05)
+    return tmp_path / "home"
+
+
+@pytest.fixture
+def watched(home):
+    """A worker's presence, and what its watch ended the worker for."""
+    reasons = []
+    with presence(home) as here:
+        watch = PresenceWatch(here, reasons.append)
+        watch.start()
+        yield reasons
+        watch.stop()
+
+
+def test_from_beginning_to_end(home):
+    assert running_worker(home) is None
+    with presence(home) as here:
+        assert running_worker(home) == os.getpid()
+        assert here.is_whole()
+        assert f"process {os.getpid()}" in another_worker(home)
+    assert running_worker(home) is None
+    assert another_worker(home) == "took it"
+
+
+@pytest.mark.parametrize("what", REMOVED)
+def test_what_is_removed_is_made_again(home, watched, what):
+    REMOVED[what](home)
+    wait_until(lambda: running_worker(home) == os.getpid(), 5, "the process id")
+    wait_until((home / "worker.lock").exists, 5, "the lock")
+    assert "a worker runs here already" in another_worker(home)
+    assert watched == []
+
+
+@pytest.mark.parametrize("what", [what for what in REMOVED if not what.startswith("the folder")])
+def test_no_other_worker_gets_in_even_before_it_is_made_again(home, what):
+    with presence(home):
+        REMOVED[what](home)
+        assert "a worker runs here already" in another_worker(home)
+        assert running_worker(home) in (0, 1, os.getpid())
+
+
+def test_a_worker_whose_folder_another_has_taken_ends(home, watched):
+    home.rename(home.with_name("renamed"))
+    other = Presence(home)
+    try:
+        other.take()
+    except AlreadyRunning:
+        other.leave()
+        pytest.skip("the watch was faster")
+    wait_until(lambda: watched, 5, "the end")
+    other.leave()
+    (reason,) = watched
+    assert reason.startswith("its LTX_HOME was taken from it: a worker runs here already")
+
+
+def test_a_worker_of_an_older_version_is_seen_by_its_lock_alone(home):
+    """And sees a new one's."""
+    from filelock import FileLock, Timeout
+
+    home.mkdir()
+    with FileLock(home / "worker.lock"):
+        (home / "worker.pid").write_text("4711")
+        assert running_worker(home) == 4711
+        with pytest.raises(AlreadyRunning, match="4711"), presence(home):
+            pass
+    with presence(home), pytest.raises(Timeout):
+        FileLock(home / "worker.lock").acquire(timeout=0)
+
+
+def test_a_file_system_that_locks_no_folders(home, monkeypatch):
+    import fcntl
+
+    flock = fcntl.flock
+
+    def only_files(handle, kind):
+        if Path(f"/proc/self/fd/{handle}").is_dir() or os.fstat(handle).st_mode & 0o040000:
+            raise OSError(9, "Bad file descriptor")
+        flock(handle, kind)
+
+    monkeypatch.setattr(fcntl, "flock", only_files)
+    with presence(home):
+        assert running_worker(home) == os.getpid()
+        with pytest.raises(AlreadyRunning), presence(home):
+            pass
+
+
+@pytest.mark.parametrize("name", ["worker.lock", "worker.pid"])
+def test_without_space_for_its_files_it_is_there_all_the_same(home, monkeypatch, name):
+    home.mkdir()
+    opened = os.open
+
+    def full(path, flags, *rest, **options):
+        if Path(path).name == name and flags & os.O_CREAT and not Path(path).exists():
+            raise OSError(28, "No space left on device")
+        return opened(path, flags, *rest, **options)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "open", full)
+        here = Presence(home)
+        here.take()
+        assert not here.is_whole()
+        assert running_worker(home) == (0 if name == "worker.pid" else os.getpid())
+        assert "a worker runs here already" in another_worker(home)
+    here.take()
+    assert here.is_whole()
+    here.leave()
