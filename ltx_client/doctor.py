@@ -79,7 +79,11 @@ class Machine:
             text = f"{folder} cannot be made: {error.strerror}"
             yield Finding("home", Level.FAILURE, text, "set LTX_HOME to a folder that this user can write")
             return
-        yield space("home", folder)
+        problems = FarmFolder(folder).problems()
+        for problem in problems:
+            yield Finding("home", Level.FAILURE, problem.text, problem.mend)
+        if not problems:
+            yield space("home", folder)
 
     def own_farm(self) -> Iterator[Finding]:
         """With no broker set: whether this machine can render by itself."""

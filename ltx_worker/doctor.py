@@ -15,6 +15,7 @@ from redis.retry import Retry
 
 from ltx_client.protocol.broker_checks import BrokerChecks
 from ltx_client.protocol.checks import Check, Finding, Level
+from ltx_client.protocol.own_files import Problem
 from ltx_client.protocol.reach import why_unreachable
 from ltx_client.protocol.settings import broker_address
 from ltx_client.protocol.storage_checks import StorageChecks, space
@@ -26,7 +27,7 @@ from ltx_models.safetensors_header import read_header
 from ltx_models.variants import VARIANTS, Variant
 from ltx_worker.delivery import spooled
 from ltx_worker.engine.blas import blas_environment
-from ltx_worker.home import SPOOL, Problem, UnusableHome, make_home, problem_of, problems_in
+from ltx_worker.home import SPOOL, UnusableHome, make_home, problem_of, problems_in
 from ltx_worker.mac import local_network, power_findings
 from ltx_worker.settings import WorkerSettings
 

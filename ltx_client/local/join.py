@@ -45,6 +45,8 @@ def join(home: Path, use: Use, variant: str) -> Iterator[Address]:
     if use is not Use.READ:
         find_files(find_variant(variant))
     folder = FarmFolder(home)
+    if problems := folder.problems():
+        raise BrokerUnreachable(f"LTX_HOME {home} cannot be used: {problems[0].text}")
     with _home_errors(home):
         folder.create()
         with folder.roster_lock():

@@ -14,6 +14,7 @@ from filelock import FileLock, Timeout
 from ltx_client.local.address import Address
 from ltx_client.local.server_lock import ServerLock
 from ltx_client.local.videos import make_storage
+from ltx_client.protocol.own_files import ENTER, WRITE, Problem, problem_with
 
 __all__ = ["FarmFolder", "Member", "Membership", "Use"]
 
@@ -69,6 +70,17 @@ class FarmFolder:
         self.journal = self.path / "appendonlydir"
         self.server_lock = ServerLock(self.path / "server.lock")
         self._members = self.path / "members"
+
+    def problems(self) -> list[Problem]:
+        """Return what is wrong with what lies here already, but for the data of the server."""
+        for folder in (self.path.parent, self.path):
+            if problem := problem_with(folder, True, ENTER):
+                return [problem]
+        lying = [problem_with(path, True, ENTER) for path in (self.videos, self._members)]
+        names = ("server.lock", "keeper.lock", "roster.lock")
+        files = [self.description, self.videos_note, self.keeper_log, self.worker_log, self.server_log]
+        lying += [problem_with(path, False, WRITE) for path in (*files, *(self.path / name for name in names))]
+        return [problem for problem in lying if problem]
 
     def create(self) -> None:
         """Make the folders; the farm's own is closed to other users. Raise StorageUnreachable."""

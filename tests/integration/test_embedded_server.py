@@ -2,6 +2,7 @@
 
 import contextlib
 import json
+import os
 import socket
 import stat
 import threading
@@ -9,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from ltx_client.doctor import Machine
 from ltx_client.errors import BrokerUnreachable, FarmError
 from ltx_client.local import orphans
 from ltx_client.local import server as server_module
@@ -17,6 +19,8 @@ from ltx_client.local.join import join
 from ltx_client.local.members import FarmFolder, Use
 from ltx_client.local.server import Server, find_server
 from ltx_client.local.server_lock import ServerLock
+from ltx_client.protocol.checks import Level, run_checks
+from ltx_client.protocol.settings import FarmSettings
 from tests.integration.conftest import wait_until
 
 
@@ -263,6 +267,33 @@ def test_a_home_that_cannot_be_one_is_a_sentence(kind, tmp_path, clean_env, monk
         join(homes[kind], Use.READ, "pocket"),
     ):
         pass
+
+
+OWN = {".": True, "farm": True, "videos": True, "farm/members": True, "farm/farm.json": False}
+OWN |= {f"farm/{name}": False for name in ("server.lock", "keeper.lock", "roster.lock", "videos-id", "keeper.log")}
+
+
+@pytest.mark.parametrize("how", ["other kind", "dangling link", "link to itself", "pipe"])
+@pytest.mark.parametrize("name", OWN)
+def test_whatever_lies_in_the_place_of_the_farms_own_files_is_a_sentence(name, how, tmp_path):
+    home = tmp_path / "home"
+    path = home / name
+    path.parent.mkdir(parents=True, exist_ok=True)
+    match how:
+        case "other kind":
+            path.write_text("x") if OWN[name] else path.mkdir()
+        case "pipe":
+            os.mkfifo(path)
+        case _:
+            path.symlink_to("nowhere" if how == "dangling link" else path.name)
+    with (
+        pytest.raises(BrokerUnreachable, match=rf"LTX_HOME .* cannot be used: {path} "),
+        join(home, Use.READ, "pocket"),
+    ):
+        pass
+    findings = list(run_checks([Machine(FarmSettings(broker_url=None, home=home)).home]))
+    assert [(finding.about, finding.level) for finding in findings] == [("home", Level.FAILURE)]
+    assert str(home) in findings[0].text
 
 
 def test_a_lock_on_a_folder_that_cannot_lock_is_an_error_not_a_guess(tmp_path, monkeypatch):

@@ -7,6 +7,7 @@ import sys
 import pytest
 from click.testing import CliRunner
 
+from ltx_client.protocol import own_files
 from ltx_client.protocol.checks import Level, run_checks
 from ltx_models.errors import FaultKind
 from ltx_models.variants import find_variant
@@ -56,7 +57,7 @@ def broken(request, folder, monkeypatch):
     """The path of what is wrong in a home, which also has whatever is right."""
     name, how = request.param
     if how.startswith("nothing that") and os.getuid() == 0:
-        monkeypatch.setattr(home.os, "access", lambda path, _: path.stat().st_mode & 0o700 != 0)
+        monkeypatch.setattr(own_files.os, "access", lambda path, _: path.stat().st_mode & 0o700 != 0)
     if name != ITSELF:
         folder.mkdir()
         for right in {*FILES, *FOLDERS} - {name}:

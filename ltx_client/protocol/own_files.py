@@ -1,0 +1,52 @@
+"""What is wrong with what lies in the place of a file or folder of this program's own. Nothing is opened or changed."""
+
+from __future__ import annotations
+
+import os
+import stat
+from dataclasses import dataclass
+from pathlib import Path
+
+__all__ = ["ENTER", "READ", "WRITE", "Problem", "problem_with"]
+
+READ, WRITE, ENTER = os.R_OK, os.R_OK | os.W_OK, os.R_OK | os.W_OK | os.X_OK
+"""What must be allowed: to read a file, to write it too, to use a folder."""
+_WORDS = {READ: "read", WRITE: "read and write", ENTER: "read and write"}
+_KINDS = {
+    stat.S_IFREG: "a file",
+    stat.S_IFDIR: "a folder",
+    stat.S_IFIFO: "a named pipe",
+    stat.S_IFSOCK: "a socket",
+    stat.S_IFBLK: "a device",
+    stat.S_IFCHR: "a device",
+}
+
+
+@dataclass(frozen=True)
+class Problem:
+    """text: a sentence: which path, what is wrong with it, and what would be right.  mend: a command."""
+
+    text: str
+    mend: str
+
+
+def problem_with(path: Path, is_folder: bool, access: int, called: str = "") -> Problem | None:
+    """Return why a path cannot be used; what is not there is no problem. called: what it is called in the sentence."""
+    wanted = "a folder" if is_folder else "a file"
+    right = f"there must be {wanted} that this user can {_WORDS[access]}"
+    away = f"mv '{path}' '{path}.old'"
+    try:
+        kind = stat.S_IFMT(path.stat().st_mode)
+    except FileNotFoundError:
+        if not path.is_symlink():
+            return None
+        return Problem(f"{called}{path} is a link to {path.readlink()}, where nothing is; {right}, or nothing", away)
+    except OSError as error:
+        return Problem(f"{called}{path} cannot be used: {error.strerror}; {right}, or nothing", away)
+    if kind != (stat.S_IFDIR if is_folder else stat.S_IFREG):
+        found = _KINDS.get(kind, "something else")
+        return Problem(f"{called}{path} is {found}, and that is in the way: {right}, or nothing", away)
+    if not os.access(path, access):
+        mend = f"sudo chown -R \"$(id -un)\" '{path}'; chmod -R u+rwX '{path}'"
+        return Problem(f"{called}{path} is forbidden to this user; {right}", mend)
+    return None
