@@ -169,7 +169,7 @@ class BrokerChecks:
                 Level.WARNING if used < most else Level.FAILURE,
                 f"{used / 1e6:,.0f} of {most / 1e6:,.0f} MB are used; it "
                 + ("soon takes no more jobs" if used < most else "takes no more jobs"),
-                f"ltx gc --older-than 7d; or set maxmemory {2 * used} in the broker's redis.conf and restart it",
+                f"ltx gc --older-than 7d; or, as who may do all, redis-cli CONFIG SET maxmemory {2 * used}",
             )
         else:
             bound = f" of {most / 1e6:,.0f} MB" if most else ""

@@ -75,7 +75,7 @@ FAULTS = {
         "maxmemory-policy noeviction",
     ),
     "eviction, unbounded": ({"maxmemory-policy": "allkeys-lru"}, "eviction", WARNING, "maxmemory-policy noeviction"),
-    "nearly full": ({"maxmemory": "1"}, "eviction", WARNING, "ltx gc"),
+    "full": ({"maxmemory": "1"}, "eviction", FAILURE, "ltx gc"),
 }
 
 
