@@ -13,21 +13,19 @@ from __future__ import annotations
 import contextlib
 import datetime
 import hashlib
-import os
 import re
 import secrets
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, BinaryIO, NamedTuple
 
-from ltx_client.protocol.storage_folder import flush, make_folder, measure
-from ltx_client.protocol.storage_place import StorageAway, StorageError, StoragePlace
+from ltx_client.protocol import storage_folder
+from ltx_client.protocol.storage_folder import PART, NotRegular, measure
+from ltx_client.protocol.storage_place import PROBE, DamagedFile, StorageAway, StorageError, StoragePlace
 
-__all__ = ["DamagedSource", "Entry", "Storage", "StorageAway", "StorageError", "input_name", "receive"]
+__all__ = ["DamagedFile", "DamagedSource", "Entry", "Storage", "StorageAway", "StorageError", "input_name", "receive"]
 
 CHUNK = 1 << 20
-PART = ".part"
-"""How the temporary name of a file ends that is not whole yet."""
 _NAME = re.compile(r"(?:[0-9A-Za-z_][0-9A-Za-z._ -]{0,254})(?:/[0-9A-Za-z_][0-9A-Za-z._ -]{0,254})*")
 
 
@@ -73,8 +71,14 @@ class Storage(StoragePlace):
     def _entries(self, folder: str) -> list[Entry]:
         path = self._path(folder) if folder else self._root
         try:
+            with self._handle() as root:
+                if root is not None:
+                    files = storage_folder.files_at(root, folder)
+                    return sorted(Entry(name, status.st_size, status.st_mtime) for name, status in files)
             self._fs.invalidate_cache(path)
             found = self._fs.ls(path, detail=True) if self._fs.exists(path) else []
+        except FileNotFoundError:
+            return []
         except self._errors as error:
             raise StorageError(f"cannot list {folder or 'the files'} in the storage {self.url}: {error}") from error
         return sorted(
@@ -100,13 +104,15 @@ class Storage(StoragePlace):
             raise DamagedSource(f"{source} is damaged: its SHA-256 is not the one that it had")
         with self._present() as root:
             try:
-                if self._is_object_store:
+                if root is not None:
+                    storage_folder.put_at(root, name, source)
+                elif self._is_object_store:
                     self._fs.put_file(str(source), path)
                 else:
-                    self._put_and_rename(source, name, root)
+                    self._put_and_rename(source, name)
                 self._verify(name, expected, root)
-                if root is None and not self._is_object_store:
-                    self.identify()
+                if not self._is_object_store:
+                    self._see_it_is_still_there(name, root)
             except self._errors as error:
                 raise StorageError(f"could not store {name} in {self.url}: {error}") from error
 
@@ -116,9 +122,35 @@ class Storage(StoragePlace):
         if (size, sha256 or expected[1]) == expected:
             return
         with contextlib.suppress(*self._errors):
-            self._fs.rm_file(self._path(name))
+            self._remove(name, root)
         what = f"{size or 0} of {expected[0]} bytes are there" if size != expected[0] else "its content is another"
         raise StorageError(f"could not store {name} in {self.url}: it was taken, but {what}")
+
+    def _see_it_is_still_there(self, name: str, root: int | None) -> None:
+        """Raises StorageAway, after removing what was stored, where the URL leads elsewhere by now: nobody would find
+        it, or it is under a mount point.
+        """
+        try:
+            self.identify()
+        except StorageAway:
+            if root is not None:
+                with contextlib.suppress(*self._errors):
+                    self._remove(name, root)
+            raise
+
+    def holds(self, name: str, sha256: str, size: int | None = None) -> bool:
+        """Whether a file of that content is here, and of that size where it is given. It is read for that, unless it is
+        a large one of a storage that is no folder. Raises StorageError.
+        """
+        self._path(name)
+        with self._present() as root:
+            try:
+                found_size, found = self._read_back(name, root)
+            except NotRegular:
+                return False
+            except self._errors as error:
+                raise StorageError(f"cannot read {name} in the storage {self.url}: {error}") from error
+        return found_size is not None and found_size == (size or found_size) and found in (None, sha256)
 
     def get(self, name: str, target: Path, sha256: str, limit: int | None = None) -> None:
         """Copies a file to `target` if its SHA-256 is the expected one.  limit: bytes that it may have.
@@ -130,50 +162,70 @@ class Storage(StoragePlace):
 
     def chunks(self, name: str) -> Iterator[bytes]:
         """A file's content. Raises StorageError."""
-        path = self._path(name)
         try:
-            with self._reader.open(path, "rb") as source:
+            with self._open(name) as source:
                 while chunk := source.read(CHUNK):
                     yield chunk
+        except NotRegular as error:
+            raise DamagedFile(f"cannot read {name} in the storage {self.url}: {error}") from error
         except self._errors as error:
             if isinstance(error, FileNotFoundError):
                 self._expect(f"cannot read {name}")
             raise StorageError(f"cannot read {name} in the storage {self.url}: {error}") from error
 
+    @contextlib.contextmanager
+    def _open(self, name: str) -> Iterator[BinaryIO]:
+        path = self._path(name)
+        with self._handle() as root:
+            opening = self._reader.open(path, "rb") if root is None else storage_folder.open_at(root, name)
+            with opening as source:
+                yield source
+
     def size(self, name: str) -> int | None:
-        """Of a file, in bytes; None where there is none of that name. Raises StorageError."""
+        """A file's size in bytes, or None when it is not there. Raises StorageError."""
         path = self._path(name)
         try:
-            return int(self._fs.size(path))
+            with self._handle() as root:
+                return int(self._fs.size(path)) if root is None else storage_folder.stat_at(root, name).st_size
         except FileNotFoundError:
             self._expect(f"cannot look for {name}")
             return None
+        except NotRegular as error:
+            raise DamagedFile(f"cannot look for {name} in the storage {self.url}: {error}") from error
         except self._errors as error:
             raise StorageError(f"cannot look for {name} in the storage {self.url}: {error}") from error
 
     def remove(self, name: str) -> None:
         """Removes a file that is no longer wanted, if it is there. Raises StorageError."""
-        path = self._path(name)
-        with self._present():
-            try:
-                if self._fs.exists(path):
-                    self._fs.rm_file(path)
-            except self._errors as error:
-                raise StorageError(f"could not remove {name} from {self.url}: {error}") from error
+        self._path(name)
+        self._take_away(name)
 
     def remove_unfinished(self, name: str) -> None:
         """Removes what putting `name` has left where the process was killed in the middle. Raises StorageError.
 
         No other process may be putting it now.
         """
-        folder, _, base = self._path(name).rpartition("/")
+        self._path(name)
+        folder, _, base = name.rpartition("/")
         with self._present():
+            for entry in self._entries(folder):
+                if entry.name.startswith(f".{base}.") and entry.name.endswith(PART):
+                    self._take_away(f"{folder}/{entry.name}".lstrip("/"))
+
+    def probes(self) -> list[str]:
+        """The names of what `check` has left, where it was killed or could not remove it. Raises StorageError."""
+        return [entry.name for entry in self._entries("") if entry.name.startswith(PROBE)]
+
+    def remove_probe(self, name: str) -> None:
+        """Removes one of `probes`, if it is there. Raises StorageError."""
+        self._take_away(name)
+
+    def _take_away(self, name: str) -> None:
+        with self._present() as root:
             try:
-                for path in self._fs.ls(folder, detail=False) if self._fs.exists(folder) else []:
-                    if path.rpartition("/")[2].startswith(f".{base}.") and path.endswith(PART):
-                        self._fs.rm_file(path)
+                self._remove(name, root)
             except self._errors as error:
-                raise StorageError(f"could not clear up after {name} in {self.url}: {error}") from error
+                raise StorageError(f"could not remove {name} from {self.url}: {error}") from error
 
     def sign(self, name: str, seconds: int) -> str | None:
         """A URL by which anybody can read the file for so long; None where the storage has no such thing.
@@ -200,27 +252,18 @@ class Storage(StoragePlace):
             raise StorageError(f"{name[:100]!r} is not the name of a file of a storage")
         return f"{self._root}/{name}"
 
-    def _put_and_rename(self, source: Path, name: str, root: int | None) -> None:
-        """A temporary name in the same folder first, flushed to the disk, then renamed. The storage's own folder is
-        never made here: it may be one that is not mounted.
+    def _put_and_rename(self, source: Path, name: str) -> None:
+        """A temporary name in the same folder first, then renamed. The storage's own folder is never made here: it may
+        be one that is not mounted.
         """
         target = self._path(name)
-        inside, _, base = name.rpartition("/")
-        folder = target.rpartition("/")[0]
+        folder, _, base = target.rpartition("/")
         temporary = f"{folder}/.{base}.{secrets.token_hex(4)}{PART}"
-        if inside and root is not None:
-            make_folder(root, inside)
-        elif inside and not self._fs.exists(folder):
+        if "/" in name and not self._fs.exists(folder):
             self._fs.mkdir(folder, create_parents=False)
         try:
             self._fs.put_file(str(source), temporary)
-            if root is not None:
-                flush(temporary)
-                os.replace(temporary, target)  # noqa: PTH105 — the names are strings here
-                with contextlib.suppress(OSError):  # some shares cannot
-                    flush(folder)
-            else:
-                self._fs.mv(temporary, target)
+            self._fs.mv(temporary, target)
         except self._errors:
             if self._fs.exists(temporary):
                 self._fs.rm_file(temporary)
@@ -241,9 +284,9 @@ def receive(chunks: Iterator[bytes], target: Path, sha256: str, what: str, limit
                 digest.update(chunk)
                 output.write(chunk)
                 if limit is not None and output.tell() > limit:
-                    raise StorageError(f"{what} has more than the {limit:,} bytes that it should have")
+                    raise DamagedFile(f"{what} has more than the {limit:,} bytes that it should have")
         if digest.hexdigest() != sha256:
-            raise StorageError(
+            raise DamagedFile(
                 f"{what} is not the file that was stored there (its SHA-256 differs); it was changed or cut short"
             )
         temporary.replace(target)

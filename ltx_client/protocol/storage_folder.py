@@ -1,5 +1,8 @@
 """A storage that is a folder, on this machine or a share: what is done through a handle on the folder itself, so that
 a share that goes away in the middle is not mistaken for the empty folder under its mount point.
+
+Others may write into the folder. So below it no link is followed, and nothing but files is opened: neither leads what
+is read or written out of the storage, nor does a pipe keep its reader waiting.
 """
 
 from __future__ import annotations
@@ -8,11 +11,50 @@ import contextlib
 import hashlib
 import os
 import secrets
+import shutil
+import stat
 import sys
 from collections.abc import Iterator
+from io import BufferedReader
 from pathlib import Path
 
-__all__ = ["flush", "make_folder", "measure", "measure_at", "opened", "read_at", "write_whole"]
+__all__ = [
+    "PART",
+    "NotRegular",
+    "files_at",
+    "flush",
+    "measure",
+    "measure_at",
+    "open_at",
+    "opened",
+    "put_at",
+    "read_at",
+    "remove_at",
+    "stat_at",
+    "write_new_at",
+    "write_whole_at",
+]
+
+PART = ".part"
+"""How the temporary name of a file ends that is not whole yet."""
+CHUNK = 1 << 20
+KINDS = {
+    stat.S_IFREG: "a file",
+    stat.S_IFDIR: "a folder",
+    stat.S_IFLNK: "a symbolic link",
+    stat.S_IFIFO: "a named pipe",
+    stat.S_IFSOCK: "a socket",
+    stat.S_IFCHR: "a device",
+    stat.S_IFBLK: "a device",
+}
+FOLDER = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
+READ = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC
+NEW = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
+"""How things below a storage's folder are opened."""
+
+
+class NotRegular(OSError):
+    """What lies in a storage under a name is no file, or no folder, where one should be."""
 
 
 @contextlib.contextmanager
@@ -25,20 +67,81 @@ def opened(folder: str) -> Iterator[int]:
         os.close(handle)
 
 
-def read_at(folder: int, name: str, most: int) -> bytes:
+@contextlib.contextmanager
+def _folder_at(root: int, name: str) -> Iterator[int]:
+    """Yield a handle on a folder of a storage, "" for the storage itself. Raise OSError."""
+    handle = os.dup(root)
+    try:
+        for part in filter(None, name.split("/")):
+            _check_kind(_status(handle, part), stat.S_IFDIR, name)
+            outer, handle = handle, os.open(part, FOLDER, dir_fd=handle)
+            os.close(outer)
+        yield handle
+    finally:
+        os.close(handle)
+
+
+@contextlib.contextmanager
+def _place_of(root: int, name: str) -> Iterator[tuple[int, str]]:
+    """Yield a handle on the folder in which a file lies, and its name there. Raise OSError."""
+    inside, _, base = name.rpartition("/")
+    with _folder_at(root, inside) as folder:
+        yield folder, base
+
+
+def _status(folder: int, name: str) -> os.stat_result:
+    return os.stat(name, dir_fd=folder, follow_symlinks=False)
+
+
+def _check_kind(status: os.stat_result, kind: int, name: str) -> os.stat_result:
+    found = stat.S_IFMT(status.st_mode)
+    if found != kind:
+        raise NotRegular(f"{name} is {KINDS.get(found, 'something else')}, not {KINDS[kind]}")
+    return status
+
+
+def stat_at(root: int, name: str) -> os.stat_result:
+    """Return what is known of a file. Raise OSError, of which NotRegular is one."""
+    with _place_of(root, name) as (folder, base):
+        return _check_kind(_status(folder, base), stat.S_IFREG, name)
+
+
+def files_at(root: int, name: str) -> list[tuple[str, os.stat_result]]:
+    """Return the names of a folder's files, "" for the storage itself, and what is known of each. Raise OSError."""
+    found = []
+    with _folder_at(root, name) as folder, os.scandir(folder) as entries:
+        for entry in entries:
+            with contextlib.suppress(FileNotFoundError):  # removed meanwhile
+                found.append((entry.name, entry.stat(follow_symlinks=False)))
+    return [(name, status) for name, status in found if stat.S_ISREG(status.st_mode)]
+
+
+def open_at(root: int, name: str) -> BufferedReader:
+    """Open a file to read it. Raise OSError, of which NotRegular is one."""
+    with _place_of(root, name) as (folder, base):
+        _check_kind(_status(folder, base), stat.S_IFREG, name)  # before it is opened: opening a device may do something
+        file = os.fdopen(os.open(base, READ, dir_fd=folder), "rb")
+    try:
+        _check_kind(os.fstat(file.fileno()), stat.S_IFREG, name)
+    except BaseException:
+        file.close()
+        raise
+    return file
+
+
+def read_at(root: int, name: str, most: int) -> bytes:
     """Return a file's first bytes, `most` of them. Raise OSError."""
-    with os.fdopen(os.open(name, os.O_RDONLY | os.O_CLOEXEC, dir_fd=folder), "rb") as file:
+    with open_at(root, name) as file:
         return file.read(most)
 
 
-def measure_at(folder: int, name: str) -> tuple[int, str]:
+def measure_at(root: int, name: str) -> tuple[int, str]:
     """Return the size and the SHA-256 of a file as the disk or the server has it, as far as the system can be kept from
     answering out of its own memory. Raise OSError.
     """
-    handle = os.open(name, os.O_RDONLY | os.O_CLOEXEC, dir_fd=folder)
-    with os.fdopen(handle, "rb") as file:
-        _read_afresh(handle)
-        return os.fstat(handle).st_size, hashlib.file_digest(file, "sha256").hexdigest()
+    with open_at(root, name) as file:
+        _read_afresh(file.fileno())
+        return os.fstat(file.fileno()).st_size, hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def measure(path: Path) -> tuple[int, str]:
@@ -47,23 +150,62 @@ def measure(path: Path) -> tuple[int, str]:
         return os.fstat(file.fileno()).st_size, hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def make_folder(folder: int, name: str) -> None:
-    """Make a folder in a folder, unless it is there. Raise OSError."""
-    with contextlib.suppress(FileExistsError):
-        os.mkdir(name, dir_fd=folder)
+def put_at(root: int, name: str, source: Path) -> None:
+    """Copy a local file to a temporary name in the same folder, flushed to the disk, and rename it. The folder is made
+    where it is missing; the storage's own never is. Raise OSError, and nothing is left then.
+    """
+    inside, _, base = name.rpartition("/")
+    if inside:
+        with contextlib.suppress(FileExistsError):
+            os.mkdir(inside, dir_fd=root)
+    temporary = f".{base}.{secrets.token_hex(4)}{PART}"
+    with _folder_at(root, inside) as folder:
+        try:
+            copy_in(source, folder, temporary)
+            _rename(folder, temporary, base)
+        except OSError:
+            remove_at(folder, temporary)
+            raise
 
 
-def write_whole(folder: str, name: str, data: bytes) -> None:
-    """Write a file that appears whole, on the disk, under its name. Raise OSError."""
-    temporary = Path(folder) / f".{name}.{secrets.token_hex(4)}"
+def write_whole_at(root: int, name: str, data: bytes) -> None:
+    """Write a file of the storage's own folder, which appears whole, on the disk, under its name. Raise OSError."""
+    temporary = f".{name}.{secrets.token_hex(4)}"
+    write_new_at(root, temporary, data)
+    _rename(root, temporary, name)
+
+
+def write_new_at(root: int, name: str, data: bytes) -> None:
+    """Write a new file of the storage's own folder, on the disk. Raise OSError, and nothing is left then."""
+    handle = os.open(name, NEW, 0o666, dir_fd=root)
     try:
-        temporary.write_bytes(data)
-        flush(str(temporary))
-        temporary.replace(Path(folder) / name)
-    finally:
-        temporary.unlink(missing_ok=True)
+        with os.fdopen(handle, "wb") as file:
+            file.write(data)
+            file.flush()
+            os.fsync(handle)
+    except OSError:
+        remove_at(root, name)
+        raise
+
+
+def copy_in(source: Path, folder: int, name: str) -> None:
+    """Copy a local file to a new one in a folder, on the disk. Raise OSError."""
+    with source.open("rb") as local, os.fdopen(os.open(name, NEW, 0o666, dir_fd=folder), "wb") as file:
+        shutil.copyfileobj(local, file, CHUNK)
+        file.flush()
+        os.fsync(file.fileno())
+
+
+def _rename(folder: int, name: str, new_name: str) -> None:
+    os.replace(name, new_name, src_dir_fd=folder, dst_dir_fd=folder)
     with contextlib.suppress(OSError):  # some shares cannot
-        flush(folder)
+        os.fsync(folder)
+
+
+def remove_at(root: int, name: str) -> None:
+    """Remove a file, or what lies in its place, unless it is a folder; nothing where there is none. Raise OSError."""
+    with contextlib.suppress(FileNotFoundError), _place_of(root, name) as (folder, base):
+        os.unlink(base, dir_fd=folder)
 
 
 def flush(path: str) -> None:

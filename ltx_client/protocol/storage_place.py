@@ -13,17 +13,19 @@ import fsspec
 from fsspec.implementations.cached import CachingFileSystem
 from fsspec.implementations.local import LocalFileSystem
 
+from ltx_client.protocol import storage_folder
 from ltx_client.protocol.redaction import know_url, shown_url
 from ltx_client.protocol.s3 import S3, s3_errors, s3_options
-from ltx_client.protocol.storage_folder import measure_at, opened, read_at, write_whole
 from ltx_client.protocol.storage_marker import LONGEST, MARKER, Marker, new_marker, parse_marker
 from ltx_client.protocol.storage_urls import check_storage_url
 from ltx_client.protocol.text import shown
 
-__all__ = ["StorageAway", "StorageError", "StoragePlace"]
+__all__ = ["PROBE", "DamagedFile", "StorageAway", "StorageError", "StoragePlace"]
 
 ATOMIC_PUT = frozenset({"abfs", "gcs", "gs", "memory", "s3", "s3a"})
 """Object stores, where a put shows the whole object or nothing."""
+PROBE = ".probe-"
+"""What the names of the files begin with by which is seen whether a storage can be written."""
 SMALL = 16 * 2**20
 """Bytes up to which a file is read back whole from a storage that is no folder; of a larger one, the size is."""
 
@@ -37,6 +39,10 @@ class StorageError(Exception):
 
 class StorageAway(StorageError):
     """The storage as a whole is not there, or not the one that it was: its marker is missing, or cannot be read."""
+
+
+class DamagedFile(StorageError):
+    """What lies under a name is not what was stored there: another content, another size, or no file at all."""
 
 
 class StoragePlace:
@@ -83,11 +89,12 @@ class StoragePlace:
             elif not self._is_object_store:
                 self._fs.makedirs(self._root, exist_ok=True)
             with self._handle() as root:
-                known = self._marker(root)
-            if known is None and self._is_folder:
-                write_whole(self._root, MARKER, new_marker())
-            elif known is None:
-                self._fs.pipe_file(f"{self._root}/{MARKER}", new_marker())
+                if self._marker(root) is not None:
+                    pass
+                elif root is not None:
+                    storage_folder.write_whole_at(root, MARKER, new_marker())
+                else:
+                    self._fs.pipe_file(f"{self._root}/{MARKER}", new_marker())
         except FileNotFoundError as error:
             missing = Path(self._root).parent if self._is_folder else self.url
             raise StorageError(f"cannot make the storage {self.url}: there is no {missing}") from error
@@ -105,17 +112,29 @@ class StoragePlace:
 
     def check(self) -> None:
         """Raise StorageError unless the storage is there, and a file can be written here and read again."""
-        name, content = f".probe-{secrets.token_hex(4)}", secrets.token_bytes(16)
-        probe = f"{self._root}/{name}"
+        name, content = f"{PROBE}{secrets.token_hex(4)}", secrets.token_bytes(16)
         with self._present("cannot write to the storage {}, which is away") as root:
             try:
-                self._fs.pipe_file(probe, content)
-                written = self._read_back(name, root)
-                self._fs.rm_file(probe)
+                written = self._write_and_read(name, content, root)
             except self._errors as error:
                 raise StorageError(f"cannot write to the storage {self.url}: {error}") from error
         if written != (len(content), hashlib.sha256(content).hexdigest()):
             raise StorageError(f"cannot write to the storage {self.url}: what was written there is not what is read")
+
+    def _write_and_read(self, name: str, content: bytes, root: int | None) -> tuple[int | None, str | None]:
+        """What is read of a file that is written, and removed whatever fails. Raises the file system's errors."""
+        try:
+            if root is not None:
+                storage_folder.write_new_at(root, name, content)
+            else:
+                self._fs.pipe_file(f"{self._root}/{name}", content)
+            written = self._read_back(name, root)
+        except self._errors:
+            with contextlib.suppress(*self._errors):
+                self._remove(name, root)
+            raise
+        self._remove(name, root)
+        return written
 
     @contextlib.contextmanager
     def _present(self, told: str = "the storage {} is away") -> Iterator[int | None]:
@@ -149,14 +168,14 @@ class StoragePlace:
 
     @contextlib.contextmanager
     def _handle(self) -> Iterator[int | None]:
-        with opened(self._root) if self._is_folder else contextlib.nullcontext() as root:
+        with storage_folder.opened(self._root) if self._is_folder else contextlib.nullcontext() as root:
             yield root
 
     def _marker(self, root: int | None) -> Marker | None:
         """What the marker says; None where there is none, or a damaged one. Raises the file system's errors."""
         try:
             if root is not None:
-                return parse_marker(read_at(root, MARKER, LONGEST))
+                return parse_marker(storage_folder.read_at(root, MARKER, LONGEST))
             with self._fs.open(f"{self._root}/{MARKER}", "rb") as file:
                 return parse_marker(file.read(LONGEST))
         except FileNotFoundError:
@@ -166,7 +185,7 @@ class StoragePlace:
         """A file's size, None where there is none, and its SHA-256; that of a large one only where it is a folder's."""
         try:
             if root is not None:
-                return measure_at(root, name)
+                return storage_folder.measure_at(root, name)
             path = f"{self._root}/{name}"
             self._fs.invalidate_cache(path.rpartition("/")[0])
             size = int(self._fs.info(path)["size"])
@@ -176,6 +195,13 @@ class StoragePlace:
             return len(content), hashlib.sha256(content).hexdigest()
         except FileNotFoundError:
             return None, None
+
+    def _remove(self, name: str, root: int | None) -> None:
+        """Removes a file, if it is there. Raises the file system's errors."""
+        if root is not None:
+            storage_folder.remove_at(root, name)
+        elif self._fs.exists(f"{self._root}/{name}"):
+            self._fs.rm_file(f"{self._root}/{name}")
 
     @property
     def _is_folder(self) -> bool:

@@ -6,14 +6,12 @@ import json
 import os
 import shutil
 import stat
-from pathlib import Path
 
 import pytest
 import redis
-from fsspec.implementations.local import LocalFileSystem
 from pydantic import ValidationError
 
-from ltx_client.protocol import damage, events
+from ltx_client.protocol import damage, events, storage_folder
 from ltx_client.protocol.events import Result
 from ltx_client.protocol.state import Status
 from ltx_client.protocol.storage_marker import MARKER
@@ -45,22 +43,22 @@ def spool(ledger, storage, tmp_path):
 def test_a_try_that_left_part_of_a_file_is_cleared_up_by_the_next(spool, ledger, job, tmp_path, monkeypatch):
     """The storage turns read-only in mid-write, so that even the part cannot be removed, and comes back."""
     read_only = []
-    put, remove = LocalFileSystem.put_file, LocalFileSystem.rm_file
+    copy, remove = storage_folder.copy_in, storage_folder.remove_at
 
-    def put_file(self, path1, path2, **options):
-        put(self, path1, path2, **options)
+    def copy_in(source, folder, name):
+        copy(source, folder, name)
         if not read_only:
-            read_only.append(path2)
-            raise OSError(errno.EROFS, "read-only", path2)
+            read_only.append(name)
+            raise OSError(errno.EROFS, "read-only", name)
 
-    def rm_file(self, path):
-        if path in read_only[:1] and len(read_only) == 1:
+    def remove_at(root, name):
+        if name in read_only[:1] and len(read_only) == 1:
             read_only.append("gone again")
-            raise OSError(errno.EROFS, "read-only", path)
-        remove(self, path)
+            raise OSError(errno.EROFS, "read-only", name)
+        remove(root, name)
 
-    monkeypatch.setattr(LocalFileSystem, "put_file", put_file)
-    monkeypatch.setattr(LocalFileSystem, "rm_file", rm_file)
+    monkeypatch.setattr(storage_folder, "copy_in", copy_in)
+    monkeypatch.setattr(storage_folder, "remove_at", remove_at)
     video, sidecar = tmp_path / "a.mp4", tmp_path / "a.json"
     for path in (video, sidecar):
         path.write_bytes(CONTENT)
@@ -416,8 +414,9 @@ def test_what_lies_in_the_spool_is_on_the_disk_and_its_owners_alone(spool, stora
 def test_a_storage_that_lies_gets_no_commit(spool, storage, ledger, job, finished, monkeypatch, how):
     attempt = ledger.claim(job.id, "w1", "one")
     spool._retry_for = 0
+    some = CONTENT[: 2 * (how == "half")]
     with monkeypatch.context() as lying:
-        lying.setattr(storage._fs, "put_file", lambda _, to: Path(to).write_bytes(CONTENT[: 2 * (how == "half")]))
+        lying.setattr(storage_folder, "copy_in", lambda _, *to: storage_folder.write_new_at(*to, some))
         spool.deliver(attempt, *finished(), result_of(attempt))
     assert ledger.read(job.id).status is Status.RUNNING
     assert "it was taken, but" in ledger.read(job.id).message

@@ -14,6 +14,7 @@ import pytest
 from click.testing import CliRunner
 
 from ltx_client.cli import main
+from ltx_client.protocol import storage_folder
 from ltx_client.protocol.links import fetch_link
 from ltx_client.protocol.storage import DamagedSource, Storage, StorageAway, StorageError, input_name
 from ltx_client.protocol.storage_marker import MARKER
@@ -121,7 +122,7 @@ def test_check_leaves_nothing(url):
 
 def test_a_put_that_fails_in_the_middle_leaves_nothing(tmp_path, source, monkeypatch):
     storage = made(tmp_path / "store")
-    monkeypatch.setattr("ltx_client.protocol.storage.flush", broken)
+    monkeypatch.setattr(os, "fsync", broken)
     with pytest.raises(StorageError, match=r"could not store a\.mp4"):
         storage.put(source, "a.mp4")
     assert names_in(storage.url) == []
@@ -178,13 +179,12 @@ def test_on_a_share_a_file_has_its_name_when_it_is_on_the_disk(tmp_path, source,
     storage = made(tmp_path / "store")
     done, flush, replace = [], os.fsync, os.replace
     monkeypatch.setattr(os, "fsync", lambda handle: (done.append(os.fstat(handle).st_ino), flush(handle)))
-    monkeypatch.setattr(os, "replace", lambda *names: (done.append(names), replace(*names)))
+    monkeypatch.setattr(os, "replace", lambda *names, **folders: (done.append(names), replace(*names, **folders)))
     storage.put(source, "a.mp4")
     target = tmp_path / "store" / "a.mp4"
     flushed, (temporary, final), folder = done
-    assert (flushed, final, folder) == (target.stat().st_ino, str(target), target.parent.stat().st_ino)
-    assert Path(temporary).parent == target.parent
-    assert Path(temporary).name.startswith(".a.mp4.") and temporary.endswith(".part")
+    assert (flushed, final, folder) == (target.stat().st_ino, "a.mp4", target.parent.stat().st_ino)
+    assert temporary.startswith(".a.mp4.") and temporary.endswith(".part")
 
 
 def test_a_share_whose_folders_cannot_be_flushed(tmp_path, source, monkeypatch):
@@ -370,8 +370,8 @@ def test_no_name_leads_out_of_it(url, name, source, tmp_path):
     assert names_in(url) == []
 
 
-def lies(fs, how, monkeypatch):
-    """Has a file system say that a file was written, and hold something else."""
+def lies(storage, how, monkeypatch):
+    """Has a storage's file system say that a file was written, and hold something else."""
     spoil = {
         "nothing": lambda data: None,
         "empty": lambda data: b"",
@@ -381,16 +381,21 @@ def lies(fs, how, monkeypatch):
 
     def put_file(source, target, **_options):
         if (data := spoil(Path(source).read_bytes())) is not None:
-            fs.pipe_file(target, data)
+            storage._fs.pipe_file(target, data)
 
-    monkeypatch.setattr(fs, "put_file", put_file)
+    def copy_in(source, folder, name):
+        if (data := spoil(source.read_bytes())) is not None:
+            storage_folder.write_new_at(folder, name, data)
+
+    monkeypatch.setattr(storage_folder, "copy_in", copy_in)
+    monkeypatch.setattr(storage._fs, "put_file", put_file)
 
 
 @pytest.mark.parametrize("how", ["nothing", "empty", "half", "other"])
 def test_a_storage_that_says_written_and_has_something_else_is_not_believed(url, source, tmp_path, monkeypatch, how):
     storage = Storage(url)
     with monkeypatch.context() as lying:
-        lies(storage._fs, how, lying)
+        lies(storage, how, lying)
         with pytest.raises(
             StorageError, match=r"could not store a\.mp4 in .*(is there|are there|content|No such file)"
         ):
@@ -404,9 +409,9 @@ def test_what_is_lost_by_the_rename_is_noticed(tmp_path, source, monkeypatch):
     """As where a server takes the rename, and forgets what had not reached its disk."""
     storage, replace = made(tmp_path / "store"), os.replace
 
-    def cut(temporary, target):
-        replace(temporary, target)
-        Path(target).write_bytes(b"")
+    def cut(temporary, target, **folders):
+        replace(temporary, target, **folders)
+        (tmp_path / "store" / target).write_bytes(b"")
 
     monkeypatch.setattr(os, "replace", cut)
     with pytest.raises(StorageError, match="it was taken, but 0 of 6000 bytes are there"):
@@ -431,22 +436,19 @@ def test_a_share_that_goes_away_in_the_middle_gets_nothing_under_its_mount_point
         point.rename(share)
         point.mkdir()
 
-    put, replace = type(storage._fs).put_file, os.replace
+    copy, replace = storage_folder.copy_in, os.replace
     if moment == "before":
         unmount()
     elif moment == "while":
-        monkeypatch.setattr(type(storage._fs), "put_file", lambda *a, **o: (unmount(), put(*a, **o)))
+        monkeypatch.setattr(storage_folder, "copy_in", lambda *a: (unmount(), copy(*a)))
     else:
-        monkeypatch.setattr(
-            os, "replace", lambda *names: (unmount(), point.joinpath(Path(names[0]).name).touch(), replace(*names))
-        )
-    with pytest.raises(StorageError):
+        monkeypatch.setattr(os, "replace", lambda *a, **o: (unmount(), replace(*a, **o)))
+    with pytest.raises(StorageAway):
         storage.put(source, "a.mp4")
     assert list(point.iterdir()) == []
-    assert not (share / "a.mp4").exists()
+    assert [path.name for path in share.iterdir()] == [MARKER]
     monkeypatch.undo()
-    for path in point, *share.glob(".a.mp4.*"):
-        path.rmdir() if path.is_dir() else path.unlink()
+    point.rmdir()
     share.rename(point)
     storage.put(source, "a.mp4")
     assert names_in(str(point)) == ["a.mp4"]

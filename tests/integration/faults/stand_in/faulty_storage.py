@@ -10,39 +10,50 @@ from pathlib import Path
 from fsspec.implementations.local import LocalFileSystem
 from marks import FOLDER, at
 
+from ltx_client.protocol import storage_folder
+
 JOB = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}")
 LIES = ("half", "nothing")
+remove = storage_folder.remove_at
 
 
 class FaultyFileSystem(LocalFileSystem):
-    """As the local filesystem. A file is written in two halves, the phase "uploading" between them."""
+    """As the local filesystem, which it is: a storage that is a folder is written through handles."""
 
     protocol = "faulty"
 
-    def put_file(self, path1, path2, callback=None, **options):
-        job, data = _job(path2), Path(path1).read_bytes()
-        fault = _fault(job)
-        if fault == "read-only":
-            _fail(job, errno.EROFS, path2)
-        with Path(self._strip_protocol(path2)).open("wb") as file:
-            if fault == "full":
-                _fail(job, errno.ENOSPC, path2)
-            file.write(data[: len(data) // 2])
-            file.flush()
-            if job:
-                at(job, "uploading")
-            if fault or (fault := _fault(job)):
-                if fault in LIES:
-                    file.truncate(0 if fault == "nothing" else None)
-                    (FOLDER / f"{job}.failed").touch()
-                    return
-                _fail(job, errno.ENOSPC if fault == "full" else errno.EIO, path2)
-            file.write(data[len(data) // 2 :])
 
-    def rm_file(self, path):
-        if _fault(_job(path)) == "read-only":
-            _fail(_job(path), errno.EROFS, path)
-        super().rm_file(path)
+def copy_in(source, folder, name):
+    """Write a file in two halves, the phase "uploading" between them."""
+    job, data = _job(name), source.read_bytes()
+    fault = _fault(job)
+    if fault == "read-only":
+        _fail(job, errno.EROFS, name)
+    with os.fdopen(os.open(name, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o666, dir_fd=folder), "wb") as file:
+        if fault == "full":
+            _fail(job, errno.ENOSPC, name)
+        file.write(data[: len(data) // 2])
+        file.flush()
+        if job:
+            at(job, "uploading")
+        if fault or (fault := _fault(job)):
+            if fault in LIES:
+                file.truncate(0 if fault == "nothing" else None)
+                (FOLDER / f"{job}.failed").touch()
+                return
+            _fail(job, errno.ENOSPC if fault == "full" else errno.EIO, name)
+        file.write(data[len(data) // 2 :])
+
+
+def remove_at(root, name):
+    """Remove a file, unless the storage is read-only."""
+    if _fault(_job(name)) == "read-only":
+        _fail(_job(name), errno.EROFS, name)
+    remove(root, name)
+
+
+storage_folder.copy_in = copy_in
+storage_folder.remove_at = remove_at
 
 
 def _job(path):
