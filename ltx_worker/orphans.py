@@ -1,5 +1,5 @@
 """Removes what attempts have left in the storage that are over: of workers that were killed between storing and commit
-and never came back.
+and never came back; and what was left of seeing whether the storage can be written.
 """
 
 from __future__ import annotations
@@ -54,6 +54,7 @@ class Orphans(Background):
         self._tidy = tidy
         self._sweep_at = time.monotonic() + every
         self._seen: set[_File] = set()
+        self._probes: set[str] = set()
 
     def _cycle(self) -> None:
         if self._stopped.wait(min(self._every, LONGEST_PAUSE)):
@@ -67,6 +68,7 @@ class Orphans(Background):
                 self.sweep()
             else:
                 self._seen.clear()
+                self._probes.clear()
         except (StorageError, redis.RedisError) as error:  # no fault of this worker's, and there is time
             self._note(error)
             log.warning("what attempts have left in the storage stays for now: %s", error)
@@ -81,6 +83,10 @@ class Orphans(Background):
             if file.whole:
                 self._storage.remove(file.name)
         self._seen = orphans
+        probes = set(self._storage.probes())
+        for name in sorted(probes & self._probes):
+            self._storage.remove_probe(name)
+        self._probes = probes
 
     def _find(self) -> Iterator[_File]:
         files = [_File(name, whole=True) for name in self._storage.names("")]

@@ -15,6 +15,7 @@ import datetime
 import hashlib
 import re
 import secrets
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, BinaryIO, NamedTuple
@@ -26,6 +27,8 @@ from ltx_client.protocol.storage_place import PROBE, DamagedFile, StorageAway, S
 __all__ = ["DamagedFile", "DamagedSource", "Entry", "Storage", "StorageAway", "StorageError", "input_name", "receive"]
 
 CHUNK = 1 << 20
+PROBE_TIME = 3600.0
+"""Seconds, within which whoever wrote a probe has read it."""
 _NAME = re.compile(r"(?:[0-9A-Za-z_][0-9A-Za-z._ -]{0,254})(?:/[0-9A-Za-z_][0-9A-Za-z._ -]{0,254})*")
 
 
@@ -213,8 +216,11 @@ class Storage(StoragePlace):
                     self._take_away(f"{folder}/{entry.name}".lstrip("/"))
 
     def probes(self) -> list[str]:
-        """The names of what `check` has left, where it was killed or could not remove it. Raises StorageError."""
-        return [entry.name for entry in self._entries("") if entry.name.startswith(PROBE)]
+        """The names of what `check` has left, where it was killed or could not remove it: an hour ago at least, by this
+        machine's clock. Raises StorageError.
+        """
+        probes = [entry for entry in self._entries("") if entry.name.startswith(PROBE)]
+        return [entry.name for entry in probes if (entry.modified or 0.0) < time.time() - PROBE_TIME]
 
     def remove_probe(self, name: str) -> None:
         """Removes one of `probes`, if it is there. Raises StorageError."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
@@ -14,6 +15,8 @@ __all__ = ["StorageChecks", "space"]
 
 LITTLE = 10 * 10**9
 """Bytes that should be free."""
+MORE_SPACE = "ltx gc --older-than 7d, or free the disk otherwise"
+NO_SPACE = (errno.ENOSPC, errno.EDQUOT)
 TOO_LITTLE = 500 * 10**6
 """Bytes below which a video may not fit."""
 
@@ -51,7 +54,8 @@ class StorageChecks:
             mend = "let this user write there, or set another storage_url"
             storage.check()
         except (StorageError, OSError) as error:
-            yield Finding("storage", Level.FAILURE, str(error), mend)
+            full = isinstance(error.__cause__, OSError) and error.__cause__.errno in NO_SPACE
+            yield Finding("storage", Level.FAILURE, str(error), MORE_SPACE if full else mend)
             return
         if storage.local_folder is None:
             yield Finding("storage", Level.OK, f"{shown} can be written")
@@ -64,7 +68,7 @@ def space(about: str, folder: Path) -> Finding:
     free = shutil.disk_usage(folder).free
     text = f"{folder}: {free / 1e9:,.1f} GB free"
     if free < TOO_LITTLE:
-        return Finding(about, Level.FAILURE, text, "ltx gc --older-than 7d, or free the disk otherwise")
+        return Finding(about, Level.FAILURE, text, MORE_SPACE)
     if free < LITTLE:
         return Finding(about, Level.WARNING, text, "ltx gc --older-than 30d, or free the disk otherwise")
     return Finding(about, Level.OK, f"{folder} can be written, {free / 1e9:,.0f} GB free")

@@ -1,5 +1,8 @@
 """What the reaper's worker takes out of the storage, and above all what it leaves."""
 
+import os
+import time
+
 import pytest
 
 from ltx_client.ledger import ClientLedger
@@ -218,3 +221,15 @@ def test_the_tokens_of_many_attempts_are_bounded(ledger, job, redis_client, name
     (owner,) = ledger.ownership([job.id]).values()
     assert (len(owner.granted), owner.current, owner.status) == (100, attempt.token[:12], Status.QUEUED)
     assert len(redis_client.hget(names.state(job.id), "tokens")) <= 1300
+
+
+def test_what_a_check_has_left_is_swept_when_it_is_old(orphans, storage):
+    old, new = (storage.local_folder / name for name in (".probe-0a1b2c3d", ".probe-4e5f6a7b"))
+    for path in old, new:
+        path.touch()
+    os.utime(old, (time.time() - 4000,) * 2)
+    sweep(orphans, 1)
+    assert old.exists(), "by one look it might be another machine's clock"
+    sweep(orphans, 2)
+    assert (old.exists(), new.exists()) == (False, True)
+    storage.check()

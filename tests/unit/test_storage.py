@@ -1,5 +1,6 @@
 """One contract for every storage: a file appears whole under its name, or not at all."""
 
+import errno
 import hashlib
 import http.server
 import os
@@ -15,8 +16,10 @@ from click.testing import CliRunner
 
 from ltx_client.cli import main
 from ltx_client.protocol import storage_folder
+from ltx_client.protocol.checks import Level
 from ltx_client.protocol.links import fetch_link
 from ltx_client.protocol.storage import DamagedSource, Storage, StorageAway, StorageError, input_name
+from ltx_client.protocol.storage_checks import StorageChecks
 from ltx_client.protocol.storage_marker import MARKER
 from tests.s3 import new_bucket, s3_server
 from tests.storages import made
@@ -120,6 +123,36 @@ def test_check_leaves_nothing(url):
     assert names_in(url) == []
 
 
+@pytest.mark.parametrize("fails", ["write", "read"])
+def test_a_check_that_fails_leaves_nothing(url, monkeypatch, fails):
+    """As a full disk has it: the file is made, and nothing goes into it."""
+    storage = Storage(url)
+    pipe_file = storage._fs.pipe_file
+    with monkeypatch.context() as full:
+        if fails == "read":
+            full.setattr(storage, "_read_back", broken)
+        else:
+            full.setattr(storage._fs, "pipe_file", lambda path, *_: (pipe_file(path, b""), broken()))
+            full.setattr(os, "fsync", broken)
+        with pytest.raises(StorageError, match=r"cannot write to the storage .*No space left"):
+            storage.check()
+    assert names_in(url) == []
+
+
+@pytest.mark.parametrize("number", [errno.ENOSPC, errno.EDQUOT, errno.EACCES])
+def test_a_doctor_knows_a_full_storage_from_a_forbidden_one(tmp_path, monkeypatch, number):
+    made(tmp_path / "store")
+
+    def refuse(*_):
+        raise OSError(number, os.strerror(number))
+
+    monkeypatch.setattr(storage_folder, "write_new_at", refuse)
+    (finding,) = StorageChecks(str(tmp_path / "store")).storage()
+    assert finding.level is Level.FAILURE
+    assert ("let this user write" in finding.mend) is (number == errno.EACCES)
+    assert ("ltx gc" in finding.mend) is (number != errno.EACCES)
+
+
 def test_a_put_that_fails_in_the_middle_leaves_nothing(tmp_path, source, monkeypatch):
     storage = made(tmp_path / "store")
     monkeypatch.setattr(os, "fsync", broken)
@@ -128,7 +161,7 @@ def test_a_put_that_fails_in_the_middle_leaves_nothing(tmp_path, source, monkeyp
     assert names_in(storage.url) == []
 
 
-def broken(_path):
+def broken(*_):
     raise OSError(28, "No space left on device")
 
 
