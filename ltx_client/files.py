@@ -12,8 +12,12 @@ from ltx_client.protocol.links import fetch_link
 from ltx_client.protocol.storage import DamagedSource, Storage, StorageError, input_name
 from ltx_client.protocol.text import is_printable
 from ltx_client.views import JobView
+from ltx_models.request import MAX_FRAMES, MAX_SIZE, GenerationRequest
 
 __all__ = ["fetch_video", "is_here", "missing_inputs", "store_inputs"]
+
+CONTAINER = 16 * 10**6
+"""Bytes of an MP4 that its frames do not account for."""
 
 
 def store_inputs(storage_url: str | None, inputs: Inputs) -> None:
@@ -67,6 +71,11 @@ def fetch_video(
         raise StorageUnreachable(
             f"the result of job {job_id} is said to be {result.video!r}, which is no file of this job"
         )
+    if result.size > (most := _largest_video(view.job.request)):
+        raise StorageUnreachable(
+            f"the result of job {job_id} is said to have {result.size:,} bytes, and no video of its size and length has"
+            f" more than {most:,}; it is not fetched"
+        )
     link, why_not = None, ""
     try:
         if storage_url is None:
@@ -91,6 +100,14 @@ def fetch_video(
         raise StorageUnreachable(str(error)) from None
     except OSError as error:
         raise UsageError(f"cannot write {target}: {error.strerror}") from error
+
+
+def _largest_video(request: GenerationRequest) -> int:
+    """Bytes that a video of this request may have, whatever its content: twice its frames as they are, and a container.
+    The size that its writer gives bounds a download no better than the writer wishes.
+    """
+    width, height = request.width or MAX_SIZE, request.height or MAX_SIZE
+    return 2 * 3 * width * height * (request.num_frames or MAX_FRAMES) + CONTAINER
 
 
 def is_here(view: JobView, target: Path) -> bool:

@@ -7,6 +7,7 @@ import time
 import pytest
 from pydantic import SecretStr, ValidationError
 
+from ltx_client import files
 from ltx_client.errors import FarmError, StorageUnreachable
 from ltx_client.farm import Farm
 from ltx_client.protocol import events
@@ -15,6 +16,7 @@ from ltx_client.protocol.events import Result
 from ltx_client.protocol.jobs import NO_LINKS, parse_links
 from ltx_client.protocol.pauses import Pause, parse_pause
 from ltx_client.protocol.state import Status
+from ltx_client.protocol.storage import Storage
 from ltx_worker.embeddings import EmbeddingsCache, EmbeddingsLimit
 from ltx_worker.engine.hashes import RememberedHashes
 from ltx_worker.engine.messages import Previewed, Resuming, Stepped, Written
@@ -80,6 +82,30 @@ def test_a_video_that_is_larger_than_its_result_says_is_not_taken(
     (storage.local_folder / name).write_bytes(OUTSIDE)
     with pytest.raises(StorageUnreachable, match="more than the 5 bytes"):
         farm.download(job.id, tmp_path / "out.mp4")
+
+
+@pytest.mark.parametrize("size", [0, 2**40, 2**62])
+@pytest.mark.parametrize("by", ["storage", "link"])
+def test_a_size_that_no_video_of_the_request_has_bounds_nothing(
+    farm, ledger, job, redis_client, names, storage, tmp_path, monkeypatch, size, by
+):
+    """An endless link would fill the disk of who downloads."""
+    most = 2 * 3 * job.request.width * job.request.height * job.request.num_frames + 16 * 10**6
+    end(ledger, job, redis_client, names, size=max(size, most + 1))
+    fetched = []
+    monkeypatch.setattr(files, "fetch_link", lambda *arguments: fetched.append(arguments[-1]))
+    monkeypatch.setattr(Storage, "get", lambda *arguments: fetched.append(arguments[-1]))
+    if by == "link":
+        farm.storage_url = None
+        monkeypatch.setattr(farm, "link", lambda _: "http://127.0.0.1:1/videos/a.mp4")
+    with pytest.raises(StorageUnreachable, match=f"no video of its size and length has more than {most:,}"):
+        farm.download(job.id, tmp_path / "out.mp4")
+    assert fetched == []
+    snapshot = json.loads(redis_client.hget(names.state(job.id), "snapshot"))
+    snapshot["result"]["size"] = most
+    redis_client.hset(names.state(job.id), "snapshot", json.dumps(snapshot))
+    farm.download(job.id, tmp_path / "out.mp4")
+    assert fetched == [most]
 
 
 @pytest.mark.parametrize("fraction", [-1, 1.5, 1e300, "NaN", "-Infinity"])
