@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from ltx_client.errors import FarmError, StorageUnreachable, UsageError
-from ltx_client.inputs import Inputs
+from ltx_client.inputs import MAX_BYTES, Inputs
 from ltx_client.protocol.links import fetch_link
 from ltx_client.protocol.storage import DamagedSource, Storage, StorageError, input_name
 from ltx_client.protocol.text import is_printable
@@ -21,7 +21,8 @@ CONTAINER = 16 * 10**6
 
 
 def store_inputs(storage_url: str | None, inputs: Inputs) -> None:
-    """Puts files into the farm's storage under the name of their content; what is there already is not sent.
+    """Puts files into the farm's storage under the name of their content; what is there already is not sent, unless it
+    is damaged.
 
     Raises UsageError without a storage, StorageUnreachable.
     """
@@ -33,7 +34,8 @@ def store_inputs(storage_url: str | None, inputs: Inputs) -> None:
         storage = Storage(storage_url)
         storage.identify()
         for sha256, path in inputs.items():
-            if storage.size(input_name(sha256)) != path.stat().st_size:  # not there, or not whole
+            size = path.stat().st_size
+            if not storage.holds(input_name(sha256), sha256, range(size, size + 1)):
                 storage.put(path, input_name(sha256), sha256)
     except StorageError as error:
         raise StorageUnreachable(str(error)) from None
@@ -42,14 +44,15 @@ def store_inputs(storage_url: str | None, inputs: Inputs) -> None:
 
 
 def missing_inputs(storage_url: str | None, inputs: Sequence[str]) -> list[str]:
-    """Those of these, each the SHA-256 of its content, that are not in the farm's storage; none where no storage is
-    set. Raises StorageUnreachable.
+    """Those of these, each the SHA-256 of its content, that are not in the farm's storage, or damaged there; none where
+    no storage is set. Raises StorageUnreachable.
     """
     if storage_url is None or not inputs:
         return []
     try:
         storage = Storage(storage_url)
-        return [sha256 for sha256 in inputs if not storage.exists(input_name(sha256))]
+        sizes = range(max(MAX_BYTES.values()) + 1)
+        return [sha256 for sha256 in inputs if not storage.holds(input_name(sha256), sha256, sizes)]
     except StorageError as error:
         raise StorageUnreachable(str(error)) from None
 

@@ -97,7 +97,7 @@ class Sending(Watching):
             if missing := missing_inputs(self.storage_url, [sha256 for sha256 in given if sha256 not in inputs]):
                 raise UsageError(
                     f"a picture or clip that the job is given is no longer in the farm's storage (SHA-256"
-                    f" {missing[0][:12]}…): it was removed since nothing needed it; give the file again"
+                    f" {missing[0][:12]}…): it was removed since nothing needed it, or damaged; give the file again"
                 )
             with broker_errors(self._address):
                 outcomes = self._ledger.submit_all(jobs)

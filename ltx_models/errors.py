@@ -51,6 +51,7 @@ class FaultKind(StrEnum):
     MODEL = "model"
     SOFTWARE = "software"
     STORAGE = "storage"
+    INPUT = "input"
     NUMBERS = "numbers"
 
 

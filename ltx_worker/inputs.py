@@ -7,7 +7,7 @@ import re
 import threading
 from pathlib import Path
 
-from ltx_client.protocol.storage import Storage, StorageError, input_name
+from ltx_client.protocol.storage import DamagedFile, Storage, StorageError, input_name
 from ltx_models.errors import FaultKind, InvalidRequest, MachineFault
 from ltx_models.request import GenerationRequest
 from ltx_worker.patience import patiently
@@ -24,9 +24,9 @@ def fetch_inputs(
 ) -> GenerationRequest:
     """The request with local files in place of content addresses.
 
-    Tries for `retry_for` seconds. Raises StorageError for a file that is not there, or another one than it was;
-    MachineFault where the storage is what cannot be used; OSError where the folder is; and InvalidRequest for a source
-    that is not a content address: a job may not name files of the worker's.
+    Tries for `retry_for` seconds. Raises StorageError for a file that is not there; MachineFault where the storage is
+    what cannot be used, or has another file there as this machine reads it; OSError where the folder cannot be used;
+    and InvalidRequest for a source that is not a content address: a job may not name files of the worker's.
     """
     retrying = patiently((StorageError,), leaving, retry_for)
     items = []
@@ -48,6 +48,8 @@ def _whose(error: StorageError, storage: Storage, name: str) -> StorageError | M
     """The error, or what it says of the storage as this machine sees it, where that is to blame."""
     try:
         storage.check()
+        if isinstance(error, DamagedFile):
+            return MachineFault(f"{error}; to replace it, submit the job again with its file", FaultKind.INPUT)
         is_there = storage.exists(name)
     except StorageError as why:
         return MachineFault(str(why), FaultKind.STORAGE)

@@ -141,19 +141,24 @@ class Storage(StoragePlace):
                     self._remove(name, root)
             raise
 
-    def holds(self, name: str, sha256: str, size: int | None = None) -> bool:
-        """Whether a file of that content is here, and of that size where it is given. It is read for that, unless it is
-        a large one of a storage that is no folder. Raises StorageError.
+    def holds(self, name: str, sha256: str, sizes: range) -> bool:
+        """Whether a file of that content is here, and of one of these sizes. It is read for that, unless it is a large
+        one of a storage that is no folder. Raises StorageError.
         """
-        self._path(name)
+        try:
+            size = self.size(name)
+        except DamagedFile:
+            return False
+        if size is None or size not in sizes:  # before it is read: it may be of any size
+            return False
         with self._present() as root:
             try:
-                found_size, found = self._read_back(name, root)
+                read, found = self._read_back(name, root)
             except NotRegular:
                 return False
             except self._errors as error:
                 raise StorageError(f"cannot read {name} in the storage {self.url}: {error}") from error
-        return found_size is not None and found_size == (size or found_size) and found in (None, sha256)
+        return read == size and found in (None, sha256)
 
     def get(self, name: str, target: Path, sha256: str, limit: int | None = None) -> None:
         """Copies a file to `target` if its SHA-256 is the expected one.  limit: bytes that it may have.

@@ -1,6 +1,7 @@
 """Pictures and clips on their way to a job: what the options say, what the files claim, what a worker accepts."""
 
 import hashlib
+import os
 import struct
 import threading
 
@@ -11,10 +12,11 @@ from PIL import Image
 
 from ltx_client.cli import main
 from ltx_client.errors import UsageError
+from ltx_client.files import missing_inputs, store_inputs
 from ltx_client.inputs import MAX_BYTES, address_inputs
 from ltx_client.options import job_from_options, video_options
 from ltx_client.protocol.storage import StorageError, input_name
-from ltx_models.errors import InvalidRequest
+from ltx_models.errors import FaultKind, InvalidRequest, MachineFault
 from ltx_models.request import ConditioningItem, GenerationRequest
 from ltx_worker.inputs import fetch_inputs
 from tests.storages import made
@@ -175,9 +177,49 @@ def test_a_worker_refuses_what_is_not_there_or_was_changed(tmp_path, picture):
     with pytest.raises(StorageError, match="cannot read"):
         fetch(request, storage, tmp_path)
     storage.put(picture, input_name(next(iter(inputs))))
-    (tmp_path / "store" / input_name(next(iter(inputs)))).write_bytes(b"other")
-    with pytest.raises(StorageError, match="SHA-256 differs"):
-        fetch(request, storage, tmp_path)
+    for content in (b"other", bytes(picture.stat().st_size)):
+        (tmp_path / "store" / input_name(next(iter(inputs)))).write_bytes(content)
+        with pytest.raises(MachineFault, match=r"SHA-256 differs.*; to replace it, submit the job again") as raised:
+            fetch(request, storage, tmp_path)
+        assert (raised.value.kind, raised.value.confirmed) == (FaultKind.INPUT, False)
+
+
+DAMAGES = {
+    "changed": lambda path, size: path.write_bytes(bytes(size)),
+    "cut short": lambda path, size: path.write_bytes(path.read_bytes()[: size // 2]),
+    "too long": lambda path, size: path.write_bytes(path.read_bytes() + b"x"),
+    "endless": lambda path, size: os.truncate(path, 2**40),
+    "a link": lambda path, size: (path.rename(path.with_name("moved")), path.symlink_to("moved")),
+    "a pipe": lambda path, size: (path.unlink(), os.mkfifo(path)),
+    "gone": lambda path, size: path.unlink(),
+}
+
+
+@pytest.mark.timeout(20)
+@pytest.mark.parametrize("damage", DAMAGES)
+def test_who_submits_replaces_what_is_damaged_in_the_storage(tmp_path, picture, damage):
+    """Else a picture that was damaged once would fail for ever: its name is its content's."""
+    storage = made(str(tmp_path / "store"))
+    request, inputs = address_inputs(with_image(picture))
+    (sha256,) = inputs
+    stored, whole = tmp_path / "store" / input_name(sha256), picture.read_bytes()
+    store_inputs(storage.url, inputs)
+    assert missing_inputs(storage.url, [sha256]) == []
+    DAMAGES[damage](stored, len(whole))
+    assert missing_inputs(storage.url, [sha256]) == [sha256]
+    store_inputs(storage.url, inputs)
+    assert stored.read_bytes() == whole and not stored.is_symlink()
+    fetch(request, storage, tmp_path)
+
+
+def test_what_is_there_and_whole_is_not_sent_again(tmp_path, picture):
+    storage = made(str(tmp_path / "store"))
+    _, inputs = address_inputs(with_image(picture))
+    store_inputs(storage.url, inputs)
+    (stored,) = (tmp_path / "store" / "inputs").iterdir()
+    before = stored.stat()
+    store_inputs(storage.url, inputs)
+    assert stored.stat().st_ino == before.st_ino
 
 
 def test_a_picture_of_too_many_pixels_is_refused_before_it_is_queued(tmp_path):

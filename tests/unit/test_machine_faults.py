@@ -337,6 +337,44 @@ def test_a_job_that_makes_every_machine_seem_faulty_fails_after_a_number_of_atte
     assert f"{attempts} attempts" in snapshot.error
 
 
+@pytest.mark.timeout(60)
+@pytest.mark.parametrize("damage", ["changed", "a link", "a pipe"])
+def test_a_picture_that_is_damaged_in_the_storage_fails_its_job_after_a_number_of_attempts(
+    machines, with_picture, tmp_path, damage
+):
+    """It may be the machine's reading of it: others are asked; and none is paused, for each would be."""
+    made = machines("a", "b", "c")
+    (path,) = (tmp_path / "storage" / "inputs").iterdir()
+    path.rename(path.with_name("moved"))
+    {
+        "changed": lambda: path.write_bytes(bytes(len(PICTURE))),
+        "a link": lambda: path.symlink_to("moved"),
+        "a pipe": lambda: os.mkfifo(path),
+    }[damage]()
+    attempts = 0
+    while made[0].ledger.read(with_picture.id).status is Status.QUEUED:
+        machine = made[attempts % 3]
+        machine.health.resume()
+        machine.others = False
+        machine.run(with_picture.id)
+        assert machine.health.fitness is Fitness.RESTING
+        attempts += 1
+    snapshot = made[0].ledger.read(with_picture.id)
+    assert (snapshot.status, attempts) == (Status.FAILED, POISON_LIMITS[Strike.MISHAP])
+    assert path.name in snapshot.error and "submit the job again with its file" in snapshot.error
+
+
+def test_a_picture_that_one_machine_alone_reads_wrongly_is_rendered_by_another(machines, with_picture, tmp_path):
+    bad, good = machines("bad", "good")
+    (path,) = (tmp_path / "storage" / "inputs").iterdir()
+    path.write_bytes(bytes(len(PICTURE)))
+    bad.run(with_picture.id)
+    path.write_bytes(PICTURE)
+    assert good.ledger.read(with_picture.id).status is Status.QUEUED
+    good.run(with_picture.id)
+    assert good.ledger.read(with_picture.id).status is Status.DONE
+
+
 def test_a_fault_that_a_job_may_have_caused_and_no_probe_finds_pauses_no_machine(machines, job):
     bad, _ = machines("bad", "good")
     bad.engine.says = faulty(FaultKind.FFMPEG)

@@ -106,7 +106,7 @@ def test_it_is_not_read_and_a_sentence_says_what_it_is(storage, folder, stranger
     assert not (tmp_path / "got").exists()
     parent, _, base = name.rpartition("/")
     assert base not in storage.names(parent)
-    assert not storage.holds(name, hashlib.sha256(SECRET).hexdigest())
+    assert not storage.holds(name, hashlib.sha256(SECRET).hexdigest(), range(1000))
     if what == "a folder":
         with pytest.raises(StorageError):
             storage.put(source, name)
@@ -149,7 +149,7 @@ def test_no_folder_leads_out_of_it(storage, folder, secret, source, tmp_path, in
     ):
         with pytest.raises(StorageError, match=f"{inside} is {what}, not a folder"):
             use()
-    assert not storage.holds(name, hashlib.sha256(SECRET).hexdigest())
+    assert not storage.holds(name, hashlib.sha256(SECRET).hexdigest(), range(1000))
     assert sorted(outside.iterdir()) == before
     assert secret.read_bytes() == SECRET
 
