@@ -19,8 +19,8 @@ from ltx_client.protocol.broker_checks import BrokerChecks
 from ltx_client.protocol.checks import Check, Finding, Level
 from ltx_client.protocol.config import chosen_farm, config_path, load
 from ltx_client.protocol.settings import FarmSettings
-from ltx_client.protocol.storage_checks import StorageChecks, space
-from ltx_client.protocol.workers import PAUSED, UNREADY, live_workers, worker_names
+from ltx_client.protocol.storage_checks import StorageChecks, different_storages, space
+from ltx_client.protocol.workers import PAUSED, UNREADY, WorkerInfo, live_workers, worker_names
 
 __all__ = ["client_checks"]
 
@@ -43,7 +43,7 @@ def client_checks(settings: FarmSettings) -> list[Check]:
         *checks,
         *broker.checks(),
         lambda: _workers(broker, settings),
-        *StorageChecks(settings.storage_url).checks(),
+        *StorageChecks(settings.storage_url, workers=lambda: _live(broker, settings)).checks(),
         here.ffmpeg,
     ]
 
@@ -109,6 +109,10 @@ class Machine:
         yield Finding("ffmpeg", Level.OK, imageio_ffmpeg.get_ffmpeg_version())
 
 
+def _live(broker: BrokerChecks, settings: FarmSettings) -> list[WorkerInfo]:
+    return live_workers(broker.client, settings.names) if broker.client is not None else []
+
+
 def _workers(broker: BrokerChecks, settings: FarmSettings) -> Iterator[Finding]:
     """Who renders, and whether they speak as we do."""
     if broker.client is None:
@@ -119,6 +123,8 @@ def _workers(broker: BrokerChecks, settings: FarmSettings) -> Iterator[Finding]:
         return
     own = metadata.version("ltx-farm")
     yield Finding("workers", Level.OK, f"{len(workers)} alive: {', '.join(worker_names(workers).values())}")
+    if settings.storage_url is None and (different := different_storages(workers)):
+        yield different
     for worker in workers:
         if worker.protocol != PROTOCOL_VERSION:
             text = f"{worker.name} speaks protocol {worker.protocol}, and this client {PROTOCOL_VERSION}"

@@ -99,7 +99,8 @@ def run_worker(
         THREADS.live()  # a probe that loads a model takes long
         return leaving.is_set()
 
-    probes = Probes([settings.home, work.path, settings.home / SPOOL], storage, engine, is_to_leave)
+    folders = [settings.home, work.path, settings.home / SPOOL]
+    probes = Probes(folders, storage, engine, is_to_leave, lambda: heartbeat.see_storage())
     health = Health(
         machine_id(settings),
         ledger.read,
@@ -109,7 +110,7 @@ def run_worker(
         probe=probes.thorough,
         note=metrics.machine_failed,
     )
-    heartbeat = Heartbeat(settings, client, variant, health)
+    heartbeat = Heartbeat(settings, client, variant, health, storage.known_id)
     points = ResumePoints(ledger, storage, work.path, settings.worker_resume_in_redis)
     files = FileServer(
         storage,
@@ -253,6 +254,8 @@ def run_worker(
             engine.warm_up()
         except MachineFault as fault:
             health.note_fault(fault)
+        with contextlib.suppress(redis.RedisError):  # else with a heartbeat
+            heartbeat.compare_storage()
         worker.start()
     return int(state.should_stop or worker.exitcode or 0)
 

@@ -19,6 +19,7 @@ from ltx_client.protocol.own_files import Problem
 from ltx_client.protocol.reach import why_unreachable
 from ltx_client.protocol.settings import broker_address
 from ltx_client.protocol.storage_checks import StorageChecks, space
+from ltx_client.protocol.workers import WorkerInfo, live_workers
 from ltx_models.errors import CheckpointError
 from ltx_models.hub import verify
 from ltx_models.memory import GB
@@ -45,14 +46,20 @@ def worker_checks(settings: WorkerSettings, variant: Variant, *, quick: bool = F
         checks.append(here.blas)
     if sys.platform == "darwin":
         checks.append(here.power)
+    broker: BrokerChecks | None = None
     if settings.broker_url is None:
         checks.append(here.no_broker)
     else:
         url = settings.broker_url
-        checks += BrokerChecks(here.connect, url, settings.names).checks()
+        broker = BrokerChecks(here.connect, url, settings.names)
+        checks += broker.checks()
         if sys.platform == "darwin":
             checks.append(here.network)
-    return [*checks, *StorageChecks(settings.storage_url).checks()]
+
+    def workers() -> list[WorkerInfo]:
+        return live_workers(broker.client, settings.names) if broker is not None and broker.client is not None else []
+
+    return [*checks, *StorageChecks(settings.storage_url, workers=workers).checks()]
 
 
 class _Unreachable(Exception):

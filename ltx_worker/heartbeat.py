@@ -22,7 +22,9 @@ from ltx_client.protocol.damage import tell_once
 from ltx_client.protocol.pauses import parse_pause, queue_field, why_held, worker_field
 from ltx_client.protocol.text import printable
 from ltx_client.protocol.workers import HELD, OFF_DUTY, PAUSED, UNREADY, WorkerInfo
+from ltx_models.errors import FaultKind, MachineFault
 from ltx_worker.background import LONGEST_PAUSE, Background
+from ltx_worker.common_storage import CommonStorage
 from ltx_worker.health import Fitness, Health
 from ltx_worker.identity import BEAT, LEAVE, Identity
 from ltx_worker.restart_safety import RestartSafety
@@ -45,9 +47,14 @@ FORGOTTEN_AFTER = 24 * 3600.0
 
 
 class Heartbeat(Background):
-    """Writes `worker:{id}` every few seconds from a thread of its own, and at once when the state changes."""
+    """Writes `worker:{id}` every few seconds from a thread of its own, and at once when the state changes.
 
-    def __init__(self, settings: WorkerSettings, client: redis.Redis, variant: str, health: Health) -> None:
+    storage: the id of the storage that the worker uses.
+    """
+
+    def __init__(
+        self, settings: WorkerSettings, client: redis.Redis, variant: str, health: Health, storage: str = ""
+    ) -> None:
         every = settings.worker_heartbeat_every
         super().__init__("heartbeat", limit=LIMIT + every, longest_pause=min(LONGEST_PAUSE, every))
         self._identity = Identity(settings)
@@ -69,6 +76,7 @@ class Heartbeat(Background):
             variant=variant,
             version=metadata.version("ltx-farm"),
             run=self._identity.run,
+            storage=storage,
             started_at=CLOCK.now(),
             seen_at=CLOCK.now(),
         )
@@ -77,6 +85,7 @@ class Heartbeat(Background):
         self._in_hand: list[str] = []
         self._thermometer = Thermometer()
         self._safety = RestartSafety(client, settings.names)
+        self._common_storage = CommonStorage(client, settings.names)
         self._wake = threading.Event()
         health.changed = self._wake.set
 
@@ -143,6 +152,21 @@ class Heartbeat(Background):
         pauses = [parse_pause(*pair) for pair in zip(pause_fields, values, strict=True) if pair[1] is not None]
         if self._health.hold("; ".join(filter(None, (why_held(pauses), self._safety.why_not())))):
             self._wake.set()  # so that everybody sees it
+        if self._common_storage.is_due():
+            self.compare_storage()
+
+    def compare_storage(self) -> None:
+        """Have this machine take no jobs while its storage is not that of the others. Raise redis-py's errors."""
+        try:
+            self.see_storage()
+        except MachineFault as fault:
+            if str(fault) not in self._health.why_paused:
+                self._health.note_fault(fault)
+
+    def see_storage(self) -> None:
+        """Raise MachineFault where the storage is not that of the other workers, and redis-py's errors."""
+        if why := self._common_storage.why_not(self.info()):
+            raise MachineFault(why, FaultKind.STORAGE, confirmed=True)
 
     def info(self) -> WorkerInfo:
         """What the worker says of itself now."""

@@ -5,6 +5,7 @@ A fault that a probe finds is the machine's without doubt. One that it does not 
 
 from __future__ import annotations
 
+import contextlib
 import os
 import shutil
 import subprocess
@@ -14,6 +15,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import psutil
+import redis
 
 from ltx_client.protocol.storage import Storage, StorageError
 from ltx_models.errors import FaultKind, MachineFault
@@ -36,15 +38,23 @@ DEVICE_TIMEOUT = 120.0
 
 
 class Probes:
-    """folders: those that renders write to.  should_stop: whether a probe that takes long is to be left."""
+    """folders: those that renders write to.  should_stop: whether a probe that takes long is to be left.
+    see_storage: raises what is wrong with the storage though it is there, and can be written.
+    """
 
     def __init__(
-        self, folders: Sequence[Path], storage: Storage, engine: Engine, should_stop: Callable[[], bool]
+        self,
+        folders: Sequence[Path],
+        storage: Storage,
+        engine: Engine,
+        should_stop: Callable[[], bool],
+        see_storage: Callable[[], object] = lambda: None,
     ) -> None:
         self._folders = folders
         self._storage = storage
         self._engine = engine
         self._should_stop = should_stop
+        self._see_storage = see_storage
         self._temporary = _temporary()
         self._needs = 0
 
@@ -117,6 +127,8 @@ class Probes:
             self._storage.check()
         except StorageError as error:
             raise MachineFault(str(error), FaultKind.STORAGE) from error
+        with contextlib.suppress(redis.RedisError):  # no fault of this machine's
+            self._see_storage()
 
 
 def _temporary() -> Path:

@@ -110,6 +110,11 @@ class StoragePlace:
             assert self._id is not None
             return self._id
 
+    @property
+    def known_id(self) -> str:
+        """The storage's id, once it was there; empty before."""
+        return self._id or ""
+
     def check(self) -> None:
         """Raise StorageError unless the storage is there, and a file can be written here and read again."""
         name, content = f"{PROBE}{secrets.token_hex(4)}", secrets.token_bytes(16)

@@ -77,6 +77,7 @@ class WorkerInfo(BaseModel):
     Either is None where it cannot be read.
     job: the id of the job in hand, or empty.
     threads: what is known of each kind of its threads.
+    storage: the id of the storage that it uses; empty from an older worker.
     run: of its process: another one has written this since the worker was restarted.  note: what an operator should
     know of it, in a sentence, or empty.
     failure: why the last attempt that failed here did so, since the worker started: a sentence, or empty.  failed_job,
@@ -100,6 +101,7 @@ class WorkerInfo(BaseModel):
     why_paused: Sentence = ""
     run: Name = ""
     note: Sentence = ""
+    storage: Name = ""
     temperature: Annotated[float, Field(ge=-273.15, lt=10_000)] | None = None
     thermal_pressure: Name | None = None
     failure: Sentence = ""
