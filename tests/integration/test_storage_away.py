@@ -1,5 +1,6 @@
 """Storage and attempts, with real processes: shares that go, workers that never come back, one number granted twice."""
 
+import dataclasses
 import os
 import signal
 import subprocess
@@ -12,6 +13,7 @@ from ltx_client.protocol.storage_marker import MARKER
 from ltx_models.request import GenerationRequest
 from tests.integration.conftest import PROMPT, ltx, ltx_here, wait_until
 from tests.integration.faults.harness import BreakableFarm
+from tests.storages import made
 
 SOME = GenerationRequest(prompt=PROMPT, num_steps=20, seed=1)
 SMALL = GenerationRequest(prompt=PROMPT, width=64, height=64, num_frames=9, num_steps=2, seed=1)
@@ -91,6 +93,30 @@ def test_a_share_that_is_unmounted_under_a_worker_gets_the_video_when_it_is_back
         assert (last.snapshot.status, last.snapshot.attempt) == (Status.DONE, 1)
         ltx_here("download", job.id, "-o", tmp_path / "a.mp4", env=farm_env.env)
         assert len(farm.jobs()) == 1
+
+
+def test_a_worker_with_another_farms_storage_takes_no_jobs_and_every_doctor_says_so(farm_env, tmp_path):
+    made(tmp_path / "theirs")
+    farm_env.start_worker("one")
+    right, farm_env.env["LTX_STORAGE_URL"] = farm_env.env["LTX_STORAGE_URL"], str(tmp_path / "theirs")
+    farm_env.start_worker("two")
+    doctor = ltx("doctor", env=farm_env.env)
+    assert doctor.returncode == 1
+    assert "not all have the same storage" in doctor.stdout
+    farm_env.env["LTX_STORAGE_URL"] = right
+    doctor = ltx("doctor", env=farm_env.env)
+    assert doctor.returncode == 1
+    assert "of this machine, one" in doctor.stdout and "of two" in doctor.stdout
+    assert "is not that of worker one" in (farm_env.folder / "two.log").read_text()
+    with farm_env.connect() as farm:
+        jobs = [farm.submit(dataclasses.replace(SMALL, seed=seed)) for seed in range(4)]
+        for job in jobs:
+            *_, last = farm.watch(job.id)
+            assert (last.snapshot.status, last.snapshot.worker_name) == (Status.DONE, "one")
+        states = {worker.name: worker.state for worker in farm.workers()}
+        assert states["two"] == "paused"
+        assert len({worker.storage for worker in farm.workers()}) == 2
+    assert [path.name for path in (tmp_path / "theirs").iterdir()] == [MARKER]
 
 
 def test_a_worker_does_not_start_before_its_share_nor_makes_the_folder(farm_env):
