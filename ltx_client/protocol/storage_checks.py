@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import shlex
 import shutil
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
@@ -55,7 +56,7 @@ class StorageChecks:
         mend = "ltx config set storage_url URL, as the workers have it"
         try:
             storage = Storage(self._url)
-            mend = f"mount the farm's share there; of a storage that is new: ltx storage init {shown}"
+            mend = f"mount the farm's share there; of a storage that is new: ltx storage init {shlex.quote(shown)}"
             storage_id = storage.identify()
             mend = "let this user write there, or set another storage_url"
             storage.check()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import secrets
+import shlex
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -167,7 +168,7 @@ class StoragePlace:
 
     @property
     def _advice(self) -> str:
-        url = "URL" if "***" in self.url else self.url
+        url = "URL" if "***" in self.url else shlex.quote(self.url)
         what = "mount the farm's share there" if self._is_folder else "check the URL"
         return f"{what}, or, where it is the right place, run once: ltx storage init {url}"
 

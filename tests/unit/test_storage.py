@@ -5,6 +5,7 @@ import hashlib
 import http.server
 import os
 import re
+import shlex
 import stat
 import threading
 import time
@@ -237,7 +238,7 @@ def test_a_share_whose_folders_cannot_be_flushed(tmp_path, source, monkeypatch):
 def test_an_object_store_that_is_away_is_a_storage_error(bucket, source, tmp_path, monkeypatch, what):
     monkeypatch.setenv("AWS_ENDPOINT_URL", "http://127.0.0.1:1")
     storage = Storage(f"s3://away-{what}/videos")  # a name of its own: connections are shared by what is asked for
-    storage._fs = type(storage._fs)(skip_instance_cache=True, **storage._fs.storage_options)
+    storage._reader = storage._fs = type(storage._fs)(skip_instance_cache=True, **storage._fs.storage_options)
     arguments = {"check": (), "put": (source, "a.mp4"), "get": ("a.mp4", tmp_path / "copy", "0" * 64)}[what]
     began = time.monotonic()
     with pytest.raises(StorageError, match=r"could not|cannot") as raised:
@@ -519,3 +520,11 @@ def test_the_command_makes_a_storage_and_checks_it(tmp_path, monkeypatch):
     assert ltx("init").stdout == ltx("check").stdout == ltx("check", str(tmp_path / "store")).stdout == made
     assert names_in(str(tmp_path / "store")) == []
     assert ltx("init", str(tmp_path / "no" / "store"), code=69).stderr.count("\n") == 1
+
+
+@pytest.mark.parametrize("name", ["my share", "farm's", "a;b", "$HOME", "plain"])
+def test_the_command_that_is_advised_can_be_pasted(tmp_path, name):
+    with pytest.raises(StorageAway) as away:
+        Storage(str(tmp_path / name)).identify()
+    _, _, command = str(away.value).partition("run once: ")
+    assert shlex.split(command) == ["ltx", "storage", "init", str(tmp_path / name)]
