@@ -196,7 +196,8 @@ class Ledger(NextTurn):
             answer = self._run("claim", job_id, _JOB_KEYS, args, [line])
             if answer == "claimed":
                 return Attempt(job_id, after.attempt, token, after, spec=spec)
-            if answer == "mine":  # by an earlier call, whose answer was lost
+            if answer == "mine":  # by an earlier call, whose answer was lost: what that has written counts
+                state, spec = self.read_with_spec(job_id)
                 return Attempt(job_id, state.attempt, token, state, spec=spec)
             if answer != "raced":
                 return Refusal(answer)

@@ -50,7 +50,7 @@ local held = redis.call('HMGET', KEYS[2], 'status', 'attempt', 'token', 'seq')
 local status, attempt, seq = held[1] or 'queued', tonumber(held[2] or 0), tonumber(held[4] or 0)
 if held[3] == ARGV[2] then
   if status == 'cancelled' then return 'cancelled' end
-  return tonumber(ARGV[1]) == attempt and 'claimed' or 'mine'
+  return 'mine'
 end
 local claimable = false
 for i = 15, #ARGV do claimable = claimable or ARGV[i] == status end

@@ -1,5 +1,7 @@
 """The ledger's scripts, run in process: what each refuses, and that sending one twice changes nothing."""
 
+import time
+
 import pytest
 import redis
 
@@ -365,3 +367,12 @@ def test_a_preview_outlives_no_job_by_more_than_an_hour(ledger, client_ledger, j
     client_ledger.cancel(job.id)
     assert ledger.release(attempt, "shutting down") is Status.CANCELLED
     assert 0 < redis_client.ttl(names.preview(job.id)) <= PREVIEW_TTL
+
+
+def test_a_claim_that_is_sent_again_goes_on_from_what_the_first_has_written(ledger, job, client_ledger, monkeypatch):
+    """Its answer was lost, and the second call has a claim of its own, a moment later."""
+    turn = ledger.next("w", "one", job.variant, 512)
+    first = ledger.claim(job.id, "w", "one", job.variant, "f" * 32, turn=turn)
+    time.sleep(0.01)
+    second = ledger.claim(job.id, "w", "one", job.variant, "f" * 32, turn=turn)
+    assert second.snapshot == first.snapshot == ledger.read(job.id)
