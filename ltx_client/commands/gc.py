@@ -62,7 +62,7 @@ def command(older_than: int, dry_run: bool, yes: bool) -> None:
             try:
                 for removed in farm.remove(old, storage):  # noqa: B007 - the last one counts
                     pass
-            except BaseException:
+            except BaseException:  # also Ctrl-C: whatever stops it, what has gone is said
                 if removed.files or removed.jobs:
                     notice(f"removed {_counted(removed.files, removed.size, removed.jobs)} before it stopped")
                 raise

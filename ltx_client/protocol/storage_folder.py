@@ -123,7 +123,7 @@ def open_at(root: int, name: str) -> BufferedReader:
         file = os.fdopen(os.open(base, READ, dir_fd=folder), "rb")
     try:
         _check_kind(os.fstat(file.fileno()), stat.S_IFREG, name)
-    except BaseException:
+    except BaseException:  # also Ctrl-C: nobody else has the file yet
         file.close()
         raise
     return file
