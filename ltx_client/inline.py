@@ -19,6 +19,7 @@ Picture = Callable[[bytes], RenderableType]
 ROWS = 12
 MOST_PIXELS = 2**24
 """Of a preview: more than any worker makes."""
+TOO_LARGE = "(this preview is too large to be shown)"
 
 
 def detect(wanted: bool | None) -> Picture | None:
@@ -43,9 +44,11 @@ def detect(wanted: bool | None) -> Picture | None:
         try:
             image = Image.open(BytesIO(jpeg), formats=("JPEG",))
             if image.width * image.height > MOST_PIXELS:
-                return "(this preview is too large to be shown)"
+                return TOO_LARGE
             image.load()
-        except (OSError, ValueError, SyntaxError, Image.DecompressionBombError):
+        except Image.DecompressionBombError:  # raised by `open`, unless somebody has lifted Pillow's own limit
+            return TOO_LARGE
+        except (OSError, ValueError, SyntaxError):
             return "(this preview cannot be shown: it is no JPEG)"
         return kind(image, width="auto", height=ROWS)
 
