@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from typing import Protocol
 
@@ -14,7 +14,7 @@ from ltx_client.protocol.console import Console
 from ltx_client.protocol.state import Snapshot, Stage, Status
 from ltx_client.views import Update
 
-__all__ = ["Display", "display", "headline", "progress_text"]
+__all__ = ["Display", "display", "headline", "new_cut_texts", "progress_text"]
 
 
 class Display(Protocol):
@@ -28,11 +28,14 @@ class Display(Protocol):
 
 
 @contextmanager
-def display(*, with_ids: bool = False) -> Iterator[Display]:
-    """The display that fits where stderr goes. `with_ids` tells several jobs apart."""
+def display(*, with_ids: bool = False, told: Collection[str] = ()) -> Iterator[Display]:
+    """The display that fits where stderr goes. `with_ids` tells several jobs apart.
+
+    told: jobs of whose cut texts the person has been told.
+    """
     console = Console(stderr=True)
     if not console.is_terminal:
-        yield PlainDisplay(with_ids)
+        yield PlainDisplay(with_ids, told)
         return
     columns = (
         SpinnerColumn(finished_text=" "),
@@ -42,7 +45,7 @@ def display(*, with_ids: bool = False) -> Iterator[Display]:
     with Progress(
         *columns, TextColumn("{task.fields[detail]}", markup=False), console=console, transient=False
     ) as progress:
-        yield BarDisplay(progress, with_ids)
+        yield BarDisplay(progress, with_ids, told)
 
 
 def progress_text(snapshot: Snapshot) -> str:
@@ -59,14 +62,17 @@ def progress_text(snapshot: Snapshot) -> str:
 class BarDisplay:
     """A line for each job, redrawn in place."""
 
-    def __init__(self, progress: Progress, with_ids: bool) -> None:
+    def __init__(self, progress: Progress, with_ids: bool, told: Collection[str] = ()) -> None:
         self._progress = progress
         self._with_ids = with_ids
+        self._told = set(told)
         self._tasks: dict[str, object] = {}
 
     def show(self, update: Update) -> None:
         """Redraws the job's line."""
         job_id, snapshot = update.view.job.id, update.snapshot
+        for text in new_cut_texts(update, self._told):
+            self._progress.console.print(_prefix(job_id, self._with_ids) + text, markup=False, highlight=False)
         if job_id not in self._tasks:
             self._tasks[job_id] = self._progress.add_task("", total=None, detail="")
         self._progress.update(
@@ -85,13 +91,16 @@ class BarDisplay:
 class PlainDisplay:
     """A line for each change that matters, for logs and pipes."""
 
-    def __init__(self, with_ids: bool) -> None:
+    def __init__(self, with_ids: bool, told: Collection[str] = ()) -> None:
         self._with_ids = with_ids
+        self._told = set(told)
         self._last: dict[str, str] = {}
 
     def show(self, update: Update) -> None:
         """Prints a line, unless it would say what the last one said."""
         job_id = update.view.job.id
+        for text in new_cut_texts(update, self._told):
+            notice(_prefix(job_id, self._with_ids) + text)
         parts = [headline(update), progress_text(update.snapshot)]
         line = _prefix(job_id, self._with_ids) + ": ".join(part for part in parts if part)
         if self._last.get(job_id) != line:
@@ -100,6 +109,15 @@ class PlainDisplay:
 
     def show_picture(self, picture: RenderableType) -> None:
         """Leaves it out."""
+
+
+def new_cut_texts(update: Update, told: set[str]) -> list[str]:
+    """What to say of a job's texts that are longer than what is read of them; once, as `told` remembers."""
+    job_id = update.view.job.id
+    if not update.snapshot.cut or job_id in told:
+        return []
+    told.add(job_id)
+    return [text.sentence for text in update.snapshot.cut]
 
 
 def _prefix(job_id: str, with_ids: bool) -> str:

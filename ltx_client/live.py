@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections import Counter
+from collections.abc import Collection
 from types import TracebackType
 
 from rich.console import Group, RenderableType
@@ -11,7 +12,7 @@ from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
-from ltx_client.display import headline, progress_text
+from ltx_client.display import headline, new_cut_texts, progress_text
 from ltx_client.errors import FarmError
 from ltx_client.farm import Farm
 from ltx_client.forecast import Place
@@ -34,8 +35,9 @@ class LiveDisplay:
     the screen follows a few times a second, however many updates there are.
     """
 
-    def __init__(self, farm: Farm, console: Console) -> None:
+    def __init__(self, farm: Farm, console: Console, told: Collection[str] = ()) -> None:
         self._farm = farm
+        self._told = set(told)
         self._console = console
         self._updates: dict[str, Update] = {}
         self._workers: list[WorkerInfo] = []
@@ -47,6 +49,8 @@ class LiveDisplay:
     def show(self, update: Update) -> None:
         """Takes the next update."""
         self._updates[update.view.job.id] = update
+        for text in new_cut_texts(update, self._told):
+            self._console.print(f"{short_id(update.view.job.id)}  {text}", markup=False, highlight=False)
         if time.monotonic() >= self._look_at:
             self._look()
             self._look_at = time.monotonic() + LOOK_EVERY

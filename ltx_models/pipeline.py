@@ -175,6 +175,10 @@ class LTXPipeline:
         embedding = _to_numpy(text_encoder(ids, mx.ones(ids.shape, mx.int32)))
         return require_finite(embedding, "the text's embeddings")
 
+    def count_tokens(self, text: str) -> int:
+        """The tokens of a text, the end token included, of which the text encoder reads the first 256."""
+        return self.models.tokenizer.count(text)
+
     def text_shape(self, text: str) -> tuple[int, int, int]:
         """The shape (1, N, D) of a text's embeddings, without the text encoder."""
         return 1, len(self.models.tokenizer.encode(text)), self.models.transformer_config.caption_channels

@@ -157,12 +157,13 @@ class Finisher(Background):
         return Outcome.ENDED
 
     def _sidecar(self, hand: InHand, video: Video, written: Written, result: Result) -> dict[str, object]:
-        """waited: seconds for which the engine had nothing to do before.  seconds: of each phase; encode: of the MP4,
-        after the frames were decoded, beside the next render.
+        """cut: texts of which only a part was read.  waited: seconds for which the engine had nothing to do before.
+        seconds: of each phase; encode: of the MP4, after the frames were decoded, beside the next render.
         """
         decoded, ready = video.decoded, video.ready
         return {
             "job": hand.job.model_dump(mode="json"),
+            "cut": [text.model_dump() for text in hand.cut],
             "attempt": hand.attempt.number,
             "worker": {"id": self._heartbeat.worker_id, "name": self._heartbeat.worker_name},
             "video": {"file": result.video, "size": result.size, "sha256": result.sha256},

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ltx_client.protocol import events
-from ltx_client.protocol.events import Event
+from ltx_client.protocol.events import CutTexts, Event
 from ltx_client.protocol.jobs import Job
 from ltx_worker.embeddings import EmbeddingsCache
 from ltx_worker.engine import messages
@@ -36,7 +36,7 @@ class Video:
 class InHand:
     """stream: the engine's messages.  output: where its MP4 is written.  give_up_at: when its time limit is reached
     (monotonic seconds).  asked_to_stop: whether somebody wants the render's end.  held: what is to be closed in the
-    end.  video: once the frames are decoded.
+    end.  video: once the frames are decoded.  cut: texts that are longer than what is read of them.
     """
 
     attempt: Attempt
@@ -52,6 +52,7 @@ class InHand:
     asked_to_stop: Callable[[], bool]
     held: contextlib.ExitStack
     video: Video | None = None
+    cut: CutTexts = ()
 
     def follow(self, until: Callable[[Message], bool] | None = None) -> Message | None:
         """Goes on to the engine's last message, or to one of which `until` says so; returns it. Raises EngineDied."""
@@ -59,8 +60,10 @@ class InHand:
         for message in self.stream:
             if isinstance(message, messages.Stepped) and message.resume is not None:
                 self.saver.offer(message.resume)
-            if isinstance(message, messages.TextEncoded) and message.fresh and self.embeddings:
-                self.embeddings.offer(self._ready().embeds_by, message.fresh)
+            if isinstance(message, messages.TextEncoded):
+                self.cut = message.cut
+                if message.fresh and self.embeddings:
+                    self.embeddings.offer(self._ready().embeds_by, message.fresh)
             if translated := _translate(message):
                 self.publisher.put(*translated)
             if isinstance(message, Decoded):
@@ -87,7 +90,7 @@ def _translate(message: Message) -> tuple[Event, bytes] | None:
         case messages.Resuming():
             return events.Resumed(step=message.step, reason=message.reason), b""
         case messages.TextEncoded():
-            return events.TextEncoded(), b""
+            return events.TextEncoded(cut=message.cut), b""
         case messages.Stepped():
             return events.Stepped(step=message.step, steps=message.steps, seconds=message.seconds), b""
         case messages.Previewed():

@@ -22,11 +22,16 @@ from ltx_client.farm import Farm
 from ltx_client.local.members import Use
 from ltx_client.options import describing_options, dry_run_option, link_options, notify_options
 from ltx_client.output import notice, print_line, short_id
+from ltx_client.prompt_length import cut_texts
 from ltx_client.protocol.jobs import Links, new_job_id
 from ltx_client.protocol.settings import FarmSettings
 from ltx_client.waiting import tell_of_pauses, tell_who_waits
 
 __all__ = ["command"]
+
+
+LINES_TOLD = 20
+"""Of a file, whose prompts are too long."""
 
 
 class Seeds(click.ParamType[list[int]]):
@@ -86,6 +91,8 @@ def command(
     jobs = [job for batch in batches for job, _ in batch.jobs]
     if dry_run:
         print_plan(settings, jobs)
+        for batch in batches:
+            _tell_of_cut_texts(batch)
         return
     if settings.broker_url is None:
         check_background(jobs)
@@ -94,16 +101,18 @@ def command(
         batches[0].link(links)
         for batch in batches[1:]:
             batch.link(Links(not_on=links.not_on))
+        told: set[str] = set()
         for batch in batches:
             farm.send_batch(batch)
             notice(f"batch {batch.id}: {len(batch.jobs)} videos of {batch.name}")
+            told |= _tell_of_cut_texts(batch)
         if settings.broker_url is None:
             render_in_background(settings, jobs)
             tell_of_pauses(farm, (job.variant for job in jobs))
         else:
             tell_who_waits(farm, jobs)
         if wait:
-            follow(farm, [job.id for job in jobs])
+            follow(farm, [job.id for job in jobs], told)
             ending.tell([view for batch in batches for view in farm.batch(batch.id).views])
         if output is not None:
             for batch in batches:
@@ -114,6 +123,18 @@ def command(
     if not wait:
         name = short_id(batch_id)
         notice(f"ltx watch --batch {name} shows it, ltx download --batch {name} -o FOLDER fetches the videos")
+
+
+def _tell_of_cut_texts(batch: PreparedBatch) -> set[str]:
+    """Say of which lines the prompts are longer than what is read of them; return the ids of all jobs of these."""
+    cut = {number: texts for number, job in batch.lines.items() if (texts := cut_texts(job))}
+    for number in list(cut)[:LINES_TOLD]:
+        for text in cut[number]:
+            notice(f"{batch.name}, line {number}: {text.sentence}")
+    if len(cut) > LINES_TOLD:
+        notice(f"{batch.name}: {len(cut) - LINES_TOLD} more lines have prompts that are read in part only")
+    prompts = {batch.lines[number].request.prompt for number in cut}
+    return {job.id for job, _ in batch.jobs if job.request.prompt in prompts}
 
 
 def _prepare(

@@ -44,7 +44,7 @@ def _words(event: Event) -> Iterable[str]:
         case events.Loading():
             return event.message or "loading", f"{event.fraction:.0%}"
         case events.TextEncoded():
-            return ("the prompt is encoded",)
+            return ("the prompt is encoded", *(f"({text.sentence})" for text in event.cut))
         case events.Stepped():
             return f"step {event.step}/{event.steps}", f"took {event.seconds:.2f} s"
         case events.Previewed():

@@ -20,6 +20,7 @@ from ltx_client.options import dry_run_option, job_from_options, link_options, n
 from ltx_client.output import duration, notice, print_line, short_id
 from ltx_client.output_names import default_name
 from ltx_client.prepare import DEFAULT_VARIANT
+from ltx_client.prompt_length import cut_texts, tell_of_cut_texts
 from ltx_client.protocol.jobs import Job
 from ltx_client.protocol.settings import FarmSettings
 from ltx_client.protocol.state import Status
@@ -71,13 +72,14 @@ def command(
     settings = FarmSettings()
     if dry_run:
         print_plan(settings, [job])
+        tell_of_cut_texts(job)
         return
     with Farm.connect(settings, Use.RENDER, job.variant) as farm:
         links = farm.links(after, not_on)
         _announce(farm, job, embedded=settings.broker_url is None)
         try:
             farm.send(job, inputs, links)
-            view = _follow(farm, job.id, preview, picture)
+            view = _follow(farm, job, preview, picture)
         except KeyboardInterrupt:
             view = _interrupted(farm, job, preview, settings)
         ending.tell([view])
@@ -127,16 +129,18 @@ def _announce(farm: Farm, job: Job, *, embedded: bool) -> None:
         notice("pocket is a small bundled model: it knows one coloured shape that moves on a plain background")
     if note := vocabulary_note(job.variant, job.request.prompt):
         notice(note)
+    tell_of_cut_texts(job)
     if embedded:
         tell_of_pauses(farm, [job.variant])
     else:
         tell_who_waits(farm, [job])
 
 
-def _follow(farm: Farm, job_id: str, preview: Path | None, picture: Picture | None = None) -> JobView:
+def _follow(farm: Farm, job: Job, preview: Path | None, picture: Picture | None = None) -> JobView:
     """Shows the job until it ends."""
     view, shown = None, None
-    with display() as screen:
+    job_id, told = job.id, cut_texts(job)
+    with display(told=[job_id] if told else ()) as screen:
         for update in farm.watch(job_id):
             screen.show(update)
             view = update.view
@@ -158,7 +162,7 @@ def _interrupted(farm: Farm, job: Job, preview: Path | None, settings: FarmSetti
             _let_go_on(job, settings)
             raise click.exceptions.Exit(0)
         farm.cancel(job.id)
-        return _follow(farm, job.id, preview)
+        return _follow(farm, job, preview)
     except JobNotFound:
         raise JobCancelled("interrupted before the job was queued") from None
     except (KeyboardInterrupt, click.Abort):

@@ -68,6 +68,7 @@ def _table(view: JobView, storage_url: str | None, place: Place | None, paused: 
         "stage": "" if view.ended else snapshot.stage.value,
         "queue": "; ".join([*([pause_text(paused, now)] if paused else []), *([place_text(place)] if place else [])]),
         "progress": progress_text(snapshot),
+        "cut": "; ".join(text.sentence for text in snapshot.cut),
         "error": snapshot.error,
         "worker": snapshot.worker_name,
         "attempt": str(snapshot.attempt or ""),

@@ -13,6 +13,7 @@ from ltx_client.local.background import continue_in_background
 from ltx_client.local.members import Use
 from ltx_client.options import dry_run_option, job_from_options, json_option, link_options, video_options
 from ltx_client.output import describe_job, notice, print_json, print_line, short_id
+from ltx_client.prompt_length import tell_of_cut_texts
 from ltx_client.protocol.jobs import Job
 from ltx_client.protocol.settings import FarmSettings
 from ltx_client.vocabulary import vocabulary_note
@@ -34,6 +35,7 @@ def command(as_json: bool, dry_run: bool, after: tuple[str, ...], not_on: tuple[
     settings = FarmSettings()
     if dry_run:
         print_plan(settings, [job])
+        tell_of_cut_texts(job)
         return
     if settings.broker_url is None:
         check_background([job])
@@ -41,6 +43,7 @@ def command(as_json: bool, dry_run: bool, after: tuple[str, ...], not_on: tuple[
         farm.send(job, inputs, farm.links(after, not_on))
         if note := vocabulary_note(job.variant, job.request.prompt):
             notice(note)
+        tell_of_cut_texts(job)
         if settings.broker_url is None:
             render_in_background(settings, [job])
             tell_of_pauses(farm, [job.variant])

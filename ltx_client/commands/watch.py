@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+from collections.abc import Collection
 
 import click
 
@@ -46,13 +47,16 @@ def command(jobs: tuple[str, ...], batch: str | None, as_json: bool, notify: str
         ending.tell([farm.view(job_id) for job_id in ids])
 
 
-def follow(farm: Farm, ids: list[str]) -> None:
-    """Shows jobs until all have ended: several in a terminal as a table, with the workers."""
+def follow(farm: Farm, ids: list[str], told: Collection[str] = ()) -> None:
+    """Shows jobs until all have ended: several in a terminal as a table, with the workers.
+
+    told: those of whose cut texts the person has been told.
+    """
     with contextlib.ExitStack() as stack:
         console = Console(stderr=True)
         if len(ids) > 1 and console.is_terminal:
-            screen: Display = stack.enter_context(LiveDisplay(farm, console))
+            screen: Display = stack.enter_context(LiveDisplay(farm, console, told))
         else:
-            screen = stack.enter_context(display(with_ids=len(ids) > 1))
+            screen = stack.enter_context(display(with_ids=len(ids) > 1, told=told))
         for update in farm.watch(*ids):
             screen.show(update)

@@ -18,6 +18,8 @@ __all__ = [
     "LATEST",
     "Cancelled",
     "Claimed",
+    "CutText",
+    "CutTexts",
     "Decoded",
     "Delayed",
     "Done",
@@ -80,10 +82,32 @@ class Loading(_Event):
     message: Sentence
 
 
+class CutText(BaseModel):
+    """A text ("prompt" or "negative prompt") of `tokens` tokens, of which the text encoder reads the first `read`."""
+
+    model_config = ConfigDict(frozen=True)
+
+    text: Sentence
+    tokens: Count
+    read: Count
+
+    @property
+    def sentence(self) -> str:
+        """The same for people."""
+        return (
+            f"the {self.text} has {self.tokens} tokens, of which the text encoder reads the first {self.read}: what"
+            " comes after them has no effect"
+        )
+
+
+CutTexts = Annotated[tuple[CutText, ...], Field(max_length=8)]
+
+
 class TextEncoded(_Event):
-    """The prompt's embedding is ready; denoising begins."""
+    """The prompt's embedding is ready; denoising begins. cut: the texts that were longer than what is read of them."""
 
     type: Literal["text_encoded"] = "text_encoded"
+    cut: CutTexts = ()
 
 
 class Stepped(_Event):

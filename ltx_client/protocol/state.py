@@ -9,7 +9,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from ltx_client.protocol import events
 from ltx_client.protocol.damage import first_error
-from ltx_client.protocol.events import Count, Duration, Event, Fraction, Moment, Result
+from ltx_client.protocol.events import Count, CutTexts, Duration, Event, Fraction, Moment, Result
 from ltx_client.protocol.fields import READING, Name, Sentence
 from ltx_client.protocol.jobs import UnreadableJob
 
@@ -79,6 +79,7 @@ class Snapshot(BaseModel):
     """A job's state after `seq` events. Times are seconds since 1970, durations seconds.
 
     step_seconds: a moving average of this attempt's steps.  lost_steps: those done twice, since an attempt ended early.
+    cut: the texts that are longer than what the text encoder reads of them.
     """
 
     model_config = ConfigDict(frozen=True, allow_inf_nan=False)
@@ -101,6 +102,7 @@ class Snapshot(BaseModel):
     ended_at: Moment | None = None
     error: Sentence | None = None
     result: Result | None = None
+    cut: CutTexts = ()
 
     @property
     def took(self) -> float | None:
@@ -155,7 +157,7 @@ def _changes(state: Snapshot, event: Event) -> dict[str, object]:
                 "message": None if loaded else event.message,
             }
         case events.TextEncoded():
-            return {"stage": Stage.DENOISING, "message": None, "fraction": None}
+            return {"stage": Stage.DENOISING, "message": None, "fraction": None, "cut": event.cut}
         case events.Stepped():
             return {
                 "stage": Stage.DECODING if event.step == event.steps else Stage.DENOISING,

@@ -26,6 +26,7 @@ from typing import Any
 import mlx.core as mx
 import numpy as np
 
+from ltx_client.protocol.events import CutText
 from ltx_client.protocol.settings import HomeSettings
 from ltx_models import events
 from ltx_models.errors import FaultKind, MachineFault, ModelError, ResumeMismatch
@@ -33,6 +34,7 @@ from ltx_models.events import PromptEmbeddings, ResumePoint
 from ltx_models.faults import machine_fault
 from ltx_models.pipeline import LTXPipeline
 from ltx_models.request import GenerationRequest
+from ltx_models.tokenizer import NAMES
 from ltx_models.video import encode_jpeg
 from ltx_worker.engine import embeddings, messages
 from ltx_worker.engine.ahead import TextsAhead
@@ -185,7 +187,8 @@ class EngineProcess:
                     case events.TextEncoded():
                         clock.finish("text")
                         fresh = self._fresh_texts(command.request, event.embeddings, known)
-                        self._send(messages.TextEncoded(fresh=fresh, ahead=len(fresh.keys() & ahead.keys())))
+                        cut = self._cut_texts(command.request, event.embeddings)
+                        self._send(messages.TextEncoded(fresh=fresh, ahead=len(fresh.keys() & ahead.keys()), cut=cut))
                     case events.Stepped():
                         saved = None
                         if time.monotonic() - last_saved >= command.save_every:
@@ -267,6 +270,16 @@ class EngineProcess:
             for text, array in arrays
             if text not in known and array is not None
         }
+
+    def _cut_texts(self, request: GenerationRequest, encoded: PromptEmbeddings) -> tuple[CutText, ...]:
+        """The texts of which the embeddings are not of all tokens."""
+        arrays = zip(NAMES, request.texts, (encoded.prompt, encoded.negative), strict=False)
+        counted = [
+            CutText(text=name, tokens=self._pipeline.count_tokens(text), read=array.shape[1])
+            for name, text, array in arrays
+            if array is not None
+        ]
+        return tuple(cut for cut in counted if cut.tokens > cut.read)
 
     def _origin(self, text: str) -> str:
         assert self._ready is not None

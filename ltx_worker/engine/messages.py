@@ -8,7 +8,7 @@ from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter
 
-from ltx_client.protocol.events import Count
+from ltx_client.protocol.events import Count, CutTexts
 from ltx_models.errors import FaultKind, MachineFault
 from ltx_models.request import GenerationRequest
 
@@ -124,12 +124,14 @@ class Resuming(_Frozen):
 class TextEncoded(_Frozen):
     """The text's embeddings are ready.
 
-    fresh: of the texts that were encoded for it.  ahead: how many of them beside the render before.
+    fresh: of the texts that were encoded for it.  ahead: how many of them beside the render before.  cut: the texts
+    that are longer than what the text encoder reads of them.
     """
 
     type: Literal["text_encoded"] = "text_encoded"
     fresh: dict[str, bytes] = Field(default_factory=dict)
     ahead: int = 0
+    cut: CutTexts = ()
 
 
 class Stepped(_Frozen):
