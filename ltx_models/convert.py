@@ -9,30 +9,36 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import re
 import shutil
+import signal
 import struct
 import sys
 import tempfile
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
 import mlx.core as mx
 
-from ltx_models.checkpoint import Weights, load_tensors, open_checkpoint, read_json
-from ltx_models.errors import CheckpointError, ModelError
+from ltx_models.checkpoint import Checkpoint, Weights, check_finite, open_checkpoint, read_json
+from ltx_models.errors import CheckpointError, ModelError, UnknownVariant
+from ltx_models.fp8 import fold_scales, is_fp8, stored_finite, widened
 from ltx_models.model_files import VariantFiles, find_files
 from ltx_models.quantization import (
     BITS,
     TEXT_ENCODER_MATRICES,
     TRANSFORMER_MATRICES,
     Quantization,
-    from_fp8,
-    is_fp8,
     quantize_weight,
 )
-from ltx_models.text_encoder import text_encoder_files
-from ltx_models.variants import find_variant
+from ltx_models.text_encoder import check_text_encoder, text_encoder_weights
+from ltx_models.tokenizer import Tokenizer
+from ltx_models.transformer import check_transformer
+from ltx_models.vae import check_vae
+from ltx_models.variants import VARIANTS, find_variant
 
 __all__ = ["convert"]
 
@@ -42,6 +48,7 @@ DTYPES = {
     mx.bfloat16: "BF16",
     mx.uint32: "U32",
     mx.uint8: "F8_E4M3",
+    mx.int8: "I8",
 }
 """The format's names. MLX has no fp8 type: its bytes are what a checkpoint holds as uint8."""
 HEADER_ALIGNMENT = 8
@@ -54,43 +61,75 @@ def convert(
     quantize: int | None = None,
     text_encoder: Path | None = None,
     tokenizer: Path | None = None,
-) -> None:
+) -> Sequence[str]:
     """Write the checkpoint at `source`, of any layout, as the folder `destination`, which must not exist.
+
+    Before a byte is written, the models are built of the config, and the names and shapes of all tensors are held
+    against them. Returns the names of tensors that are of no model here and left out.
 
     quantize: 8 or 4 bits for the matrices of the transformer's and the text encoder's blocks.
     Raises CheckpointError; then nothing is left of the destination.
     """
-    if destination.exists():
+    if os.path.lexists(destination):
         raise CheckpointError(f"{destination} exists already; name a folder that does not")
     checkpoint = open_checkpoint(source)
-    destination.parent.mkdir(parents=True, exist_ok=True)
-    unfinished = Path(tempfile.mkdtemp(prefix=f".{destination.name}.", dir=destination.parent))
-    try:
-        _write_json(unfinished / "config.json", checkpoint.config, quantize)
-        weights = _quantized(checkpoint.transformer_weights(), quantize, TRANSFORMER_MATRICES, source)
-        write_tensors(unfinished / "transformer.safetensors", weights)
-        write_tensors(unfinished / "vae.safetensors", checkpoint.vae_weights())
+    _check(checkpoint, quantize, text_encoder, tokenizer)
+    with _new_folder(destination) as folder:
+        _write_json(folder / "config.json", checkpoint.config, quantize)
+        weights = _quantized(checkpoint.transformer_weights(), quantize, TRANSFORMER_MATRICES)
+        write_tensors(folder / "transformer.safetensors", weights, source)
+        write_tensors(folder / "vae.safetensors", checkpoint.vae_weights(), source)
         if text_encoder:
-            _convert_text_encoder(text_encoder, unfinished / "text_encoder", quantize)
+            _convert_text_encoder(text_encoder, folder / "text_encoder", quantize)
         if tokenizer:
-            (unfinished / "tokenizer").mkdir()
-            shutil.copyfile(tokenizer, unfinished / "tokenizer" / "spiece.model")
+            (folder / "tokenizer").mkdir()
+            shutil.copyfile(tokenizer, folder / "tokenizer" / "spiece.model")
+    return checkpoint.left_out
+
+
+def _check(checkpoint: Checkpoint, quantize: int | None, text_encoder: Path | None, tokenizer: Path | None) -> None:
+    """Raise CheckpointError unless all parts are what their configs say. Reads no weights."""
+    channels = check_transformer(checkpoint).caption_channels
+    check_vae(checkpoint)
+    _refuse_quantized(checkpoint.transformer_weights(), quantize, checkpoint.path)
+    if text_encoder:
+        width = check_text_encoder(text_encoder).d_model
+        if width != channels:
+            raise CheckpointError(
+                f"the text encoder {text_encoder} makes embeddings of {width} channels; {checkpoint.path} was trained"
+                f" with {channels}"
+            )
+        _refuse_quantized(text_encoder_weights(text_encoder), quantize, text_encoder)
+    if tokenizer:
+        Tokenizer(tokenizer)
+
+
+@contextmanager
+def _new_folder(destination: Path) -> Iterator[Path]:
+    """A folder next to `destination`, which takes its name at the end; or nothing, where an error comes."""
+    made = [folder for folder in destination.absolute().parents if not folder.exists()]
+    destination.parent.mkdir(parents=True, exist_ok=True)
+    unfinished = Path(tempfile.mkdtemp(prefix=".ltx-convert-", dir=destination.parent))
+    try:
+        yield unfinished
         unfinished.chmod(0o755)  # a temporary folder is its owner's alone
         unfinished.rename(destination)
-    finally:
+    except BaseException:
         shutil.rmtree(unfinished, ignore_errors=True)
+        for folder in made:
+            with suppress(OSError):  # somebody has put something into it
+                folder.rmdir()
+        raise
 
 
 def _convert_text_encoder(source: Path, destination: Path, quantize: int | None) -> None:
     destination.mkdir()
     _write_json(destination / "config.json", read_json(source / "config.json"), quantize)
-    weights: Weights = {}
-    for path in text_encoder_files(source):
-        weights |= load_tensors(path)[0]
     weights = {
-        name: value.astype(mx.bfloat16) if value.dtype == mx.float16 else value for name, value in weights.items()
+        name: value.astype(mx.bfloat16) if value.dtype == mx.float16 else value
+        for name, value in text_encoder_weights(source).items()
     }
-    write_tensors(destination / "model.safetensors", _quantized(weights, quantize, TEXT_ENCODER_MATRICES, source))
+    write_tensors(destination / "model.safetensors", _quantized(weights, quantize, TEXT_ENCODER_MATRICES), source)
 
 
 def _write_json(path: Path, config: dict[str, Any], quantize: int | None) -> None:
@@ -100,35 +139,43 @@ def _write_json(path: Path, config: dict[str, Any], quantize: int | None) -> Non
     path.write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
 
 
-def _quantized(weights: Weights, bits: int | None, layers: str, source: Path) -> Weights:
+def _refuse_quantized(weights: Weights, bits: int | None, source: Path) -> None:
+    if bits and any(value.dtype == mx.uint32 for value in weights.values()):
+        raise CheckpointError(f"{source} is quantized already; convert what it was made from")
+
+
+def _quantized(weights: Weights, bits: int | None, layers: str) -> Weights:
     """The same tensors, not evaluated, those of matching layers quantized where their rows are whole groups."""
     if bits is None:
         return weights
-    if any(value.dtype == mx.uint32 for value in weights.values()):
-        raise CheckpointError(f"{source} is quantized already; convert what it was made from")
     quantization = Quantization(bits=bits, layers=layers)
+    rows = {
+        name.removesuffix(".weight"): value.shape[-1] for name, value in weights.items() if name.endswith(".weight")
+    }
+    chosen = {layer for layer in rows if re.fullmatch(layers, layer) and rows[layer] % quantization.group_size == 0}
+    fold_scales(weights, chosen)
     result: Weights = {}
     for name in sorted(weights):
         value = weights.pop(name)
         layer, _, kind = name.rpartition(".")
-        if kind == "weight" and re.fullmatch(layers, layer) and value.shape[-1] % quantization.group_size == 0:
-            value = from_fp8(value, mx.bfloat16) if is_fp8(value) else value
+        if kind == "weight" and layer in chosen:
+            value = widened(value, mx.bfloat16) if is_fp8(value) else value
             result |= {f"{layer}.{part}": array for part, array in quantize_weight(value, quantization).items()}
         else:
             result[name] = value
     return result
 
 
-def write_tensors(path: Path, tensors: Weights) -> None:
+def write_tensors(path: Path, tensors: Weights, source: Path) -> None:
     """A safetensors file, written tensor by tensor: MLX's own writer would hold all of them at once.
 
-    `tensors` is empty afterwards.
+    `tensors` is empty afterwards. Raises CheckpointError where numbers are not finite; `source` says of what file.
     """
     header: dict[str, Any] = {"__metadata__": {"format": "mlx"}}
     end = 0
     for name, value in tensors.items():
         if value.dtype not in DTYPES:
-            raise CheckpointError(f"{name} is of the type {value.dtype}, which no checkpoint holds")
+            raise CheckpointError(f"{source} has {name} of the type {value.dtype}, which no checkpoint holds")
         header[name] = {
             "dtype": DTYPES[value.dtype],
             "shape": list(value.shape),
@@ -140,7 +187,11 @@ def write_tensors(path: Path, tensors: Weights) -> None:
     with path.open("wb") as file:
         file.write(struct.pack("<Q", len(text)) + text)
         for name in list(tensors):
-            data: Any = mx.contiguous(tensors.pop(name)).reshape(-1).view(mx.uint8)
+            value = mx.contiguous(tensors.pop(name))
+            finite = stored_finite(value)
+            data: Any = value.reshape(-1).view(mx.uint8)
+            mx.eval(data, finite)
+            check_finite({name: finite}, source)
             file.write(memoryview(data))
 
 
@@ -153,26 +204,40 @@ def main() -> int:
     parser.add_argument("--text-encoder", type=Path)
     parser.add_argument("--tokenizer", type=Path)
     options = parser.parse_args()
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))  # so that nothing is left half-written
     try:
         files = _source(options.source, options.text_encoder, options.tokenizer)
-        convert(
+        left_out = convert(
             files.checkpoint,
             options.destination,
             quantize=options.quantize,
             text_encoder=files.text_encoder,
             tokenizer=files.tokenizer,
         )
-    except ModelError as error:
+    except (ModelError, OSError) as error:
         print(f"Error: {error}", file=sys.stderr)  # noqa: T201
         return 2
+    if left_out:
+        more = ", …" if len(left_out) > 1 else ""
+        print(  # noqa: T201
+            f"left out, being neither the transformer's nor the VAE's: {len(left_out)}"
+            f" tensor{'s' if more else ''} ({left_out[0][:200]}{more})",
+            file=sys.stderr,
+        )
     return 0
 
 
 def _source(name: str, text_encoder: Path | None, tokenizer: Path | None) -> Any:
-    """The files to convert: those at a path, or those of a variant."""
-    if Path(name).exists():
+    """The files to convert: those at a path, or those of a variant. Raises CheckpointError and UnknownVariant."""
+    if os.path.lexists(name):
         return argparse.Namespace(checkpoint=Path(name), text_encoder=text_encoder, tokenizer=tokenizer)
-    files = find_files(find_variant(name))
+    try:
+        variant = find_variant(name)
+    except UnknownVariant as error:
+        raise UnknownVariant(
+            f"there is no file or folder {name}, and no such variant: {', '.join(VARIANTS)} are"
+        ) from error
+    files = find_files(variant)
     return VariantFiles(files.checkpoint, text_encoder or files.text_encoder, tokenizer or files.tokenizer)
 
 

@@ -21,6 +21,7 @@ from typing import Any
 from filelock import FileLock
 
 from ltx_models.errors import CheckpointError, DownloadError, HubUnreachable
+from ltx_models.file_kinds import describe_other_model, is_lora
 from ltx_models.model_files import (
     VariantFiles,
     cache_folder,
@@ -236,12 +237,16 @@ def _read_checksums(folder: Path) -> dict[str, str]:
 
 
 def verify(variant: Variant) -> Iterator[tuple[Path, str]]:
-    """Read every downloaded file of a variant: its path, and what is wrong with it ("" for nothing)."""
+    """Read every file of a variant that was downloaded or converted: its path, and what is wrong with it ("" for
+    nothing).
+    """
+    models = models_folder()
     for field in fields(VariantFiles):
-        sources = getattr(variant, field.name)
-        if isinstance(sources, str) or find_part(variant, field.name) is None:
-            continue
-        yield from _verify_first(sources)
+        sources, part = getattr(variant, field.name), find_part(variant, field.name)
+        if part is not None and models and part.is_relative_to(models / variant.name):
+            yield from ((path, _verdict(path, None)) for path in sorted(part.glob("*.safetensors")))
+        elif part is not None and not isinstance(sources, str):
+            yield from _verify_first(sources)
 
 
 def _verify_first(sources: tuple[Source, ...]) -> Iterator[tuple[Path, str]]:
@@ -257,17 +262,19 @@ def _verdict(path: Path, expected: str | None) -> str:
     if path.is_symlink():
         expected = path.resolve().name  # the cache names blobs by their checksums
     if expected is None or len(expected) not in (40, 64):
-        return _header_verdict(path) if path.suffix == ".safetensors" else ""
+        return _header_verdict(path)
     checksum = _checksum(path, expected)
-    return "" if checksum == expected else f"its checksum is {checksum} instead of {expected}"
+    return "" if checksum == expected else _header_verdict(path) or f"its checksum is {checksum} instead of {expected}"
 
 
 def _header_verdict(path: Path) -> str:
+    if path.suffix != ".safetensors":
+        return ""
     try:
-        read_header(path)
+        header = read_header(path)
     except CheckpointError as error:
-        return str(error)
-    return ""
+        return str(error).removeprefix(f"{path} ")
+    return f"is {describe_other_model(header.tensors)}" if is_lora(header.tensors) else ""
 
 
 @contextmanager

@@ -51,6 +51,8 @@ def _widened(layer: Mapping[str, Any], x: mx.array) -> mx.array:
     if "scales" in layer:
         group_size, bits = _grouping(layer, x)
         return mx.dequantize(weight, layer["scales"], layer["biases"], group_size, bits).astype(x.dtype)
+    if "weight_scale" in layer:
+        return (mx.from_fp8(weight, mx.float32) * layer["weight_scale"]).astype(x.dtype)
     return mx.from_fp8(weight, x.dtype) if weight.dtype == mx.uint8 else weight
 
 

@@ -16,6 +16,7 @@ import mlx.nn as nn
 from mlx.utils import tree_unflatten
 
 from ltx_models.errors import CheckpointError
+from ltx_models.fp8 import SCALE, is_fp8
 from ltx_models.linear import linear
 
 __all__ = [
@@ -24,9 +25,7 @@ __all__ = [
     "TRANSFORMER_MATRICES",
     "Fp8Linear",
     "Quantization",
-    "from_fp8",
     "hold_as_stored",
-    "is_fp8",
     "quantize_layers",
     "quantize_weight",
 ]
@@ -54,15 +53,18 @@ class Quantization:
 
 
 class Fp8Linear(nn.Module):
-    """A linear layer whose weight stays in float8_e4m3fn, and is widened to the input's precision at each use.
+    """A linear layer whose weight stays in float8_e4m3fn, with or without scales of its rows, and is widened to the
+    input's precision at each use.
 
     Widening moves three bytes for each weight, where the product does two operations for each weight and token:
     little, beside thousands of tokens.
     """
 
-    def __init__(self, input_dims: int, output_dims: int, bias: bool) -> None:
+    def __init__(self, input_dims: int, output_dims: int, bias: bool, scaled: bool = False) -> None:
         super().__init__()
         self.weight = mx.zeros((output_dims, input_dims), mx.uint8)
+        if scaled:
+            self.weight_scale = mx.ones((output_dims, 1))
         if bias:
             self.bias = mx.zeros((output_dims,))
 
@@ -77,16 +79,6 @@ class QuantizedLinear(nn.QuantizedLinear):
     def __call__(self, x: mx.array) -> mx.array:
         """(…, input_dims) → (…, output_dims)."""
         return linear(self, x)
-
-
-def is_fp8(value: mx.array) -> bool:
-    """Whether a tensor was read from an F8_E4M3 one: MLX has no such type, and hands out its bytes."""
-    return value.dtype == mx.uint8
-
-
-def from_fp8(value: mx.array, dtype: mx.Dtype) -> mx.array:
-    """The numbers that those bytes mean."""
-    return mx.from_fp8(value, dtype)
 
 
 def quantize_weight(weight: mx.array, quantization: Quantization) -> dict[str, mx.array]:
@@ -123,7 +115,7 @@ def hold_as_stored(model: nn.Module, weights: dict[str, mx.array], source: Path)
             continue
         rows, columns = layer.weight.shape
         if is_fp8(weight):
-            _replace(model, name, Fp8Linear(columns, rows, "bias" in layer))
+            _replace(model, name, Fp8Linear(columns, rows, "bias" in layer, f"{name}.{SCALE}" in weights))
         elif scales is not None and weight.dtype == mx.uint32 and scales.ndim == weight.ndim == 2:
             group_size, bits = columns // max(scales.shape[1], 1), weight.shape[1] * 32 // columns
             try:

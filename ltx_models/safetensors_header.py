@@ -10,8 +10,10 @@ from pathlib import Path
 from typing import Any
 
 from ltx_models.errors import CheckpointError
+from ltx_models.faults import KIND_OF
+from ltx_models.file_kinds import AGAIN, START_BYTES, describe_file, describe_other_model
 
-__all__ = ["Header", "read_header"]
+__all__ = ["Header", "check_checkpoint", "read_header"]
 
 MAX_HEADER_BYTES = 100_000_000
 """The limit of the format itself: a longer header is some other file."""
@@ -26,10 +28,14 @@ ITEM_BITS = {
 
 @dataclass(frozen=True)
 class Header:
-    """tensors: name → dtype, as the format writes it ("BF16", "F8_E4M3"), and shape.  metadata: free text."""
+    """tensors: name → dtype, as the format writes it ("BF16", "F8_E4M3"), and shape.  metadata: free text.
+
+    size: bytes from the file's begin to its first tensor.
+    """
 
     tensors: dict[str, tuple[str, tuple[int, ...]]]
     metadata: dict[str, str]
+    size: int
 
 
 def read_header(path: Path) -> Header:
@@ -38,29 +44,75 @@ def read_header(path: Path) -> Header:
     What it says of its tensors is held against the format, since who reads them may believe it.
     """
     if not path.is_file():
-        raise CheckpointError(f"there is no file {path}; a safetensors file is expected there")
+        raise CheckpointError(_why_no_file(path))
+    try:
+        return _read(path)
+    except OSError as error:
+        raise CheckpointError(f"{path} cannot be read: {error.strerror}", KIND_OF.get(error.errno or 0)) from error
+
+
+def check_checkpoint(path: Path) -> None:
+    """Raise CheckpointError unless a file is whole and of LTX-Video, or all safetensors files of a folder are whole."""
+    if path.is_dir():
+        for file in sorted(path.glob("*.safetensors")):
+            read_header(file)
+    elif other := describe_other_model(read_header(path).tensors):
+        raise CheckpointError(f"{path} is {other}")
+
+
+def _read(path: Path) -> Header:
     size = path.stat().st_size
     with path.open("rb") as file:
-        start = file.read(8)
-        length = struct.unpack("<Q", start)[0] if len(start) == 8 else 0
-        if not 2 <= length <= MAX_HEADER_BYTES:
-            raise CheckpointError(f"{path} is not a safetensors file: it does not begin with a header's length")
+        start = file.read(START_BYTES)
+        length = struct.unpack("<Q", start[:8])[0] if len(start) >= 8 else 0
+        if not 2 <= length <= MAX_HEADER_BYTES or start[8:9] not in (b"{", b""):
+            raise CheckpointError(f"{path} is not a safetensors file{describe_file(path, start)}")
         if size < 8 + length:
-            raise CheckpointError(f"{path} is truncated: it ends inside its header")
+            raise CheckpointError(f"{path} is truncated: it ends inside its header; {AGAIN}")
+        file.seek(8)
         text = file.read(length)
     try:
         entries = json.loads(text.decode(), object_pairs_hook=_unique)
         metadata = entries.pop("__metadata__", None) or {}
         if not all(_is_text(name) and _is_text(value) for name, value in metadata.items()):
             raise ValueError("metadata that is no text")
-        ends = [_end_of(name, entry) for name, entry in entries.items()]
+        places = sorted(_place_of(name, entry) for name, entry in entries.items())
         tensors = {name: (entry["dtype"], tuple(entry["shape"])) for name, entry in entries.items()}
     except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
-        raise CheckpointError(f"{path} is not a safetensors file: its header is not the expected JSON") from error
-    whole = 8 + length + max(ends, default=0)
+        raise CheckpointError(
+            f"{path} is not a safetensors file: its header is not the expected JSON; {AGAIN}"
+        ) from error
+    _check_places(path, places, size - 8 - length)
+    return Header(tensors, metadata, 8 + length)
+
+
+def _why_no_file(path: Path) -> str:
+    if path.is_dir():
+        return f"{path} is a folder; a safetensors file is expected there"
+    if path.is_symlink():
+        return f"there is no file {path}: it is a link to {path.readlink()}, where none is; link to the file anew"
+    if path.exists():
+        return f"{path} is no regular file; a safetensors file is expected there"
+    return f"there is no file {path}; a safetensors file is expected there"
+
+
+def _check_places(path: Path, places: list[tuple[int, int]], size: int) -> None:
+    """The tensors must fill the file, one after another, as the format says. Raises CheckpointError."""
+    whole = max((end for _, end in places), default=0)
     if size < whole:
-        raise CheckpointError(f"{path} is truncated: {size:,} bytes of {whole:,}; download it again")
-    return Header(tensors, metadata)
+        beyond = path.stat().st_size - size
+        raise CheckpointError(f"{path} is truncated: {size + beyond:,} bytes of {whole + beyond:,}; {AGAIN}")
+    position = 0
+    for begin, end in places:
+        if begin != position:
+            raise CheckpointError(
+                f"{path} is damaged: its header gives two tensors the same bytes, or bytes to none; {AGAIN}"
+            )
+        position = end
+    if size > whole:
+        raise CheckpointError(
+            f"{path} is damaged: {size - whole:,} bytes follow the last tensor that its header names; {AGAIN}"
+        )
 
 
 def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
@@ -76,8 +128,11 @@ def _is_text(value: Any) -> bool:
     return isinstance(value, str) and (value.isascii() or bool(value.encode()))
 
 
-def _end_of(name: str, entry: dict[str, Any]) -> int:
-    """Where a tensor ends, in bytes from the end of the header. Raises ValueError for one that is not in order."""
+def _place_of(name: str, entry: dict[str, Any]) -> tuple[int, int]:
+    """Where a tensor begins and ends, in bytes from the end of the header.
+
+    Raises ValueError for one that is not in order.
+    """
     dtype, shape, (begin, end) = entry["dtype"], entry["shape"], entry["data_offsets"]
     numbers = [*shape, begin, end]
     if not (_is_text(name) and _is_text(dtype)) or any(type(number) is not int or number < 0 for number in numbers):
@@ -85,4 +140,4 @@ def _end_of(name: str, entry: dict[str, Any]) -> int:
     bits = ITEM_BITS.get(dtype)
     if begin > end or (bits is not None and math.prod(shape) * bits != (end - begin) * 8):
         raise ValueError("a tensor whose place has another size")
-    return int(end)
+    return int(begin), int(end)

@@ -13,11 +13,29 @@ import mlx.core as mx
 import mlx.nn as nn
 import numpy as np
 
-from ltx_models.checkpoint import Weights, build, load_tensors, load_weights, parse_config, read_json, sharded_files
+from ltx_models.checkpoint import (
+    Weights,
+    build,
+    check_weights,
+    load_tensors,
+    load_weights,
+    parse_config,
+    read_json,
+    sharded_files,
+)
+from ltx_models.errors import CheckpointError
+from ltx_models.fp8 import name_scales
 from ltx_models.pacing import Pace
 from ltx_models.quantization import TEXT_ENCODER_MATRICES, Quantization
 
-__all__ = ["T5Config", "T5Encoder", "load_text_encoder", "text_encoder_files"]
+__all__ = [
+    "T5Config",
+    "T5Encoder",
+    "check_text_encoder",
+    "load_text_encoder",
+    "text_encoder_files",
+    "text_encoder_weights",
+]
 
 MASKED = -1e9
 """Added to the scores of padding: its weight underflows to exactly 0."""
@@ -167,6 +185,15 @@ def text_encoder_files(folder: Path) -> list[Path]:
     return sharded_files(folder, "model")
 
 
+def text_encoder_weights(folder: Path) -> Weights:
+    """The tensors of a Hugging Face folder, read from disk when first used. Raises CheckpointError."""
+    weights: Weights = {}
+    for path in text_encoder_files(folder):
+        weights |= load_tensors(path)[0]
+    weights.pop("encoder.embed_tokens.weight", None)  # tied to `shared`
+    return name_scales(weights, folder)
+
+
 def load_text_encoder(folder: Path, dtype: mx.Dtype, quantize: int | None = None) -> T5Encoder:
     """The encoder of a Hugging Face folder (config.json and safetensors). Raises CheckpointError.
 
@@ -174,19 +201,31 @@ def load_text_encoder(folder: Path, dtype: mx.Dtype, quantize: int | None = None
 
     quantize: bits for the matrices of the blocks. The embedding, which is looked up and not multiplied, is not.
     """
-    source = folder / "config.json"
-    supported = {"feed_forward_proj": "gated-gelu", "model_type": "t5"}
-    config = parse_config(T5Config, read_json(source), supported, source=str(source))
-    model = build(lambda: T5Encoder(config), str(source))
-    weights: Weights = {}
-    for path in text_encoder_files(folder):
-        weights |= load_tensors(path)[0]
-    weights.pop("encoder.embed_tokens.weight", None)  # tied to `shared`
+    model = _build(folder)
     load_weights(
         model,
-        weights,
+        text_encoder_weights(folder),
         source=folder,
         dtype=mx.bfloat16 if dtype == mx.float16 else dtype,
         quantization=Quantization(bits=quantize, layers=TEXT_ENCODER_MATRICES) if quantize else None,
     )
     return model
+
+
+def check_text_encoder(folder: Path) -> T5Config:
+    """Raise CheckpointError unless a folder holds the encoder that its config describes; return the config.
+
+    Shapes only: no weight is read.
+    """
+    model = _build(folder)
+    check_weights(model, text_encoder_weights(folder), folder)
+    return model.config
+
+
+def _build(folder: Path) -> T5Encoder:
+    if not folder.is_dir():
+        raise CheckpointError(f"{folder} is no folder; one with a T5's config.json and model.safetensors is expected")
+    source = folder / "config.json"
+    supported = {"feed_forward_proj": "gated-gelu", "model_type": "t5"}
+    config = parse_config(T5Config, read_json(source), supported, source=str(source))
+    return build(lambda: T5Encoder(config), str(source))

@@ -13,7 +13,7 @@ import mlx.core as mx
 import mlx.nn as nn
 import numpy as np
 
-from ltx_models.checkpoint import Checkpoint, build, load_weights, parse_config
+from ltx_models.checkpoint import Checkpoint, build, check_weights, load_weights, parse_config
 from ltx_models.embeddings import TimestepEmbedder
 from ltx_models.errors import CheckpointError
 from ltx_models.kernels import add_and_modulate, modulate, rotate
@@ -31,6 +31,7 @@ __all__ = [
     "TokenTimesteps",
     "Transformer",
     "TransformerConfig",
+    "check_transformer",
     "load_transformer",
     "pixel_coordinates",
     "rope_tables",
@@ -254,11 +255,7 @@ def _distinct(timestep: mx.array, batch: int, tokens: int) -> TokenTimesteps:
 
 def load_transformer(file: Checkpoint, dtype: mx.Dtype, quantize: int | None = None) -> Transformer:
     """The transformer of a checkpoint, its blocks' matrices quantized to `quantize` bits. Raises CheckpointError."""
-    source = f"the transformer config of {file.path}"
-    config = parse_config(TransformerConfig, file.section("transformer"), SUPPORTED, source=source)
-    if file.section("transformer").get("cross_attention_dim", config.inner_dim) != config.inner_dim:
-        raise CheckpointError(f"{source} has a cross_attention_dim that is not heads x head dim = {config.inner_dim}")
-    model = build(lambda: Transformer(config), source)
+    model = _build(file)
     load_weights(
         model,
         file.transformer_weights(),
@@ -268,3 +265,21 @@ def load_transformer(file: Checkpoint, dtype: mx.Dtype, quantize: int | None = N
     )
     model.fuse()
     return model
+
+
+def check_transformer(file: Checkpoint) -> TransformerConfig:
+    """Raise CheckpointError unless a checkpoint holds the transformer that its config describes; return the sizes.
+
+    Shapes only: no weight is read.
+    """
+    model = _build(file)
+    check_weights(model, file.transformer_weights(), file.path)
+    return model.config
+
+
+def _build(file: Checkpoint) -> Transformer:
+    source = f"the transformer config of {file.path}"
+    config = parse_config(TransformerConfig, file.section("transformer"), SUPPORTED, source=source)
+    if file.section("transformer").get("cross_attention_dim", config.inner_dim) != config.inner_dim:
+        raise CheckpointError(f"{source} has a cross_attention_dim that is not heads x head dim = {config.inner_dim}")
+    return build(lambda: Transformer(config), source)

@@ -24,7 +24,7 @@ from ltx_models.errors import CheckpointError
 from ltx_models.hub import verify
 from ltx_models.memory import GB
 from ltx_models.model_files import find_files
-from ltx_models.safetensors_header import read_header
+from ltx_models.safetensors_header import check_checkpoint
 from ltx_models.variants import VARIANTS, Variant
 from ltx_worker.delivery import spooled
 from ltx_worker.engine.blas import blas_environment
@@ -124,8 +124,7 @@ class Machine:
         name = self._variant.name
         try:
             files = find_files(self._variant)
-            if files.checkpoint.is_file():
-                read_header(files.checkpoint)
+            check_checkpoint(files.checkpoint)
         except CheckpointError as error:
             yield Finding("weights", Level.FAILURE, str(error), f"ltx models download {name}")
             return

@@ -3,51 +3,168 @@
 from __future__ import annotations
 
 import hashlib
+import io
 import json
-from collections.abc import Iterable
+import struct
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
 import mlx.core as mx
 
 from ltx_models.errors import CheckpointError
-from ltx_models.safetensors_header import read_header
+from ltx_models.file_kinds import AGAIN, START_BYTES, describe_file
+from ltx_models.safetensors_header import Header, read_header
 
-__all__ = ["Weights", "file_hash", "load_tensors", "read_json", "sharded_files"]
+__all__ = ["INDEX_SUFFIXES", "Weights", "file_hash", "indexed_files", "load_tensors", "read_json", "sharded_files"]
 
 Weights = dict[str, mx.array]
 
+READABLE = {
+    "F64": "U32",
+    "F32": "F32",
+    "F16": "F16",
+    "BF16": "BF16",
+    "F8_E4M3": "F8_E4M3",
+    "F8_E5M2": "U8",
+    **{name: name for name in ("F8_E8M0", "I64", "I32", "I16", "I8", "U64", "U32", "U16", "U8", "BOOL", "C64")},
+}
+"""The format's types, and as which of them MLX reads a tensor."""
+RECAST = tuple(name for name, read_as in READABLE.items() if read_as != name)
+CONVERSIONS: dict[str, Callable[[mx.array], mx.array]] = {
+    "F8_E5M2": lambda value: (value.astype(mx.uint16) << 8).view(mx.float16),
+    "F64": lambda value: value.view(mx.float64, stream=mx.cpu)[..., 0].astype(mx.float32, stream=mx.cpu),
+    "F8_E8M0": lambda value: value.astype(mx.uint16),
+}
+"""What becomes of a tensor as MLX reads it: e5m2 is the upper half of a float16; exponents are not to be taken for the
+bytes of an e4m3 tensor, which MLX hands out as uint8, and its own writer writes as U8.
+"""
 INDEX_SUFFIXES = (".safetensors.index.json", ".safetensors.index.fp16.json")
 """What Hugging Face libraries call the list of a model's shards: of its usual files, and of those in float16."""
+OTHER_SUFFIXES = (".bin", ".pt", ".pth", ".ckpt", ".gguf", ".h5", ".msgpack", ".onnx")
+"""Of files that may lie where safetensors are expected."""
+
+
+class RecastFile(io.RawIOBase):
+    """A safetensors file with types in its header that MLX knows, in place of those that it does not."""
+
+    def __init__(self, path: Path, header: Header) -> None:
+        super().__init__()
+        self._file = path.open("rb", buffering=0)
+        length = struct.unpack("<Q", self._file.read(8))[0]
+        entries: dict[str, Any] = json.loads(self._file.read(length))
+        for name, (dtype, shape) in header.tensors.items():
+            entries[name]["dtype"] = READABLE[dtype]
+            if dtype == "F64":
+                entries[name]["shape"] = [*shape, 2]
+        text = json.dumps(entries).encode()
+        self._start = struct.pack("<Q", len(text)) + text
+        self._shift = header.size - len(self._start)
+        self._position = 0
+
+    def readable(self) -> bool:
+        """It is."""
+        return True
+
+    def seekable(self) -> bool:
+        """It is."""
+        return True
+
+    def tell(self) -> int:
+        """The place that is read next."""
+        return self._position
+
+    def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
+        """Set the place that is read next; return it."""
+        if whence == io.SEEK_END:
+            offset += self._file.seek(0, io.SEEK_END) - self._shift
+        self._position = offset + (self._position if whence == io.SEEK_CUR else 0)
+        return self._position
+
+    def readinto(self, buffer: Any) -> int:
+        """Read as many bytes as there are and have room; return how many."""
+        view = memoryview(buffer).cast("B")
+        if self._position < len(self._start):
+            part = self._start[self._position :][: len(view)]
+            view[: len(part)] = part
+            count = len(part)
+        else:
+            self._file.seek(self._position + self._shift)
+            count = self._file.readinto(view) or 0
+        self._position += count
+        return count
+
+    def close(self) -> None:
+        """Close the file."""
+        self._file.close()
+        super().close()
 
 
 def load_tensors(path: Path) -> tuple[Weights, dict[str, str]]:
     """The tensors (read from disk when first used) and the metadata of one safetensors file.
 
-    MLX reads late, and would fail in mid-render: a file that is not whole is refused here. Raises CheckpointError.
+    MLX reads late, and would fail in mid-render: a file that is not whole is refused here. fp8 tensors come as their
+    bytes where they are e4m3 (see `quantization.is_fp8`), and as float16, which has each of their values, where they
+    are e5m2; float64 ones as float32. Raises CheckpointError.
     """
-    read_header(path)
+    header = read_header(path)
+    if unknown := [f"{name} ({dtype})" for name, (dtype, _) in header.tensors.items() if dtype not in READABLE]:
+        raise CheckpointError(
+            f"{path} holds tensors of types that are not read, such as {unknown[0][:200]}; {' '.join(READABLE)} are"
+        )
+    recast = any(dtype in RECAST for dtype, _ in header.tensors.values())
+    file: Any = RecastFile(path, header) if recast else str(path)
     try:
-        loaded: Any = mx.load(str(path), format="safetensors", return_metadata=True)
+        loaded: Any = mx.load(file, format="safetensors", return_metadata=True)
     except (RuntimeError, ValueError) as error:
         raise CheckpointError(f"{path} could not be read as safetensors: {error}") from error
-    tensors, metadata = loaded
-    return tensors, metadata
+    tensors: Weights = loaded[0]
+    for name, (dtype, _) in header.tensors.items():
+        if convert := CONVERSIONS.get(dtype):
+            tensors[name] = convert(tensors[name])
+    return tensors, header.metadata
 
 
 def sharded_files(folder: Path, stem: str) -> list[Path]:
     """The safetensors files of a model in a Hugging Face folder: the shards of its index, or STEM.safetensors.
 
-    The files may be a float16 variant (`STEM.fp16…`), where there are no others. Raises CheckpointError.
+    The files may be a float16 variant (`STEM.fp16…`), where there are no others. Raises CheckpointError where they are
+    not all there, or do not hold what the index says.
     """
     for index in (folder / f"{stem}{suffix}" for suffix in INDEX_SUFFIXES):
         if index.is_file():
-            names = read_json(index).get("weight_map")
-            if not isinstance(names, dict) or not all(isinstance(name, str) for name in names.values()):
-                raise CheckpointError(f"{index} has no weight_map from tensors to files")
-            return [folder / Path(name).name for name in sorted(set(names.values()))]
+            return indexed_files(index)
     single, half = folder / f"{stem}.safetensors", folder / f"{stem}.fp16.safetensors"
-    return [half if half.is_file() and not single.is_file() else single]
+    found = half if half.is_file() and not single.is_file() else single
+    if not found.exists():
+        others = sorted(path for path in folder.glob("*") if path.suffix in OTHER_SUFFIXES and path.is_file())
+        if others:
+            with others[0].open("rb") as file:
+                what = describe_file(others[0], file.read(START_BYTES))
+            raise CheckpointError(f"there is no file {single}; {others[0].name} is not a safetensors file{what}")
+    return [found]
+
+
+def indexed_files(index: Path) -> list[Path]:
+    """The files that an index (`….safetensors.index.json`) lists, which lie in its folder.
+
+    Raises CheckpointError where one is missing or does not hold what the index says.
+    """
+    names = read_json(index).get("weight_map")
+    if not isinstance(names, dict) or not names or not all(isinstance(name, str) for name in names.values()):
+        raise CheckpointError(f"{index} has no weight_map from tensors to files; {AGAIN}")
+    listed: dict[str, set[str]] = {}
+    for tensor, file in names.items():
+        listed.setdefault(Path(file).name, set()).add(tensor)
+    paths = [index.parent / file for file in sorted(listed)]
+    for path in paths:
+        if odd := sorted(listed[path.name] ^ read_header(path).tensors.keys()):
+            says, other = ("says that", "holds no") if odd[0] in listed[path.name] else ("does not say that", "holds")
+            raise CheckpointError(
+                f"{index} {says} {odd[0][:200]} is in {path.name}, which {other} such tensor: the files are not of one"
+                f" model; {AGAIN}"
+            )
+    return paths
 
 
 def read_json(path: Path) -> dict[str, Any]:

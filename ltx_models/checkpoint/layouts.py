@@ -1,6 +1,7 @@
 """The layouts of a checkpoint. Each gives the same: sections of the official config, tensors by official names.
 
 SingleFile        one file: prefixed tensors, the config in the metadata         (Lightricks/LTX-Video)
+ShardedFile       the same in several files, with an index that lists them
 DiffusersFolder   transformer/, vae/, scheduler/ with names and configs of their own
 SplitFolder       transformer.safetensors, vae.safetensors, config.json          (`ltx models convert`)
 """
@@ -8,34 +9,46 @@ SplitFolder       transformer.safetensors, vae.safetensors, config.json         
 from __future__ import annotations
 
 import json
+import reprlib
 from abc import ABC, abstractmethod
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
-from ltx_models.checkpoint.files import Weights, load_tensors, read_json, sharded_files
+from ltx_models.checkpoint.files import (
+    INDEX_SUFFIXES,
+    Weights,
+    indexed_files,
+    load_tensors,
+    read_json,
+    sharded_files,
+)
 from ltx_models.diffusers_names import official_config, rename_transformer, rename_vae
 from ltx_models.errors import CheckpointError
+from ltx_models.file_kinds import PREFIXES, VAE_PREFIX, describe_other_model, is_lora, transformer_prefix
+from ltx_models.fp8 import name_scales
 from ltx_models.safetensors_header import read_header
 
-__all__ = ["Checkpoint", "DiffusersFolder", "SingleFile", "SplitFolder", "open_checkpoint"]
+__all__ = ["Checkpoint", "DiffusersFolder", "ShardedFile", "SingleFile", "SplitFolder", "open_checkpoint"]
 
-TRANSFORMER_PREFIX = "model.diffusion_model."
-VAE_PREFIX = "vae."
 VAE_FILE = "vae_file"
 """The metadata of a file of our own that leaves out the VAE: which file beside it holds it."""
 DIFFUSERS_STEM = "diffusion_pytorch_model"
+DIFFUSERS_CLASS = "LTXVideoTransformer3DModel"
+OFFICIAL_CLASS = "Transformer3DModel"
 
 
 class Checkpoint(ABC):
     """A transformer and a VAE on disk: the config at once, tensors each time they are asked for.
 
     path: the file or folder.  files: those that hold tensors.  config: the official config, as far as it is known.
+    left_out: names of tensors that are neither the transformer's nor the VAE's.
     """
 
     path: Path
     files: list[Path]
     config: Any
+    left_out: Sequence[str] = ()
 
     def section(self, name: str) -> dict[str, Any]:
         """One part of the config: "transformer", "vae" or "scheduler". Raises CheckpointError."""
@@ -54,17 +67,29 @@ class Checkpoint(ABC):
 
 
 def open_checkpoint(path: Path) -> Checkpoint:
-    """The checkpoint at `path`, whatever its layout. Raises CheckpointError."""
+    """The checkpoint at `path`, whatever its layout. Raises CheckpointError, which says what it is instead."""
     if not path.is_dir():
         return SingleFile(path)
     if (path / "transformer" / "config.json").is_file():
         return DiffusersFolder(path)
     if (path / SplitFolder.TRANSFORMER).is_file():
         return SplitFolder(path)
-    raise CheckpointError(
+    if indexes := [found for suffix in INDEX_SUFFIXES for found in sorted(path.glob(f"*{suffix}"))]:
+        return ShardedFile(indexes[0])
+    raise CheckpointError(_why_no_folder(path))
+
+
+def _why_no_folder(path: Path) -> str:
+    files = sorted(found.name for found in path.glob("*.safetensors"))
+    if (path / "config.json").is_file() and (kind := read_json(path / "config.json").get("_class_name")):
+        return (
+            f"the folder {path} is one part of a diffusers folder ({reprlib.repr(kind)}); name the folder that it is in"
+        )
+    text = (
         f"the folder {path} holds neither transformer/config.json, as a diffusers folder does, nor"
         f" {SplitFolder.TRANSFORMER}, as ltx models convert writes; an official checkpoint is named as a file"
     )
+    return text + (f", such as {path / files[0]}" if files else "")
 
 
 class SingleFile(Checkpoint):
@@ -72,35 +97,70 @@ class SingleFile(Checkpoint):
 
     Two models may share a VAE: the file of one then holds the transformer alone, and its metadata names the file in the
     same folder that the VAE is in.
-    Raises CheckpointError if it is missing, truncated, not safetensors, or has no usable config.
+    Raises CheckpointError if it is missing, truncated, not safetensors, another model's, or has no usable config.
     """
 
-    def __init__(self, path: Path) -> None:
-        self.path = self._vae_path = path
-        self.files = [path]
-        metadata = read_header(path).metadata
-        if "config" not in metadata:
-            raise CheckpointError(f"{path} has no 'config' in its metadata, which the official single files have")
-        try:
-            self.config = json.loads(metadata["config"])
-        except (ValueError, RecursionError) as error:
-            raise CheckpointError(f"the config in the metadata of {path} is not JSON: {error}") from error
-        if not isinstance(self.config, dict):
-            raise CheckpointError(f"the config in the metadata of {path} is not a JSON object")
+    def __init__(self, path: Path, files: Sequence[Path] = ()) -> None:
+        self.path = path
+        self.files = self._own_files = list(files or [path])
+        self._vae_files = self._own_files
+        headers = [read_header(file) for file in self.files]
+        metadata = {name: value for header in reversed(headers) for name, value in header.metadata.items()}
+        names = [name for header in headers for name in header.tensors]
+        if other := describe_other_model(names):
+            raise CheckpointError(f"{path} is {other}")
+        self._prefix = transformer_prefix(names) or ""
+        self.config = self._read_config(metadata)
         if VAE_FILE in metadata:
-            self._vae_path = path.with_name(Path(metadata[VAE_FILE]).name)
-            if VAE_FILE in read_header(self._vae_path).metadata:
-                raise CheckpointError(f"{path} says that its VAE is in {self._vae_path}, which holds none either")
-            self.files.append(self._vae_path)
-            self.config["vae"] = SingleFile(self._vae_path).section("vae")
+            self._share_vae(path.with_name(Path(metadata[VAE_FILE]).name))
+        elif not any(name.startswith(VAE_PREFIX) for name in names):
+            raise CheckpointError(
+                f"{path} is a transformer without a VAE; take the official single file, which holds both, or a folder"
+                " with transformer/ and vae/"
+            )
+        self.left_out = [name for name in names if not name.startswith((self._prefix, VAE_PREFIX))]
+
+    def _read_config(self, metadata: dict[str, str]) -> dict[str, Any]:
+        if "config" not in metadata:
+            raise CheckpointError(
+                f"{self.path} has no 'config' in its metadata, which the official single files have, and which"
+                " other tools may leave out when they save one again; take the official file"
+            )
+        try:
+            config = json.loads(metadata["config"])
+        except (ValueError, RecursionError) as error:
+            raise CheckpointError(f"the config in the metadata of {self.path} is not JSON: {error}") from error
+        if not isinstance(config, dict):
+            raise CheckpointError(f"the config in the metadata of {self.path} is not a JSON object")
+        return config
+
+    def _share_vae(self, owner: Path) -> None:
+        if VAE_FILE in read_header(owner).metadata:
+            raise CheckpointError(f"{self.path} says that its VAE is in {owner}, which holds none either")
+        self.files = [*self._own_files, owner]
+        self._vae_files = [owner]
+        self.config["vae"] = SingleFile(owner).section("vae")
 
     def transformer_weights(self) -> Weights:
-        """The tensors under `model.diffusion_model.`, without that prefix."""
-        return _under(TRANSFORMER_PREFIX, load_tensors(self.path)[0])
+        """The tensors under the transformer's prefix, without it."""
+        weights = _under(self._prefix, _load_all(self._own_files))
+        return name_scales(
+            weights if self._prefix else {n: v for n, v in weights.items() if not n.startswith(VAE_PREFIX)}, self.path
+        )
 
     def vae_weights(self) -> Weights:
         """The tensors under `vae.`, without that prefix."""
-        return _under(VAE_PREFIX, load_tensors(self._vae_path)[0])
+        return name_scales(_under(VAE_PREFIX, _load_all(self._vae_files)), self._vae_files[0])
+
+
+class ShardedFile(SingleFile):
+    """The official checkpoint in several files, listed by a `….safetensors.index.json` beside them.
+
+    The config is in the metadata of one of the files. Raises CheckpointError.
+    """
+
+    def __init__(self, index: Path) -> None:
+        super().__init__(index, indexed_files(index))
 
 
 class DiffusersFolder(Checkpoint):
@@ -108,6 +168,12 @@ class DiffusersFolder(Checkpoint):
 
     def __init__(self, path: Path) -> None:
         self.path = path
+        kind = read_json(path / "transformer" / "config.json").get("_class_name", DIFFUSERS_CLASS)
+        if kind not in (DIFFUSERS_CLASS, OFFICIAL_CLASS):
+            raise CheckpointError(
+                f"the folder {path} holds another model ({reprlib.repr(kind)}); a diffusers folder of LTX-Video 0.9.x"
+                f" ({DIFFUSERS_CLASS}) is read"
+            )
         self.transformer_files = sharded_files(path / "transformer", DIFFUSERS_STEM)
         self.vae_files = sharded_files(path / "vae", DIFFUSERS_STEM)
         self.files = [*self.transformer_files, *self.vae_files]
@@ -121,11 +187,13 @@ class DiffusersFolder(Checkpoint):
 
     def transformer_weights(self) -> Weights:
         """The transformer's tensors, by their official names."""
-        return rename_transformer(_load_all(self.transformer_files))
+        _refuse_others(self.transformer_files, "transformer_blocks.")
+        return name_scales(rename_transformer(_load_all(self.transformer_files)), self.path)
 
     def vae_weights(self) -> Weights:
         """The VAE's tensors, by their official names."""
-        return rename_vae(_load_all(self.vae_files), self.config["vae"])
+        _refuse_others(self.vae_files, "conv")
+        return name_scales(rename_vae(_load_all(self.vae_files), self.config["vae"]), self.path)
 
 
 class SplitFolder(Checkpoint):
@@ -150,15 +218,26 @@ class SplitFolder(Checkpoint):
 
     def transformer_weights(self) -> Weights:
         """The tensors of the transformer's file, which may have their prefix."""
-        return _without(TRANSFORMER_PREFIX, load_tensors(self.files[0])[0])
+        _refuse_others(self.files[:1], "transformer_blocks.")
+        return name_scales(_without(PREFIXES[0], load_tensors(self.files[0])[0]), self.files[0])
 
     def vae_weights(self) -> Weights:
         """The tensors of the VAE's file, which may have their prefix; a file of the decoder alone may leave it out."""
-        weights = _without(VAE_PREFIX, load_tensors(self.vae_file)[0])
+        _refuse_others([self.vae_file], "conv")
+        weights = name_scales(_without(VAE_PREFIX, load_tensors(self.vae_file)[0]), self.vae_file)
         if any(name.startswith("decoder.") for name in weights):
             return weights
         statistics = "per_channel_statistics."
         return {name if name.startswith(statistics) else f"decoder.{name}": value for name, value in weights.items()}
+
+
+def _refuse_others(files: Sequence[Path], expected: str) -> None:
+    """Raise CheckpointError where a part's files are of something else, such as a LoRA: where no name of a tensor has
+    `expected` in it, or one is another model's.
+    """
+    names = [name for path in files for name in read_header(path).tensors]
+    if (other := describe_other_model(names)) and (is_lora(names) or not any(expected in name for name in names)):
+        raise CheckpointError(f"{files[0]} is {other}")
 
 
 def _under(prefix: str, tensors: Weights) -> Weights:

@@ -18,18 +18,14 @@ from pydantic import TypeAdapter, ValidationError
 
 from ltx_models.checkpoint.files import Weights
 from ltx_models.errors import CheckpointError
-from ltx_models.quantization import Quantization, from_fp8, hold_as_stored, is_fp8, quantize_layers, quantize_weight
+from ltx_models.fp8 import SCALE, fold_scales, is_fp8, stored_finite, widened
+from ltx_models.quantization import Fp8Linear, Quantization, hold_as_stored, quantize_layers, quantize_weight
 
-__all__ = ["build", "load_weights", "parse_config"]
+__all__ = ["build", "check_finite", "check_weights", "load_weights", "parse_config"]
 
 NAMED_IN_ERRORS = 5
 BLOCK = re.compile(r"(.*?\.\d+)\.")
 """A name up to its first index: what is loaded, and quantized, together."""
-
-FP8_HELP = (
-    "an fp8 file is read where its weights are plain casts without scales, as the official ones of 0.9.8 are; the first"
-    " fp8 files of 13B 0.9.7 were probably rotated besides, and give noise: take the bf16 file"
-)
 
 
 class _Dataclass(Protocol):
@@ -57,38 +53,58 @@ def load_weights(
 
     The names must be the model's own, neither more nor fewer. 5-D tensors are convolutions, in PyTorch's order (O, I,
     D, H, W) or in MLX's (O, D, H, W, I). Those whose name begins with `float32`, if given, stay in that precision.
-    Linear layers that the file holds in fp8, or quantized by MLX, stay so.
+    Linear layers that the file holds in fp8, or quantized by MLX, stay so; there may be scales (`ltx_models.fp8`).
 
     quantization: what to quantize, and how. It happens block by block, each being dropped once it is done, so that
     no more than one block is ever held at full precision.
 
-    Raises CheckpointError that names the first five tensors that are missing, unexpected or of a wrong shape.
+    Raises CheckpointError that names the first five tensors that are missing, unexpected, of a wrong shape or not
+    finite.
     """
-    hold_as_stored(model, weights, source)
-    _check(model, weights, source)
+    check_weights(model, weights, source)
     own = dict(_parameters(model))
     quantized = quantize_layers(model, quantization) if quantization else set()
+    fold_scales(weights, quantized)
     ready: list[tuple[str, mx.array]] = []
     for names in _blocks(weights):
         block: list[tuple[str, mx.array]] = []
+        finite: dict[str, mx.array] = {}
         for name in names:
             value = weights.pop(name)
             layer, _, kind = name.rpartition(".")
             if quantization and layer in quantized and kind == "weight":
-                value = from_fp8(value, dtype) if is_fp8(value) else value.astype(dtype)
+                value = widened(value, dtype)
+                finite[name] = stored_finite(value)
                 block += [(f"{layer}.{part}", array) for part, array in quantize_weight(value, quantization).items()]
                 continue
             if value.ndim == 5 and value.shape != own[name].shape:
                 value = mx.contiguous(value.transpose(0, 2, 3, 4, 1))
             if mx.issubdtype(own[name].dtype, mx.floating):
-                wanted = mx.float32 if float32 and name.startswith(float32) else dtype
-                value = from_fp8(value, wanted) if is_fp8(value) else value.astype(wanted)
+                precise = kind == SCALE or (float32 and name.startswith(float32))
+                value = widened(value, mx.float32 if precise else dtype)
+            finite[name] = stored_finite(value)
             block.append((name, value))
         del value  # the last reference to what was read, so that evaluating frees it
-        mx.eval([array for _, array in block])
+        mx.eval([array for _, array in block], list(finite.values()))
+        check_finite(finite, source)
         ready += block
     model.load_weights(ready)
     mx.eval(model.parameters())
+
+
+def check_finite(answers: Mapping[str, mx.array], source: Path) -> None:
+    """Raise CheckpointError where one of the answers of `stored_finite` is no."""
+    bad = [name for name, answer in answers.items() if not answer.item()]
+    if bad:
+        raise CheckpointError(
+            f"{source} is damaged: {_named(bad)} NaN or infinite values; download it again, or take a file in another"
+            " precision"
+        )
+
+
+def _named(names: list[str]) -> str:
+    more = f", … ({len(names)} in all)" if len(names) > NAMED_IN_ERRORS else ""
+    return f"{', '.join(names[:NAMED_IN_ERRORS])}{more} {'have' if len(names) > 1 else 'has'}"
 
 
 def _parameters(model: nn.Module) -> list[tuple[str, mx.array]]:
@@ -105,13 +121,19 @@ def _blocks(weights: Weights) -> Iterator[list[str]]:
     yield from groups.values()
 
 
-def _check(model: nn.Module, weights: Weights, source: Path) -> None:
+def check_weights(model: nn.Module, weights: Weights, source: Path) -> None:
+    """Hold the names, shapes and types of `weights` against the model's parameters; nothing is read or computed.
+
+    Layers of the model become such as hold their weights as they are stored; scales that these have no place for are
+    multiplied into the weights, when these are used. Raises CheckpointError.
+    """
+    hold_as_stored(model, weights, source)
+    fold_scales(weights, but={name for name, layer in model.named_modules() if isinstance(layer, Fp8Linear)})
     own = dict(_parameters(model))
     expected = {name: tuple(value.shape) for name, value in own.items()}
-    _refuse(source, "lacks", "the model needs them", sorted(expected.keys() - weights.keys()))
+    _refuse(source, "lacks", "the model that its config describes has them", sorted(expected.keys() - weights.keys()))
     unexpected = sorted(weights.keys() - expected.keys())
-    scaled = f"; {FP8_HELP}" if any("scale" in name for name in unexpected) else ""
-    _refuse(source, "holds unexpected", f"the config names no such layers{scaled}", unexpected)
+    _refuse(source, "holds unexpected", "the config names no such layers", unexpected)
     wrong = [
         f"{name} {tuple(weights[name].shape)} instead of {_file_shape(shape)}"
         for name, shape in sorted(expected.items())
@@ -119,12 +141,14 @@ def _check(model: nn.Module, weights: Weights, source: Path) -> None:
     ]
     _refuse(source, "has the wrong shape in", "the shapes are those that the config gives", wrong)
     odd = [
-        f"{name} ({value.dtype})"
+        f"{name} ({str(value.dtype).rpartition('.')[2]})"
         for name, value in sorted(weights.items())
         if mx.issubdtype(own[name].dtype, mx.floating)
         and not (mx.issubdtype(value.dtype, mx.floating) or is_fp8(value))
     ]
-    _refuse(source, "has the wrong type in", "floating-point numbers are expected", odd)
+    _refuse(
+        source, "has the wrong type in", "floating-point numbers are expected, or integers and their weight_scale", odd
+    )
 
 
 def _file_shape(shape: tuple[int, ...]) -> tuple[int, ...]:

@@ -14,7 +14,7 @@ import mlx.core as mx
 import mlx.nn as nn
 import numpy as np
 
-from ltx_models.checkpoint import Checkpoint, Weights, build, load_weights, parse_config
+from ltx_models.checkpoint import Checkpoint, Weights, build, check_weights, load_weights, parse_config
 from ltx_models.errors import CheckpointError
 from ltx_models.kernels import backend
 from ltx_models.memory import DecodePlan
@@ -25,7 +25,7 @@ from ltx_models.vae.encoder import LOG_VARIANCES, Encoder
 from ltx_models.vae.noise import InjectedNoise
 from ltx_models.vae.tiling import decode_frames
 
-__all__ = ["VAE", "VAEConfig", "VAEEncoder", "load_vae", "load_vae_encoder", "to_floats", "to_uint8"]
+__all__ = ["VAE", "VAEConfig", "VAEEncoder", "check_vae", "load_vae", "load_vae_encoder", "to_floats", "to_uint8"]
 
 STATISTICS = "per_channel_statistics"
 MEAN, STD = "mean-of-means", "std-of-means"
@@ -197,27 +197,48 @@ def _to_uint8(compiled: bool) -> Callable[[mx.array], mx.array]:
 
 def load_vae(file: Checkpoint, dtype: mx.Dtype) -> VAE:
     """The VAE of a checkpoint, without its encoder. Raises CheckpointError."""
-    config = _config(file)
-    if not config.decoder_blocks and not config.blocks:
-        raise CheckpointError(f"the VAE config of {file.path} lists neither decoder_blocks nor blocks")
-    model = build(lambda: VAE(config), f"the VAE config of {file.path}")
+    model = _build_decoder(file)
     load_weights(model, _weights(file, "decoder"), source=file.path, dtype=dtype, float32=STATISTICS)
     return model
 
 
 def load_vae_encoder(file: Checkpoint, dtype: mx.Dtype) -> VAEEncoder:
     """The VAE's encoder alone. Raises CheckpointError, also for a checkpoint that has none."""
-    config = _config(file)
-    if not config.encoder_blocks and not config.blocks:
-        raise CheckpointError(f"the VAE config of {file.path} lists neither encoder_blocks nor blocks")
-    weights = _weights(file, "encoder")
-    if not any(name.startswith("encoder.") for name in weights):
+    model, weights = _build_encoder(file), _weights(file, "encoder")
+    if not _has_encoder(weights):
         raise CheckpointError(
             f"{file.path} has no VAE encoder, which pictures and clips need; the official single files have one"
         )
-    model = build(lambda: VAEEncoder(config), f"the VAE config of {file.path}")
     load_weights(model, weights, source=file.path, dtype=dtype, float32=STATISTICS)
     return model
+
+
+def check_vae(file: Checkpoint) -> None:
+    """Raise CheckpointError unless a checkpoint holds the VAE that its config describes, of which the encoder may be
+    left out. Shapes only: no weight is read.
+    """
+    check_weights(_build_decoder(file), _weights(file, "decoder"), file.path)
+    weights = _weights(file, "encoder")
+    if _has_encoder(weights):
+        check_weights(_build_encoder(file), weights, file.path)
+
+
+def _build_decoder(file: Checkpoint) -> VAE:
+    config = _config(file)
+    if not config.decoder_blocks and not config.blocks:
+        raise CheckpointError(f"the VAE config of {file.path} lists neither decoder_blocks nor blocks")
+    return build(lambda: VAE(config), f"the VAE config of {file.path}")
+
+
+def _build_encoder(file: Checkpoint) -> VAEEncoder:
+    config = _config(file)
+    if not config.encoder_blocks and not config.blocks:
+        raise CheckpointError(f"the VAE config of {file.path} lists neither encoder_blocks nor blocks")
+    return build(lambda: VAEEncoder(config), f"the VAE config of {file.path}")
+
+
+def _has_encoder(weights: Weights) -> bool:
+    return any(name.startswith("encoder.") for name in weights)
 
 
 def _config(file: Checkpoint) -> VAEConfig:

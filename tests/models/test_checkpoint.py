@@ -168,8 +168,8 @@ def test_not_safetensors(tmp_path: Path, content: bytes) -> None:
 
 
 def test_no_file_and_a_folder(tmp_path: Path) -> None:
-    for path in (tmp_path / "absent.safetensors", tmp_path):
-        with pytest.raises(CheckpointError, match="there is no file"):
+    for path, words in ((tmp_path / "absent.safetensors", "there is no file"), (tmp_path, "is a folder")):
+        with pytest.raises(CheckpointError, match=words):
             load(path)
 
 

@@ -179,15 +179,9 @@ def test_fp8_outside_of_the_blocks_is_widened(golden_098: Golden, tmp_path: Path
     assert mx.allclose(model.proj_out.weight.astype(mx.float32), weights["proj_out.weight"], rtol=0.07, atol=0.01)
 
 
-def test_fp8_with_scales_is_refused_with_help(golden_098: Golden, tmp_path: Path) -> None:
-    scale = {"transformer_blocks.0.attn1.to_q.scale_weight": mx.array(1.0)}
-    with pytest.raises(CheckpointError, match=r"scale_weight: .*plain casts without scales.*take the bf16 file"):
-        load_transformer(rewritten(golden_098, tmp_path, scale), mx.float32)
-
-
 def test_integers_are_refused(golden_098: Golden, tmp_path: Path) -> None:
     weight = golden_098.file.transformer_weights()["proj_out.weight"]
-    with pytest.raises(CheckpointError, match=r"wrong type in tensor proj_out\.weight \(mlx\.core\.int32\)"):
+    with pytest.raises(CheckpointError, match=r"wrong type in tensor proj_out\.weight \(int32\)"):
         load_transformer(rewritten(golden_098, tmp_path, {"proj_out.weight": weight.astype(mx.int32)}), mx.float32)
 
 

@@ -1,6 +1,7 @@
 """What `ltx-worker doctor` finds on machines that are well and on others; each failure says what mends it."""
 
 import json
+import struct
 import subprocess
 import sys
 from types import SimpleNamespace
@@ -25,6 +26,8 @@ Currently in use:
  sleep                1 (sleep prevented by caffeinate)
  autorestart          {restart}
 """
+LORA = json.dumps({"a.lora_A.weight": {"dtype": "F32", "shape": [1], "data_offsets": [0, 4]}}).encode()
+"""The header of a safetensors file."""
 ON_MAINS = "Now drawing from 'AC Power'\n"
 ON_BATTERY = "Now drawing from 'Battery Power'\n -InternalBattery-0 (id=1)\t80%; discharging\n"
 
@@ -60,14 +63,23 @@ def test_a_variant_that_does_not_fit_or_is_not_here(settings, monkeypatch, tmp_p
     assert (level, mend) == (Level.FAILURE, "ltx models download dev")
 
 
-def test_weights_that_are_cut_short(settings, tmp_path, monkeypatch):
+@pytest.mark.parametrize(
+    ("data", "words"),
+    [
+        (bytes(100), "begins with zeros"),
+        (b"version https://git-lfs.github.com/spec/v1\n", "a Git LFS pointer"),
+        (struct.pack("<Q", len(LORA)) + LORA + bytes(4), "is a LoRA"),
+    ],
+)
+def test_weights_that_are_none(settings, tmp_path, monkeypatch, data, words):
     damaged = tmp_path / "pocket.safetensors"
-    damaged.write_bytes(b"\0" * 100)
+    damaged.write_bytes(data)
     files = SimpleNamespace(checkpoint=damaged)
     monkeypatch.setattr(doctor, "find_files", lambda variant: files)
     ((level, text, _),) = found(Machine(settings, find_variant("pocket"), quick=True).weights)
     assert level is Level.FAILURE
     assert str(damaged) in text
+    assert words in text
 
 
 def test_weights_that_differ_from_the_hubs(settings, tmp_path, monkeypatch):

@@ -25,6 +25,9 @@ def command(
 ) -> None:
     """Writes SRC, a checkpoint of any layout or a variant that is here, as the folder DST.
 
+    SRC is an official single file, the folder of one in parts, or a diffusers folder; its weights may be in fp8, with
+    scales or without. All is checked first: what is no whole LTX-Video checkpoint is refused, and nothing is written.
+
     Under the name of its variant in LTX_MODELS_DIR, the folder takes the place of the variant's own files.
     """
     if importlib.util.find_spec("mlx") is None:
