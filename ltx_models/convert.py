@@ -23,7 +23,7 @@ from typing import Any
 
 import mlx.core as mx
 
-from ltx_models.checkpoint import Checkpoint, Weights, check_finite, open_checkpoint, read_json
+from ltx_models.checkpoint import Checkpoint, Weights, check_finite, open_checkpoint, parse_config, read_json
 from ltx_models.errors import CheckpointError, ModelError, UnknownVariant
 from ltx_models.fp8 import fold_scales, is_fp8, stored_finite, widened
 from ltx_models.model_files import VariantFiles, find_files
@@ -34,6 +34,7 @@ from ltx_models.quantization import (
     Quantization,
     quantize_weight,
 )
+from ltx_models.scheduler import SchedulerConfig
 from ltx_models.text_encoder import check_text_encoder, text_encoder_weights
 from ltx_models.tokenizer import Tokenizer
 from ltx_models.transformer import check_transformer
@@ -70,8 +71,7 @@ def convert(
     quantize: 8 or 4 bits for the matrices of the transformer's and the text encoder's blocks.
     Raises CheckpointError; then nothing is left of the destination.
     """
-    if os.path.lexists(destination):
-        raise CheckpointError(f"{destination} exists already; name a folder that does not")
+    _check_is_new(destination)
     checkpoint = open_checkpoint(source)
     _check(checkpoint, quantize, text_encoder, tokenizer)
     with _new_folder(destination) as folder:
@@ -87,10 +87,23 @@ def convert(
     return checkpoint.left_out
 
 
+def _check_is_new(destination: Path) -> None:
+    try:
+        destination.lstat()
+    except FileNotFoundError:
+        return
+    except (OSError, ValueError) as error:
+        raise CheckpointError(f"{destination} cannot be made: {getattr(error, 'strerror', error)}") from error
+    raise CheckpointError(f"{destination} exists already; name a folder that does not")
+
+
 def _check(checkpoint: Checkpoint, quantize: int | None, text_encoder: Path | None, tokenizer: Path | None) -> None:
     """Raise CheckpointError unless all parts are what their configs say. Reads no weights."""
     channels = check_transformer(checkpoint).caption_channels
     check_vae(checkpoint)
+    if "scheduler" in checkpoint.config:
+        source = f"the scheduler config of {checkpoint.path}"
+        parse_config(SchedulerConfig, checkpoint.section("scheduler"), {}, source=source)
     _refuse_quantized(checkpoint.transformer_weights(), quantize, checkpoint.path)
     if text_encoder:
         width = check_text_encoder(text_encoder).d_model
@@ -215,7 +228,8 @@ def main() -> int:
             tokenizer=files.tokenizer,
         )
     except (ModelError, OSError) as error:
-        print(f"Error: {error}", file=sys.stderr)  # noqa: T201
+        why = f"{options.destination} cannot be made: {error.strerror}" if isinstance(error, OSError) else str(error)
+        print(f"Error: {why.replace(chr(10), ' ')}", file=sys.stderr)  # noqa: T201
         return 2
     if left_out:
         more = ", …" if len(left_out) > 1 else ""

@@ -189,22 +189,28 @@ WITHOUT_TRANSFORMER: tuple[tuple[str, str, str], ...] = (
     ),
 )
 """The same, of files that hold no transformer of LTX-Video."""
+NUMBERED = re.compile(r"\.\d+(?=\.)")
+DIFFUSERS = r"^(transformer\.)?(proj_in|time_embed)\."
+"""What names of tensors show in diffusers' file of LTX-Video's transformer."""
 
 
 def is_lora(names: Iterable[str]) -> bool:
     """Whether tensors of these names are a LoRA's."""
-    return any(re.search(MODELS[0][0], name) for name in names)
+    return _shows(MODELS[0][0], "\n".join(names))
+
+
+def _shows(pattern: str, lines: str) -> bool:
+    return re.search(pattern, lines, re.MULTILINE) is not None
 
 
 def transformer_prefix(names: Iterable[str]) -> str | None:
     """What the names of the transformer's tensors begin with; None where the file holds no transformer of LTX-Video."""
     found = set(names)
-    for prefix in PREFIXES:
-        if f"{prefix}patchify_proj.weight" in found:
-            return prefix
-    return next(
-        (p for p in PREFIXES if any(name.startswith(f"{p}transformer_blocks.0.attn1.") for name in found)), None
-    )
+    for first in ("patchify_proj.weight", "transformer_blocks.0.attn1.to_q.weight"):
+        for prefix in PREFIXES:
+            if prefix + first in found:
+                return prefix
+    return None
 
 
 def describe_other_model(names: Iterable[str]) -> str | None:
@@ -215,14 +221,16 @@ def describe_other_model(names: Iterable[str]) -> str | None:
     found = sorted(names)
     if not found:
         return f"a safetensors file without tensors; {AGAIN}"
+    lines = "\n".join({NUMBERED.sub(".0", name) for name in found})  # one block's stand for all
     prefix = transformer_prefix(found)
-    diffusers = any(re.match(r"(transformer\.)?(proj_in|time_embed)\.", name) for name in found)
+    diffusers = _shows(DIFFUSERS, lines)
     for pattern, what, advice in (*MODELS, *(WITHOUT_TRANSFORMER if prefix is None and not diffusers else ())):
-        if any(re.search(pattern, name) for name in found):
+        if _shows(pattern, lines):
             return f"{what}; {advice}"
     if diffusers:
         return "the transformer of a diffusers folder; name the folder, which holds transformer/ and vae/"
     if prefix is None:
         shown = found[0][:SHOWN_CHARACTERS]
-        return f"a safetensors file with none of LTX-Video's tensors (but {shown}, …); {OTHER_FAMILY}"
+        first = shown if shown.isprintable() else ascii(shown)
+        return f"a safetensors file with none of LTX-Video's tensors (but {first}, …); {OTHER_FAMILY}"
     return None

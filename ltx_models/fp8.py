@@ -45,12 +45,14 @@ def stored_finite(value: mx.array) -> mx.array:
 def name_scales(weights: Weights, source: Path) -> Weights:
     """The same tensors, with scales by the one name and shape that they have here, and without what no model reads.
 
-    Raises CheckpointError where a scale is neither of a whole matrix nor of its rows.
+    Raises CheckpointError where a scale is neither of a whole matrix nor of its rows, or is not the only one.
     """
     result = {name: value for name, value in weights.items() if not NOT_OF_THE_MODEL.fullmatch(name)}
     for name, match in [(name, SCALE_NAMES.fullmatch(name)) for name in result]:
         weight = result.get(f"{match[1]}.weight") if match else None
         if match and weight is not None:
+            if name != f"{match[1]}.{SCALE}" and f"{match[1]}.{SCALE}" in result:
+                raise CheckpointError(f"{source} has two scales for {match[1]}; take a file that has one")
             result[f"{match[1]}.{SCALE}"] = _in_rows(result.pop(name), weight, name, source)
     return result
 

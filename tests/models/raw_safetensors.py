@@ -64,7 +64,7 @@ def floats(entry: Entry) -> np.ndarray:
 
 def f32(values: Any) -> Entry:
     """A float32 tensor."""
-    array = np.ascontiguousarray(values, np.float32)
+    array = np.asarray(values, np.float32, order="C")
     return "F32", list(array.shape), array.tobytes()
 
 

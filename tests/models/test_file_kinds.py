@@ -203,6 +203,11 @@ MODELS: dict[str, tuple[Change, str, str]] = {
         "wrong shape in tensor",
         "the shapes are those that the config gives",
     ),
+    "another sampler": (
+        with_config(lambda config: config["scheduler"].update(sampler="Magic")),
+        "the sampler 'Magic' is not supported",
+        "Uniform, LinearQuadratic are",
+    ),
     "a layer more": (
         lambda entries, _: entries | {"vae.encoder.extra.weight": f32(np.zeros(4))},
         "holds unexpected tensor encoder.extra.weight",
@@ -269,14 +274,14 @@ def test_safetensors_of_something_else(
     change, *words = MODELS[kind]
     metadata = dict(checkpoint[1])
     entries = change(dict(checkpoint[0]), metadata)
-    # of an encoder's extra layer, a render without pictures never hears
-    if kind == "a layer more":
-        path = write_raw(tmp_path / "model.safetensors", entries, metadata)
+    path = write_raw(tmp_path / "model.safetensors", entries, metadata)
+    if kind in ("a layer more", "another sampler"):  # which is found in a render when it is needed
         code, lines = run(path, tmp_path / "out")
         assert (code, len(lines)) == (2, 1)
         assert all(word in lines[0] for word in words)
+        assert list(tmp_path.iterdir()) == [path]
     else:
-        refused(run, write_raw(tmp_path / "model.safetensors", entries, metadata), *words)
+        refused(run, path, *words)
 
 
 @pytest.mark.parametrize(
@@ -320,8 +325,10 @@ def test_what_is_there_stays_as_it_is(run: Callable[..., Any], golden_098: Golde
         code, lines = run(golden_098.checkpoint, tmp_path / name)
         assert (code, len(lines)) == (2, 1)
         assert "exists already" in lines[0]
-    code, lines = run(golden_098.checkpoint, tmp_path / "file" / "out")
-    assert (code, len(lines)) == (2, 1)
+    for name in ("file/out", "x" * 300):
+        code, lines = run(golden_098.checkpoint, tmp_path / name)
+        assert (code, len(lines)) == (2, 1)
+        assert "cannot be made: " in lines[0]
     assert (tmp_path / "file").read_text() == "mine"
     assert sorted(path.name for path in tmp_path.iterdir()) == ["file", "folder", "link"]
     assert (tmp_path / "link").is_symlink()

@@ -179,6 +179,12 @@ def test_other_shapes_of_scales_are_refused_by_name(tmp_path: Path, shape: list[
         name_scales(weights, tmp_path)
 
 
+def test_two_scales_of_one_weight_are_refused(tmp_path: Path) -> None:
+    weights = {"a.weight": mx.zeros((4, 4), mx.uint8), "a.scale_weight": mx.ones([]), "a.weight_scale": mx.ones([])}
+    with pytest.raises(CheckpointError, match="two scales for a"):
+        name_scales(weights, tmp_path)
+
+
 def test_a_scale_without_its_weight_is_unexpected(golden_098: Golden, tmp_path: Path) -> None:
     entries, metadata = read_raw(golden_098.checkpoint)
     entries[f"{PREFIX}transformer_blocks.9.attn1.to_q.weight_scale"] = f32(1.0)

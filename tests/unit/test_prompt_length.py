@@ -142,6 +142,13 @@ def test_the_event_says_it_to_new_and_old():
     assert " ".join(_words(event)) == f"the prompt is encoded ({SENTENCE})"
 
 
+def test_a_hostile_writer_reaches_no_terminal():
+    data = {"type": "text_encoded", "at": 1.0, "cut": [{"text": "\x1b[2J\u202e\n", "tokens": 2**62, "read": 1}]}
+    assert " ".join(_words(parse_event(json.dumps(data)))).isprintable()
+    with pytest.raises(events.UnreadableEvent):
+        parse_event(json.dumps({**data, "cut": data["cut"] * 9}))
+
+
 def test_the_state_keeps_it():
     state = apply(Snapshot(), events.TextEncoded(cut=(CUT,)))
     assert state.cut == (CUT,)
