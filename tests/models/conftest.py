@@ -7,7 +7,8 @@ the bundled model; its pixels are stored as round(65535 x), so they are right to
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+import sys
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,12 +18,17 @@ import numpy as np
 import pytest
 from safetensors import safe_open
 
+from ltx_models import convert
 from ltx_models.checkpoint import SingleFile
 from ltx_models.events import PromptEmbeddings
 from ltx_models.pipeline import LTXPipeline
+from tests.models.raw_safetensors import Entries, read_raw
 
 DATA = Path(__file__).parent.parent / "data"
 TOKENIZER = DATA / "tokenizer" / "spiece.model"
+
+Run = Callable[..., tuple[int, list[str]]]
+RawCheckpoint = tuple[Entries, dict[str, str]]
 
 
 @dataclass(frozen=True)
@@ -93,6 +99,23 @@ def golden_098() -> Golden:
 @pytest.fixture(scope="session")
 def pocket() -> LTXPipeline:
     return LTXPipeline("pocket", dtype=mx.float32)
+
+
+@pytest.fixture(scope="session")
+def raw_098() -> RawCheckpoint:
+    return read_raw(load_golden("0.9.8").checkpoint)
+
+
+@pytest.fixture
+def convert_command(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Run:
+    """`python -m ltx_models.convert`: its exit code and the lines of its stderr."""
+
+    def run(*arguments: object) -> tuple[int, list[str]]:
+        monkeypatch.setattr(sys, "argv", ["convert", *map(str, arguments)])
+        monkeypatch.setattr("signal.signal", lambda *_: None)
+        return convert.main(), capsys.readouterr().err.splitlines()
+
+    return run
 
 
 def load_golden(version: str) -> Golden:
