@@ -77,13 +77,14 @@ class RenderResult:
 class InputRead:
     """`part` (0 to 1) of the picture or clip `number` of `count`, counted from 1, is read and prepared.
 
-    kind: as of its `ConditioningItem`.
+    kind: as of its `ConditioningItem`.  seconds: what of a clip is read, as in `3.96–5.00 s`; empty before it is known.
     """
 
     kind: str
     number: int
     count: int
     part: float
+    seconds: str = ""
 
 
 @dataclass(frozen=True, eq=False)

@@ -38,6 +38,7 @@ from ltx_models.latents import (
     latent_shape,
 )
 from ltx_models.media.prepare import read_item
+from ltx_models.media.spans import Span
 from ltx_models.memory import LatentSize
 from ltx_models.model_files import find_files
 from ltx_models.preview import with_previews
@@ -380,10 +381,11 @@ class LTXPipeline:
             _ = self.models.vae_encoder  # before anything is read, so that other models have made room for both
         encoded = []
         for number, item in enumerate(items, 1):
-            reading = read_item(item, request)
+            spans: list[Span] = []
+            reading = read_item(item, request, spans.append)
             part = 0.0
             while True:
-                yield InputRead(item.kind, number, len(items), part)
+                yield InputRead(item.kind, number, len(items), part, "".join(map(str, spans)))
                 try:
                     part = next(reading)
                 except StopIteration as end:

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Literal, TypeGuard, TypeVar, get_args
 
 from ltx_models.errors import InvalidRequest
 from ltx_models.scheduler import shorten_timesteps
+from ltx_models.urls import check_is_no_url
 
 if TYPE_CHECKING:
     from ltx_models.variants import Variant
@@ -55,8 +56,11 @@ MAX_SEED = 2**63 - 1
 
 LAST_FRAME = -1
 """As the frame of a picture: the video's last one, however long it is."""
-SHORTEST_LATER_CLIP = FRAME_STRIDE + 1
-"""Frames of a clip after the beginning, at least: two latent frames, the first of which holds one frame."""
+SHORTEST_CLIP = FRAME_STRIDE + 1
+"""Frames of a video from a clip's first on, at least: two latent frames, the first of which holds one frame. At the
+beginning that frame is the clip's, and the other is rendered; later, both are the clip's.
+"""
+MAX_CLIP_SECONDS = 1_000_000
 
 Perturbing = Literal["attention_values", "attention_skip", "transformer_block", "residual"]
 """What spatio-temporal guidance does to a perturbed block: self-attention gives its values, or its input; the block
@@ -72,6 +76,9 @@ class ConditioningItem:
     kind: "image" or "video".  source: a file's path; a farm puts a content address, `sha256:…`, in its place.
     frame: of the video, where the picture or the clip's first frame belongs; LAST_FRAME for a picture at the end. A
     clip begins at a multiple of 8.
+    start, stop: seconds of the clip between which it is read; without `stop`, from `start` on as many frames as the
+    video continues from. With neither, a clip at frame 0 is continued from its end, and a later one is shown from its
+    beginning (`ltx_models.media.spans`).
     strength: above 0, to 1: how much of the noise it replaces; at 1 it is kept as it is.
     crop, blur, compress: what the model expects of a picture, since it was trained on frames of videos: cut to the
     video's aspect ratio around the centre (else it is stretched), blurred slightly, and put through H.264 once.
@@ -84,12 +91,15 @@ class ConditioningItem:
     crop: bool = True
     blur: bool = True
     compress: bool = True
+    start: float | None = None
+    stop: float | None = None
 
     def __post_init__(self) -> None:
         if self.kind not in ("image", "video"):
             raise InvalidRequest(f"the kind of conditioning {self.kind!r} is unknown; image and video are known")
         if not isinstance(self.source, str) or not self.source.strip() or "\x00" in self.source:
             raise InvalidRequest(f"the source of an {self.kind} is empty; name a file")
+        check_is_no_url(self.kind, self.source)
         if len(self.source) > MAX_SOURCE_CHARACTERS:
             raise InvalidRequest(
                 f"the name of an {self.kind}'s file has more than {MAX_SOURCE_CHARACTERS:,} characters"
@@ -104,6 +114,18 @@ class ConditioningItem:
                 f"a clip at frame {self.frame} does not begin at a multiple of {FRAME_STRIDE}; {below} or"
                 f" {below + FRAME_STRIDE} would"
             )
+        self._check_part()
+
+    def _check_part(self) -> None:
+        _check_number("start of a clip", self.start, 0, MAX_CLIP_SECONDS)
+        _check_number("end of a part of a clip", self.stop, 0, MAX_CLIP_SECONDS)
+        if self.kind == "image" and (self.start is not None or self.stop is not None):
+            raise InvalidRequest("a part in seconds was chosen of an image; only a clip has one")
+        if self.stop is not None and self.stop <= (self.start or 0):
+            raise InvalidRequest(
+                f"the part {self.start or 0:g}–{self.stop:g} s of a clip ends before it begins; give the earlier second"
+                " first"
+            )
 
     def resolve(self, num_frames: int) -> ConditioningItem:
         """This item of a video of so many frames, LAST_FRAME replaced."""
@@ -111,11 +133,11 @@ class ConditioningItem:
 
     def check_fits(self, num_frames: int) -> None:
         """Raises InvalidRequest unless a video of so many frames has room for it."""
-        needed = SHORTEST_LATER_CLIP if self.kind == "video" and self.frame > 0 else 1
+        needed = SHORTEST_CLIP if self.kind == "video" else 1
         if self.frame + needed > num_frames:
             raise InvalidRequest(
-                f"an {self.kind} at frame {self.frame} needs {self.frame + needed} frames at least; the video has"
-                f" {num_frames}"
+                f"{'an image' if self.kind == 'image' else 'a clip'} at frame {self.frame} needs"
+                f" {self.frame + needed} frames at least; the video has {num_frames}"
             )
 
 

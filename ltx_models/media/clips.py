@@ -1,48 +1,73 @@
-"""The frames of a clip, as large as a video has use for."""
+"""The frames of a clip, as a player shows them and as large as a video has use for."""
 
 from __future__ import annotations
 
+import tempfile
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
-from ltx_models.errors import MediaError
+from ltx_models.media.display import clip_filters, write_table
 from ltx_models.media.ffmpeg import read_frames
 from ltx_models.media.fit import Fit
+from ltx_models.media.spans import Span
+from ltx_models.media.streams import FIRST_VIDEO, Stream, demuxer_of, read_stream
 
-__all__ = ["HEIF_BRANDS", "first_bytes", "read_clip"]
+__all__ = ["Clip", "open_clip", "read_clip"]
 
-HEIF_BRANDS = (b"heic", b"heix", b"hevc", b"hevx", b"heim", b"heis", b"mif1", b"msf1", b"avif", b"avis")
-FIRST_BYTES = 32
+EVERY_FRAME = ("-fps_mode", "passthrough")
+EARLIER = 0.0005
+"""Seconds before a frame's time at which reading begins, so that no rounding leaves it out."""
+LATER = 0.002
+"""Seconds that a video's frames are later than the clip's, so that one in the middle of two always belongs to the same:
+Matroska's times are rounded to milliseconds.
+"""
+
+
+@dataclass(frozen=True)
+class Clip:
+    """A clip that can be read: MP4, MOV, WebM, Matroska or GIF."""
+
+    path: Path
+    stream: Stream
+
+    def frames(self, most: int, fit: Fit | None = None) -> Iterator[np.ndarray]:
+        """Yield the first frames, at most so many, whatever their rate: uint8 (H, W, 3) each.
+
+        fit: what they are for; those that are larger than it has use for are cut and scaled down while they are
+        decoded. Raises MediaError, and VideoError as `read_frames`.
+        """
+        return self._frames([], clip_filters(self.stream, fit), most)
+
+    def part(self, span: Span, fit: Fit | None = None) -> Iterator[np.ndarray]:
+        """Yield the frames that are shown in a part of the clip at the rate of `span`; fewer where some are damaged.
+
+        fit, and what is raised: as for `frames`.
+        """
+        shown = self.stream.shown_at(span.start - 0.5 / span.rate)
+        begin = max(0.0, round(shown - EARLIER, 6))
+        # A frame belongs to the nearest of the video's. The last is shown to the end, which may have been rounded up.
+        rate = f"fps=fps={span.rate!r}:start_time={span.start + LATER - begin:.6f}:round=near"
+        filters = clip_filters(self.stream, fit, f"{rate},tpad=stop=2:stop_mode=clone")
+        return self._frames(["-ss", f"{begin:.6f}"] if begin else [], filters, span.count)
+
+    def _frames(self, source: list[str], filters: str, most: int) -> Iterator[np.ndarray]:
+        with tempfile.TemporaryDirectory(prefix="ltx-clip-") as folder:
+            write_table(self.stream, Path(folder))
+            decoder = ["-c:v", self.stream.decoder] if self.stream.decoder else []
+            output = [*FIRST_VIDEO, "-vf", filters, *EVERY_FRAME]
+            yield from read_frames(
+                self.path, [*source, *decoder, "-f", demuxer_of(self.path)], output, most, folder=Path(folder)
+            )
+
+
+def open_clip(path: Path) -> Clip:
+    """Return a clip, of which ffmpeg has listed the frames. Raises MediaError, and VideoError as `read_frames`."""
+    return Clip(path, read_stream(path))
 
 
 def read_clip(path: Path, most: int, fit: Fit | None = None) -> Iterator[np.ndarray]:
-    """Yield the first frames of a clip (MP4, MOV, WebM, Matroska or GIF), at most so many: uint8 (H, W, 3) each.
-
-    fit: what they are for; those that are larger than it has use for are cut and scaled down while they are
-    decoded. The frame rate is not used, and frames are turned as the clip says. Raises MediaError.
-    """
-    filters = "null" if fit is None else fit.filters
-    return read_frames(path, ["-f", _container(path)], filters, most)
-
-
-def _container(path: Path) -> str:
-    """ffmpeg's name of the format. It is not left to guess: some formats that it knows name other files to read."""
-    head = first_bytes(path)
-    if head[4:8] in (b"ftyp", b"moov", b"mdat", b"wide", b"free") and head[8:12] not in HEIF_BRANDS:
-        return "mov"
-    if head.startswith(b"\x1a\x45\xdf\xa3"):
-        return "matroska"
-    if head.startswith((b"GIF87a", b"GIF89a")):
-        return "gif"
-    raise MediaError(f"{path} is not a clip that is read: MP4, MOV, WebM, Matroska and GIF are")
-
-
-def first_bytes(path: Path) -> bytes:
-    """Return how a file begins. Raises MediaError."""
-    try:
-        with path.open("rb") as file:
-            return file.read(FIRST_BYTES)
-    except OSError as error:
-        raise MediaError(f"{path} cannot be read: {error.strerror}") from error
+    """Yield the first frames of a clip, as `Clip.frames`."""
+    yield from open_clip(path).frames(most, fit)

@@ -9,7 +9,7 @@ import select
 import subprocess
 import tempfile
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import IO
 
@@ -20,7 +20,7 @@ from ltx_models.errors import MediaError, VideoError
 from ltx_models.faults import kind_in_words
 from ltx_models.video import ffmpeg_path
 
-__all__ = ["read_frames", "run"]
+__all__ = ["ffmpeg_lines", "read_frames", "run"]
 
 MEMORY = 300_000_000
 """Bytes that ffmpeg may take while it reads a file, its code included."""
@@ -38,6 +38,8 @@ LONGEST_HEADER = 40
 SIZE = re.compile(r"Picture size (\d+)x(\d+)")
 PREFIX = re.compile(r"^(\[[^]]*\] *)+")
 """Of what ffmpeg says: which part of it says that."""
+LEVEL, GRAVE = re.compile(r"^[^]]*\[(info|verbose)\]"), re.compile(r"\[(error|fatal|panic)\]")
+LONGEST_LINE = 10_000
 
 
 class _Ended(Exception):
@@ -58,46 +60,81 @@ def run(arguments: Sequence[str], data: bytes) -> bytes:
         raise VideoError(f"ffmpeg failed with exit code {error.returncode}: {words}", kind_in_words(words)) from error
 
 
-def read_frames(path: Path, source: Sequence[str], filters: str, most: int) -> Iterator[np.ndarray]:
+def ffmpeg_lines(path: Path, source: Sequence[str], output: Sequence[str], said: list[str]) -> Iterator[str]:
+    """Yield the lines that ffmpeg writes about a file; `said` gets what it says of it, at the end.
+
+    source, output: ffmpeg's options. Raises as `read_frames`, but not for a file of which it writes nothing at all.
+    """
+    with _reading(path, ["-loglevel", "level+info", *_reader(path, source), *output]) as (output_of, ended):
+        count = 0
+        for line in output_of.lines():
+            count += not line.startswith("#")
+            yield line
+        words = ended(count)
+    said += words.splitlines()
+
+
+def read_frames(
+    path: Path, source: Sequence[str], output: Sequence[str], most: int, folder: Path | None = None
+) -> Iterator[np.ndarray]:
     """Yield the first frames of a file, at most so many, each uint8 (H, W, 3) and of the size that it comes out with.
 
-    source: ffmpeg's options of the file.  filters: what is done to each frame. Raises MediaError, also once ffmpeg
-    takes more than MEMORY or hangs; and VideoError where it does not run, dies, or says that the machine lacks
-    something.
+    source, output: ffmpeg's options of the file, and of what is done to it.  folder: where the files lie that those
+    name. Raises MediaError, also once ffmpeg takes more than MEMORY or hangs; and VideoError where it does not run,
+    dies, or says that the machine lacks something.
     """
+    # Each frame as a file of its own, which says its size.
+    frames = ["-thread_queue_size", "1", "-f", "image2pipe", "-c:v", "ppm", "-pix_fmt", "rgb24", "pipe:1"]
+    command = [*_reader(path, source), *output, "-frames:v", str(most), *frames]
+    count = 0
+    with _reading(path, command, folder) as (output_of, ended):
+        while count < most and (frame := output_of.frame()) is not None:
+            count += 1
+            yield frame
+        if count < most:
+            said = ended(count)
+            if not count:
+                raise _nothing_read(path, said)
+
+
+def _reader(path: Path, source: Sequence[str]) -> list[str]:
     # More threads of a decoder hold more frames, and so does a queue. Filters may have threads: they shorten theirs.
     bounds = ["-threads", "1", "-thread_queue_size", "1", "-max_pixels", str(MAX_PIXELS)]
-    command = [
-        *[*_ffmpeg(), *bounds, "-protocol_whitelist", "file,pipe", *source, "-i", f"file:{path}"],
-        *["-map", "0:v:0", "-vf", filters, "-frames:v", str(most), "-fps_mode", "passthrough"],
-        # Each frame as a file of its own, which says its size.
-        *["-thread_queue_size", "1", "-f", "image2pipe", "-c:v", "ppm", "-pix_fmt", "rgb24", "pipe:1"],
-    ]
-    count = 0
-    with tempfile.TemporaryFile() as words, _started(command, words) as process:
+    return [*bounds, "-protocol_whitelist", "file,pipe", *source, "-i", f"file:{path.absolute()}"]
+
+
+@contextlib.contextmanager
+def _reading(
+    path: Path, arguments: Sequence[str], folder: Path | None = None
+) -> Iterator[tuple[_Output, Callable[[int], str]]]:
+    """Yield what ffmpeg writes, and a function that waits for its end and returns what it said, given how much came
+    of it before. It is ended in any case.
+    """
+    with tempfile.TemporaryFile() as words, _started([*_ffmpeg(), *arguments], words, folder) as process:
+
+        def ended(count: int) -> str:
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                process.wait(LAST_WORDS)  # how it ends by itself tells whose fault that is
+            process.kill()
+            code = process.wait()
+            words.seek(0)
+            said = words.read().decode(errors="replace").strip()
+            if code < 0 or (not count and kind_in_words(_errors(said))):
+                # Of which kind, its words do not prove: a clip may have put them there.
+                raise VideoError(f"ffmpeg failed with exit code {code} on {path}: {_reason(said)}")
+            if code and not count:
+                raise _nothing_read(path, said)
+            return said
+
         try:
-            output = _Output(path, process)
-            while count < most and (frame := output.frame()) is not None:
-                count += 1
-                yield frame
-            if count < most:
-                with contextlib.suppress(subprocess.TimeoutExpired):
-                    process.wait(LAST_WORDS)  # how it ends by itself tells whose fault that is
+            yield _Output(path, process), ended
         finally:
             process.kill()
-        process.wait()
-        words.seek(0)
-        said = words.read().decode(errors="replace").strip()
-    if count < most and (process.returncode < 0 or (not count and kind_in_words(said))):
-        # Of which kind, its words do not prove: a clip may have put them there.
-        raise VideoError(f"ffmpeg failed with exit code {process.returncode} on {path}: {_reason(said)}")
-    if not count:
-        raise _nothing_read(path, said)
 
 
-def _started(command: list[str], words: IO[bytes]) -> subprocess.Popen[bytes]:
+def _started(command: list[str], words: IO[bytes], folder: Path | None) -> subprocess.Popen[bytes]:
     try:
-        return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=words)
+        return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=words, cwd=folder)
     except OSError as error:
         raise VideoError(f"ffmpeg could not be started: {error}") from error
 
@@ -114,9 +151,15 @@ def _nothing_read(path: Path, said: str) -> MediaError:
     return MediaError(f"{path} is damaged or cut off, and cannot be read: {_reason(said)}")
 
 
+def _errors(said: str) -> str:
+    """What it said of errors, where it says of each line how grave that is."""
+    lines = said.splitlines()
+    return "\n".join(line for line in lines if GRAVE.search(line)) if any(map(LEVEL.search, lines)) else said
+
+
 def _reason(said: str) -> str:
     """What ffmpeg said first; what follows comes of that."""
-    return PREFIX.sub("", said.partition("\n")[0])[:200] or "it said nothing"
+    return PREFIX.sub("", _errors(said).partition("\n")[0])[:200] or "it said nothing"
 
 
 class _Output:
@@ -145,6 +188,15 @@ class _Output:
         except _Ended:
             return None
         return np.frombuffer(data, np.uint8).reshape(height, width, 3)
+
+    def lines(self) -> Iterator[str]:
+        """Yield what it writes, line by line; of one that has no end, its beginning. Raises MediaError."""
+        rest = b""
+        with contextlib.suppress(_Ended):
+            while True:
+                *lines, rest = (rest + self._read(BLOCK, time.monotonic() + PATIENCE)).split(b"\n")
+                yield from (line.decode(errors="replace") for line in lines)
+                rest = rest[:LONGEST_LINE]
 
     def _read(self, size: int, give_up_at: float) -> bytes:
         while not select.select([self._file], [], [], POLL)[0]:

@@ -59,16 +59,17 @@ class Fit:
 
     @property
     def filters(self) -> str:
-        """For ffmpeg: the same, of frames of any size. Those that are small enough it leaves whole, since it would cut
-        subsampled colours a pixel away from the rest.
+        """For ffmpeg: the same, of frames of any size and with pixels of any shape, which become square. Those that are
+        small enough it leaves whole, since it would cut subsampled colours a pixel away from the rest.
         """
         columns, rows = self.largest
+        shown_width, shown_height = "iw*max(1,sar)", "ih*max(1,1/sar)"
         width, height = "iw", "ih"
         if self.crop:
-            aspect = self.width / self.height
-            width, height = f"max(1,min(iw,floor(ih*{aspect!r})))", f"max(1,min(ih,floor(iw/{aspect!r})))"
-        large = f"gt(iw,{columns})+gt(ih,{rows})"
+            aspect = f"{self.width / self.height!r}/sar"
+            width, height = f"max(1,min(iw,floor(ih*{aspect})))", f"max(1,min(ih,floor(iw/({aspect}))))"
+        large = f"gt({shown_width},{columns})+gt({shown_height},{rows})"
         return (
             f"crop=w='if({large},{width},iw)':h='if({large},{height},ih)':x='floor((iw-ow)/2)':y='floor((ih-oh)/2)':exact=1,"
-            f"scale=w='min(iw,{columns})':h='min(ih,{rows})':flags=bilinear"
+            f"scale=w='min({shown_width},{columns})':h='min({shown_height},{rows})':flags=bilinear,setsar=1"
         )

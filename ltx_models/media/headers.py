@@ -83,7 +83,7 @@ def read_header(file: BinaryIO) -> PictureHeader | None:
     head = file.read(30)
     try:
         if head.startswith(b"\x89PNG\r\n\x1a\n"):
-            return _png(file, head)
+            return _png(head)
         if head.startswith(b"\xff\xd8"):
             return _jpeg(file)
         if head.startswith(b"RIFF") and head[8:12] == b"WEBP":
@@ -93,22 +93,10 @@ def read_header(file: BinaryIO) -> PictureHeader | None:
     return None
 
 
-def _png(file: BinaryIO, head: bytes) -> PictureHeader:
+def _png(head: bytes) -> PictureHeader:
     width, height, bits, colours = struct.unpack_from(">IIBB", head, 16)
     kind, shallow, deep = PNG_KINDS[colours]
-    return PictureHeader(kind, width, height, deep if bits == 16 else shallow, _bytes_besides_pixels(file))
-
-
-def _bytes_besides_pixels(file: BinaryIO) -> int:
-    """Of a PNG: all chunks but those of its pixels."""
-    size = file.seek(0, 2)
-    at, besides = 8, 0
-    while at + 8 <= size:
-        file.seek(at)
-        length, name = struct.unpack(">I4s", file.read(8))
-        besides += 0 if name == b"IDAT" else min(length, size - at)
-        at += 12 + length
-    return besides
+    return PictureHeader(kind, width, height, deep if bits == 16 else shallow)
 
 
 def _jpeg(file: BinaryIO) -> PictureHeader | None:

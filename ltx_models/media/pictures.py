@@ -9,16 +9,22 @@ from __future__ import annotations
 
 import math
 import struct
+import tempfile
+import warnings
 from pathlib import Path
+from typing import BinaryIO
 
 import numpy as np
-from PIL import ExifTags, Image, PngImagePlugin, UnidentifiedImageError
+from PIL import ExifTags, Image, UnidentifiedImageError
 
 from ltx_models.errors import MediaError
-from ltx_models.media.clips import HEIF_BRANDS, first_bytes
+from ltx_models.media.display import ToSrgb, is_transparent, srgb_of, still_filters
 from ltx_models.media.ffmpeg import read_frames
 from ltx_models.media.fit import Box, Fit
+from ltx_models.media.formats import HEIF, PNG, format_of, names_of
 from ltx_models.media.headers import check_picture
+from ltx_models.media.png import needed_of, write_needed
+from ltx_models.media.streams import first_bytes
 
 __all__ = ["read_picture"]
 
@@ -46,49 +52,70 @@ TURNS = {
 LYING = (5, 6, 7, 8)
 """Orientations whose columns are shown as rows."""
 STRIP_PIXELS = 1_000_000
-TEXT_BYTES = 8 << 20
-"""Of a PNG's texts and profiles: they are allowed to be there, and nothing is done with them."""
 Image.MAX_IMAGE_PIXELS = None  # `headers` has limits for each format, and the memory is bounded here
-PngImagePlugin.MAX_TEXT_CHUNK = PngImagePlugin.MAX_TEXT_MEMORY = TEXT_BYTES
 
 
 def read_picture(path: Path, fit: Fit) -> np.ndarray:
-    """Return what `fit` uses of a picture, uint8 (H, W, 3), turned as its EXIF orientation says.
+    """Return what `fit` uses of a picture, uint8 (H, W, 3): in the colours that a player shows
+    (`ltx_models.media.display`), turned as its EXIF orientation says, and of one that moves, the first frame.
 
-    Transparency is dropped. What is larger than twice the video is scaled down to that, by a triangle filter as wide
-    as what becomes one pixel, of the values as they are stored. Raises MediaError.
+    What is larger than twice the video is scaled down to that, by a triangle filter as wide as what becomes one pixel.
+    Raises MediaError.
     """
-    head = first_bytes(path)
-    if head[4:8] == b"ftyp" and head[8:12] in HEIF_BRANDS:
+    kind = format_of(first_bytes(path))
+    if kind == HEIF:
         raise MediaError(f"{path} is a HEIC or AVIF picture, which is not read; export it as JPEG or PNG")
     try:
-        with path.open("rb") as file:
+        with path.open("rb") as file, warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of EXIF and the like that is damaged, and does no harm
             header = check_picture(file, path)
-        return np.array(_read(path, fit, PILLOW_BYTES - (header.kept if header else 0)))
+            file.seek(0)
+            shown = needed_of(file) if kind == PNG else file
+            return np.array(_read(path, file, shown, fit, PILLOW_BYTES - (header.kept if header else 0)))
     except UnidentifiedImageError as error:
-        raise MediaError(f"{path} is not a picture that is read: PNG, JPEG and WebP are") from error
+        raise MediaError(f"{path} is not a picture that is read: {names_of('image')} are") from error
     except (OSError, SyntaxError, ValueError, EOFError, struct.error) as error:
-        if "MAX_TEXT" in str(error):
-            text = f"{path} is too large: it holds more than {TEXT_BYTES >> 20} MB of text or profiles; save it without"
-            raise MediaError(text) from error
         raise MediaError(f"{path} is damaged or cut off, and cannot be read as a picture: {error}") from error
 
 
-def _read(path: Path, fit: Fit, room: int) -> Image.Image:
-    """room: bytes that its pixels may take in Pillow."""
-    with Image.open(path, formats=PICTURES) as image:
+def _read(path: Path, file: BinaryIO, shown: BinaryIO, fit: Fit, room: int) -> Image.Image:
+    """shown: what of the file is needed.  room: bytes that its pixels may take in Pillow."""
+    with Image.open(shown, formats=PICTURES) as image:
         name = str(image.format)
         by_pillow = name not in DECODERS or _pillow_bytes(image) <= room
-        # Of a PNG, its own way would decode the whole picture if the orientation is not at the beginning.
-        exif = image.getexif() if by_pillow else Image.Image.getexif(image)
-        orientation = exif.get(ExifTags.Base.Orientation)
+        orientation = _orientation_of(image)
         fit = fit.turned if orientation in LYING else fit
-        pixels = _by_pillow(image, path, fit, room) if by_pillow else None
+        transparent, to_srgb = is_transparent(image), srgb_of(image)
+        pixels = _by_pillow(image, path, fit, room, to_srgb) if by_pillow else None
     if pixels is None:
-        del image, exif  # and what Pillow has read of the file
-        (frame,) = read_frames(path, ["-noautorotate", *ONE_FILE, "-c:v", DECODERS[name]], fit.filters, 1)
-        pixels = Image.fromarray(fit.cut(frame))
+        del image  # and what Pillow has read of the file
+        filters = ",".join(filter(None, [fit.filters, still_filters(transparent=transparent)]))
+        pixels = to_srgb(Image.fromarray(fit.cut(_by_ffmpeg(path, file, name, filters))))
     return pixels.transpose(TURNS[orientation]) if orientation in TURNS else pixels
+
+
+def _by_ffmpeg(path: Path, file: BinaryIO, name: str, filters: str) -> np.ndarray:
+    with tempfile.TemporaryDirectory(prefix="ltx-picture-") as folder:
+        copy = Path(folder) / "picture"
+        if name == "PNG":
+            write_needed(file, copy)
+        else:
+            copy = path
+        try:
+            source = ["-noautorotate", *ONE_FILE, "-c:v", DECODERS[name]]
+            (frame,) = read_frames(copy, source, ["-vf", filters], 1)
+        except MediaError as error:
+            raise MediaError(str(error).replace(str(copy), str(path))) from error
+    return frame
+
+
+def _orientation_of(image: Image.Image) -> int | None:
+    """By what comes before its pixels: Pillow's own way for a PNG would decode it. What is damaged says nothing."""
+    try:
+        orientation = Image.Image.getexif(image).get(ExifTags.Base.Orientation)
+    except (OSError, SyntaxError, ValueError, struct.error, TypeError, KeyError):
+        return None
+    return orientation if isinstance(orientation, int) else None
 
 
 def _pillow_bytes(image: Image.Image) -> int:
@@ -96,7 +123,7 @@ def _pillow_bytes(image: Image.Image) -> int:
     return image.width * image.height * of_pixel
 
 
-def _by_pillow(image: Image.Image, path: Path, fit: Fit, room: int) -> Image.Image:
+def _by_pillow(image: Image.Image, path: Path, fit: Fit, room: int, to_srgb: ToSrgb) -> Image.Image:
     if image.format not in DECODERS:
         _shrink_jpeg(image, fit, room)
     if _pillow_bytes(image) > room:
@@ -104,7 +131,9 @@ def _by_pillow(image: Image.Image, path: Path, fit: Fit, room: int) -> Image.Ima
     image.load()
     left, top, right, bottom = box = fit.box(*image.size)
     size = fit.size(right - left, bottom - top)
-    return _to_rgb(image.crop(box)) if size == (right - left, bottom - top) else _scaled(image, box, size)
+    if size == (right - left, bottom - top):
+        return to_srgb(image.crop(box))
+    return _scaled(image, box, size, to_srgb)
 
 
 def _shrink_jpeg(image: Image.Image, fit: Fit, room: int) -> None:
@@ -118,8 +147,8 @@ def _shrink_jpeg(image: Image.Image, fit: Fit, room: int) -> None:
     image.draft(None, (max(1, image.width // shrink), max(1, image.height // shrink)))
 
 
-def _scaled(image: Image.Image, box: Box, size: tuple[int, int]) -> Image.Image:
-    """A part of a picture of any mode in another size, as RGB. No more than strips of it become RGB at once."""
+def _scaled(image: Image.Image, box: Box, size: tuple[int, int], to_srgb: ToSrgb) -> Image.Image:
+    """A part of a picture of any mode in another size, in sRGB. No more than strips of it become that at once."""
     left, top, right, bottom = box
     columns, rows = size
     scale = (bottom - top) / rows
@@ -130,17 +159,7 @@ def _scaled(image: Image.Image, box: Box, size: tuple[int, int]) -> Image.Image:
         stop = min(start + step, rows)
         first = max(top, top + math.floor(start * scale) - reach)
         last = min(bottom, top + math.ceil(stop * scale) + reach)
-        strip = _to_rgb(image.crop((left, first, right, last)))
+        strip = to_srgb(image.crop((left, first, right, last)))
         region = (0, top + start * scale - first, right - left, top + stop * scale - first)
         scaled.paste(strip.resize((columns, stop - start), Image.Resampling.BILINEAR, region), (0, start))
     return scaled
-
-
-def _to_rgb(image: Image.Image) -> Image.Image:
-    """The one place where the colours of a picture become those of a video."""
-    if image.mode.startswith("I"):  # 16 bits, which Pillow would clip
-        grey = (np.asarray(image).astype(np.uint32) // 257).astype(np.uint8)
-        return Image.fromarray(grey).convert("RGB")
-    if "transparency" in image.info:
-        image = image.convert("RGBA")
-    return image.convert("RGB")

@@ -7,17 +7,19 @@ their resizing reads no more of what is larger than some of its pixels.
 
 from __future__ import annotations
 
+import dataclasses
 from collections import deque
-from collections.abc import Generator
+from collections.abc import Callable, Generator
 from pathlib import Path
 
 import numpy as np
 
 from ltx_models.errors import VideoError
 from ltx_models.media import ffmpeg
-from ltx_models.media.clips import read_clip
+from ltx_models.media.clips import open_clip
 from ltx_models.media.fit import Fit
 from ltx_models.media.pictures import read_picture
+from ltx_models.media.spans import Span, span_of
 from ltx_models.request import FRAME_STRIDE, ConditioningItem, GenerationRequest
 
 __all__ = ["conditioning_pixels", "prepare_frame", "read_item"]
@@ -29,7 +31,8 @@ BLUR_SIGMA = 1.0
 def conditioning_pixels(item: ConditioningItem, request: GenerationRequest) -> np.ndarray:
     """Return the frames that an item adds to a resolved request: float32 (8n+1, height, width, 3) in [0, 1].
 
-    A clip is cut to what is left of the video from the item's frame on, and to 8n+1 frames. Raises MediaError.
+    Of a clip, what `span_of` says, at the video's rate, or at its own if the request has none. Raises MediaError, and
+    InvalidRequest as `span_of`.
     """
     reading = read_item(item, request)
     while True:
@@ -40,8 +43,12 @@ def conditioning_pixels(item: ConditioningItem, request: GenerationRequest) -> n
             return pixels
 
 
-def read_item(item: ConditioningItem, request: GenerationRequest) -> Generator[float, None, np.ndarray]:
+def read_item(
+    item: ConditioningItem, request: GenerationRequest, tell: Callable[[Span], None] = lambda _: None
+) -> Generator[float, None, np.ndarray]:
     """Yield the part of `conditioning_pixels` that is done after each frame, and return the same as that does.
+
+    tell: is told which part of a clip is read, before it is.
 
     A clip's frames are all read first, as small as they may be and in 8 bits, so that it is not decoded while ffmpeg
     works on the frames.
@@ -52,10 +59,13 @@ def read_item(item: ConditioningItem, request: GenerationRequest) -> Generator[f
     if item.kind == "image":
         frames.append(read_picture(Path(item.source), fit))
     else:
-        most = request.num_frames - item.frame
-        for frame in read_clip(Path(item.source), most, fit):
+        clip = open_clip(Path(item.source))
+        if request.frame_rate is None:
+            request = dataclasses.replace(request, frame_rate=clip.stream.rate)
+        tell(span := span_of(item, request, clip.stream.length, item.source))
+        for frame in clip.part(span, fit):
             frames.append(fit.cut(frame))
-            yield len(frames) / most / 2
+            yield len(frames) / span.count / 2
     count = (len(frames) - 1) // FRAME_STRIDE * FRAME_STRIDE + 1
     pixels = np.empty((count, fit.height, fit.width, 3), np.float32)
     for index in range(count):

@@ -26,7 +26,7 @@ from ltx_models.variants import find_variant
 from ltx_models.video import write_mp4
 from tests.models.media_files import run_ffmpeg, write_clip, write_png
 
-REQUEST = GenerationRequest(prompt="x", width=64, height=32, num_frames=25, num_steps=1, seed=1)
+REQUEST = GenerationRequest(prompt="x", width=64, height=32, num_frames=25, frame_rate=24, num_steps=1, seed=1)
 FIT = Fit(64, 32, crop=True)
 
 
@@ -129,7 +129,8 @@ def test_a_clip_whose_frames_change_their_size(tmp_path: Path) -> None:
     (tmp_path / "list").write_text("".join(f"file {part}\n" for part in parts))
     run_ffmpeg("-f", "concat", "-safe", "0", "-i", str(tmp_path / "list"), "-c", "copy", str(tmp_path / "clip.mkv"))
     item = ConditioningItem(kind="video", source=str(tmp_path / "clip.mkv"))
-    assert conditioning_pixels(item, REQUEST.resolve(find_variant("pocket"))).shape == (17, 32, 64, 3)
+    request = dataclasses.replace(REQUEST, frame_rate=30).resolve(find_variant("pocket"))
+    assert conditioning_pixels(item, request).shape == (17, 32, 64, 3)
 
 
 def test_a_clip_is_turned_as_it_says(tmp_path: Path) -> None:
@@ -152,7 +153,7 @@ def test_reading_tells_how_far_it_is(tmp_path: Path) -> None:
     request = REQUEST.resolve(find_variant("pocket"))
     item = ConditioningItem(kind="video", source=str(tmp_path / "clip.mp4"))
     parts = list(read_item(item, request))
-    assert len(parts) == 50  # each frame when it is read, and when it is prepared
+    assert len(parts) == 2 * 17  # each frame when it is read, and when it is prepared
     assert all(0 < earlier < later <= 1 for earlier, later in itertools.pairwise(parts))
     assert parts[-1] == 1
 

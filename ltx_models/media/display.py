@@ -1,0 +1,167 @@
+"""What a player shows of a picture or a clip: the one place that decides how its colours become those of a video, sRGB.
+
+- A picture's ICC profile is applied by Pillow (Little CMS). One that is broken, or is of other colours than the picture
+  has, is ignored, as players do. Without one, a PNG's gamma counts.
+- Clips in HLG and PQ, and with the primaries of BT.2020 and P3, go through a table (`ltx_models.media.colours`). The
+  matrix is the stream's; where it says none, BT.709's from 720 lines on, else BT.601's. Interlaced frames, which are
+  woven of two fields, become whole ones.
+- What is transparent is laid over BACKGROUND.
+"""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from PIL import Image, ImageCms, ImageColor
+
+from ltx_models.media.colours import HDR, PRIMARIES, to_srgb, write_cube
+from ltx_models.media.fit import Fit
+from ltx_models.media.streams import Stream
+
+__all__ = ["BACKGROUND", "ToSrgb", "clip_filters", "is_transparent", "srgb_of", "still_filters", "write_table"]
+
+BACKGROUND = "white"
+OPAQUE = {"LA": "L", "PA": "RGB", "RGBA": "RGB"}
+"""Pillow's modes with transparency, and without it."""
+PROFILED = {"RGB ": "RGB", "GRAY": "L", "CMYK": "CMYK"}
+"""Pillow's modes, by the colours of an ICC profile."""
+SRGB_GAMMA = 0.45455
+CUBE = "to_srgb.cube"
+"""The file of a clip's table, in the folder that ffmpeg runs in."""
+TRANSPARENT = ("rgba", "bgra", "argb", "abgr", "yuva", "gbrap", "ya8", "ya16", "pal8", "ayuv")
+"""How ffmpeg's names of pixel formats with transparency begin."""
+HD_ROWS = 720
+"""From which on the matrix is BT.709's where a clip names none."""
+
+
+ToSrgb = Callable[[Image.Image], Image.Image]
+"""From a picture without transparency, of any mode, to one in RGB."""
+
+
+def srgb_of(image: Image.Image) -> ToSrgb:
+    """Return what turns a picture's pixels, or some of them, into what is shown. Reads what stands before them only."""
+    opaque = _profile_of(image.info, image.mode) or _gamma_of(image.info) or (lambda part: part.convert("RGB"))
+
+    def shown(part: Image.Image) -> Image.Image:
+        part, alpha = _apart(part)
+        colours = opaque(part)
+        return over_background(colours, alpha) if alpha is not None else colours
+
+    return shown
+
+
+def over_background(colours: Image.Image, alpha: Image.Image) -> Image.Image:
+    """Lay a picture in RGB over BACKGROUND where it is transparent."""
+    return Image.composite(colours, Image.new("RGB", colours.size, BACKGROUND), alpha)
+
+
+def is_transparent(image: Image.Image) -> bool:
+    """Return whether a picture may have transparency."""
+    return image.mode in OPAQUE or "transparency" in image.info
+
+
+def _apart(image: Image.Image) -> tuple[Image.Image, Image.Image | None]:
+    """A picture without its transparency and in 8 bits, and the transparency."""
+    clear = image.info.get("transparency")
+    if image.mode.startswith("I"):  # 16 bits, which Pillow would clip
+        values = np.asarray(image).astype(np.uint32)
+        grey = Image.fromarray((values // 257).astype(np.uint8))
+        return grey, None if clear is None else Image.fromarray((values != clear).astype(np.uint8) * 255)
+    if clear is not None and image.mode not in OPAQUE:
+        image = image.convert("RGBA")
+    if image.mode == "PA":
+        image = image.convert("RGBA")
+    if image.mode not in OPAQUE:
+        return image, None
+    return image.convert(OPAQUE[image.mode]), image.getchannel("A")
+
+
+def _profile_of(info: dict[Any, Any], mode: str) -> ToSrgb | None:
+    """What applies the picture's ICC profile; None where it has none that can be used."""
+    data = info.get("icc_profile")
+    if not isinstance(data, bytes) or not data:
+        return None
+    try:
+        profile = ImageCms.ImageCmsProfile(io.BytesIO(data))
+        kind = PROFILED.get(str(profile.profile.xcolor_space))
+        if kind is None or (kind == "CMYK") != (mode == "CMYK") or (kind == "L" and mode in ("RGB", "RGBA", "P", "PA")):
+            return None
+        transform = ImageCms.buildTransform(profile, ImageCms.createProfile("sRGB"), kind, "RGB")
+    except (ImageCms.PyCMSError, OSError, ValueError, TypeError):
+        return None
+
+    def applied(part: Image.Image) -> Image.Image:
+        converted = ImageCms.applyTransform(part.convert(kind), transform)
+        assert converted is not None
+        return converted
+
+    return applied
+
+
+def _gamma_of(info: dict[Any, Any]) -> ToSrgb | None:
+    """What applies the gamma of a PNG that is not in sRGB."""
+    gamma = info.get("gamma")
+    if not isinstance(gamma, float) or "srgb" in info or not 0.05 < gamma < 5 or abs(gamma - SRGB_GAMMA) < 0.01:
+        return None
+    table = [round(float(to_srgb(np.array((value / 255) ** (1 / gamma)))) * 255) for value in range(256)]
+    return lambda part: part.convert("RGB").point(table * 3)
+
+
+@dataclass(frozen=True)
+class _Table:
+    """What a clip's table converts from; none is needed where both are a screen's own."""
+
+    transfer: str
+    primaries: str
+
+
+def _table_of(stream: Stream) -> _Table | None:
+    hdr = stream.transfer in HDR
+    primaries = (
+        stream.primaries if stream.primaries in PRIMARIES else "bt2020" if hdr and not stream.primaries else "bt709"
+    )
+    return _Table(stream.transfer, primaries) if hdr or primaries != "bt709" else None
+
+
+def write_table(stream: Stream, folder: Path) -> None:
+    """Write the table that `clip_filters` names, if it names one."""
+    if table := _table_of(stream):
+        write_cube(folder / CUBE, table.transfer, table.primaries)
+
+
+def clip_filters(stream: Stream, fit: Fit | None, rate: str = "") -> str:
+    """Return ffmpeg's filters that make of a clip's frames what a player shows, as large as `fit` has use for.
+
+    rate: a filter for the times of frames, if any.
+    """
+    table, transparent = _table_of(stream), stream.pixel_format.startswith(TRANSPARENT)
+    filters = [
+        "bwdif=mode=send_frame:deint=interlaced" if stream.interlaced else "",
+        rate,
+        _matrix_of(stream),
+        fit.filters if fit else "",
+        f"format={'gbrap16' if transparent else 'gbrp16'},lut3d={CUBE}:interp=tetrahedral" if table else "",
+        still_filters(transparent=transparent),
+    ]
+    return ",".join(filter(None, filters)) or "null"
+
+
+def _matrix_of(stream: Stream) -> str:
+    """The filter that says how colours are coded where the stream does not."""
+    if stream.matrix or not stream.pixel_format.startswith("yuv"):
+        return ""
+    hd = "bt709" if stream.height >= HD_ROWS else "smpte170m"
+    return f"setparams=colorspace={'bt2020nc' if stream.transfer in HDR else hd}"
+
+
+def still_filters(*, transparent: bool) -> str:
+    """Return ffmpeg's filters that lay over BACKGROUND what is transparent, if anything is."""
+    if not transparent:
+        return ""
+    under = "lutrgb=r={}:g={}:b={}:a=255".format(*ImageColor.getrgb(BACKGROUND))  # drawbox crashes some ffmpegs here
+    return f"format=rgba,split[over][same];[same]{under}[under];[under][over]overlay=format=rgb"

@@ -1,0 +1,87 @@
+"""What a file is, by how it begins: the one list of formats, for the client and for what reads them."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+__all__ = ["HEAD_BYTES", "Format", "format_of", "names_of"]
+
+HEAD_BYTES = 256
+"""Of a file, that tell what it is."""
+ISO_BOXES = (b"ftyp", b"moov", b"mdat", b"wide", b"free", b"skip", b"pnot")
+"""Boxes with which an MP4 or MOV may begin."""
+STILL_BRANDS = frozenset(
+    {
+        b"heic",
+        b"heix",
+        b"heim",
+        b"heis",
+        b"hevc",
+        b"hevx",
+        b"hevm",
+        b"hevs",
+        b"mif1",
+        b"mif2",
+        b"mif3",
+        b"msf1",
+        b"miaf",
+    }
+    | {b"avif", b"avis", b"avio", b"avci", b"avcs", b"MiHA", b"MiHB", b"MiHE", b"MiPr", b"MA1A", b"MA1B"}
+    | {b"jpeg", b"j2ki", b"j2is", b"vvic", b"vvis", b"evbi", b"evmi", b"evbs"}
+)
+"""Brands of HEIF: pictures, and bursts of pictures, in the boxes of an MP4."""
+FILM_BRANDS = frozenset(
+    {b"isom", b"qt  ", b"mp41", b"mp42", b"avc1", b"M4V ", b"M4VP", b"M4VH", b"dash", b"MSNV", b"XAVC", b"f4v "}
+)
+"""Brands of clips. Of another brand than these and HEIF's own, the compatible brands decide."""
+
+
+class Format(NamedTuple):
+    """A kind of file: its name for people, and whether it holds an "image", a "video", or what is "unsupported"."""
+
+    name: str
+    holds: str
+
+
+PNG = Format("PNG", "image")
+JPEG = Format("JPEG", "image")
+WEBP = Format("WebP", "image")
+HEIF = Format("HEIC or AVIF", "unsupported")
+MOV = Format("MP4 or MOV", "video")
+MATROSKA = Format("WebM or Matroska", "video")
+GIF = Format("GIF", "video")
+UNKNOWN = Format("unknown format", "")
+FORMATS = (PNG, JPEG, WEBP, HEIF, MOV, MATROSKA, GIF)
+BEGINNINGS = {
+    b"\x89PNG\r\n\x1a\n": PNG,
+    b"\xff\xd8\xff": JPEG,
+    b"\x1a\x45\xdf\xa3": MATROSKA,
+    b"GIF87a": GIF,
+    b"GIF89a": GIF,
+}
+
+
+def format_of(head: bytes) -> Format:
+    """Return what a file is that begins with `head`, its first HEAD_BYTES."""
+    if head.startswith(b"RIFF") and head[8:12] == b"WEBP":
+        return WEBP
+    if head[4:8] in ISO_BOXES:
+        return HEIF if _is_heif(head) else MOV
+    return next((kind for begin, kind in BEGINNINGS.items() if head.startswith(begin)), UNKNOWN)
+
+
+def names_of(holds: str) -> str:
+    """Return the names of the formats that hold an "image" or a "video", for people."""
+    *names, last = [kind.name for kind in FORMATS if kind.holds == holds]
+    return f"{', '.join(names)} and {last}"
+
+
+def _is_heif(head: bytes) -> bool:
+    if head[4:8] != b"ftyp":
+        return False
+    major, size = head[8:12], int.from_bytes(head[:4], "big")
+    compatible = head[16 : min(size, len(head))]
+    brands = {compatible[at : at + 4] for at in range(0, len(compatible) - 3, 4)}
+    return major in STILL_BRANDS or (
+        not brands & FILM_BRANDS and major not in FILM_BRANDS and bool(brands & STILL_BRANDS)
+    )

@@ -1,0 +1,181 @@
+"""How long a clip is, by its header: plain Python, so that a client can say which seconds of it will be read.
+
+What a worker reads is decided by the clip's frames (`ltx_models.media.streams`); a header may leave its length out.
+"""
+
+from __future__ import annotations
+
+import math
+import struct
+from collections.abc import Iterator
+from typing import BinaryIO, NamedTuple
+
+from ltx_models.media.formats import GIF, HEAD_BYTES, MATROSKA, MOV, format_of
+
+__all__ = ["clip_length"]
+
+MOST_BOXES = 10_000
+"""Of a file, that are read: no more than a sound one has on the way to its length."""
+SEGMENT, INFO, SCALE, DURATION = 0x18538067, 0x1549A966, 0x2AD7B1, 0x4489
+"""Matroska's elements."""
+SHORTEST_DELAY, DEFAULT_DELAY = 2, 10
+"""Hundredths of a second that a GIF's frame is shown, at least; and where it says less, as players and ffmpeg do."""
+MOST_BLOCKS = 2_000_000
+"""Of a GIF."""
+
+
+class _Box(NamedTuple):
+    """name; where its content begins and ends in the file."""
+
+    name: bytes
+    start: int
+    end: int
+
+
+class _TooMany(ValueError):
+    """Boxes or blocks."""
+
+
+def clip_length(file: BinaryIO) -> float | None:
+    """Return at which second the last frame of a clip ends, None where its header does not say or is damaged."""
+    file.seek(0)
+    kind = format_of(file.read(HEAD_BYTES))
+    readers = {MOV: _of_mov, MATROSKA: _of_matroska, GIF: _of_gif}
+    try:
+        length = readers[kind](file) if kind in readers else None
+    except (struct.error, LookupError, ValueError, OverflowError, ZeroDivisionError, StopIteration):
+        return None
+    return length if length and 0 < length < math.inf else None
+
+
+def _of_mov(file: BinaryIO) -> float | None:
+    """Of the first video track: its edit list, else its own duration."""
+    size = file.seek(0, 2)
+    moov = next(box for box in _boxes(file, 0, size) if box.name == b"moov")
+    movie_scale = 0
+    for box in _boxes(file, moov.start, moov.end):
+        if box.name == b"mvhd":
+            movie_scale = _scale_and_duration(file, box)[0]
+        elif box.name == b"trak":
+            found = {(outer, inner.name): inner for outer, inner in _of_track(file, box)}
+            if (handler := found.get((b"mdia", b"hdlr"))) and _read(file, handler.start + 8, 4) == b"vide":
+                if (edits := found.get((b"edts", b"elst"))) and (length := _of_edits(file, edits)):
+                    return length / movie_scale
+                scale, duration = _scale_and_duration(file, found[b"mdia", b"mdhd"])
+                return duration / scale
+    return None
+
+
+def _of_track(file: BinaryIO, track: _Box) -> Iterator[tuple[bytes, _Box]]:
+    for box in _boxes(file, track.start, track.end):
+        if box.name in (b"mdia", b"edts"):
+            yield from ((box.name, inner) for inner in _boxes(file, box.start, box.end))
+
+
+def _boxes(file: BinaryIO, at: int, end: int) -> Iterator[_Box]:
+    for _ in range(MOST_BOXES):
+        if at + 8 > end:
+            return
+        size, name = struct.unpack(">I4s", _read(file, at, 8))
+        header = 8
+        if size == 1:
+            (size,), header = struct.unpack(">Q", _read(file, at + 8, 8)), 16
+        size = size or end - at
+        if size < header:
+            raise ValueError
+        yield _Box(name, at + header, min(at + size, end))
+        at += size
+    raise _TooMany
+
+
+def _scale_and_duration(file: BinaryIO, box: _Box) -> tuple[int, int]:
+    """Of an mvhd or mdhd; a fragmented file's duration is 0, as is one that is not known."""
+    version, *_ = _read(file, box.start, 1)
+    scale, duration = struct.unpack(">20xIQ" if version else ">12xII", _read(file, box.start, 32 if version else 20))
+    return scale, 0 if duration >= (2**63 if version else 2**32 - 1) else duration
+
+
+def _of_edits(file: BinaryIO, box: _Box) -> int:
+    """In the movie's units: what is shown, and what it waits for before."""
+    version, count = struct.unpack(">B3xI", _read(file, box.start, 8))
+    entry = ">QqI" if version else ">IiI"
+    size = struct.calcsize(entry)
+    data = _read(file, box.start + 8, size * min(count, MOST_BOXES))
+    return sum(struct.unpack_from(entry, data, at)[0] for at in range(0, len(data), size))
+
+
+def _of_matroska(file: BinaryIO) -> float | None:
+    size = file.seek(0, 2)
+    segment = next(element for element in _elements(file, 0, size) if element[0] == SEGMENT)
+    info = next(element for element in _elements(file, *segment[1:]) if element[0] == INFO)
+    scale, duration = 1_000_000, None
+    for name, start, end in _elements(file, *info[1:]):
+        data = _read(file, start, min(end - start, 8))
+        if name == SCALE:
+            scale = int.from_bytes(data, "big")
+        elif name == DURATION:
+            (duration,) = struct.unpack(">f" if len(data) == 4 else ">d", data)
+    return None if duration is None else duration * scale / 1e9
+
+
+def _elements(file: BinaryIO, at: int, end: int) -> Iterator[tuple[int, int, int]]:
+    """Yield each element's name, and where its content begins and ends."""
+    for _ in range(MOST_BOXES):
+        if at + 2 > end:
+            return
+        name, name_size = _number(_read(file, at, 4), marker=True)
+        length, length_size = _number(_read(file, at + name_size, 8), marker=False)
+        start = at + name_size + length_size
+        unknown = length == (1 << 7 * length_size) - 1
+        at = end if unknown else min(end, start + length)
+        yield name, start, at
+    raise _TooMany
+
+
+def _number(data: bytes, *, marker: bool) -> tuple[int, int]:
+    """Return a number of EBML and its size; the first bit that is set says how many bytes it has."""
+    size = 9 - data[0].bit_length()
+    value = int.from_bytes(data[:size], "big")
+    if len(data) < size:
+        raise ValueError
+    return value if marker else value & ((1 << 7 * size) - 1), size
+
+
+def _of_gif(file: BinaryIO) -> float | None:
+    """Of each frame its delay. Blocks of at most 255 bytes lead to the next."""
+    file.seek(10)
+    flags = file.read(3)[0]
+    file.seek(13 + _palette(flags))
+    total, delay = 0, 0
+    for _ in range(MOST_BLOCKS):
+        kind = file.read(1)
+        if kind == b"!":
+            label, data = file.read(1), _first_block(file)
+            if label == b"\xf9":
+                (delay,) = struct.unpack_from("<xH", data)
+        elif kind == b",":
+            file.seek(_palette(file.read(9)[8]) + 1, 1)
+            _first_block(file)
+            total += delay if delay >= SHORTEST_DELAY else DEFAULT_DELAY
+        else:
+            return total / 100
+    raise _TooMany
+
+
+def _palette(flags: int) -> int:
+    return 3 << (flags & 7) + 1 if flags & 0x80 else 0
+
+
+def _first_block(file: BinaryIO) -> bytes:
+    """Return the first of a row of blocks, and leave the file behind the last."""
+    first = file.read(file.read(1)[0])
+    size = len(first)
+    while size:
+        size = file.read(1)[0]
+        file.seek(size, 1)
+    return first
+
+
+def _read(file: BinaryIO, at: int, size: int) -> bytes:
+    file.seek(at)
+    return file.read(size)

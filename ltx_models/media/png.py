@@ -1,0 +1,139 @@
+"""A PNG without what is not needed to show it: texts, private chunks, further frames.
+
+Pillow and ffmpeg unpack all of them, into memory, and Pillow refuses a sound picture for a text that is too large.
+"""
+
+from __future__ import annotations
+
+import io
+import shutil
+import struct
+import zlib
+from pathlib import Path
+from typing import BinaryIO, NamedTuple
+
+__all__ = ["PNG_SIGNATURE", "needed_of", "write_needed"]
+
+PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"
+CRITICAL = {b"IHDR": 13, b"PLTE": 768, b"IDAT": 2**31}
+"""What a picture consists of, and how many bytes each may have."""
+NEEDED = (b"tRNS", b"iCCP", b"sRGB", b"gAMA", b"eXIf")
+"""What says how it is shown: transparency, colours, orientation. One that is damaged is left out."""
+LARGEST = 4 << 20
+"""Bytes of one of those, also unpacked."""
+MOST_CHUNKS = 500_000
+END = struct.pack(">I4sI", 0, b"IEND", zlib.crc32(b"IEND"))
+
+
+class _Piece(NamedTuple):
+    """Bytes of the file; `end` is where they end in what is read."""
+
+    start: int
+    length: int
+    end: int
+
+
+def needed_of(file: BinaryIO) -> io.BufferedReader:
+    """Return a file that reads as the PNG in `file` does, without what is not needed.
+
+    Little of it is in memory: the rest is read from `file` when it is asked for. Raises ValueError for a damaged one.
+    """
+    size = file.seek(0, 2)
+    front = [PNG_SIGNATURE]
+    pieces: list[_Piece] = []
+    at, whole, number = len(PNG_SIGNATURE), True, 0
+    while at + 8 <= size:
+        file.seek(at)
+        length, name = struct.unpack(">I4s", file.read(8))
+        after = at + 12 + length
+        if name == b"IEND" or (number := number + 1) > MOST_CHUNKS:
+            break
+        if name[:1].isupper() and length > CRITICAL.get(name, -1):
+            raise ValueError(f"its part {name!r} is unknown, or too large")
+        if name == b"IHDR" or (name == b"eXIf" and _is_sound(file, name, length)):  # wherever it is, before the pixels
+            file.seek(at)
+            front.append(file.read(12 + length))
+        elif name in CRITICAL or (name in NEEDED and _is_sound(file, name, length)):
+            _append(pieces, at, min(after, size) - at)
+            whole = after <= size
+        at = after
+    if number > MOST_CHUNKS:
+        raise ValueError(f"it has more than {MOST_CHUNKS:,} parts")
+    return io.BufferedReader(_Needed(file, b"".join(front), pieces, END if whole else b""), 1 << 16)
+
+
+def write_needed(file: BinaryIO, path: Path) -> None:
+    """Write what `needed_of` reads to a file."""
+    with path.open("wb") as copy:
+        shutil.copyfileobj(needed_of(file), copy, 1 << 20)
+
+
+def _append(pieces: list[_Piece], start: int, length: int) -> None:
+    end = pieces[-1].end if pieces else 0
+    if pieces and pieces[-1].start + pieces[-1].length == start:
+        last = pieces.pop()
+        start, length, end = last.start, last.length + length, end - last.length
+    pieces.append(_Piece(start, length, end + length))
+
+
+def _is_sound(file: BinaryIO, name: bytes, length: int) -> bool:
+    """Of a chunk whose content comes next."""
+    if length > LARGEST:
+        return False
+    data = file.read(length)
+    if len(data) != length or file.read(4) != struct.pack(">I", zlib.crc32(name + data)):
+        return False
+    return name != b"iCCP" or _is_small(data.partition(b"\0")[2][1:])
+
+
+def _is_small(packed: bytes) -> bool:
+    unpacker = zlib.decompressobj()
+    try:
+        unpacker.decompress(packed, LARGEST)
+    except zlib.error:
+        return False
+    return unpacker.eof
+
+
+class _Needed(io.RawIOBase):
+    """Bytes, then pieces of a file, then bytes."""
+
+    def __init__(self, file: BinaryIO, front: bytes, pieces: list[_Piece], back: bytes) -> None:
+        self._file, self._front, self._pieces, self._back = file, front, pieces, back
+        self._middle = pieces[-1].end if pieces else 0
+        self._size = len(front) + self._middle + len(back)
+        self._at = 0
+        self._piece = 0
+
+    def readable(self) -> bool:
+        """Return True."""
+        return True
+
+    def seekable(self) -> bool:
+        """Return True."""
+        return True
+
+    def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
+        """Go to a place, counted from the beginning, from here, or from the end."""
+        self._at = max(0, offset + {io.SEEK_SET: 0, io.SEEK_CUR: self._at, io.SEEK_END: self._size}[whence])
+        self._piece = 0
+        return self._at
+
+    def readinto(self, buffer: memoryview) -> int:  # type: ignore[override]
+        """Read some of the bytes that come next."""
+        data = self._next(len(buffer))
+        buffer[: len(data)] = data
+        self._at += len(data)
+        return len(data)
+
+    def _next(self, most: int) -> bytes:
+        if self._at < len(self._front):
+            return self._front[self._at : self._at + most]
+        at = self._at - len(self._front)
+        if at >= self._middle:
+            return self._back[at - self._middle :][:most]
+        while self._pieces[self._piece].end <= at:
+            self._piece += 1
+        piece = self._pieces[self._piece]
+        self._file.seek(piece.start + piece.length - (piece.end - at))
+        return self._file.read(min(most, piece.end - at))

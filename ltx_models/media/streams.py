@@ -1,0 +1,129 @@
+"""What ffmpeg says of a clip before any of it is read: its frames' times, its colours, whether it is interlaced."""
+
+from __future__ import annotations
+
+import re
+from array import array
+from bisect import bisect_right
+from dataclasses import dataclass
+from pathlib import Path
+
+from ltx_models.errors import MediaError
+from ltx_models.media.ffmpeg import ffmpeg_lines
+from ltx_models.media.formats import GIF, HEAD_BYTES, MATROSKA, MOV, format_of, names_of
+from ltx_models.request import MAX_FRAME_RATE
+
+__all__ = ["FIRST_VIDEO", "Stream", "demuxer_of", "first_bytes", "read_stream"]
+
+FIRST_VIDEO = ("-map", "0:V:0")
+"""ffmpeg's options for the first stream of moving pictures: the cover of a film, which may come first, is none."""
+DEMUXERS = {MOV: "mov", MATROSKA: "matroska", GIF: "gif"}
+MOST_FRAMES = 5_000_000
+"""Whose times are kept: a day of 60 frames a second."""
+DISCARDED = 4
+"""Flag of what lies outside of what the file's edit list shows."""
+TIME_BASE = re.compile(r"#tb 0: (\d+)/(\d+)")
+PACKET = re.compile(r"0, +-?\d+, +(-?\d+), +(\d+), +\d+, 0x[0-9a-f]+(?:, F=0x([0-9A-F]+))?")
+"""A frame's time and how long it is shown, and its flags, as ffmpeg lists them."""
+ALPHA = re.compile(r"\s+alpha_mode +: 1$", re.IGNORECASE)
+"""What a WebM says whose transparency is a stream inside its stream: only libvpx decodes it."""
+ALPHA_DECODERS = {"vp8": "libvpx", "vp9": "libvpx-vp9"}
+VIDEO = re.compile(r"Stream #0:0.*?: Video: (\w+).*?, (\w+)(?:\((.*?)\))?, (\d+)x(\d+)")
+ALIKE = frozenset({"bt709", "bt2020", "smpte170m", "smpte240m", "fcc", "bt470bg", "gbr"})
+"""Names that stand once where the three ways in which colours are coded have one."""
+
+
+@dataclass(frozen=True)
+class Stream:
+    """The first stream of moving pictures of a file; what is not known of it is empty.
+
+    times: of its frames, in seconds, in order.  length: the second at which the last one ends.
+    pixel_format: ffmpeg's name.  matrix, primaries, transfer: ffmpeg's names of how colours are coded.
+    decoder: ffmpeg's, where its own choice is not the right one.
+    interlaced: whether its frames are woven of two fields.  width, height: as they are stored.
+    """
+
+    times: array[float]
+    length: float
+    pixel_format: str = ""
+    decoder: str = ""
+    matrix: str = ""
+    primaries: str = ""
+    transfer: str = ""
+    interlaced: bool = False
+    width: int = 0
+    height: int = 0
+
+    @property
+    def rate(self) -> float:
+        """Frames a second, on average, as a request may have it."""
+        return min(len(self.times) / self.length, MAX_FRAME_RATE) if self.times and self.length else 24.0
+
+    def shown_at(self, second: float) -> float:
+        """Return the time of the frame that is shown at a second of the clip."""
+        index = bisect_right(self.times, second)
+        return max(0.0, self.times[index - 1]) if index else 0.0
+
+
+def demuxer_of(path: Path) -> str:
+    """Return ffmpeg's name of a clip's format. It is not left to guess: some that it knows name other files to read.
+
+    Raises MediaError for what is no clip.
+    """
+    try:
+        return DEMUXERS[format_of(first_bytes(path))]
+    except KeyError:
+        raise MediaError(f"{path} is not a clip that is read: {names_of('video')} are") from None
+
+
+def first_bytes(path: Path) -> bytes:
+    """Return how a file begins. Raises MediaError."""
+    try:
+        with path.open("rb") as file:
+            return file.read(HEAD_BYTES)
+    except OSError as error:
+        raise MediaError(f"{path} cannot be read: {error.strerror}") from error
+
+
+def read_stream(path: Path) -> Stream:
+    """Return what a clip's stream is, by listing its frames without decoding them.
+
+    Raises MediaError, and VideoError where ffmpeg does not run.
+    """
+    said: list[str] = []
+    base, end, times = 0.0, 0.0, array("d")
+    output = [*FIRST_VIDEO, "-c", "copy", "-avoid_negative_ts", "disabled", "-f", "framecrc", "pipe:1"]
+    for line in ffmpeg_lines(path, ["-f", demuxer_of(path)], output, said):
+        if match := TIME_BASE.match(line):
+            base = int(match[1]) / max(1, int(match[2]))
+        elif (match := PACKET.match(line)) and not int(match[3] or "0", 16) & DISCARDED:
+            times.append(int(match[1]) * base)
+            end = max(end, times[-1] + int(match[2]) * base)
+            if len(times) > MOST_FRAMES:
+                raise MediaError(f"{path} is too long: it has more than {MOST_FRAMES:,} frames; cut it")
+    return _described(said, array("d", sorted(times)), end)
+
+
+def _described(said: list[str], times: array[float], end: float) -> Stream:
+    """said: what ffmpeg said, whose last line on a stream is that of the one that was chosen."""
+    match = next((found for line in reversed(said) if (found := VIDEO.search(line))), None)
+    if match is None:
+        return Stream(times, end)
+    codec, pixel_format, colours, width, height = match.groups()
+    decoder = ALPHA_DECODERS.get(codec, "") if any(map(ALPHA.search, said)) else ""
+    words = [word.strip() for word in (colours or "").split(",")]
+    coded = next((word for word in words if "/" in word), None)
+    named = coded.split("/") if coded else [next((word for word in words if word in ALIKE), "")] * 3
+    matrix, primaries, transfer, *_ = ("" if name == "unknown" else name for name in (*named, "", ""))
+    return Stream(
+        times,
+        end,
+        "yuva420p" if decoder else pixel_format,
+        decoder,
+        matrix,
+        primaries,
+        transfer,
+        interlaced=any(word.endswith(("first", "swapped)")) or word.startswith(("top", "bottom")) for word in words),
+        width=int(width),
+        height=int(height),
+    )
