@@ -18,6 +18,7 @@ from ltx_client.options import job_from_options
 from ltx_client.protocol.jobs import Job, JobId, Links
 from ltx_client.protocol.text import is_printable
 from ltx_models.errors import ModelError
+from ltx_models.urls import is_url
 
 __all__ = ["BadLines", "prepare_batch"]
 
@@ -82,7 +83,7 @@ def _jobs_of(
     values = {**options, **line.values}
     for name in ("images", "videos"):
         if name in line.values:
-            values[name] = tuple(str(folder / path) for path in line.values[name])
+            values[name] = tuple(path if is_url(path) else str(folder / path) for path in line.values[name])
     if "frames" in line.values or "seconds" in line.values:  # of the two, the line's own goes over the options'
         values |= {name: line.values.get(name) for name in ("frames", "seconds")}
     own, seed = values.pop("seeds", None), values.pop("seed", None)

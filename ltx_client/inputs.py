@@ -4,60 +4,84 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
-from collections.abc import Callable
 from pathlib import Path
+from stat import S_ISREG
+from typing import NamedTuple
 
 from ltx_client.errors import UsageError
 from ltx_models.errors import MediaError
+from ltx_models.media.formats import HEAD_BYTES, format_of, names_of
 from ltx_models.media.headers import check_picture
-from ltx_models.request import GenerationRequest
+from ltx_models.media.lengths import clip_length
+from ltx_models.media.spans import Span, span_of
+from ltx_models.request import ConditioningItem, GenerationRequest
 
-__all__ = ["Inputs", "address_inputs"]
+__all__ = ["Inputs", "address_inputs", "clip_parts"]
 
 Inputs = dict[str, Path]
 """Local files by the SHA-256 of their content, in hex."""
 
+UNKNOWN_LENGTH = 10.0**6
+"""Seconds that a clip is taken to have at least whose header does not say."""
 MAX_BYTES = {"image": 64 * 10**6, "video": 10**9}
-HEADER_BYTES = 32
-HEIF_BRANDS = (b"heic", b"heix", b"hevc", b"heim", b"heis", b"mif1", b"msf1", b"avif", b"avis")
 
 
-def _is_iso_media(header: bytes) -> bool:
-    return header[4:8] == b"ftyp"
+class ClipPart(NamedTuple):
+    """What a job reads of a clip. start: None where the clip's header does not say how long it is."""
 
+    name: str
+    start: float | None
+    stop: float | None
+    frames: int
+    frame: int
 
-SIGNATURES: dict[str, tuple[str, Callable[[bytes], bool]]] = {
-    "PNG": ("image", lambda header: header.startswith(b"\x89PNG\r\n\x1a\n")),
-    "JPEG": ("image", lambda header: header.startswith(b"\xff\xd8\xff")),
-    "WebP": ("image", lambda header: header.startswith(b"RIFF") and header[8:12] == b"WEBP"),
-    "HEIC or AVIF": ("unsupported", lambda header: _is_iso_media(header) and header[8:12] in HEIF_BRANDS),
-    "MP4 or MOV": ("video", lambda header: _is_iso_media(header) or header[4:8] in (b"moov", b"mdat", b"wide")),
-    "WebM or Matroska": ("video", lambda header: header.startswith(b"\x1a\x45\xdf\xa3")),
-    "GIF": ("video", lambda header: header.startswith((b"GIF87a", b"GIF89a"))),
-}
-"""How files of each format begin, and what they hold. The first that matches counts."""
+    def __str__(self) -> str:
+        use = "the video continues from them" if self.frame == 0 else f"they are shown from frame {self.frame} on"
+        return f"reads {self._seconds} of {self.name} as {self.frames} frames; {use}"
+
+    @property
+    def _seconds(self) -> str:
+        if self.start is None or self.stop is None:
+            return "the end"
+        return f"{self.start:.2f}–{self.stop:.2f} s"
 
 
 def address_inputs(request: GenerationRequest) -> tuple[GenerationRequest, Inputs]:
     """The request with its files named by content (`sha256:…`), and those files.
 
     Raises UsageError for a file that cannot be read, is too large or has too many pixels, or is not what it is given
-    as.
+    as; InvalidRequest for a part of a clip that it does not have, or that leaves nothing to render.
     """
     inputs: Inputs = {}
     items = []
     for item in request.conditioning:
         digest = _checked_digest(Path(item.source), item.kind)
+        if item.kind == "video":
+            _part_of(item, request, Path(item.source))
         inputs[digest] = Path(item.source)
         items.append(dataclasses.replace(item, source=f"sha256:{digest}"))
     return dataclasses.replace(request, conditioning=tuple(items)), inputs
 
 
+def clip_parts(request: GenerationRequest, inputs: Inputs) -> list[ClipPart]:
+    """Return what is read of each clip of an addressed request, which `inputs` has the files of."""
+    parts = []
+    for item in request.conditioning:
+        path = inputs.get(item.source.removeprefix("sha256:"))
+        if item.kind == "video" and path is not None:
+            span = _part_of(item, request, path)
+            parts.append(_described(item, request, path, span))
+    return parts
+
+
 def _checked_digest(path: Path, kind: str) -> str:
     try:
-        size = path.stat().st_size
+        status = path.stat()
+        if not S_ISREG(status.st_mode):  # a pipe would be waited for, and a device may have no end
+            raise UsageError(f"cannot read {path}: it is not a file")
+        size = status.st_size
         with path.open("rb") as file:
-            _check_format(path, kind, file.read(HEADER_BYTES))
+            _check_format(path, kind, file.read(HEAD_BYTES))
             if kind == "image":
                 check_picture(file, path)
             if size > MAX_BYTES[kind]:
@@ -72,18 +96,36 @@ def _checked_digest(path: Path, kind: str) -> str:
         raise UsageError(f"cannot read {path}: {error.strerror}") from error
 
 
-def _check_format(path: Path, kind: str, header: bytes) -> None:
-    name, holds = next(
-        ((name, holds) for name, (holds, matches) in SIGNATURES.items() if matches(header)), ("unknown format", "")
-    )
+def _check_format(path: Path, kind: str, head: bytes) -> None:
+    name, holds = format_of(head)
     if holds == kind:
         return
-    known = ", ".join(name for name, (holds, _) in SIGNATURES.items() if holds == kind)
+    advice = ""
     if holds == "unsupported":
         advice = "; export it as JPEG or PNG first"
     elif holds:
         advice = f"; give it with --{holds}"
-    else:
-        advice = ""
     article = "an" if kind[0] in "aeiou" else "a"
-    raise UsageError(f"{path} is not {article} {kind} that can be used: it is {name}, and {known} are read{advice}")
+    raise UsageError(
+        f"{path} is not {article} {kind} that can be used: it is {name}, and {names_of(kind)} are read{advice}"
+    )
+
+
+def _part_of(item: ConditioningItem, request: GenerationRequest, path: Path) -> Span | None:
+    """Return which part of a clip a resolved request reads, None where its header does not say how long it is.
+
+    Raises InvalidRequest, and UsageError for a file that cannot be read.
+    """
+    try:
+        with path.open("rb") as file:
+            length = clip_length(file)
+    except OSError as error:
+        raise UsageError(f"cannot read {path}: {error.strerror}") from error
+    return None if length is None else span_of(item, request, length, str(path))
+
+
+def _described(item: ConditioningItem, request: GenerationRequest, path: Path, span: Span | None) -> ClipPart:
+    known = span or span_of(item, request, UNKNOWN_LENGTH, str(path))
+    from_end = span is None and item.start is None and item.frame == 0
+    start, stop = (None, None) if from_end else (known.start, known.stop)
+    return ClipPart(path.name, start, stop, known.count, item.frame)

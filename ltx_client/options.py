@@ -3,18 +3,17 @@
 from __future__ import annotations
 
 import math
-import re
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any, TypeVar
 
 import click
 
 from ltx_client.completion import complete_batches, complete_jobs, complete_variants, complete_workers
 from ltx_client.errors import UsageError
+from ltx_client.media_options import media_item
 from ltx_client.prepare import DEFAULT_VARIANT, Prepared, prepare
 from ltx_client.protocol.jobs import DEFAULT_PRIORITY
-from ltx_models.request import FRAME_STRIDE, LAST_FRAME, ConditioningItem, GenerationRequest
+from ltx_models.request import FRAME_STRIDE, GenerationRequest
 from ltx_models.variants import find_variant
 
 __all__ = [
@@ -33,8 +32,8 @@ __all__ = [
 
 F = TypeVar("F", bound=Callable[..., Any])
 
-MEDIA = "FILE[@FRAME[:STRENGTH]]"
-_MEDIA = re.compile(r"(?P<source>.+?)(@(?P<frame>\d+|last)(:(?P<strength>[\d.]+))?)?")
+IMAGE = "FILE[@FRAME[:STRENGTH]]"
+CLIP = "FILE[@START]"
 
 _DESCRIBING = (
     click.option(
@@ -56,16 +55,18 @@ _DESCRIBING = (
     click.option(
         "--image",
         "images",
-        metavar=MEDIA,
+        metavar=IMAGE,
         multiple=True,
-        help="A picture that frame FRAME (0; last) is to show.  [repeat]",
+        help="A picture that frame FRAME (0; last) is to show; white where it is transparent.  [repeat]",
     ),
     click.option(
         "--video",
         "videos",
-        metavar=MEDIA,
+        metavar=CLIP,
         multiple=True,
-        help="A clip to begin with, or to show from FRAME on.  [repeat]",
+        help="A clip to continue from its end, of which 25 frames are read (fewer if less than 8 were left to render);"
+        " from second (or m:ss) START on; or, as 'FILE[FROM-TO]', from that part. @FRAME:STRENGTH after FILE"
+        " or the part: a clip to show from frame FRAME on.  [repeat]",
     ),
     click.option("--crop/--no-crop", default=True, help="Cut pictures to the video's shape, or stretch them."),
     click.option("--blur/--no-blur", default=True, help="Blur pictures slightly, as the model was trained."),
@@ -191,7 +192,9 @@ def job_from_options(
         if frames is not None:
             raise UsageError("--frames and --seconds were both given; give one of the two")
         frames = _frames_of(seconds, fps or find_variant(variant).frame_rate)
-    media = [("image", text) for text in images] + [("video", text) for text in videos]
+    switches = {"crop": crop, "blur": blur, "compress": compress}
+    media = [media_item("image", text, **switches) for text in images]
+    media += [media_item("video", text, **switches) for text in videos]
     request = GenerationRequest(
         prompt=prompt,
         negative_prompt=negative_prompt,
@@ -201,7 +204,7 @@ def job_from_options(
         frame_rate=fps,
         num_steps=steps,
         guidance_scale=guidance,
-        conditioning=tuple(_media_item(kind, text, crop, blur, compress) for kind, text in media),
+        conditioning=tuple(media),
         seed=seed,
     )
     return prepare(
@@ -219,32 +222,6 @@ def _frames_of(seconds: float, frame_rate: float) -> int:
     if not 0 < seconds < math.inf:
         raise UsageError(f"--seconds {seconds:g} is not a length; give a number above 0")
     return max(0, round(seconds * frame_rate / FRAME_STRIDE)) * FRAME_STRIDE + 1
-
-
-def _media_item(kind: str, text: str, crop: bool, blur: bool, compress: bool) -> ConditioningItem:
-    """What FILE[@FRAME[:STRENGTH]] names; a file whose own name has an @ is found too."""
-    match = _MEDIA.fullmatch(text)
-    if match is None:
-        raise UsageError(f"--{kind} {text!r} names no file; give {MEDIA}")
-    source, frame, strength = match["source"], match["frame"], match["strength"]
-    if Path(text).exists():
-        source, frame, strength = text, None, None
-    return ConditioningItem(
-        kind=kind,  # type: ignore[arg-type]
-        source=source,
-        frame=LAST_FRAME if frame == "last" else int(frame or 0),
-        strength=_number(strength, kind, text) if strength else 1.0,
-        crop=crop,
-        blur=blur,
-        compress=compress,
-    )
-
-
-def _number(text: str, kind: str, given: str) -> float:
-    try:
-        return float(text)
-    except ValueError:
-        raise UsageError(f"--{kind} {given!r} has the strength {text!r}, which is not a number from 0 to 1") from None
 
 
 def job_argument(function: F) -> F:

@@ -21,7 +21,7 @@ from ltx_client.protocol.clock import CLOCK
 from ltx_client.protocol.damage import tell_once
 from ltx_client.protocol.pauses import parse_pause, queue_field, why_held, worker_field
 from ltx_client.protocol.text import printable
-from ltx_client.protocol.workers import HELD, OFF_DUTY, PAUSED, UNREADY, WorkerInfo
+from ltx_client.protocol.workers import CLIP_PARTS, HELD, OFF_DUTY, PAUSED, UNREADY, WorkerInfo
 from ltx_models.errors import FaultKind, MachineFault
 from ltx_worker.background import LONGEST_PAUSE, Background
 from ltx_worker.common_storage import CommonStorage
@@ -77,6 +77,7 @@ class Heartbeat(Background):
             version=metadata.version("ltx-farm"),
             run=self._identity.run,
             storage=storage,
+            features=CLIP_PARTS,
             started_at=CLOCK.now(),
             seen_at=CLOCK.now(),
         )

@@ -19,6 +19,7 @@ from ltx_client.commands.watch import follow
 from ltx_client.dry_run import print_plan
 from ltx_client.errors import UsageError
 from ltx_client.farm import Farm
+from ltx_client.inputs import clip_parts
 from ltx_client.local.members import Use
 from ltx_client.options import describing_options, dry_run_option, link_options, notify_options
 from ltx_client.output import notice, print_line, short_id
@@ -89,6 +90,8 @@ def command(
     batches = _prepare([file, *then], batch_id, form, seeds or [], options)
     settings = FarmSettings()
     jobs = [job for batch in batches for job, _ in batch.jobs]
+    for sentence in clip_sentences(batches):
+        notice(sentence)
     if dry_run:
         print_plan(settings, jobs)
         for batch in batches:
@@ -157,6 +160,12 @@ def _prepare(
     for before, batch in itertools.pairwise(batches):
         batch.link(Links(after_batches=(before.id,)))
     return batches
+
+
+def clip_sentences(batches: list[PreparedBatch]) -> list[str]:
+    """Return what is read of the batches' clips, each sentence once."""
+    parts = (part for batch in batches for job, _ in batch.jobs for part in clip_parts(job.request, batch.inputs))
+    return list(dict.fromkeys(map(str, parts)))
 
 
 def _read(file: str) -> tuple[bytes, str]:

@@ -14,6 +14,7 @@ from ltx_client.dry_run import print_plan
 from ltx_client.errors import INTERRUPTED, FarmError, JobCancelled, JobFailed, JobNotFound, UsageError
 from ltx_client.farm import Farm
 from ltx_client.inline import Picture, detect
+from ltx_client.inputs import clip_parts
 from ltx_client.local.background import continue_in_background
 from ltx_client.local.members import Use
 from ltx_client.options import dry_run_option, job_from_options, link_options, notify_options, video_options
@@ -64,6 +65,8 @@ def command(
     Ctrl-C asks whether to cancel the job or let it go on without you.
     """
     job, inputs = job_from_options(**options)
+    for part in clip_parts(job.request, inputs):
+        notice(str(part))
     target = output_path(output, job.id)
     if preview is not None:
         check_folder(preview)

@@ -9,6 +9,7 @@ import click
 
 from ltx_client.dry_run import print_plan
 from ltx_client.farm import Farm
+from ltx_client.inputs import clip_parts
 from ltx_client.local.background import continue_in_background
 from ltx_client.local.members import Use
 from ltx_client.options import dry_run_option, job_from_options, json_option, link_options, video_options
@@ -32,6 +33,9 @@ __all__ = ["check_background", "command", "render_in_background"]
 def command(as_json: bool, dry_run: bool, after: tuple[str, ...], not_on: tuple[str, ...], **options: Any) -> None:
     """Queues PROMPT and prints the job's id. With no broker set, this machine renders it in the background."""
     job, inputs = job_from_options(**options)
+    parts = clip_parts(job.request, inputs)
+    for part in parts:
+        notice(str(part))
     settings = FarmSettings()
     if dry_run:
         print_plan(settings, [job])
@@ -50,7 +54,8 @@ def command(as_json: bool, dry_run: bool, after: tuple[str, ...], not_on: tuple[
         else:
             tell_who_waits(farm, [job])
         if as_json:
-            print_json(describe_job(farm.view(job.id)))
+            clips = {"clips": [part._asdict() for part in parts]} if parts else {}
+            print_json(describe_job(farm.view(job.id)) | clips)
         else:
             print_line(job.id)
     notice(f"ltx watch {short_id(job.id)} shows it, ltx download {short_id(job.id)} fetches the video")

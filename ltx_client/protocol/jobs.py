@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import hashlib
-from typing import Annotated
+from typing import Annotated, Any
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, SerializerFunctionWrapHandler, ValidationError, WrapSerializer
 from uuid_utils import uuid7
 
 from ltx_client.protocol import PROTOCOL_VERSION
@@ -41,6 +41,16 @@ VariantName = Annotated[str, Field(pattern=r"^[0-9a-zA-Z][0-9a-zA-Z._-]{0,63}$")
 """Becomes part of a queue's name, and so of a key: with a colon it could be that of another kind of key."""
 
 
+def _without_unset_parts(request: GenerationRequest, serialize: SerializerFunctionWrapHandler) -> Any:
+    """Leave out what older workers do not know, where a job does not use it: they refuse a record that has it."""
+    data = serialize(request)
+    for item in data["conditioning"]:
+        for name in ("start", "stop"):
+            if item[name] is None:
+                del item[name]
+    return data
+
+
 class Job(BaseModel):
     """One render, asked for. `request` is resolved: no field that the variant decides is None.
 
@@ -53,7 +63,7 @@ class Job(BaseModel):
     id: JobId
     protocol: int = PROTOCOL_VERSION
     variant: VariantName
-    request: GenerationRequest
+    request: Annotated[GenerationRequest, WrapSerializer(_without_unset_parts)]
     priority: Annotated[int, Field(ge=0, le=9)] = DEFAULT_PRIORITY
     checkpoint_every: Annotated[int, Field(ge=0, le=1000)] = 3
     predicted_peak: Annotated[int, Field(ge=0, lt=2**63)]

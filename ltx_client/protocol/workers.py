@@ -19,6 +19,7 @@ from ltx_client.protocol.text import shown
 from ltx_models.memory import memory_class
 
 __all__ = [
+    "CLIP_PARTS",
     "HELD",
     "ID_TAIL",
     "OFF_DUTY",
@@ -31,6 +32,8 @@ __all__ = [
     "worker_names",
 ]
 
+CLIP_PARTS = "clip-parts"
+"""A worker's feature: it reads the parts of clips that a job names, and of others their ends."""
 LARGEST_MEMORY = 10**15
 """Bytes; like the bounds of the other numbers here, far beyond what is, and short in a table."""
 Gigabytes = Annotated[float, Field(gt=0, le=LARGEST_MEMORY / 1e9)]
@@ -78,6 +81,7 @@ class WorkerInfo(BaseModel):
     job: the id of the job in hand, or empty.
     threads: what is known of each kind of its threads.
     storage: the id of the storage that it uses; empty from an older worker.
+    features: what it can do that older ones cannot, as words with blanks between: CLIP_PARTS.
     run: of its process: another one has written this since the worker was restarted.  note: what an operator should
     know of it, in a sentence, or empty.
     failure: why the last attempt that failed here did so, since the worker started: a sentence, or empty.  failed_job,
@@ -108,6 +112,7 @@ class WorkerInfo(BaseModel):
     failed_job: Name = ""
     failed_at: Moment | None = None
     threads: tuple[ThreadInfo, ...] = ()
+    features: Name = ""
 
     @field_validator("temperature", "thermal_pressure", "failed_at", mode="before")
     @classmethod

@@ -229,7 +229,7 @@ class EngineProcess:
         if 0 < event.part < 1 and time.monotonic() - self._told_of_reading < READING_EVERY:
             return
         self._told_of_reading = time.monotonic()
-        what = "picture" if event.kind == "image" else "clip"
+        what = "picture" if event.kind == "image" else f"{event.seconds} of clip" if event.seconds else "clip"
         self._tell_progress(
             (event.number - 1 + event.part) / event.count, f"reading {what} {event.number} of {event.count}"
         )

@@ -68,7 +68,13 @@ def test_a_clip_can_be_extended_and_a_picture_can_come_last(farm_env, picture, t
     arguments = ["--video", first, "--image", f"{picture}@last:0.8", "--frames", 33, "-o", longer]
     done = ltx("render", PROMPT, *arguments, env=farm_env.env)
     assert done.returncode == 0, done.stderr
+    assert "reads 0.00–2.08 s of first.mp4 as 25 frames; the video continues from them" in done.stderr
     assert psnr(read_clip(longer).frames[:17], read_clip(first).frames[:17]) > 20
+    again = tmp_path / "again.mp4"
+    done = ltx("render", PROMPT, "--video", f"{longer}", "--frames", 25, "-o", again, env=farm_env.env)
+    assert done.returncode == 0, done.stderr
+    assert "reads 1.33–2.75 s of longer.mp4 as 17 frames" in done.stderr
+    assert psnr(read_clip(again).frames[:9], read_clip(longer).frames[16:25]) > 20
 
 
 def test_a_render_with_a_picture_goes_on_where_it_stopped(farm_env, picture):

@@ -17,12 +17,16 @@ PLAIN = {
     for name in (
         "errors",
         "hub",
+        "media.formats",
         "media.headers",
+        "media.lengths",
+        "media.spans",
         "memory",
         "model_files",
         "pocket.grammar",
         "request",
         "tokenizer",
+        "urls",
         "variants",
     )
 }
