@@ -8,6 +8,7 @@ import ssl
 
 import redis
 from redis.exceptions import NoPermissionError
+from redis.sentinel import MasterNotFoundError
 
 from ltx_client.protocol.broker_url import Broker
 
@@ -28,7 +29,16 @@ def greet(client: redis.Redis, broker: Broker) -> None:
     Raises redis.RedisError; NotAsTheUrlSays where another URL would be right.
     """
     try:
-        client.ping()
+        with client.pipeline(transaction=False) as pipeline:
+            pipeline.ping()
+            pipeline.time()  # which a sentinel does not know
+            answered, told_time = pipeline.execute(raise_on_error=False)
+        if isinstance(answered, redis.RedisError):
+            raise answered
+        if broker.kind != "sentinel" and "unknown command" in str(told_time).lower():
+            raise NotAsTheUrlSays("is a sentinel, and no server; LTX_BROKER_URL must be sentinel://HOST:PORT/NAME")
+    except NotAsTheUrlSays:
+        raise
     except redis.RedisError as error:
         for why_not in (_why_no_database, _why_no_sentinel, _why_other_scheme):
             if why := why_not(error, broker):
@@ -61,13 +71,18 @@ def _why_other_scheme(error: redis.RedisError, broker: Broker) -> str:
     lost = isinstance(error, redis.ConnectionError | redis.TimeoutError | redis.InvalidResponse)
     if not lost or isinstance(error, redis.AuthenticationError) or not broker.hosts:
         return ""
-    if _is_refusal(error):
+    if _is_refusal(error) or (isinstance(error, MasterNotFoundError) and not _are_silent(error)):
         return ""
     if broker.tls and _speaks_plainly(broker.hosts[0]):
         return f"does not speak TLS there; LTX_BROKER_URL must begin with {broker.other_scheme}://"
     if not broker.tls and _speaks_tls(broker.hosts[0]):
         return f"speaks TLS there; LTX_BROKER_URL must begin with {broker.other_scheme}://"
     return ""
+
+
+def _are_silent(error: MasterNotFoundError) -> bool:
+    """Return whether no sentinel could be asked; redis-py's text holds the errors of all."""
+    return " : " in str(error) and "AuthenticationError" not in str(error)
 
 
 def _is_refusal(error: BaseException) -> bool:
