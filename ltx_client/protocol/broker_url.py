@@ -132,12 +132,12 @@ class Broker:
         if kind == "unix":
             if hosts or not path.strip("/"):
                 raise ValueError("must have a socket's whole path after unix://, as in unix:///run/redis.sock")
-            return replace(found, path=_plain(path), database=_database(numbers))
+            return replace(found, path=check_name(_plain(path)), database=_database(numbers))
         words = [word for word in path.split("/") if word]
         if kind == "sentinel":
             if not words:
                 raise ValueError("must end with what the sentinels call the broker: sentinel://HOST:PORT,…/NAME")
-            found = replace(found, primary=_plain(words.pop(0)))
+            found = replace(found, primary=check_name(_plain(words.pop(0))))
         found = replace(found, hosts=_hosts(hosts, SCHEMES[scheme]))
         numbers += words
         return replace(found, database=_database(numbers))
@@ -171,7 +171,9 @@ class Broker:
     def url(self) -> str:
         """All of it as a URL, which `parse` makes the same of."""
         account = quote(self.username, safe="") + f":{quote(self.password, safe='')}" * bool(self.password)
-        hosts = ",".join(f"[{host}]:{port}" if ":" in host else f"{host}:{port}" for host, port in self.hosts)
+        hosts = ",".join(
+            f"[{quote(host, safe=':')}]:{port}" if ":" in host else f"{host}:{port}" for host, port in self.hosts
+        )
         options = dict(self.options)
         if self.kind == "unix":
             where = quote(self.path)
