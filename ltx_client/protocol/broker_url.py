@@ -148,28 +148,28 @@ class Broker:
 
     @property
     def kind(self) -> str:
-        """Whether it is reached by tcp, by a unix socket, or by a sentinel's word."""
+        """Return how it is reached: by tcp, by a unix socket, or by a sentinel's word."""
         return SCHEMES[self.scheme].kind
 
     @property
     def tls(self) -> bool:
-        """Whether the connection is encrypted."""
+        """Return whether the connection is encrypted."""
         return SCHEMES[self.scheme].tls
 
     @property
     def other_scheme(self) -> str:
-        """The scheme for the same broker with encryption, or without."""
+        """Return the scheme for the same broker with encryption, or without."""
         return SCHEMES[self.scheme].other
 
     @property
     def address(self) -> str:
-        """What may be shown of it: HOST:PORT, a socket's path, or the sentinels and their name for it."""
+        """Return what may be shown: HOST:PORT, a socket's path, or the sentinels and their name for it."""
         hosts = ",".join(f"{host}:{port}" for host, port in self.hosts)
         return self.path or (f"{hosts}/{self.primary}" if self.primary else hosts)
 
     @property
     def url(self) -> str:
-        """All of it as a URL, which `parse` makes the same of."""
+        """Return all of it as a URL, of which `parse` makes the same."""
         account = quote(self.username, safe="") + f":{quote(self.password, safe='')}" * bool(self.password)
         hosts = ",".join(
             f"[{quote(host, safe=':')}]:{port}" if ":" in host else f"{host}:{port}" for host, port in self.hosts
