@@ -11,10 +11,12 @@ from redis.backoff import NoBackoff
 from redis.retry import Retry
 
 from ltx_client.errors import BrokerError, BrokerUnreachable
+from ltx_client.protocol.broker_client import make_client
+from ltx_client.protocol.broker_url import Broker
+from ltx_client.protocol.greeting import greet
 from ltx_client.protocol.outages import is_outage
 from ltx_client.protocol.reach import why_unreachable, why_wrong
 from ltx_client.protocol.redaction import know_url
-from ltx_client.protocol.settings import broker_address
 
 __all__ = ["broker_errors", "connect", "operator_errors"]
 
@@ -49,14 +51,15 @@ def operator_errors(address: str) -> Iterator[None]:
 def connect(broker_url: SecretStr) -> redis.Redis:
     """A client that answers, or BrokerUnreachable within five seconds."""
     know_url(broker_url.get_secret_value())
-    client = redis.Redis.from_url(
-        broker_url.get_secret_value(),
+    broker = Broker.parse(broker_url.get_secret_value())
+    client = make_client(
+        broker,
         socket_connect_timeout=CONNECT_TIMEOUT,
         socket_timeout=ANSWER_TIMEOUT,
         socket_keepalive=True,
         protocol=2,
         retry=Retry(NoBackoff(), 0),
     )
-    with broker_errors(broker_address(broker_url)):
-        client.ping()
+    with broker_errors(broker.address):
+        greet(client, broker)
     return client

@@ -63,7 +63,7 @@ class Machine:
         """Which farm is meant, and whether others can read its password."""
         path = config_path()
         yield Finding("configuration", Level.OK, f"farm {chosen_farm(load())}, {path if path.is_file() else 'no file'}")
-        for secret in (path, self._settings.broker_password_file):
+        for secret in (path, self._settings.broker_password_file, self._settings.broker_sentinel_password_file):
             file = secret and secret.expanduser()
             if file and file.is_file() and file.stat().st_mode & PRIVATE:
                 yield Finding(

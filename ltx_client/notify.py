@@ -6,12 +6,15 @@ signed: X-LTX-Signature is "sha256=" and the HMAC-SHA256, in hex, of X-LTX-Times
 
 from __future__ import annotations
 
+import base64
+import codecs
 import hashlib
 import hmac
 import html
 import http.client
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -20,15 +23,16 @@ import urllib.error
 import urllib.request
 from collections import Counter
 from collections.abc import Sequence
+from ipaddress import IPv6Address
 from pathlib import Path
 from typing import Any
-from urllib.parse import urlsplit
+from urllib.parse import quote, unquote, urlsplit, urlunsplit
 
 from ltx_client.errors import UsageError
 from ltx_client.output_names import short_id
 from ltx_client.protocol.redaction import know, know_url
 from ltx_client.protocol.state import Status
-from ltx_client.protocol.text import shown
+from ltx_client.protocol.text import is_printable, shown
 from ltx_client.views import JobView
 
 __all__ = ["check_url", "secret", "send_webhook", "show_on_desktop", "sign", "summary"]
@@ -39,6 +43,9 @@ WAIT = 1.0
 """Seconds before the second try; twice as many before the third."""
 NEVER_AGAIN = range(400, 500)
 """Answers after which another try would be answered the same."""
+NO_PROXY = "the environment names a proxy (HTTPS_PROXY or the like) that is no http://HOST:PORT"
+_AS_IT_IS = "%/:@!$&'()*+,;=~"
+"""What a URL's path may hold as it is; the rest, such as letters with accents, is percent-encoded."""
 
 
 class _NoRedirects(urllib.request.HTTPRedirectHandler):
@@ -47,27 +54,68 @@ class _NoRedirects(urllib.request.HTTPRedirectHandler):
 
 
 def check_url(url: str) -> str:
-    """The URL, if a webhook can be sent to it. Raises UsageError, without the URL: it may hold a token."""
+    """Return the URL, if a webhook can be sent to it. Raises UsageError, without the URL: it may hold a token."""
     know_url(url, path=True)
     try:
+        _as_sent(url)
+    except ValueError as error:
+        raise UsageError(f"--notify takes an http:// or https:// URL; this one {error}") from None
+    return url
+
+
+def _as_sent(url: str) -> tuple[str, dict[str, str]]:
+    """Return the URL in ASCII and without an account, which goes into a header, as what is returned with it.
+
+    Raises ValueError, without the URL in it.
+    """
+    if url != url.strip() or not is_printable(url):
+        raise ValueError("has a blank, a line break or another control character in it; leave that out")
+    try:
         parts = urlsplit(url)
-        if parts.scheme in ("http", "https") and parts.hostname and parts.port != 0 and url.isascii():
-            return url
     except ValueError:
-        pass
-    raise UsageError("--notify takes an http:// or https:// URL")
+        raise ValueError("cannot be taken apart; is its host right?") from None
+    if parts.scheme not in ("http", "https"):
+        raise ValueError("begins with another scheme, or with none")
+    try:
+        port = "" if parts.port is None else f":{parts.port}"
+    except ValueError:
+        port = ":0"
+    if port == ":0":
+        raise ValueError("has a port that is none; a password's / ? # @ are written as %2F %3F %23 %40")
+    host = _host_as_sent(parts.hostname or "")
+    headers = {}
+    if parts.username or parts.password:
+        account = f"{unquote(parts.username or '')}:{unquote(parts.password or '')}".encode()
+        headers["Authorization"] = f"Basic {base64.b64encode(account).decode()}"
+    path, query = quote(parts.path or "/", safe=_AS_IT_IS), quote(parts.query, safe=_AS_IT_IS + "?")
+    return urlunsplit((parts.scheme, host + port, path, query, "")), headers
+
+
+def _host_as_sent(host: str) -> str:
+    if not host:
+        raise ValueError("names no host")
+    try:
+        if ":" in host:
+            return f"[{IPv6Address(host)}]"
+        name = host.encode("idna").decode()
+    except ValueError:
+        name = ""
+    if not re.fullmatch(r"[\w.-]+", name):
+        raise ValueError("names a host that cannot be one")
+    return name
 
 
 def secret() -> bytes | None:
     """What webhooks are signed with, if anything. Raises UsageError for a file that cannot be read, or is empty."""
     if text := os.environ.get("LTX_NOTIFY_SECRET"):
         know(text)
-        return text.encode()
+        return os.fsencode(text)
     if path := os.environ.get("LTX_NOTIFY_SECRET_FILE"):
         try:
-            key = Path(path).expanduser().read_bytes().strip()
-        except OSError as error:
-            raise UsageError(f"cannot read LTX_NOTIFY_SECRET_FILE {path}: {error.strerror}") from None
+            key = Path(path).expanduser().read_bytes().removeprefix(codecs.BOM_UTF8).strip()
+        except (OSError, RuntimeError, ValueError) as error:
+            why = error.strerror if isinstance(error, OSError) else error
+            raise UsageError(f"cannot read LTX_NOTIFY_SECRET_FILE {path}: {why}") from None
         if not key:
             raise UsageError(f"LTX_NOTIFY_SECRET_FILE {path} is empty; it must hold the secret")
         know(key.decode(errors="replace"))
@@ -95,7 +143,8 @@ def send_webhook(url: str, views: Sequence[JobView]) -> str | None:
     headers = {"Content-Type": "application/json", "User-Agent": "ltx-farm", "X-LTX-Timestamp": str(int(time.time()))}
     if key := secret():
         headers["X-LTX-Signature"] = sign(key, headers["X-LTX-Timestamp"], body)
-    request = urllib.request.Request(url, body, headers)  # noqa: S310 - check_url has seen it
+    address, account = _as_sent(url)
+    request = urllib.request.Request(address, body, headers | account)  # noqa: S310 - check_url has seen it
     opener = urllib.request.build_opener(_NoRedirects)
     why = ""
     for number in range(TRIES):
@@ -109,6 +158,12 @@ def send_webhook(url: str, views: Sequence[JobView]) -> str | None:
                 break
         except urllib.error.URLError as error:
             why = str(getattr(error.reason, "strerror", None) or error.reason)
+            if "unknown url type" in why:  # as where the proxy is one by SOCKS
+                why = NO_PROXY
+                break
+        except (ValueError, http.client.InvalidURL):  # with the proxy's URL in it
+            why = NO_PROXY
+            break
         except (OSError, http.client.HTTPException) as error:
             why = str(error) or type(error).__name__
     return f"the webhook at {urlsplit(url).hostname} was not delivered: {why}"

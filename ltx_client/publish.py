@@ -7,6 +7,7 @@ from collections.abc import Sequence
 import redis
 from pydantic import SecretStr
 
+from ltx_client.protocol.broker_url import Broker
 from ltx_client.protocol.jobs import Job
 from ltx_client.protocol.names import Names
 from ltx_client.protocol.outages import causes
@@ -25,7 +26,7 @@ def publish(broker_url: SecretStr, names: Names, jobs: Sequence[Job]) -> None:
     import kombu.exceptions
     from celery.app.base import Celery  # by its own name: two threads at once cannot import it by the short one
 
-    settings = celery_settings(broker_url.get_secret_value(), names)
+    settings = celery_settings(Broker.parse(broker_url.get_secret_value()), names)
     with Celery("ltx_client", set_as_current=False) as app:
         app.conf.update(**settings, broker_connection_retry=False)
         try:

@@ -290,6 +290,18 @@ def _hub_errors() -> Iterator[None]:
         ) from None
     again = "the same command goes on where this one stopped"
     try:
+        httpx.Client().close()  # which reads the environment's proxies, as the hub's own does
+    except ImportError:
+        raise DownloadError(
+            "the environment names a SOCKS proxy (ALL_PROXY or the like), which needs one more package:"
+            " pip install socksio; or unset it, or name an http:// proxy"
+        ) from None
+    except (ValueError, httpx.InvalidURL):
+        raise DownloadError(
+            "the environment names a proxy (ALL_PROXY, HTTPS_PROXY or the like) that is none; it must be"
+            " http://HOST:PORT, or socks5://HOST:PORT"
+        ) from None
+    try:
         yield
     except OfflineModeIsEnabled:
         raise HubUnreachable(

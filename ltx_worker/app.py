@@ -17,6 +17,8 @@ from pydantic import SecretStr
 from redis.backoff import ExponentialBackoff
 from redis.retry import Retry
 
+from ltx_client.protocol.broker_client import make_client
+from ltx_client.protocol.broker_url import Broker
 from ltx_client.protocol.clock import CLOCK
 from ltx_client.protocol.jobs import Job
 from ltx_client.protocol.names import queue_name
@@ -51,7 +53,7 @@ from ltx_worker.supervision import Supervisor
 from ltx_worker.tasks import register
 from ltx_worker.threads import THREADS
 from ltx_worker.thrift import Thrift
-from ltx_worker.transport import use_for_redis
+from ltx_worker.transport import TRANSPORT
 from ltx_worker.turn_taker import TurnTaker
 from ltx_worker.watchdog import Watchdog
 from ltx_worker.work_folders import WorkFolders
@@ -304,8 +306,8 @@ def _queues(settings: WorkerSettings, variant: str) -> list[str]:
 
 
 def _connect(broker_url: SecretStr, *, retries: int = RETRIES, answer_within: float = 10.0) -> redis.Redis:
-    return redis.Redis.from_url(
-        broker_url.get_secret_value(),
+    return make_client(
+        Broker.parse(broker_url.get_secret_value()),
         socket_connect_timeout=min(3.0, answer_within),
         socket_timeout=answer_within,
         socket_keepalive=True,
@@ -315,9 +317,9 @@ def _connect(broker_url: SecretStr, *, retries: int = RETRIES, answer_within: fl
 
 
 def _celery_app(settings: WorkerSettings, broker_url: SecretStr) -> Celery:
-    use_for_redis()
     app = Celery("ltx_worker", set_as_current=False)
-    app.conf.update(celery_settings(broker_url.get_secret_value(), settings.names))
+    app.conf.update(celery_settings(Broker.parse(broker_url.get_secret_value()), settings.names))
+    app.conf.broker_transport = TRANSPORT
     app.conf.broker_transport_options["dead_list"] = settings.names.dead()
     app.conf.update(
         broker_connection_retry_on_startup=True,

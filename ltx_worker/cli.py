@@ -19,8 +19,11 @@ from redis.backoff import NoBackoff
 from redis.retry import Retry
 
 from ltx_client.protocol.broker_checks import BrokerChecks
+from ltx_client.protocol.broker_client import make_client
+from ltx_client.protocol.broker_url import Broker
 from ltx_client.protocol.checks import Level
 from ltx_client.protocol.config import ConfigError
+from ltx_client.protocol.greeting import greet
 from ltx_client.protocol.reach import why_refused
 from ltx_client.protocol.replay import examine_replay
 from ltx_client.protocol.screen import Group, LineFormatter, notice, print_line
@@ -172,20 +175,20 @@ def _why_refused(settings: WorkerSettings, broker_url: SecretStr) -> str | None:
     about to start. What else may lose jobs is logged.
     """
     once = Retry(NoBackoff(), 0)
-    url, address = broker_url.get_secret_value(), broker_address(broker_url)
-    with redis.Redis.from_url(url, socket_connect_timeout=3, socket_timeout=3, retry=once) as client:
+    broker = Broker.parse(broker_url.get_secret_value())
+    with make_client(broker, socket_connect_timeout=3, socket_timeout=3, retry=once) as client:
         checks = BrokerChecks(lambda: client, broker_url, settings.names)
         try:
-            client.ping()
+            greet(client, broker)
             replayed = examine_replay(client, settings.names)
             found = [finding for check in (checks.broker, checks.logging, checks.memory) for finding in check()]
         except redis.RedisError as error:
-            return why_refused(error, address)
+            return why_refused(error, broker.address)
     if replayed.level is Level.FAILURE:
-        return f"the broker at {address} is not used: {replayed.text}; {replayed.mend}"
+        return f"the broker at {broker.address} is not used: {replayed.text}; {replayed.mend}"
     for finding in found:
         if finding.level is Level.FAILURE:
-            log.warning("the broker at %s: %s; to change that, %s", address, finding.text, finding.mend)
+            log.warning("the broker at %s: %s; to change that, %s", broker.address, finding.text, finding.mend)
     return None
 
 

@@ -14,10 +14,12 @@ from redis.backoff import NoBackoff
 from redis.retry import Retry
 
 from ltx_client.protocol.broker_checks import BrokerChecks
+from ltx_client.protocol.broker_client import make_client
+from ltx_client.protocol.broker_url import Broker
 from ltx_client.protocol.checks import Check, Finding, Level
+from ltx_client.protocol.greeting import greet
 from ltx_client.protocol.own_files import Problem
 from ltx_client.protocol.reach import why_unreachable
-from ltx_client.protocol.settings import broker_address
 from ltx_client.protocol.storage_checks import StorageChecks, space
 from ltx_client.protocol.workers import WorkerInfo, live_workers
 from ltx_models.errors import CheckpointError
@@ -208,15 +210,15 @@ class Machine:
     def connect(self) -> redis.Redis:
         """A client that answers. Raises an error whose text says why there is none."""
         assert self._settings.broker_url is not None
-        url = self._settings.broker_url
         once = Retry(NoBackoff(), 0)
-        client = redis.Redis.from_url(url.get_secret_value(), socket_connect_timeout=3, socket_timeout=4, retry=once)
+        broker = Broker.parse(self._settings.broker_url.get_secret_value())
+        client = make_client(broker, socket_connect_timeout=3, socket_timeout=4, retry=once)
         try:
-            client.ping()
+            greet(client, broker)
         except redis.RedisError as error:
             client.close()
             self._network_error = getattr(error.__cause__ or error.__context__, "errno", None)
-            raise _Unreachable(why_unreachable(error, broker_address(url))) from None
+            raise _Unreachable(why_unreachable(error, broker.address)) from None
         return client
 
 

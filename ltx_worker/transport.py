@@ -17,7 +17,6 @@ from typing import Annotated, Any, Literal
 
 import redis
 from celery.app.task import Context
-from kombu.transport import TRANSPORT_ALIASES
 from kombu.transport import redis as kombu_redis
 from pydantic import (
     Base64Bytes,
@@ -31,12 +30,13 @@ from pydantic import (
     model_validator,
 )
 
+from ltx_client.protocol import kombu_transport
 from ltx_client.protocol.clock import CLOCK
 from ltx_client.protocol.damage import first_error, is_wrong_type, tell_once
 from ltx_client.protocol.jobs import JobId
 from ltx_worker.threads import THREADS, brief
 
-__all__ = ["Transport", "use_for_redis"]
+__all__ = ["TRANSPORT", "Transport"]
 
 log = logging.getLogger(__name__)
 
@@ -193,7 +193,7 @@ class QoS(kombu_redis.QoS):
             self._remove_from_indices(tag).execute()
 
 
-class Channel(kombu_redis.Channel):
+class Channel(kombu_transport.Channel):
     """dead_list: the key of the Redis list, newest first, that keeps the last KEPT_ITEMS refused items, as JSON.
 
     An error reply to the wait for work has it ask again a little later; a queue's key that is no list is left out.
@@ -207,7 +207,7 @@ class Channel(kombu_redis.Channel):
     _pause = 0.0
     _ask_at = 0.0
     _check_at = 0.0
-    from_transport_options: Any = (*kombu_redis.Channel.from_transport_options, "dead_list")
+    from_transport_options: Any = (*kombu_transport.Channel.from_transport_options, "dead_list")
 
     def _get_client(self) -> Callable[..., redis.Redis]:
         super()._get_client()  # which checks the version of redis-py
@@ -310,12 +310,11 @@ class Channel(kombu_redis.Channel):
                 tell_once(f"the key {self.global_keyprefix}{key} is set aside: it is no list of messages")
 
 
-class Transport(kombu_redis.Transport):
-    """For `redis://` and `rediss://`; the transport option `dead_list` is required."""
+class Transport(kombu_transport.Transport):
+    """The farm's own, which takes the transport option `dead_list`, too."""
 
     Channel = Channel
 
 
-def use_for_redis() -> None:
-    """Has kombu take it, in this process, wherever a URL names Redis."""
-    TRANSPORT_ALIASES.update(dict.fromkeys(("redis", "rediss"), f"{__name__}:{Transport.__name__}"))
+TRANSPORT = f"{__name__}:{Transport.__name__}"
+"""What Celery knows it by."""

@@ -9,14 +9,13 @@ from typing import Any
 
 import redis
 from pydantic import SecretStr
-from redis.connection import parse_url
 
+from ltx_client.protocol.broker_url import Broker
 from ltx_client.protocol.checks import Check, Finding, Level
 from ltx_client.protocol.damage import is_wrong_type
 from ltx_client.protocol.names import Names
 from ltx_client.protocol.outages import is_outage
 from ltx_client.protocol.replay import examine_replay
-from ltx_client.protocol.settings import broker_address
 
 __all__ = ["BrokerChecks"]
 
@@ -34,9 +33,9 @@ class BrokerChecks:
 
     def __init__(self, connect: Callable[[], redis.Redis], url: SecretStr, names: Names) -> None:
         self._connect = connect
-        self._url = url
+        self._broker = Broker.parse(url.get_secret_value())
         self._names = names
-        self._address = broker_address(url)
+        self._address = self._broker.address
         self._client: redis.Redis | None = None
         self._logs = False
 
@@ -78,18 +77,16 @@ class BrokerChecks:
 
     def encryption(self) -> Iterator[Finding]:
         """Whether somebody on the network could read along."""
-        options = parse_url(self._url.get_secret_value())
-        host = str(options.get("host", "localhost"))
-        if self._client is None or "path" in options or _is_loopback(host):
+        if self._client is None or self._is_private:
             return
-        if self._url.get_secret_value().startswith("rediss://"):
+        if self._broker.tls:
             yield Finding("encryption", Level.OK, "TLS")
         else:
             yield Finding(
                 "encryption",
                 Level.WARNING,
                 f"passwords and prompts go to {self._address} unencrypted",
-                "set up TLS as deploy/ says, then ltx config set broker_url rediss://…",
+                f"set up TLS as deploy/ says, then ltx config set broker_url {self._broker.other_scheme}://…",
             )
 
     def version(self) -> Iterator[Finding]:
@@ -238,9 +235,7 @@ class BrokerChecks:
             if not is_wrong_type(error):  # which `keys` tells of
                 raise
         wide = [what for what, probe in self._beyond().items() if probe()]
-        options = parse_url(self._url.get_secret_value())
-        is_private = "path" in options or _is_loopback(str(options.get("host", "localhost")))
-        if not wide or is_private:
+        if not wide or self._is_private:
             yield Finding("rights", Level.OK, "the farm's keys" + ("" if wide else " and no others"))
         else:
             yield Finding(
@@ -249,6 +244,11 @@ class BrokerChecks:
                 f"this user may do more than a farm's user needs: {', '.join(wide)}",
                 "deploy/users.sh makes a user with the least rights",
             )
+
+    @property
+    def _is_private(self) -> bool:
+        """Whether nothing of what is sent leaves this machine."""
+        return all(_is_loopback(host) for host, _ in self._broker.hosts)
 
     def _beyond(self) -> dict[str, Callable[[], bool]]:
         """What a user of a farm has no need of; each is looked at without changing anything."""

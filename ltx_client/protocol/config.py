@@ -56,6 +56,7 @@ class Profile(BaseModel):
     broker_ca: str | None = None
     broker_password_file: str | None = None
     broker_password_keyring: bool | None = None
+    broker_sentinel_password_file: str | None = None
     storage_url: str | None = None
     namespace: str | None = None
     home: str | None = None

@@ -2,27 +2,50 @@
 
 from __future__ import annotations
 
+import codecs
+import re
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
-from urllib.parse import quote, urlsplit
+
+from ltx_client.protocol.broker_url import Broker
 
 __all__ = ["SERVICE", "password_from_file", "password_from_keyring", "with_password"]
 
 SERVICE = "ltx-farm"
 """The service under which the keychain knows the passwords; the account is the farm's name."""
+LARGEST = 64 * 1024
+"""Bytes of a file with a password, at most."""
 
 
 def password_from_file(path: str | Path) -> str:
-    """The file's first line. Raises ValueError."""
-    path = Path(path).expanduser()
+    """Return the file's first line, whatever ends it. Raises ValueError."""
     try:
-        lines = path.read_text(encoding="utf-8").splitlines()
-    except (OSError, UnicodeDecodeError) as error:
-        reason = error.strerror if isinstance(error, OSError) else "it is not UTF-8"
+        path = Path(path).expanduser()
+        if not path.is_file() and path.exists():
+            raise ValueError("it is no file")
+        with path.open("rb") as file:
+            line = _first_line(file.read(LARGEST + 1))
+    except (OSError, RuntimeError, ValueError) as error:
+        reason = error.strerror if isinstance(error, OSError) else error
         raise ValueError(f"the broker's password cannot be read from {path}: {reason}") from None
-    if not lines or not lines[0].strip():
-        raise ValueError(f"the broker's password cannot be read from {path}: its first line is empty")
-    return lines[0].strip()
+    return line
+
+
+def _first_line(content: bytes) -> str:
+    if len(content) > LARGEST:
+        raise ValueError("it is too large to be a password's")
+    if content.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
+        raise ValueError("it is UTF-16; save it as UTF-8")
+    try:
+        line = re.split("[\r\n]", content.decode("utf-8-sig"), maxsplit=1)[0].strip()
+    except UnicodeDecodeError:
+        raise ValueError("it is not UTF-8") from None
+    if "\0" in line:
+        raise ValueError("its first line has a NUL character in it; save it as UTF-8 text")
+    if not line:
+        raise ValueError("its first line is empty")
+    return line
 
 
 def password_from_keyring(farm: str) -> str:
@@ -43,11 +66,6 @@ def password_from_keyring(farm: str) -> str:
     return password
 
 
-def with_password(url: str, read: Callable[[], str]) -> str:
-    """The URL with the password that `read` gives; one that has a password already keeps it, and nothing is read."""
-    parts = urlsplit(url)
-    if parts.password:
-        return url
-    user, at, host = parts.netloc.rpartition("@")
-    user = user.rstrip(":") if at else ""
-    return parts._replace(netloc=f"{user}:{quote(read(), safe='')}@{host}").geturl()
+def with_password(broker: Broker, read: Callable[[], str]) -> Broker:
+    """Return the broker with the password that `read` gives; one that has a password keeps it, and nothing is read."""
+    return broker if broker.password else replace(broker, password=read())

@@ -5,7 +5,9 @@ from __future__ import annotations
 import ssl
 
 import redis
+from redis.sentinel import MasterNotFoundError
 
+from ltx_client.protocol.greeting import NotAsTheUrlSays
 from ltx_client.protocol.outages import NOT_NOW, causes, error_code
 
 __all__ = ["why_refused", "why_unreachable", "why_wrong"]
@@ -16,6 +18,8 @@ LONGEST = 200
 
 def why_refused(error: Exception, address: str) -> str | None:
     """The sentence, where the broker is there and trying again will not help; None for any other error."""
+    if isinstance(error, NotAsTheUrlSays):
+        return f"the broker at {address} {error}"
     if isinstance(error, redis.AuthenticationError):
         return f"the broker at {address} refused the user name or password; check LTX_BROKER_URL"
     if isinstance(error, redis.exceptions.NoPermissionError):
@@ -27,6 +31,11 @@ def why_refused(error: Exception, address: str) -> str | None:
                 f"the certificate of the broker at {address} cannot be trusted ({words}); LTX_BROKER_CA must name the"
                 " file of the authority that signed it, and LTX_BROKER_URL a host that it was made for"
             )
+        if isinstance(cause, ssl.SSLError) and "CERTIFICATE_REQUIRED" in str(cause):
+            return (
+                f"the broker at {address} wants a certificate of this client's own; name it, and its key, by the"
+                " options ssl_certfile and ssl_keyfile of LTX_BROKER_URL"
+            )
         if isinstance(cause, ssl.SSLError):
             return f"the broker at {address} does not speak TLS ({cause.reason}); is the port in LTX_BROKER_URL right?"
     return None
@@ -36,6 +45,8 @@ def why_unreachable(error: Exception, address: str) -> str:
     """The sentence for any outage, as `is_outage` has it."""
     if refused := why_refused(error, address):
         return refused
+    if isinstance(error, MasterNotFoundError):
+        return _why_no_primary(error, address)
     code = error_code(error)
     if code in NOT_NOW:
         return f"the broker at {address} {NOT_NOW[code]}"
@@ -58,6 +69,19 @@ def why_wrong(error: Exception, address: str) -> str:
             " `ltx doctor` names such keys"
         )
     return f"the broker at {address} refused a command ({shown}); is it a Redis or Valkey that the farm is made for?"
+
+
+def _why_no_primary(error: Exception, address: str) -> str:
+    """redis-py's text holds the errors of all sentinels."""
+    sentinels, _, name = address.rpartition("/")
+    if any(word in str(error) for word in ("AuthenticationError", "NOAUTH", "WRONGPASS")):
+        return (
+            f"the sentinels at {sentinels} want another password; set LTX_BROKER_SENTINEL_PASSWORD_FILE, or the option"
+            " sentinel_password of LTX_BROKER_URL"
+        )
+    if " : " in str(error):
+        return f"cannot reach the sentinels at {sentinels}, or they know no {name} that is up; is LTX_BROKER_URL right?"
+    return f"the sentinels at {sentinels} know no {name} that is up; is its name in LTX_BROKER_URL right?"
 
 
 def _reason(error: Exception) -> str:

@@ -33,17 +33,22 @@ _SECRET_VARIABLE = re.compile(
 )
 _NO_SECRETS = ("true", "false", "none", "null", "yes", "no")
 
-_OUR_WORDS = r"\[USER:PASSWORD@\]HOST:PORT|USER@HOST:PORT|(?:worker)?:PASSWORD@|ITS-NAME:PORT"
+_OUR_WORDS = r"(?:\[USER:PASSWORD@\])?HOST:PORT|USER@HOST:PORT|(?:worker)?:PASSWORD@|ITS-NAME:PORT"
 """How our own texts write what stands in a URL."""
 _URL = re.compile(rf"[a-zA-Z][a-zA-Z0-9+.-]*://(?!{_OUR_WORDS})\S+")
 _END = re.compile(r"[)\]}>,.;:'\"!…]*$")
 _CHAIN = re.compile(r"::(?=[a-zA-Z][a-zA-Z0-9+.-]*(?:://|::))")
 """Between the URLs of a chain, as fsspec has them."""
 _PARTS = re.compile(r"(?P<authority>[^/?#]*)(?P<path>[^?#]*)(?P<query>.*)", re.DOTALL)
-_HOST = re.compile(r"[\w.-]*|[\w.-]+:\d*|\[[0-9a-fA-F:.]+(?:%\w+)?\](?::\d*)?")
+_ONE_HOST = r"(?:[\w.-]+|\[[0-9a-fA-F:.]+(?:%\w+)?\])(?::\d*)?"
+_HOST = re.compile(rf"(?:{_ONE_HOST}(?:,{_ONE_HOST})*)?")
+"""Several are sentinels."""
 _NAME = re.compile(r"[\w.-]*")
 _RESERVED = re.compile(r"[/?#@:\[\]]")
-_WITH_USERS = ("redis", "rediss", "sftp", "ssh", "ftp", "smb", "hdfs", "webhdfs")
+_WITH_USERS = frozenset(
+    {"redis", "rediss", "valkey", "valkeys", "unix", "redis+socket", "sentinel", "sentinels"}
+    | {"sftp", "ssh", "ftp", "smb", "hdfs", "webhdfs"}
+)
 """Schemes in which what stands alone before the @ is a user's name; elsewhere it may be a token."""
 
 _changing = threading.Lock()

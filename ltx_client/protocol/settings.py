@@ -3,22 +3,21 @@
 from __future__ import annotations
 
 import os
-import re
 from pathlib import Path
 from typing import Any
 
 from pydantic import SecretStr, ValidationError, ValidationInfo, field_validator, model_validator
 from pydantic.fields import FieldInfo
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
-from redis.connection import ConnectionPool, parse_url
 
+from ltx_client.protocol.broker_url import Broker
 from ltx_client.protocol.config import chosen_farm, load
 from ltx_client.protocol.fields import check_name
 from ltx_client.protocol.names import DEFAULT_NAMESPACE, Names
 from ltx_client.protocol.passwords import password_from_file, password_from_keyring, with_password
 from ltx_client.protocol.redaction import know_environment, know_url
 from ltx_client.protocol.storage_urls import check_storage_url
-from ltx_client.protocol.tls import check_authority, with_tls
+from ltx_client.protocol.tls import check_authority, check_files, with_tls
 
 __all__ = ["FarmSettings", "HomeSettings", "broker_address", "check_broker_url", "why_invalid"]
 
@@ -64,8 +63,10 @@ class FarmSettings(HomeSettings):
     Raises ConfigError for a configuration file that cannot be used.
 
     broker_ca: the file of the authority that signed the broker's certificate, for rediss://; unset: the system's own.
-    broker_url: redis://[USER:PASSWORD@]HOST:PORT/DB, or rediss:// for TLS.
+    broker_url: redis://[USER:PASSWORD@]HOST:PORT/DB, rediss:// for TLS, unix:///PATH, or sentinel://HOST:PORT,…/NAME;
+    `Broker` says more.
     broker_password_file: a file whose first line is the password, where the URL has none.
+    broker_sentinel_password_file: the same for the sentinels' own password.
     broker_password_keyring: the password lies in this user's keychain, under the farm's name.
     storage_url: where results lie: a folder, or any URL by which fsspec can write; made by `ltx storage init`.
     """
@@ -73,42 +74,51 @@ class FarmSettings(HomeSettings):
     model_config = SettingsConfigDict(extra="forbid")
 
     broker_ca: Path | None = None
-    broker_url: SecretStr | None = None
     broker_password_file: Path | None = None
     broker_password_keyring: bool = False
+    broker_sentinel_password_file: Path | None = None
+    broker_url: SecretStr | None = None  # after what is put into it
     storage_url: str | None = None
     namespace: str = DEFAULT_NAMESPACE
 
     @model_validator(mode="before")
     @classmethod
-    def _add_password(cls, data: dict[str, Any]) -> dict[str, Any]:
-        """Puts the password into the broker's URL, where it lies elsewhere. What is secret is not shown from now on."""
+    def _know_secrets(cls, data: dict[str, Any]) -> dict[str, Any]:
+        """What is secret is not shown from now on."""
         know_environment(os.environ)
         for name in ("broker_url", "storage_url"):
             if isinstance(data.get(name), str):
                 know_url(data[name])
-        url = data.get("broker_url")
-        if not isinstance(url, str) or not url:
-            return data
-        if data.get("broker_password_file"):
-            return {**data, "broker_url": with_password(url, lambda: password_from_file(data["broker_password_file"]))}
-        if data.get("broker_password_keyring"):
-            return {**data, "broker_url": with_password(url, lambda: password_from_keyring(chosen_farm(load())))}
         return data
 
     @field_validator("broker_ca", mode="before")
     @classmethod
     def _check_broker_ca(cls, value: str | Path | None) -> Path | None:
-        return check_authority(Path(value).expanduser().absolute()) if value else None
+        return check_authority(_expanded(value).absolute()) if value else None
+
+    @field_validator("broker_password_file", "broker_sentinel_password_file", mode="before")
+    @classmethod
+    def _check_password_file(cls, value: str | Path | None) -> Path | None:
+        return _expanded(value) if value else None
 
     @field_validator("broker_url")
     @classmethod
-    def _check_broker_url(cls, value: SecretStr | None, info: ValidationInfo) -> SecretStr | None:
+    def _complete_broker_url(cls, value: SecretStr | None, info: ValidationInfo) -> SecretStr | None:
+        """Put into the URL what lies elsewhere: passwords, and how the broker is verified."""
         if value is None or not value.get_secret_value():
             return None
-        know_url(value.get_secret_value())  # with its password, wherever that lay
-        check_broker_url(value.get_secret_value())
-        return SecretStr(with_tls(value.get_secret_value(), info.data.get("broker_ca")))
+        know_url(value.get_secret_value())
+        broker = check_broker_url(value.get_secret_value())
+        if file := info.data.get("broker_password_file"):
+            broker = with_password(broker, lambda: password_from_file(file))
+        elif info.data.get("broker_password_keyring"):
+            broker = with_password(broker, lambda: password_from_keyring(chosen_farm(load())))
+        own = info.data.get("broker_sentinel_password_file")
+        if own and broker.kind == "sentinel" and not broker.option("sentinel_password"):
+            broker = broker.with_options(sentinel_password=password_from_file(own))
+        broker = with_tls(broker, info.data.get("broker_ca"))
+        know_url(broker.url)
+        return SecretStr(broker.url)
 
     @field_validator("storage_url")
     @classmethod
@@ -142,19 +152,18 @@ class _ProfileSource(PydanticBaseSettingsSource):
         return config.profile(chosen_farm(config)).settings()
 
 
-def check_broker_url(url: str) -> None:
-    """Raises ValueError, without the URL in it, for what redis-py cannot use, or would use as another one."""
-    check_name(url)
-    _, _, rest = url.partition("://")
-    if re.search("[/?#].*@|#", rest):
-        raise ValueError("has one of / ? # @ in its user's name, password or path; write them as %2F %3F %23 %40")
-    wrong = ValueError("must be redis://[USER:PASSWORD@]HOST:PORT/DB, or rediss://… for TLS")
-    if not url.startswith(("redis://", "rediss://")):  # Celery takes no unix://
-        raise wrong
+def check_broker_url(url: str) -> Broker:
+    """Return what a URL says. Raises ValueError, without the URL in it, where it or a file that it names is wrong."""
+    broker = Broker.parse(url)
+    check_files(broker)
+    return broker
+
+
+def _expanded(path: str | Path) -> Path:
     try:
-        ConnectionPool.from_url(url).make_connection()  # which connects to nothing yet
-    except (TypeError, ValueError):
-        raise wrong from None
+        return Path(path).expanduser()
+    except RuntimeError:
+        raise ValueError("names the home of a user who is unknown here") from None
 
 
 def why_invalid(error: ValidationError) -> str:
@@ -166,6 +175,5 @@ def why_invalid(error: ValidationError) -> str:
 
 
 def broker_address(broker_url: SecretStr) -> str:
-    """HOST:PORT of a broker URL, or its socket's path: what may be shown. Never user or password."""
-    options = parse_url(broker_url.get_secret_value())
-    return str(options.get("path") or f"{options.get('host', 'localhost')}:{options.get('port', 6379)}")
+    """Return what may be shown of a broker's URL, as `Broker.address` has it. Never user or password."""
+    return Broker.parse(broker_url.get_secret_value()).address

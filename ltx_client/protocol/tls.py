@@ -1,16 +1,17 @@
-"""How a broker's URL says that the connection is encrypted and the broker verified."""
+"""How the connection to the broker is encrypted, and the broker verified."""
 
 from __future__ import annotations
 
 import ssl
 from pathlib import Path
-from urllib.parse import parse_qs, urlencode, urlsplit
 
-__all__ = ["check_authority", "with_tls"]
+from ltx_client.protocol.broker_url import Broker
+
+__all__ = ["check_authority", "check_files", "with_tls"]
 
 
 def check_authority(path: Path) -> Path:
-    """The path, of a file that holds the certificate of an authority. Raises ValueError."""
+    """Return the path of a file that holds the certificate of an authority. Raises ValueError."""
     if not path.is_file():
         raise ValueError(f"there is no file {path}")
     try:
@@ -20,17 +21,37 @@ def check_authority(path: Path) -> Path:
     return path
 
 
-def with_tls(url: str, authority: Path | None) -> str:
-    """The URL with the broker's verification in it: redis-py does without, kombu would not even encrypt.
+def check_files(broker: Broker) -> None:
+    """Raise ValueError where a file that the URL's options name cannot be used."""
+    files = broker.given("ssl_")
+    if "ssl_ca_certs" in files:
+        check_authority(Path(files["ssl_ca_certs"]))
+    certificate, key = files.get("ssl_certfile"), files.get("ssl_keyfile")
+    if key and not certificate:
+        raise ValueError("has the option ssl_keyfile without ssl_certfile")
+    if certificate:
+        try:
+            ssl.create_default_context().load_cert_chain(certificate, key, password=_no_password)
+        except (OSError, ValueError):
+            raise ValueError(
+                f"names a certificate, {certificate}, and a key, {key or 'in the same file'}, that cannot be read, are"
+                " no pair, or want a passphrase"
+            ) from None
 
-    Raises ValueError, without the URL in it, where an authority is named and the URL is not rediss://.
+
+def with_tls(broker: Broker, authority: Path | None) -> Broker:
+    """Return the broker with how it is verified: by that authority, or by the system's own.
+
+    Raises ValueError where an authority is named and the connection would not be encrypted.
     """
-    if not url.startswith("rediss://"):
-        if authority is not None:
-            raise ValueError("must be rediss://… where LTX_BROKER_CA is set; this one would not be encrypted")
-        return url
-    parts = urlsplit(url)
-    options = {name: values[-1] for name, values in parse_qs(parts.query).items()}
+    if broker.tls:
+        own = {"ssl_ca_certs": str(authority)} if authority is not None else {}
+        return broker.with_options(**{"ssl_cert_reqs": "required", **dict(broker.options), **own})
     if authority is not None:
-        options["ssl_ca_certs"] = str(authority)
-    return parts._replace(query=urlencode({"ssl_cert_reqs": "required", **options})).geturl()
+        raise ValueError("must be rediss://… where LTX_BROKER_CA is set; this one would not be encrypted")
+    return broker
+
+
+def _no_password() -> str:
+    """Answer in place of OpenSSL's own question, which would be put to a terminal."""
+    return ""

@@ -10,6 +10,8 @@ from ltx_client.protocol.names import Names
 if TYPE_CHECKING:
     from celery import Celery
 
+    from ltx_client.protocol.broker_url import Broker
+
 __all__ = ["PRIORITY_STEPS", "celery_settings", "queue_keys", "send_render", "unacked_keys"]
 
 PRIORITY_STEPS = list(range(10))
@@ -22,11 +24,13 @@ VISIBILITY_TIMEOUT = 24 * 3600
 must outlast any render. Who owns a job is decided by the ledger's leases, long before that."""
 
 
-def celery_settings(broker_url: str, names: Names) -> dict[str, Any]:
+def celery_settings(broker: Broker, names: Names) -> dict[str, Any]:
     """For `Celery.conf.update`, the same on both sides."""
     return {
-        "broker_url": broker_url,
+        "broker_url": "redis://",  # kombu wants one; the transport goes by its option
+        "broker_transport": "ltx_client.protocol.kombu_transport:Transport",
         "broker_transport_options": {
+            "broker": broker,
             "global_keyprefix": names.namespace,
             "priority_steps": PRIORITY_STEPS,
             "sep": PRIORITY_SEPARATOR,

@@ -9,6 +9,7 @@ from celery.worker.request import Request
 from hypothesis import strategies as st
 from kombu.transport.virtual import Channel, Message
 
+from ltx_client.protocol.broker_url import Broker
 from ltx_client.protocol.jobs import RENDER_TASK
 from ltx_client.protocol.names import Names
 from ltx_client.protocol.transport import celery_settings
@@ -34,7 +35,7 @@ VALID = tuple(json.dumps(item).encode() for item in ITEMS)
 def celery_runs():
     """Has Celery decode an item and run its task, which takes down what it is called with."""
     app = Celery("fuzz", set_as_current=False)
-    app.conf.update(celery_settings("memory://", Names()))
+    app.conf.update({**celery_settings(Broker.parse("redis://nowhere"), Names()), "broker_transport": None})
     called = []
 
     @app.task(name=RENDER_TASK, acks_late=True, ignore_result=True)

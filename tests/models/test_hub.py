@@ -231,3 +231,26 @@ def test_progress_is_of_all_files_together(run: Run) -> None:
     shown = [line for line in lines if " of 0.03 GB: " in line]
     assert 2 <= len(shown) <= 20
     assert shown[-1].startswith("0.03 of 0.03 GB")
+
+
+@pytest.mark.parametrize(
+    ("proxy", "words"),
+    [
+        ("socks5://127.0.0.1:1", "a SOCKS proxy .ALL_PROXY or the like., which needs one more package: pip install"),
+        ("socks5h://ann:hidden@proxy:1", "pip install socksio"),
+        ("socks4://127.0.0.1:1", "a proxy .* that is none; it must be http://HOST:PORT, or socks5://HOST:PORT"),
+        ("http://ann:hidden@127.0.0.1:port", "a proxy .* that is none"),
+        ("://", "a proxy .* that is none"),
+    ],
+)
+@pytest.mark.parametrize("variable", ["ALL_PROXY", "https_proxy"])
+def test_a_proxy_that_cannot_be_used(
+    variable: str, proxy: str, words: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setitem(sys.modules, "socksio", None)  # as where it is not installed
+    monkeypatch.setenv(variable, proxy)
+    monkeypatch.setenv("LTX_MODELS_DIR", str(tmp_path))
+    with pytest.raises(DownloadError, match=words) as raised:
+        download(VARIANTS["distilled"])
+    assert "hidden" not in str(raised.value)
+    assert list(tmp_path.iterdir()) == []

@@ -6,10 +6,14 @@ from pathlib import Path
 from urllib.parse import parse_qs, urlsplit
 
 import pytest
-from kombu import Connection
+from celery import Celery
 from pydantic import SecretStr, ValidationError
 
+from ltx_client.protocol.broker_client import make_pool
+from ltx_client.protocol.broker_url import Broker
+from ltx_client.protocol.names import Names
 from ltx_client.protocol.settings import FarmSettings, broker_address
+from ltx_client.protocol.transport import celery_settings
 
 
 @pytest.fixture
@@ -31,15 +35,20 @@ def test_the_authority_goes_into_the_url(authority):
 
 def test_kombu_encrypts_too_and_verifies(authority):
     for given in (None, authority):
-        url = settings("rediss://me:secret@farm:6380/2", given).broker_url.get_secret_value()
-        assert Connection(url).ssl["ssl_cert_reqs"] == ssl.CERT_REQUIRED
-        assert Connection(url).ssl.get("ssl_ca_certs") == (str(given) if given else None)
+        broker = Broker.parse(settings("rediss://me:secret@farm:6380/2", given).broker_url.get_secret_value())
+        app = Celery("test", set_as_current=False)
+        app.conf.update(celery_settings(broker, Names()))
+        assert app.connection_for_write().transport_options["broker"] == broker
+        connection = make_pool(broker).make_connection()
+        assert connection.cert_reqs == ssl.CERT_REQUIRED
+        assert connection.check_hostname
+        assert connection.ca_certs == (str(given) if given else None)
 
 
-def test_what_the_url_says_itself_stays():
-    url = settings("rediss://farm/0?ssl_ca_certs=/etc/mine.crt&ssl_check_hostname=false").broker_url.get_secret_value()
-    assert parse_qs(urlsplit(url).query)["ssl_ca_certs"] == ["/etc/mine.crt"]
-    assert parse_qs(urlsplit(url).query)["ssl_check_hostname"] == ["false"]
+def test_what_the_url_says_itself_stays(authority):
+    url = f"rediss://farm/0?ssl_ca_certs={authority}&ssl_check_hostname=false"
+    broker = Broker.parse(settings(url).broker_url.get_secret_value())
+    assert (broker.option("ssl_ca_certs"), broker.option("ssl_check_hostname")) == (str(authority), False)
 
 
 def test_an_authority_for_a_connection_without_encryption_is_refused(authority):

@@ -12,6 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ltx_client.cli import main
+from ltx_client.protocol.broker_url import Broker
 from ltx_client.protocol.config import ConfigError, parse
 from ltx_client.protocol.passwords import with_password
 from ltx_client.protocol.redaction import shown_url
@@ -124,7 +125,7 @@ def test_set_keeps_comments_and_is_read_back(studio):
     assert text.startswith("# ours\n")
     assert "# upstairs" in text
     assert studio.stat().st_mode & 0o777 == 0o600
-    assert shown()["broker_url"] == ("redis://cellar", "file")
+    assert shown()["broker_url"] == ("redis://cellar:6379/0", "file")
     assert shown()["defaults.variant"] == ("dev", "file")
     assert shown("--farm", "studio")["storage_url"] == ("/Volumes/farm", "file")
     ltx("--farm", "studio", "config", "set", "storage_url", "")
@@ -202,9 +203,9 @@ def test_a_password_file_that_the_environment_names(path, tmp_path, monkeypatch)
     secret.write_text("s3cret\nnot this\n")
     monkeypatch.setenv("LTX_BROKER_PASSWORD_FILE", str(secret))
     monkeypatch.setenv("LTX_BROKER_URL", "rediss://ann@broker/0")
-    assert FarmSettings().broker_url.get_secret_value().startswith("rediss://ann:s3cret@broker/0?")
+    assert FarmSettings().broker_url.get_secret_value().startswith("rediss://ann:s3cret@broker:6379/0?")
     monkeypatch.setenv("LTX_BROKER_URL", "rediss://ann:own@broker/0")
-    assert FarmSettings().broker_url.get_secret_value().startswith("rediss://ann:own@broker/0?")
+    assert FarmSettings().broker_url.get_secret_value().startswith("rediss://ann:own@broker:6379/0?")
 
 
 @pytest.mark.parametrize(
@@ -222,7 +223,7 @@ def test_what_is_shown_of_a_url(url, safe):
 
 
 def test_a_url_of_a_socket_takes_a_password():
-    assert with_password("unix:///run/r.sock?db=1", lambda: "pw") == "unix://:pw@/run/r.sock?db=1"
+    assert with_password(Broker.parse("unix:///run/r.sock?db=1"), lambda: "pw").url == "unix://:pw@/run/r.sock?db=1"
 
 
 def test_defaults_of_a_farm_stand_in_for_options(studio, monkeypatch, tmp_path):

@@ -1,5 +1,6 @@
 """Webhooks, against a real HTTP server: signed, tried again, never the reason that a command fails."""
 
+import base64
 import hashlib
 import hmac
 import http.server
@@ -98,13 +99,91 @@ def test_nobody_there(views, monkeypatch):
     assert "Connection refused" in notify.send_webhook("http://127.0.0.1:1/hidden", views)
 
 
-@pytest.mark.parametrize(
-    "url", ["ftp://x", "file:///etc/passwd", "x", "http://", "http://x:hidden@/", "http://x:99999"]
-)
+NO_HOOKS = {
+    "ftp://x": "begins with another scheme, or with none",
+    "file:///etc/passwd": "begins with another scheme",
+    "x": "begins with another scheme",
+    "hooks.example/x": "begins with another scheme",
+    "http://": "names no host",
+    "http:///x": "names no host",
+    "http://x:hidden@/": "names no host",
+    "http://x:99999": "has a port that is none",
+    "http://x:0": "has a port that is none",
+    "http://x:hidden/1@y": "has a port that is none; a password's / \\? # @ are written as %2F",
+    "http://a..b/": "names a host that cannot be one",
+    f"http://{'a' * 64}.example/": "names a host that cannot be one",
+    "http://a b/": "names a host that cannot be one",
+    "http://[::1/": "cannot be taken apart",
+    "http://[x]/": "cannot be",
+    " http://x": "has a blank, a line break",
+    "http://x/\n": "has a blank, a line break",
+    "http://x:hidden\u202e@y/": "has a blank, a line break or another control character",
+}
+
+
+@pytest.mark.parametrize("url", NO_HOOKS)
 def test_what_is_no_webhook(url):
-    with pytest.raises(UsageError, match="takes an http:// or https:// URL") as raised:
+    with pytest.raises(UsageError, match=f"takes an http:// or https:// URL; this one {NO_HOOKS[url]}") as raised:
         Ending(url, None)
     assert "hidden" not in str(raised.value)
+
+
+@pytest.mark.parametrize(
+    ("path", "sent"),
+    [
+        ("/später/ß?x=ä&y=1 2", "/sp%C3%A4ter/%C3%9F?x=%C3%A4&y=1%202"),
+        ("/a%20b/%C3%A4?z=%26#top", "/a%20b/%C3%A4?z=%26"),
+        ("?x=1", "/?x=1"),
+        ("/@me/[1]|^", "/@me/%5B1%5D%7C%5E"),
+    ],
+)
+def test_a_url_with_letters_that_http_does_not_take(receiver, views, path, sent):
+    url, got, _ = receiver
+    assert notify.send_webhook(url.partition("/hook")[0] + path, views) is None
+    assert got[0][0] == sent
+
+
+@pytest.mark.parametrize(
+    ("account", "basic"),
+    [("ann:p%40ss%2Fwörd", "ann:p@ss/wörd"), ("ann", "ann:"), (":s3cretword", ":s3cretword"), ("a:b:c@d", "a:b:c@d")],
+)
+def test_an_account_is_sent_in_a_header_and_never_shown(receiver, views, capsys, account, basic):
+    url, got, answers = receiver
+    with_account = url.replace("127.0.0.1", f"{account}@127.0.0.1")
+    assert notify.send_webhook(with_account, views) is None
+    assert got[0][1]["Authorization"] == f"Basic {base64.b64encode(basic.encode()).decode()}"
+    assert "@" not in got[0][1]["Host"]
+    answers[:] = [404]
+    Ending(with_account, desktop=False).tell(views)
+    said = capsys.readouterr().err
+    assert "the webhook at 127.0.0.1 was not delivered: it answered 404" in said
+    assert account not in said and basic not in said
+
+
+def test_a_host_with_letters_of_its_own_is_asked_for_by_its_name_in_ascii():
+    assert notify._as_sent("https://Fürst.example:8443/x") == ("https://xn--frst-0ra.example:8443/x", {})
+    assert notify._as_sent("http://[::1]:80/x") == ("http://[::1]:80/x", {})
+
+
+PROXIES = [
+    "socks5://127.0.0.1:1",
+    "socks5h://ann:hidden@proxy:1",
+    "http://ann:hidden@127.0.0.1:port",
+    "://",
+    "http://a..b",
+]
+
+
+@pytest.mark.parametrize("proxy", PROXIES)
+def test_a_proxy_that_is_none_for_http(views, monkeypatch, proxy):
+    monkeypatch.setattr(notify, "WAIT", 0.01)
+    monkeypatch.setenv("http_proxy", proxy)
+    said = notify.send_webhook("http://hooks.example/x", views)
+    assert said.startswith("the webhook at hooks.example was not delivered: the environment names a proxy")
+    assert "hidden" not in said
+    monkeypatch.delenv("http_proxy")
+    monkeypatch.setenv("ALL_PROXY", proxy)  # which is for others than HTTP, as urllib has it
+    assert "Connection refused" in notify.send_webhook("http://127.0.0.1:1/x", views)
 
 
 @pytest.mark.parametrize("platform", ["linux", "darwin"])

@@ -7,6 +7,7 @@ from pydantic import TypeAdapter, ValidationError
 
 from ltx_client.prepare import prepare
 from ltx_client.protocol import events
+from ltx_client.protocol.broker_url import Broker
 from ltx_client.protocol.events import Event, Result, UnreadableEvent, parse_event
 from ltx_client.protocol.jobs import Job, new_job_id
 from ltx_client.protocol.names import Names
@@ -156,7 +157,7 @@ def test_ids_are_unique_and_key_names_too():
 
 
 def test_both_sides_use_every_priority_and_json_only():
-    settings = celery_settings("redis://localhost", Names("farm:"))
+    settings = celery_settings(Broker.parse("redis://localhost"), Names("farm:"))
     assert settings["broker_transport_options"]["priority_steps"] == list(range(10))
     assert settings["broker_transport_options"]["global_keyprefix"] == "farm:"
     assert settings["accept_content"] == ["json"]

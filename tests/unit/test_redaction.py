@@ -21,7 +21,7 @@ URLS = {
     "redis://:{}@h:1/0": "redis://:***@h:1/0",
     "rediss://h:1/0?password={}&username=ann": "rediss://h:1/0?***",
     "unix:///run/redis.sock?password={}": "unix:///run/redis.sock?***",
-    "unix://ann:{}@/run/redis.sock": "unix://***@/run/redis.sock",
+    "unix://ann:{}@/run/redis.sock": "unix://ann:***@/run/redis.sock",
     "s3://KEY:{}@bucket/videos": "s3://***@bucket/videos",
     "s3://{}@bucket": "s3://***@bucket",
     "https://{}@host/x": "https://***@host/x",
