@@ -28,7 +28,7 @@ import click
 import redis
 import redis.asyncio
 
-from ltx_client.commands.bench.plot import DPI, check_plot
+from ltx_client.commands.bench.plot import plot_path, save
 from ltx_client.commands.bench.private_farm import PrivateFarm
 from ltx_client.ledger import ClientLedger
 from ltx_client.prepare import prepare
@@ -326,18 +326,17 @@ def _line(name: str, cost: Cost) -> str:
 @click.option("--jobs", default=100_000, show_default=True)
 @click.option("--seconds", default=60.0, show_default=True, help="How long the workers work.")
 @click.option("--from", "source", type=click.Path(path_type=Path), help="Draw what an earlier run has printed.")
-@click.option("--plot", type=click.Path(path_type=Path), help="A PNG.")
-def main(workers: int, jobs: int, seconds: float, source: Path | None, plot: Path | None) -> None:
+@click.option("--plot", type=click.Path(), help="A PNG.")
+def main(workers: int, jobs: int, seconds: float, source: Path | None, plot: str | None) -> None:
     """Prints what was measured as JSON."""
-    if plot is not None:
-        check_plot(plot)
+    path = None if plot is None else plot_path(plot, as_json=True)
     if source is None:
         found = simulate(workers, jobs, seconds)
         json.dump(found, sys.stdout, indent=2)
     else:
         found = json.loads(source.read_text())
-    if plot is not None:
-        draw(found, plot)
+    if path is not None:
+        draw(found, path)
 
 
 def simulate(workers: int, jobs: int, seconds: float) -> dict[str, Any]:
@@ -373,7 +372,7 @@ def draw(found: dict[str, Any], path: Path) -> None:
     for axes in (left, right):
         axes.grid(alpha=0.3)
         axes.legend(fontsize=7)
-    figure.savefig(path, dpi=DPI)
+    save(figure, path)
 
 
 if __name__ == "__main__":

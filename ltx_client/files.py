@@ -8,6 +8,7 @@ from pathlib import Path
 
 from ltx_client.errors import FarmError, StorageUnreachable, UsageError
 from ltx_client.inputs import MAX_BYTES, Inputs
+from ltx_client.output_names import short_id
 from ltx_client.protocol.links import fetch_link
 from ltx_client.protocol.storage import DamagedSource, Storage, StorageError, input_name
 from ltx_client.protocol.text import is_printable
@@ -102,7 +103,11 @@ def fetch_video(
     except StorageError as error:
         raise StorageUnreachable(str(error)) from None
     except OSError as error:
-        raise UsageError(f"cannot write {target}: {error.strerror}") from error
+        name = short_id(job_id)
+        raise UsageError(
+            f"cannot write {target}: {error.strerror or error};"
+            f" the video is kept, and ltx download {name} -o FILE fetches it"
+        ) from error
 
 
 def _largest_video(request: GenerationRequest) -> int:

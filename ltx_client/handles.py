@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Self
 
 from ltx_client.errors import JobCancelled, JobFailed
-from ltx_client.output_names import default_name
+from ltx_client.output_naming import video_path
 from ltx_client.protocol.events import Event
 from ltx_client.protocol.state import Snapshot, Status
 from ltx_client.views import JobView, Update
@@ -71,9 +71,7 @@ class Render:
 
     def download(self, target: str | Path | None = None) -> Path:
         """Copies the finished MP4 to `target`, or into that folder, its checksum verified. Returns where it is."""
-        path = Path(target or ".")
-        if path.is_dir():
-            path = path / default_name(self.id)
+        path = video_path(Path(target or "."), self.id)
         self.farm.download(self.id, path)
         return path
 

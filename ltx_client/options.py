@@ -11,12 +11,15 @@ import click
 from ltx_client.completion import complete_batches, complete_jobs, complete_variants, complete_workers
 from ltx_client.errors import UsageError
 from ltx_client.media_options import media_item
+from ltx_client.output_names import FIELDS
 from ltx_client.prepare import DEFAULT_VARIANT, Prepared, prepare
 from ltx_client.protocol.jobs import DEFAULT_PRIORITY
 from ltx_models.request import FRAME_STRIDE, GenerationRequest
 from ltx_models.variants import find_variant
 
 __all__ = [
+    "FIELDS_HELP",
+    "OutputPath",
     "batch_option",
     "describing_options",
     "dry_run_option",
@@ -29,6 +32,12 @@ __all__ = [
     "operator_options",
     "video_options",
 ]
+
+FIELDS_HELP = (
+    f"Fields are filled in: {', '.join(f'{{{name}}}' for name in FIELDS)}, as in '{{prompt:.40}}-{{seed}}.mp4'; {{{{"
+    " is a brace. What is there is replaced."
+)
+"""For outputs that take a template."""
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -81,6 +90,14 @@ _OF_ONE = (
     click.option("--seed", type=int, help="The same seed gives the same video.  [default: drawn, and shown]"),
     click.option("--id", "job_id", help="The job's id; the same again submits nothing twice.  [default: a UUID]"),
 )
+
+
+class OutputPath(click.Path):
+    """Where something is written, as it was given; what it means is for `ltx_client.output_naming` to say."""
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> str:  # noqa: ARG002
+        """Returns the same."""
+        return str(value)
 
 
 def describing_options(function: F) -> F:

@@ -46,11 +46,14 @@ STATUS_STYLE = {
 UNBOUNDED_WIDTH = 1000
 
 
-def print_table(table: Table) -> None:
-    """Data for people, on stdout: as wide as the terminal, or as it needs to be where there is none."""
-    console = Console()
+def print_table(table: Table, *, stderr: bool = False) -> None:
+    """Data for people: as wide as the terminal, or as it needs to be where there is none.
+
+    stderr: in place of stdout, where something else is written.
+    """
+    console = Console(stderr=stderr)
     if not console.is_terminal:
-        console = Console(width=UNBOUNDED_WIDTH)
+        console = Console(stderr=stderr, width=UNBOUNDED_WIDTH)
         table.expand = False
     console.print(table)
 

@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
-__all__ = ["default_name", "short_id"]
+__all__ = ["BATCH_NAMES", "FIELDS", "default_name", "short_id"]
+
+BATCH_NAMES = "{index:04}-{id}.mp4"
+"""Of a batch's MP4s, as a template of `ltx_client.output_templates`."""
+FIELDS = ("prompt", "seed", "id", "variant", "width", "height", "frames", "fps", "steps", "index", "date", "time")
+"""What such a template may ask for."""
 
 
 def short_id(job_id: str) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import io
 import itertools
 import math
 import textwrap
@@ -11,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ltx_client.errors import FarmError, UsageError
+from ltx_client.output_paths import write_output
 from ltx_client.protocol.text import shown
 
 if TYPE_CHECKING:
@@ -50,10 +52,9 @@ def draw_sheet(videos: Sequence[tuple[Path, str]], target: Path) -> None:
         x, y = MARGIN + number % columns * step[0], MARGIN + number // columns * step[1]
         sheet.paste(frame, (x + (width - frame.width) // 2, y + (height - frame.height) // 2))
         draw.multiline_text((x, y + height + 1), _wrapped(caption, int(width / LETTER)), fill="black", spacing=1)
-    try:
-        sheet.save(target, "PNG")
-    except OSError as error:
-        raise UsageError(f"cannot write {target}: {error.strerror}") from error
+    png = io.BytesIO()
+    sheet.save(png, "PNG")
+    write_output(target, png.getvalue())
 
 
 def _wrapped(caption: str, letters: int) -> str:

@@ -6,12 +6,16 @@ Everything is plain NumPy and PIL: what crosses this boundary can be stored, sen
 
 from __future__ import annotations
 
+import shutil
+import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 from PIL import Image
 
+from ltx_models.errors import VideoError
+from ltx_models.output_files import writing
 from ltx_models.request import GenerationRequest
 from ltx_models.video import write_mp4
 
@@ -68,9 +72,16 @@ class RenderResult:
     request: GenerationRequest
 
     def save(self, path: Path | str) -> None:
-        """Write an MP4. Raises VideoError."""
+        """Write an MP4: whole or not at all, through links, and into devices and pipes. Raises VideoError."""
         assert self.request.frame_rate
-        write_mp4(self.frames, path, self.request.frame_rate)
+        with tempfile.TemporaryDirectory() as folder:
+            video = Path(folder) / "video.mp4"
+            write_mp4(self.frames, video, self.request.frame_rate)
+            try:
+                with video.open("rb") as whole, writing(Path(path)) as file:
+                    shutil.copyfileobj(whole, file)
+            except OSError as error:
+                raise VideoError(f"cannot write {path}: {error.strerror or error}") from error
 
 
 @dataclass(frozen=True, eq=False)

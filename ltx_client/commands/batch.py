@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import dataclasses
 import itertools
 import sys
+import time
 from pathlib import Path
 from typing import Any
 
@@ -21,8 +23,9 @@ from ltx_client.errors import UsageError
 from ltx_client.farm import Farm
 from ltx_client.inputs import clip_parts
 from ltx_client.local.members import Use
-from ltx_client.options import describing_options, dry_run_option, link_options, notify_options
+from ltx_client.options import FIELDS_HELP, OutputPath, describing_options, dry_run_option, link_options, notify_options
 from ltx_client.output import notice, print_line, short_id
+from ltx_client.output_naming import BatchOutput
 from ltx_client.prompt_length import cut_texts
 from ltx_client.protocol.jobs import Links, new_job_id
 from ltx_client.protocol.settings import FarmSettings
@@ -61,7 +64,7 @@ class Seeds(click.ParamType[list[int]]):
 @click.option("--id", "batch_id", help="The batch's id; the same again submits nothing twice.  [default: a UUID]")
 @notify_options
 @click.option("--wait", is_flag=True, help="Show the jobs until all have ended; --notify and --desktop wait too.")
-@click.option("-o", "--output", type=click.Path(path_type=Path), help="Wait, then download all into this folder.")
+@click.option("-o", "--output", type=OutputPath(), help=f"Wait, then download all into this folder. {FIELDS_HELP}")
 def command(
     file: str,
     seeds: list[int] | None,
@@ -74,7 +77,7 @@ def command(
     notify: str | None,
     desktop: bool | None,
     wait: bool,
-    output: Path | None,
+    output: str | None,
     **options: Any,
 ) -> None:
     """Queues a video for each line of FILE (- is standard input) and seed, and prints the batch's id.
@@ -87,7 +90,9 @@ def command(
     batch_id = batch_id or new_job_id()
     ending = Ending(notify, desktop)
     wait = wait or output is not None or notify is not None or bool(desktop)
+    folder = None if output is None else BatchOutput.parse(output)
     batches = _prepare([file, *then], batch_id, form, seeds or [], options)
+    outputs = {} if folder is None else _outputs(batches, folder)
     settings = FarmSettings()
     jobs = [job for batch in batches for job, _ in batch.jobs]
     for sentence in clip_sentences(batches):
@@ -117,10 +122,8 @@ def command(
         if wait:
             follow(farm, [job.id for job in jobs], told)
             ending.tell([view for batch in batches for view in farm.batch(batch.id).views])
-        if output is not None:
-            for batch in batches:
-                folder = output if batch is batches[0] else output / short_id(batch.id)
-                download_batch(farm, farm.batch(batch.id), folder)
+        for batch_id, output_of_it in outputs.items():
+            download_batch(farm, farm.batch(batch_id), output_of_it)
     for batch in batches:
         print_line(batch.id)
     if not wait:
@@ -138,6 +141,19 @@ def _tell_of_cut_texts(batch: PreparedBatch) -> set[str]:
         notice(f"{batch.name}: {len(cut) - LINES_TOLD} more lines have prompts that are read in part only")
     prompts = {batch.lines[number].request.prompt for number in cut}
     return {job.id for job, _ in batch.jobs if job.request.prompt in prompts}
+
+
+def _outputs(batches: list[PreparedBatch], first: BatchOutput) -> dict[str, BatchOutput]:
+    """Where the videos of each batch go: the first batch's into the folder itself, the others' into folders there.
+    Raises UsageError when any of them cannot be.
+    """
+    outputs = {
+        batch.id: first if batch is batches[0] else dataclasses.replace(first, folder=first.folder / short_id(batch.id))
+        for batch in batches
+    }
+    for batch in batches:
+        outputs[batch.id].paths((job, time.time(), links.item or 0) for job, links in batch.jobs)
+    return outputs
 
 
 def _prepare(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+import time
 from pathlib import Path
 from typing import Any
 
@@ -13,13 +14,23 @@ from ltx_client.display import display
 from ltx_client.dry_run import print_plan
 from ltx_client.errors import INTERRUPTED, FarmError, JobCancelled, JobFailed, JobNotFound, UsageError
 from ltx_client.farm import Farm
+from ltx_client.fetching import fetch, tell_of_reader
 from ltx_client.inline import Picture, detect
 from ltx_client.inputs import clip_parts
 from ltx_client.local.background import continue_in_background
 from ltx_client.local.members import Use
-from ltx_client.options import dry_run_option, job_from_options, link_options, notify_options, video_options
+from ltx_client.options import (
+    FIELDS_HELP,
+    OutputPath,
+    dry_run_option,
+    job_from_options,
+    link_options,
+    notify_options,
+    video_options,
+)
 from ltx_client.output import duration, notice, print_line, short_id
-from ltx_client.output_names import default_name
+from ltx_client.output_naming import VideoOutput
+from ltx_client.output_paths import JPEG, is_stdout, output_path, write_output
 from ltx_client.prepare import DEFAULT_VARIANT
 from ltx_client.prompt_length import cut_texts, tell_of_cut_texts
 from ltx_client.protocol.jobs import Job
@@ -38,20 +49,23 @@ __all__ = ["command"]
 )
 @video_options
 @click.option(
-    "-o", "--output", type=click.Path(path_type=Path), help="The MP4 to write.  [default: ltx-JOB.mp4 in this folder]"
+    "-o",
+    "--output",
+    type=OutputPath(),
+    help=f"The MP4 to write, or its folder; - is standard output. {FIELDS_HELP}  [default: ltx-JOB.mp4 in this folder]",
 )
 @click.option(
     "--inline/--no-inline",
     default=None,
     help="Show checkpoint frames in the terminal.  [default: where it can; needs ltx-farm[previews]]",
 )
-@click.option("--preview", type=click.Path(path_type=Path), help="Keep the newest checkpoint frame in this JPEG.")
+@click.option("--preview", type=OutputPath(), help="Keep the newest checkpoint frame in this JPEG.")
 @link_options
 @dry_run_option
 @notify_options
 def command(
-    output: Path | None,
-    preview: Path | None,
+    output: str | None,
+    preview: str | None,
     inline: bool | None,
     after: tuple[str, ...],
     not_on: tuple[str, ...],
@@ -65,11 +79,10 @@ def command(
     Ctrl-C asks whether to cancel the job or let it go on without you.
     """
     job, inputs = job_from_options(**options)
+    target = VideoOutput(output).path(job, time.time())
+    frames = None if preview is None else _preview_path(preview, target)
     for part in clip_parts(job.request, inputs):
         notice(str(part))
-    target = output_path(output, job.id)
-    if preview is not None:
-        check_folder(preview)
     ending = Ending(notify, desktop)
     picture = None if dry_run else detect(inline)
     settings = FarmSettings()
@@ -82,31 +95,23 @@ def command(
         _announce(farm, job, embedded=settings.broker_url is None)
         try:
             farm.send(job, inputs, links)
-            view = _follow(farm, job, preview, picture)
+            view = _follow(farm, job, frames, picture)
         except KeyboardInterrupt:
-            view = _interrupted(farm, job, preview, settings)
+            view = _interrupted(farm, job, frames, settings)
         ending.tell([view])
-        deliver(farm, view, target)
+        _deliver(farm, view, target, path_is_data=not is_stdout(frames))
 
 
-def output_path(output: Path | None, job_id: str) -> Path:
-    """Where the MP4 goes; a folder takes the default name. Raises UsageError when it cannot be written there."""
-    if output is None:
-        output = Path(default_name(job_id))
-    elif output.is_dir():
-        output = output / default_name(job_id)
-    check_folder(output)
-    return output
+def _preview_path(given: str, target: Path) -> Path:
+    path = output_path(given, JPEG)
+    if path.absolute() == target.absolute() or (is_stdout(path) and is_stdout(target)):
+        raise UsageError(f"the video and its preview would both be written to {given}; give them two names")
+    tell_of_reader(path)
+    return path
 
 
-def check_folder(path: Path) -> None:
-    """Raises UsageError unless the folder of `path` is there."""
-    if not path.parent.is_dir():
-        raise UsageError(f"the folder {path.parent} does not exist, so {path.name} cannot be written there")
-
-
-def deliver(farm: Farm, view: JobView, target: Path) -> None:
-    """Downloads what a job ended with, or raises what that means."""
+def _deliver(farm: Farm, view: JobView, target: Path, *, path_is_data: bool) -> None:
+    """Downloads what a job ended with, and says where it is, or raises what that means."""
     job_id, snapshot = view.job.id, view.snapshot
     if view.status is Status.CANCELLED:
         raise JobCancelled(f"job {job_id} was cancelled")
@@ -115,10 +120,21 @@ def deliver(farm: Farm, view: JobView, target: Path) -> None:
     if farm.storage_url is None and farm.link(job_id) is None:
         notice(f"done, but LTX_STORAGE_URL is not set: set it as the workers do, then ltx download {short_id(job_id)}")
         return
-    farm.download(job_id, target)
+    fetch(farm, job_id, target)
     if snapshot.took is not None:
         notice(f"rendered in {duration(snapshot.took)} on {snapshot.worker_name}")
-    print_line(target)
+    if not is_stdout(target):
+        (print_line if path_is_data else notice)(str(target))
+
+
+def _written(preview: Path, frame: bytes) -> Path | None:
+    """Write a frame. Return where the next one goes: nowhere, when this one could not be written."""
+    try:
+        write_output(preview, frame)
+    except UsageError as error:
+        notice(f"warning: {error}; no more frames are written there")
+        return None
+    return preview
 
 
 def _announce(farm: Farm, job: Job, *, embedded: bool) -> None:
@@ -151,7 +167,7 @@ def _follow(farm: Farm, job: Job, preview: Path | None, picture: Picture | None 
                 shown = update.snapshot.preview_step
                 frame = farm.preview(job_id)
                 if frame and preview is not None:
-                    preview.write_bytes(frame)
+                    preview = _written(preview, frame)
                 if frame and picture is not None:
                     screen.show_picture(picture(frame))
     assert view is not None

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-from pathlib import Path
 
 import click
 from rich.table import Table
@@ -11,9 +10,10 @@ from rich.table import Table
 from ltx_client.display import progress_text
 from ltx_client.errors import UsageError
 from ltx_client.farm import Farm
+from ltx_client.fetching import tell_of_reader
 from ltx_client.forecast import Place
 from ltx_client.local.members import Use
-from ltx_client.options import job_argument, json_option
+from ltx_client.options import OutputPath, job_argument, json_option
 from ltx_client.output import (
     ago,
     describe_job,
@@ -25,6 +25,7 @@ from ltx_client.output import (
     print_table,
     status_word,
 )
+from ltx_client.output_paths import JPEG, is_stdout, output_path, write_output
 from ltx_client.protocol.console import styled
 from ltx_client.protocol.pauses import Pause
 from ltx_client.protocol.redaction import shown_url
@@ -35,17 +36,23 @@ __all__ = ["command"]
 
 @click.command("show", epilog="Example: ltx show 3fa85f64a1b2 --preview now.jpg")
 @job_argument
-@click.option("--preview", type=click.Path(path_type=Path), help="Write the newest checkpoint frame to this JPEG.")
+@click.option(
+    "--preview", type=OutputPath(), help="Write the newest checkpoint frame to this JPEG; - is standard output."
+)
 @json_option
-def command(job: str, preview: Path | None, as_json: bool) -> None:
+def command(job: str, preview: str | None, as_json: bool) -> None:
     """Shows one job: what was asked, where it stands, and where its result is."""
+    path = None if preview is None else output_path(preview, JPEG)
+    if as_json and is_stdout(path):
+        raise UsageError(f"--json and --preview {preview} are both written to standard output; leave one of them out")
     with Farm.connect(use=Use.READ) as farm:
         view = farm.view(farm.find(job))
-        if preview is not None:
+        if path is not None:
             frame = farm.preview(view.job.id)
             if frame is None:
                 raise UsageError(f"job {view.job.id} has no preview frame now")
-            preview.write_bytes(frame)
+            tell_of_reader(path)
+            write_output(path, frame)
             notice(f"wrote {preview}")
         storage_url = farm.storage_url
         now = farm.now()
@@ -56,7 +63,7 @@ def command(job: str, preview: Path | None, as_json: bool) -> None:
         queue_paused = {"queue_paused": paused.model_dump()} if paused else {}
         print_json(describe_job(view) | ({"place": dataclasses.asdict(place)} if place else {}) | queue_paused)
     else:
-        print_table(_table(view, storage_url, place, paused, now))
+        print_table(_table(view, storage_url, place, paused, now), stderr=is_stdout(path))
 
 
 def _table(view: JobView, storage_url: str | None, place: Place | None, paused: Pause | None, now: float) -> Table:

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import re
 import secrets
+import stat
 from collections.abc import Callable
 from pathlib import Path
 
 from ltx_client.protocol.storage_folder import flush
+from ltx_models.output_files import destination, kind_of
 
 __all__ = ["drawn_once", "read_word", "write_private"]
 
@@ -18,8 +21,13 @@ LONGEST = 4096
 
 
 def write_private(path: Path, text: str) -> None:
-    """Replace a file in one step, which outlives a power cut; mode 0600 from its first byte on. Raise OSError."""
+    """Replace a file in one step, which outlives a power cut; mode 0600 from its first byte on. A link is followed.
+    Raise OSError, also where something is that is no file, such as a device.
+    """
     path.parent.mkdir(parents=True, exist_ok=True)
+    path = destination(path)
+    if kind_of(path) not in (0, stat.S_IFREG):
+        raise OSError(errno.EINVAL, "what is there is no file", str(path))
     temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}")
     try:
         handle = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)

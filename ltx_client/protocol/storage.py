@@ -23,6 +23,7 @@ from typing import Any, BinaryIO, NamedTuple
 from ltx_client.protocol import storage_folder
 from ltx_client.protocol.storage_folder import PART, NotRegular, measure
 from ltx_client.protocol.storage_place import PROBE, DamagedFile, StorageAway, StorageError, StoragePlace
+from ltx_models.output_files import writing
 
 __all__ = ["DamagedFile", "DamagedSource", "Entry", "Storage", "StorageAway", "StorageError", "input_name", "receive"]
 
@@ -283,26 +284,21 @@ class Storage(StoragePlace):
 
 def receive(chunks: Iterator[bytes], target: Path, sha256: str, what: str, limit: int | None = None) -> None:
     """Writes what comes to `target` if its SHA-256 is the expected one; `what` names it for people.  limit: bytes that
-    may come.
+    may come. A device or a pipe gets nothing before all was checked.
 
     Raises StorageError when it is not, OSError when `target` cannot be written; either way `target` is as it was.
     """
-    temporary = target.with_name(f".{target.name}.{secrets.token_hex(4)}{PART}")
     digest = hashlib.sha256()
-    try:
-        with temporary.open("xb") as output:
-            for chunk in chunks:
-                digest.update(chunk)
-                output.write(chunk)
-                if limit is not None and output.tell() > limit:
-                    raise DamagedFile(f"{what} has more than the {limit:,} bytes that it should have")
+    with writing(target) as output:
+        for chunk in chunks:
+            digest.update(chunk)
+            output.write(chunk)
+            if limit is not None and output.tell() > limit:
+                raise DamagedFile(f"{what} has more than the {limit:,} bytes that it should have")
         if digest.hexdigest() != sha256:
             raise DamagedFile(
                 f"{what} is not the file that was stored there (its SHA-256 differs); it was changed or cut short"
             )
-        temporary.replace(target)
-    finally:
-        temporary.unlink(missing_ok=True)
 
 
 def _modified(info: dict[str, Any]) -> float | None:

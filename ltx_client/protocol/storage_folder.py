@@ -18,6 +18,8 @@ from collections.abc import Iterator
 from io import BufferedReader
 from pathlib import Path
 
+from ltx_models.output_files import PART
+
 __all__ = [
     "PART",
     "NotRegular",
@@ -35,8 +37,6 @@ __all__ = [
     "write_whole_at",
 ]
 
-PART = ".part"
-"""How the temporary name of a file ends that is not whole yet."""
 CHUNK = 1 << 20
 KINDS = {
     stat.S_IFREG: "a file",

@@ -23,6 +23,7 @@ PLAIN = {
         "media.spans",
         "memory",
         "model_files",
+        "output_files",
         "pocket.grammar",
         "request",
         "tokenizer",

@@ -12,10 +12,11 @@ import click
 from rich.table import Table
 
 from ltx_client.commands.bench.overhead import Drain, Idle, measure_drain, measure_idle, measure_latencies, percentile
-from ltx_client.commands.bench.plot import check_plot, plot_latencies
+from ltx_client.commands.bench.plot import plot_latencies, plot_path
 from ltx_client.commands.bench.private_farm import PrivateFarm
-from ltx_client.options import json_option
+from ltx_client.options import OutputPath, json_option
 from ltx_client.output import notice, print_json, print_table
+from ltx_client.output_paths import is_stdout
 
 __all__ = ["command"]
 
@@ -25,17 +26,16 @@ IDLE_JOBS = 40
 @click.command("farm", epilog="Example: ltx bench farm --jobs 300 --json")
 @click.option("--jobs", type=click.IntRange(10), default=300, show_default=True, help="Jobs of each measurement.")
 @click.option("--steps", type=click.IntRange(1), default=1, show_default=True, help="Steps that each job reports.")
-@click.option("--plot", type=click.Path(path_type=Path), help="Draw how the latencies are distributed, as a PNG.")
+@click.option("--plot", type=OutputPath(), help="Draw how the latencies are distributed, as a PNG.")
 @json_option
-def command(jobs: int, steps: int, plot: Path | None, as_json: bool) -> None:
+def command(jobs: int, steps: int, plot: str | None, as_json: bool) -> None:
     """Measures the farm's own overhead on this machine, with an engine that renders nothing.
 
     A private server, which syncs every write to the disk, and real workers: the time from a submit to the job's first
     event, jobs a second through one worker, and what Redis does for a job, which should not depend on the number of
     jobs or workers. Last, with the bundled model, how long an engine with a full queue waits between renders.
     """
-    if plot is not None:
-        check_plot(plot)
+    path = None if plot is None else plot_path(plot, as_json)
     with tempfile.TemporaryDirectory(prefix="ltx-bench-") as folder, PrivateFarm.start(Path(folder)) as farm:
         notice(f"submitting {jobs} jobs one after the other to an idle worker")
         with farm.workers(1):
@@ -46,14 +46,13 @@ def command(jobs: int, steps: int, plot: Path | None, as_json: bool) -> None:
             drains.append(measure_drain(farm, count, workers, steps))
         notice(f"rendering {IDLE_JOBS} jobs with the bundled model")
         idle = measure_idle(farm, IDLE_JOBS)
-    if plot is not None:
-        plot_latencies(latencies, plot)
+    if path is not None:
+        plot_latencies(latencies, path)
     if as_json:
         print_json(_describe(latencies, drains, idle, steps))
     else:
-        print_table(_latency_table(latencies))
-        print_table(_drain_table(drains))
-        print_table(_idle_table(idle))
+        for table in (_latency_table(latencies), _drain_table(drains), _idle_table(idle)):
+            print_table(table, stderr=is_stdout(path))
 
 
 def _describe(latencies: list[float], drains: list[Drain], idle: Idle, steps: int) -> dict[str, Any]:

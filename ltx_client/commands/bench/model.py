@@ -5,16 +5,16 @@ from __future__ import annotations
 import importlib.util
 import json
 import sys
-from pathlib import Path
 from typing import Any
 
 import click
 from rich.table import Table
 
-from ltx_client.commands.bench.plot import check_plot, plot_times
+from ltx_client.commands.bench.plot import plot_path, plot_times
 from ltx_client.errors import UsageError
-from ltx_client.options import json_option
+from ltx_client.options import OutputPath, json_option
 from ltx_client.output import print_json, print_table
+from ltx_client.output_paths import is_stdout
 from ltx_client.protocol.children import run_shown
 from ltx_models.memory import GB
 from ltx_models.variants import find_variant
@@ -31,7 +31,7 @@ __all__ = ["command"]
 @click.option("--bits", type=click.Choice(["8", "4"]), help="Of the transformer's matrices.  [default: the variant's]")
 @click.option("--runs", type=click.IntRange(min=1), default=5, show_default=True, help="Of which the median counts.")
 @click.option("--compare", type=click.Choice(["diffusers"]), help="Measure the same there, where it is installed.")
-@click.option("--plot", type=click.Path(dir_okay=False, path_type=Path), help="Draw the times into this PNG.")
+@click.option("--plot", type=OutputPath(), help="Draw the times into this PNG.")
 @json_option
 def command(
     variant: str,
@@ -42,7 +42,7 @@ def command(
     bits: str | None,
     runs: int,
     compare: str | None,
-    plot: Path | None,
+    plot: str | None,
     as_json: bool,
 ) -> None:
     """Measures the DiT step, the decode, text encoding and whole renders: by phase, with previews, and clip after clip.
@@ -54,20 +54,19 @@ def command(
         raise UsageError("measuring needs MLX, which the base install leaves out: pip install 'ltx-farm[worker]'")
     if compare and (importlib.util.find_spec("torch") is None or importlib.util.find_spec("diffusers") is None):
         raise UsageError("--compare diffusers needs torch and diffusers beside ltx-farm: pip install torch diffusers")
-    if plot:
-        check_plot(plot)
+    path = None if plot is None else plot_path(plot, as_json)
     name = find_variant(variant).name
     options = {"--width": width, "--height": height, "--frames": frames, "--steps": steps, "--bits": bits}
     options["--compare"] = compare
     given = [str(text) for option, value in options.items() if value for text in (option, value)]
     rows = _run([name, "--runs", str(runs), *given])
     machine, measured = rows[0], rows[1:]
-    if plot:
-        plot_times(plot, f"{name} on {machine['device']}", measured)
+    if path is not None:
+        plot_times(path, f"{name} on {machine['device']}", measured)
     if as_json:
         print_json({"variant": name, **machine, "measurements": measured})
     else:
-        print_table(table(measured))
+        print_table(table(measured), stderr=is_stdout(path))
 
 
 def _run(arguments: list[str]) -> list[dict[str, Any]]:

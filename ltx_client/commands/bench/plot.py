@@ -3,22 +3,26 @@
 from __future__ import annotations
 
 import importlib.util
+import io
 from pathlib import Path
 from typing import Any
 
 from ltx_client.errors import UsageError
+from ltx_client.output_paths import PLOT, is_stdout, output_path, write_output
 
-__all__ = ["check_plot", "new_figure", "plot_latencies", "plot_times"]
+__all__ = ["new_figure", "plot_latencies", "plot_path", "plot_times", "save"]
 
 DPI = 110
 
 
-def check_plot(path: Path) -> None:
-    """Raises UsageError before anything is measured, if nothing could be drawn there."""
+def plot_path(given: str, as_json: bool = False) -> Path:
+    """Returns the path of a plot. Raises UsageError before anything is measured, if nothing could be drawn there."""
     if importlib.util.find_spec("matplotlib") is None:
         raise UsageError("--plot needs matplotlib; run pip install 'ltx-farm[plot]'")
-    if not path.absolute().parent.is_dir():
-        raise UsageError(f"--plot {path}: there is no folder {path.absolute().parent}")
+    path = output_path(given, PLOT)
+    if as_json and is_stdout(path):
+        raise UsageError(f"--json and --plot {given} are both written to standard output; leave one of them out")
+    return path
 
 
 def plot_latencies(milliseconds: list[float], path: Path) -> None:
@@ -28,7 +32,7 @@ def plot_latencies(milliseconds: list[float], path: Path) -> None:
     axes.plot(ordered, [100 * (index + 1) / len(ordered) for index in range(len(ordered))])
     axes.set(xlabel="submit to first event, ms", ylabel="% of jobs", xlim=(0, None), ylim=(0, 101))
     axes.grid(alpha=0.3)
-    figure.savefig(path, dpi=DPI)
+    save(figure, path)
 
 
 def plot_times(path: Path, title: str, measured: list[dict[str, Any]]) -> None:
@@ -41,7 +45,14 @@ def plot_times(path: Path, title: str, measured: list[dict[str, Any]]) -> None:
     axes.invert_yaxis()
     axes.set(xscale="log", xlabel="milliseconds", title=title)
     axes.margins(x=0.15)
-    figure.savefig(path, dpi=DPI)
+    save(figure, path)
+
+
+def save(figure: Any, path: Path) -> None:
+    """Writes a plot. Raises UsageError."""
+    png = io.BytesIO()
+    figure.savefig(png, dpi=DPI, format="png")
+    write_output(path, png.getvalue())
 
 
 def new_figure(width: float, height: float) -> tuple[Any, Any]:

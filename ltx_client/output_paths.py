@@ -1,0 +1,187 @@
+"""Where what a person asked for is written, told before anything is rendered: a file, a folder, standard output."""
+
+from __future__ import annotations
+
+import os
+import re
+import stat
+from pathlib import Path
+from typing import NamedTuple
+
+from ltx_client.errors import UsageError
+from ltx_models.output_files import STDERR, STDOUT, descriptor, destination, kind_of, writing
+
+__all__ = [
+    "JPEG",
+    "MP4",
+    "PLOT",
+    "Content",
+    "check_folder",
+    "check_is_folder",
+    "check_output",
+    "given_path",
+    "is_folder",
+    "is_stdout",
+    "make_folder",
+    "output_path",
+    "waits_for_reader",
+    "write_output",
+]
+
+_SUFFIX = re.compile(r"\.(?=.*[^\W\d])\w{1,8}", re.DOTALL)
+"""What says what is in a file. Not the end of `ball-v1.5`, nor of a sentence."""
+
+
+class Content(NamedTuple):
+    """What is written, in words, and how names of files with it end."""
+
+    words: str
+    suffixes: tuple[str, ...]
+
+
+MP4 = Content("an MP4", (".mp4", ".m4v"))
+JPEG = Content("a JPEG", (".jpg", ".jpeg"))
+PLOT = Content("a PNG", (".png",))
+
+
+def given_path(text: str) -> str:
+    """Return the path that a person gave for an output; `-` is standard output. Raise UsageError for none."""
+    if not text:
+        raise UsageError("the output has an empty name; name a file or a folder, or - for standard output")
+    return str(STDOUT) if text == "-" else text
+
+
+def output_path(given: str, content: Content) -> Path:
+    """Return the path of the file that a person named for an output. Raise UsageError where it cannot be written."""
+    path = Path(given_path(given))
+    if is_folder(given):
+        raise UsageError(f"{given} is a folder; name a file in it")
+    check_output(path, content)
+    return path
+
+
+def is_folder(given: str) -> bool:
+    """Return whether a path can only mean a folder, which need not be there."""
+    return given.endswith(("/", "/.", "/..")) or given in (".", "..") or os.path.isdir(given)  # noqa: PTH112
+
+
+def is_stdout(path: Path | None) -> bool:
+    """Return whether what is written there is on standard output, so that nothing else may be."""
+    try:
+        return path is not None and descriptor(destination(path)) == descriptor(STDOUT)
+    except OSError:
+        return False
+
+
+def waits_for_reader(path: Path) -> bool:
+    """Return whether a path leads to a named pipe, in which nothing is written before somebody reads it."""
+    return stat.S_ISFIFO(kind_of(path))
+
+
+def check_output(path: Path, content: Content, *, folder_is_made: bool = False) -> None:
+    """Raise UsageError where it is known already that this cannot be written there.
+
+    folder_is_made: its folder need not be there.
+    """
+    try:
+        there = destination(path)
+        number = descriptor(there)
+        kind = stat.S_IFCHR if number is not None else kind_of(there)
+    except OSError as error:
+        raise _cannot(path, error) from None
+    if number is not None:
+        _check_open_file(path, number)
+    elif kind == stat.S_IFDIR:
+        raise UsageError(f"{path} is a folder; name a file in it")
+    elif kind == stat.S_IFSOCK:
+        raise UsageError(f"{path} is a socket, in which nothing can be written; name a file, a pipe or a device")
+    elif kind in (0, stat.S_IFREG):
+        _check_suffix(path, content)
+        if not folder_is_made:
+            check_is_folder(there.parent, path.name)
+        check_folder(there.parent)
+    if number is None and kind and not os.access(there, os.W_OK):
+        raise UsageError(f"{path} is write-protected, or another user's; name another file")
+    if kind == stat.S_IFCHR and _is_terminal(there, number):
+        raise UsageError(f"{content.words} is no text, so it is not written to a terminal; name a file, or pipe it on")
+
+
+def write_output(path: Path, data: bytes) -> None:
+    """Write what a person asked for, as `writing` does. Raise UsageError."""
+    try:
+        with writing(path) as file:
+            file.write(data)
+    except OSError as error:
+        raise _cannot(path, error) from None
+
+
+def make_folder(folder: Path) -> None:
+    """Make a folder for outputs, unless it is there. Raise UsageError."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UsageError(f"the folder {folder} cannot be made: {error.strerror}") from None
+
+
+def check_folder(folder: Path) -> None:
+    """Raise UsageError unless files can be written into a folder, which is made where it is not there."""
+    try:
+        while not (kind := kind_of(folder)) and not folder.is_symlink():
+            folder = folder.parent
+    except OSError as error:
+        raise _cannot(folder, error) from None
+    if kind != stat.S_IFDIR:
+        raise UsageError(f"{folder} is no folder, so no videos can be written into it; name another one")
+    if not os.access(folder, os.W_OK | os.X_OK):
+        raise UsageError(f"this user cannot write into the folder {folder}; name another one")
+
+
+def check_is_folder(folder: Path, name: str) -> None:
+    """Raise UsageError unless the folder is there, in which this file is to be."""
+    if not os.path.isdir(folder):  # noqa: PTH112 - pathlib's own raises for a long name
+        tilde = "; the shell replaces ~ only where it is not quoted" if str(folder).startswith("~") else ""
+        raise UsageError(f"the folder {folder} does not exist, so {name} cannot be written there{tilde}")
+
+
+def _check_suffix(path: Path, content: Content) -> None:
+    suffix = path.suffix.strip()
+    if _SUFFIX.fullmatch(suffix) and suffix.lower() not in content.suffixes:
+        raise UsageError(
+            f"{path.name} ends in {suffix}, and what is written there is {content.words};"
+            f" name it {path.stem}{content.suffixes[0]}"
+        )
+
+
+def _check_open_file(path: Path, number: int) -> None:
+    """Raise UsageError unless a file that this process was given is open for writing, and free for it."""
+    import fcntl
+
+    if number == descriptor(STDERR):
+        raise UsageError(f"{path} is where messages go; name a file, or - for standard output")
+    try:
+        flags = fcntl.fcntl(number, fcntl.F_GETFL)
+    except (OSError, OverflowError):
+        raise UsageError(f"{_open_name(path, number)} is closed; name a file") from None
+    if flags & os.O_ACCMODE == os.O_RDONLY:
+        raise UsageError(f"{_open_name(path, number)} is not open for writing; name a file")
+
+
+def _open_name(path: Path, number: int) -> str:
+    return "standard output" if number == descriptor(STDOUT) else str(path)
+
+
+def _is_terminal(path: Path, number: int | None) -> bool:
+    if number is not None:
+        return os.isatty(number)
+    try:
+        handle = os.open(path, os.O_WRONLY | os.O_NOCTTY | os.O_NONBLOCK)
+    except OSError as error:
+        raise _cannot(path, error) from None
+    try:
+        return os.isatty(handle)
+    finally:
+        os.close(handle)
+
+
+def _cannot(path: Path, error: OSError) -> UsageError:
+    return UsageError(f"cannot write {path}: {error.strerror or error}")

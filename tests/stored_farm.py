@@ -1,0 +1,69 @@
+"""A farm in this process whose renders take no time: each job that is sent is done at once, with a video that is given.
+
+So that what commands write can be tested by click's runner, without a worker.
+"""
+
+import contextlib
+import hashlib
+
+import fakeredis
+from click.testing import CliRunner
+from pydantic import SecretStr
+
+from ltx_client.cli import main
+from ltx_client.farm import Farm
+from ltx_client.ledger import ClientLedger
+from ltx_client.protocol import events
+from ltx_client.protocol.events import Result
+from ltx_client.protocol.names import Names
+from ltx_client.sending import Sending
+from ltx_worker.ledger import Ledger
+from tests.storages import made
+
+VIDEO = b"\0\0\0\x20ftypisom" + bytes(range(256)) * 40
+FRAMES = [b"\xff\xd8\xff\xe0" + bytes([number]) * 100 for number in (1, 2)]
+"""Checkpoint frames of each job, as far as anything here reads them."""
+SMALL = ("--width", "64", "--height", "64", "--frames", "9", "--steps", "2")
+
+
+class StoredFarm:
+    """farm: the library's own, over a server in this process.  sent: the ids of the jobs, in order."""
+
+    def __init__(self, folder):
+        self.client = fakeredis.FakeRedis()
+        self.names = Names("test:")
+        self.storage = made(folder)
+        self.sent = []
+        self._ledger = ClientLedger(self.client, self.names)
+        self._worker = Ledger(self.client, self.names)
+        self.farm = Farm.over(self.client, SecretStr("redis://localhost"), self.names, str(self.storage.local_folder))
+
+    def installed(self, monkeypatch):
+        """The same, as the farm that every command of this process uses."""
+        monkeypatch.setenv("LTX_BROKER_URL", "redis://localhost")
+        monkeypatch.setattr(Farm, "connect", lambda *_, **__: contextlib.nullcontext(self.farm))
+        monkeypatch.setattr(Sending, "_publish", lambda *_: None)
+        submit = Sending._submit
+
+        def submit_and_finish(farm, jobs, inputs):
+            submit(farm, jobs, inputs)
+            for job, _ in jobs:
+                self.finish(job.id)
+
+        monkeypatch.setattr(Sending, "_submit", submit_and_finish)
+        return self
+
+    def finish(self, job_id):
+        self.sent.append(job_id)
+        attempt = self._worker.claim(job_id, "w1", "one")
+        for step, frame in enumerate(FRAMES, 1):
+            self._worker.emit(attempt, events.Stepped(step=step, steps=2, seconds=0.1))
+            self._worker.emit(attempt, events.Previewed(step=step), frame)
+        (self.storage.local_folder / f"{attempt.name}.mp4").write_bytes(VIDEO)
+        digest = hashlib.sha256(VIDEO).hexdigest()
+        names = {"video": f"{attempt.name}.mp4", "sidecar": f"{attempt.name}.json"}
+        self._worker.commit(attempt, events.Done(result=Result(size=len(VIDEO), sha256=digest, **names)))
+
+    def ltx(self, *words):
+        """What a command did, and said."""
+        return CliRunner().invoke(main, [str(word) for word in words])

@@ -1,0 +1,168 @@
+"""Names made of what is known of a job: whatever is in a prompt, one name in the folder that was given."""
+
+import os
+import unicodedata
+from pathlib import Path
+
+import pytest
+
+from ltx_client.output_templates import Template, fields_of
+from ltx_client.prepare import prepare
+from ltx_models.request import GenerationRequest
+from tests.stored_farm import SMALL, VIDEO, StoredFarm
+
+HOSTILE = {
+    "../../etc/passwd": "_.._etc_passwd.mp4",
+    "/etc/passwd": "_etc_passwd.mp4",
+    "..": "_.mp4",
+    ". . .": "_.mp4",
+    ".ssh": "ssh.mp4",
+    "-rf *": "rf _.mp4",
+    "~root": "root.mp4",
+    'a\\b:c|d<e>f"g?h*i': "a_b_c_d_e_f_g_h_i.mp4",
+    "two\nlines\r\tand\0more\x1b[2J": "two lines and more [2J.mp4",
+    "\u202egpj.exe": "gpj.exe.mp4",
+    "\ud800half": "half.mp4",
+    "CON": "CON_.mp4",
+    "nul": "nul_.mp4",
+    "COM1": "COM1_.mp4",
+    "a red ball. ": "a red ball.mp4",
+    "{seed}": "{seed}.mp4",
+    "%s $HOME `id`": "%s $HOME `id`.mp4",
+    "e\u0301te\u0301": "\u00e9t\u00e9.mp4",
+    "\U0001f469\u200d\U0001f467 \u26bd": "\U0001f469\u200d\U0001f467 \u26bd.mp4",
+    "\u4e2d\u6587": "\u4e2d\u6587.mp4",
+    "x" * 4000: "x" * 251 + ".mp4",
+    "\u4e2d" * 4000: "\u4e2d" * 83 + ".mp4",
+    "\U0001f600" * 1000: "\U0001f600" * 62 + ".mp4",
+    "a" * 250 + " b": "a" * 250 + ".mp4",
+}
+
+
+JOB = prepare(GenerationRequest(prompt="a red ball", seed=7, width=64, height=96, num_frames=9, num_steps=2)).job
+
+
+def name_of(template, prompt="a red ball"):
+    return Template.parse(template).path({**fields_of(JOB, 0.0, 3), "prompt": prompt})
+
+
+@pytest.mark.parametrize("prompt", HOSTILE, ids=lambda prompt: ascii(prompt[:20]))
+def test_a_prompt_is_part_of_one_name(prompt, tmp_path):
+    path = name_of(f"{tmp_path}/{{prompt}}.mp4", prompt)
+    assert path.parent == tmp_path
+    assert path.name == HOSTILE[prompt]
+    path.write_bytes(b"")
+    assert list(tmp_path.iterdir()) == [path]
+
+
+FILLED = {
+    "{prompt:.5}-{seed}.mp4": "a red-7.mp4",
+    "{seed:05}.mp4": "00007.mp4",
+    "{seed:5d}.mp4": "    7.mp4",
+    "{index:03}.m4v": "003.m4v",
+    "{variant}-{width}x{height}-{frames}-{fps}-{steps}.mp4": "pocket-64x96-9-12-2.mp4",
+    "{{{index}}}.mp4": "{3}.mp4",
+    "a/{{b}}/{index}/c{{d.mp4": "a/{b}/3/c{d.mp4",
+    "/{index}.mp4": "/3.mp4",
+    "../{index}.mp4": "../3.mp4",
+    "{prompt}{prompt}.mp4": "a red balla red ball.mp4",
+}
+
+
+@pytest.mark.parametrize("template", FILLED)
+def test_fields_are_filled_in(template):
+    assert name_of(template) == Path(FILLED[template])
+
+
+def test_a_date_is_a_date_whatever_the_broker_says(monkeypatch):
+    monkeypatch.setenv("TZ", "UTC")
+    for at, said in ((1.8e9, "2027-01-15_08-00-00"), (float("nan"), "1970-"), (-1e300, "1970-"), (1e300, "5138-")):
+        fields = fields_of(JOB, at)
+        assert str(Template.parse("{date}_{time}.mp4").path(fields)).startswith(said)
+
+
+def test_only_the_prompt_gives_way():
+    path = name_of("{prompt}-" + "y" * 200 + "-{seed:020d}.mp4", "x" * 300)
+    assert path.name == "x" * 29 + "-" + "y" * 200 + "-" + "0" * 19 + "7.mp4"
+    both = name_of("{prompt}+{prompt}.mp4", "\u4e2d" * 300)
+    assert both.name == "\u4e2d" * 41 + "+" + "\u4e2d" * 41 + ".mp4"
+    assert len(os.fsencode(name_of("{prompt}" + "y" * 300 + ".mp4").name)) == 304, "which is refused as too long"
+
+
+@pytest.fixture
+def farm(monkeypatch, tmp_path):
+    monkeypatch.chdir(tmp_path)
+    return StoredFarm(tmp_path / "storage").installed(monkeypatch)
+
+
+def batch(farm, prompts, *words):
+    Path("list.txt").write_text("".join(f"{prompt}\n" for prompt in prompts), encoding="utf-8")
+    return farm.ltx("batch", "list.txt", *SMALL, *words)
+
+
+def written(folder):
+    return sorted(str(path.relative_to(folder)) for path in Path(folder).rglob("*") if path.is_file())
+
+
+def test_videos_of_a_batch_get_names_of_a_template(farm):
+    done = batch(farm, ["a red ball", "a blue disc"], "--seeds", "1-2", "-o", "shots/{index:02}/{prompt:.5}-{seed}.mp4")
+    assert done.exit_code == 0, done.output
+    names = ["01/a red-1.mp4", "02/a red-2.mp4", "03/a blu-1.mp4", "04/a blu-2.mp4"]
+    assert written("shots") == [*names, "index.json"]
+    assert all(Path("shots", name).read_bytes() == VIDEO for name in names)
+    assert all(f'"file": "{name}"' in Path("shots/index.json").read_text() for name in names)
+    batch_id = done.stdout.splitlines()[-1]
+    again = farm.ltx("download", "--batch", batch_id, "-o", "again/{id}.mp4")
+    assert again.exit_code == 0, again.output
+    assert written("again") == sorted(["index.json", *(f"{job[-12:]}.mp4" for job in farm.sent)])
+
+
+def test_a_second_batch_goes_into_a_folder_of_the_first_ones(farm):
+    Path("more.txt").write_text("a green square\n")
+    done = batch(farm, ["a red ball"], "--then", "more.txt", "-o", "shots/{prompt}.mp4")
+    assert done.exit_code == 0, done.output
+    second = done.stdout.splitlines()[-1][-12:]
+    names = ["a red ball.mp4", "index.json", f"{second}/a green square.mp4", f"{second}/index.json"]
+    assert written("shots") == sorted(names)
+
+
+SAME = {
+    "equal": (["a ball", "a ball"], "{prompt}.mp4", "videos 1 and 2 would both be a ball.mp4"),
+    "cut": (["a ball", "a disc"], "o/{prompt:.2}.mp4", "videos 1 and 2 would both be o/a.mp4"),
+    "case": (["a ball", "x", "A Ball"], "{prompt}.mp4", "videos 1 and 3 would both be A Ball.mp4"),
+    "accents": (["\u00e9", unicodedata.normalize("NFD", "\u00c9")], "{prompt}.mp4", "videos 1 and 2"),
+    "made safe": (["a/b", "a:b"], "{prompt}.mp4", "videos 1 and 2 would both be a_b.mp4"),
+    "no field of the job": (["a", "b"], "{variant}.mp4", "add {index}, {seed} or {id}"),
+    "a file where a folder is": (["a", "b"], "list.txt/{index}.mp4", "list.txt is no folder"),
+    "a folder that cannot be": (["a"], "list.txt", "list.txt is no folder"),
+    "below a file": (["a"], "list.txt/x", "Not a directory"),
+    "standard output": (["a"], "-", "standard output takes one"),
+    "too long": (["a"], "x" * 256, "File name too long"),
+    "a template too long": (["a"], "{index}" + "x" * 255 + ".mp4", "File name too long"),
+    "a GIF": (["a"], "{index}.gif", "end it with .mp4"),
+}
+
+
+@pytest.mark.parametrize("case", SAME)
+def test_a_batch_whose_videos_cannot_be_written_is_refused_before_it_is_queued(farm, case):
+    prompts, output, sentence = SAME[case]
+    done = batch(farm, prompts, "-o", output)
+    (line,) = done.stderr.splitlines()
+    assert (done.exit_code, done.stdout) == (2, "")
+    assert sentence in line
+    assert farm.sent == []
+    assert [path.name for path in Path().iterdir()] in (["list.txt", "storage"], ["storage", "list.txt"])
+
+
+def test_what_is_in_a_batch_folder_already_is_followed_and_not_replaced(farm, tmp_path):
+    Path("shots").mkdir()
+    Path("index").write_text("old")
+    Path("shots/index.json").symlink_to(tmp_path / "index")
+    assert batch(farm, ["a red ball"], "-o", "shots").exit_code == 0
+    assert '"prompt": "a red ball"' in Path("index").read_text()
+    assert Path("shots/index.json").is_symlink()
+    Path("shots/index.json").unlink()
+    Path("shots/index.json").mkdir()
+    done = batch(farm, ["a red ball"], "-o", "shots")
+    assert done.exit_code == 2
+    assert "cannot write shots/index.json: Is a directory" in done.stderr.splitlines()[-1]
