@@ -114,7 +114,14 @@ def write(farm: str, values: dict[str, str]) -> None:
     except ValueError as error:
         raise UsageError(f"broker_url {error}") from None
     _check_storage(values.get("storage_url"))
-    write_private(path, text)
+    _write_private(path, text)
+
+
+def _write_private(path: Path, text: str) -> None:
+    try:
+        write_private(path, text)
+    except OSError as error:
+        raise UsageError(f"cannot write {path}: {error.strerror}") from None
 
 
 def _check_storage(url: str | None) -> None:
@@ -144,7 +151,7 @@ def store_password(farm: str, password: str, *, in_keyring: bool) -> str:
         write(farm, {"broker_password_keyring": "true", "broker_password_file": ""})
         return "the keychain"
     path = config_path().with_name(f"{farm}.password")
-    write_private(path, password + "\n")
+    _write_private(path, password + "\n")
     write(farm, {"broker_password_file": str(path), "broker_password_keyring": ""})
     return str(path)
 

@@ -1,7 +1,9 @@
 from __future__ import annotations
 
 import io
+import os
 import subprocess
+import threading
 from pathlib import Path
 
 import imageio_ffmpeg
@@ -147,3 +149,26 @@ def test_jpeg() -> None:
     decoded = Image.open(io.BytesIO(encoded))
     assert decoded.format == "JPEG"
     assert np.abs(np.asarray(decoded, int) - FRAMES[9]).max() <= 4
+
+
+def test_a_result_is_saved_through_links_and_into_pipes_and_replaces_nothing_else(tmp_path):
+    """Half a file, or what a failure took away, would be somebody else's."""
+    frames = np.zeros((9, 32, 32, 3), np.uint8)
+    result = RenderResult(frames, np.zeros(1, np.float32), GenerationRequest(prompt="x", frame_rate=24.0))
+    (tmp_path / "old.mp4").write_bytes(b"before")
+    (tmp_path / "link.mp4").symlink_to("old.mp4")
+    result.save(tmp_path / "link.mp4")
+    whole = (tmp_path / "old.mp4").read_bytes()
+    assert whole[4:8] == b"ftyp"
+    assert (tmp_path / "link.mp4").is_symlink()
+    os.mkfifo(tmp_path / "pipe")
+    got = []
+    reader = threading.Thread(target=lambda: got.append((tmp_path / "pipe").read_bytes()))
+    reader.start()
+    result.save(tmp_path / "pipe")
+    reader.join(10)
+    assert got == [whole]
+    for name, why in (("", "Is a directory"), ("no/a.mp4", "No such file"), ("x" * 300, "File name too long")):
+        with pytest.raises(VideoError, match=why):
+            result.save(tmp_path / name)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["link.mp4", "old.mp4", "pipe"]

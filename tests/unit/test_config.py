@@ -2,6 +2,8 @@
 
 import contextlib
 import json
+import os
+import stat
 
 import keyring
 import keyring.backend
@@ -238,3 +240,29 @@ def test_defaults_of_a_farm_stand_in_for_options(studio, monkeypatch, tmp_path):
     assert sub.params["priority"] == 4
     sub = submit.command.make_context("submit", ["x", "--priority", "1"], parent=context)
     assert sub.params["priority"] == 1
+
+
+def test_the_file_is_written_through_links(path, tmp_path):
+    (tmp_path / "dotfiles").mkdir()
+    path.symlink_to("dotfiles/ltx.toml")
+    ltx("--farm", "studio", "config", "set", "storage_url", "/renders")
+    assert path.is_symlink()
+    assert "/renders" in (tmp_path / "dotfiles/ltx.toml").read_text()
+
+
+@pytest.mark.parametrize("kind", ["a device", "a loop of links", "below a device"])
+def test_what_is_no_file_is_not_replaced_by_one(path, tmp_path, monkeypatch, kind):
+    if kind == "a loop of links":
+        path.symlink_to(path.name)
+    else:
+        try:
+            os.mknod(path, 0o600 | stat.S_IFCHR, os.makedev(1, 3))
+        except OSError:
+            pytest.skip("only root makes devices")
+    before = path.lstat().st_mode
+    if kind == "below a device":
+        monkeypatch.setenv("LTX_CONFIG", str(path / "config.toml"))
+    refused = ltx("--farm", "studio", "config", "set", "storage_url", "/renders", code=2)
+    assert len(refused.stderr.splitlines()) == 1
+    assert path.lstat().st_mode == before
+    assert list(tmp_path.iterdir()) == [path]

@@ -91,3 +91,22 @@ def test_an_empty_secret_signs_nothing_in_silence(tmp_path, monkeypatch):
     monkeypatch.setenv("LTX_NOTIFY_SECRET_FILE", str(path))
     with pytest.raises(UsageError, match="is empty"):
         secret()
+
+
+def test_a_private_file_is_written_through_links_and_over_no_device(tmp_path):
+    (tmp_path / "dotfiles").mkdir()
+    (tmp_path / "dotfiles/key").write_text("before")
+    for name, target in (("key", "dotfiles/key"), ("new", "dotfiles/new"), ("loop", "loop")):
+        (tmp_path / name).symlink_to(target)
+    for name in ("key", "new"):
+        write_private(tmp_path / name, "after")
+        assert (tmp_path / name).is_symlink()
+        assert (tmp_path / "dotfiles" / name).read_text() == "after"
+        assert stat.S_IMODE((tmp_path / "dotfiles" / name).stat().st_mode) == 0o600
+    os.mkfifo(tmp_path / "pipe")
+    for name, why in (("pipe", "is no file"), ("dotfiles", "is no file"), ("loop", "symbolic links")):
+        before = (tmp_path / name).lstat()
+        with pytest.raises(OSError, match=why):
+            write_private(tmp_path / name, "never")
+        assert (tmp_path / name).lstat().st_mode == before.st_mode
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["dotfiles", "key", "loop", "new", "pipe"]
