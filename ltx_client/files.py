@@ -121,7 +121,10 @@ def _largest_video(request: GenerationRequest) -> int:
 def is_here(view: JobView, target: Path) -> bool:
     """Whether `target` is the job's video already."""
     result = view.snapshot.result
-    if result is None or not target.is_file() or target.stat().st_size != result.size:
+    try:
+        if result is None or not target.is_file() or target.stat().st_size != result.size:
+            return False
+        with target.open("rb") as file:
+            return hashlib.file_digest(file, "sha256").hexdigest() == result.sha256
+    except OSError:  # what cannot be read may be replaced all the same
         return False
-    with target.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest() == result.sha256

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
+import errno
 import os
-import re
 import stat
 from pathlib import Path
-from typing import NamedTuple
 
 from ltx_client.errors import UsageError
-from ltx_models.output_files import STDERR, STDOUT, descriptor, destination, kind_of, writing
+from ltx_models.output_files import MP4, STDERR, STDOUT, Content, descriptor, destination, kind_of, writing
 
 __all__ = [
     "JPEG",
@@ -28,18 +27,6 @@ __all__ = [
     "write_output",
 ]
 
-_SUFFIX = re.compile(r"\.(?=.*[^\W\d])\w{1,8}", re.DOTALL)
-"""What says what is in a file. Not the end of `ball-v1.5`, nor of a sentence."""
-
-
-class Content(NamedTuple):
-    """What is written, in words, and how names of files with it end."""
-
-    words: str
-    suffixes: tuple[str, ...]
-
-
-MP4 = Content("an MP4", (".mp4", ".m4v"))
 JPEG = Content("a JPEG", (".jpg", ".jpeg"))
 PLOT = Content("a PNG", (".png",))
 
@@ -75,7 +62,10 @@ def is_stdout(path: Path | None) -> bool:
 
 def waits_for_reader(path: Path) -> bool:
     """Return whether a path leads to a named pipe, in which nothing is written before somebody reads it."""
-    return stat.S_ISFIFO(kind_of(path))
+    try:
+        return stat.S_ISFIFO(kind_of(path))
+    except OSError:
+        return False
 
 
 def check_output(path: Path, content: Content, *, folder_is_made: bool = False) -> None:
@@ -96,7 +86,8 @@ def check_output(path: Path, content: Content, *, folder_is_made: bool = False) 
     elif kind == stat.S_IFSOCK:
         raise UsageError(f"{path} is a socket, in which nothing can be written; name a file, a pipe or a device")
     elif kind in (0, stat.S_IFREG):
-        _check_suffix(path, content)
+        if why := content.why_not(path):
+            raise UsageError(why)
         if not folder_is_made:
             check_is_folder(there.parent, path.name)
         check_folder(there.parent)
@@ -106,12 +97,17 @@ def check_output(path: Path, content: Content, *, folder_is_made: bool = False) 
         raise UsageError(f"{content.words} is no text, so it is not written to a terminal; name a file, or pipe it on")
 
 
-def write_output(path: Path, data: bytes) -> None:
-    """Write what a person asked for, as `writing` does. Raise UsageError."""
+def write_output(path: Path, data: bytes, *, wait: bool = True) -> None:
+    """Write what a person asked for, as `writing` does. Raise UsageError.
+
+    wait: for the reader of a named pipe; else nothing is written where there is none.
+    """
     try:
-        with writing(path) as file:
+        with writing(path, wait=wait) as file:
             file.write(data)
     except OSError as error:
+        if error.errno == errno.ENXIO and not wait:
+            return
         raise _cannot(path, error) from None
 
 
@@ -141,15 +137,6 @@ def check_is_folder(folder: Path, name: str) -> None:
     if not os.path.isdir(folder):  # noqa: PTH112 - pathlib's own raises for a long name
         tilde = "; the shell replaces ~ only where it is not quoted" if str(folder).startswith("~") else ""
         raise UsageError(f"the folder {folder} does not exist, so {name} cannot be written there{tilde}")
-
-
-def _check_suffix(path: Path, content: Content) -> None:
-    suffix = path.suffix.strip()
-    if _SUFFIX.fullmatch(suffix) and suffix.lower() not in content.suffixes:
-        raise UsageError(
-            f"{path.name} ends in {suffix}, and what is written there is {content.words};"
-            f" name it {path.stem}{content.suffixes[0]}"
-        )
 
 
 def _check_open_file(path: Path, number: int) -> None:

@@ -15,7 +15,7 @@ import numpy as np
 from PIL import Image
 
 from ltx_models.errors import VideoError
-from ltx_models.output_files import writing
+from ltx_models.output_files import MP4, writing
 from ltx_models.request import GenerationRequest
 from ltx_models.video import write_mp4
 
@@ -74,6 +74,8 @@ class RenderResult:
     def save(self, path: Path | str) -> None:
         """Write an MP4: whole or not at all, through links, and into devices and pipes. Raises VideoError."""
         assert self.request.frame_rate
+        if why := MP4.why_not(Path(path)):
+            raise VideoError(why)
         with tempfile.TemporaryDirectory() as folder:
             video = Path(folder) / "video.mp4"
             write_mp4(self.frames, video, self.request.frame_rate)

@@ -15,9 +15,9 @@ import stat
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
-from typing import IO
+from typing import IO, NamedTuple
 
-__all__ = ["PART", "STDERR", "STDOUT", "descriptor", "destination", "kind_of", "writing"]
+__all__ = ["MP4", "PART", "STDERR", "STDOUT", "Content", "descriptor", "destination", "kind_of", "writing"]
 
 PART = ".part"
 """How the temporary name of a file ends that is not whole yet."""
@@ -28,14 +28,37 @@ IN_MEMORY = 64 << 20
 MOST_LINKS = 40
 """Links that are followed one after another, as many as Linux follows."""
 _DESCRIPTOR = re.compile(
-    r"/dev/std(?P<name>in|out|err)|(?:/dev|/proc/(?:self|thread-self|(?P<pid>\d+)))/fd/(?P<number>\d{1,9})"
+    r"//?dev/std(?P<name>in|out|err)|(?://?dev|//?proc/(?:self|thread-self|(?P<pid>\d+)))/fd/(?P<number>\d{1,9})"
 )
+_SUFFIX = re.compile(r"\.(?=.*[^\W\d])\w{1,8}", re.DOTALL)
+"""What says what is in a file. Not the end of `ball-v1.5`, nor of a sentence."""
+
+
+class Content(NamedTuple):
+    """What is written, in words, and how names of files with it end."""
+
+    words: str
+    suffixes: tuple[str, ...]
+
+    def why_not(self, path: Path) -> str:
+        """Return why a file with this in it should not have that name; nothing where it may."""
+        suffix = path.suffix.strip()
+        if not _SUFFIX.fullmatch(suffix) or suffix.lower() in self.suffixes:
+            return ""
+        right = path.stem + self.suffixes[0]
+        return f"{path.name} ends in {suffix}, and what is written there is {self.words}; name it {right}"
+
+
+MP4 = Content("an MP4", (".mp4", ".m4v"))
 _NUMBERS = {"in": 0, "out": 1, "err": 2}
 
 
 def descriptor(path: Path) -> int | None:
     """Return the number of the open file that a path such as /dev/stdout or /dev/fd/3 means, or None."""
-    match = _DESCRIPTOR.fullmatch(os.path.abspath(path))  # noqa: PTH100 - of the text alone; links are not followed
+    try:
+        match = _DESCRIPTOR.fullmatch(os.path.abspath(path))  # noqa: PTH100 - of the text alone; links are not followed
+    except FileNotFoundError:  # the folder in which this process is was removed
+        return None
     if match is None or match["pid"] not in (None, str(os.getpid())):
         return None
     return _NUMBERS[match["name"]] if match["name"] else int(match["number"])
@@ -67,11 +90,12 @@ def _mode(path: Path, *, follow_symlinks: bool = False) -> int:
 
 
 @contextlib.contextmanager
-def writing(path: Path) -> Iterator[IO[bytes]]:
+def writing(path: Path, *, wait: bool = True) -> Iterator[IO[bytes]]:
     """Yield a file; when the block ends, what was written there is at `path`. When it raises, `path` is as it was.
 
     A link is followed. A file is replaced in one step, and the new one has its permissions. What is no file, such as a
-    device or a pipe, is written to when all is there; a named pipe that nobody reads is waited for. Raise OSError.
+    device or a pipe, is written to when all is there; a named pipe that nobody reads is waited for, unless `wait` is
+    False: that is an OSError, ENXIO, then. Raise OSError.
     """
     there = destination(path)
     number = descriptor(there)
@@ -82,7 +106,8 @@ def writing(path: Path) -> Iterator[IO[bytes]]:
     with tempfile.SpooledTemporaryFile(IN_MEMORY) as file:
         yield file
         file.seek(0)
-        _pour(file, os.open(there, os.O_WRONLY | os.O_NOCTTY) if number is None else os.dup(number))
+        flags = os.O_WRONLY | os.O_NOCTTY | (0 if wait else os.O_NONBLOCK)
+        _pour(file, os.open(there, flags) if number is None else os.dup(number))
 
 
 @contextlib.contextmanager
@@ -103,7 +128,8 @@ def _take_permissions(handle: int, of: os.stat_result) -> None:
     with contextlib.suppress(OSError):
         if (of.st_uid, of.st_gid) != (os.geteuid(), os.getegid()):
             os.fchown(handle, of.st_uid, of.st_gid)
-    os.fchmod(handle, stat.S_IMODE(of.st_mode) & 0o777)
+    with contextlib.suppress(OSError):  # some shares and disks have no permissions
+        os.fchmod(handle, stat.S_IMODE(of.st_mode) & 0o777)
 
 
 def _pour(source: IO[bytes], handle: int) -> None:

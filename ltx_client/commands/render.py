@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 import time
 from pathlib import Path
@@ -14,7 +15,7 @@ from ltx_client.display import display
 from ltx_client.dry_run import print_plan
 from ltx_client.errors import INTERRUPTED, FarmError, JobCancelled, JobFailed, JobNotFound, UsageError
 from ltx_client.farm import Farm
-from ltx_client.fetching import fetch, tell_of_reader
+from ltx_client.fetching import fetch
 from ltx_client.inline import Picture, detect
 from ltx_client.inputs import clip_parts
 from ltx_client.local.background import continue_in_background
@@ -104,9 +105,8 @@ def command(
 
 def _preview_path(given: str, target: Path) -> Path:
     path = output_path(given, JPEG)
-    if path.absolute() == target.absolute() or (is_stdout(path) and is_stdout(target)):
+    if os.path.normpath(path) == os.path.normpath(target) or (is_stdout(path) and is_stdout(target)):
         raise UsageError(f"the video and its preview would both be written to {given}; give them two names")
-    tell_of_reader(path)
     return path
 
 
@@ -130,7 +130,7 @@ def _deliver(farm: Farm, view: JobView, target: Path, *, path_is_data: bool) -> 
 def _written(preview: Path, frame: bytes) -> Path | None:
     """Write a frame. Return where the next one goes: nowhere, when this one could not be written."""
     try:
-        write_output(preview, frame)
+        write_output(preview, frame, wait=False)
     except UsageError as error:
         notice(f"warning: {error}; no more frames are written there")
         return None

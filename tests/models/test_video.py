@@ -168,7 +168,12 @@ def test_a_result_is_saved_through_links_and_into_pipes_and_replaces_nothing_els
     result.save(tmp_path / "pipe")
     reader.join(10)
     assert got == [whole]
-    for name, why in (("", "Is a directory"), ("no/a.mp4", "No such file"), ("x" * 300, "File name too long")):
+    for name, why in (
+        ("", "Is a directory"),
+        ("no/a.mp4", "No such file"),
+        ("x" * 300, "File name too long"),
+        ("a.gif", "name it a.mp4"),
+    ):
         with pytest.raises(VideoError, match=why):
             result.save(tmp_path / name)
     assert sorted(path.name for path in tmp_path.iterdir()) == ["link.mp4", "old.mp4", "pipe"]

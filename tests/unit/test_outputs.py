@@ -4,6 +4,7 @@ import errno
 import os
 import pty
 import re
+import resource
 import socket
 import stat
 import subprocess
@@ -299,17 +300,27 @@ def test_a_full_device_is_one_sentence_with_the_way_to_fetch_the_video(farm, tmp
     assert (tmp_path / "a.mp4").read_bytes() == VIDEO
 
 
-@pytest.mark.parametrize("fails", ["write", "rename"])
-def test_a_disk_that_fills_up_leaves_the_file_of_before(farm, tmp_path, monkeypatch, fails):
+def test_a_write_that_fails_leaves_the_file_of_before(farm, job, tmp_path):
     (tmp_path / "a.mp4").write_bytes(b"before")
-    no_space = OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
-
-    def full(*_):
-        raise no_space
-
-    monkeypatch.setattr(*{"write": (os, "fchmod"), "rename": (Path, "replace")}[fails], full)
-    assert "cannot write a.mp4: No space left on device; the video is kept" in said_last(render(farm, "a.mp4"))
+    limit = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (len(VIDEO) - 1, limit[1]))
+    try:
+        done = farm.ltx("download", job, "-o", "a.mp4")
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limit)
+    assert f"cannot write a.mp4: File too large; the video is kept, and ltx download {job} -o" in said_last(done)
     assert tree(tmp_path) == {"a.mp4": b"before"}
+
+
+def test_a_disk_without_permissions_is_written_to(farm, job, tmp_path, monkeypatch):
+    (tmp_path / "a.mp4").write_bytes(b"before")
+
+    def forbidden(*_):
+        raise OSError(errno.EPERM, os.strerror(errno.EPERM))
+
+    monkeypatch.setattr(os, "fchmod", forbidden)
+    assert farm.ltx("download", job, "-o", "a.mp4").exit_code == 0
+    assert tree(tmp_path) == {"a.mp4": VIDEO}
 
 
 def test_a_folder_that_takes_the_place_of_the_file_meanwhile_is_left(farm, tmp_path, monkeypatch):
@@ -319,7 +330,7 @@ def test_a_folder_that_takes_the_place_of_the_file_meanwhile_is_left(farm, tmp_p
     assert sorted(tree(tmp_path)) == ["a.mp4"]
 
 
-STANDARD_OUTPUT = ["-", "/dev/stdout", "/dev/fd/1", "/proc/self/fd/1", "/dev/../dev/stdout", "link"]
+STANDARD_OUTPUT = ["-", "/dev/stdout", "/dev/fd/1", "/proc/self/fd/1", "/dev/../dev/stdout", "//dev/stdout", "link"]
 
 
 @pytest.mark.parametrize("output", STANDARD_OUTPUT)
@@ -420,6 +431,26 @@ def test_a_preview_that_cannot_be_is_refused_first(farm, job, tmp_path, command,
     said(farm.ltx(command, *words, "--preview", preview))
     assert farm.sent == []
     assert tree(tmp_path) == before
+
+
+def test_a_render_does_not_wait_for_who_reads_its_previews(farm, tmp_path):
+    os.mkfifo(tmp_path / "pipe")
+    assert render(farm, "a.mp4", "--preview", "pipe").exit_code == 0
+    handle = os.open("pipe", os.O_RDONLY | os.O_NONBLOCK)
+    assert render(farm, "a.mp4", "--preview", "pipe").exit_code == 0
+    assert os.read(handle, 10**6) == FRAMES[1] * 2
+    os.close(handle)
+
+
+def test_the_folder_of_the_process_may_be_gone(farm, job, tmp_path, monkeypatch):
+    (tmp_path / "gone").mkdir()
+    monkeypatch.chdir(tmp_path / "gone")
+    (tmp_path / "gone").rmdir()
+    for words in (("-o", "a.mp4"), ("-o", "{seed}.mp4"), ()):
+        assert farm.ltx("download", job, *words).exit_code == 2
+    assert render(farm, "a.mp4", "--preview", "a.jpg").exit_code == 2
+    assert farm.ltx("download", job, "-o", tmp_path / "a.mp4").exit_code == 0
+    monkeypatch.chdir(tmp_path)
 
 
 def test_a_preview_that_fails_in_the_middle_ends_no_render(farm, tmp_path):
