@@ -63,7 +63,7 @@ def is_stdout(path: Path | None) -> bool:
 def waits_for_reader(path: Path) -> bool:
     """Return whether a path leads to a named pipe, in which nothing is written before somebody reads it."""
     try:
-        return stat.S_ISFIFO(kind_of(path))
+        return descriptor(destination(path)) is None and stat.S_ISFIFO(kind_of(path))
     except OSError:
         return False
 

@@ -16,6 +16,7 @@ import pytest
 
 from ltx_client.errors import UsageError
 from ltx_client.handles import Render
+from ltx_client.output_paths import waits_for_reader
 from ltx_models import output_files
 from ltx_models.output_files import writing
 from tests.stored_farm import FRAMES, SMALL, VIDEO, StoredFarm
@@ -340,6 +341,7 @@ def test_standard_output_takes_the_video_and_nothing_else(farm, job, tmp_path, c
         done = write()
         assert done.exit_code == 0, done.output
         assert done.stdout == ""
+        assert "named pipe" not in done.stderr
         assert capfdbinary.readouterr().out == VIDEO
     assert sorted(tree(tmp_path)) == ["link"]
 
@@ -365,6 +367,7 @@ def test_a_pipe_that_does_not_wait_for_its_reader_gets_all():
             got.append(pipe.read())
 
     reader = threading.Thread(target=read)
+    assert not waits_for_reader(Path(f"/dev/fd/{theirs}")), "it has one"
     with writing(Path(f"/dev/fd/{theirs}")) as file:
         file.write(large)
         reader.start()
