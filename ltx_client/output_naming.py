@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ltx_client.errors import UsageError
-from ltx_client.output_names import BATCH_NAMES, default_name
+from ltx_client.output_names import BATCH_NAMES, default_name, short_id
 from ltx_client.output_paths import (
     MP4,
     check_folder,
@@ -19,7 +19,7 @@ from ltx_client.output_paths import (
     is_folder,
     is_stdout,
 )
-from ltx_client.output_templates import Template, fields_of
+from ltx_client.output_templates import Template, fields_of, safe_name
 from ltx_client.protocol.jobs import Job
 
 __all__ = ["BatchOutput", "VideoOutput", "video_path"]
@@ -73,6 +73,13 @@ class BatchOutput:
         template = Template.parse(text)
         check_folder(template.folder)
         return cls(template.folder, template.names) if template.names else cls(template.folder)
+
+    @classmethod
+    def default(cls, batch_id: str) -> BatchOutput:
+        """Return what stands in where a person named nothing. Raise UsageError for what cannot be."""
+        folder = Path(safe_name(f"ltx-{short_id(batch_id)}"))  # an id that somebody else may have written
+        check_folder(folder)
+        return cls(folder)
 
     def paths(self, jobs: Iterable[tuple[Job, float, int]]) -> list[Path]:
         """Return a path for each job, with `at` and `index` of `fields_of`; none twice, on whatever file system.

@@ -22,7 +22,7 @@ from ltx_client.output_paths import MP4
 from ltx_client.protocol.jobs import Job
 from ltx_client.protocol.text import printable
 
-__all__ = ["Template", "fields_of"]
+__all__ = ["Template", "fields_of", "safe_name"]
 
 LONGEST = 255
 """Bytes that the name of a file may have."""
@@ -135,10 +135,10 @@ def _value(field: str | None, form: str | None, fields: Mapping[str, object], li
         raise UsageError(f"the output has {{{field}:{form}}}, and {value!r} cannot be written so") from None
     if not isinstance(value, str):
         return text
-    return _safe(text, limit if field == "prompt" else LONGEST)
+    return safe_name(text, limit if field == "prompt" else LONGEST)
 
 
-def _safe(text: str, most: int) -> str:
+def safe_name(text: str, most: int = LONGEST) -> str:
     """Return a text as part of a name of a file on any system, of at most so many bytes."""
     from pathvalidate import sanitize_filename  # takes 30 ms to import
 

@@ -14,7 +14,7 @@ from ltx_client.fetching import fetch
 from ltx_client.files import is_here
 from ltx_client.local.members import Use
 from ltx_client.options import FIELDS_HELP, OutputPath
-from ltx_client.output import notice, print_line, short_id
+from ltx_client.output import notice, print_line
 from ltx_client.output_naming import BatchOutput, VideoOutput
 from ltx_client.output_paths import is_stdout, make_folder, write_output
 from ltx_client.protocol.text import json_text
@@ -68,8 +68,7 @@ def command(job: str | None, batch: str | None, output: str | None, sheet: bool)
 def _download_batch(name: str, output: BatchOutput | None, *, sheet: bool) -> None:
     with Farm.connect(use=Use.READ) as farm:
         batch = farm.batch(name)
-        output = output or BatchOutput.parse(f"ltx-{short_id(batch.id)}")
-        download_batch(farm, batch, output, sheet=sheet)
+        download_batch(farm, batch, output or BatchOutput.default(batch.id), sheet=sheet)
 
 
 def download_batch(farm: Farm, batch: Batch, output: BatchOutput, *, sheet: bool = False) -> None:

@@ -166,3 +166,14 @@ def test_what_is_in_a_batch_folder_already_is_followed_and_not_replaced(farm, tm
     done = batch(farm, ["a red ball"], "-o", "shots")
     assert done.exit_code == 2
     assert "cannot write shots/index.json: Is a directory" in done.stderr.splitlines()[-1]
+
+
+def test_a_batch_of_a_hostile_id_gets_a_folder_here(farm, tmp_path, monkeypatch):
+    (tmp_path / "here").mkdir()
+    monkeypatch.chdir(tmp_path / "here")
+    before = set(tmp_path.iterdir())
+    farm.client.zadd(farm.names.batches(), {"x-/../../evil1234": 1.0})
+    done = farm.ltx("download", "--batch", "evil1234")
+    assert done.exit_code == 0, done.output
+    assert written(".") == ["ltx-_.._.._evil1234/index.json"]
+    assert set(tmp_path.iterdir()) == before
