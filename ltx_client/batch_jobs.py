@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 from pydantic import TypeAdapter, ValidationError
 
-from ltx_client.batch_files import Line, LineError, read_batch
+from ltx_client.batch_files import Line, LineError, Remarks, read_batch
 from ltx_client.batches import PreparedBatch, derived_id
 from ltx_client.errors import UsageError
 from ltx_client.inputs import Inputs
@@ -36,12 +36,20 @@ class BadLines(UsageError):
 
 
 def prepare_batch(
-    data: bytes, name: str, batch_id: str, *, form: str | None, seeds: Sequence[int], options: dict[str, Any]
+    data: bytes,
+    name: str,
+    batch_id: str,
+    *,
+    form: str | None,
+    seeds: Sequence[int],
+    options: dict[str, Any],
+    remark: Callable[[str], object] = lambda _: None,
 ) -> PreparedBatch:
     """The batch that a file means: a job for each line and seed. Needs no farm.
 
     options: stand in for what a line does not say.  seeds: for the lines that name none; without any, each line has
     one of its own, which the batch's id decides. A picture's name is relative to the file's folder.
+    remark: is told, in a sentence each, what was read in a way that may not have been meant.
     Raises BadLines with everything that is wrong, or UsageError.
     """
     try:
@@ -56,7 +64,8 @@ def prepare_batch(
         )
     prepared = PreparedBatch(batch_id, name, [])
     problems, count = [], 0
-    for line in read_batch(data, name, form):
+    remarks = Remarks()
+    for line in read_batch(data, name, form, remarks):
         count += 1
         try:
             jobs, inputs = _jobs_of(line, batch_id, list(seeds), options, Path(name).parent, len(prepared.jobs))
@@ -68,10 +77,12 @@ def prepare_batch(
         prepared.lines[line.number] = jobs[0][0]
         if len(prepared.jobs) > MAX_JOBS:
             raise UsageError(f"{name} asks for more than {MAX_JOBS:,} videos, by line {line.number}; divide it")
+    for sentence in remarks.sentences():
+        remark(sentence)
     if problems:
         raise BadLines(name, problems, count)
     if not prepared.jobs:
-        raise UsageError(f"{name} asks for no videos: it has no lines")
+        raise UsageError(f"{name} asks for no videos: it has no lines but empty ones and comments")
     return prepared
 
 
