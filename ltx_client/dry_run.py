@@ -6,14 +6,11 @@ from collections import Counter, defaultdict
 from collections.abc import Sequence
 from typing import Any
 
-from rich.table import Table
-
 from ltx_client.commands.models.listing import machine_memory
 from ltx_client.farm import Farm
 from ltx_client.forecast import Place, places
 from ltx_client.local.members import Use
-from ltx_client.output import duration, print_table
-from ltx_client.protocol.console import styled
+from ltx_client.output import duration, print_facts
 from ltx_client.protocol.jobs import Job
 from ltx_client.protocol.settings import FarmSettings
 from ltx_client.protocol.state import Snapshot
@@ -28,7 +25,7 @@ def print_plan(settings: FarmSettings, jobs: Sequence[Job]) -> None:
     """Prints, for each kind of job among these: its memory, who serves it, and the time it takes."""
     counts = Counter(map(_kind, jobs))
     if settings.broker_url is None:
-        print_table(_table(_in_all(counts) + [_alone(job, counts[_kind(job)]) for job in _kinds(jobs)]))
+        print_facts(*_in_all(counts), *(_alone(job, counts[_kind(job)]) for job in _kinds(jobs)))
         return
     with Farm.connect(settings, Use.READ) as farm:
         tell_of_pauses(farm, (job.variant for job in jobs))
@@ -55,7 +52,7 @@ def print_plan(settings: FarmSettings, jobs: Sequence[Job]) -> None:
                 "all done in": f"about {duration(max(ends))}" if ends and len(ends) == len(alike) else "",
             }
         )
-    print_table(_table(rows))
+    print_facts(*rows)
 
 
 def _kind(job: Job) -> tuple[Any, ...]:
@@ -89,14 +86,3 @@ def _alone(job: Job, count: int) -> dict[str, str]:
         **_needs(job, count),
         "served by": "this machine" if fits else f"not this machine: {usable / 1e9:.0f} GB usable",
     }
-
-
-def _table(rows: list[dict[str, str]]) -> Table:
-    table = Table(box=None, show_header=False, pad_edge=False)
-    for number, row in enumerate(rows):
-        if number:
-            table.add_row()
-        for name, value in row.items():
-            if value:
-                table.add_row(styled(name, "dim"), value)
-    return table
