@@ -23,6 +23,8 @@ from ltx_models.urls import is_url
 __all__ = ["BadLines", "prepare_batch"]
 
 MAX_JOBS = 10_000
+MAX_PROBLEMS = 1_000
+"""Of a file, after which no more of it is read."""
 _job_id: TypeAdapter[str] = TypeAdapter(JobId)
 
 
@@ -32,7 +34,8 @@ class BadLines(UsageError):
     def __init__(self, name: str, problems: list[tuple[int, str]], lines: int) -> None:
         self.problems = problems
         are = "line is" if len(problems) == 1 else "lines are"
-        super().__init__(f"{len(problems)} {are} wrong, of {lines} in {name}; nothing was queued")
+        first = "the first " if len(problems) >= MAX_PROBLEMS else ""
+        super().__init__(f"{len(problems):,} {are} wrong, of {first}{lines:,} in {name}; nothing was queued")
 
 
 def prepare_batch(
@@ -71,6 +74,8 @@ def prepare_batch(
             jobs, inputs = _jobs_of(line, batch_id, list(seeds), options, Path(name).parent, len(prepared.jobs))
         except (LineError, UsageError, ModelError) as error:
             problems.append((line.number, str(error)))
+            if len(problems) >= MAX_PROBLEMS:
+                break
             continue
         prepared.jobs += jobs
         prepared.inputs |= inputs

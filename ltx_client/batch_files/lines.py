@@ -48,7 +48,8 @@ class Remarks:
     def sentences(self) -> Iterator[str]:
         """Yield what is to be said, a sentence each."""
         if self.ignored:
-            yield f"ignored as notes, since no option is called so: {', '.join(list(self.ignored)[:20])}"
+            names = [name[:40] for name in [*self.ignored][:20]]
+            yield f"ignored as notes, since no option is called so: {', '.join(names)}"
         if self.marked:
             number, prompt = self.marked[0]
             yield (

@@ -132,6 +132,8 @@ def _why(error: Exception) -> str:
     hint = _HINTS.get(text[at : at + 1], "")
     if re.match(r",\s*[}\]]", text[at:]) or (re.search(r",\s*$", text[:at]) and text[at : at + 1] in ("]", "}")):
         hint = "no comma stands before a closing bracket"
+    elif error.msg == "Extra data" and text[at : at + 1] == ",":
+        hint = "no comma stands between lines, only in an array"
     return f"this is not JSON: {error.msg} (column {error.colno})" + (f"; in JSON, {hint}" if hint else "")
 
 
@@ -148,8 +150,8 @@ def _values(value: Any, remarks: Remarks) -> dict[str, Any]:
     if not isinstance(value, dict):
         raise LineError(f"give an object, as {json.dumps({'prompt': 'a red ball', 'steps': 8})}")
     for name, inner in value.items():
-        if isinstance(inner, list) and inner and isinstance(inner[0], dict):
-            raise LineError(f"{brief(name)} holds a list of objects; give that list alone as the file")
+        if isinstance(inner, list) and inner and (isinstance(inner[0], dict) or len(value) == 1):
+            raise LineError(f"{brief(name)} holds a list; give that list alone as the file")
     given = []
     for written, item in value.items():
         if item is None:

@@ -27,6 +27,7 @@ _CSV_ERRORS = {
     "expected after": 'after a closing " there is more; inside a quoted cell, write "" for each "',
     "field larger": 'a cell is too long; perhaps a closing " is missing',
 }
+_NUMBERING = "the first column, which has no name"
 _NO_PROMPT = re.compile(r"#(?:[A-ZÄÖÜ/0-9]+[!?]|N/A|NV)|nan|null|none", re.IGNORECASE)
 """What spreadsheets and programs write into a cell that has no value."""
 
@@ -53,7 +54,7 @@ def table_likeness(text: str) -> TableLikeness:
 
 def names_columns(line: str) -> bool:
     """Return whether a line can only be the one that names a table's columns."""
-    return table_likeness(line) is TableLikeness.YES
+    return "prompt" in line.lower() and table_likeness(line) is TableLikeness.YES
 
 
 def read_table(text: str, remarks: Remarks) -> Iterator[Line]:
@@ -157,7 +158,7 @@ def _checked(
     number: int, row: list[str], columns: list[tuple[str, str | None]], delimiter: str, remarks: Remarks
 ) -> dict[str, Any] | LineError:
     try:
-        values = _values(row, columns, delimiter)
+        values = _values(row, columns, delimiter, remarks)
     except LineError as error:
         return error
     remarks.see_prompt(number, values["prompt"])
@@ -167,7 +168,7 @@ def _checked(
     return values
 
 
-def _values(row: list[str], columns: list[tuple[str, str | None]], delimiter: str) -> dict[str, Any]:
+def _values(row: list[str], columns: list[tuple[str, str | None]], delimiter: str, remarks: Remarks) -> dict[str, Any]:
     if any(row[len(columns) :]):
         by = _DELIMITER_NAMES.get(delimiter, delimiter)
         are = "column is" if len(columns) == 1 else "columns are"
@@ -175,10 +176,14 @@ def _values(row: list[str], columns: list[tuple[str, str | None]], delimiter: st
             f"it has {len(row)} cells, and {len(columns)} {are} named; put a cell that holds {by} in quotes"
         )
     given = []
+    if [cell for cell in row if cell] == [written for written, _ in columns if written]:
+        raise LineError("this names the columns again; remove it")
     for place, (cell, (written, name)) in enumerate(zip(row, columns, strict=False), 1):
-        if cell and not written:
+        if cell and not written and place == 1:  # row numbers, as pandas and databases export them
+            remarks.ignored[_NUMBERING] = None
+        elif cell and not written:
             raise LineError(f"{brief(cell)} is in column {place}, which the first line does not name")
-        if cell and name is not None:
+        elif cell and name is not None:
             given.append(Given(written, name, cell))
     values = values_of(given, comma=delimiter in _DECIMAL_COMMAS)
     if _NO_PROMPT.fullmatch(values["prompt"]):

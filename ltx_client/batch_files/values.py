@@ -37,40 +37,14 @@ _MEANT = {
     "model": "variant",
 }
 """What other programs call an option. A person is told, not understood: the values may mean something else there."""
-_NOTES = frozenset(
-    [
-        "note",
-        "notes",
-        "comment",
-        "comments",
-        "remark",
-        "remarks",
-        "title",
-        "author",
-        "date",
-        "scene",
-        "shot",
-        "take",
-        "tag",
-        "tags",
-        "category",
-        "status",
-        "number",
-        "no",
-        "nr",
-        "id",
-        "row",
-        "index",
-        "source",
-        "reference",
-        "notiz",
-        "notizen",
-        "kommentar",
-        "bemerkung",
-        "bemerkungen",
-    ]
-)
+_NOTES = frozenset((
+    "note", "notes", "name", "comment", "comments", "remark", "remarks", "title", "author", "date", "scene", "shot",
+    "take", "tag", "tags", "category", "status", "number", "no", "nr", "id", "row", "index", "source", "reference",
+    "notiz", "notizen", "kommentar", "bemerkung", "bemerkungen",
+))  # fmt: skip
 """Columns and fields that are for people, and are ignored; so is any whose name begins with _ or #."""
+_NOTE_MARKS = ("_", "#", "Unnamed:")
+"""What the names of notes begin with; pandas calls columns without a name the latter."""
 _NUMBER = re.compile(r"[+-]?(?:\d+\.?\d*|\.\d+)(?P<exponent>[eE][+-]?\d+)?")
 _DECIMAL_COMMA = re.compile(r"([+-]?\d+),(\d+)")
 _MOST_DIGITS = 40
@@ -121,9 +95,11 @@ def resolve(name: str) -> str | None:
     words = spelled(name)
     if words in known:
         return words
-    if words in _NOTES or name.lstrip().startswith(("_", "#")):
+    if words in _NOTES or name.lstrip().startswith(_NOTE_MARKS):
         return None
-    near = _MEANT.get(words) or next(iter(difflib.get_close_matches(words, [*known, *_ALIASES], 1)), None)
+    begun = [option for option in known if len(words) > 2 and option.startswith(words)]
+    close = [_ALIASES.get(other, other) for other in difflib.get_close_matches(words, [*known, *_ALIASES], 1, 0.7)]
+    near = next(iter([*filter(None, [_MEANT.get(words)]), *begun, *close]), None)
     raise LineError(
         f"{brief(name)} is unknown here; "
         + (f"is {near} meant?" if near else f"{', '.join(known)} are known, and a name that begins with _ is a note")

@@ -179,6 +179,8 @@ def _remark(name: str, sentence: str) -> None:
 def _read(file: str) -> tuple[bytes, str]:
     """The beginning of a file, which is longer than a batch's may be where it is not all."""
     if file == "-":
+        if sys.stdin is None:
+            raise UsageError("standard input is closed; give a file's name")
         return sys.stdin.buffer.read(MAX_BYTES + 1), "standard input"
     try:
         with Path(file).open("rb") as opened:

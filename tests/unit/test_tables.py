@@ -196,6 +196,8 @@ REFUSED = {
         "a.csv",
         'line 2: "y" is in column 3, which the first line does not',
     ),
+    "names again": ("prompt,_n\nx,7\nprompt,_n", "a.csv", "line 3: this names the columns again; remove it"),
+    "the beginning of a name": ("prompt,negativ\nx,y", "a.csv", "is negative_prompt meant?"),
     "an open quote": (
         'prompt,seed\nx,7\n"y,8\nz,9',
         "a.csv",
@@ -240,10 +242,16 @@ REFUSED = {
     "an open array": ('[{"prompt": "x"}', "a.json", "line 1: this is not JSON: Expecting ',' delimiter (column 17)"),
     "more after it": ('[{"prompt": "x"}] y', "a.json", "line 1: this is not JSON: Extra data (column 19)"),
     "one line of many": (LINES + "\n{", "a.json", "line 3: this is not JSON"),
+    "commas between lines": (
+        '{"prompt": "x"},\n{"prompt": "y"}',
+        "a.jsonl",
+        "no comma stands between lines, only in an array",
+    ),
+    "a list in a list": ('{"prompts": ["x", "y"]}', "a.json", 'line 1: "prompts" holds a list; give that list alone'),
     "a wrapped list": (
         '{"shots": [{"prompt": "x"}]}',
         "a.json",
-        'line 1: "shots" holds a list of objects; give that list alone',
+        'line 1: "shots" holds a list; give that list alone',
     ),
     "an array of numbers": ("[{}, 1]", "a.json", "line 1: give an object, as"),
     "a third of an array": ('[{"prompt": "x"},\n\n{"prompt": 3}]', "a.json", "line 3: prompt 3 is no text"),
@@ -317,6 +325,16 @@ REMARKS = {
         "a.csv",
         "ignored as notes, since no option is called so: Notes, _cfg, #",
     ),
+    "pandas' row numbers": (
+        ",prompt\n0,x",
+        "a.csv",
+        "ignored as notes, since no option is called so: the first column, wh",
+    ),
+    "and as it calls them": (
+        "Unnamed: 0,prompt\n0,x",
+        "a.csv",
+        "ignored as notes, since no option is called so: Unnamed: 0",
+    ),
     "notes of JSON": (
         '{"prompt": "x", "seed": 7, "id": 3}',
         "a.json",
@@ -378,6 +396,11 @@ def test_a_file_that_is_given_for_a_prompt_is_refused_with_the_command_that_read
     assert done.exit_code == 2
     assert "shots.csv is a file, not a prompt; `ltx batch shots.csv` renders what is in it" in done.stderr
     assert run(tmp_path, monkeypatch, command, "others.csv", "--dry-run").exit_code == 0
+
+
+def test_of_a_file_that_is_all_wrong_a_thousand_lines_are_told():
+    with pytest.raises(BadLines, match=r"1,000 lines are wrong, of the first 1,000 in a\.csv; nothing was queued"):
+        read("prompt,seed\n" + "x,y\n" * 2000, "a.csv")
 
 
 PIECES = st.sampled_from(
