@@ -142,7 +142,7 @@ def print_facts(*blocks: Mapping[str, str]) -> None:
             for place, line in enumerate(_wrapped(shown(value), room)):
                 margin = styled(name if not place else "", "dim")
                 margin.pad_right(indent - cell_len(margin.plain))
-                console.print(margin + Text(line), soft_wrap=True)
+                console.print(Text.assemble(margin, line), soft_wrap=True)
 
 
 def terminal_width(console: Console) -> int | None:

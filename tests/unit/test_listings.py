@@ -225,6 +225,12 @@ def test_any_table_is_printed_whole(monkeypatch, capsys):
         assert capsys.readouterr().out.splitlines()[1] == "x" * 50 + "  " + "y" * 50
 
 
+def test_of_a_fact_the_name_alone_is_dim(monkeypatch, capsys):
+    monkeypatch.setattr(listing, "Console", lambda: Console(force_terminal=True, color_system="standard", width=60))
+    listing.print_facts({"job": "12", "none": ""}, {"prompt": "a b"})
+    assert capsys.readouterr().out == "\x1b[2mjob     \x1b[0m12\n\n\x1b[2mprompt  \x1b[0ma b\n"
+
+
 def test_columns_are_left_out_by_use_and_empty_ones_first(monkeypatch):
     listed = Listing(
         Column("ID"),
