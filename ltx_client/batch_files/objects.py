@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 from ltx_client.batch_files.lines import LINE_END, Line, LineError, Remarks
-from ltx_client.batch_files.values import Given, Written, brief, resolve, values_of
+from ltx_client.batch_files.values import Given, Written, brief, fields_of, resolve, spelled, values_of
 
 __all__ = ["looks_like_json", "read_objects"]
 
@@ -36,15 +36,15 @@ def read_objects(text: str, remarks: Remarks, *, by_lines: bool) -> Iterator[Lin
     by_lines: the file is called JSON Lines, so that every line is read, whatever the others are.
     """
     text = LINE_END.sub("\n", text)
-    found: list[tuple[int, Any]] = []
+    found: Iterable[tuple[int, Any]]
     try:
-        found.extend(_decoded(text))
+        found = list(_decoded(text))
     except (ValueError, RecursionError) as error:
         if not text.lstrip().startswith("[") and (by_lines or _is_whole(text.lstrip().partition("\n")[0])):
             lines = enumerate(text.split("\n"), 1)
-            found = [(number, _decoded_line(line)) for number, line in lines if line.strip()]
+            found = ((number, _decoded_line(line)) for number, line in lines if line.strip())
         else:
-            found.append((_line_of(error, text), LineError(_why(error))))
+            found = [(_line_of(error, text), LineError(_why(error)))]
     for number, value in found:
         yield Line(number, value if isinstance(value, LineError) else _checked(number, value, remarks))
 
@@ -146,11 +146,16 @@ def _checked(number: int, value: Any, remarks: Remarks) -> dict[str, Any] | Line
     return values
 
 
+def _is_wrapper(value: dict[str, Any]) -> bool:
+    """Whether it has one field, which is no option's."""
+    return len(value) == 1 and {*map(spelled, value)}.isdisjoint((*fields_of(), "seeds"))
+
+
 def _values(value: Any, remarks: Remarks) -> dict[str, Any]:
     if not isinstance(value, dict):
         raise LineError(f"give an object, as {json.dumps({'prompt': 'a red ball', 'steps': 8})}")
     for name, inner in value.items():
-        if isinstance(inner, list) and inner and (isinstance(inner[0], dict) or len(value) == 1):
+        if isinstance(inner, list) and inner and (isinstance(inner[0], dict) or _is_wrapper(value)):
             raise LineError(f"{brief(name)} holds a list; give that list alone as the file")
     given = []
     for written, item in value.items():

@@ -49,7 +49,8 @@ def table_likeness(text: str) -> TableLikeness:
     known = {name for name in names if name in fields_of() or name == "seeds"}
     if "prompt" in known:
         return TableLikeness.YES if len(known) > 1 else TableLikeness.MAYBE
-    return TableLikeness.MAYBE if len(known) > 1 and len(known) == len(names) else TableLikeness.NO
+    is_all_names = all(_is_meant_for_a_name(cell) for cell in header if cell.strip())
+    return TableLikeness.MAYBE if known and len(names) > 1 and is_all_names else TableLikeness.NO
 
 
 def names_columns(line: str) -> bool:
@@ -144,6 +145,11 @@ def _columns(header: list[str], remarks: Remarks) -> list[tuple[str, str | None]
         elif cell:
             remarks.ignored[cell] = None
     return columns
+
+
+def _is_meant_for_a_name(cell: str) -> bool:
+    why = _why_unknown(cell)
+    return not why or " meant?" in why
 
 
 def _why_unknown(cell: str) -> str:
