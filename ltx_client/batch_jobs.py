@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 from pydantic import TypeAdapter, ValidationError
 
-from ltx_client.batch_files import Line, LineError, read_batch
+from ltx_client.batch_files import Line, LineError, Remarks, read_batch
 from ltx_client.batches import PreparedBatch, derived_id
 from ltx_client.errors import UsageError
 from ltx_client.inputs import Inputs
@@ -23,6 +23,8 @@ from ltx_models.urls import is_url
 __all__ = ["BadLines", "prepare_batch"]
 
 MAX_JOBS = 10_000
+MAX_PROBLEMS = 1_000
+"""Of a file, after which no more of it is read."""
 _job_id: TypeAdapter[str] = TypeAdapter(JobId)
 
 
@@ -32,16 +34,25 @@ class BadLines(UsageError):
     def __init__(self, name: str, problems: list[tuple[int, str]], lines: int) -> None:
         self.problems = problems
         are = "line is" if len(problems) == 1 else "lines are"
-        super().__init__(f"{len(problems)} {are} wrong, of {lines} in {name}; nothing was queued")
+        first = "the first " if len(problems) >= MAX_PROBLEMS else ""
+        super().__init__(f"{len(problems):,} {are} wrong, of {first}{lines:,} in {name}; nothing was queued")
 
 
 def prepare_batch(
-    data: bytes, name: str, batch_id: str, *, form: str | None, seeds: Sequence[int], options: dict[str, Any]
+    data: bytes,
+    name: str,
+    batch_id: str,
+    *,
+    form: str | None,
+    seeds: Sequence[int],
+    options: dict[str, Any],
+    remark: Callable[[str], object] = lambda _: None,
 ) -> PreparedBatch:
     """The batch that a file means: a job for each line and seed. Needs no farm.
 
     options: stand in for what a line does not say.  seeds: for the lines that name none; without any, each line has
     one of its own, which the batch's id decides. A picture's name is relative to the file's folder.
+    remark: is told, in a sentence each, what was read in a way that may not have been meant.
     Raises BadLines with everything that is wrong, or UsageError.
     """
     try:
@@ -56,22 +67,27 @@ def prepare_batch(
         )
     prepared = PreparedBatch(batch_id, name, [])
     problems, count = [], 0
-    for line in read_batch(data, name, form):
+    remarks = Remarks()
+    for line in read_batch(data, name, form, remarks):
         count += 1
         try:
             jobs, inputs = _jobs_of(line, batch_id, list(seeds), options, Path(name).parent, len(prepared.jobs))
         except (LineError, UsageError, ModelError) as error:
             problems.append((line.number, str(error)))
+            if len(problems) >= MAX_PROBLEMS:
+                break
             continue
         prepared.jobs += jobs
         prepared.inputs |= inputs
         prepared.lines[line.number] = jobs[0][0]
         if len(prepared.jobs) > MAX_JOBS:
             raise UsageError(f"{name} asks for more than {MAX_JOBS:,} videos, by line {line.number}; divide it")
+    for sentence in remarks.sentences():
+        remark(sentence)
     if problems:
         raise BadLines(name, problems, count)
     if not prepared.jobs:
-        raise UsageError(f"{name} asks for no videos: it has no lines")
+        raise UsageError(f"{name} asks for no videos: it has no lines but empty ones and comments")
     return prepared
 
 

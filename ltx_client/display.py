@@ -6,15 +6,22 @@ from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from typing import Protocol
 
+from rich.cells import cell_len
 from rich.console import RenderableType
 from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn
+from rich.text import Text
 
 from ltx_client.output import duration, notice, short_id
 from ltx_client.protocol.console import Console
 from ltx_client.protocol.state import Snapshot, Stage, Status
+from ltx_client.protocol.text import shown
 from ltx_client.views import Update
 
 __all__ = ["Display", "display", "headline", "new_cut_texts", "progress_text"]
+
+
+LEAST_TEXT, LEAST_BAR, MOST_BAR = 60, 8, 30
+"""Columns of a terminal that the words of a line are left, and those of its bar: fewer than the least are none."""
 
 
 class Display(Protocol):
@@ -37,14 +44,14 @@ def display(*, with_ids: bool = False, told: Collection[str] = ()) -> Iterator[D
     if not console.is_terminal:
         yield PlainDisplay(with_ids, told)
         return
+    bar = min(MOST_BAR, console.width - LEAST_TEXT)
     columns = (
         SpinnerColumn(finished_text=" "),
         TextColumn("{task.description}", markup=False),
-        BarColumn(bar_width=30),
+        *([BarColumn(bar_width=bar)] if bar >= LEAST_BAR else []),
+        TextColumn("{task.fields[detail]}", markup=False),
     )
-    with Progress(
-        *columns, TextColumn("{task.fields[detail]}", markup=False), console=console, transient=False
-    ) as progress:
+    with Progress(*columns, console=console, transient=False) as progress:
         yield BarDisplay(progress, with_ids, told)
 
 
@@ -75,13 +82,24 @@ class BarDisplay:
             self._progress.console.print(_prefix(job_id, self._with_ids) + text, markup=False, highlight=False)
         if job_id not in self._tasks:
             self._tasks[job_id] = self._progress.add_task("", total=None, detail="")
+        words, detail = self._fitted(_prefix(job_id, self._with_ids), headline(update), progress_text(snapshot))
         self._progress.update(
             self._tasks[job_id],  # type: ignore[arg-type]
-            description=_prefix(job_id, self._with_ids) + headline(update),
+            description=words,
             total=snapshot.steps or (1 if update.view.ended else None),
             completed=snapshot.step if snapshot.steps else 1 if update.view.ended else 0,
-            detail=progress_text(snapshot),
+            detail=detail,
         )
+
+    def _fitted(self, prefix: str, words: str, detail: str) -> tuple[str, str]:
+        """Both as they fit into a line: the words are shortened before the time left is, and the rest never."""
+        bars = [column for column in self._progress.columns if isinstance(column, BarColumn)]
+        room = self._progress.console.width - len(prefix) - 4 - sum((bar.bar_width or 0) + 1 for bar in bars)
+        if cell_len(detail) + LEAST_BAR > room:
+            detail = detail.partition(",")[0]
+        text = Text(shown(words))
+        text.truncate(max(1, room - cell_len(detail)), overflow="ellipsis")
+        return prefix + text.plain, detail
 
     def show_picture(self, picture: RenderableType) -> None:
         """Prints it above the lines."""

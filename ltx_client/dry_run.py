@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
+from collections import Counter, defaultdict
 from collections.abc import Sequence
 from typing import Any
 
-from rich.table import Table
-
 from ltx_client.commands.models.listing import machine_memory
 from ltx_client.farm import Farm
-from ltx_client.forecast import places
+from ltx_client.forecast import Place, places
 from ltx_client.local.members import Use
-from ltx_client.output import duration, print_table
-from ltx_client.protocol.console import styled
+from ltx_client.output import duration, print_facts
 from ltx_client.protocol.jobs import Job
 from ltx_client.protocol.settings import FarmSettings
 from ltx_client.protocol.state import Snapshot
@@ -25,8 +23,9 @@ __all__ = ["print_plan"]
 
 def print_plan(settings: FarmSettings, jobs: Sequence[Job]) -> None:
     """Prints, for each kind of job among these: its memory, who serves it, and the time it takes."""
+    counts = Counter(map(_kind, jobs))
     if settings.broker_url is None:
-        print_table(_table([_alone(job) for job in _kinds(jobs)]))
+        print_facts(*_in_all(counts), *(_alone(job, counts[_kind(job)]) for job in _kinds(jobs)))
         return
     with Farm.connect(settings, Use.READ) as farm:
         tell_of_pauses(farm, (job.variant for job in jobs))
@@ -36,21 +35,24 @@ def print_plan(settings: FarmSettings, jobs: Sequence[Job]) -> None:
         turns = farm.turns({view.job.variant for view in open_jobs})
     asked = [JobView(job, now, Snapshot(), cancel_asked=False, leased=False) for job in jobs]
     found = places([*open_jobs, *asked], workers, paces, now, turns)
-    rows = []
+    rows = _in_all(counts)
+    places_of: dict[tuple[Any, ...], list[Place]] = defaultdict(list)
+    for job in jobs:
+        places_of[_kind(job)].append(found[job.id])
     for job in _kinds(jobs):
         able = [worker.name for worker in workers if worker.serves(job)]
-        alike = [found[other.id] for other in jobs if _kind(other) == _kind(job)]
+        alike = places_of[_kind(job)]
         ends = [place.starts_in + place.takes for place in alike if place.starts_in is not None and place.takes]
         takes = alike[0].takes
         rows.append(
             {
-                **_needs(job, sum(_kind(other) == _kind(job) for other in jobs)),
+                **_needs(job, counts[_kind(job)]),
                 "served by": ", ".join(able) or "nobody now",
                 "each takes": f"about {duration(takes)}" if takes else "unknown: none was measured yet",
                 "all done in": f"about {duration(max(ends))}" if ends and len(ends) == len(alike) else "",
             }
         )
-    print_table(_table(rows))
+    print_facts(*rows)
 
 
 def _kind(job: Job) -> tuple[Any, ...]:
@@ -72,21 +74,15 @@ def _needs(job: Job, count: int) -> dict[str, str]:
     }
 
 
-def _alone(job: Job) -> dict[str, str]:
+def _in_all(counts: Counter[tuple[Any, ...]]) -> list[dict[str, str]]:
+    """The number of videos, where they are of several kinds."""
+    return [{"videos in all": str(counts.total())}] if len(counts) > 1 else []
+
+
+def _alone(job: Job, count: int) -> dict[str, str]:
     usable = machine_memory() * USABLE_PART
     fits = memory_class(job.predicted_peak) * 1e9 <= usable
     return {
-        **_needs(job, 1),
+        **_needs(job, count),
         "served by": "this machine" if fits else f"not this machine: {usable / 1e9:.0f} GB usable",
     }
-
-
-def _table(rows: list[dict[str, str]]) -> Table:
-    table = Table(box=None, show_header=False, pad_edge=False)
-    for number, row in enumerate(rows):
-        if number:
-            table.add_row()
-        for name, value in row.items():
-            if value:
-                table.add_row(styled(name, "dim"), value)
-    return table

@@ -9,14 +9,14 @@ from types import TracebackType
 
 from rich.console import Group, RenderableType
 from rich.live import Live
-from rich.table import Table
 from rich.text import Text
 
 from ltx_client.display import headline, new_cut_texts, progress_text
 from ltx_client.errors import FarmError
 from ltx_client.farm import Farm
 from ltx_client.forecast import Place
-from ltx_client.output import duration, place_text, short_id, status_text, workers_table
+from ltx_client.listing import Column, Listing
+from ltx_client.output import duration, place_text, short_id, status_text, status_word, workers_table
 from ltx_client.protocol.console import Console, styled
 from ltx_client.protocol.state import Status
 from ltx_client.protocol.workers import WorkerInfo
@@ -80,16 +80,23 @@ class LiveDisplay:
         """The screen as it should be now."""
         height = max(4, self._console.size.height - len(self._workers) - 6)
         updates = sorted(self._updates.values(), key=self._rank)
-        jobs = Table(box=None, pad_edge=False, expand=True)
-        for heading in ("JOB", "STATUS", "PROGRESS", "LEFT", "WORKER"):
-            jobs.add_column(heading, no_wrap=True)
-        jobs.add_column("PROMPT", overflow="ellipsis", no_wrap=True, ratio=1)
+        jobs = Listing(
+            Column("JOB"),
+            Column("STATUS"),
+            Column("PROGRESS", leave_out=1),
+            Column("LEFT", leave_out=3),
+            Column("WORKER", leave_out=5),
+            Column("NOW", leave_out=4, is_free=True),
+            Column("PROMPT", leave_out=2, is_free=True),
+        )
         for update in updates[:height]:
             jobs.add_row(*self._row(update))
         counts = Counter(update.view.status for update in updates)
         summary = ", ".join(f"{counts[status]} {status.value}" for status in Status if counts[status])
         more = f" ({len(updates) - height} not shown)" if len(updates) > height else ""
-        return Group(jobs, styled(f"{summary}{more}", "dim"), "", workers_table(self._workers, self._now))
+        width = self._console.size.width
+        workers = workers_table(self._workers, self._now).table(width)
+        return Group(jobs.table(width), styled(f"{summary}{more}", "dim"), "", workers)
 
     def _rank(self, update: Update) -> tuple[int, float]:
         ended = update.snapshot.ended_at or 0.0
@@ -105,9 +112,10 @@ class LiveDisplay:
         left = snapshot.step_seconds and snapshot.steps and (snapshot.steps - snapshot.step) * snapshot.step_seconds
         return (
             short_id(view.job.id),
-            status_text(view, headline(update)),
+            status_text(view, status_word(view)),
             bar,
             duration(left) if left and progress_text(snapshot) else place_text(place) if place else "",
             snapshot.worker_name or "",
+            now if (now := headline(update)) != status_word(view) else "",
             view.job.request.prompt,
         )

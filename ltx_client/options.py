@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any, TypeVar
 
 import click
@@ -43,6 +44,9 @@ F = TypeVar("F", bound=Callable[..., Any])
 
 IMAGE = "FILE[@FRAME[:STRENGTH]]"
 CLIP = "FILE[@START]"
+
+_LISTS = (".txt", ".md", ".csv", ".tsv", ".json", ".jsonl", ".ndjson", ".xlsx", ".ods", ".numbers")
+"""What files of many prompts are called."""
 
 _DESCRIBING = (
     click.option(
@@ -109,9 +113,20 @@ def describing_options(function: F) -> F:
 
 def video_options(function: F) -> F:
     """Everything that describes one video and its job."""
-    for option in reversed((click.argument("prompt"), *_DESCRIBING, *_OF_ONE)):
+    for option in reversed((click.argument("prompt", callback=_no_file), *_DESCRIBING, *_OF_ONE)):
         function = option(function)
     return function
+
+
+def _no_file(_: click.Context, __: click.Parameter, prompt: str) -> str:
+    """Return the prompt. Raises UsageError where it is the name of a list of prompts."""
+    try:
+        is_list = Path(prompt).suffix.lower() in _LISTS and Path(prompt).is_file()
+    except OSError:  # no file's name is as long
+        return prompt
+    if is_list:
+        raise UsageError(f"{prompt} is a file, not a prompt; `ltx batch {prompt}` renders what is in it")
+    return prompt
 
 
 def link_options(function: F) -> F:

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from typing import Any
 
-from rich.table import Table
 from rich.text import Text
 
 from ltx_client.forecast import Place
+from ltx_client.listing import Column, Listing, print_facts, print_table
 from ltx_client.output_names import short_id
-from ltx_client.protocol.console import Console, styled
+from ltx_client.protocol.console import styled
 from ltx_client.protocol.pauses import Pause
 from ltx_client.protocol.screen import notice, print_json, print_line
 from ltx_client.protocol.state import Status
@@ -25,6 +25,7 @@ __all__ = [
     "notice",
     "pause_text",
     "place_text",
+    "print_facts",
     "print_json",
     "print_line",
     "print_table",
@@ -41,21 +42,6 @@ STATUS_STYLE = {
     Status.FAILED: "red",
     Status.CANCELLED: "dim",
 }
-
-
-UNBOUNDED_WIDTH = 1000
-
-
-def print_table(table: Table, *, stderr: bool = False) -> None:
-    """Data for people: as wide as the terminal, or as it needs to be where there is none.
-
-    stderr: in place of stdout, where something else is written.
-    """
-    console = Console(stderr=stderr)
-    if not console.is_terminal:
-        console = Console(stderr=stderr, width=UNBOUNDED_WIDTH)
-        table.expand = False
-    console.print(table)
 
 
 def duration(seconds: float) -> str:
@@ -124,12 +110,17 @@ def status_text(view: JobView, words: str) -> Text:
     return styled(words, STATUS_STYLE[view.status])
 
 
-def jobs_table(views: list[JobView], now: float) -> Table:
+def jobs_table(views: list[JobView], now: float) -> Listing:
     """Jobs for people, a line each.  now: by the broker's clock."""
-    table = Table(box=None, pad_edge=False, expand=True)
-    for heading in ("JOB", "STATUS", "STEPS", "VARIANT", "AGE", "WORKER"):
-        table.add_column(heading, no_wrap=True)
-    table.add_column("PROMPT", overflow="ellipsis", no_wrap=True, ratio=1)
+    table = Listing(
+        Column("JOB"),
+        Column("STATUS"),
+        Column("STEPS", leave_out=2),
+        Column("VARIANT", leave_out=5),
+        Column("AGE", leave_out=4),
+        Column("WORKER", leave_out=3),
+        Column("PROMPT", leave_out=1, is_free=True),
+    )
     for view in views:
         snapshot = view.snapshot
         table.add_row(
@@ -149,12 +140,20 @@ def _heat(worker: WorkerInfo) -> str:
     return worker.thermal_pressure or "" if worker.temperature is None else f"{worker.temperature:.0f} °C"
 
 
-def workers_table(workers: list[WorkerInfo], now: float) -> Table:
+def workers_table(workers: list[WorkerInfo], now: float) -> Listing:
     """Workers for people, a line each; those of one name with their ids.  now: by the broker's clock."""
     names = worker_names(workers)
-    table = Table(box=None, pad_edge=False)
-    for heading in ("WORKER", "STATE", "JOB", "VARIANT", "MEMORY", "SERVES UP TO", "UP SINCE", "HEAT", "CHIP"):
-        table.add_column(heading, no_wrap=True)
+    table = Listing(
+        Column("WORKER"),
+        Column("STATE"),
+        Column("JOB", leave_out=1),
+        Column("VARIANT", leave_out=2),
+        Column("MEMORY", leave_out=6),
+        Column("SERVES UP TO", leave_out=3),
+        Column("UP SINCE", leave_out=5),
+        Column("HEAT", leave_out=4),
+        Column("CHIP", leave_out=7),
+    )
     for worker in workers:
         table.add_row(
             names[worker.id],

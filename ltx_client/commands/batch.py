@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import itertools
 import sys
 import time
@@ -11,7 +12,7 @@ from typing import Any
 
 import click
 
-from ltx_client.batch_files import FORMATS, parse_seeds
+from ltx_client.batch_files import FORMATS, MAX_BYTES, parse_seeds
 from ltx_client.batch_jobs import BadLines, prepare_batch
 from ltx_client.batches import PreparedBatch, derived_id
 from ltx_client.commands.download import download_batch
@@ -54,7 +55,7 @@ class Seeds(click.ParamType[list[int]]):
 @click.command("batch", epilog="Example: ltx batch prompts.txt --seeds 1-2 --steps 4")
 @click.argument("file", metavar="FILE")
 @click.option("--seeds", type=Seeds(), metavar="SEEDS", help="Each line once with each: 1-8, or 1,5,40-42.")
-@click.option("--format", "form", type=click.Choice(FORMATS), help="What FILE is.  [default: as it is called]")
+@click.option("--format", "form", type=click.Choice(FORMATS), help="What FILE is.  [default: by content and name]")
 @describing_options
 @click.option(
     "--then", multiple=True, metavar="FILE", help="Another batch, which begins when this has ended.  [repeat]"
@@ -82,10 +83,12 @@ def command(
 ) -> None:
     """Queues a video for each line of FILE (- is standard input) and seed, and prints the batch's id.
 
-    FILE has a prompt a line; or is CSV with a column `prompt`; or has a JSON object a line (.jsonl). CSV and JSON may
-    say more of each video, under the names of the options: width, negative_prompt, variant, priority, seed, seeds …
-    The options here stand in for what a line does not say. Everything is checked first: when a line is wrong, all wrong
-    ones are reported, and nothing is queued.
+    FILE has a prompt a line, # before a comment; or is a table whose first line names its columns, one of them prompt
+    (CSV or TSV); or JSON: an object a line, or an array. Tables and JSON may say more of each video, under the names of
+    the options: width, negative_prompt, variant, priority, seed, seeds … The options here stand in for what a line does
+    not say. Columns for people (notes, title, scene, id …, or any whose name begins with _ or #) are ignored, which is
+    said; another unknown name is refused. Everything is checked first: when a line is wrong, all wrong ones are
+    reported, and nothing is queued.
     """
     batch_id = batch_id or new_job_id()
     ending = Ending(notify, desktop)
@@ -165,8 +168,9 @@ def _prepare(
     for number, file in enumerate(files):
         this_id = batch_id if number == 0 else derived_id(batch_id, "then", number)
         data, name = _read(file)
+        remark = functools.partial(_remark, name)
         try:
-            batches.append(prepare_batch(data, name, this_id, form=form, seeds=seeds, options=options))
+            batches.append(prepare_batch(data, name, this_id, form=form, seeds=seeds, options=options, remark=remark))
         except BadLines as error:
             for line, problem in error.problems:
                 notice(f"{name}, line {line}: {problem}")
@@ -184,10 +188,20 @@ def clip_sentences(batches: list[PreparedBatch]) -> list[str]:
     return list(dict.fromkeys(map(str, parts)))
 
 
+def _remark(name: str, sentence: str) -> None:
+    notice(f"warning: {name}: {sentence}")
+
+
 def _read(file: str) -> tuple[bytes, str]:
+    """The beginning of a file, which is longer than a batch's may be where it is not all."""
     if file == "-":
-        return sys.stdin.buffer.read(), "standard input"
+        if sys.stdin is None:
+            raise UsageError("standard input is closed; give a file's name")
+        return sys.stdin.buffer.read(MAX_BYTES + 1), "standard input"
     try:
-        return Path(file).read_bytes(), file
+        with Path(file).open("rb") as opened:
+            return opened.read(MAX_BYTES + 1), file
     except OSError as error:
         raise UsageError(f"cannot read {file}: {error.strerror}") from None
+    except ValueError:
+        raise UsageError("a file's name has a NUL character in it, which no file has") from None

@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections import Counter
 
 import click
-from rich.table import Table
 
 from ltx_client.batches import Batch
 from ltx_client.farm import Farm
+from ltx_client.listing import Column, Listing
 from ltx_client.local.members import Use
 from ltx_client.options import json_option
 from ltx_client.output import duration, notice, print_json, print_table, short_id
@@ -53,10 +53,15 @@ def _described(batch: Batch) -> dict[str, object]:
     }
 
 
-def _table(batches: list[Batch], now: float) -> Table:
-    table = Table(box=None, pad_edge=False)
-    for heading in ("BATCH", "FILE", "VIDEOS", "STATUS", "AGE", "BY"):
-        table.add_column(heading, no_wrap=True)
+def _table(batches: list[Batch], now: float) -> Listing:
+    table = Listing(
+        Column("BATCH"),
+        Column("FILE", leave_out=1, is_free=True),
+        Column("VIDEOS", leave_out=2),
+        Column("STATUS"),
+        Column("AGE", leave_out=3),
+        Column("BY", leave_out=4),
+    )
     for batch in batches:
         table.add_row(
             short_id(batch.id),

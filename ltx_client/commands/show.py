@@ -5,7 +5,6 @@ from __future__ import annotations
 import dataclasses
 
 import click
-from rich.table import Table
 
 from ltx_client.display import progress_text
 from ltx_client.errors import UsageError
@@ -21,12 +20,11 @@ from ltx_client.output import (
     notice,
     pause_text,
     place_text,
+    print_facts,
     print_json,
-    print_table,
     status_word,
 )
 from ltx_client.output_paths import JPEG, is_stdout, output_path, write_output
-from ltx_client.protocol.console import styled
 from ltx_client.protocol.pauses import Pause
 from ltx_client.protocol.redaction import shown_url
 from ltx_client.views import JobView
@@ -63,12 +61,13 @@ def command(job: str, preview: str | None, as_json: bool) -> None:
         queue_paused = {"queue_paused": paused.model_dump()} if paused else {}
         print_json(describe_job(view) | ({"place": dataclasses.asdict(place)} if place else {}) | queue_paused)
     else:
-        print_table(_table(view, storage_url, place, paused, now), stderr=is_stdout(path))
+        print_facts(_facts(view, storage_url, place, paused, now), stderr=is_stdout(path))
 
 
-def _table(view: JobView, storage_url: str | None, place: Place | None, paused: Pause | None, now: float) -> Table:
+def _facts(
+    view: JobView, storage_url: str | None, place: Place | None, paused: Pause | None, now: float
+) -> dict[str, str]:
     snapshot, job = view.snapshot, view.job
-    table = Table(box=None, show_header=False, pad_edge=False)
     rows = {
         "job": job.id,
         "status": status_word(view) + (", its worker stopped answering" if view.orphaned else ""),
@@ -76,8 +75,8 @@ def _table(view: JobView, storage_url: str | None, place: Place | None, paused: 
         "queue": "; ".join([*([pause_text(paused, now)] if paused else []), *([place_text(place)] if place else [])]),
         "progress": progress_text(snapshot),
         "cut": "; ".join(text.sentence for text in snapshot.cut),
-        "error": snapshot.error,
-        "worker": snapshot.worker_name,
+        "error": snapshot.error or "",
+        "worker": snapshot.worker_name or "",
         "attempt": str(snapshot.attempt or ""),
         "lost steps": _lost_steps(snapshot.lost_steps),
         "submitted": f"{ago(view.submitted_at, now)} by {job.submitter}",
@@ -98,10 +97,7 @@ def _table(view: JobView, storage_url: str | None, place: Place | None, paused: 
     if snapshot.result is not None:
         rows["video"] = f"{shown_url(storage_url or '').rstrip('/')}/{snapshot.result.video}"
         rows["sha256"] = snapshot.result.sha256
-    for name, value in rows.items():
-        if value:
-            table.add_row(styled(name, "dim"), value)
-    return table
+    return rows
 
 
 def _lost_steps(count: int) -> str:

@@ -7,9 +7,9 @@ from statistics import median
 from typing import Any
 
 import click
-from rich.table import Table
 
 from ltx_client.farm import Farm
+from ltx_client.listing import Column, Listing
 from ltx_client.local.members import Use
 from ltx_client.options import json_option
 from ltx_client.output import duration, notice, print_json, print_table
@@ -71,10 +71,10 @@ def _row(variant: str, worker: str, chip: str, views: list[JobView]) -> dict[str
     }
 
 
-def _table(rows: list[dict[str, Any]]) -> Table:
-    table = Table(box=None, pad_edge=False)
-    for heading in ("VARIANT", "WORKER", "DONE", "FAILED", "CANCELLED", "OPEN", "RENDER", "STEP", "VIDEO", "CHIP"):
-        table.add_column(heading, no_wrap=True)
+def _table(rows: list[dict[str, Any]]) -> Listing:
+    optional = {"FAILED": 1, "OPEN": 2, "RENDER": 3, "STEP": 4, "CANCELLED": 5, "VIDEO": 6, "CHIP": 7}
+    headings = ("VARIANT", "WORKER", "DONE", "FAILED", "CANCELLED", "OPEN", "RENDER", "STEP", "VIDEO", "CHIP")
+    table = Listing(*(Column(heading, leave_out=optional.get(heading, 0)) for heading in headings))
     for row in rows:
         table.add_row(
             row["variant"],

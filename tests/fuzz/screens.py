@@ -13,6 +13,7 @@ from rich.text import Text
 from ltx_client.commands import logs, show, stats
 from ltx_client.display import BarDisplay, PlainDisplay
 from ltx_client.forecast import measure, places
+from ltx_client.listing import Listing
 from ltx_client.live import LiveDisplay
 from ltx_client.output import describe_job, jobs_table, workers_table
 from ltx_client.views import Update
@@ -24,6 +25,8 @@ SCREEN = Console(file=io.StringIO(), width=100, height=20, force_terminal=True)
 
 def draw(renderable):
     """All of it that can fail. To lay it out would take most of the time."""
+    if isinstance(renderable, Listing):
+        renderable = renderable.table(80)
     if isinstance(renderable, Group):
         for part in renderable.renderables:
             draw(part)
@@ -39,7 +42,7 @@ def show_job(view, workers=()):
     """As `ltx jobs`, `ltx show`, `ltx stats` and their --json do."""
     draw(jobs_table([view], 1.8e9))
     place = places([view], workers, measure([view], workers), 1.8e9).get(view.job.id)
-    draw(show._table(view, "s3://farm", place, None, 1.8e9))
+    assert all(isinstance(value, str) for value in show._facts(view, "s3://farm", place, None, 1.8e9).values())
     json.dumps(describe_job(view), allow_nan=False)
     json.dumps(stats._rows([view], list(workers)), allow_nan=False)
 

@@ -21,6 +21,14 @@ LINES = [
 JSON_LINES = "\n".join(map(json.dumps, LINES)).encode()
 CSV = b'prompt,steps,seeds,fps\na red ball,4,1-2,\n"a green, square",,,12.5\n'
 TEXT = b"# prompts\na red ball\na green square falls\n"
+BY_CONTENT = (
+    b'sep=;\r\n"Prompt";SEED;notes;\r\na red ball;7;x;\r\n\r\n"a ""green""\r\nsquare";;;\r\n',
+    "prompt\tseeds\na red ball\t1-3\n".encode("utf-16"),
+    json.dumps(LINES, indent=1).encode(),
+    JSON_LINES,
+    TEXT,
+)
+"""Whose names tell nothing."""
 OPTIONS = defaults()
 PIECES = [
     *(
@@ -83,6 +91,13 @@ ODD = st.binary(max_size=200) | st.lists(st.sampled_from(PIECES), max_size=6).ma
             ODD | odd_json(),
         ),
         Kind("batch files, CSV", batch("csv"), (CSV,), mutated(CSV), ODD | ODD.map(lambda data: b"prompt\n" + data)),
+        Kind(
+            "batch files, by content",
+            batch(None),
+            BY_CONTENT,
+            mutated_bytes(BY_CONTENT, most=4, pieces=PIECES),
+            ODD | st.sampled_from(BY_CONTENT).flatmap(lambda data: ODD.map(lambda odd: odd + data)),
+        ),
         Kind("batch files, text", batch("text"), (TEXT,), mutated(TEXT), ODD),
     ],
     ids=lambda kind: kind.name,

@@ -109,7 +109,7 @@ BAD_JSON = {
     '{"prompt": "x", "zzz": 3}': '"zzz" is unknown here; prompt, variant, width',
     '{"prompt": "x", "steps": 2.5}': "steps 2.5 is no whole number",
     '{"prompt": "x", "steps": true}': "steps true is no whole number",
-    '{"prompt": "x", "steps": 1e400}': "steps Infinity is no whole number",
+    '{"prompt": "x", "steps": 1e400}': "steps 1e400 is no whole number",
     '{"prompt": "x", "width": 100}': "96 or 128 would be",
     '{"prompt": "x", "variant": "huge"}': "huge",
     '{"prompt": "x", "seed": -1}': "seed",
@@ -138,9 +138,9 @@ def test_every_bad_line_is_reported_with_its_number():
     ("text", "line", "words"),
     [
         ("prompt,stpes\nx,3\n", 1, "is steps meant?"),
-        ("words\nx\n", 1, "unknown here"),
+        ("prompt,words\nx,y\n", 1, "unknown here"),
         ("steps\n3\n", 1, "no column is called prompt"),
-        ("prompt\nx\nx,3\n", 3, "2 cells, and there are 1 columns"),
+        ("prompt\nx\nx,3\n", 3, "2 cells, and 1 column is named"),
         ('prompt\n"x\n', 2, "this is not CSV"),
         ("prompt,steps\nx,3\ny,many\n", 3, 'steps "many" is no whole number'),
     ],
@@ -150,7 +150,11 @@ def test_a_bad_table(text, line, words):
 
 
 def test_files_that_cannot_be_batches():
-    for text, words in ((b"", "no lines"), (b"a\n\xff\n", "line 2: this is not UTF-8"), (b"#\n\n", "no lines")):
+    for text, words in (
+        (b"", "no lines"),
+        (b"a\n\xff\n", "line 2, column 1: the byte 0xFF is not UTF-8"),
+        (b"#\n\n", "no lines"),
+    ):
         with pytest.raises(UsageError, match=words):
             prepare(text, "b.txt")
     with pytest.raises(UsageError, match="more than 10,000 videos, by line 11"):

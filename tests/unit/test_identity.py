@@ -150,7 +150,7 @@ def test_one_that_leaves_does_not_take_another_off_the_list(start, clone, listed
 def test_workers_of_one_name_are_told_apart(start, redis_client, names):
     beat_all(start("one", "studio"), start("two", "studio"), start("three", "attic"), rounds=1)
     workers = live_workers(redis_client, names)
-    shown = list(workers_table(workers, time.time()).columns[0].cells)
+    shown = [row[0].plain for row in workers_table(workers, time.time()).rows]
     assert shown == list(worker_names(workers).values())
     assert shown[0] == "attic"
     assert sorted(shown[1:]) == sorted(f"studio ({one.id[-8:]})" for one in workers if one.name == "studio")

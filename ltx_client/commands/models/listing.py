@@ -7,9 +7,9 @@ import os
 from dataclasses import dataclass
 
 import click
-from rich.table import Table
 from rich.text import Text
 
+from ltx_client.listing import Column, Listing
 from ltx_client.options import json_option
 from ltx_client.output import print_json, print_table
 from ltx_client.protocol.console import styled
@@ -49,12 +49,15 @@ def listed(variant: Variant, memory: int) -> Listed:
     )
 
 
-def table(rows: list[Listed]) -> Table:
+def table(rows: list[Listed]) -> Listing:
     """Variants for people, a line each."""
-    result = Table(box=None, pad_edge=False)
-    for heading in ("VARIANT", "RAM", "FITS", "FILES"):
-        result.add_column(heading, no_wrap=True)
-    result.add_column("DESCRIPTION")
+    result = Listing(
+        Column("VARIANT"),
+        Column("RAM"),
+        Column("FITS"),
+        Column("FILES", leave_out=1),
+        Column("DESCRIPTION", leave_out=2, wraps=True),
+    )
     for row in rows:
         missing = f"not here: {', '.join(row.missing)}" if row.missing else "here"
         result.add_row(

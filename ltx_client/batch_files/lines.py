@@ -1,0 +1,65 @@
+"""What reading a batch's file gives: its lines, what is wrong with one, and what a person should know of the rest."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import Any, NamedTuple
+
+__all__ = ["LINE_END", "Line", "LineError", "Remarks"]
+
+LINE_END = re.compile(r"\r\n|\r|\n")
+"""What ends a line. Not U+2028, U+0085, vertical tabs and their like, which `str.splitlines` takes for ends too."""
+_MARK = re.compile(r"(?:[-*+•–]|\d{1,4}[.)])\s|#|\"[^\"]*\"$|.*\t")
+
+
+class LineError(ValueError):
+    """What is wrong with one line."""
+
+
+class Line(NamedTuple):
+    """One line that asks for a video: its number in the file, from 1, and the options that it gives.
+
+    `values` is a LineError where the line cannot be read.
+    """
+
+    number: int
+    values: dict[str, Any] | LineError
+
+
+@dataclass
+class Remarks:
+    """What was read in a way that a person may not have meant, collected while a file is read.
+
+    ignored: names of columns and fields that are notes.  marked: prompts that begin with the mark of a list, are quoted
+    or hold a tab, as (line, prompt).  rounded: seeds that a spreadsheet may have rounded, as (line, seed).
+    """
+
+    ignored: dict[str, None] = field(default_factory=dict)
+    marked: list[tuple[int, str]] = field(default_factory=list)
+    rounded: list[tuple[int, int]] = field(default_factory=list)
+
+    def see_prompt(self, number: int, prompt: str) -> None:
+        """Note a prompt that seems to hold more than a prompt."""
+        if _MARK.match(prompt):
+            self.marked.append((number, prompt))
+
+    def sentences(self) -> Iterator[str]:
+        """Yield what is to be said, a sentence each."""
+        if self.ignored:
+            names = [name[:40] for name in [*self.ignored][:20]]
+            yield f"ignored as notes, since no option is called so: {', '.join(names)}"
+        if self.marked:
+            number, prompt = self.marked[0]
+            yield (
+                f"line {number}{_more(self.marked)}: list marks, quotation marks and tabs are read as part of the"
+                f" prompt ({prompt[:30].strip()!r})"
+            )
+        if self.rounded:
+            number, seed = self.rounded[0]
+            yield f"line {number}{_more(self.rounded)}: a spreadsheet keeps 15 digits; check the seed {seed}"
+
+
+def _more(found: list[Any]) -> str:
+    return f" and {len(found) - 1} more" if len(found) > 1 else ""
