@@ -6,6 +6,8 @@ from collections.abc import Callable
 from pathlib import Path
 from urllib.parse import quote, urlsplit
 
+from ltx_client.protocol.own_files import expanded
+
 __all__ = ["SERVICE", "password_from_file", "password_from_keyring", "with_password"]
 
 SERVICE = "ltx-farm"
@@ -14,7 +16,7 @@ SERVICE = "ltx-farm"
 
 def password_from_file(path: str | Path) -> str:
     """The file's first line. Raises ValueError."""
-    path = Path(path).expanduser()
+    path = expanded(path)
     try:
         lines = path.read_text(encoding="utf-8").splitlines()
     except (OSError, UnicodeDecodeError) as error:
