@@ -38,7 +38,7 @@ def display(*, with_ids: bool = False, told: Collection[str] = ()) -> Iterator[D
         yield PlainDisplay(with_ids, told)
         return
     columns = (
-        SpinnerColumn(finished_text=" "),
+        SpinnerColumn("dots" if console.encoding.startswith("utf") else "line", finished_text=" "),
         TextColumn("{task.description}", markup=False),
         BarColumn(bar_width=30),
     )

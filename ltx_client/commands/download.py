@@ -57,7 +57,7 @@ def command(job: str | None, batch: str | None, output: Path | None, sheet: bool
         job_id = farm.find(job)
         target = output_path(output, job_id)
         farm.download(job_id, target)
-    print_line(target)
+    print_line(target, done=f"the video is {target}")
 
 
 def download_batch(farm: Farm, batch: Batch, folder: Path, *, sheet: bool = False) -> None:
@@ -71,11 +71,11 @@ def download_batch(farm: Farm, batch: Batch, folder: Path, *, sheet: bool = Fals
         target = folder / video_name(view)
         if not is_here(view, target):
             farm.download(view.job.id, target)
-        print_line(target)
+        print_line(target, done=f"the video is {target}")
     (folder / INDEX).write_text(json_text([_entry(view) for view in batch.views], indent=2) + "\n")
     if sheet and done:
         draw_sheet([(folder / video_name(view), _caption(view)) for view in done], folder / SHEET)
-        print_line(folder / SHEET)
+        print_line(folder / SHEET, done=f"the contact sheet is {folder / SHEET}")
     missing = [view for view in batch.views if view.snapshot.result is None]
     if missing:
         for view in missing:
