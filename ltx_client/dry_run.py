@@ -7,11 +7,11 @@ from typing import Any
 
 from rich.table import Table
 
-from ltx_client.commands.models.listing import machine_memory
 from ltx_client.farm import Farm
 from ltx_client.forecast import places
 from ltx_client.local.members import Use
 from ltx_client.output import duration, print_table
+from ltx_client.protocol.budget import machine_memory
 from ltx_client.protocol.console import styled
 from ltx_client.protocol.jobs import Job
 from ltx_client.protocol.settings import FarmSettings
