@@ -13,6 +13,7 @@ from ltx_client.errors import UsageError
 from ltx_client.farm import Farm
 from ltx_client.forecast import Place
 from ltx_client.local.members import Use
+from ltx_client.obstacles import paused_queue
 from ltx_client.options import job_argument, json_option
 from ltx_client.output import (
     ago,
@@ -51,15 +52,19 @@ def command(job: str, preview: Path | None, as_json: bool) -> None:
         now = farm.now()
         place = None if view.ended else farm.places().get(view.job.id)
         pauses = [] if view.ended else farm.pauses()
-    paused = next((pause for pause in pauses if (pause.of, pause.id) == ("queue", view.job.variant)), None)
+        waits_for = "" if view.ended else farm.why_waiting(view.job.id)
+    paused = paused_queue(view.job, pauses)
     if as_json:
         queue_paused = {"queue_paused": paused.model_dump()} if paused else {}
-        print_json(describe_job(view) | ({"place": dataclasses.asdict(place)} if place else {}) | queue_paused)
+        reason = {"waits_for": waits_for} if waits_for else {}
+        print_json(describe_job(view) | ({"place": dataclasses.asdict(place)} if place else {}) | queue_paused | reason)
     else:
-        print_table(_table(view, storage_url, place, paused, now))
+        print_table(_table(view, storage_url, place, paused, waits_for, now))
 
 
-def _table(view: JobView, storage_url: str | None, place: Place | None, paused: Pause | None, now: float) -> Table:
+def _table(
+    view: JobView, storage_url: str | None, place: Place | None, paused: Pause | None, waits_for: str, now: float
+) -> Table:
     snapshot, job = view.snapshot, view.job
     table = Table(box=None, show_header=False, pad_edge=False)
     rows = {
@@ -67,6 +72,7 @@ def _table(view: JobView, storage_url: str | None, place: Place | None, paused: 
         "status": status_word(view) + (", its worker stopped answering" if view.orphaned else ""),
         "stage": "" if view.ended else snapshot.stage.value,
         "queue": "; ".join([*([pause_text(paused, now)] if paused else []), *([place_text(place)] if place else [])]),
+        "waits": "" if paused else waits_for,
         "progress": progress_text(snapshot),
         "cut": "; ".join(text.sentence for text in snapshot.cut),
         "error": snapshot.error,
