@@ -1,6 +1,12 @@
-"""`python -m ltx_client`: the `ltx` command, where it is not on the PATH."""
+"""The `ltx` command, also as `python -m ltx_client` where it is not on the PATH."""
 
-from ltx_client.cli import main
+from ltx_client.protocol.program import run
+
+
+def main() -> None:
+    """Run the command and exit."""
+    run("ltx_client.cli")
+
 
 if __name__ == "__main__":
     main()

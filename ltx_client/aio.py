@@ -74,6 +74,10 @@ class AsyncRender:
         """The job as it is now."""
         return await asyncio.to_thread(lambda: self._render.view)
 
+    async def why_waiting(self) -> str:
+        """As `Render.why_waiting`."""
+        return await asyncio.to_thread(self._render.why_waiting)
+
     def updates(self) -> AsyncIterator[Update]:
         """As `Render.updates`."""
         return _in_threads(self._render.updates())

@@ -35,7 +35,7 @@ from ltx_client.commands import (
 )
 from ltx_client.completion import complete_farms
 from ltx_client.configure import default_map, use_farm
-from ltx_client.errors import INTERRUPTED, BrokerUnreachable, FarmError, UsageError
+from ltx_client.errors import BrokerUnreachable, FarmError, UsageError
 from ltx_client.output import notice
 from ltx_client.protocol.config import ConfigError
 from ltx_client.protocol.outages import is_outage
@@ -62,8 +62,6 @@ class FarmGroup(Group):
             _fail(ctx, sentence, BrokerUnreachable.exit_code if unavailable else FarmError.exit_code)
         except ModelError as error:
             _fail(ctx, str(error), UsageError.exit_code)
-        except KeyboardInterrupt:
-            ctx.exit(INTERRUPTED)
         except ConfigError as error:
             _fail(ctx, str(error), UsageError.exit_code)
         except ValidationError as error:  # of the settings: nothing else reaches this far
@@ -102,7 +100,8 @@ def main(ctx: click.Context, farm: str | None) -> None:
       LTX_HOME          this machine's own files (~/.ltx-farm)
 
     \b
-    Exit codes: 0 done, 1 the job failed, 2 wrong use, 3 cancelled, 69 broker or storage out of reach.
+    Exit codes: 0 done, 1 the job failed, 2 wrong use, 3 cancelled, 69 broker or storage out of reach,
+    74 stdout cannot be written.
     """
     if farm is not None:
         ctx.with_resource(use_farm(farm))

@@ -12,7 +12,7 @@ from pydantic import SecretStr
 
 from ltx_client.batches import Batches
 from ltx_client.broker import broker_errors, connect
-from ltx_client.errors import BrokerUnreachable
+from ltx_client.errors import BrokerUnreachable, UsageError
 from ltx_client.ledger import ClientLedger
 from ltx_client.local.join import join, why_stopped
 from ltx_client.local.members import FarmFolder, Use
@@ -117,6 +117,12 @@ class Connection:
         return self._clock.now()
 
     def check(self) -> None:
-        """Raises BrokerUnreachable when this machine's embedded farm has died; says nothing of other farms."""
-        if self._embedded is not None and not self._embedded.is_kept():
+        """Raises BrokerUnreachable when this machine's embedded farm has died, and UsageError when its worker cannot
+        start as it is set up; says nothing of other farms.
+        """
+        if self._embedded is None:
+            return
+        if not self._embedded.is_kept():
             raise BrokerUnreachable(why_stopped(self._embedded))
+        if why := self._embedded.why_refused():
+            raise UsageError(f"this machine's worker does not start: {why}; its jobs stay queued until it does")

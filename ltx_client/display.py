@@ -46,7 +46,7 @@ def display(*, with_ids: bool = False, told: Collection[str] = ()) -> Iterator[D
         return
     bar = min(MOST_BAR, console.width - LEAST_TEXT)
     columns = (
-        SpinnerColumn(finished_text=" "),
+        SpinnerColumn("dots" if console.encoding.startswith("utf") else "line", finished_text=" "),
         TextColumn("{task.description}", markup=False),
         *([BarColumn(bar_width=bar)] if bar >= LEAST_BAR else []),
         TextColumn("{task.fields[detail]}", markup=False),

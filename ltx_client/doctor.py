@@ -14,13 +14,16 @@ from ltx_client.local.members import FarmFolder
 from ltx_client.local.server import find_server
 from ltx_client.local.videos import is_made
 from ltx_client.pauses import Pauses
+from ltx_client.prepare import DEFAULT_VARIANT
 from ltx_client.protocol import PROTOCOL_VERSION
 from ltx_client.protocol.broker_checks import BrokerChecks
+from ltx_client.protocol.budget import BudgetSettings, ServesNothing, check_serves
 from ltx_client.protocol.checks import Check, Finding, Level
 from ltx_client.protocol.config import chosen_farm, config_path, load
 from ltx_client.protocol.settings import FarmSettings
 from ltx_client.protocol.storage_checks import StorageChecks, different_storages, space
 from ltx_client.protocol.workers import PAUSED, UNREADY, WorkerInfo, live_workers, worker_names
+from ltx_models.variants import find_variant
 
 __all__ = ["client_checks"]
 
@@ -92,9 +95,14 @@ class Machine:
             yield Finding("own farm", Level.FAILURE, text, f"ltx config set broker_url …, or {EXTRA}")
             return
         try:
-            yield Finding("own farm", Level.OK, f"no broker is set: this machine renders, with {find_server()}")
+            server = find_server()
+            check_serves(find_variant(DEFAULT_VARIANT), BudgetSettings().worker_memory_gb)
         except FarmError as error:
             yield Finding("own farm", Level.FAILURE, str(error), EXTRA)
+        except ServesNothing as error:
+            yield Finding("own farm", Level.FAILURE, str(error), "unset LTX_WORKER_MEMORY_GB")
+        else:
+            yield Finding("own farm", Level.OK, f"no broker is set: this machine renders, with {server}")
 
     def ffmpeg(self) -> Iterator[Finding]:
         """What contact sheets are made with."""

@@ -6,11 +6,11 @@ from collections import Counter, defaultdict
 from collections.abc import Sequence
 from typing import Any
 
-from ltx_client.commands.models.listing import machine_memory
 from ltx_client.farm import Farm
 from ltx_client.forecast import Place, places
 from ltx_client.local.members import Use
 from ltx_client.output import duration, print_facts
+from ltx_client.protocol.budget import machine_memory
 from ltx_client.protocol.jobs import Job
 from ltx_client.protocol.settings import FarmSettings
 from ltx_client.protocol.state import Snapshot

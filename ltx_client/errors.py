@@ -17,6 +17,7 @@ Messages say what happened, to which job, and what to do next. None holds a pass
 
 from __future__ import annotations
 
+from ltx_client.protocol.program import INTERRUPTED
 from ltx_client.protocol.text import shown
 
 __all__ = [
@@ -33,9 +34,6 @@ __all__ = [
     "Unreachable",
     "UsageError",
 ]
-
-INTERRUPTED = 130
-"""The exit code of a command that Ctrl-C ended."""
 
 
 class FarmError(Exception):

@@ -24,6 +24,7 @@ from ltx_client.errors import FarmError, JobNotFound, UsageError
 from ltx_client.files import fetch_video
 from ltx_client.forecast import Paces, Place, Turns, measure, places
 from ltx_client.handles import Render
+from ltx_client.obstacles import why_waiting
 from ltx_client.prepare import DEFAULT_VARIANT, prepare, submitter
 from ltx_client.protocol.damage import read_or
 from ltx_client.protocol.events import Result
@@ -236,6 +237,17 @@ class Farm(Sending):
         """Of each job that waits: how many are before it, and when it will begin."""
         views, paces = self.open_jobs_and_paces()
         return places(views, self.workers(), paces, self.now(), self.turns({view.job.variant for view in views}))
+
+    def why_waiting(self, job_id: str) -> str:
+        """Return what a job waits for that may never come by itself, in a sentence: a worker that serves it, the end of
+        a pause. Empty where its turn will come, or it waits no more.
+        """
+        return self.why_waiting_all([self.view(job_id)])[job_id]
+
+    def why_waiting_all(self, views: Sequence[JobView]) -> dict[str, str]:
+        """Return the same of several jobs."""
+        workers, pauses = self.workers(), self.pauses()
+        return {view.job.id: why_waiting(view, workers, pauses, embedded=self.is_embedded) for view in views}
 
     def turns(self, variants: Collection[str]) -> Turns:
         """Whose turn it is, of each of these variants."""

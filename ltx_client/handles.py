@@ -75,6 +75,10 @@ class Render:
         self.farm.download(self.id, path)
         return path
 
+    def why_waiting(self) -> str:
+        """Return what it waits for that may never come by itself, in a sentence; see `Farm.why_waiting`."""
+        return self.farm.why_waiting(self.id)
+
     def preview(self) -> bytes | None:
         """The newest checkpoint frame, a JPEG, if there is one."""
         return self.farm.preview(self.id)

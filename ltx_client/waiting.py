@@ -1,16 +1,23 @@
-"""What commands say when jobs will wait: for a worker that serves them, or for the end of their queue's pause."""
+"""What commands say when jobs will wait: for a worker that takes them, or for the end of their queue's pause."""
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Sequence
+import time
+from collections.abc import Collection, Iterable, Iterator, Sequence
 
+from ltx_client.errors import FarmError
 from ltx_client.farm import Farm
-from ltx_client.output import notice, pause_text
-from ltx_client.prepare import DEFAULT_VARIANT
-from ltx_client.protocol.jobs import Job
+from ltx_client.obstacles import unknown_workers, why_not_taken
+from ltx_client.output import notice, pause_text, short_id
+from ltx_client.protocol.jobs import Job, Links
+from ltx_client.protocol.state import Status
 from ltx_client.protocol.workers import CLIP_PARTS, WorkerInfo
+from ltx_client.views import JobView, Update
 
-__all__ = ["tell_of_pauses", "tell_who_waits"]
+__all__ = ["explain_waits", "tell_of_pauses", "tell_who_waits"]
+
+ASK_EVERY = 5.0
+"""Seconds between two questions why a job still waits."""
 
 
 def tell_of_pauses(farm: Farm, variants: Iterable[str]) -> list[str]:
@@ -22,21 +29,23 @@ def tell_of_pauses(farm: Farm, variants: Iterable[str]) -> list[str]:
     return [pause.id for pause in paused]
 
 
-def tell_who_waits(farm: Farm, jobs: Iterable[Job]) -> None:
-    """Says which of these jobs, which were submitted, no worker will take for now."""
+def tell_who_waits(farm: Farm, jobs: Iterable[tuple[Job, Links]]) -> None:
+    """Says which of these jobs, which were submitted, no worker will take for now, and why."""
     jobs = list(jobs)
-    by_queue = {job.queue: job for job in jobs}
-    paused = tell_of_pauses(farm, (job.variant for job in by_queue.values()))
+    alike = {(job.queue, links.not_on): (job, links) for job, links in jobs}
+    paused = tell_of_pauses(farm, (job.variant for job, _ in alike.values()))
     workers = farm.workers()
-    _tell_of_older(workers, jobs)
-    for queue, job in by_queue.items():
-        if job.variant in paused or any(worker.serves(job) for worker in workers):
-            continue
-        if farm.is_embedded:
-            up = "ltx up" if job.variant == DEFAULT_VARIANT else f"ltx up --variant {job.variant}"
-            notice(f"warning: nothing renders {job.variant} on this machine now; {up}, in another terminal, does")
-        else:
-            notice(f"warning: no live worker serves {queue}; its jobs wait for one (see ltx workers)")
+    _tell_of_older(workers, [job for job, _ in jobs])
+    found = [
+        sentence
+        for job, links in alike.values()
+        for sentence in (
+            unknown_workers(links, workers),
+            "" if job.variant in paused else why_not_taken(job, links, workers, embedded=farm.is_embedded),
+        )
+    ]
+    for sentence in filter(None, dict.fromkeys(found)):
+        notice(f"warning: {sentence}")
 
 
 def _tell_of_older(workers: Sequence[WorkerInfo], jobs: Collection[Job]) -> None:
@@ -48,3 +57,33 @@ def _tell_of_older(workers: Sequence[WorkerInfo], jobs: Collection[Job]) -> None
                 f"warning: {worker.name} has an older ltx-farm, which reads clips from their beginning: upgrade it,"
                 f" or keep the job from it (--not-on {worker.name})"
             )
+
+
+def explain_waits(farm: Farm, updates: Iterable[Update]) -> Iterator[Update]:
+    """Yield the updates; say meanwhile why a job still waits that nobody takes, each reason once."""
+    waiting: dict[str, JobView] = {}
+    told: set[str] = set()
+    ask_at = time.monotonic() + ASK_EVERY
+    for update in updates:
+        yield update
+        if update.view.status is Status.QUEUED:
+            waiting[update.view.job.id] = update.view
+        else:
+            waiting.pop(update.view.job.id, None)
+        if waiting and time.monotonic() >= ask_at:
+            told |= _tell_why(farm, waiting, told)
+            ask_at = time.monotonic() + ASK_EVERY
+
+
+def _tell_why(farm: Farm, waiting: dict[str, JobView], told: set[str]) -> set[str]:
+    """Say what was not told yet of why these jobs wait, and return it."""
+    try:
+        if farm.is_embedded and not farm.workers():  # it may be about to start; `tell_who_waits` has said the rest
+            return set()
+        found = farm.why_waiting_all([view for view in waiting.values() if not view.links.waits])
+    except FarmError:  # who watches the jobs says so soon enough
+        return set()
+    new = {why: job_id for job_id, why in found.items() if why and why not in told}
+    for why, job_id in new.items():
+        notice(f"job {short_id(job_id)} still waits: {why}")
+    return set(new)

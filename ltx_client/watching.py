@@ -98,6 +98,8 @@ class Watching(Connection):
 
     def find(self, text: str) -> str:
         """The id of the job whose id is, or ends with, `text` (4 characters at least). Raises JobNotFound."""
+        if not text.strip():
+            raise JobNotFound("the job's id is empty; give one, or its last characters (see ltx jobs)")
         with broker_errors(self._address):
             if text.isascii() and self._client.exists(self._names.job(text)):
                 return text

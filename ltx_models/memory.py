@@ -38,6 +38,7 @@ __all__ = [
     "phase_peaks",
     "phase_working",
     "predict_peak",
+    "smallest_class",
 ]
 
 GB = 10**9
@@ -344,6 +345,12 @@ def memory_class(peak: int) -> int:
         f"this render would need {needed:.0f} GB, more than the largest class of {MEMORY_CLASSES[-1]} GB;"
         " ask for fewer frames or a smaller size"
     )
+
+
+def smallest_class(variant: Variant) -> int:
+    """Return the memory class, in GB, of the smallest render of a variant: a worker with less serves none."""
+    request = GenerationRequest(prompt="a", width=SIZE_STRIDE, height=SIZE_STRIDE, num_frames=1).resolve(variant)
+    return memory_class(predict_peak(variant, request))
 
 
 def check_fits(variant: Variant, request: GenerationRequest, available: int | None = None) -> None:

@@ -93,7 +93,7 @@ def _shards(index: Path) -> set[Path]:
 def models_folder() -> Path | None:
     """The folder of LTX_MODELS_DIR."""
     value = os.environ.get("LTX_MODELS_DIR")
-    return Path(value).expanduser().absolute() if value else None
+    return Path(os.path.expanduser(value)).absolute() if value else None  # noqa: PTH111 - leaves what it cannot
 
 
 def cache_folder() -> Path:

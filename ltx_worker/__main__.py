@@ -1,6 +1,12 @@
-"""`python -m ltx_worker`: the `ltx-worker` command, where it is not on the PATH."""
+"""The `ltx-worker` command, also as `python -m ltx_worker` where it is not on the PATH."""
 
-from ltx_worker.cli import main
+from ltx_client.protocol.program import run
+
+
+def main() -> None:
+    """Run the command and exit."""
+    run("ltx_worker.cli")
+
 
 if __name__ == "__main__":
     main()

@@ -21,6 +21,7 @@ from redis.retry import Retry
 from ltx_client.protocol.broker_checks import BrokerChecks
 from ltx_client.protocol.broker_client import make_client
 from ltx_client.protocol.broker_url import Broker
+from ltx_client.protocol.budget import check_serves
 from ltx_client.protocol.checks import Level
 from ltx_client.protocol.config import ConfigError
 from ltx_client.protocol.greeting import greet
@@ -88,8 +89,9 @@ def start(
     try:
         if env_file is not None:
             load_environment(env_file)
-        find_files(find_variant(variant))
         settings = WorkerSettings()
+        check_serves(find_variant(variant), settings.worker_memory_gb)
+        find_files(find_variant(variant))
         if settings.broker_url is None:
             raise click.UsageError("no broker is set; set LTX_BROKER_URL to redis://[USER:PASSWORD@]HOST:PORT/DB")
         if settings.storage_url is None:
@@ -114,8 +116,8 @@ def start(
     try:
         with presence(settings.home) as here:
             sys.exit(run_worker(settings, settings.broker_url, storage, find_variant(variant).name, here, engine))
-    except AlreadyRunning as error:
-        raise click.UsageError(str(error)) from error
+    except AlreadyRunning as error:  # it may be about to end
+        _unavailable(str(error))
     except OSError as error:
         if machine_fault(error) is None:
             raise

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -112,12 +113,17 @@ class Machine:
         """Which variants fit, and whether the one that is meant does."""
         total, budget = psutil.virtual_memory().total / GB, self._settings.worker_memory_gb
         fitting = [row.name for row in VARIANTS.values() if row.ram_gb <= budget]
-        text = f"renders may use {budget:.0f} of {total:.0f} GB; these fit: {', '.join(fitting) or 'none'}"
+        text = f"renders may use {budget:.3g} of {total:.3g} GB; these fit: {', '.join(fitting) or 'none'}"
         if self._variant.name in fitting:
             yield Finding("memory", Level.OK, text)
         else:
             largest = max((VARIANTS[name] for name in fitting), key=lambda row: row.ram_gb, default=None)
-            mend = f"ltx-worker start --variant {largest.name}" if largest else "use a machine with more memory"
+            mend = (
+                "unset LTX_WORKER_MEMORY_GB"
+                if "LTX_WORKER_MEMORY_GB" in os.environ
+                else "use a machine with more memory"
+            )
+            mend = f"ltx-worker start --variant {largest.name}" if largest else mend
             text += f"; {self._variant.name} needs {self._variant.ram_gb} GB"
             yield Finding("memory", Level.FAILURE, text, mend)
 

@@ -5,21 +5,35 @@ from __future__ import annotations
 import socket
 import sys
 import uuid
+from typing import Annotated, Self
 from urllib.parse import urlsplit
 
-import psutil
-from pydantic import Field, field_validator
+from pydantic import Field, field_validator, model_validator
 
+from ltx_client.protocol.budget import usable_memory
 from ltx_client.protocol.fields import Name
 from ltx_client.protocol.private_files import drawn_once
 from ltx_client.protocol.settings import FarmSettings
 from ltx_client.protocol.state import RESULT_TTL
 from ltx_client.protocol.text import printable
 from ltx_client.protocol.workers import Gigabytes
-from ltx_models.memory import GB, MEMORY_CLASSES
+from ltx_models.memory import MEMORY_CLASSES
 from ltx_worker.off_duty import Hours, parse_hours
 
 __all__ = ["WorkerSettings", "machine_id"]
+
+LONGEST = 10**9
+"""Seconds: thirty years."""
+LARGEST = 10**15
+"""Bytes."""
+LONGEST_NAME, LONGEST_ADDRESS = 100, 255
+"""Characters."""
+
+Seconds = Annotated[float, Field(gt=0, le=LONGEST, description="seconds")]
+SecondsOrNone = Annotated[float, Field(ge=0, le=LONGEST, description="seconds")]
+Bytes = Annotated[int, Field(ge=0, le=LARGEST, description="bytes")]
+Port = Annotated[int, Field(ge=0, le=65535)]
+Address = Annotated[str, Field(min_length=1, max_length=LONGEST_ADDRESS)]
 
 
 class WorkerSettings(FarmSettings):
@@ -53,34 +67,38 @@ class WorkerSettings(FarmSettings):
     stall_limit: seconds without progress, and time_limit: seconds in all, after which a render is ended.
     """
 
-    worker_name: Name = Field(default_factory=lambda: printable(socket.gethostname().split(".")[0]))
-    worker_memory_gb: Gigabytes = Field(default_factory=lambda: 0.75 * psutil.virtual_memory().total / GB)
-    worker_lease: float = Field(default=60.0, gt=0)
-    worker_renew_every: float = Field(default=10.0, gt=0)
-    worker_heartbeat_every: float = Field(default=5.0, gt=0)
-    worker_save_every: float = Field(default=2.0, ge=0)
-    worker_resume_in_redis: int = Field(default=8 * 10**6, ge=0)
-    worker_embeds_ttl: int = Field(default=7 * 24 * 3600, gt=0)
-    worker_embeds_bytes: int = Field(default=256 * 10**6, ge=0)
-    worker_reap_every: float = Field(default=5.0, gt=0, le=5.0)
-    worker_sweep_every: float = Field(default=600.0, gt=0)
-    worker_deliver_for: float = Field(default=20.0, ge=0)
-    worker_stall_limit: float = Field(default=600.0, gt=0)
-    worker_time_limit: float = Field(default=24 * 3600.0, gt=0)
-    worker_hand_on: float = Field(default=60.0, ge=0)
-    worker_idle_limit: float = Field(default=30.0, gt=0)
-    worker_free_after: float = Field(default=1800.0, ge=0)
-    worker_stop_grace: float = Field(default=10.0, gt=0)
-    worker_unready_after: float = Field(default=30.0, gt=0)
-    worker_end_after: float = Field(default=300.0, gt=0)
-    worker_sign_for: int = Field(default=RESULT_TTL, ge=0, le=RESULT_TTL)
-    worker_files_port: int = Field(default=0, ge=0, le=65535)
-    worker_files_address: str = "0.0.0.0"  # noqa: S104 - clients are elsewhere, and nothing is served unless asked for
+    complete = "LTX_WORKER_"
+
+    worker_name: Name = Field(
+        default_factory=lambda: printable(socket.gethostname().split(".")[0]), min_length=1, max_length=LONGEST_NAME
+    )
+    worker_memory_gb: Gigabytes = Field(default_factory=usable_memory, description="GB")
+    worker_lease: Seconds = 60.0
+    worker_renew_every: Seconds = 10.0
+    worker_heartbeat_every: Seconds = 5.0
+    worker_save_every: SecondsOrNone = 2.0
+    worker_resume_in_redis: Bytes = 8 * 10**6
+    worker_embeds_ttl: Annotated[int, Field(gt=0, le=LONGEST, description="seconds")] = 7 * 24 * 3600
+    worker_embeds_bytes: Bytes = 256 * 10**6
+    worker_reap_every: Annotated[float, Field(gt=0, le=5.0, description="seconds")] = 5.0
+    worker_sweep_every: Seconds = 600.0
+    worker_deliver_for: SecondsOrNone = 20.0
+    worker_stall_limit: Seconds = 600.0
+    worker_time_limit: Seconds = 24 * 3600.0
+    worker_hand_on: SecondsOrNone = 60.0
+    worker_idle_limit: Seconds = 30.0
+    worker_free_after: SecondsOrNone = 1800.0
+    worker_stop_grace: Seconds = 10.0
+    worker_unready_after: Seconds = 30.0
+    worker_end_after: Seconds = 300.0
+    worker_sign_for: Annotated[int, Field(ge=0, le=RESULT_TTL, description="seconds")] = RESULT_TTL
+    worker_files_port: Port = 0
+    worker_files_address: Address = "0.0.0.0"  # noqa: S104 - clients are elsewhere, and nothing is served unasked
     worker_files_url: str = ""
-    worker_metrics_port: int = Field(default=0, ge=0, le=65535)
-    worker_metrics_address: str = "127.0.0.1"
+    worker_metrics_port: Port = 0
+    worker_metrics_address: Address = "127.0.0.1"
     worker_on_battery: bool = True
-    worker_unused_for: float = Field(default=0.0, ge=0)
+    worker_unused_for: SecondsOrNone = 0.0
     worker_hours: str = ""
 
     @field_validator("worker_hours")
@@ -103,6 +121,15 @@ class WorkerSettings(FarmSettings):
         if value and sys.platform != "darwin":
             raise ValueError("must be 0 here: whether somebody uses the machine can be told on macOS only")
         return value
+
+    @model_validator(mode="after")
+    def _check_lease(self) -> Self:
+        if self.worker_renew_every >= self.worker_lease:
+            raise ValueError(
+                f"LTX_WORKER_RENEW_EVERY is {self.worker_renew_every:g}; it must be less than LTX_WORKER_LEASE,"
+                f" {self.worker_lease:g}, or a render loses its job before it has renewed its lease"
+            )
+        return self
 
     @property
     def files_url(self) -> str:

@@ -121,14 +121,14 @@ def command(
             render_in_background(settings, jobs)
             tell_of_pauses(farm, (job.variant for job in jobs))
         else:
-            tell_who_waits(farm, jobs)
+            tell_who_waits(farm, [pair for batch in batches for pair in batch.jobs])
         if wait:
             follow(farm, [job.id for job in jobs], told)
             ending.tell([view for batch in batches for view in farm.batch(batch.id).views])
         for batch_id, output_of_it in outputs.items():
             download_batch(farm, farm.batch(batch_id), output_of_it)
     for batch in batches:
-        print_line(batch.id)
+        print_line(batch.id, done=f"batch {batch.id} is queued")
     if not wait:
         name = short_id(batch_id)
         notice(f"ltx watch --batch {name} shows it, ltx download --batch {name} -o FOLDER fetches the videos")

@@ -62,7 +62,7 @@ def command(job: str | None, batch: str | None, output: str | None, sheet: bool)
         target = wanted.path(view.job, view.submitted_at, view.links.item)
         fetch(farm, view.job.id, target)
     if not is_stdout(target):
-        print_line(target)
+        print_line(target, done=f"the video is {target}")
 
 
 def _download_batch(name: str, output: BatchOutput | None, *, sheet: bool) -> None:
@@ -81,12 +81,12 @@ def download_batch(farm: Farm, batch: Batch, output: BatchOutput, *, sheet: bool
     for view, path in done:
         if not is_here(view, path):
             fetch(farm, view.job.id, path)
-        print_line(path)
+        print_line(path, done=f"the video is {path}")
     index = json_text([_entry(view, path.relative_to(folder)) for view, path in videos], indent=2)
     write_output(folder / INDEX, f"{index}\n".encode("utf-8", "surrogateescape"))
     if sheet and done:
         draw_sheet([(path, _caption(view)) for view, path in done], folder / SHEET)
-        print_line(folder / SHEET)
+        print_line(folder / SHEET, done=f"the contact sheet is {folder / SHEET}")
     missing = [(view, path) for view, path in videos if view.snapshot.result is None]
     if missing:
         for view, path in missing:

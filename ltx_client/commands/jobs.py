@@ -10,7 +10,7 @@ from ltx_client.options import batch_option, json_option
 from ltx_client.output import describe_job, jobs_table, notice, print_json, print_table
 from ltx_client.prepare import submitter
 from ltx_client.protocol.state import Status
-from ltx_client.waiting import tell_of_pauses
+from ltx_client.waiting import tell_who_waits
 
 __all__ = ["command"]
 
@@ -25,7 +25,8 @@ def command(limit: int, mine: bool, batch: str | None, as_json: bool) -> None:
     with Farm.connect(use=Use.READ) as farm:
         views = farm.batch(batch).views if batch is not None else farm.jobs(limit)
         if not as_json:
-            tell_of_pauses(farm, (view.job.variant for view in views if view.status is Status.QUEUED))
+            queued = [view for view in views if view.status is Status.QUEUED and not view.held]
+            tell_who_waits(farm, [(view.job, view.links) for view in queued if not view.links.waits])
         now = farm.now()
     views = [view for view in views if not mine or view.job.submitter == submitter()]
     if as_json:

@@ -34,12 +34,13 @@ from ltx_client.output_naming import VideoOutput
 from ltx_client.output_paths import JPEG, is_stdout, output_path, write_output
 from ltx_client.prepare import DEFAULT_VARIANT
 from ltx_client.prompt_length import cut_texts, tell_of_cut_texts
-from ltx_client.protocol.jobs import Job
+from ltx_client.protocol.jobs import Job, Links
 from ltx_client.protocol.settings import FarmSettings
 from ltx_client.protocol.state import Status
+from ltx_client.protocol.storage import Storage, StorageError
 from ltx_client.views import JobView
 from ltx_client.vocabulary import vocabulary_note
-from ltx_client.waiting import tell_of_pauses, tell_who_waits
+from ltx_client.waiting import explain_waits, tell_of_pauses, tell_who_waits
 
 __all__ = ["command"]
 
@@ -93,7 +94,8 @@ def command(
         return
     with Farm.connect(settings, Use.RENDER, job.variant) as farm:
         links = farm.links(after, not_on)
-        _announce(farm, job, embedded=settings.broker_url is None)
+        _announce(farm, job, links)
+        _warn_of_storage(farm)
         try:
             farm.send(job, inputs, links)
             view = _follow(farm, job, frames, picture)
@@ -123,8 +125,12 @@ def _deliver(farm: Farm, view: JobView, target: Path, *, path_is_data: bool) -> 
     fetch(farm, job_id, target)
     if snapshot.took is not None:
         notice(f"rendered in {duration(snapshot.took)} on {snapshot.worker_name}")
-    if not is_stdout(target):
-        (print_line if path_is_data else notice)(str(target))
+    if is_stdout(target):
+        return
+    if path_is_data:
+        print_line(target, done=f"the video is {target}")
+    else:
+        notice(str(target))
 
 
 def _written(preview: Path, frame: bytes) -> Path | None:
@@ -137,7 +143,7 @@ def _written(preview: Path, frame: bytes) -> Path | None:
     return preview
 
 
-def _announce(farm: Farm, job: Job, *, embedded: bool) -> None:
+def _announce(farm: Farm, job: Job, links: Links) -> None:
     request = job.request
     notice(f"job {job.id}")
     notice(
@@ -149,10 +155,20 @@ def _announce(farm: Farm, job: Job, *, embedded: bool) -> None:
     if note := vocabulary_note(job.variant, job.request.prompt):
         notice(note)
     tell_of_cut_texts(job)
-    if embedded:
+    if farm.is_embedded:  # whose worker is about to start
         tell_of_pauses(farm, [job.variant])
     else:
-        tell_who_waits(farm, [job])
+        tell_who_waits(farm, [(job, links)])
+
+
+def _warn_of_storage(farm: Farm) -> None:
+    """Say before the render, and not after it, that its video cannot be fetched from here."""
+    if farm.is_embedded or farm.storage_url is None:
+        return
+    try:
+        Storage(farm.storage_url).identify()
+    except StorageError as error:
+        notice(f"warning: {error}; the video will be rendered, but cannot be fetched from there as long as that is so")
 
 
 def _follow(farm: Farm, job: Job, preview: Path | None, picture: Picture | None = None) -> JobView:
@@ -160,7 +176,7 @@ def _follow(farm: Farm, job: Job, preview: Path | None, picture: Picture | None 
     view, shown = None, None
     job_id, told = job.id, cut_texts(job)
     with display(told=[job_id] if told else ()) as screen:
-        for update in farm.watch(job_id):
+        for update in explain_waits(farm, farm.watch(job_id)):
             screen.show(update)
             view = update.view
             if (preview or picture) and update.snapshot.preview_step not in (None, shown):

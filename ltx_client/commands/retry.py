@@ -35,4 +35,4 @@ def command(jobs: tuple[str, ...], batch: str | None) -> None:
         if settings.broker_url is None:
             render_in_background(settings, retries)
     for job in retries:
-        print_line(job.id)
+        print_line(job.id, done=f"job {job.id} is queued")

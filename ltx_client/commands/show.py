@@ -12,6 +12,7 @@ from ltx_client.farm import Farm
 from ltx_client.fetching import tell_of_reader
 from ltx_client.forecast import Place
 from ltx_client.local.members import Use
+from ltx_client.obstacles import paused_queue
 from ltx_client.options import OutputPath, job_argument, json_option
 from ltx_client.output import (
     ago,
@@ -56,16 +57,18 @@ def command(job: str, preview: str | None, as_json: bool) -> None:
         now = farm.now()
         place = None if view.ended else farm.places().get(view.job.id)
         pauses = [] if view.ended else farm.pauses()
-    paused = next((pause for pause in pauses if (pause.of, pause.id) == ("queue", view.job.variant)), None)
+        waits_for = "" if view.ended else farm.why_waiting(view.job.id)
+    paused = paused_queue(view.job, pauses)
     if as_json:
         queue_paused = {"queue_paused": paused.model_dump()} if paused else {}
-        print_json(describe_job(view) | ({"place": dataclasses.asdict(place)} if place else {}) | queue_paused)
+        reason = {"waits_for": waits_for} if waits_for else {}
+        print_json(describe_job(view) | ({"place": dataclasses.asdict(place)} if place else {}) | queue_paused | reason)
     else:
-        print_facts(_facts(view, storage_url, place, paused, now), stderr=is_stdout(path))
+        print_facts(_facts(view, storage_url, place, paused, waits_for, now), stderr=is_stdout(path))
 
 
 def _facts(
-    view: JobView, storage_url: str | None, place: Place | None, paused: Pause | None, now: float
+    view: JobView, storage_url: str | None, place: Place | None, paused: Pause | None, waits_for: str, now: float
 ) -> dict[str, str]:
     snapshot, job = view.snapshot, view.job
     rows = {
@@ -73,6 +76,7 @@ def _facts(
         "status": status_word(view) + (", its worker stopped answering" if view.orphaned else ""),
         "stage": "" if view.ended else snapshot.stage.value,
         "queue": "; ".join([*([pause_text(paused, now)] if paused else []), *([place_text(place)] if place else [])]),
+        "waits": "" if paused else waits_for,
         "progress": progress_text(snapshot),
         "cut": "; ".join(text.sentence for text in snapshot.cut),
         "error": snapshot.error or "",

@@ -31,12 +31,15 @@ def init_command(url: str | None) -> None:
     it is.
     """
     storage = _opened(url)
+    is_new = storage.local_folder is not None and not storage.local_folder.exists()
     try:
         storage_id = storage.init()
         storage.check()
     except StorageError as error:
         raise StorageUnreachable(str(error)) from None
-    print_line(storage_id)
+    print_line(storage_id, done=f"the storage is made; its id is {storage_id}")
+    if is_new:
+        notice(f"the folder {storage.local_folder} was not there, and was made")
     notice(f"{storage.url} is the storage of a farm; set LTX_STORAGE_URL to it on workers and clients")
 
 

@@ -11,6 +11,7 @@ from ltx_client.dry_run import print_plan
 from ltx_client.farm import Farm
 from ltx_client.inputs import clip_parts
 from ltx_client.local.background import continue_in_background
+from ltx_client.local.join import check_renders
 from ltx_client.local.members import Use
 from ltx_client.options import dry_run_option, job_from_options, json_option, link_options, video_options
 from ltx_client.output import describe_job, notice, print_json, print_line, short_id
@@ -19,8 +20,6 @@ from ltx_client.protocol.jobs import Job
 from ltx_client.protocol.settings import FarmSettings
 from ltx_client.vocabulary import vocabulary_note
 from ltx_client.waiting import tell_of_pauses, tell_who_waits
-from ltx_models.model_files import find_files
-from ltx_models.variants import find_variant
 
 __all__ = ["check_background", "command", "render_in_background"]
 
@@ -44,7 +43,8 @@ def command(as_json: bool, dry_run: bool, after: tuple[str, ...], not_on: tuple[
     if settings.broker_url is None:
         check_background([job])
     with Farm.connect(settings, Use.READ) as farm:
-        farm.send(job, inputs, farm.links(after, not_on))
+        links = farm.links(after, not_on)
+        farm.send(job, inputs, links)
         if note := vocabulary_note(job.variant, job.request.prompt):
             notice(note)
         tell_of_cut_texts(job)
@@ -52,19 +52,19 @@ def command(as_json: bool, dry_run: bool, after: tuple[str, ...], not_on: tuple[
             render_in_background(settings, [job])
             tell_of_pauses(farm, [job.variant])
         else:
-            tell_who_waits(farm, [job])
+            tell_who_waits(farm, [(job, links)])
         if as_json:
             clips = {"clips": [part._asdict() for part in parts]} if parts else {}
-            print_json(describe_job(farm.view(job.id)) | clips)
+            print_json(describe_job(farm.view(job.id)) | clips, done=f"job {job.id} is queued")
         else:
-            print_line(job.id)
+            print_line(job.id, done=f"job {job.id} is queued")
     notice(f"ltx watch {short_id(job.id)} shows it, ltx download {short_id(job.id)} fetches the video")
 
 
 def check_background(jobs: Iterable[Job]) -> None:
-    """Before anything is queued: raises ModelError for a variant whose files this machine does not have."""
+    """Before anything is queued: raises ModelError for a variant that this machine cannot render."""
     for variant in dict.fromkeys(job.variant for job in jobs):
-        find_files(find_variant(variant))
+        check_renders(variant)
 
 
 def render_in_background(settings: FarmSettings, jobs: Iterable[Job]) -> None:

@@ -13,11 +13,11 @@ from ltx_client.farm import Farm
 from ltx_client.live import LiveDisplay
 from ltx_client.local.members import Use
 from ltx_client.options import batch_option, jobs_argument, notify_options
-from ltx_client.output import notice, print_json
+from ltx_client.output import notice, print_json, short_id
 from ltx_client.protocol.console import Console
 from ltx_client.protocol.state import Status
 from ltx_client.selection import select
-from ltx_client.waiting import tell_who_waits
+from ltx_client.waiting import explain_waits, tell_who_waits
 
 __all__ = ["command", "follow"]
 
@@ -42,7 +42,11 @@ def command(jobs: tuple[str, ...], batch: str | None, as_json: bool, notify: str
                     line = {"job": update.view.job.id, "seq": update.snapshot.seq, **update.event.model_dump()}
                     print_json(line, indent=None)
         else:
-            tell_who_waits(farm, [view.job for view in views if view.status is Status.QUEUED and not view.held])
+            queued = [view for view in views if view.status is Status.QUEUED]
+            tell_who_waits(farm, [(view.job, view.links) for view in queued if not view.held])
+            for view in queued:
+                if view.held:
+                    notice(f"job {short_id(view.job.id)} is paused; ltx resume {short_id(view.job.id)} ends that")
             follow(farm, ids)
         ending.tell([farm.view(job_id) for job_id in ids])
 
@@ -58,5 +62,5 @@ def follow(farm: Farm, ids: list[str], told: Collection[str] = ()) -> None:
             screen: Display = stack.enter_context(LiveDisplay(farm, console, told))
         else:
             screen = stack.enter_context(display(with_ids=len(ids) > 1, told=told))
-        for update in farm.watch(*ids):
+        for update in explain_waits(farm, farm.watch(*ids)):
             screen.show(update)

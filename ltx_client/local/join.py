@@ -18,10 +18,11 @@ from ltx_client.errors import BrokerUnreachable, FarmError
 from ltx_client.local.address import Address
 from ltx_client.local.members import FarmFolder, Use
 from ltx_client.local.server import find_server, last_words, log_size
+from ltx_client.protocol.budget import BudgetSettings, check_serves
 from ltx_models.model_files import find_files
 from ltx_models.variants import find_variant
 
-__all__ = ["join", "stop_up", "why_stopped"]
+__all__ = ["check_renders", "join", "stop_up", "why_stopped"]
 
 JOIN_TIMEOUT = 30.0
 STOP_TIMEOUT = 30.0
@@ -43,7 +44,7 @@ def join(home: Path, use: Use, variant: str) -> Iterator[Address]:
         )
     find_server()
     if use is not Use.READ:
-        find_files(find_variant(variant))
+        check_renders(variant)
     folder = FarmFolder(home)
     if problems := folder.problems():
         raise BrokerUnreachable(f"LTX_HOME {home} cannot be used: {problems[0].text}")
@@ -58,6 +59,12 @@ def join(home: Path, use: Use, variant: str) -> Iterator[Address]:
     finally:
         membership.leave()
         _await_stop(folder)
+
+
+def check_renders(variant: str) -> None:
+    """Raise ModelError for a variant that this machine has not the memory or the files for."""
+    check_serves(find_variant(variant), BudgetSettings().worker_memory_gb)
+    find_files(find_variant(variant))
 
 
 def stop_up(home: Path) -> int:

@@ -23,7 +23,7 @@ from ltx_client.errors import FarmError
 from ltx_client.local.address import Address
 from ltx_client.local.members import FarmFolder, Use
 from ltx_client.local.orphans import stop_orphans
-from ltx_client.local.server import Server
+from ltx_client.local.server import Server, last_words, log_size
 from ltx_client.protocol.screen import LineFormatter, guarded
 
 log = logging.getLogger(__name__)
@@ -31,6 +31,8 @@ log = logging.getLogger(__name__)
 LOOK_EVERY = 0.2
 WORKER_STOP_TIMEOUT = 60.0
 MAX_RESTART_DELAY = 60.0
+USAGE = 2
+"""The exit code of a worker whose settings are wrong."""
 
 QUICK_LEASE = {"LTX_WORKER_LEASE": "15", "LTX_WORKER_RENEW_EVERY": "3"}
 """No network lies between this worker and its broker, so a worker that died is noticed sooner."""
@@ -68,6 +70,8 @@ class Worker:
         self._variant = ""
         self._guard = guard
         self._log_path = folder.worker_log
+        self._refusal = folder.refusal
+        self._began_at = 0
         self._environment = {
             **QUICK_LEASE,
             **os.environ,
@@ -84,13 +88,12 @@ class Worker:
         """Starts the process if it does not run and its time has come."""
         if self._variant not in wanted:
             self.stop()
+            self._refusal.unlink(missing_ok=True)
             self._variant = wanted[0]
-        if self._process is not None and self._process.poll() is not None:
-            log.warning("the worker ended with code %s; starting it again in %g s", self._process.poll(), self._delay)
-            self._process = None
-            self._not_before = time.monotonic() + self._delay
-            self._delay = min(self._delay * 2, MAX_RESTART_DELAY)
+        if self._process is not None and (code := self._process.poll()) is not None:
+            self._note_end(code)
         if self._process is None and time.monotonic() >= self._not_before:
+            self._began_at = log_size(self._log_path)
             with self._log_path.open("ab") as output:
                 command = ["-m", "ltx_worker", "start", "--variant", self._variant, "--until-stdin-closes"]
                 self._process = subprocess.Popen(
@@ -103,6 +106,21 @@ class Worker:
                     start_new_session=True,
                 )
 
+    def _note_end(self, code: int) -> None:
+        """Have it started again later; say why where its settings are wrong, so that nobody waits for it."""
+        if code == USAGE:
+            words = last_words(self._log_path, self._began_at).rpartition("Error: ")[2]
+            self._refusal.write_text(words, encoding="utf-8")
+        log.warning("the worker ended with code %s; starting it again in %g s", code, self._delay)
+        self._forget()
+        self._not_before = time.monotonic() + self._delay
+        self._delay = min(self._delay * 2, MAX_RESTART_DELAY)
+
+    def _forget(self) -> None:
+        assert self._process is not None and self._process.stdin is not None
+        self._process.stdin.close()
+        self._process = None
+
     def stop(self) -> None:
         """Has it give its job back and end; by force if it does not."""
         if self._process is None:
@@ -113,7 +131,7 @@ class Worker:
         except subprocess.TimeoutExpired:
             self._process.kill()
             self._process.wait()
-        self._process = None
+        self._forget()
 
 
 def keep(home: Path) -> None:
@@ -129,7 +147,8 @@ def keep(home: Path) -> None:
         signal.signal(number, lambda *_: told_to_stop.set())
     with contextlib.ExitStack() as stack:
         stack.callback(lock.release)
-        folder.description.unlink(missing_ok=True)  # of a keeper that was killed
+        for path in (folder.description, folder.refusal):  # of a keeper that was killed
+            path.unlink(missing_ok=True)
         stop_orphans(folder)
         guard = Guard(home)
         stack.callback(guard.dismiss)

@@ -67,6 +67,7 @@ class FarmFolder:
         self.keeper_log = self.path / "keeper.log"
         self.worker_log = self.path / "worker.log"
         self.server_log = self.path / "valkey.log"
+        self.refusal = self.path / "refusal"
         self.journal = self.path / "appendonlydir"
         self.server_lock = ServerLock(self.path / "server.lock")
         self._members = self.path / "members"
@@ -78,7 +79,7 @@ class FarmFolder:
                 return [problem]
         lying = [problem_with(path, True, ENTER) for path in (self.videos, self._members)]
         names = ("server.lock", "keeper.lock", "roster.lock")
-        files = [self.description, self.videos_note, self.keeper_log, self.worker_log, self.server_log]
+        files = [self.description, self.videos_note, self.keeper_log, self.worker_log, self.server_log, self.refusal]
         lying += [problem_with(path, False, WRITE) for path in (*files, *(self.path / name for name in names))]
         return [problem for problem in lying if problem]
 
@@ -114,6 +115,13 @@ class FarmFolder:
         if address is not None and not address.locked:
             runs = self.is_kept()
         return address if runs else None
+
+    def why_refused(self) -> str:
+        """Return why the worker does not start, and will not, in its own sentence; empty where it does."""
+        try:
+            return self.refusal.read_text(encoding="utf-8", errors="replace").strip()
+        except OSError:
+            return ""
 
     def roster_lock(self) -> FileLock:
         """Held while the members change or are counted, so that nobody joins a farm that is about to stop."""

@@ -21,7 +21,10 @@ from typing import Annotated, Any
 
 from platformdirs import user_config_path
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic_core import ErrorDetails
 
+from ltx_client.protocol.invalid import field_at, meant, reason
+from ltx_client.protocol.own_files import expanded
 from ltx_client.protocol.text import printable
 
 __all__ = ["LOCAL", "Config", "ConfigError", "Defaults", "Profile", "chosen_farm", "config_path", "load", "parse"]
@@ -34,6 +37,10 @@ LOCAL = "local"
 
 class ConfigError(ValueError):
     """The configuration file cannot be used: which line, and why."""
+
+
+class NoPlace(ConfigError):
+    """There is no place for the file: of a user without a home."""
 
 
 class Defaults(BaseModel):
@@ -89,9 +96,16 @@ class Config(BaseModel):
 
 
 def config_path() -> Path:
-    """LTX_CONFIG, or the place that this system has for such files."""
+    """LTX_CONFIG, or the place that this system has for such files. Raises ConfigError."""
     given = os.environ.get("LTX_CONFIG")
-    return Path(given).expanduser() if given else user_config_path("ltx-farm", appauthor=False) / "config.toml"
+    try:
+        if given:
+            return expanded(given)
+        if not os.environ.get("XDG_CONFIG_HOME"):
+            expanded("~")
+    except ValueError as error:
+        raise (ConfigError if given else NoPlace)(f"LTX_CONFIG: {error}") from None
+    return user_config_path("ltx-farm", appauthor=False) / "config.toml"
 
 
 def chosen_farm(config: Config) -> str:
@@ -101,9 +115,12 @@ def chosen_farm(config: Config) -> str:
 
 def load() -> Config:
     """The file, or an empty configuration where there is none. Raises ConfigError."""
-    path = config_path()
     try:
-        return parse(path.read_text(encoding="utf-8"), path)
+        path = config_path()
+    except NoPlace:
+        return Config()
+    try:
+        return parse(path.read_text(encoding="utf-8-sig"), path)
     except FileNotFoundError:
         return Config()
     except (OSError, UnicodeDecodeError) as error:
@@ -121,13 +138,27 @@ def parse(text: str, path: Path) -> Config:
     except RecursionError:
         raise ConfigError(f"{path}: values are nested too deeply") from None
     except ValidationError as error:
-        detail = error.errors(include_input=False)[0]
+        detail = error.errors()[0]
         keys = [str(key) for key in detail["loc"] if key != "[key]"]
-        reason = "is unknown here" if detail["type"] == "extra_forbidden" else f"cannot be: {detail['msg']}"
         name = _shortened(".".join(keys))
-        raise ConfigError(f"{path}, line {_line_of(text, keys)}: {name} {reason}") from None
+        raise ConfigError(f"{path}, line {_line_of(text, keys)}: {name}{_why_not(detail, keys)}") from None
     except ValueError:  # Python's own, of a number of thousands of digits
         raise ConfigError(f"{path}: a number in it is too long") from None
+
+
+def _why_not(detail: ErrorDetails, keys: list[str]) -> str:
+    """Return what is wrong with the value that the keys lead to."""
+    if detail["type"] == "extra_forbidden":
+        beside = {
+            Config: "farm farms",
+            Profile: " ".join(Profile.model_fields),
+            Defaults: " ".join(Defaults.model_fields),
+        }
+        near = meant(keys[-1], beside[(Config, Config, Profile, Defaults)[min(len(keys), 4) - 1]].split())
+        return " is unknown here" + (f"; is {near} meant?" if near else "")
+    if detail["type"] == "string_pattern_mismatch":
+        return " is no farm's name; it must be of letters, digits, _ and -"
+    return reason(detail, field_at(Config, keys)).replace("a text", "a text in quotes")
 
 
 def _shortened(name: str) -> str:

@@ -7,7 +7,7 @@ import stat
 from dataclasses import dataclass
 from pathlib import Path
 
-__all__ = ["ENTER", "READ", "WRITE", "Problem", "problem_with"]
+__all__ = ["ENTER", "READ", "WRITE", "Problem", "expanded", "problem_with"]
 
 READ, WRITE, ENTER = os.R_OK, os.R_OK | os.W_OK, os.R_OK | os.W_OK | os.X_OK
 """What must be allowed: to read a file, to write it too, to use a folder."""
@@ -28,6 +28,18 @@ class Problem:
 
     text: str
     mend: str
+
+
+def expanded(path: str | Path) -> Path:
+    """Return a path whose ~ is a folder. Raise ValueError where this machine does not know whose that would be."""
+    if os.environ.get("HOME") == "" and Path(path).parts[:1] == ("~",):
+        raise ValueError("HOME is empty, and ~ is there; set HOME, or give a whole path")
+    try:
+        return Path(path).expanduser()
+    except RuntimeError:
+        raise ValueError(
+            f"{Path(path).parts[0]!r} is no folder of this machine; set HOME, or give a whole path"
+        ) from None
 
 
 def problem_with(path: Path, is_folder: bool, access: int, called: str = "") -> Problem | None:

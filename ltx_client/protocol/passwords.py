@@ -9,6 +9,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from ltx_client.protocol.broker_url import Broker
+from ltx_client.protocol.own_files import expanded
 
 __all__ = ["SERVICE", "password_from_file", "password_from_keyring", "with_password"]
 
@@ -20,8 +21,8 @@ LARGEST = 64 * 1024
 
 def password_from_file(path: str | Path) -> str:
     """Return the file's first line, whatever ends it. Raises ValueError."""
+    path = expanded(path)
     try:
-        path = Path(path).expanduser()
         if not path.is_file() and path.exists():
             raise ValueError("it is no file")
         with path.open("rb") as file:

@@ -7,19 +7,20 @@ Tables and bars go through `ltx_client.protocol.console`, which styles what it h
 
 from __future__ import annotations
 
-import codecs
 import contextlib
 import logging
 import os
 import sys
 import traceback
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from types import TracebackType
 from typing import Any, TextIO
 
 import click
 
+from ltx_client.protocol.program import INTERRUPTED, READER_LEFT
 from ltx_client.protocol.redaction import know_environment, redacted
+from ltx_client.protocol.streams import OutputLost, Stream, takes_unicode
 from ltx_client.protocol.text import json_text, shown
 
 __all__ = ["Group", "LineFormatter", "guarded", "notice", "print_json", "print_line", "unguarded"]
@@ -32,14 +33,25 @@ def notice(text: str) -> None:
     click.echo(shown(text), err=True)
 
 
-def print_line(text: object) -> None:
-    """Print a line of data on stdout."""
-    click.echo(shown(str(text)))
+def print_line(text: object, *, done: str = "") -> None:
+    """Print a line of data on stdout. done: what the line is about, to be said on stderr should the line be lost."""
+    with _doing(done):
+        click.echo(shown(str(text)))
 
 
-def print_json(data: object, *, indent: int | None = 2) -> None:
-    """Print data for programs on stdout, as JSON."""
-    click.echo(json_text(_without_secrets(data), indent=indent))
+def print_json(data: object, *, indent: int | None = 2, done: str = "") -> None:
+    """Print data for programs on stdout, as JSON: in ASCII where the stream takes no more. done: as of a line."""
+    with _doing(done):
+        click.echo(json_text(_without_secrets(data), indent=indent, ascii_only=not takes_unicode(sys.stdout)))
+
+
+@contextlib.contextmanager
+def _doing(done: str) -> Iterator[None]:
+    try:
+        yield
+    except OutputLost as lost:
+        lost.done = done
+        raise
 
 
 def _without_secrets(data: Any) -> Any:
@@ -54,12 +66,27 @@ def _without_secrets(data: Any) -> Any:
 
 
 class Group(click.Group):
-    """A program's outermost group: whatever it prints, to the end, passes guarded streams."""
+    """A program's outermost group: whatever it prints passes guarded streams, and Ctrl-C ends it quietly."""
 
     def main(self, *args: Any, **kwargs: Any) -> Any:
-        """Run the program."""
+        """Run the program. What it prints and nobody can read is its failure, unless the reader had seen enough."""
         with guarded():
-            return super().main(*args, **kwargs)
+            try:
+                return super().main(*args, **kwargs)
+            except OutputLost as lost:
+                if lost.reader_left:
+                    if lost.done:
+                        notice(lost.done)
+                    sys.exit(READER_LEFT)
+                notice(f"Error: stdout cannot be written: {lost}" + (f"; {lost.done}" if lost.done else ""))
+                sys.exit(os.EX_IOERR)
+
+    def invoke(self, ctx: click.Context) -> Any:
+        """Run a subcommand."""
+        try:
+            return super().invoke(ctx)
+        except KeyboardInterrupt:
+            ctx.exit(INTERRUPTED)
 
 
 @contextlib.contextmanager
@@ -68,7 +95,7 @@ def guarded() -> Iterator[None]:
     know_environment(os.environ)
     sys.excepthook = _print_crash
     before = sys.stdout, sys.stderr
-    sys.stdout, sys.stderr = _Guarded(before[0]), _Guarded(before[1])
+    sys.stdout, sys.stderr = _Guarded(before[0], needed=True), _Guarded(before[1], needed=False)
     last_resort, logging.lastResort = logging.lastResort, _LastResort()
     try:
         yield
@@ -85,12 +112,9 @@ def unguarded(stream: TextIO) -> TextIO:
 class _Guarded:
     """A text stream that passes on what is written without secrets and controls, but for line feeds."""
 
-    def __init__(self, stream: TextIO) -> None:
-        self.beneath = unguarded(stream)
-        with contextlib.suppress(AttributeError, ValueError):  # not every stream can
-            ascii_only = codecs.lookup(self.beneath.encoding).name == "ascii"  # click would go around us there
-            encoding = "utf-8" if ascii_only else None
-            self.beneath.reconfigure(encoding=encoding, errors="backslashreplace")  # type: ignore[attr-defined]
+    def __init__(self, stream: TextIO, *, needed: bool) -> None:
+        beneath: Any = unguarded(stream)
+        self.beneath: Any = beneath if isinstance(beneath, Stream) else Stream(beneath, needed=needed)
 
     def write(self, text: str) -> int:
         """Write a text, and return its length."""
@@ -99,7 +123,7 @@ class _Guarded:
         self.beneath.write(shown(text, lines=True))
         return len(text)
 
-    def writelines(self, lines: Iterator[str]) -> None:
+    def writelines(self, lines: Iterable[str]) -> None:
         """Write texts one after the other."""
         for line in lines:
             self.write(line)
@@ -138,5 +162,6 @@ def _indented(text: str) -> str:
 
 
 def _print_crash(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
-    """Print the traceback that ends the process."""
-    sys.stderr.write(shown("".join(traceback.format_exception(kind, error, trace)), lines=True))
+    """Print the traceback that ends the process, where there is something to print it on."""
+    with contextlib.suppress(OSError, AttributeError):
+        sys.stderr.write(shown("".join(traceback.format_exception(kind, error, trace)), lines=True))

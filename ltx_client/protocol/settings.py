@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Collection, Iterable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 from pydantic import SecretStr, ValidationError, ValidationInfo, field_validator, model_validator
 from pydantic.fields import FieldInfo
@@ -13,13 +14,21 @@ from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, Settings
 from ltx_client.protocol.broker_url import Broker
 from ltx_client.protocol.config import chosen_farm, load
 from ltx_client.protocol.fields import check_name
+from ltx_client.protocol.invalid import meant, reason
 from ltx_client.protocol.names import DEFAULT_NAMESPACE, Names
+from ltx_client.protocol.own_files import expanded
 from ltx_client.protocol.passwords import password_from_file, password_from_keyring, with_password
 from ltx_client.protocol.redaction import know_environment, know_url
 from ltx_client.protocol.storage_urls import check_storage_url
+from ltx_client.protocol.text import shown
 from ltx_client.protocol.tls import check_authority, check_files, with_tls
 
 __all__ = ["FarmSettings", "HomeSettings", "broker_address", "check_broker_url", "why_invalid"]
+
+ALIKE = 0.85
+"""How much like a setting's name another one must be to be taken for it."""
+_OTHERS = {f"LTX_{name}" for name in ("FARM", "CONFIG", "MODELS_DIR", "NOTIFY_SECRET", "NOTIFY_SECRET_FILE")}
+"""Variables that are read elsewhere."""
 
 
 class HomeSettings(BaseSettings):
@@ -28,7 +37,9 @@ class HomeSettings(BaseSettings):
     home: this machine's folder for the embedded farm, its files and its identity.
     """
 
-    model_config = SettingsConfigDict(env_prefix="LTX_", frozen=True, hide_input_in_errors=True, extra="ignore")
+    model_config = SettingsConfigDict(
+        env_prefix="LTX_", frozen=True, hide_input_in_errors=True, extra="ignore", allow_inf_nan=False
+    )
 
     home: Path = Path("~/.ltx-farm")
 
@@ -47,7 +58,9 @@ class HomeSettings(BaseSettings):
     @field_validator("home")
     @classmethod
     def _expand(cls, value: Path) -> Path:
-        home = value.expanduser()
+        if value == Path():
+            raise ValueError("is empty; it must be a whole path, such as ~/.ltx-farm, or not be set")
+        home = expanded(value)
         if not home.is_absolute():
             raise ValueError("is relative to the current folder; it must be a whole path, such as ~/.ltx-farm")
         if not str(home).isprintable():
@@ -81,6 +94,15 @@ class FarmSettings(HomeSettings):
     storage_url: str | None = None
     namespace: str = DEFAULT_NAMESPACE
 
+    complete: ClassVar[str] = ""
+    """How the names of those variables begin of which these settings know all."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _check_environment(cls, data: dict[str, Any]) -> dict[str, Any]:
+        _check_names(os.environ, cls.model_fields, cls.complete)
+        return data
+
     @model_validator(mode="before")
     @classmethod
     def _know_secrets(cls, data: dict[str, Any]) -> dict[str, Any]:
@@ -94,12 +116,12 @@ class FarmSettings(HomeSettings):
     @field_validator("broker_ca", mode="before")
     @classmethod
     def _check_broker_ca(cls, value: str | Path | None) -> Path | None:
-        return check_authority(_expanded(value).absolute()) if value else None
+        return check_authority(expanded(value).absolute()) if value else None
 
     @field_validator("broker_password_file", "broker_sentinel_password_file", mode="before")
     @classmethod
     def _check_password_file(cls, value: str | Path | None) -> Path | None:
-        return _expanded(value) if value else None
+        return expanded(value) if value else None
 
     @field_validator("broker_url")
     @classmethod
@@ -159,19 +181,36 @@ def check_broker_url(url: str) -> Broker:
     return broker
 
 
-def _expanded(path: str | Path) -> Path:
-    try:
-        return Path(path).expanduser()
-    except RuntimeError:
-        raise ValueError("names the home of a user who is unknown here") from None
-
-
 def why_invalid(error: ValidationError) -> str:
     """Return what is wrong with settings, in a sentence that names them as the environment does."""
-    return "the settings are not right: " + "; ".join(
-        "".join(f"LTX_{name}: ".upper() for name in detail["loc"]) + detail["msg"].removeprefix("Value error, ")
-        for detail in error.errors(include_input=False)
+    models = {model.__name__: model for model in _with_subclasses(HomeSettings)}
+    fields = models[error.title].model_fields if error.title in models else {}
+    sentences = "; ".join(
+        "".join(f"LTX_{name}".upper() for name in detail["loc"])
+        + reason(detail, fields.get(".".join(map(str, detail["loc"])))).removeprefix("" if detail["loc"] else ": ")
+        for detail in error.errors()
     )
+    return shown(f"the settings are not right: {sentences}")
+
+
+def _with_subclasses(model: type[BaseSettings]) -> Iterator[type[BaseSettings]]:
+    yield model
+    for subclass in model.__subclasses__():
+        yield from _with_subclasses(subclass)
+
+
+def _check_names(environment: Iterable[str], known: Collection[str], strict: str) -> None:
+    """Raise ValueError for a variable whose name is mistyped. strict: how the names begin of which all are known."""
+    names = {name.upper() for name in environment}
+    known = {f"LTX_{name}".upper() for name in known} | _OTHERS
+    for name in sorted(names - known):
+        if strict and name.startswith(strict):
+            rest = {other.removeprefix(strict): other for other in known - names if other.startswith(strict)}
+            near = rest.get(meant(name.removeprefix(strict), rest) or "")
+            raise ValueError(f"{name} is no setting" + (f"; is {near} meant?" if near else "; unset it"))
+        near = meant(name, known - names, alike=ALIKE)
+        if near and name.startswith("LTX_") and not name.startswith((f"{near}_", "LTX_WORKER_")):
+            raise ValueError(f"{name} is no setting; is {near} meant?")
 
 
 def broker_address(broker_url: SecretStr) -> str:

@@ -51,9 +51,11 @@ def is_printable(text: str) -> bool:
     return printable(text) == text
 
 
-def json_text(data: object, *, indent: int | None = None) -> str:
-    """Return data as JSON that a terminal can be given: the same data, its controls written as `\\uXXXX`."""
-    return _IN_LINES.sub(_escaped, json.dumps(data, indent=indent, ensure_ascii=False))
+def json_text(data: object, *, indent: int | None = None, ascii_only: bool = False) -> str:
+    """Return data as JSON that a terminal can be given: the same data, its controls written as `\\uXXXX`; with
+    ascii_only, all that is not ASCII.
+    """
+    return _IN_LINES.sub(_escaped, json.dumps(data, indent=indent, ensure_ascii=ascii_only))
 
 
 def _escaped(match: re.Match[str]) -> str:

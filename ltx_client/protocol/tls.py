@@ -12,9 +12,9 @@ __all__ = ["check_authority", "check_files", "with_tls"]
 
 def check_authority(path: Path) -> Path:
     """Return the path of a file that holds the certificate of an authority. Raises ValueError."""
-    if not path.is_file():
-        raise ValueError(f"there is no file {path}")
     try:
+        if not path.is_file():
+            raise ValueError(f"there is no file {path}")
         ssl.create_default_context(cafile=path)
     except OSError as error:
         raise ValueError(f"{path} holds no certificate of an authority (PEM) that can be read") from error

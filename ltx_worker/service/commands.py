@@ -46,6 +46,8 @@ def install(variant: str, user: str | None, log_level: str, dry_run: bool, platf
     if dry_run:
         for line in "\n".join(describe(plan)).split("\n"):
             print_line(line)
+        if "LTX_BROKER_URL" not in given_settings(dict(os.environ)) and not ENVIRONMENT.exists():
+            notice(f"LTX_BROKER_URL is not set: the service would know no farm; set it, or write it to {ENVIRONMENT}")
         return
     _require_root("install")
     python = plan.setup.python

@@ -89,10 +89,16 @@ BROKEN = {
     "no TOML": ('farm = "a"\n[farms.a\n', "line 2: "),
     "unended": ('farm = "a', "line 1: "),
     "unknown key": ('[farms.a]\nnamespace = "x:"\nbroker = "x"\n', "line 3: farms.a.broker is unknown here"),
-    "wrong type": ("[farms.a]\n\nstorage_url = 3\n", "line 3: farms.a.storage_url cannot be"),
+    "wrong type": (
+        "[farms.a]\n\nstorage_url = 3\n",
+        "line 3: farms.a.storage_url is invalid; it must be a text in quotes",
+    ),
     "out of range": ("[farms.a.defaults]\nvariant = 'dev'\npriority = 10\n", "line 3: farms.a.defaults.priority"),
-    "no table": ("farms = 3\n", "line 1: farms cannot be"),
-    "a secret": ('[farms.a]\nbroker_url = ["hidden"]\n', "line 2: farms.a.broker_url cannot be"),
+    "no table": ("farms = 3\n", "line 1: farms is invalid; it must be a table"),
+    "a secret": (
+        '[farms.a]\nbroker_url = ["hidden"]\n',
+        "line 2: farms.a.broker_url is invalid; it must be a text in quotes",
+    ),
 }
 
 
@@ -138,7 +144,7 @@ def test_set_keeps_comments_and_is_read_back(studio):
     ("arguments", "words"),
     [
         (("broker_url", "http://ann:hidden@x"), "must be redis://"),
-        (("defaults.priority", "11"), "defaults.priority cannot be"),
+        (("defaults.priority", "11"), "defaults.priority is 11; it must be a whole number from 0 to 9"),
         (("farm", "cellar"), "no farm 'cellar'"),
         (("storage_url",), "give a value"),
         (("broker_password", "hidden"), "does not belong on a command line"),

@@ -1,36 +1,94 @@
-"""What is said where jobs wait: that nothing renders here, that no live worker serves them, or that they are paused."""
+"""What is said where jobs wait: which workers there are, why none of them takes the job, and what changes that."""
 
 from types import SimpleNamespace
 
 import pytest
 
+from ltx_client.obstacles import why_waiting
+from ltx_client.protocol.jobs import Links
 from ltx_client.protocol.pauses import Pause
-from ltx_client.waiting import tell_who_waits
+from ltx_client.protocol.state import Snapshot
+from ltx_client.protocol.workers import HELD, OFF_DUTY, PAUSED, UNREADY, WorkerInfo
+from ltx_client.views import JobView, Update
+from ltx_client.waiting import explain_waits, tell_who_waits
 
 
-@pytest.mark.parametrize(
-    ("embedded", "serves", "paused", "said"),
-    [
-        (
-            True,
-            False,
-            False,
-            "warning: nothing renders pocket on this machine now; ltx up, in another terminal, does\n",
-        ),
-        (False, False, False, "warning: no live worker serves pocket.1; its jobs wait for one (see ltx workers)\n"),
-        (True, True, False, ""),
-        (False, True, False, ""),
-        (False, False, True, "warning: queue pocket was paused"),
-    ],
-)
-def test_who_waits_for_what(make_job, capsys, embedded, serves, paused, said):
+def worker(name="mac-1", **fields):
+    fields = {"memory": 64 * 10**9, "budget_gb": 48, "variant": "pocket", "version": "1", "chip": "M2", **fields}
+    return WorkerInfo(id=f"id-of-{name}", name=name, started_at=0, seen_at=0, **fields)
+
+
+def farm(*workers, embedded=False, paused=False):
     pauses = [Pause(of="queue", id="pocket", name="pocket", by="me", at=0)] if paused else []
-    farm = SimpleNamespace(
+
+    def why_all(views):
+        return {view.job.id: why_waiting(view, workers, pauses, embedded=embedded) for view in views}
+
+    return SimpleNamespace(
         is_embedded=embedded,
-        workers=lambda: [SimpleNamespace(serves=lambda job: serves)],
+        workers=lambda: list(workers),
         pauses=lambda: pauses,
         now=lambda: 10.0,
+        why_waiting_all=why_all,
     )
-    tell_who_waits(farm, [make_job(), make_job()])
+
+
+EXCLUDED = "start another worker, or ltx cancel the job and submit it without --not-on"
+CASES = {
+    "nobody, here": ([], {"embedded": True}, (), "nothing renders pocket on this machine now; ltx up, in another"),
+    "nobody": ([], {}, (), "no live worker serves pocket.1; its jobs wait for one (see ltx workers)"),
+    "another variant": ([worker(variant="dev")], {}, (), "no live worker serves pocket.1; its jobs wait"),
+    "one that can": ([worker()], {}, (), ""),
+    "one of two": ([worker(state=PAUSED), worker("mac-2")], {}, (), ""),
+    "too small": ([worker(budget_gb=0.5)], {}, (), "it needs 1 GB, and renders on mac-1 may use 0.5"),
+    "paused": ([worker(state=PAUSED, why_paused="no ffmpeg")], {}, (), "mac-1 is paused (no ffmpeg; ltx-worker resume"),
+    "held": ([worker(state=HELD, why_paused="by ann")], {}, (), "mac-1 is paused (by ann; ltx resume ends that)"),
+    "off duty": ([worker(state=OFF_DUTY, why_paused="it works at night")], {}, (), "off duty (it works at night)"),
+    "unready": ([worker(state=UNREADY)], {}, (), "mac-1 cannot continue"),
+    "the only one is excluded": ([worker()], {}, ("mac-1",), EXCLUDED),
+    "excluded by id": ([worker()], {}, ("id-of-mac-1",), EXCLUDED),
+    "all are excluded": ([worker(), worker("mac-2")], {}, ("mac-1", "mac-2"), "mac-2 is one that --not-on names"),
+    "the others are paused": ([worker(), worker("mac-2", state=PAUSED)], {}, ("mac-1",), "mac-2 is paused"),
+    "others can": ([worker(), worker("mac-2")], {}, ("mac-1",), ""),
+    "excluded here": ([worker()], {"embedded": True}, ("mac-1",), EXCLUDED),
+    "nobody of that name": ([worker()], {}, ("mac-l",), "no live worker is called mac-l, which --not-on names; there"),
+    "the queue": ([], {"paused": True}, (), "queue pocket was paused by me"),
+}
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_what_is_said_at_submit(make_job, capsys, case):
+    workers, where, not_on, said = CASES[case]
+    tell_who_waits(farm(*workers, **where), [(make_job(), Links(not_on=not_on)) for _ in range(3)])
     error = capsys.readouterr().err
-    assert error.startswith(said) and (error == said or paused)
+    assert error.count("\n") == bool(said), error
+    assert said in error and error.startswith("warning: " if said else "")
+
+
+def queued(job, **fields):
+    view = JobView(job, 0.0, Snapshot(), cancel_asked=False, leased=False, **fields)
+    return Update(None, view.snapshot, view)
+
+
+@pytest.mark.parametrize("case", [case for case in CASES if case not in ("nobody of that name", "nobody, here")])
+def test_what_is_said_while_it_waits_and_only_once(make_job, capsys, monkeypatch, case):
+    workers, where, not_on, said = CASES[case]
+    monkeypatch.setattr("ltx_client.waiting.ASK_EVERY", 0.0)
+    update = queued(make_job(), links=Links(not_on=not_on))
+    assert list(explain_waits(farm(*workers, **where), [update] * 3)) == [update] * 3
+    error = capsys.readouterr().err
+    assert error.count("\n") == bool(said), error
+    assert said in error
+
+
+def test_what_waits_for_others_or_ends_is_not_explained(make_job, capsys, monkeypatch):
+    monkeypatch.setattr("ltx_client.waiting.ASK_EVERY", 0.0)
+    follows = queued(make_job(), links=Links(after_jobs=("x",)))
+    gone = JobView(make_job(), 0.0, Snapshot(), cancel_asked=True, leased=False)
+    assert len(list(explain_waits(farm(), [follows, Update(None, gone.snapshot, gone)]))) == 2
+    assert capsys.readouterr().err == ""
+
+
+def test_a_paused_job_names_the_command_that_ends_it(make_job):
+    view = queued(make_job(), held=True).view
+    assert why_waiting(view, [], [], embedded=False) == f"the job is paused; `ltx resume {view.job.id}` ends that"

@@ -38,4 +38,4 @@ def command(
     code = run_shown([sys.executable, "-m", "ltx_models.convert", source, destination, *given])
     if code:
         click.get_current_context().exit(code)
-    print_line(destination)
+    print_line(destination, done=f"the model is in {destination}")

@@ -40,7 +40,7 @@ def command(variant: str) -> None:
             raise Unreachable(str(error)) from None
     files = find_files(row)
     for path in (files.checkpoint, files.text_encoder, files.tokenizer):
-        print_line(path)
+        print_line(path, done="what was downloaded stays")
 
 
 @contextmanager

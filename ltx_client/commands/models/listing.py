@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import os
 from dataclasses import dataclass
 
 import click
@@ -12,6 +11,7 @@ from rich.text import Text
 from ltx_client.listing import Column, Listing
 from ltx_client.options import json_option
 from ltx_client.output import print_json, print_table
+from ltx_client.protocol.budget import machine_memory
 from ltx_client.protocol.console import styled
 from ltx_models.memory import GB, USABLE_PART
 from ltx_models.model_files import missing_parts
@@ -68,11 +68,6 @@ def table(rows: list[Listed]) -> Listing:
             Text.assemble(row.description, "" if row.fits else (f" (does not fit: {row.reason})", "red")),
         )
     return result
-
-
-def machine_memory() -> int:
-    """Bytes of this machine's memory."""
-    return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
 
 
 @click.command("list", epilog="Example: ltx models list --json")

@@ -1,0 +1,56 @@
+"""How a program of this project begins and ends: in silence at Ctrl-C, and with all three standard streams.
+
+Its modules take a second to import, so the entry points import this one alone and name the rest.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+from importlib import import_module
+from types import FrameType
+
+__all__ = ["INTERRUPTED", "READER_LEFT", "open_streams", "run"]
+
+INTERRUPTED = 128 + signal.SIGINT
+"""The exit code of a program that Ctrl-C ended."""
+READER_LEFT = 128 + signal.SIGPIPE
+"""The exit code of a program whose reader, such as `head`, had seen enough."""
+_STREAMS = (("stdin", os.O_RDONLY), ("stdout", os.O_RDONLY), ("stderr", os.O_WRONLY))
+"""What stands in for each: nothing is read, stdout cannot be written, and what goes to stderr is lost."""
+
+
+def run(module: str) -> None:
+    """Run the command `main` of a module and exit. Ctrl-C ends the process at once while nothing has begun yet."""
+    interruptible = signal.getsignal(signal.SIGINT) is signal.default_int_handler
+    if interruptible:  # not where a shell has it ignored
+        signal.signal(signal.SIGINT, _leave)
+    open_streams()
+    main = import_module(module).main
+    if interruptible:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+    try:
+        main()
+    finally:
+        if interruptible:
+            signal.signal(signal.SIGINT, _leave)
+
+
+def open_streams() -> None:
+    """Open those of the standard streams that are closed, so that no other file gets a number that is written to."""
+    for number, (name, access) in enumerate(_STREAMS):
+        if getattr(sys, name) is not None:
+            continue
+        handle = os.open(os.devnull, access)
+        if handle != number:
+            os.dup2(handle, number)
+            os.close(handle)
+        os.set_inheritable(number, True)
+        stream = open(number, "r" if name == "stdin" else "w", closefd=False)  # noqa: SIM115 - for good
+        setattr(sys, name, stream)
+        setattr(sys, f"__{name}__", stream)
+
+
+def _leave(number: int, _: FrameType | None) -> None:
+    os._exit(128 + number)
