@@ -203,7 +203,7 @@ def _split_scheme(url: str) -> tuple[str, str]:
     check_name(url)
     scheme, colons, rest = url.partition("://")
     if not colons:
-        if re.fullmatch(r"[a-zA-Z0-9.-]+(:[0-9]{1,5})?(/[0-9]{0,3})?", url):
+        if re.fullmatch(r"([a-zA-Z0-9-]{1,63}[.])*[a-zA-Z0-9-]{1,63}:[0-9]{1,5}(/[0-9]{0,3})?", url):  # no password
             raise ValueError(f"must begin with redis://, as in redis://{url}")
         raise ValueError(f"must be {FORMS}")
     if scheme.lower() not in SCHEMES:

@@ -21,13 +21,13 @@ LARGEST = 64 * 1024
 
 def password_from_file(path: str | Path) -> str:
     """Return the file's first line, whatever ends it. Raises ValueError."""
-    path = expanded(path)
     try:
+        path = expanded(path)
         if not path.is_file() and path.exists():
             raise ValueError("it is no file")
         with path.open("rb") as file:
             line = _first_line(file.read(LARGEST + 1))
-    except (OSError, RuntimeError, ValueError) as error:
+    except (OSError, ValueError) as error:
         reason = error.strerror if isinstance(error, OSError) else error
         raise ValueError(f"the broker's password cannot be read from {path}: {reason}") from None
     return line

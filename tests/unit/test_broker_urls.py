@@ -159,7 +159,7 @@ REFUSED = {
     "sentinel://one,two": "must end with what the sentinels call the broker",
     "sentinel://one,,two/main": "names no host",
     "farm:6379": "must begin with redis://, as in redis://farm:6379",
-    "farm": "must begin with redis://, as in redis://farm",
+    "farm": "must be redis://",
     f"ann:{SECRET}@farm:6379": FORMS,
     "redis:/farm": FORMS,
     "http://farm:6379": f"{FORMS}.*; the farm's broker is a Redis or Valkey server, and nothing else",
@@ -254,7 +254,7 @@ def test_places_that_hold_no_password(tmp_path):
 
 @pytest.mark.parametrize("name", ["broker_password_file", "broker_sentinel_password_file", "broker_ca"])
 def test_a_home_of_nobody(name):
-    with pytest.raises(ValidationError, match="the home of a user who is unknown here"):
+    with pytest.raises(ValidationError, match="is no folder of this machine"):
         FarmSettings(broker_url=SecretStr("redis://h"), **{name: "~nobody-of-this-name/p"})
 
 

@@ -52,6 +52,7 @@ def farm(redis_client, names, client_ledger, ledger, make_job, monkeypatch, work
     """With a job of each prompt, in each state, all of one batch, and two workers."""
     farm = Farm.over(redis_client, SecretStr("redis://localhost"), names, None)
     monkeypatch.setattr(Farm, "connect", lambda *_, **__: Farm.over(redis_client, farm._broker_url, names, None))
+    monkeypatch.setattr("ltx_client.commands.jobs.tell_who_waits", lambda *_: None)  # nobody serves these
     farm._batches.note(SimpleNamespace(id=BATCH, name=FILE, jobs=[(make_job(), None)]))
     for item, (job_id, prompt) in enumerate(IDS.items(), 1):
         request = dataclasses.replace(make_job().request, prompt=re.sub("[\x1b]", "", prompt))
@@ -226,7 +227,7 @@ def test_any_table_is_printed_whole(monkeypatch, capsys):
 
 
 def test_of_a_fact_the_name_alone_is_dim(monkeypatch, capsys):
-    monkeypatch.setattr(listing, "Console", lambda: Console(force_terminal=True, color_system="standard", width=60))
+    monkeypatch.setattr(listing, "Console", lambda **_: Console(force_terminal=True, color_system="standard", width=60))
     listing.print_facts({"job": "12", "none": ""}, {"prompt": "a b"})
     assert capsys.readouterr().out == "\x1b[2mjob     \x1b[0m12\n\n\x1b[2mprompt  \x1b[0ma b\n"
 

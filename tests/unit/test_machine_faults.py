@@ -14,6 +14,7 @@ from ltx_client.protocol.state import Status
 from ltx_client.protocol.storage import StorageError, input_name
 from ltx_models.errors import FaultKind, MachineFault, MediaError, VideoError
 from ltx_models.faults import KIND_OF, machine_fault
+from ltx_models.output_files import PART
 from ltx_models.request import ConditioningItem, GenerationRequest
 from ltx_models.variants import find_variant
 from ltx_worker.endings import Outcome
@@ -80,6 +81,11 @@ def _named(*names):
     return lambda path, *_: Path(path).name in names
 
 
+def _fetched(path, *_):
+    """What a machine writes of what it fetches for a render."""
+    return path.name.endswith(PART) and "work" in path.parts
+
+
 def _of_engine(broken, machine):
     """The engine says it: of an error inside it, or of its MP4's writer."""
     well = machine.engine.says
@@ -125,7 +131,7 @@ def _of_start(broken, machine):
 
 PLACES = {
     "work folder": lambda broken, machine: broken.fail(tempfile, "mkdtemp"),
-    "input": lambda broken, machine: broken.fail(Path, "open", lambda path, *_: path.name.startswith(".image")),
+    "input": lambda broken, machine: broken.fail(Path, "open", _fetched),
     "engine's start": _of_start,
     "engine": _of_engine,
     "MP4": _of_writer,
@@ -268,7 +274,7 @@ def test_a_resume_point_that_cannot_be_fetched_to_the_disk(machines, job, monkey
     )
     first.run(job.id)
     broken = Broken(monkeypatch)
-    broken.fail(Path, "open", lambda path, *_: path.name.startswith(".resume"))
+    broken.fail(Path, "open", _fetched)
     broken.error = OSError(errno.EROFS, "Read-only file system")
     bad.run(job.id)
     snapshot = bad.ledger.read(job.id)

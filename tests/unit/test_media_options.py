@@ -13,7 +13,7 @@ from ltx_client.inputs import clip_parts
 from ltx_client.media_options import media_item
 from ltx_client.options import job_from_options, video_options
 from ltx_client.prepare import prepare
-from ltx_client.protocol.jobs import Job, parse_job
+from ltx_client.protocol.jobs import Job, Links, parse_job
 from ltx_client.protocol.workers import CLIP_PARTS
 from ltx_client.waiting import tell_who_waits
 from ltx_models.errors import InvalidRequest
@@ -239,10 +239,10 @@ def test_a_worker_that_would_read_the_beginning_is_warned_of(make_job, capsys, f
     item = ConditioningItem(kind="video", source="sha256:" + "0" * 64)
     job = make_job()
     job = job.model_copy(update={"request": GenerationRequest(prompt="x", conditioning=(item,))})
-    worker = SimpleNamespace(name="mac-1", serves=lambda job: True, features=features)
+    worker = SimpleNamespace(id="w", name="mac-1", serves=lambda job: True, features=features)
     farm = SimpleNamespace(is_embedded=False, workers=lambda: [worker], pauses=list, now=lambda: 10.0)
-    tell_who_waits(farm, [job])
+    tell_who_waits(farm, [(job, Links())])
     said = capsys.readouterr().err
     assert ("warning: mac-1 has an older ltx-farm, which reads clips from their beginning" in said) == warned
-    tell_who_waits(farm, [make_job()])
+    tell_who_waits(farm, [(make_job(), Links())])
     assert not capsys.readouterr().err

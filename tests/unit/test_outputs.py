@@ -394,7 +394,7 @@ def test_closed_standard_output_is_said_first(tmp_path):
     done = subprocess.run(
         ["sh", "-c", '"$@" >&-', "sh", *words], env=env, capture_output=True, text=True, check=False, cwd=tmp_path
     )
-    assert (done.returncode, done.stderr) == (2, "Error: standard output is closed; name a file\n")
+    assert (done.returncode, done.stderr) == (2, "Error: standard output is not open for writing; name a file\n")
     assert not (tmp_path / "home").exists()
 
 
