@@ -6,7 +6,6 @@ import json
 import subprocess
 import sys
 from collections.abc import Iterator
-from pathlib import Path
 
 import psutil
 import redis
@@ -31,6 +30,7 @@ from ltx_worker.engine.blas import blas_environment
 from ltx_worker.home import SPOOL, UnusableHome, make_home, problem_of, problems_in
 from ltx_worker.mac import local_network, power_findings
 from ltx_worker.settings import WorkerSettings
+from ltx_worker.system_programs import output_of
 
 __all__ = ["worker_checks"]
 
@@ -195,7 +195,7 @@ class Machine:
 
     def power(self) -> Iterator[Finding]:
         """What may end or slow down a Mac's render."""
-        yield from power_findings(_output_of("pmset", "-g"), _output_of("pmset", "-g", "batt"))
+        yield from power_findings(output_of("pmset", "-g"), output_of("pmset", "-g", "batt"))
 
     def no_broker(self) -> Iterator[Finding]:
         """There is nothing to work for."""
@@ -219,8 +219,3 @@ class Machine:
             self._network_error = getattr(error.__cause__ or error.__context__, "errno", None)
             raise _Unreachable(why_unreachable(error, broker_address(url))) from None
         return client
-
-
-def _output_of(*command: str) -> str:
-    path = Path("/usr/bin") / command[0]
-    return subprocess.run([path, *command[1:]], capture_output=True, text=True, timeout=10, check=False).stdout

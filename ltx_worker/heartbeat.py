@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import logging
 import platform
-import subprocess
 import sys
 import threading
 import time
@@ -29,6 +28,7 @@ from ltx_worker.health import Fitness, Health
 from ltx_worker.identity import BEAT, LEAVE, Identity
 from ltx_worker.restart_safety import RestartSafety
 from ltx_worker.settings import WorkerSettings
+from ltx_worker.system_programs import output_of
 from ltx_worker.thermal import Thermometer
 from ltx_worker.threads import LIMIT
 
@@ -203,8 +203,7 @@ class Heartbeat(Background):
 def chip_name() -> str:
     """The processor, as its maker names it."""
     if sys.platform == "darwin":
-        command = ["/usr/sbin/sysctl", "-n", "machdep.cpu.brand_string"]
-        return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
+        return output_of("sysctl", "-n", "machdep.cpu.brand_string").strip() or platform.machine()
     cpuinfo = Path("/proc/cpuinfo")
     for line in cpuinfo.read_text().splitlines() if cpuinfo.exists() else []:
         name, _, value = line.partition(":")

@@ -7,22 +7,44 @@ from collections.abc import Iterator
 
 from ltx_client.protocol.checks import Finding, Level
 
-__all__ = ["LOCAL_NETWORK_ERROR", "local_network", "power_findings"]
+__all__ = ["LOCAL_NETWORK_ERROR", "local_network", "power_findings", "why_display_is_on"]
 
 LOCAL_NETWORK_ERROR = 65
 """EHOSTUNREACH: what a program gets that macOS keeps from the local network, and also for a host that is off."""
 
 
+UNUSED = 300.0
+"""Seconds without input after which nobody is taken to use a Mac."""
+
+
+def why_display_is_on(assertions: str, settings: str, since_input: float | None) -> str:
+    """Return why a Mac's display is on and in use, in a sentence; "" where it sleeps, is unused, or cannot be told.
+
+    assertions: of `pmset -g assertions`.  settings: of `pmset -g`.  since_input: seconds since somebody touched it.
+    """
+    if since_input is not None and since_input >= UNUSED:
+        return ""
+    states = dict(re.findall(r"^\s*(\w+)\s+(\d+)\s*$", assertions, re.MULTILINE))
+    if states.get("UserIsActive", "0") != "0":
+        return "somebody uses it, and its display is on"
+    if states.get("PreventUserIdleDisplaySleep", "0") != "0":
+        return "a program keeps its display on"
+    if since_input is not None and _settings(settings).get("displaysleep") == "0":
+        return "its display never sleeps"
+    return ""
+
+
 def power_findings(settings: str, battery: str) -> Iterator[Finding]:
     """settings: of `pmset -g`.  battery: of `pmset -g batt`."""
-    values = dict(re.findall(r"^\s*(\w+)\s+(\d+)", settings, re.MULTILINE))
+    values = _settings(settings)
     if values.get("displaysleep") == "0":
         text = "the display never sleeps: while it is on, macOS ends work that keeps the GPU for long"
         yield Finding("display", Level.WARNING, text, "sudo pmset -a displaysleep 10")
     elif "displaysleep" in values:
         yield Finding("display", Level.OK, f"it sleeps after {values['displaysleep']} min")
-    if values.get("lowpowermode") == "1":
-        yield Finding("power", Level.WARNING, "low power mode is on: renders are slow", "sudo pmset -a lowpowermode 0")
+    # Macs that have a high power mode say powermode: 0 automatic, 1 low, 2 high.
+    if low := next((name for name in ("lowpowermode", "powermode") if values.get(name) == "1"), None):
+        yield Finding("power", Level.WARNING, "low power mode is on: renders are slow", f"sudo pmset -a {low} 0")
     if "Battery Power" in battery:
         mend = "plug it in, or set LTX_WORKER_ON_BATTERY=false, so that it takes no jobs then"
         yield Finding("power", Level.WARNING, "it is on battery", mend)
@@ -31,6 +53,10 @@ def power_findings(settings: str, battery: str) -> Iterator[Finding]:
     if values.get("autorestart") == "0":
         mend = "sudo pmset -a autorestart 1"
         yield Finding("power", Level.WARNING, "it stays off after a power failure", mend)
+
+
+def _settings(output: str) -> dict[str, str]:
+    return dict(re.findall(r"^\s*(\w+)\s+(\d+)", output, re.MULTILINE))
 
 
 def local_network(error_number: int | None) -> Iterator[Finding]:

@@ -1,0 +1,130 @@
+"""What a Mac's own programs say, as macOS 14, 15 and 26 print it, and odd, missing, failing and slow ones."""
+
+import subprocess
+import sys
+import time
+
+import pytest
+
+from ltx_models.errors import FaultKind
+from ltx_models.faults import fault_in_words
+from ltx_worker import heartbeat, off_duty, probes, system_programs
+from ltx_worker.mac import UNUSED, power_findings, why_display_is_on
+from ltx_worker.off_duty import OffDuty
+from ltx_worker.probes import Probes
+from ltx_worker.thermal import Heat, Thermometer
+
+ASSERTIONS = """\
+2026-11-29 22:14:03 +0100
+Assertion status system-wide:
+   BackgroundTask                 0
+   ApplePushServiceTask           0
+   UserIsActive                   {active}
+   PreventUserIdleDisplaySleep    {kept}
+   PreventSystemSleep             0
+   ExternalMedia                  0
+   PreventUserIdleSystemSleep     1
+   NetworkClientActive            0
+Listed by owning process:
+   pid 158(powerd): [0x0000000500008b3b] 00:00:58 PreventUserIdleSystemSleep named: "Powerd - Prevent sleep while display is on"
+   pid 401(WindowServer): [0x00064dd5000997d1] 00:00:00 UserIsActive named: "com.apple.iohideventsystem.queue.tickle serviceID:100000b0a service:AppleUserHIDEventService product:Apple Internal Keyboard / Trackpad"
+No kernel assertions.
+"""  # noqa: E501
+NEVER_SLEEPS = "Currently in use:\n displaysleep         0 (display sleep prevented by caffeinate)\n"
+SLEEPS = "Currently in use:\n displaysleep         10\n"
+IOREG = '    | |   "HIDIdleTime" = {nanoseconds}\n'
+
+
+@pytest.fixture
+def programs(tmp_path, monkeypatch):
+    """Stand-ins for the system's programs, by name: what each prints, or a shell line."""
+    monkeypatch.setenv("PATH", str(tmp_path))
+    monkeypatch.setattr(system_programs, "FOLDERS", ())
+    monkeypatch.setattr(sys, "platform", "darwin")
+
+    def make(**lines):
+        for name, line in lines.items():
+            path = tmp_path / name
+            path.write_text(f"#!/bin/sh\n{line}\n")
+            path.chmod(0o755)
+
+    return make
+
+
+def printed(text):
+    return f"/bin/cat <<'END'\n{text}\nEND"
+
+
+@pytest.mark.parametrize(
+    ("assertions", "settings", "since_input", "why"),
+    [
+        (ASSERTIONS.format(active=1, kept=0), SLEEPS, 3.0, "somebody uses it"),
+        (ASSERTIONS.format(active=0, kept=1), SLEEPS, 3.0, "a program keeps its display on"),
+        (ASSERTIONS.format(active=0, kept=0), NEVER_SLEEPS, 3.0, "its display never sleeps"),
+        (ASSERTIONS.format(active=0, kept=0), SLEEPS, 3.0, ""),
+        (ASSERTIONS.format(active=1, kept=1), NEVER_SLEEPS, UNUSED, ""),
+        (ASSERTIONS.format(active=1, kept=0), "", None, "somebody uses it"),
+        ("", NEVER_SLEEPS, None, ""),
+        ("", "", None, ""),
+        ("Assertion status system-wide:\n   UserIsActive  what\n", "displaysleep none", 1.0, ""),
+    ],
+)
+def test_whether_the_display_is_on(assertions, settings, since_input, why):
+    found = why_display_is_on(assertions, settings, since_input)
+    assert found.startswith(why) and bool(found) == bool(why)
+
+
+def test_a_display_that_needed_the_gpu_is_waited_for(programs, tmp_path):
+    words = "[METAL] Command buffer execution failed: Impacting Interactivity (0000000e:kIOGPUCommandBuffer…)"
+    fault = fault_in_words(words)
+    assert fault.kind is FaultKind.DISPLAY
+    assert "pmset displaysleepnow" in str(fault) and "LTX_WORKER_UNUSED_FOR=300" in str(fault)
+
+    probe = Probes([], None, None, lambda: False)
+    probe._files = probe._write = lambda: None
+    programs(pmset=printed(ASSERTIONS.format(active=1, kept=0)), ioreg=printed(IOREG.format(nanoseconds=10**9)))
+    probes_encode, probes._encode = probes._encode, lambda: None
+    try:
+        found = probe.quick(fault.kind)
+        assert found.confirmed and found.kind is FaultKind.DISPLAY, "so no strike is counted, and the machine pauses"
+        assert "somebody uses it, and its display is on" in str(found)
+        programs(pmset=printed(ASSERTIONS.format(active=0, kept=0)))
+        assert probe.quick(fault.kind) is None
+        assert probe.thorough(fault.kind) is None
+        programs(pmset=printed(ASSERTIONS.format(active=1, kept=0)), ioreg=printed(IOREG.format(nanoseconds=10**12)))
+        assert probe.quick(fault.kind) is None, "nobody has touched it for long"
+    finally:
+        probes._encode = probes_encode
+
+
+@pytest.mark.parametrize("line", ["exec /bin/sleep 60", "exit 3", r"printf '\377\376'", None])
+def test_a_program_that_is_slow_missing_or_odd_ends_no_thread(programs, monkeypatch, line):
+    monkeypatch.setattr(system_programs.output_of, "__kwdefaults__", {"timeout": 0.3})
+    monkeypatch.setattr("ltx_worker.thermal.PATIENCE", 0.3)
+    if line is not None:
+        programs(pmset=line, ioreg=line, sysctl=line, notifyutil=line)
+    began = time.monotonic()
+    assert off_duty.seconds_since_input() is None
+    assert Thermometer().read() == Heat()
+    assert heartbeat.chip_name()
+    assert system_programs.output_of("pmset", "-g") in ("", "\ufffd\ufffd")
+    assert "cannot be told" in OffDuty(battery=True, unused_for=5.0, hours=()).why()
+    assert time.monotonic() - began < 10
+
+
+def test_a_program_that_cannot_be_started(programs, monkeypatch):
+    programs(pmset="exit 0")
+
+    def fail(*_, **__):
+        raise OSError("no memory")
+
+    monkeypatch.setattr(subprocess, "run", fail)
+    assert system_programs.output_of("pmset") == ""
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "low"), [("lowpowermode", 1, True), ("powermode", 1, True), ("powermode", 2, False)]
+)
+def test_low_power_is_told_of_macs_with_and_without_a_high_power_mode(name, value, low):
+    found = [finding.mend for finding in power_findings(f" {name}         {value}\n", "")]
+    assert found == ([f"sudo pmset -a {name} 0"] if low else [])
