@@ -14,7 +14,17 @@ ROOT = Path(__file__).parents[2]
 PACKAGES = {"ltx_client", "ltx_models", "ltx_worker"}
 PLAIN = {
     f"ltx_models.{name}"
-    for name in ("errors", "hub", "media.headers", "memory", "model_files", "pocket.grammar", "request", "variants")
+    for name in (
+        "errors",
+        "file_lock",
+        "hub",
+        "media.headers",
+        "memory",
+        "model_files",
+        "pocket.grammar",
+        "request",
+        "variants",
+    )
 }
 """What needs no MLX. `hub` and `model_files` are here because a base install too lists and downloads models."""
 
