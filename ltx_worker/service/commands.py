@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import grp
 import os
 import pwd
 import sys
@@ -15,7 +16,7 @@ from ltx_client.protocol.screen import notice, print_line
 from ltx_models.errors import ModelError
 from ltx_models.variants import find_variant
 from ltx_worker.service import launchd, systemd
-from ltx_worker.service.apply import ServiceError, describe, unreachable_part
+from ltx_worker.service.apply import ServiceError, await_worker, describe, stop_worker, unreachable_part
 from ltx_worker.service.apply import install as carry_out
 from ltx_worker.service.apply import uninstall as undo
 from ltx_worker.service.environment import ENVIRONMENT, given_settings
@@ -29,14 +30,26 @@ __all__ = ["install", "installed_home", "logs", "make_plan", "uninstall"]
 @click.option("--user", help=f"Whom it runs as.  [default: {systemd.DEFAULT_USER}; on macOS {launchd.DEFAULT_USER}]")
 @click.option("--log-level", default="INFO", show_default=True, help="DEBUG, INFO, WARNING or ERROR.")
 @click.option("--dry-run", is_flag=True, help="Print what would be written and run, and do nothing.")
+@click.option("--restart", is_flag=True, help="Start it anew, if it runs: as after a change of its settings.")
+@click.option("--no-start", is_flag=True, help="Write everything, and start nothing.")
 @click.option("--platform", type=click.Choice(["linux", "darwin"]), help="With --dry-run: for which system.")
-def install(variant: str, user: str | None, log_level: str, dry_run: bool, platform: str | None) -> None:
+def install(
+    variant: str,
+    user: str | None,
+    log_level: str,
+    restart: bool,
+    no_start: bool,
+    dry_run: bool,
+    platform: str | None,
+) -> None:
     """Has a worker run as a service of this machine, from now on and after each start.
 
     It runs as a user of its own, which is made if there is none. Where the farm is stands in
     /etc/ltx-farm/worker.env (mode 0600); LTX_… variables that are set now go there if there is no such file yet.
-    Again, it changes only what is not as it should be.
+    Again, it changes only what is not as it should be. It is started once these settings name a broker, and waited for.
     """
+    if restart and no_start:
+        raise click.UsageError("--restart starts the service, and --no-start does not; name one of them")
     if platform and not dry_run:
         raise click.UsageError("--platform is for --dry-run: a service is installed on the machine that runs it")
     try:
@@ -54,12 +67,16 @@ def install(variant: str, user: str | None, log_level: str, dry_run: bool, platf
             f"the user {plan.setup.user} could not enter {folder}, in which ltx-farm is installed;"
             " install it where all can read it, such as in a virtual environment under /opt"
         )
+    start = not no_start and (_names_a_broker(ENVIRONMENT) or "LTX_BROKER_URL" in os.environ)
+    home = plan.setup.home
     try:
-        carry_out(plan, notice)
+        carry_out(plan, notice, start=start, stop=(lambda: stop_worker(home)) if restart else None)
+        if start:
+            notice(f"the service runs (process {await_worker(home)}), and will after each start of the machine")
     except ServiceError as error:
         raise click.ClickException(str(error)) from error
-    if "LTX_BROKER_URL=" not in _without_comments(ENVIRONMENT):
-        notice(f"now say in {ENVIRONMENT} where the farm is, and run this again")
+    if not (start or no_start):
+        notice(f"now say in {ENVIRONMENT} where the farm is, and run this again: it is not started before")
 
 
 @click.command(epilog="Example: sudo ltx-worker uninstall")
@@ -92,11 +109,16 @@ def make_plan(platform: str, variant: str, user: str | None, log_level: str) -> 
     python = Path(sys.executable)
     if platform == "darwin":
         setup = Setup(variant, user or launchd.DEFAULT_USER, python, launchd.HOME, ENVIRONMENT, log_level)
-        return launchd.plan(setup, given, launchd.free_id({entry.pw_uid for entry in pwd.getpwall()}))
+        return launchd.plan(setup, given, launchd.free_id(_ids()))
     if platform == "linux":
         setup = Setup(variant, user or systemd.DEFAULT_USER, python, systemd.HOME, ENVIRONMENT, log_level)
         return systemd.plan(setup, given)
     raise ValueError(f"there are services for macOS and Linux, not for {platform}")
+
+
+def _ids() -> set[int]:
+    users, groups = pwd.getpwall(), grp.getgrall()
+    return {entry.pw_uid for entry in users} | {entry.gr_gid for entry in groups}
 
 
 def installed_home() -> Path | None:
@@ -110,5 +132,6 @@ def _require_root(what: str) -> None:
         raise click.UsageError(f"services belong to root; sudo ltx-worker {what}")
 
 
-def _without_comments(path: Path) -> str:
-    return "\n".join(line for line in path.read_text().splitlines() if not line.startswith("#"))
+def _names_a_broker(path: Path) -> bool:
+    lines = path.read_text(encoding="utf-8").splitlines() if path.exists() else []
+    return any(line.strip().startswith("LTX_BROKER_URL=") for line in lines)

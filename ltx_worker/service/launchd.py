@@ -5,13 +5,14 @@ macOS keeps a LaunchAgent from the local network until somebody allows it, and l
 
 from __future__ import annotations
 
+import os
 import plistlib
 from pathlib import Path
 
 from ltx_worker.service.environment import environment_text
 from ltx_worker.service.plan import Command, File, Folder, Plan, Setup
 
-__all__ = ["DEFAULT_USER", "HOME", "LOG", "PLIST_PATH", "free_id", "log_command", "plan"]
+__all__ = ["DEFAULT_USER", "HOME", "LOG", "PLIST_PATH", "free_id", "is_job_of_launchd", "log_command", "plan"]
 
 DEFAULT_USER = "_ltxfarm"
 HOME = Path("/var/lib/ltx-farm")
@@ -25,11 +26,14 @@ NEWSYSLOG = Path("/etc/newsyslog.d/ltx-farm.conf")
 ROLE_IDS = range(450, 500)
 """Where macOS has the accounts of services."""
 TARGET = f"system/{LABEL}"
+BOOTSTRAP_PATIENCE = 15.0
+"""Seconds: launchd refuses a service for a while now and then ("Bootstrap failed: 5: Input/output error")."""
 
 _NEWSYSLOG = """\
 # Written by `ltx-worker install`. What Python says when it cannot start; the worker's own log is rotated by itself.
+# A user of macOS has no group of its own name, and newsyslog stops at one that there is not, for all logs: so none.
 # logfilename                      [owner:group]  mode count size when flags
-{path}  {user}:{user}  640  3  1024  *  N
+{path}  {user}:  640  3  1024  *  N
 """
 
 
@@ -60,23 +64,27 @@ def plan(setup: Setup, given: dict[str, str], user_id: int) -> Plan:
         ),
         make_user=_make_user(setup, user_id),
         changed=(("launchctl", "bootout", TARGET),),
-        load=(
-            ("launchctl", "enable", TARGET),
-            ("launchctl", "bootstrap", "system", str(PLIST_PATH)),
-            ("launchctl", "kickstart", TARGET),
-        ),
+        enable=(("launchctl", "enable", TARGET),),
+        start=(("launchctl", "bootstrap", "system", str(PLIST_PATH)), ("launchctl", "kickstart", TARGET)),
         unload=(("launchctl", "bootout", TARGET),),
+        is_loaded=("launchctl", "print", TARGET),
+        patience=BOOTSTRAP_PATIENCE,
     )
 
 
+def is_job_of_launchd() -> bool:
+    """Return whether launchd has started this process as its service."""
+    return os.environ.get("XPC_SERVICE_NAME") == LABEL
+
+
 def free_id(taken: set[int]) -> int:
-    """The first id for an account of a service that nobody has."""
+    """Return the first id for an account of a service that no user and no group has."""
     return next(number for number in ROLE_IDS if number not in taken)
 
 
 def log_command(lines: int, *, follow: bool) -> Command:
-    """Shows the log's end."""
-    return ("tail", "-n", str(lines), *(("-F",) if follow else ()), str(LOG))
+    """Show the end of the worker's log, and of what it said when it could not start."""
+    return ("tail", "-n", str(lines), *(("-F",) if follow else ()), str(LAST_WORDS), str(LOG))
 
 
 def _make_user(setup: Setup, user_id: int) -> tuple[Command, ...]:

@@ -65,9 +65,11 @@ def plan(setup: Setup, given: dict[str, str]) -> Plan:
             File(setup.environment, environment_text(given), 0o600, setup.user, keep=True),
         ),
         make_user=(("useradd", "--system", "--home-dir", home, "--shell", "/usr/sbin/nologin", setup.user),),
-        changed=(("systemctl", "daemon-reload"), ("systemctl", "try-restart", UNIT)),
-        load=(("systemctl", "daemon-reload"), ("systemctl", "enable", "--now", UNIT)),
+        changed=(("systemctl", "stop", UNIT),),
+        enable=(("systemctl", "daemon-reload"), ("systemctl", "enable", UNIT)),
+        start=(("systemctl", "start", UNIT),),
         unload=(("systemctl", "disable", "--now", UNIT),),
+        is_loaded=("systemctl", "is-active", "--quiet", UNIT),
     )
 
 
