@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import contextlib
 import os
 import pwd
 import re
 import shlex
 import shutil
-import signal
 import subprocess
 import threading
 import time
@@ -60,12 +58,12 @@ def install(
     root: Path = Path("/"),
     *,
     start: bool = True,
-    stop: Callable[[], object] | None = None,
+    restart: bool = False,
 ) -> None:
     """Make the user, the folders and the files, and start the service. Raise ServiceError.
 
     run: runs a command, and raises ServiceError where it fails.  root: what the files' paths are taken from.
-    start: False leaves a service that does not run as it is.  stop: ends the worker that runs, so that it starts anew.
+    start: False leaves the service as it runs, or does not.  restart: ends a worker that runs, so that it starts anew.
     """
     run = run or _run
     was_there = _under(root, plan.main_file).exists()
@@ -79,12 +77,10 @@ def install(
         path.chmod(folder.mode)
         _give(path, folder.owner)
     changed = [_write(root, file, say) for file in plan.files]
-    replaced = start and was_there and any(changed)
+    replaced = start and was_there and (restart or any(changed))
     if replaced:
         for command in plan.changed:
             _try(run, command)
-    elif stop is not None:
-        stop()
     for command in plan.enable:
         run(command)
     for command in plan.start if start else ():
@@ -120,20 +116,6 @@ def await_worker(home: Path) -> int:
             )
         time.sleep(0.2)
     return pid
-
-
-def stop_worker(home: Path) -> None:
-    """End the worker of `home`, if one runs; its job goes back to the queue. Raise ServiceError if it stays."""
-    pid = running_worker(home)
-    if not pid:
-        return
-    with contextlib.suppress(ProcessLookupError):
-        os.kill(pid, signal.SIGTERM)
-    deadline = time.monotonic() + STOP_TIMEOUT
-    while running_worker(home) is not None:
-        if time.monotonic() > deadline:
-            raise ServiceError(f"the worker, process {pid}, has not ended within {STOP_TIMEOUT:g} s of SIGTERM")
-        time.sleep(0.2)
 
 
 def unreachable_part(*paths: Path) -> Path | None:

@@ -16,7 +16,7 @@ from ltx_client.protocol.screen import notice, print_line
 from ltx_models.errors import ModelError
 from ltx_models.variants import find_variant
 from ltx_worker.service import launchd, systemd
-from ltx_worker.service.apply import ServiceError, await_worker, describe, stop_worker, unreachable_part
+from ltx_worker.service.apply import ServiceError, await_worker, describe, unreachable_part
 from ltx_worker.service.apply import install as carry_out
 from ltx_worker.service.apply import uninstall as undo
 from ltx_worker.service.environment import ENVIRONMENT, given_settings
@@ -70,7 +70,7 @@ def install(
     start = not no_start and (_names_a_broker(ENVIRONMENT) or "LTX_BROKER_URL" in os.environ)
     home = plan.setup.home
     try:
-        carry_out(plan, notice, start=start, stop=(lambda: stop_worker(home)) if restart else None)
+        carry_out(plan, notice, start=start, restart=restart)
         if start:
             notice(f"the service runs (process {await_worker(home)}), and will after each start of the machine")
     except ServiceError as error:

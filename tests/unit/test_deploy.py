@@ -41,13 +41,34 @@ def test_ansible_takes_the_playbooks(playbook):
     ansible("ansible-playbook", "-i", "inventory.example.yml", playbook, "--syntax-check")
 
 
-def test_an_upgrade_drains_and_waits_first_one_machine_at_a_time():
-    (play,) = yaml.safe_load((ANSIBLE / "upgrade.yml").read_text())
+def tasks_of(name):
+    return yaml.safe_load((ANSIBLE / name).read_text())
+
+
+def test_an_upgrade_takes_one_machine_at_a_time():
+    (play,) = tasks_of("upgrade.yml")
     assert (play["serial"], play["any_errors_fatal"]) == (1, True)
-    drain, wait, install = play["tasks"]
+    for (play,) in map(tasks_of, ("upgrade.yml", "farm.yml")):
+        assert [task["ansible.builtin.import_tasks"] for task in play["tasks"]] == ["worker.yml"]
+
+
+def test_a_worker_is_drained_before_its_files_change_and_has_settings_before_it_starts():
+    drain, wait = tasks_of("drain.yml")
     assert drain["ansible.builtin.command"]["argv"][1:] == ["drain"]
-    assert wait["ansible.builtin.command"]["argv"][1:] == ["status"] and wait["until"] == "status.rc == 1"
-    assert install["ansible.builtin.import_tasks"] == "worker.yml"
+    assert wait["ansible.builtin.command"]["argv"][1:] == ["status"] and wait["until"] == "ltx_status.rc == 1"
+    order = []
+    for task in tasks_of("worker.yml"):
+        argv = str(task.get("ansible.builtin.command", {}).get("argv", ""))
+        if task.get("ansible.builtin.include_tasks") == "drain.yml":
+            order.append("drain")
+        elif "pip" in argv:
+            order.append("package")
+        elif "ansible.builtin.template" in task:
+            order.append("settings")
+        elif "install" in argv:
+            order.append("written" if "--no-start" in argv else "started")
+        assert "'stop'" not in argv and "kickstart" not in argv
+    assert order == ["drain", "package", "written", "settings", "started"]
 
 
 def test_the_workers_settings_as_ansible_writes_them(tmp_path, monkeypatch):

@@ -165,11 +165,11 @@ def test_without_a_start_nothing_is_started_and_nothing_is_stopped(plan, tmp_pat
     assert again.commands == list(changed.enable)
 
 
-def test_a_restart_ends_the_worker_before_the_service_is_started(plan, tmp_path):
-    install(plan, print, System(), tmp_path)
-    system = System()
-    install(plan, print, system, tmp_path, stop=lambda: system.commands.append("stopped"))
-    assert system.commands == ["stopped", *plan.enable, *plan.start]
+def test_a_restart_takes_the_service_anew_though_no_file_has_changed(plan, tmp_path):
+    install(plan, print, first := System(), tmp_path, restart=True)
+    assert first.commands == [*plan.enable, *plan.start], "there was nothing to end"
+    install(plan, print, system := System(), tmp_path, restart=True)
+    assert system.commands == [*plan.changed, *plan.enable, *plan.start]
 
 
 def _with_question(plan):
