@@ -138,6 +138,8 @@ def run_worker(
     send = functools.partial(send_render, app)
     endings = Endings(ledger, points, health, heartbeat, leaving, probes.quick)
     finisher = Finisher(endings, engine, spool, heartbeat, health, send, stop_grace=settings.worker_stop_grace)
+    budget_gb, gpu_gb = settings.worker_memory_gb, settings.gpu_gb
+    turn_taker = TurnTaker(ledger, heartbeat, health, send, leaving, budget_gb=budget_gb, gpu_gb=gpu_gb)
     renderer = Renderer(
         settings,
         ledger,
@@ -150,7 +152,7 @@ def run_worker(
         embeddings if settings.worker_embeds_bytes else None,
         heartbeat,
         health,
-        TurnTaker(ledger, heartbeat, health, send, leaving, budget_gb=settings.worker_memory_gb),
+        turn_taker,
         work,
         functools.partial(_are_any, hasty, queues),
         probes.folders,

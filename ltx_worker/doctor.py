@@ -111,7 +111,12 @@ class Machine:
         total, budget = psutil.virtual_memory().total / GB, self._settings.worker_memory_gb
         fitting = [row.name for row in VARIANTS.values() if row.ram_gb <= budget]
         text = f"renders may use {budget:.0f} of {total:.0f} GB; these fit: {', '.join(fitting) or 'none'}"
-        if self._variant.name in fitting:
+        gpu = self._settings.gpu_gb
+        if self._variant.name in fitting and gpu is not None and gpu < self._variant.ram_gb:
+            wanted = -(-self._variant.ram_gb * GB // 2**20)
+            text += f"; the GPU may use {gpu:.1f} GB, so the largest renders with {self._variant.name} go to others"
+            yield Finding("memory", Level.WARNING, text, f"sudo sysctl iogpu.wired_limit_mb={wanted}, after each start")
+        elif self._variant.name in fitting:
             yield Finding("memory", Level.OK, text)
         else:
             largest = max((VARIANTS[name] for name in fitting), key=lambda row: row.ram_gb, default=None)

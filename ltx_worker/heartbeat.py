@@ -73,6 +73,7 @@ class Heartbeat(Background):
             chip=self.chip,
             memory=psutil.virtual_memory().total,
             budget_gb=settings.worker_memory_gb,
+            gpu_gb=settings.gpu_gb,
             variant=variant,
             version=metadata.version("ltx-farm"),
             run=self._identity.run,

@@ -7,12 +7,13 @@ from collections.abc import Iterator
 
 from ltx_client.protocol.checks import Finding, Level
 
-__all__ = ["LOCAL_NETWORK_ERROR", "local_network", "power_findings", "why_display_is_on"]
+__all__ = ["LOCAL_NETWORK_ERROR", "local_network", "power_findings", "why_display_is_on", "working_set"]
 
 LOCAL_NETWORK_ERROR = 65
 """EHOSTUNREACH: what a program gets that macOS keeps from the local network, and also for a host that is off."""
 
 
+SMALL_MAC = 32 * 2**30
 UNUSED = 300.0
 """Seconds without input after which nobody is taken to use a Mac."""
 
@@ -57,6 +58,17 @@ def power_findings(settings: str, battery: str) -> Iterator[Finding]:
 
 def _settings(output: str) -> dict[str, str]:
     return dict(re.findall(r"^\s*(\w+)\s+(\d+)", output, re.MULTILINE))
+
+
+def working_set(memory: int, wired_limit: str) -> int:
+    """Return how many bytes of a Mac's memory Metal recommends that its GPU uses, at most.
+
+    memory: bytes.  wired_limit: of `sysctl -n iogpu.wired_limit_mb`, 0 or "" where nobody has set one.
+    """
+    limit = int(wired_limit) if wired_limit.strip().isdigit() else 0
+    if limit:
+        return min(limit * 2**20, memory)
+    return memory * 2 // 3 if memory <= SMALL_MAC else memory * 3 // 4
 
 
 def local_network(error_number: int | None) -> Iterator[Finding]:

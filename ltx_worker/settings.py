@@ -17,7 +17,9 @@ from ltx_client.protocol.state import RESULT_TTL
 from ltx_client.protocol.text import printable
 from ltx_client.protocol.workers import Gigabytes
 from ltx_models.memory import GB, MEMORY_CLASSES
+from ltx_worker.mac import working_set
 from ltx_worker.off_duty import Hours, parse_hours
+from ltx_worker.system_programs import output_of
 
 __all__ = ["WorkerSettings", "machine_id"]
 
@@ -113,6 +115,14 @@ class WorkerSettings(FarmSettings):
     def hours(self) -> tuple[Hours, ...]:
         """When new jobs are taken; at any time if there are none."""
         return parse_hours(self.worker_hours)
+
+    @property
+    def gpu_gb(self) -> float | None:
+        """What the GPU may use of the memory, in GB, where it may not use all that renders may: on a Mac."""
+        if sys.platform != "darwin":
+            return None
+        limit = output_of("sysctl", "-n", "iogpu.wired_limit_mb")
+        return working_set(psutil.virtual_memory().total, limit) / GB
 
     @property
     def memory_classes(self) -> tuple[int, ...]:

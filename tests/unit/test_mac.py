@@ -3,15 +3,23 @@
 import subprocess
 import sys
 import time
+from types import SimpleNamespace
 
+import psutil
 import pytest
 
-from ltx_models.errors import FaultKind
+from ltx_client.protocol.jobs import Job, new_job_id
+from ltx_client.protocol.workers import fits_gpu
+from ltx_models.errors import FaultKind, InvalidRequest
 from ltx_models.faults import fault_in_words
+from ltx_models.memory import GB, check_fits, memory_class, predict_peak
+from ltx_models.request import GenerationRequest
+from ltx_models.variants import find_variant
 from ltx_worker import heartbeat, off_duty, probes, system_programs
-from ltx_worker.mac import UNUSED, power_findings, why_display_is_on
+from ltx_worker.mac import UNUSED, power_findings, why_display_is_on, working_set
 from ltx_worker.off_duty import OffDuty
 from ltx_worker.probes import Probes
+from ltx_worker.settings import WorkerSettings
 from ltx_worker.thermal import Heat, Thermometer
 
 ASSERTIONS = """\
@@ -128,3 +136,41 @@ def test_a_program_that_cannot_be_started(programs, monkeypatch):
 def test_low_power_is_told_of_macs_with_and_without_a_high_power_mode(name, value, low):
     found = [finding.mend for finding in power_findings(f" {name}         {value}\n", "")]
     assert found == ([f"sudo pmset -a {name} 0"] if low else [])
+
+
+@pytest.mark.parametrize(
+    ("memory", "wired_limit", "expected"),
+    [
+        (16 * 2**30, "0\n", 11_453_246_122),
+        (32 * 2**30, "", 22_906_492_245),
+        (64 * 2**30, "0", 51_539_607_552),
+        (16 * 2**30, "14336\n", 14 * 2**30),
+        (16 * 2**30, "99999999", 16 * 2**30),
+        (16 * 2**30, "sysctl: unknown oid", 11_453_246_122),
+    ],
+)
+def test_what_a_macs_gpu_may_use(memory, wired_limit, expected):
+    assert working_set(memory, wired_limit) == expected
+
+
+def test_a_worker_claims_no_job_that_its_gpu_cannot_hold(programs, monkeypatch):
+    """A class of the ladder may be larger than what the GPU of a 16 GB Mac may use."""
+    programs(sysctl="echo 0")
+    monkeypatch.setattr(psutil, "virtual_memory", lambda: SimpleNamespace(total=16 * 2**30))
+    settings = WorkerSettings(worker_memory_gb=12.88, broker_url=None)
+    assert settings.gpu_gb == pytest.approx(11.45, abs=0.01)
+    assert 12 in settings.memory_classes
+    variant = find_variant("distilled-fp8")
+
+    def job(frames):
+        request = GenerationRequest(prompt="x", width=1216, height=1152, num_frames=frames, seed=0).resolve(variant)
+        peak = predict_peak(variant, request)
+        assert memory_class(peak) == 12
+        return Job(id=new_job_id(), variant=variant.name, request=request, predicted_peak=peak, submitter="a@b")
+
+    small, large = job(97), job(257)
+    assert fits_gpu(small, settings.gpu_gb) and not fits_gpu(large, settings.gpu_gb)
+    assert fits_gpu(large, None) and fits_gpu(large, 12.0)
+    check_fits(variant, small.request, int(settings.gpu_gb * GB))
+    with pytest.raises(InvalidRequest, match="may use"):
+        check_fits(variant, large.request, int(settings.gpu_gb * GB))
