@@ -30,6 +30,7 @@ from ltx_models.model_files import (
 )
 from ltx_models.safetensors_header import read_header
 from ltx_models.variants import Source, Variant
+from ltx_models.volumes import check_mounted
 
 __all__ = ["download", "verify"]
 
@@ -160,6 +161,7 @@ def _check_space(files: list[RemoteFile], needed: int) -> None:
 
 def _fetch(file: RemoteFile, advance: Callable[[int], None]) -> None:
     """One file: its bytes, from where an earlier try ended; its checksum; its place."""
+    check_mounted(file.path)
     file.path.parent.mkdir(parents=True, exist_ok=True)
     with file_lock(file.part.with_suffix(".lock")):
         if not file.path.is_file():

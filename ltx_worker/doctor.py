@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import json
+import os
+import pwd
 import subprocess
 import sys
 from collections.abc import Iterator
+from pathlib import Path
 
 import psutil
 import redis
@@ -28,7 +31,7 @@ from ltx_models.variants import VARIANTS, Variant
 from ltx_worker.delivery import spooled
 from ltx_worker.engine.blas import blas_environment
 from ltx_worker.home import SPOOL, UnusableHome, make_home, problem_of, problems_in
-from ltx_worker.mac import local_network, power_findings
+from ltx_worker.mac import local_network, power_findings, share_findings
 from ltx_worker.settings import WorkerSettings
 from ltx_worker.system_programs import output_of
 
@@ -45,7 +48,7 @@ def worker_checks(settings: WorkerSettings, variant: Variant, *, quick: bool = F
     if sys.platform == "linux":
         checks.append(here.blas)
     if sys.platform == "darwin":
-        checks.append(here.power)
+        checks += [here.power, here.share]
     broker: BrokerChecks | None = None
     if settings.broker_url is None:
         checks.append(here.no_broker)
@@ -201,6 +204,19 @@ class Machine:
     def power(self) -> Iterator[Finding]:
         """What may end or slow down a Mac's render."""
         yield from power_findings(output_of("pmset", "-g"), output_of("pmset", "-g", "batt"))
+
+    def share(self) -> Iterator[Finding]:
+        """Whether macOS lets this user use the storage, where that is a folder."""
+        url = self._settings.storage_url
+        if url is None or not url.startswith("/"):
+            return
+        failed: OSError | None = None
+        try:
+            next(Path(url).iterdir(), None)
+        except OSError as error:
+            failed = error
+        user = pwd.getpwuid(os.geteuid()).pw_name
+        yield from share_findings(Path(url), output_of("mount"), user, os.path.realpath(sys.executable), failed)
 
     def no_broker(self) -> Iterator[Finding]:
         """There is nothing to work for."""

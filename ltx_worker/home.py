@@ -9,6 +9,7 @@ from pathlib import Path
 
 from ltx_client.protocol.own_files import ENTER, READ, WRITE, Problem, problem_with
 from ltx_client.protocol.text import printable
+from ltx_models.volumes import unmounted_volume
 
 __all__ = [
     "LOCK",
@@ -51,6 +52,8 @@ def make_home(home: Path) -> None:
     OSError where it cannot be made for another reason.
     """
     if not os.path.lexists(home):
+        if volume := unmounted_volume(home):
+            raise UnusableHome(f"LTX_HOME {home} cannot be made: nothing is mounted at {volume}")
         try:
             home.mkdir(parents=True, exist_ok=True)
         except (FileExistsError, NotADirectoryError, PermissionError) as error:

@@ -1,18 +1,34 @@
-"""What macOS says of its power and its display, as `pmset` prints it."""
+"""What macOS's own programs say of its power, its display and its mounts, and what follows from that."""
 
 from __future__ import annotations
 
+import errno
 import re
 from collections.abc import Iterator
+from pathlib import Path
 
 from ltx_client.protocol.checks import Finding, Level
+from ltx_models.volumes import unmounted_volume
 
-__all__ = ["LOCAL_NETWORK_ERROR", "local_network", "power_findings", "why_display_is_on", "working_set"]
+__all__ = [
+    "LOCAL_NETWORK_ERROR",
+    "local_network",
+    "power_findings",
+    "share_findings",
+    "why_display_is_on",
+    "working_set",
+]
 
 LOCAL_NETWORK_ERROR = 65
 """EHOSTUNREACH: what a program gets that macOS keeps from the local network, and also for a host that is off."""
 
 
+ELSEWHERE = (
+    "for a service, take S3, or NFS by autofs with Full Disk Access for its Python; where you mount the share yourself,"
+    " take a worker of your own: ltx-worker install --agent"
+)
+NETWORK = ("smbfs", "nfs", "afpfs", "webdav")
+_MOUNT = re.compile(r".+ on (/.*) \(([^()]*)\)")
 SMALL_MAC = 32 * 2**30
 UNUSED = 300.0
 """Seconds without input after which nobody is taken to use a Mac."""
@@ -58,6 +74,36 @@ def power_findings(settings: str, battery: str) -> Iterator[Finding]:
 
 def _settings(output: str) -> dict[str, str]:
     return dict(re.findall(r"^\s*(\w+)\s+(\d+)", output, re.MULTILINE))
+
+
+def share_findings(folder: Path, mounts: str, user: str, python: str, failed: OSError | None) -> Iterator[Finding]:
+    """Yield why a Mac's worker cannot use a storage that is a folder, as far as its mount tells.
+
+    mounts: of `mount`.  user: whom the worker runs as.  python: its program.  failed: what reading the folder met.
+    """
+    if volume := unmounted_volume(folder):
+        text = f"nothing is mounted at {volume}: a share that Finder mounts is there while its user is logged in"
+        yield Finding("share", Level.FAILURE, text, ELSEWHERE)
+        return
+    lines = [match.groups() for match in map(_MOUNT.fullmatch, mounts.splitlines()) if match]
+    here = [(point, options) for point, options in lines if folder.is_relative_to(point)]
+    if not here:
+        return
+    point, options = max(here, key=lambda mount: len(mount[0]))
+    kind, *flags = [option.strip() for option in options.split(",")]
+    by = next((flag.removeprefix("mounted by ") for flag in flags if flag.startswith("mounted by ")), "root")
+    if kind == "smbfs" and by != user:
+        text = f"{point} is an SMB share that {by} has mounted; macOS shows it to {by} alone, and not to {user}"
+        yield Finding("share", Level.FAILURE, text, ELSEWHERE)
+    elif failed is not None and failed.errno == errno.EPERM and kind in NETWORK:
+        text = f"macOS keeps this program from {point}, a network volume"
+        mend = f"System Settings, Privacy & Security, Full Disk Access: add {python}, after each upgrade too"
+        yield Finding("share", Level.FAILURE, text, mend)
+    elif failed is not None and failed.errno == errno.EACCES:
+        text = f"{user} may not enter {folder}: its owner or its mode on the server forbids it"
+        yield Finding("share", Level.FAILURE, text, f"let {user} read and write there, on the server")
+    else:
+        yield Finding("share", Level.OK, f"{point} is {kind}, mounted by {by}")
 
 
 def working_set(memory: int, wired_limit: str) -> int:

@@ -8,7 +8,7 @@ from pathlib import Path
 from ltx_worker.service.environment import environment_text
 from ltx_worker.service.plan import Command, File, Folder, Plan, Setup
 
-__all__ = ["DEFAULT_USER", "HOME", "UNIT_PATH", "log_command", "plan"]
+__all__ = ["DEFAULT_USER", "HOME", "UNIT_PATH", "installed", "log_command", "plan"]
 
 DEFAULT_USER = "ltx-farm"
 HOME = Path("/var/lib/ltx-farm")
@@ -71,6 +71,15 @@ def plan(setup: Setup, given: dict[str, str]) -> Plan:
         unload=(("systemctl", "disable", "--now", UNIT),),
         is_loaded=("systemctl", "is-active", "--quiet", UNIT),
     )
+
+
+def installed(path: Path = UNIT_PATH) -> tuple[str, Command] | None:
+    """Return the user and the command of the service that is installed; None where none is, or it cannot be read."""
+    try:
+        lines = dict(line.split("=", 1) for line in path.read_text(encoding="utf-8").splitlines() if "=" in line)
+        return lines["User"], tuple(shlex.split(lines["ExecStart"].replace("%%", "%")))
+    except (OSError, ValueError, KeyError):
+        return None
 
 
 def log_command(lines: int, *, follow: bool) -> Command:

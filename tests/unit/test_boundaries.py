@@ -24,6 +24,7 @@ PLAIN = {
         "pocket.grammar",
         "request",
         "variants",
+        "volumes",
     )
 }
 """What needs no MLX. `hub` and `model_files` are here because a base install too lists and downloads models."""

@@ -1,22 +1,29 @@
 """What a Mac's own programs say, as macOS 14, 15 and 26 print it, and odd, missing, failing and slow ones."""
 
+import errno
+import os
 import subprocess
 import sys
 import time
+from pathlib import Path
 from types import SimpleNamespace
 
 import psutil
 import pytest
 
+from ltx_client.protocol.checks import Level
 from ltx_client.protocol.jobs import Job, new_job_id
+from ltx_client.protocol.storage import Storage, StorageError
 from ltx_client.protocol.workers import fits_gpu
+from ltx_models import volumes
 from ltx_models.errors import FaultKind, InvalidRequest
 from ltx_models.faults import fault_in_words
 from ltx_models.memory import GB, check_fits, memory_class, predict_peak
 from ltx_models.request import GenerationRequest
 from ltx_models.variants import find_variant
 from ltx_worker import heartbeat, off_duty, probes, system_programs
-from ltx_worker.mac import UNUSED, power_findings, why_display_is_on, working_set
+from ltx_worker.home import UnusableHome, make_home
+from ltx_worker.mac import UNUSED, power_findings, share_findings, why_display_is_on, working_set
 from ltx_worker.off_duty import OffDuty
 from ltx_worker.probes import Probes
 from ltx_worker.settings import WorkerSettings
@@ -174,3 +181,69 @@ def test_a_worker_claims_no_job_that_its_gpu_cannot_hold(programs, monkeypatch):
     check_fits(variant, small.request, int(settings.gpu_gb * GB))
     with pytest.raises(InvalidRequest, match="may use"):
         check_fits(variant, large.request, int(settings.gpu_gb * GB))
+
+
+MOUNTS = """\
+/dev/disk3s1s1 on / (apfs, sealed, local, read-only, journaled)
+devfs on /dev (devfs, local, nobrowse)
+//ann@nas.local/farm on /Volumes/farm (smbfs, nodev, nosuid, mounted by ann)
+nas.local:/export/farm on /net/farm (nfs, nodev, nosuid, automounted, nobrowse)
+/dev/disk5s1 on /Volumes/My Disk (1) (apfs, local, nodev, nosuid, journaled, noowners, mounted by ann)
+"""
+
+
+@pytest.mark.parametrize(
+    ("folder", "user", "failed", "level", "said"),
+    [
+        ("/Volumes/farm/videos", "_ltxfarm", None, Level.FAILURE, "macOS shows it to ann alone, and not to _ltxfarm"),
+        ("/Volumes/farm/videos", "ann", None, Level.OK, "/Volumes/farm is smbfs, mounted by ann"),
+        ("/net/farm", "_ltxfarm", errno.EPERM, Level.FAILURE, "macOS keeps this program from /net/farm"),
+        (
+            "/net/farm",
+            "_ltxfarm",
+            errno.EACCES,
+            Level.FAILURE,
+            "_ltxfarm may not enter /net/farm: its owner or its mode",
+        ),
+        ("/net/farm", "_ltxfarm", None, Level.OK, "/net/farm is nfs, mounted by root"),
+        ("/Volumes/other/videos", "ann", None, Level.FAILURE, "nothing is mounted at /Volumes/other"),
+        ("/Volumes/My Disk (1)/videos", "ann", None, Level.OK, "/Volumes/My Disk (1) is apfs, mounted by ann"),
+        ("/private/videos", "ann", errno.EPERM, Level.OK, "/ is apfs, mounted by root"),
+    ],
+)
+def test_why_a_share_cannot_be_used(monkeypatch, folder, user, failed, level, said):
+    monkeypatch.setattr(sys, "platform", "darwin")
+    monkeypatch.setattr(os.path, "ismount", lambda path: str(path) in ("/Volumes/farm", "/Volumes/My Disk (1)"))
+    error = OSError(failed, os.strerror(failed)) if failed else None
+    (finding,) = share_findings(Path(folder), MOUNTS, user, "/opt/python3.12", error)
+    assert finding.level is level and said in finding.text
+    assert bool(finding.mend) == (level is Level.FAILURE)
+    if failed == errno.EPERM and level is Level.FAILURE:
+        assert "Full Disk Access: add /opt/python3.12" in finding.mend
+
+
+def test_nothing_is_said_of_mounts_that_cannot_be_read():
+    assert list(share_findings(Path("/Users/ann/videos"), "", "ann", "python", None)) == []
+    assert list(share_findings(Path("/Users/ann/videos"), "mount: odd\n on \n", "ann", "python", None)) == []
+
+
+def test_no_folder_is_made_where_a_share_is_not_mounted(monkeypatch, tmp_path):
+    """Finder would mount the share beside it, as farm-1, from then on."""
+    monkeypatch.setattr(sys, "platform", "darwin")
+    monkeypatch.setattr(volumes, "VOLUMES", tmp_path)
+    farm = tmp_path / "farm"
+    with pytest.raises(StorageError, match=f"nothing is mounted at {farm}"):
+        Storage(str(farm)).init()
+    with pytest.raises(StorageError, match="nothing is mounted at"):
+        Storage(str(farm / "videos")).init()
+    with pytest.raises(UnusableHome, match="nothing is mounted at"):
+        make_home(farm / "home")
+    with pytest.raises(FileNotFoundError, match="mount the share first"):
+        volumes.check_mounted(farm / "models" / "a.safetensors")
+    assert list(tmp_path.iterdir()) == []
+    (tmp_path / "Macintosh HD").symlink_to("/")
+    for there in (tmp_path / "Macintosh HD" / "Users", Path("/Users/ann"), tmp_path):
+        volumes.check_mounted(there)
+    farm.mkdir()
+    monkeypatch.setattr(os.path, "ismount", lambda path: path == farm)
+    assert Storage(str(farm)).init()

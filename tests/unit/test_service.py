@@ -4,6 +4,7 @@ import io
 import logging
 import os
 import plistlib
+import pwd
 import shutil
 import subprocess
 import sys
@@ -13,6 +14,7 @@ from types import SimpleNamespace
 import pytest
 from click.testing import CliRunner
 
+from ltx_worker import doctor_command
 from ltx_worker.cli import main
 from ltx_worker.home import forget_refusal, last_refusal, note_refusal
 from ltx_worker.journal import JournalFormatter, is_journal
@@ -84,6 +86,81 @@ def test_a_group_takes_an_id_too(monkeypatch):
     monkeypatch.setattr(commands.pwd, "getpwall", lambda: [SimpleNamespace(pw_uid=451)])
     plan = make_plan("darwin", "pocket", None, "INFO")
     assert [command[-1] for command in plan.make_user if "ID" in command[-2]] == ["452"] * 3
+
+
+def test_the_launch_agent_is_a_users_own(monkeypatch, tmp_path):
+    monkeypatch.setattr(Path, "home", lambda: tmp_path)
+    plan = make_plan("darwin", "pocket", None, "INFO", agent=True)
+    me = pwd.getpwuid(os.getuid()).pw_name
+    assert plan.main_file == tmp_path / "Library/LaunchAgents/farm.ltx.worker.plist"
+    assert all(path.is_relative_to(tmp_path) for path in (*(file.path for file in plan.files), plan.setup.home))
+    assert {file.owner for file in plan.files} == {folder.owner for folder in plan.folders} == {me}
+    service = plistlib.loads(plan.files[0].text.encode())
+    assert "UserName" not in service and "HOME" not in service["EnvironmentVariables"]
+    assert service["EnvironmentVariables"]["LTX_HOME"] == str(plan.setup.home)
+    assert plan.start[0][:3] == ("launchctl", "bootstrap", f"gui/{os.getuid()}")
+    assert plan.make_user == () and "newsyslog" not in str(plan.files)
+    install(plan, print, System(), tmp_path / "root")
+    with pytest.raises(ValueError, match="--agent is for macOS"):
+        make_plan("linux", "pocket", None, "INFO", agent=True)
+    with pytest.raises(ValueError, match="--user is for a service"):
+        make_plan("darwin", "pocket", "ann", "INFO", agent=True)
+
+
+@pytest.mark.parametrize("command", ["install", "uninstall"])
+def test_root_has_no_agent(command, monkeypatch):
+    monkeypatch.setattr(sys, "platform", "darwin")
+    monkeypatch.setattr(os, "geteuid", lambda: 0)
+    refused = CliRunner().invoke(main, [command, "--agent"])
+    assert refused.exit_code == 2
+    assert f"ltx-worker {command} --agent" in refused.output
+
+
+@pytest.mark.parametrize("platform", ["linux", "darwin"])
+def test_what_is_installed_can_be_read_again(platform, tmp_path):
+    plan = make_plan(platform, "distilled", None, "INFO")
+    kind = launchd if platform == "darwin" else systemd
+    path = tmp_path / "service"
+    assert kind.installed(path) is None
+    path.write_text(plan.files[0].text)
+    assert kind.installed(path) == (plan.setup.user, plan.setup.command(*plan_logs(platform)))
+    for damaged in ("", "no plist, no unit", "User=a", "\0"):
+        path.write_text(damaged)
+        assert kind.installed(path) is None
+
+
+def plan_logs(platform):
+    return ("--log-file", str(launchd.DAEMON.log)) if platform == "darwin" else ()
+
+
+def test_the_doctor_looks_as_the_service_does(monkeypatch, tmp_path):
+    """As its user, with its groups, home and variant."""
+    ran = []
+    monkeypatch.setattr(doctor_command, "installed_home", lambda: tmp_path)
+    monkeypatch.setattr(doctor_command, "installed_service", lambda: ("nobody", ("x", "--variant", "distilled")))
+    monkeypatch.setattr(os, "geteuid", lambda: 0)
+    done = SimpleNamespace(returncode=1)
+    monkeypatch.setattr(
+        doctor_command.subprocess, "run", lambda *given, **options: ran.append((given[0], options)) or done
+    )
+    monkeypatch.setenv("HF_HOME", "/the/admins/own")
+    assert CliRunner().invoke(main, ["doctor", "--json"]).exit_code == 1
+    command, options = ran[0]
+    assert command[1:] == ["-m", "ltx_worker", "doctor", "--variant", "distilled", "--json"]
+    nobody = pwd.getpwnam("nobody")
+    assert (options["user"], options["group"]) == (nobody.pw_uid, nobody.pw_gid)
+    assert nobody.pw_gid in options["extra_groups"]
+    environment = options["env"]
+    assert environment["HOME"] == environment["LTX_HOME"] == str(tmp_path) and "HF_HOME" not in environment
+    monkeypatch.setattr(doctor_command, "installed_service", lambda: ("no-such-user", ()))
+    refused = CliRunner().invoke(main, ["doctor"])
+    assert refused.exit_code == 2 and "no such user; install it again" in refused.output
+
+
+@pytest.mark.skipif(os.getuid() != 0, reason="becomes another user")
+def test_another_user_sees_what_it_may(tmp_path, capfd):
+    code = doctor_command._as_user("nobody", tmp_path, ["--help"])
+    assert code in (0, 1), "it was started; whether that user may read this checkout depends on where it lies"
 
 
 def test_the_unit(tmp_path):
