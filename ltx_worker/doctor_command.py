@@ -74,12 +74,19 @@ def _as_user(name: str, home: Path, arguments: Sequence[str]) -> int:
         raise click.UsageError(f"the service runs as {name}, and there is no such user; install it again") from None
     environment = {key: value for key, value in os.environ.items() if key in KEPT}
     environment |= {"HOME": str(home), "LTX_HOME": str(home), "USER": name, "LOGNAME": name}
-    return subprocess.run(
-        [sys.executable, "-m", "ltx_worker", *arguments],
-        env=environment,
-        cwd=home if home.is_dir() else "/",
-        user=entry.pw_uid,
-        group=entry.pw_gid,
-        extra_groups=os.getgrouplist(name, entry.pw_gid),
-        check=False,
-    ).returncode
+    try:
+        done = subprocess.run(
+            [sys.executable, "-m", "ltx_worker", *arguments],
+            env=environment,
+            cwd=home if home.is_dir() else "/",
+            user=entry.pw_uid,
+            group=entry.pw_gid,
+            extra_groups=os.getgrouplist(name, entry.pw_gid),
+            check=False,
+        )
+    except OSError as error:
+        raise click.UsageError(
+            f"the user {name} cannot start {sys.executable}: {error.strerror}; install ltx-farm where all can read it,"
+            " such as in a virtual environment under /opt"
+        ) from error
+    return done.returncode
