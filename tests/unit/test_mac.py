@@ -2,6 +2,7 @@
 
 import errno
 import os
+import socket
 import subprocess
 import sys
 import time
@@ -23,7 +24,9 @@ from ltx_models.request import GenerationRequest
 from ltx_models.variants import find_variant
 from ltx_worker import heartbeat, off_duty, probes, system_programs
 from ltx_worker.home import UnusableHome, make_home
+from ltx_worker.http_server import BoundedHandler, BoundedServer
 from ltx_worker.mac import UNUSED, power_findings, share_findings, why_display_is_on, working_set
+from ltx_worker.metrics import Metrics
 from ltx_worker.off_duty import OffDuty
 from ltx_worker.probes import Probes
 from ltx_worker.settings import WorkerSettings
@@ -225,6 +228,24 @@ def test_why_a_share_cannot_be_used(monkeypatch, folder, user, failed, level, sa
 def test_nothing_is_said_of_mounts_that_cannot_be_read():
     assert list(share_findings(Path("/Users/ann/videos"), "", "ann", "python", None)) == []
     assert list(share_findings(Path("/Users/ann/videos"), "mount: odd\n on \n", "ann", "python", None)) == []
+
+
+def test_no_server_asks_for_its_own_name(monkeypatch, tmp_path):
+    """`http.server` does when it starts, and macOS 15 and 26 answer after 35 s."""
+
+    def slow(*_):
+        raise AssertionError("a name is resolved while the worker starts")
+
+    for name in ("getfqdn", "gethostbyaddr", "gethostbyname", "getnameinfo"):
+        monkeypatch.setattr(socket, name, slow)
+    for address in ("127.0.0.1", "0.0.0.0"):
+        BoundedServer((address, 0), BoundedHandler).server_close()
+    metrics = Metrics("pocket")
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    metrics.serve("127.0.0.1", port)
+    metrics.stop()
 
 
 def test_no_folder_is_made_where_a_share_is_not_mounted(monkeypatch, tmp_path):
