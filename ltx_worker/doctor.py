@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import platform
 import pwd
 import subprocess
 import sys
@@ -31,7 +32,7 @@ from ltx_models.variants import VARIANTS, Variant
 from ltx_worker.delivery import spooled
 from ltx_worker.engine.blas import blas_environment
 from ltx_worker.home import SPOOL, UnusableHome, make_home, problem_of, problems_in
-from ltx_worker.mac import local_network, power_findings, share_findings
+from ltx_worker.mac import local_network, no_apple_silicon, power_findings, share_findings
 from ltx_worker.settings import WorkerSettings
 from ltx_worker.system_programs import output_of
 
@@ -81,6 +82,9 @@ class Machine:
 
     def device(self) -> Iterator[Finding]:
         """Whether MLX computes, and on what."""
+        if found := no_apple_silicon(platform.machine(), output_of("sysctl", "-n", "sysctl.proc_translated")):
+            yield found
+            return
         command = [sys.executable, "-m", "ltx_worker.engine.probe"]
         try:
             done = subprocess.run(command, capture_output=True, text=True, timeout=PROBE_TIMEOUT, check=False)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import re
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -13,6 +14,7 @@ from ltx_models.volumes import unmounted_volume
 __all__ = [
     "LOCAL_NETWORK_ERROR",
     "local_network",
+    "no_apple_silicon",
     "power_findings",
     "share_findings",
     "why_display_is_on",
@@ -74,6 +76,20 @@ def power_findings(settings: str, battery: str) -> Iterator[Finding]:
 
 def _settings(output: str) -> dict[str, str]:
     return dict(re.findall(r"^\s*(\w+)\s+(\d+)", output, re.MULTILINE))
+
+
+def no_apple_silicon(machine: str, translated: str) -> Finding | None:
+    """Return why a Mac's Python cannot have MLX; None where it can, and elsewhere.
+
+    machine: of `platform.machine()`.  translated: of `sysctl -n sysctl.proc_translated`, 1 under Rosetta.
+    """
+    if sys.platform != "darwin" or machine == "arm64":
+        return None
+    if translated.strip() == "1":
+        text = "this Python is for Intel and runs under Rosetta; MLX is for arm64"
+        return Finding("device", Level.FAILURE, text, "install a Python for arm64, as `brew install uv` brings it")
+    text = "this Mac has an Intel processor, for which there is no MLX"
+    return Finding("device", Level.FAILURE, text, "use a Mac with Apple silicon, and macOS 14 or later")
 
 
 def share_findings(folder: Path, mounts: str, user: str, python: str, failed: OSError | None) -> Iterator[Finding]:

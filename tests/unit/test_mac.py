@@ -25,7 +25,7 @@ from ltx_models.variants import find_variant
 from ltx_worker import heartbeat, off_duty, probes, system_programs
 from ltx_worker.home import UnusableHome, make_home
 from ltx_worker.http_server import BoundedHandler, BoundedServer
-from ltx_worker.mac import UNUSED, power_findings, share_findings, why_display_is_on, working_set
+from ltx_worker.mac import UNUSED, no_apple_silicon, power_findings, share_findings, why_display_is_on, working_set
 from ltx_worker.metrics import Metrics
 from ltx_worker.off_duty import OffDuty
 from ltx_worker.probes import Probes
@@ -223,6 +223,22 @@ def test_why_a_share_cannot_be_used(monkeypatch, folder, user, failed, level, sa
     assert bool(finding.mend) == (level is Level.FAILURE)
     if failed == errno.EPERM and level is Level.FAILURE:
         assert "Full Disk Access: add /opt/python3.12" in finding.mend
+
+
+@pytest.mark.parametrize(
+    ("platform", "machine", "translated", "said"),
+    [
+        ("darwin", "x86_64", "1\n", "runs under Rosetta"),
+        ("darwin", "x86_64", "0\n", "has an Intel processor"),
+        ("darwin", "x86_64", "", "has an Intel processor"),
+        ("darwin", "arm64", "0\n", None),
+        ("linux", "x86_64", "", None),
+    ],
+)
+def test_an_intel_python_is_told_from_an_intel_mac(monkeypatch, platform, machine, translated, said):
+    monkeypatch.setattr(sys, "platform", platform)
+    found = no_apple_silicon(machine, translated)
+    assert said in found.text if said else found is None
 
 
 def test_nothing_is_said_of_mounts_that_cannot_be_read():
