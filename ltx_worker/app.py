@@ -61,7 +61,7 @@ __all__ = ["run_worker"]
 LAST_GRACE = 15.0
 """Seconds, besides those in which a render stops, that a worker has to end when it cannot go on."""
 HASTE = 2.0
-"""Seconds within which Redis must answer where the answer only saves work."""
+"""Seconds within which Redis must answer where the answer only saves work, or somebody waits for another one."""
 
 log = logging.getLogger(__name__)
 
@@ -158,7 +158,7 @@ def run_worker(
         probes.folders,
     )
     metrics.watch(
-        _connect(broker_url),
+        hasty,
         settings.names,
         heartbeat,
         budget=settings.worker_memory_gb * GB,

@@ -15,6 +15,7 @@ from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, Metr
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
 from prometheus_client.registry import Collector
 
+from ltx_client.protocol.certificate import broker_certificate
 from ltx_client.protocol.damage import is_wrong_type
 from ltx_client.protocol.names import Names, queue_name
 from ltx_client.protocol.transport import queue_keys
@@ -201,6 +202,8 @@ class _Lookups(Collector):
     heartbeat: Heartbeat
     budget: float
     waiting: Callable[[], int]
+    certificate_ends: float | None = None
+    """As the broker showed it last: an expired one is not shown to anybody."""
 
     def collect(self) -> Iterator[GaugeMetricFamily | CounterMetricFamily]:
         """The families, those of the queues only where Redis answers."""
@@ -234,10 +237,18 @@ class _Lookups(Collector):
                 )
             try:
                 depths = self._depths()
+                found = broker_certificate(self.client)
             except redis.RedisError as error:
                 THREADS.note(error)
-                return
-        yield _gauge("ltx_queue_depth", "Messages that wait, of the whole farm.", depths)
+                depths = None
+            else:
+                self.certificate_ends = found and found.ends
+        yield _gauge("ltx_broker_up", "1 where the broker answers this worker.", [({}, float(depths is not None))])
+        if self.certificate_ends is not None:
+            text = "When the broker's certificate ends, in seconds since 1970."
+            yield _gauge("ltx_broker_certificate_expiry_timestamp_seconds", text, [({}, self.certificate_ends)])
+        if depths is not None:
+            yield _gauge("ltx_queue_depth", "Messages that wait, of the whole farm.", depths)
 
     def _depths(self) -> list[tuple[dict[str, str], float]]:
         keys = {variant: list(self._queue_keys(variant)) for variant in VARIANTS}

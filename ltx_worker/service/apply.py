@@ -140,8 +140,13 @@ def _start(run: Run, command: Command, is_loaded: Command, replaced: bool) -> No
 def _write(root: Path, file: File, say: Say) -> bool:
     """Whether it was changed."""
     path = _under(root, file.path)
-    if path.exists() and (file.keep or path.read_text() == file.text):
-        say(f"{file.path} is there already" if file.keep else f"{file.path} is as it should be")
+    if path.exists() and file.keep:  # as the operator wrote it, maybe before there was the user who is to read it
+        path.chmod(file.mode)
+        _give(path, file.owner)
+        say(f"{file.path} is there already")
+        return False
+    if path.exists() and path.read_text() == file.text:
+        say(f"{file.path} is as it should be")
         return False
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.new")

@@ -47,8 +47,10 @@ def install(
     """Has a worker run as a service of this machine, from now on and after each start.
 
     It runs as a user of its own, which is made if there is none. Where the farm is stands in
-    /etc/ltx-farm/worker.env (mode 0600); LTX_… variables that are set now go there if there is no such file yet.
-    Again, it changes only what is not as it should be. It is started once these settings name a broker, and waited for.
+    /etc/ltx-farm/worker.env (mode 0600), with a line such as LTX_BROKER_URL='…' for each setting. If there is no such
+    file yet, it is made, with the LTX_… variables that are set now; no password belongs on sudo's command line, which
+    is logged. Again, this changes only what is not as it should be. The worker is started once the settings name a
+    broker, and waited for.
 
     On macOS, --agent installs a worker of the user who runs this: it sees the shares that this user mounts, which no
     service does; macOS asks once whether it may use the local network.

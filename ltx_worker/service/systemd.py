@@ -39,9 +39,28 @@ KillMode=mixed
 TimeoutStopSec=60
 # The kernel may kill the engine for its memory; the worker reports it and goes on.
 OOMPolicy=continue
+# It has no rights but its user's, and no way to others. Not here: what would take the GPU from it (PrivateDevices,
+# DeviceAllow, and ProtectClock, which sets it), the models or the storage wherever they are (ProtectSystem=strict,
+# ProtectHome, PrivateUsers, UMask), or the kernels that MLX compiles (MemoryDenyWriteExecute).
+CapabilityBoundingSet=
 NoNewPrivileges=yes
 PrivateTmp=yes
 ProtectSystem=full
+ProtectProc=invisible
+ProtectKernelTunables=yes
+ProtectKernelModules=yes
+ProtectKernelLogs=yes
+ProtectControlGroups=yes
+ProtectHostname=yes
+LockPersonality=yes
+RemoveIPC=yes
+RestrictAddressFamilies=AF_INET AF_INET6 AF_UNIX AF_NETLINK
+RestrictNamespaces=yes
+RestrictRealtime=yes
+RestrictSUIDSGID=yes
+SystemCallArchitectures=native
+SystemCallFilter=@system-service
+SystemCallErrorNumber=EPERM
 
 [Install]
 WantedBy=multi-user.target

@@ -1,5 +1,6 @@
 """The files of deploy/ that no other test starts: the real program reads them where there is one, and they agree."""
 
+import json
 import os
 import re
 import shutil
@@ -140,12 +141,24 @@ def test_the_containers():
     assert mounts.pop("./redis.conf") == broker["entrypoint"][1]
     wanted = re.findall(r"^(?:tls-\S+-file|aclfile|dir) (\S+)$", (DEPLOY / "redis.conf").read_text(), re.MULTILINE)
     assert len(wanted) == 5
-    assert mounts == {"./secrets": "/etc/ltx-farm", "broker": "/var/lib/ltx-farm"}
+    assert mounts == {"./secrets": "/etc/ltx-farm", "broker": "/var/lib/ltx-farm-broker"}
     made = {"users.acl", "broker.crt", "broker.key", "ca.crt"}  # by the scripts, as a test of theirs sees
-    assert set(wanted) == {"/var/lib/ltx-farm"} | {f"/etc/ltx-farm/{name}" for name in made}
+    assert set(wanted) == {"/var/lib/ltx-farm-broker"} | {f"/etc/ltx-farm/{name}" for name in made}
     assert broker["ports"] == ["6380:6380"]
+    assert {name for name in ("broker", "store") if "healthcheck" in services[name]} == {"broker", "store"}
+    text = (DEPLOY / "compose.yaml").read_text()
+    named = set(re.findall(r"\$\{(\w+)", text.partition("services:")[2]))
+    made = text.partition("for name in ")[2].partition(";")[0].split()
+    assert named == {f"S3_{name}_PASSWORD" for name in made}
+    (policy,) = re.findall(r"^\{.*?^' >", services["bucket"]["command"][0], re.MULTILINE | re.DOTALL)
+    allowed = json.loads(policy.removesuffix("' >"))["Statement"]
+    assert {place for statement in allowed for place in statement["Resource"]} == {
+        "arn:aws:s3:::farm",
+        "arn:aws:s3:::farm/*",
+    }
+    assert "s3:*" not in policy and '"AWS_ACCESS_KEY_ID=root' not in text
     if shutil.which("docker") and subprocess.run(["docker", "compose", "version"], capture_output=True).returncode == 0:
-        environment = {**os.environ, "S3_USER": "u", "S3_PASSWORD": "p"}
+        environment = {**os.environ, "S3_ROOT_PASSWORD": "u", "S3_WORKER_PASSWORD": "p"}
         subprocess.run(
             ["docker", "compose", "-f", DEPLOY / "compose.yaml", "config", "-q"], check=True, env=environment
         )

@@ -482,3 +482,17 @@ def test_a_log_that_cannot_be_written(tmp_path, monkeypatch):
     refused = CliRunner().invoke(main, ["start", "--log-level", "loud"])
     assert refused.exit_code == 2
     assert "there is no log level loud" in refused.output
+
+
+def test_settings_that_were_written_before_become_the_services_own(tmp_path, monkeypatch):
+    """As an operator makes them, so that no password stands on a command line: of root, and maybe for all to read."""
+    plan = make_plan("linux", "pocket", None, "INFO")
+    settings = tmp_path / "etc/ltx-farm/worker.env"
+    settings.parent.mkdir(parents=True)
+    settings.write_text("LTX_BROKER_URL='redis://:hush@farm/0'\n")
+    settings.chmod(0o644)
+    given = []
+    monkeypatch.setattr(apply, "_give", lambda path, owner: given.append((path, owner)))
+    install(plan, print, System(), tmp_path)
+    assert (settings, plan.setup.user) in given
+    assert (settings.stat().st_mode & 0o777, settings.read_text()) == (0o600, "LTX_BROKER_URL='redis://:hush@farm/0'\n")
