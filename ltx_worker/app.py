@@ -183,7 +183,8 @@ def run_worker(
         for part in beside:
             part.start()
         consumer.watch(THREADS)
-        metrics.serve(settings.worker_metrics_address, settings.worker_metrics_port)
+        heartbeat.add_note(files.why_not)
+        heartbeat.add_note(metrics.serve(settings.worker_metrics_address, settings.worker_metrics_port))
         log.info(
             "%s serves %s",
             settings.worker_name,

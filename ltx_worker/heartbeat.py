@@ -83,6 +83,7 @@ class Heartbeat(Background):
         )
         self._started = time.monotonic()
         self._failed = 0.0
+        self._notes: list[str] = []
         self._in_hand: list[str] = []
         self._thermometer = Thermometer()
         self._safety = RestartSafety(client, settings.names)
@@ -116,6 +117,11 @@ class Heartbeat(Background):
         """An attempt of this worker's failed: shown as its last failure."""
         self._info = self._info.model_copy(update={"failure": reason[:LONGEST_FAILURE], "failed_job": job_id})
         self._failed = time.monotonic()
+
+    def add_note(self, note: str) -> None:
+        """Show a sentence that an operator should read, if it is one, for as long as this process runs."""
+        self._notes += [note] if note else []
+        self._wake.set()
 
     @contextlib.contextmanager
     def busy(self, job_id: str) -> Iterator[None]:
@@ -173,13 +179,14 @@ class Heartbeat(Background):
         """What the worker says of itself now."""
         job, heat = next(iter(self._in_hand), ""), self._thermometer.read()
         now, ticks, drew_for = CLOCK.now(), time.monotonic(), self._identity.drew_for
+        cloned = [f"another machine has its former id {drew_for}, as after a disk was cloned"] if drew_for else []
         update = {
             "id": self.worker_id,
             "job": job,
             "started_at": now - (ticks - self._started),
             "seen_at": now,
             "failed_at": now - (ticks - self._failed) if self._failed else None,
-            "note": f"another machine has its former id {drew_for}, as after a disk was cloned" if drew_for else "",
+            "note": "; ".join([*cloned, *self._notes]),
             "why_paused": self._health.why_paused,
             "temperature": heat.temperature,
             "thermal_pressure": heat.pressure,

@@ -89,19 +89,22 @@ class Metrics:
         """What is looked up at each scrape. budget: bytes.  waiting: how many videos wait to be delivered."""
         self.registry.register(_Lookups(self._labels, self._clock, client, names, heartbeat, budget, waiting))
 
-    def serve(self, address: str, port: int) -> None:
-        """Answers scrapes from a thread; port 0: none. A port that is taken is told in the log, and no more."""
+    def serve(self, address: str, port: int) -> str:
+        """Answer scrapes from a thread; port 0: none. Return why it cannot, as where the port is another worker's."""
         if not port:
-            return
+            return ""
         try:
             self._server = BoundedServer((address, port), _handler(self.registry), connections=SCRAPES)
         except OSError as error:
-            log.error("no metrics at %s:%d: %s", address, port, error.strerror)
+            why = f"no metrics at {address}:{port}: {error.strerror}"
+            log.error("%s", why)
+            return why
         else:
             thread = threading.Thread(target=self._server.serve_forever, name="metrics-server", daemon=True)
             self._loop = THREADS.adopt("metrics-server", thread)
             thread.start()
             log.info("metrics at http://%s:%d/metrics", address, port)
+        return ""
 
     def stop(self) -> None:
         """Answers no more."""
