@@ -9,7 +9,7 @@
 set -eu
 
 [ $# -ge 2 ] || { echo "usage: REDISCLI_AUTH=PASSWORD $0 DATA COPY [OPTION…]" >&2; exit 2; }
-log=$1/appendonlydir copy=$2
+log=$1/appendonlydir copy=${2%/}
 shift 2
 [ -d "$log" ] || { echo "$0: there is no folder $log" >&2; exit 2; }
 [ ! -e "$copy" ] || { echo "$0: $copy is there already" >&2; exit 2; }
