@@ -5,13 +5,18 @@
 #
 # FOLDER/ca.key      keep it off the network; it makes the next certificate (run this again: the authority is kept)
 # FOLDER/ca.crt      LTX_BROKER_CA on every client and worker
-# FOLDER/broker.key, broker.crt     for redis.conf; readable by the broker's user alone
+# FOLDER/broker.key, broker.crt     for redis.conf; the key is readable by its owner alone, who is to be the broker's user
+#
+# What is made anew belongs to whom it belonged to before. Where something fails, nothing is changed.
 set -eu
 
 [ $# -ge 2 ] || { echo "usage: $0 FOLDER HOST…" >&2; exit 2; }
 folder=$1
 shift
-mkdir -p "$folder" # which the broker's user may enter: what is secret has a mode of its own
+(umask 022 && mkdir -p "$folder") # which the broker's user may enter: what is secret has a mode of its own
+case $(id -u),$(ls -ld "$folder") in
+  0,d????????-*) echo "$0: only some users can enter $folder; chmod 755 it, if the broker's user is to" >&2 ;;
+esac
 umask 077
 
 names=
@@ -27,19 +32,36 @@ if [ -e "$folder/ca.crt" ] && [ ! -e "$folder/ca.key" ]; then
   echo "$0: $folder/ca.key is not here; put it back, or remove ca.crt to begin with a new authority" >&2
   exit 2
 fi
-if [ ! -e "$folder/ca.key" ]; then
-  openssl ecparam -name prime256v1 -genkey -noout -out "$folder/ca.key"
-  openssl req -x509 -new -key "$folder/ca.key" -sha256 -days 3650 -subj "/CN=ltx-farm authority" \
+owner=
+for file in "$folder/broker.key" "$folder/users.acl"; do
+  [ -z "$owner" ] && [ -e "$file" ] || continue
+  owner=$(ls -n "$file" | awk '{ print $3 ":" $4 }')
+  if [ ! -O "$file" ] && [ "$(id -u)" != 0 ]; then
+    echo "$0: $file is another user's; run this as root, who can give that user the new one" >&2
+    exit 2
+  fi
+done
+
+new=$(mktemp -d "$folder/.new.XXXXXX")
+trap 'rm -rf "$new"' EXIT
+if [ -e "$folder/ca.key" ] && [ -e "$folder/ca.crt" ]; then
+  cp "$folder/ca.key" "$folder/ca.crt" "$new"
+else
+  openssl ecparam -name prime256v1 -genkey -noout -out "$new/ca.key"
+  openssl req -x509 -new -key "$new/ca.key" -sha256 -days 3650 -subj "/CN=ltx-farm authority" \
     -addext "basicConstraints=critical,CA:TRUE,pathlen:0" -addext "keyUsage=critical,keyCertSign,cRLSign" \
-    -out "$folder/ca.crt"
+    -out "$new/ca.crt"
 fi
 
-openssl ecparam -name prime256v1 -genkey -noout -out "$folder/broker.key"
-openssl req -new -key "$folder/broker.key" -subj "/CN=$1" -out "$folder/broker.csr"
+openssl ecparam -name prime256v1 -genkey -noout -out "$new/broker.key"
+openssl req -new -key "$new/broker.key" -subj "/CN=$1" -out "$new/broker.csr"
 printf '%s\n' "basicConstraints=critical,CA:FALSE" "keyUsage=critical,digitalSignature" "extendedKeyUsage=serverAuth" \
-  "subjectAltName=$names" "authorityKeyIdentifier=keyid" "subjectKeyIdentifier=hash" >"$folder/broker.ext"
-openssl x509 -req -in "$folder/broker.csr" -CA "$folder/ca.crt" -CAkey "$folder/ca.key" -CAcreateserial -sha256 \
-  -days 825 -extfile "$folder/broker.ext" -out "$folder/broker.crt" 2>/dev/null
-rm "$folder/broker.csr" "$folder/broker.ext"
-chmod 644 "$folder/ca.crt" "$folder/broker.crt"
+  "subjectAltName=$names" "authorityKeyIdentifier=keyid" "subjectKeyIdentifier=hash" >"$new/broker.ext"
+openssl x509 -req -in "$new/broker.csr" -CA "$new/ca.crt" -CAkey "$new/ca.key" -set_serial "0x$(openssl rand -hex 16)" \
+  -sha256 -days 825 -extfile "$new/broker.ext" -out "$new/broker.crt" 2>/dev/null
+
+if [ -n "$owner" ] && [ "$(id -u)" = 0 ]; then chown "$owner" "$new/broker.key"; fi
+chmod 644 "$new/ca.crt" "$new/broker.crt"
+[ -e "$folder/ca.crt" ] || mv "$new/ca.key" "$new/ca.crt" "$folder"
+mv -f "$new/broker.key" "$new/broker.crt" "$folder"
 echo "made $folder/broker.crt for $names, valid until $(openssl x509 -in "$folder/broker.crt" -noout -enddate | cut -d= -f2)"

@@ -18,8 +18,21 @@ shift
 for namespace; do
   case $namespace in *[!A-Za-z0-9:_-]* | '') echo "$0: a namespace is letters, digits, and : _ -" >&2; exit 2 ;; esac
 done
-mkdir -p "$folder" # which the broker's user may enter: what is secret has a mode of its own
+(umask 022 && mkdir -p "$folder") # which the broker's user may enter: what is secret has a mode of its own
+case $(id -u),$(ls -ld "$folder") in
+  0,d????????-*) echo "$0: only some users can enter $folder; chmod 755 it, if the broker's user is to" >&2 ;;
+esac
 umask 077
+
+owner= # of the broker's files: who reads them now, and is to read what replaces them
+for file in "$folder/users.acl" "$folder/broker.key"; do
+  [ -z "$owner" ] && [ -e "$file" ] || continue
+  owner=$(ls -n "$file" | awk '{ print $3 ":" $4 }')
+  if [ ! -O "$file" ] && [ "$(id -u)" != 0 ]; then
+    echo "$0: $file is another user's; run this as root, who can give that user the new one" >&2
+    exit 2
+  fi
+done
 
 known=$folder/namespaces
 if [ -e "$known" ]; then
@@ -59,9 +72,7 @@ while read -r namespace; do
   done
 done <"$known.new"
 
-if [ -e "$folder/users.acl" ] && [ "$(id -u)" = 0 ]; then
-  chown "$(ls -n "$folder/users.acl" | awk '{ print $3 ":" $4 }')" "$new" # the broker's user reads it, as before
-fi
-mv "$new" "$folder/users.acl"
+if [ -n "$owner" ] && [ "$(id -u)" = 0 ]; then chown "$owner" "$new"; fi
+mv -f "$new" "$folder/users.acl"
 mv "$known.new" "$known"
 echo "made $folder/users.acl; a broker that runs takes it by ACL LOAD, as admin"

@@ -47,6 +47,7 @@ class FaultKind(StrEnum):
     DISK = "disk"
     MEMORY = "memory"
     GPU = "gpu"
+    DISPLAY = "display"
     FFMPEG = "ffmpeg"
     MODEL = "model"
     SOFTWARE = "software"

@@ -38,8 +38,9 @@ SIGNS: dict[str, tuple[FaultKind, str]] = {
         "the GPU took too long",
     ),
     r"kIOGPUCommandBufferCallbackErrorImpactingInteractivity|Impacting Interactivity": (
-        FaultKind.GPU,
-        "a display needed the GPU",
+        FaultKind.DISPLAY,
+        "macOS ended the work for the display, which shares the GPU; let the display sleep (pmset displaysleepnow), or"
+        " set LTX_WORKER_UNUSED_FOR=300",
     ),
     r"kIOGPUCommandBufferCallbackError(InnocentVictim|SubmissionsIgnored)|Innocent Victim": (
         FaultKind.GPU,

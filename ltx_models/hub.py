@@ -18,10 +18,9 @@ from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
-from filelock import FileLock
-
 from ltx_models.errors import CheckpointError, DownloadError, HubUnreachable
 from ltx_models.file_kinds import describe_other_model, is_lora
+from ltx_models.file_lock import file_lock
 from ltx_models.model_files import (
     VariantFiles,
     cache_folder,
@@ -32,6 +31,7 @@ from ltx_models.model_files import (
 )
 from ltx_models.safetensors_header import read_header
 from ltx_models.variants import Source, Variant
+from ltx_models.volumes import check_mounted
 
 __all__ = ["download", "verify"]
 
@@ -162,8 +162,9 @@ def _check_space(files: list[RemoteFile], needed: int) -> None:
 
 def _fetch(file: RemoteFile, advance: Callable[[int], None]) -> None:
     """One file: its bytes, from where an earlier try ended; its checksum; its place."""
+    check_mounted(file.path)
     file.path.parent.mkdir(parents=True, exist_ok=True)
-    with FileLock(file.part.with_suffix(".lock")):
+    with file_lock(file.part.with_suffix(".lock")):
         if not file.path.is_file():
             _receive(file, advance)
             checksum = _checksum(file.part, file.checksum)

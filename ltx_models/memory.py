@@ -74,8 +74,10 @@ PER_TOKEN_ACTIVATIONS = 18
 """What a timestep for each token adds, as conditioning needs."""
 WIDENED_BLOCKS = 1.75
 """Blocks of fp8 weights that are held in full precision at once; of quantized ones too, where they are widened."""
-CONVOLUTION_ACTIVATIONS = 9
-"""Arrays of the size of its chunk that a layer of the VAE makes."""
+CONVOLUTION_ACTIVATIONS = 11
+"""Arrays of the size of its chunk that a layer of the VAE makes: 9 on CUDA, as measured, and two for Metal, which has
+the results of a convolution's three frames at once; nobody has measured that yet (`ltx bench model --memory`).
+"""
 LARGEST_ENCODER_BLOCK = 0.65
 """The part of the VAE encoder's parameters that is in one block, which is held twice while it is loaded."""
 PRODUCT_ACTIVATIONS = 36

@@ -63,7 +63,7 @@ __all__ = ["run_worker"]
 LAST_GRACE = 15.0
 """Seconds, besides those in which a render stops, that a worker has to end when it cannot go on."""
 HASTE = 2.0
-"""Seconds within which Redis must answer where the answer only saves work."""
+"""Seconds within which Redis must answer where the answer only saves work, or somebody waits for another one."""
 
 log = logging.getLogger(__name__)
 
@@ -140,6 +140,8 @@ def run_worker(
     send = functools.partial(send_render, app)
     endings = Endings(ledger, points, health, heartbeat, leaving, probes.quick)
     finisher = Finisher(endings, engine, spool, heartbeat, health, send, stop_grace=settings.worker_stop_grace)
+    budget_gb, gpu_gb = settings.worker_memory_gb, settings.gpu_gb
+    turn_taker = TurnTaker(ledger, heartbeat, health, send, leaving, budget_gb=budget_gb, gpu_gb=gpu_gb)
     renderer = Renderer(
         settings,
         ledger,
@@ -152,13 +154,13 @@ def run_worker(
         embeddings if settings.worker_embeds_bytes else None,
         heartbeat,
         health,
-        TurnTaker(ledger, heartbeat, health, send, leaving, budget_gb=settings.worker_memory_gb),
+        turn_taker,
         work,
         functools.partial(_are_any, hasty, queues),
         probes.folders,
     )
     metrics.watch(
-        _connect(broker_url),
+        hasty,
         settings.names,
         heartbeat,
         budget=settings.worker_memory_gb * GB,
@@ -183,7 +185,8 @@ def run_worker(
         for part in beside:
             part.start()
         consumer.watch(THREADS)
-        metrics.serve(settings.worker_metrics_address, settings.worker_metrics_port)
+        heartbeat.add_note(files.why_not)
+        heartbeat.add_note(metrics.serve(settings.worker_metrics_address, settings.worker_metrics_port))
         log.info(
             "%s serves %s",
             settings.worker_name,

@@ -8,6 +8,7 @@ import os
 import signal
 import sys
 import threading
+from collections.abc import Iterator
 from logging.handlers import RotatingFileHandler
 from pathlib import Path
 from typing import Any, NoReturn
@@ -28,7 +29,7 @@ from ltx_client.protocol.greeting import greet
 from ltx_client.protocol.reach import why_refused
 from ltx_client.protocol.replay import examine_replay
 from ltx_client.protocol.screen import Group, LineFormatter, notice, print_line
-from ltx_client.protocol.settings import FarmSettings, broker_address, why_invalid
+from ltx_client.protocol.settings import FarmSettings, HomeSettings, broker_address, why_invalid
 from ltx_client.protocol.storage import Storage, StorageError
 from ltx_models.errors import ModelError
 from ltx_models.faults import machine_fault
@@ -36,11 +37,22 @@ from ltx_models.model_files import find_files
 from ltx_models.variants import find_variant
 from ltx_worker.doctor_command import doctor
 from ltx_worker.engine.supervisor import ENGINE
-from ltx_worker.home import LOCK, PID, UnusableHome, make_home, problems_in
+from ltx_worker.home import (
+    LOCK,
+    PID,
+    UnusableHome,
+    forget_refusal,
+    last_refusal,
+    make_home,
+    note_refusal,
+    problems_in,
+)
+from ltx_worker.journal import JournalFormatter, is_journal
 from ltx_worker.open_files import raise_limit
 from ltx_worker.presence import DRAIN_SIGNAL, RESUME_SIGNAL, AlreadyRunning, presence, running_worker
 from ltx_worker.service.commands import install, installed_home, logs, uninstall
 from ltx_worker.service.environment import UnsafeFile, load_environment
+from ltx_worker.service.launchd import is_job_of_launchd
 from ltx_worker.settings import WorkerSettings
 
 __all__ = ["main"]
@@ -86,6 +98,11 @@ def start(
     """Serves jobs of one variant until stopped (SIGTERM or Ctrl-C: the job in hand goes back to the queue)."""
     raise_limit()
     _set_up_logging(log_level, log_file)
+    with _refusals_kept(logged=log_file is not None or is_journal(sys.stderr)):
+        _start(variant, env_file, NOOP_ENGINE if no_op else ENGINE, until_stdin_closes=until_stdin_closes)
+
+
+def _start(variant: str, env_file: Path | None, engine: str, *, until_stdin_closes: bool) -> NoReturn:
     try:
         if env_file is not None:
             load_environment(env_file)
@@ -111,10 +128,10 @@ def start(
 
     if until_stdin_closes:
         threading.Thread(target=_end_with_stdin, daemon=True).start()
-    engine = NOOP_ENGINE if no_op else ENGINE
     log.info("broker %s, storage %s", broker_address(settings.broker_url), storage.url)
     try:
         with presence(settings.home) as here:
+            forget_refusal(settings.home)
             sys.exit(run_worker(settings, settings.broker_url, storage, find_variant(variant).name, here, engine))
     except AlreadyRunning as error:  # it may be about to end
         _unavailable(str(error))
@@ -148,8 +165,10 @@ def stop() -> None:
 @main.command(epilog="Example: ltx-worker status")
 def status() -> None:
     """Tells whether a worker runs on this machine: exit code 0 if so, 1 if not."""
-    _, pid = _worker_here()
+    home, pid = _worker_here()
     print_line("not running" if pid is None else f"running, process {pid or 'unknown'}")
+    if pid is None and (why := last_refusal(home)):
+        notice(f"it did not start the last time: {why}")
     if installed_home():
         notice("it is a service of this machine; `ltx-worker logs` shows its log")
     sys.exit(1 if pid is None else 0)
@@ -159,10 +178,33 @@ for _command in (install, uninstall, logs, doctor):
     main.add_command(_command)
 
 
+class _Unavailable(click.ClickException):
+    """What may be there later: whoever supervises the worker starts it again."""
+
+    exit_code = os.EX_UNAVAILABLE
+
+
 def _unavailable(sentence: str) -> NoReturn:
-    """For what may be there later; whoever supervises the worker starts it again."""
-    notice(f"Error: {sentence}")
-    sys.exit(os.EX_UNAVAILABLE)
+    raise _Unavailable(sentence)
+
+
+@contextlib.contextmanager
+def _refusals_kept(*, logged: bool) -> Iterator[None]:
+    """Keep why a worker does not start where `status` and `install` find it, and in the log that its operator reads.
+
+    launchd starts a job again after any exit code but 0, so wrong settings end with that; systemd knows code 2.
+    """
+    try:
+        yield
+    except (click.ClickException, ConfigError, ValidationError) as error:
+        sentence = why_invalid(error) if isinstance(error, ValidationError) else str(error)
+        with contextlib.suppress(ConfigError, ValidationError):
+            note_refusal(HomeSettings().home, sentence)
+        if logged:
+            log.critical("the worker does not start: %s", sentence)
+        if is_job_of_launchd() and not isinstance(error, _Unavailable):
+            sys.exit(0)
+        raise
 
 
 def _why_no_home(home: Path, error: OSError) -> str:
@@ -224,7 +266,8 @@ def _set_up_logging(level: str, path: Path | None) -> None:
     try:
         if path is not None:
             handler = RotatingFileHandler(path, maxBytes=LOG_BYTES, backupCount=LOG_FILES, encoding="utf-8")
-        handler.setFormatter(LineFormatter(LOG_FORMAT))
+        journal = path is None and is_journal(sys.stderr)
+        handler.setFormatter(JournalFormatter() if journal else LineFormatter(LOG_FORMAT))
         logging.basicConfig(level=level.upper(), handlers=[handler])
     except OSError as error:
         raise click.UsageError(f"cannot write the log {path}: {error.strerror}") from error

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import os
+import platform
+import pwd
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -32,8 +34,9 @@ from ltx_models.variants import VARIANTS, Variant
 from ltx_worker.delivery import spooled
 from ltx_worker.engine.blas import blas_environment
 from ltx_worker.home import SPOOL, UnusableHome, make_home, problem_of, problems_in
-from ltx_worker.mac import local_network, power_findings
+from ltx_worker.mac import local_network, no_apple_silicon, power_findings, share_findings
 from ltx_worker.settings import WorkerSettings
+from ltx_worker.system_programs import output_of
 
 __all__ = ["worker_checks"]
 
@@ -48,7 +51,7 @@ def worker_checks(settings: WorkerSettings, variant: Variant, *, quick: bool = F
     if sys.platform == "linux":
         checks.append(here.blas)
     if sys.platform == "darwin":
-        checks.append(here.power)
+        checks += [here.power, here.share]
     broker: BrokerChecks | None = None
     if settings.broker_url is None:
         checks.append(here.no_broker)
@@ -81,6 +84,9 @@ class Machine:
 
     def device(self) -> Iterator[Finding]:
         """Whether MLX computes, and on what."""
+        if found := no_apple_silicon(platform.machine(), output_of("sysctl", "-n", "sysctl.proc_translated")):
+            yield found
+            return
         command = [sys.executable, "-m", "ltx_worker.engine.probe"]
         try:
             done = subprocess.run(command, capture_output=True, text=True, timeout=PROBE_TIMEOUT, check=False)
@@ -114,7 +120,12 @@ class Machine:
         total, budget = psutil.virtual_memory().total / GB, self._settings.worker_memory_gb
         fitting = [row.name for row in VARIANTS.values() if row.ram_gb <= budget]
         text = f"renders may use {budget:.3g} of {total:.3g} GB; these fit: {', '.join(fitting) or 'none'}"
-        if self._variant.name in fitting:
+        gpu = self._settings.gpu_gb
+        if self._variant.name in fitting and gpu is not None and gpu < self._variant.ram_gb:
+            wanted = -(-self._variant.ram_gb * GB // 2**20)
+            text += f"; the GPU may use {gpu:.1f} GB, so the largest renders with {self._variant.name} go to others"
+            yield Finding("memory", Level.WARNING, text, f"sudo sysctl iogpu.wired_limit_mb={wanted}, after each start")
+        elif self._variant.name in fitting:
             yield Finding("memory", Level.OK, text)
         else:
             largest = max((VARIANTS[name] for name in fitting), key=lambda row: row.ram_gb, default=None)
@@ -202,7 +213,20 @@ class Machine:
 
     def power(self) -> Iterator[Finding]:
         """What may end or slow down a Mac's render."""
-        yield from power_findings(_output_of("pmset", "-g"), _output_of("pmset", "-g", "batt"))
+        yield from power_findings(output_of("pmset", "-g"), output_of("pmset", "-g", "batt"))
+
+    def share(self) -> Iterator[Finding]:
+        """Whether macOS lets this user use the storage, where that is a folder."""
+        url = self._settings.storage_url
+        if url is None or not url.startswith("/"):
+            return
+        failed: OSError | None = None
+        try:
+            next(Path(url).iterdir(), None)
+        except OSError as error:
+            failed = error
+        user = pwd.getpwuid(os.geteuid()).pw_name
+        yield from share_findings(Path(url), output_of("mount"), user, os.path.realpath(sys.executable), failed)
 
     def no_broker(self) -> Iterator[Finding]:
         """There is nothing to work for."""
@@ -226,8 +250,3 @@ class Machine:
             self._network_error = getattr(error.__cause__ or error.__context__, "errno", None)
             raise _Unreachable(why_unreachable(error, broker.address)) from None
         return client
-
-
-def _output_of(*command: str) -> str:
-    path = Path("/usr/bin") / command[0]
-    return subprocess.run([path, *command[1:]], capture_output=True, text=True, timeout=10, check=False).stdout

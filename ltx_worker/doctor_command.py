@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import itertools
 import os
+import pwd
+import subprocess
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 import click
@@ -12,34 +16,77 @@ from pydantic import ValidationError
 from ltx_client.protocol.report import report
 from ltx_models.errors import ModelError
 from ltx_models.variants import find_variant
-from ltx_worker.service.commands import installed_home
+from ltx_worker.service.commands import installed_home, installed_service
 from ltx_worker.service.environment import ENVIRONMENT, UnsafeFile, load_environment
 from ltx_worker.settings import WorkerSettings
 
 __all__ = ["doctor"]
 
+KEPT = ("PATH", "LANG", "LC_ALL", "LC_CTYPE", "TERM", "COLUMNS", "NO_COLOR", "TZ")
+"""Of root's environment, what the service's user is given to look with."""
+
 
 @click.command(epilog="Example: sudo ltx-worker doctor --variant distilled-fp8")
-@click.option("-v", "--variant", default="pocket", show_default=True, help="The model variant that is to be held.")
+@click.option("-v", "--variant", help="The model variant that is to be held.  [default: the service's, else pocket]")
 @click.option("--quick", is_flag=True, help="Do not read the model's files through.")
 @click.option("--json", "as_json", is_flag=True, help="As JSON, for programs.")
 @click.option("--env-file", type=click.Path(path_type=Path), help="Settings to read first.  [default: the service's]")
-def doctor(variant: str, quick: bool, as_json: bool, env_file: Path | None) -> None:
+def doctor(variant: str | None, quick: bool, as_json: bool, env_file: Path | None) -> None:
     """Looks at this machine as a worker, at the broker and the storage, and says what is wrong and what mends it.
 
-    Exit code 1 when something has failed; a warning is no failure.
+    As root on a machine that has the service, it looks as the service does: as its user, with its settings and its
+    variant. Exit code 1 when something has failed; a warning is no failure.
     """
     from ltx_worker.doctor import worker_checks  # the hub's client takes a while to import
 
-    home = installed_home()
+    home, service = installed_home(), installed_service()
+    if service and not variant:
+        variant = _variant_of(service[1])
+    if home and service and not env_file and os.geteuid() == 0 and service[0] != "root":
+        flags = [flag for flag, given in (("--quick", quick), ("--json", as_json)) if given]
+        sys.exit(_as_user(service[0], home, ["doctor", *(("--variant", variant) if variant else ()), *flags]))
     try:
         if env_file or (home and "LTX_BROKER_URL" not in os.environ):
             load_environment(env_file or ENVIRONMENT)
             if home and not env_file:
                 os.environ.setdefault("LTX_HOME", str(home))
-        checks = worker_checks(WorkerSettings(), find_variant(variant), quick=quick)
+        checks = worker_checks(WorkerSettings(), find_variant(variant or "pocket"), quick=quick)
     except ValidationError:
         raise
     except (UnsafeFile, ModelError, ValueError) as error:
         raise click.UsageError(str(error)) from error
     sys.exit(report(checks, as_json=as_json))
+
+
+def _variant_of(command: Sequence[str]) -> str | None:
+    """Return the variant in a service's command."""
+    return next((value for option, value in itertools.pairwise(command) if option == "--variant"), None)
+
+
+def _as_user(name: str, home: Path, arguments: Sequence[str]) -> int:
+    """Run `ltx-worker` as a user with all its groups, as a service manager does, and return its exit code.
+
+    What root sees is something else: its own caches, shares of one user's, files that it alone may read.
+    """
+    try:
+        entry = pwd.getpwnam(name)
+    except KeyError:
+        raise click.UsageError(f"the service runs as {name}, and there is no such user; install it again") from None
+    environment = {key: value for key, value in os.environ.items() if key in KEPT}
+    environment |= {"HOME": str(home), "LTX_HOME": str(home), "USER": name, "LOGNAME": name}
+    try:
+        done = subprocess.run(
+            [sys.executable, "-m", "ltx_worker", *arguments],
+            env=environment,
+            cwd=home if home.is_dir() else "/",
+            user=entry.pw_uid,
+            group=entry.pw_gid,
+            extra_groups=os.getgrouplist(name, entry.pw_gid),
+            check=False,
+        )
+    except OSError as error:
+        raise click.UsageError(
+            f"the user {name} cannot start {sys.executable}: {error.strerror}; install ltx-farm where all can read it,"
+            " such as in a virtual environment under /opt"
+        ) from error
+    return done.returncode

@@ -35,6 +35,7 @@ log = logging.getLogger(__name__)
 STRIKES = {
     FaultKind.MEMORY: Strike.HOST_FAULT,
     FaultKind.GPU: Strike.HOST_FAULT,
+    FaultKind.DISPLAY: Strike.HOST_FAULT,
     FaultKind.NUMBERS: Strike.NOT_FINITE,
 }
 """How faults that no probe finds count; the others as mishaps."""

@@ -53,18 +53,19 @@ class FileServer:
         self._url = url.rstrip("/")
         self._server: _Server | None = None
         self._stopped = threading.Event()
+        self.why_not = ""
+        """Why it does not answer though it should, in a sentence."""
 
     def start(self) -> None:
-        """Answers from threads of its own; port 0: not at all. A port that is taken is told in the log, and no more."""
+        """Answer from threads of its own; port 0: not at all. Where the port is taken, `why_not` and the log say so."""
         if not self._port:
             return
         self._key = link_key(self._home)
         try:
             self._server = _Server((self._address, self._port), self)
         except OSError as error:
-            log.error(
-                "no videos at %s:%d, so there are no links to them: %s", self._address, self._port, error.strerror
-            )
+            self.why_not = f"no videos at {self._address}:{self._port}, so no links to them: {error.strerror}"
+            log.error("%s", self.why_not)
             return
         threading.Thread(target=self._serve, args=(self._server,), name="files", daemon=True).start()
         log.info("finished videos at port %d, by links to %s", self._port, self._url)

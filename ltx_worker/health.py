@@ -39,7 +39,15 @@ FIRST_PROBE = 1.0
 LONGEST_PROBE = 30.0
 """Seconds until a fault is probed for again: the first time, doubled each time that it is still there."""
 JOBS_MAY_CAUSE = frozenset(
-    {FaultKind.MEMORY, FaultKind.GPU, FaultKind.FFMPEG, FaultKind.MODEL, FaultKind.NUMBERS, FaultKind.INPUT}
+    {
+        FaultKind.MEMORY,
+        FaultKind.GPU,
+        FaultKind.DISPLAY,
+        FaultKind.FFMPEG,
+        FaultKind.MODEL,
+        FaultKind.NUMBERS,
+        FaultKind.INPUT,
+    }
 )
 """Faults that one job may meet on every machine: they must not pause one machine after another."""
 REMEMBERED = 100

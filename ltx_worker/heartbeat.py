@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import logging
 import platform
-import subprocess
 import sys
 import threading
 import time
@@ -29,6 +28,7 @@ from ltx_worker.health import Fitness, Health
 from ltx_worker.identity import BEAT, LEAVE, Identity
 from ltx_worker.restart_safety import RestartSafety
 from ltx_worker.settings import WorkerSettings
+from ltx_worker.system_programs import output_of
 from ltx_worker.thermal import Thermometer
 from ltx_worker.threads import LIMIT
 
@@ -73,6 +73,7 @@ class Heartbeat(Background):
             chip=self.chip,
             memory=psutil.virtual_memory().total,
             budget_gb=settings.worker_memory_gb,
+            gpu_gb=settings.gpu_gb,
             variant=variant,
             version=metadata.version("ltx-farm"),
             run=self._identity.run,
@@ -83,6 +84,7 @@ class Heartbeat(Background):
         )
         self._started = time.monotonic()
         self._failed = 0.0
+        self._notes: list[str] = []
         self._in_hand: list[str] = []
         self._thermometer = Thermometer()
         self._safety = RestartSafety(client, settings.names)
@@ -116,6 +118,11 @@ class Heartbeat(Background):
         """An attempt of this worker's failed: shown as its last failure."""
         self._info = self._info.model_copy(update={"failure": reason[:LONGEST_FAILURE], "failed_job": job_id})
         self._failed = time.monotonic()
+
+    def add_note(self, note: str) -> None:
+        """Show a sentence that an operator should read, if it is one, for as long as this process runs."""
+        self._notes += [note] if note else []
+        self._wake.set()
 
     @contextlib.contextmanager
     def busy(self, job_id: str) -> Iterator[None]:
@@ -173,13 +180,14 @@ class Heartbeat(Background):
         """What the worker says of itself now."""
         job, heat = next(iter(self._in_hand), ""), self._thermometer.read()
         now, ticks, drew_for = CLOCK.now(), time.monotonic(), self._identity.drew_for
+        cloned = [f"another machine has its former id {drew_for}, as after a disk was cloned"] if drew_for else []
         update = {
             "id": self.worker_id,
             "job": job,
             "started_at": now - (ticks - self._started),
             "seen_at": now,
             "failed_at": now - (ticks - self._failed) if self._failed else None,
-            "note": f"another machine has its former id {drew_for}, as after a disk was cloned" if drew_for else "",
+            "note": "; ".join([*cloned, *self._notes]),
             "why_paused": self._health.why_paused,
             "temperature": heat.temperature,
             "thermal_pressure": heat.pressure,
@@ -204,8 +212,7 @@ class Heartbeat(Background):
 def chip_name() -> str:
     """The processor, as its maker names it."""
     if sys.platform == "darwin":
-        command = ["/usr/sbin/sysctl", "-n", "machdep.cpu.brand_string"]
-        return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
+        return output_of("sysctl", "-n", "machdep.cpu.brand_string").strip() or platform.machine()
     cpuinfo = Path("/proc/cpuinfo")
     for line in cpuinfo.read_text().splitlines() if cpuinfo.exists() else []:
         name, _, value = line.partition(":")

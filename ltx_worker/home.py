@@ -2,15 +2,33 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 from collections.abc import Iterable
 from pathlib import Path
 
 from ltx_client.protocol.own_files import ENTER, READ, WRITE, Problem, problem_with
+from ltx_client.protocol.text import printable
+from ltx_models.volumes import unmounted_volume
 
-__all__ = ["LOCK", "PID", "SPOOL", "WORK", "UnusableHome", "make_home", "problem_of", "problems_in"]
+__all__ = [
+    "LOCK",
+    "PID",
+    "SPOOL",
+    "WORK",
+    "UnusableHome",
+    "forget_refusal",
+    "last_refusal",
+    "make_home",
+    "note_refusal",
+    "problem_of",
+    "problems_in",
+]
 
 LOCK, PID, WORK, SPOOL = "worker.lock", "worker.pid", "work", "spool"
+REFUSAL = "not-started"
+"""Kept where it can be: whatever lies there keeps no worker from starting."""
+REFUSAL_BYTES = 4096
 _KEPT: dict[str, tuple[bool, int]] = {
     LOCK: (False, WRITE),
     PID: (False, WRITE),
@@ -34,6 +52,8 @@ def make_home(home: Path) -> None:
     OSError where it cannot be made for another reason.
     """
     if not os.path.lexists(home):
+        if volume := unmounted_volume(home):
+            raise UnusableHome(f"LTX_HOME {home} cannot be made: nothing is mounted at {volume}")
         try:
             home.mkdir(parents=True, exist_ok=True)
         except (FileExistsError, NotADirectoryError, PermissionError) as error:
@@ -43,6 +63,30 @@ def make_home(home: Path) -> None:
             ) from error
     if found := problems_in(home):
         raise UnusableHome(found[0].text)
+
+
+def note_refusal(home: Path, sentence: str) -> None:
+    """Keep why a worker did not start, for whoever asks about it, if the folder is there and can be written."""
+    with contextlib.suppress(OSError):
+        handle = os.open(home / REFUSAL, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW | os.O_NONBLOCK, 0o600)
+        with os.fdopen(handle, "wb") as file:
+            file.write(sentence.encode(errors="replace")[:REFUSAL_BYTES])
+
+
+def forget_refusal(home: Path) -> None:
+    """Remove what `note_refusal` kept: a worker has started."""
+    with contextlib.suppress(OSError):
+        (home / REFUSAL).unlink(missing_ok=True)
+
+
+def last_refusal(home: Path) -> str:
+    """Return why the last worker of this folder did not start; "" where it did, or that cannot be read."""
+    try:
+        handle = os.open(home / REFUSAL, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
+        with os.fdopen(handle, "rb") as file:
+            return printable(file.read(REFUSAL_BYTES).decode(errors="replace"))
+    except OSError:
+        return ""
 
 
 def problems_in(home: Path, names: Iterable[str] = tuple(_KEPT)) -> list[Problem]:

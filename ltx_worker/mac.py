@@ -1,28 +1,69 @@
-"""What macOS says of its power and its display, as `pmset` prints it."""
+"""What macOS's own programs say of its power, its display and its mounts, and what follows from that."""
 
 from __future__ import annotations
 
+import errno
 import re
+import sys
 from collections.abc import Iterator
+from pathlib import Path
 
 from ltx_client.protocol.checks import Finding, Level
+from ltx_models.volumes import unmounted_volume
 
-__all__ = ["LOCAL_NETWORK_ERROR", "local_network", "power_findings"]
+__all__ = [
+    "LOCAL_NETWORK_ERROR",
+    "local_network",
+    "no_apple_silicon",
+    "power_findings",
+    "share_findings",
+    "why_display_is_on",
+    "working_set",
+]
 
 LOCAL_NETWORK_ERROR = 65
 """EHOSTUNREACH: what a program gets that macOS keeps from the local network, and also for a host that is off."""
 
 
+ELSEWHERE = (
+    "for a service, take S3, or NFS by autofs with Full Disk Access for its Python; where you mount the share yourself,"
+    " take a worker of your own: ltx-worker install --agent"
+)
+NETWORK = ("smbfs", "nfs", "afpfs", "webdav")
+_MOUNT = re.compile(r".+ on (/.*) \(([^()]*)\)")
+SMALL_MAC = 32 * 2**30
+UNUSED = 300.0
+"""Seconds without input after which nobody is taken to use a Mac."""
+
+
+def why_display_is_on(assertions: str, settings: str, since_input: float | None) -> str:
+    """Return why a Mac's display is on and in use, in a sentence; "" where it sleeps, is unused, or cannot be told.
+
+    assertions: of `pmset -g assertions`.  settings: of `pmset -g`.  since_input: seconds since somebody touched it.
+    """
+    if since_input is not None and since_input >= UNUSED:
+        return ""
+    states = dict(re.findall(r"^\s*(\w+)\s+(\d+)\s*$", assertions, re.MULTILINE))
+    if states.get("UserIsActive", "0") != "0":
+        return "somebody uses it, and its display is on"
+    if states.get("PreventUserIdleDisplaySleep", "0") != "0":
+        return "a program keeps its display on"
+    if since_input is not None and _settings(settings).get("displaysleep") == "0":
+        return "its display never sleeps"
+    return ""
+
+
 def power_findings(settings: str, battery: str) -> Iterator[Finding]:
     """settings: of `pmset -g`.  battery: of `pmset -g batt`."""
-    values = dict(re.findall(r"^\s*(\w+)\s+(\d+)", settings, re.MULTILINE))
+    values = _settings(settings)
     if values.get("displaysleep") == "0":
         text = "the display never sleeps: while it is on, macOS ends work that keeps the GPU for long"
         yield Finding("display", Level.WARNING, text, "sudo pmset -a displaysleep 10")
     elif "displaysleep" in values:
         yield Finding("display", Level.OK, f"it sleeps after {values['displaysleep']} min")
-    if values.get("lowpowermode") == "1":
-        yield Finding("power", Level.WARNING, "low power mode is on: renders are slow", "sudo pmset -a lowpowermode 0")
+    # Macs that have a high power mode say powermode: 0 automatic, 1 low, 2 high.
+    if low := next((name for name in ("lowpowermode", "powermode") if values.get(name) == "1"), None):
+        yield Finding("power", Level.WARNING, "low power mode is on: renders are slow", f"sudo pmset -a {low} 0")
     if "Battery Power" in battery:
         mend = "plug it in, or set LTX_WORKER_ON_BATTERY=false, so that it takes no jobs then"
         yield Finding("power", Level.WARNING, "it is on battery", mend)
@@ -31,6 +72,65 @@ def power_findings(settings: str, battery: str) -> Iterator[Finding]:
     if values.get("autorestart") == "0":
         mend = "sudo pmset -a autorestart 1"
         yield Finding("power", Level.WARNING, "it stays off after a power failure", mend)
+
+
+def _settings(output: str) -> dict[str, str]:
+    return dict(re.findall(r"^\s*(\w+)\s+(\d+)", output, re.MULTILINE))
+
+
+def no_apple_silicon(machine: str, translated: str) -> Finding | None:
+    """Return why a Mac's Python cannot have MLX; None where it can, and elsewhere.
+
+    machine: of `platform.machine()`.  translated: of `sysctl -n sysctl.proc_translated`, 1 under Rosetta.
+    """
+    if sys.platform != "darwin" or machine == "arm64":
+        return None
+    if translated.strip() == "1":
+        text = "this Python is for Intel and runs under Rosetta; MLX is for arm64"
+        return Finding("device", Level.FAILURE, text, "install a Python for arm64, as `brew install uv` brings it")
+    text = "this Mac has an Intel processor, for which there is no MLX"
+    return Finding("device", Level.FAILURE, text, "use a Mac with Apple silicon, and macOS 14 or later")
+
+
+def share_findings(folder: Path, mounts: str, user: str, python: str, failed: OSError | None) -> Iterator[Finding]:
+    """Yield why a Mac's worker cannot use a storage that is a folder, as far as its mount tells.
+
+    mounts: of `mount`.  user: whom the worker runs as.  python: its program.  failed: what reading the folder met.
+    """
+    if volume := unmounted_volume(folder):
+        text = f"nothing is mounted at {volume}: a share that Finder mounts is there while its user is logged in"
+        yield Finding("share", Level.FAILURE, text, ELSEWHERE)
+        return
+    lines = [match.groups() for match in map(_MOUNT.fullmatch, mounts.splitlines()) if match]
+    here = [(point, options) for point, options in lines if folder.is_relative_to(point)]
+    if not here:
+        return
+    point, options = max(here, key=lambda mount: len(mount[0]))
+    kind, *flags = [option.strip() for option in options.split(",")]
+    by = next((flag.removeprefix("mounted by ") for flag in flags if flag.startswith("mounted by ")), "root")
+    if kind == "smbfs" and by != user:
+        text = f"{point} is an SMB share that {by} has mounted; macOS shows it to {by} alone, and not to {user}"
+        yield Finding("share", Level.FAILURE, text, ELSEWHERE)
+    elif failed is not None and failed.errno == errno.EPERM and kind in NETWORK:
+        text = f"macOS keeps this program from {point}, a network volume"
+        mend = f"System Settings, Privacy & Security, Full Disk Access: add {python}, after each upgrade too"
+        yield Finding("share", Level.FAILURE, text, mend)
+    elif failed is not None and failed.errno == errno.EACCES:
+        text = f"{user} may not enter {folder}: its owner or its mode on the server forbids it"
+        yield Finding("share", Level.FAILURE, text, f"let {user} read and write there, on the server")
+    else:
+        yield Finding("share", Level.OK, f"{point} is {kind}, mounted by {by}")
+
+
+def working_set(memory: int, wired_limit: str) -> int:
+    """Return how many bytes of a Mac's memory Metal recommends that its GPU uses, at most.
+
+    memory: bytes.  wired_limit: of `sysctl -n iogpu.wired_limit_mb`, 0 or "" where nobody has set one.
+    """
+    limit = int(wired_limit) if wired_limit.strip().isdigit() else 0
+    if limit:
+        return min(limit * 2**20, memory)
+    return memory * 2 // 3 if memory <= SMALL_MAC else memory * 3 // 4
 
 
 def local_network(error_number: int | None) -> Iterator[Finding]:

@@ -15,6 +15,7 @@ from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, Metr
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
 from prometheus_client.registry import Collector
 
+from ltx_client.protocol.certificate import broker_certificate
 from ltx_client.protocol.damage import is_wrong_type
 from ltx_client.protocol.names import Names, queue_name
 from ltx_client.protocol.transport import queue_keys
@@ -88,19 +89,22 @@ class Metrics:
         """What is looked up at each scrape. budget: bytes.  waiting: how many videos wait to be delivered."""
         self.registry.register(_Lookups(self._labels, self._clock, client, names, heartbeat, budget, waiting))
 
-    def serve(self, address: str, port: int) -> None:
-        """Answers scrapes from a thread; port 0: none. A port that is taken is told in the log, and no more."""
+    def serve(self, address: str, port: int) -> str:
+        """Answer scrapes from a thread; port 0: none. Return why it cannot, as where the port is another worker's."""
         if not port:
-            return
+            return ""
         try:
             self._server = BoundedServer((address, port), _handler(self.registry), connections=SCRAPES)
         except OSError as error:
-            log.error("no metrics at %s:%d: %s", address, port, error.strerror)
+            why = f"no metrics at {address}:{port}: {error.strerror}"
+            log.error("%s", why)
+            return why
         else:
             thread = threading.Thread(target=self._server.serve_forever, name="metrics-server", daemon=True)
             self._loop = THREADS.adopt("metrics-server", thread)
             thread.start()
             log.info("metrics at http://%s:%d/metrics", address, port)
+        return ""
 
     def stop(self) -> None:
         """Answers no more."""
@@ -201,6 +205,8 @@ class _Lookups(Collector):
     heartbeat: Heartbeat
     budget: float
     waiting: Callable[[], int]
+    certificate_ends: float | None = None
+    """As the broker showed it last: an expired one is not shown to anybody."""
 
     def collect(self) -> Iterator[GaugeMetricFamily | CounterMetricFamily]:
         """The families, those of the queues only where Redis answers."""
@@ -234,10 +240,18 @@ class _Lookups(Collector):
                 )
             try:
                 depths = self._depths()
+                found = broker_certificate(self.client)
             except redis.RedisError as error:
                 THREADS.note(error)
-                return
-        yield _gauge("ltx_queue_depth", "Messages that wait, of the whole farm.", depths)
+                depths = None
+            else:
+                self.certificate_ends = found and found.ends
+        yield _gauge("ltx_broker_up", "1 where the broker answers this worker.", [({}, float(depths is not None))])
+        if self.certificate_ends is not None:
+            text = "When the broker's certificate ends, in seconds since 1970."
+            yield _gauge("ltx_broker_certificate_expiry_timestamp_seconds", text, [({}, self.certificate_ends)])
+        if depths is not None:
+            yield _gauge("ltx_queue_depth", "Messages that wait, of the whole farm.", depths)
 
     def _depths(self) -> list[tuple[dict[str, str], float]]:
         keys = {variant: list(self._queue_keys(variant)) for variant in VARIANTS}

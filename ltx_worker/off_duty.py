@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 import re
-import subprocess
 import sys
 import threading
 import time
@@ -15,6 +14,8 @@ from typing import NamedTuple
 
 import psutil
 
+from ltx_worker.system_programs import output_of
+
 __all__ = ["Hours", "OffDuty", "on_battery", "parse_hours", "seconds_since_input"]
 
 log = logging.getLogger(__name__)
@@ -22,7 +23,7 @@ log = logging.getLogger(__name__)
 LOOK_EVERY = 5.0
 """Seconds that an answer holds: asking starts a process."""
 _HOURS = re.compile(r"(\d\d?):(\d\d)-(\d\d?):(\d\d)")
-_IDLE = re.compile(rb'"HIDIdleTime" = (\d+)')
+_IDLE = re.compile(r'"HIDIdleTime" = (\d+)')
 
 
 class Hours(NamedTuple):
@@ -67,11 +68,10 @@ def seconds_since_input() -> float | None:
     """Seconds since somebody touched keyboard, mouse or trackpad of this Mac; None where that cannot be told."""
     if sys.platform != "darwin":
         return None
-    command = ["/usr/sbin/ioreg", "-c", "IOHIDSystem", "-d", "4"]
-    return parse_idle_time(subprocess.run(command, capture_output=True, check=False, timeout=10).stdout)
+    return parse_idle_time(output_of("ioreg", "-c", "IOHIDSystem", "-d", "4"))
 
 
-def parse_idle_time(output: bytes) -> float | None:
+def parse_idle_time(output: str) -> float | None:
     """The idle time in what ioreg says of IOHIDSystem, which is in nanoseconds."""
     match = _IDLE.search(output)
     return int(match[1]) / 1e9 if match else None
@@ -119,7 +119,9 @@ class OffDuty:
             return "it is on battery"
         if self._unused_for:
             since = self._since_input()
-            if since is not None and since < self._unused_for:
+            if since is None:  # a moment's trouble, or a macOS that says it otherwise: a person comes first
+                return "it cannot be told whether somebody uses it: ioreg names no HIDIdleTime"
+            if since < self._unused_for:
                 return f"somebody uses it (in the last {self._unused_for:g} s)"
         return ""
 

@@ -22,6 +22,9 @@ from ltx_models.errors import FaultKind, MachineFault
 from ltx_models.faults import machine_fault
 from ltx_worker.engine.supervisor import Engine
 from ltx_worker.home import problem_of
+from ltx_worker.mac import why_display_is_on
+from ltx_worker.off_duty import seconds_since_input
+from ltx_worker.system_programs import output_of
 
 __all__ = ["PROBE", "Probes"]
 
@@ -74,7 +77,11 @@ class Probes:
         if found := _probe(self._files) or _probe(self._write) or _probe(_encode):
             return found
         self._needs = needs
-        probe = {FaultKind.MEMORY: self._memory, FaultKind.STORAGE: self._reach_storage}.get(kind or FaultKind.SPACE)
+        probe = {
+            FaultKind.MEMORY: self._memory,
+            FaultKind.STORAGE: self._reach_storage,
+            FaultKind.DISPLAY: _see_display,
+        }.get(kind or FaultKind.SPACE)
         return _probe(probe) if probe else None
 
     def thorough(self, kind: FaultKind) -> MachineFault | None:
@@ -172,6 +179,17 @@ def _encode() -> None:
         write_mp4(np.zeros((2, 32, 32, 3), np.uint8), path, 24)
         if len(list(read_clip(path, 2))) != 2:
             raise MachineFault("ffmpeg does not read what it has written", FaultKind.FFMPEG)
+
+
+def _see_display() -> None:
+    """A display that is in use needs the GPU again: its Mac takes no job before it sleeps, or nobody is there."""
+    if sys.platform == "darwin" and (
+        why := why_display_is_on(
+            output_of("pmset", "-g", "assertions"), output_of("pmset", "-g"), seconds_since_input()
+        )
+    ):
+        mend = "let the display sleep: pmset displaysleepnow, or set LTX_WORKER_UNUSED_FOR=300"
+        raise MachineFault(f"{why}, so macOS would end the work again; {mend}", FaultKind.DISPLAY)
 
 
 def _compute() -> None:

@@ -10,15 +10,17 @@ from urllib.parse import urlsplit
 
 from pydantic import Field, field_validator, model_validator
 
-from ltx_client.protocol.budget import usable_memory
+from ltx_client.protocol.budget import machine_memory, usable_memory
 from ltx_client.protocol.fields import Name
 from ltx_client.protocol.private_files import drawn_once
 from ltx_client.protocol.settings import FarmSettings
 from ltx_client.protocol.state import RESULT_TTL
 from ltx_client.protocol.text import printable
 from ltx_client.protocol.workers import Gigabytes
-from ltx_models.memory import MEMORY_CLASSES
+from ltx_models.memory import GB, MEMORY_CLASSES
+from ltx_worker.mac import working_set
 from ltx_worker.off_duty import Hours, parse_hours
+from ltx_worker.system_programs import output_of
 
 __all__ = ["WorkerSettings", "machine_id"]
 
@@ -140,6 +142,14 @@ class WorkerSettings(FarmSettings):
     def hours(self) -> tuple[Hours, ...]:
         """When new jobs are taken; at any time if there are none."""
         return parse_hours(self.worker_hours)
+
+    @property
+    def gpu_gb(self) -> float | None:
+        """What the GPU may use of the memory, in GB, where it may not use all that renders may: on a Mac."""
+        if sys.platform != "darwin":
+            return None
+        limit = output_of("sysctl", "-n", "iogpu.wired_limit_mb")
+        return working_set(machine_memory(), limit) / GB
 
     @property
     def memory_classes(self) -> tuple[int, ...]:

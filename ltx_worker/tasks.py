@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from typing import Any
 
 from celery import Celery, Task
@@ -16,6 +17,7 @@ __all__ = ["register"]
 
 def register(app: Celery, renderer: Renderer) -> None:
     """Adds the task to the app."""
+    logging.getLogger("celery.app.trace").addFilter(_without_traceback)
 
     @app.task(name=RENDER_TASK, acks_late=True, ignore_result=True, bind=True)
     def render(task: Task, job_id: str) -> Any:
@@ -26,3 +28,10 @@ def register(app: Celery, renderer: Renderer) -> None:
                 raise Ignore
             case Outcome.HANDED_ON | Outcome.ENDED:
                 return None
+
+
+def _without_traceback(record: logging.LogRecord) -> bool:
+    """Take the traceback off what Celery logs of a job that is given back, as at each stop: nothing has gone wrong."""
+    if record.exc_info and isinstance(record.exc_info[1], Reject):
+        record.exc_info = None
+    return True

@@ -5,14 +5,14 @@ how hard it is slowed down to keep cool.
 from __future__ import annotations
 
 import re
-import shutil
-import subprocess
 import sys
 import threading
 import time
 from typing import Any, NamedTuple
 
 import psutil
+
+from ltx_worker.system_programs import output_of
 
 __all__ = ["PRESSURES", "Heat", "Thermometer", "parse_gpu_temperatures", "parse_pressure"]
 
@@ -64,7 +64,7 @@ def parse_pressure(output: str) -> str | None:
 
 def _look() -> Heat:
     if sys.platform == "darwin":
-        return Heat(pressure=parse_pressure(_said("/usr/bin/notifyutil", "-g", _KEY)))
+        return Heat(pressure=parse_pressure(output_of("notifyutil", "-g", _KEY, timeout=PATIENCE)))
     found = [*_sensors(), *_gpus()]
     plausible = [degrees for degrees in found if PLAUSIBLE.start <= degrees < PLAUSIBLE.stop]
     return Heat(temperature=max(plausible, default=None))
@@ -77,15 +77,5 @@ def _sensors() -> list[float]:
 
 
 def _gpus() -> list[float]:
-    program = shutil.which("nvidia-smi")
-    if program is None:
-        return []
-    return parse_gpu_temperatures(_said(program, "--query-gpu=temperature.gpu", "--format=csv,noheader,nounits"))
-
-
-def _said(*command: str) -> str:
-    """What a program prints; nothing where it is not there, or takes too long."""
-    try:
-        return subprocess.run(command, capture_output=True, text=True, check=False, timeout=PATIENCE).stdout
-    except (OSError, subprocess.TimeoutExpired):
-        return ""
+    question = ("--query-gpu=temperature.gpu", "--format=csv,noheader,nounits")
+    return parse_gpu_temperatures(output_of("nvidia-smi", *question, timeout=PATIENCE))

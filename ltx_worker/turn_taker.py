@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import secrets
 import threading
@@ -10,6 +11,7 @@ from typing import NamedTuple
 
 from ltx_client.protocol.jobs import UnreadableJob, parse_job, parse_links
 from ltx_client.protocol.state import Status
+from ltx_client.protocol.workers import fits_gpu
 from ltx_worker.health import Fitness, Health
 from ltx_worker.heartbeat import Heartbeat
 from ltx_worker.ledger import Attempt, Ledger, Refusal
@@ -41,7 +43,8 @@ class TurnTaker:
     """Takes turns for one worker. Waits for the broker while it is away, until `leaving` is set; else methods raise
     redis.RedisError.
 
-    budget_gb: what renders may use.  send: puts a message for a job into its queue.
+    budget_gb: what renders may use.  gpu_gb: what the GPU may, where that is less.  send: puts a message for a job into
+    its queue.
     """
 
     def __init__(
@@ -53,6 +56,7 @@ class TurnTaker:
         leaving: threading.Event,
         *,
         budget_gb: float,
+        gpu_gb: float | None = None,
     ) -> None:
         self._ledger = ledger
         self._heartbeat = heartbeat
@@ -61,6 +65,7 @@ class TurnTaker:
         self._leaving = leaving
         self._patiently = until_redis_answers(leaving)
         self._budget_gb = budget_gb
+        self._gpu_gb = gpu_gb
 
     def take(self, job_id: str, queue: str = "") -> Attempt | None:
         """An attempt of the job whose turn it is, now that a message for this one has come from that queue; of this one
@@ -94,6 +99,8 @@ class TurnTaker:
     def _claim(self, turn: Turn, worker: _Worker) -> Attempt | Refusal:
         if not {worker.id, worker.name}.isdisjoint(parse_links(turn.links).not_on):
             return Refusal.ELSEWHERE  # as of a client that does not say so in a way that the turn's script sees
+        if not self._fits(turn):
+            return Refusal.ELSEWHERE  # and it waits where it does, for a worker with more
         token = secrets.token_hex(16)
         answer = self._patiently(self._ledger.claim, turn.job_id, *worker, token, budget_gb=self._budget_gb, turn=turn)
         if isinstance(answer, Refusal):
@@ -101,6 +108,13 @@ class TurnTaker:
             if answer in (Refusal.UNREADABLE, Refusal.ELSEWHERE):
                 self._patiently(self._ledger.drop, turn)  # the reaper puts it where it belongs
         return answer
+
+    def _fits(self, turn: Turn) -> bool:
+        if self._gpu_gb is None:
+            return True
+        with contextlib.suppress(UnreadableJob):  # which the claim ends
+            return fits_gpu(parse_job(turn.spec or b"", turn.job_id), self._gpu_gb)
+        return True
 
     def _replace_message(self, attempt: Attempt, job_id: str, queue: str) -> None:
         """Where a message of one memory class had a job of another one taken, and its own waits: other workers, which

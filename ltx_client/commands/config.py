@@ -29,7 +29,10 @@ def command() -> None:
 
 @command.command("path", epilog="Example: ltx config path")
 def path_command() -> None:
-    """Prints where the configuration file is, or would be. LTX_CONFIG names another place."""
+    """Prints where the configuration file is, or would be. LTX_CONFIG names another place.
+
+    LTX_HOME does not: each farm of the file may have a home of its own.
+    """
     print_line(config_path())
 
 
@@ -62,7 +65,8 @@ def show_command(as_json: bool) -> None:
 def set_command(key: str, value: str | None, keyring: bool) -> None:
     """Sets a value of a farm in the configuration file; an empty VALUE takes it away.
 
-    The farm is the one that --farm or LTX_FARM names, or the default one. `farm` itself is the default farm's name.
+    The file is that of `ltx config path`, whatever LTX_HOME is. The farm is the one that --farm or LTX_FARM names, or
+    the default one. `farm` itself is the default farm's name.
     `broker_password` is asked for, or read from standard input, never taken from the command line.
     """
     farm = os.environ.get("LTX_FARM") or load().farm

@@ -19,6 +19,7 @@ from ltx_client.local.address import Address
 from ltx_client.local.members import FarmFolder, Use
 from ltx_client.local.server import find_server, last_words, log_size
 from ltx_client.protocol.budget import BudgetSettings, check_serves
+from ltx_models.file_lock import has_locks
 from ltx_models.model_files import find_files
 from ltx_models.variants import find_variant
 
@@ -50,6 +51,11 @@ def join(home: Path, use: Use, variant: str) -> Iterator[Address]:
         raise BrokerUnreachable(f"LTX_HOME {home} cannot be used: {problems[0].text}")
     with _home_errors(home):
         folder.create()
+        if not has_locks(folder.path / "roster.lock"):
+            raise BrokerUnreachable(
+                f"LTX_HOME {home} cannot be used: its file system has no locks, as a share's may not; set LTX_HOME to a"
+                " folder on a disk of this machine"
+            )
         with folder.roster_lock():
             membership = folder.enter(use, variant)
     try:

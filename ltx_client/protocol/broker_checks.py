@@ -11,6 +11,7 @@ import redis
 from pydantic import SecretStr
 
 from ltx_client.protocol.broker_url import Broker
+from ltx_client.protocol.certificate import WARN_BEFORE, broker_certificate
 from ltx_client.protocol.checks import Check, Finding, Level
 from ltx_client.protocol.damage import is_wrong_type
 from ltx_client.protocol.names import Names
@@ -44,6 +45,7 @@ class BrokerChecks:
         return [
             self.broker,
             self.encryption,
+            self.certificate,
             self.version,
             self.logging,
             self.syncing,
@@ -88,6 +90,19 @@ class BrokerChecks:
                 f"passwords and prompts go to {self._address} unencrypted",
                 f"set up TLS as deploy/ says, then ltx config set broker_url {self._broker.other_scheme}://…",
             )
+
+    def certificate(self) -> Iterator[Finding]:
+        """Whether the broker's certificate ends soon. One that has ended keeps everybody away, so `broker` tells it."""
+        if self._client is None or (found := broker_certificate(self._client)) is None:
+            return
+        left = found.ends - time.time()
+        day = time.strftime("%d %b %Y", time.gmtime(found.ends))
+        text = f"{found.of} ends on {day}, in {max(left, 0) / 86400:,.0f} days"
+        if left > WARN_BEFORE:
+            yield Finding("certificate", Level.OK, text)
+        else:
+            level = Level.WARNING if left > 0 else Level.FAILURE
+            yield Finding("certificate", level, f"{text}; then nobody trusts the broker any more", found.mend)
 
     def version(self) -> Iterator[Finding]:
         """Whether the server is one that the farm is tested with."""

@@ -7,11 +7,17 @@ import ssl
 import redis
 from redis.sentinel import MasterNotFoundError
 
+from ltx_client.protocol.certificate import NEW_CERTIFICATE
 from ltx_client.protocol.greeting import NotAsTheUrlSays
 from ltx_client.protocol.outages import NOT_NOW, causes, error_code
 
 __all__ = ["why_refused", "why_unreachable", "why_wrong"]
 
+_OF_ANOTHER_TIME = {
+    9: "is not valid yet; is this machine's clock right?",
+    10: f"has ended, or this machine's clock is wrong; {NEW_CERTIFICATE}",
+}
+"""By OpenSSL's codes of a verification (X509_V_ERR_CERT_NOT_YET_VALID and …_HAS_EXPIRED)."""
 LONGEST = 200
 """Characters of a server's own words that are repeated."""
 
@@ -26,6 +32,8 @@ def why_refused(error: Exception, address: str) -> str | None:
         return f"the broker at {address} {NOT_NOW['NOPERM']}"
     for cause in causes(error):
         if isinstance(cause, ssl.SSLCertVerificationError):
+            if cause.verify_code in _OF_ANOTHER_TIME:
+                return f"the certificate of the broker at {address} {_OF_ANOTHER_TIME[cause.verify_code]}"
             words = cause.verify_message.rstrip(".")
             return (
                 f"the certificate of the broker at {address} cannot be trusted ({words}); LTX_BROKER_CA must name the"

@@ -20,6 +20,7 @@ from ltx_client.protocol.s3 import S3, s3_errors, s3_options
 from ltx_client.protocol.storage_marker import LONGEST, MARKER, Marker, new_marker, parse_marker
 from ltx_client.protocol.storage_urls import check_storage_url
 from ltx_client.protocol.text import shown
+from ltx_models.volumes import unmounted_volume
 
 __all__ = ["PROBE", "DamagedFile", "StorageAway", "StorageError", "StoragePlace"]
 
@@ -86,6 +87,8 @@ class StoragePlace:
         """
         try:
             if self._is_folder:
+                if volume := unmounted_volume(Path(self._root)):
+                    raise StorageError(f"cannot make the storage {self.url}: nothing is mounted at {volume}")
                 Path(self._root).mkdir(exist_ok=True)
             elif not self._is_object_store:
                 self._fs.makedirs(self._root, exist_ok=True)

@@ -16,7 +16,8 @@ from ltx_client.protocol.fields import READING, Cleaned, Name, Sentence
 from ltx_client.protocol.jobs import Job
 from ltx_client.protocol.names import Names
 from ltx_client.protocol.text import shown
-from ltx_models.memory import memory_class
+from ltx_models.memory import GB, memory_class, predict_peak
+from ltx_models.variants import VARIANTS
 
 __all__ = [
     "CLIP_PARTS",
@@ -28,6 +29,7 @@ __all__ = [
     "Gigabytes",
     "ThreadInfo",
     "WorkerInfo",
+    "fits_gpu",
     "live_workers",
     "worker_names",
 ]
@@ -72,6 +74,7 @@ class ThreadInfo(BaseModel):
 class WorkerInfo(BaseModel):
     """A live worker. memory in bytes, budget in GB (10**9 bytes), times in seconds since 1970.
 
+    gpu_gb: what its GPU may use of that memory, where it may not use all of it.
     state: "idle", "rendering", "resting" (after its engine died, for some seconds), PAUSED, HELD, OFF_DUTY or
     UNREADY.
     why_paused: a sentence, for the latter four; also while the job is rendered that was in hand when it was held, or
@@ -95,6 +98,7 @@ class WorkerInfo(BaseModel):
     chip: Name
     memory: Annotated[int, Field(ge=0, le=LARGEST_MEMORY)]
     budget_gb: Gigabytes
+    gpu_gb: Gigabytes | None = None
     variant: Name
     version: Name
     protocol: Annotated[int, Field(ge=0, lt=10**6)] = PROTOCOL_VERSION
@@ -114,7 +118,7 @@ class WorkerInfo(BaseModel):
     threads: tuple[ThreadInfo, ...] = ()
     features: Name = ""
 
-    @field_validator("temperature", "thermal_pressure", "failed_at", mode="before")
+    @field_validator("temperature", "thermal_pressure", "failed_at", "gpu_gb", mode="before")
     @classmethod
     def _empty_is_none(cls, value: Any) -> Any:
         return None if value == "" else value
@@ -140,8 +144,21 @@ class WorkerInfo(BaseModel):
 
     def serves(self, job: Job) -> bool:
         """Whether it takes jobs like this one."""
-        takes_jobs = self.state not in (PAUSED, HELD, OFF_DUTY, UNREADY)
-        return takes_jobs and self.variant == job.variant and self.budget_gb >= memory_class(job.predicted_peak)
+        if self.state in (PAUSED, HELD, OFF_DUTY, UNREADY) or self.variant != job.variant:
+            return False
+        return self.budget_gb >= memory_class(job.predicted_peak) and fits_gpu(job, self.gpu_gb)
+
+
+def fits_gpu(job: Job, gpu_gb: float | None) -> bool:
+    """Return whether a job fits what a GPU may use of the memory, in GB; None: all that the variant needs.
+
+    A variant's memory classes are steps of a ladder; between two of them, a size may be too large for such a GPU.
+    """
+    variant = VARIANTS.get(job.variant)
+    if gpu_gb is None or variant is None or gpu_gb >= variant.ram_gb:
+        return True
+    limit = int(gpu_gb * GB)
+    return predict_peak(variant, job.request, limit) <= limit
 
 
 _threads: TypeAdapter[tuple[ThreadInfo, ...]] = TypeAdapter(tuple[ThreadInfo, ...])

@@ -25,6 +25,8 @@ METAL_CHUNK = 4
 """Channels that a thread takes at once, in Metal."""
 BOUNDS = {mx.float32: 1e-4, mx.float16: 4e-3, mx.bfloat16: 2e-2}
 """Relative L2 distance from the plain formula up to which a kernel is believed."""
+COMMAND_BUFFER_FAILED = "[METAL] Command buffer execution failed"
+"""What MLX says where the GPU has failed, as opposed to a kernel that does not compile."""
 
 _switched_off: set[str] = set()
 
@@ -151,9 +153,13 @@ class Operation:
 
     def _tried(self, arguments: tuple[Any, ...]) -> bool:
         bound = BOUNDS[next(argument.dtype for argument in arguments if isinstance(argument, mx.array))]
+        # MLX raises what work that was queued before has met when it is next waited for, and once: never in a trial.
+        mx.synchronize()
         try:
             distance = self.distance(*self._sample(*arguments))
-        except Exception as error:  # noqa: BLE001 — whatever is wrong with a kernel, the formula serves
+        except Exception as error:
+            if COMMAND_BUFFER_FAILED in str(error):  # the GPU's failure, which a result elsewhere may have met
+                raise
             log.warning("the kernel %s is not used, for it fails here: %s", self.name, str(error)[:2000])
             return False
         if not distance <= bound:

@@ -218,11 +218,12 @@ ADD_DELAYED = """
   const size_t of_frame = size_t(branch_shape[1]) * (channels / VEC);
   if (chunk < branch_shape[0] * of_frame) {
     const size_t of_kept = count[0] * of_frame;
+    const int first = int(chunk % size_t(channels / VEC)) * VEC;  // once a chunk: a modulo of 64 bits is slow
     for (int j = 0; j < VEC; ++j) {
       const size_t at = chunk * VEC + j;
       const T x = chunk < of_kept ? kept[at] : frames[at - of_kept * VEC];
       summed[at] = static_cast<T>(
-          static_cast<float>(x) + (static_cast<float>(branch[at]) + static_cast<float>(bias[at % channels])));
+          static_cast<float>(x) + (static_cast<float>(branch[at]) + static_cast<float>(bias[first + j])));
     }
   }
 """

@@ -19,6 +19,7 @@ from typing import IO
 
 from ltx_models.errors import FaultKind, MachineFault, VideoError
 from ltx_models.faults import machine_fault
+from ltx_models.gpu_environment import set_gpu_environment
 from ltx_worker.background import keep_at_it
 from ltx_worker.engine.blas import blas_environment
 from ltx_worker.engine.faults import host_fault, kills_for_memory
@@ -202,6 +203,8 @@ class EngineProcess:
 
 def _start(module: str, variant: str) -> tuple[subprocess.Popen[bytes], Connection, Connection]:
     """The process, what it is told by, and what it answers by. Raises OSError, and nothing is left open then."""
+    environment = {**os.environ, **blas_environment()}
+    set_gpu_environment(environment, sys.platform)
     with contextlib.ExitStack() as ours, contextlib.ExitStack() as theirs:
         commands, told_by = _pipe(theirs, ours)
         answers, answered_by = _pipe(ours, theirs)
@@ -211,7 +214,7 @@ def _start(module: str, variant: str) -> tuple[subprocess.Popen[bytes], Connecti
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
-            env={**os.environ, **blas_environment()},
+            env=environment,
         )
         ours.pop_all()
         return process, Connection(told_by, readable=False), Connection(answers, writable=False)

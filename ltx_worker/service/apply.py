@@ -9,22 +9,34 @@ import shlex
 import shutil
 import subprocess
 import threading
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+from ltx_worker.home import last_refusal
 from ltx_worker.patience import patiently
+from ltx_worker.presence import running_worker
 from ltx_worker.service.plan import Command, File, Plan
 
 __all__ = ["ServiceError", "describe", "install", "uninstall", "unreachable_part"]
 
+COMES_UP_WITHIN = 60.0
+"""Seconds that a worker has from its start by the service manager to the first sign of it."""
 STOP_TIMEOUT = 70.0
 """Seconds that the service which was there before may take to end; launchd loads no other meanwhile."""
 Say = Callable[[str], object]
+Run = Callable[[Command], None]
+IN_PROGRESS = 37
+"""What launchctl exits with where a service is being loaded (EALREADY)."""
 SECRETS = re.compile(r"^(\w*(?:URL|KEY|SECRET|TOKEN|PASSWORD)\w*)=.*$", re.MULTILINE)
 
 
 class ServiceError(Exception):
-    """A step of an installation failed: which, and what the system said."""
+    """A step of an installation failed: which, and what the system said. code: the command's exit status, if any."""
+
+    def __init__(self, message: str, code: int | None = None) -> None:
+        super().__init__(message)
+        self.code = code
 
 
 def describe(plan: Plan) -> Iterator[str]:
@@ -36,13 +48,22 @@ def describe(plan: Plan) -> Iterator[str]:
         keep = "; kept if it is there" if file.keep else ""
         yield f"# file {file.path}, mode {file.mode:04o}, of {file.owner}{keep}"
         yield SECRETS.sub(r"\1=…", file.text) if file.mode == 0o600 else file.text
-    yield from (shlex.join(command) for command in plan.load)
+    yield from (shlex.join(command) for command in (*plan.enable, *plan.start))
 
 
-def install(plan: Plan, say: Say, run: Callable[[Command], None] | None = None, root: Path = Path("/")) -> None:
-    """Makes the user, the folders and the files, and has the service run. Raises ServiceError.
+def install(
+    plan: Plan,
+    say: Say,
+    run: Run | None = None,
+    root: Path = Path("/"),
+    *,
+    start: bool = True,
+    restart: bool = False,
+) -> None:
+    """Make the user, the folders and the files, and start the service. Raise ServiceError.
 
     run: runs a command, and raises ServiceError where it fails.  root: what the files' paths are taken from.
+    start: False leaves the service as it runs, or does not.  restart: ends a worker that runs, so that it starts anew.
     """
     run = run or _run
     was_there = _under(root, plan.main_file).exists()
@@ -56,18 +77,18 @@ def install(plan: Plan, say: Say, run: Callable[[Command], None] | None = None, 
         path.chmod(folder.mode)
         _give(path, folder.owner)
     changed = [_write(root, file, say) for file in plan.files]
-    if was_there and any(changed):
+    replaced = start and was_there and (restart or any(changed))
+    if replaced:
         for command in plan.changed:
             _try(run, command)
-    for command in plan.load:
-        if was_there and not any(changed) and command != plan.load[-1]:
-            _try(run, command)  # it is loaded, most likely
-        else:
-            patiently((ServiceError,), threading.Event(), STOP_TIMEOUT if was_there else 0)(run, command)
-    say("the service runs, and will after each start of the machine")
+    for command in plan.enable:
+        run(command)
+    for command in plan.start if start else ():
+        patience = STOP_TIMEOUT if replaced else plan.patience
+        patiently((ServiceError,), threading.Event(), patience)(_start, run, command, plan.is_loaded, replaced)
 
 
-def uninstall(plan: Plan, say: Say, run: Callable[[Command], None] | None = None, root: Path = Path("/")) -> None:
+def uninstall(plan: Plan, say: Say, run: Run | None = None, root: Path = Path("/")) -> None:
     """Stops the service and removes its files. What the operator wrote, and what the worker keeps, stays."""
     run = run or _run
     if not _under(root, plan.main_file).exists():
@@ -84,17 +105,48 @@ def uninstall(plan: Plan, say: Say, run: Callable[[Command], None] | None = None
     say(f"kept {', '.join(kept)} and the user {plan.setup.user}")
 
 
+def await_worker(home: Path) -> int:
+    """Return the process of the worker of `home` once it has come up, as its service. Raise ServiceError."""
+    deadline = time.monotonic() + COMES_UP_WITHIN
+    while not (pid := running_worker(home)):
+        if time.monotonic() > deadline:
+            why = last_refusal(home) or "`ltx-worker logs` says why"
+            raise ServiceError(
+                f"the service is installed, and its worker has not come up within {COMES_UP_WITHIN:g} s: {why}"
+            )
+        time.sleep(0.2)
+    return pid
+
+
 def unreachable_part(*paths: Path) -> Path | None:
     """The folder on the way to one of these that a user of its own could not enter, if there is one."""
     folders = (folder for path in paths for folder in reversed(path.parents))
     return next((folder for folder in folders if not folder.stat().st_mode & 0o001), None)
 
 
+def _start(run: Run, command: Command, is_loaded: Command, replaced: bool) -> None:
+    """Run a command, which may fail of what is loaded already, unless that is the service that is being replaced."""
+    try:
+        run(command)
+    except ServiceError as error:
+        if replaced and error.code != IN_PROGRESS:
+            raise
+        try:
+            run(is_loaded)
+        except ServiceError:
+            raise error from None
+
+
 def _write(root: Path, file: File, say: Say) -> bool:
     """Whether it was changed."""
     path = _under(root, file.path)
-    if path.exists() and (file.keep or path.read_text() == file.text):
-        say(f"{file.path} is there already" if file.keep else f"{file.path} is as it should be")
+    if path.exists() and file.keep:  # as the operator wrote it, maybe before there was the user who is to read it
+        path.chmod(file.mode)
+        _give(path, file.owner)
+        say(f"{file.path} is there already")
+        return False
+    if path.exists() and path.read_text() == file.text:
+        say(f"{file.path} is as it should be")
         return False
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.new")
@@ -134,10 +186,11 @@ def _run(command: Command) -> None:
         raise ServiceError(f"there is no {command[0]} on this machine") from error
     except subprocess.CalledProcessError as error:
         words = (error.stderr or error.stdout).strip()
-        raise ServiceError(f"`{shlex.join(command)}` failed: {words or f'exit code {error.returncode}'}") from error
+        why = words or f"exit code {error.returncode}"
+        raise ServiceError(f"`{shlex.join(command)}` failed: {why}", error.returncode) from error
 
 
-def _try(run: Callable[[Command], None], command: Command) -> None:
+def _try(run: Run, command: Command) -> None:
     """For what may have nothing to do, such as stopping what does not run."""
     try:
         run(command)

@@ -1,82 +1,149 @@
-"""The LaunchDaemon: it runs without anybody logged in, and reaches the local network without anybody being asked.
+"""The worker as a job of launchd, of one of two kinds.
 
-macOS keeps a LaunchAgent from the local network until somebody allows it, and loads it only when its user logs in.
+A LaunchDaemon runs without anybody logged in, and reaches the local network without anybody being asked. A LaunchAgent
+is a logged-in user's own: it sees the shares that this user mounts, which no daemon does, runs from login to logout,
+and is kept from the local network until its user allows it once.
 """
 
 from __future__ import annotations
 
+import os
 import plistlib
+from dataclasses import dataclass
 from pathlib import Path
 
 from ltx_worker.service.environment import environment_text
 from ltx_worker.service.plan import Command, File, Folder, Plan, Setup
 
-__all__ = ["DEFAULT_USER", "HOME", "LOG", "PLIST_PATH", "free_id", "log_command", "plan"]
+__all__ = [
+    "DAEMON",
+    "DEFAULT_USER",
+    "HOME",
+    "Kind",
+    "agent",
+    "free_id",
+    "installed",
+    "is_job_of_launchd",
+    "log_command",
+    "plan",
+]
 
 DEFAULT_USER = "_ltxfarm"
 HOME = Path("/var/lib/ltx-farm")
 LABEL = "farm.ltx.worker"
-PLIST_PATH = Path("/Library/LaunchDaemons") / f"{LABEL}.plist"
-LOGS = Path("/var/log/ltx-farm")
-LOG = LOGS / "worker.log"
-"""The worker rotates it itself: launchd holds the files that it opens, and goes on writing into one that was moved."""
-LAST_WORDS = LOGS / "worker.err"
+BOOTSTRAP_PATIENCE = 15.0
+"""Seconds: launchd refuses a service for a while now and then ("Bootstrap failed: 5: Input/output error")."""
 NEWSYSLOG = Path("/etc/newsyslog.d/ltx-farm.conf")
 ROLE_IDS = range(450, 500)
 """Where macOS has the accounts of services."""
-TARGET = f"system/{LABEL}"
 
 _NEWSYSLOG = """\
 # Written by `ltx-worker install`. What Python says when it cannot start; the worker's own log is rotated by itself.
+# A user of macOS has no group of its own name, and newsyslog stops at one that there is not, for all logs: so none.
 # logfilename                      [owner:group]  mode count size when flags
-{path}  {user}:{user}  640  3  1024  *  N
+{path}  {user}:  640  3  1024  *  N
 """
 
 
-def plan(setup: Setup, given: dict[str, str], user_id: int) -> Plan:
-    """The service on macOS. given: what the environment file is to hold at first.  user_id: for a new user."""
-    service = {
+@dataclass(frozen=True)
+class Kind:
+    """A daemon or an agent. domain: of launchd, in which it runs.  plist: its file.  logs: the folder of its logs."""
+
+    domain: str
+    plist: Path
+    logs: Path
+    is_agent: bool = False
+
+    @property
+    def target(self) -> str:
+        """What launchctl calls it."""
+        return f"{self.domain}/{LABEL}"
+
+    @property
+    def log(self) -> Path:
+        """The worker's log, which it rotates itself: launchd would go on writing into the file that was moved."""
+        return self.logs / "worker.log"
+
+    @property
+    def last_words(self) -> Path:
+        """What Python says when it cannot start."""
+        return self.logs / "worker.err"
+
+
+DAEMON = Kind("system", Path("/Library/LaunchDaemons") / f"{LABEL}.plist", Path("/var/log/ltx-farm"))
+
+
+def agent(user_home: Path, uid: int) -> Kind:
+    """Return the kind of a logged-in user's own worker."""
+    library = user_home / "Library"
+    return Kind(f"gui/{uid}", library / "LaunchAgents" / f"{LABEL}.plist", library / "Logs" / "ltx-farm", is_agent=True)
+
+
+def plan(setup: Setup, given: dict[str, str], user_id: int, kind: Kind = DAEMON) -> Plan:
+    """Return the service on macOS.
+
+    given: what the environment file contains at first.  user_id: for a daemon's new user.
+    """
+    home = str(setup.home)
+    service: dict[str, object] = {
         "Label": LABEL,
-        "ProgramArguments": list(setup.command("--log-file", str(LOG))),
-        "UserName": setup.user,
-        "WorkingDirectory": str(setup.home),
-        "EnvironmentVariables": {"HOME": str(setup.home), "LTX_HOME": str(setup.home), "PYTHONUNBUFFERED": "1"},
+        "ProgramArguments": list(setup.command("--log-file", str(kind.log))),
+        "WorkingDirectory": home,
+        "EnvironmentVariables": {"LTX_HOME": home, "PYTHONUNBUFFERED": "1"} | ({} if kind.is_agent else {"HOME": home}),
         "RunAtLoad": True,
         "KeepAlive": {"SuccessfulExit": False},  # a worker that drained or was stopped stays down
         "ThrottleInterval": 10,
         "ExitTimeOut": 60,
         "ProcessType": "Interactive",  # neither slowed down nor put on the efficiency cores
         "AbandonProcessGroup": False,
-        "StandardOutPath": str(LAST_WORDS),
-        "StandardErrorPath": str(LAST_WORDS),
+        "StandardOutPath": str(kind.last_words),
+        "StandardErrorPath": str(kind.last_words),
     }
+    if not kind.is_agent:
+        service["UserName"] = setup.user
+    root = setup.user if kind.is_agent else "root"
+    files = [
+        File(kind.plist, plistlib.dumps(service, sort_keys=False).decode(), owner=root),
+        File(setup.environment, environment_text(given), 0o600, setup.user, keep=True),
+    ]
+    if not kind.is_agent:
+        files.insert(1, File(NEWSYSLOG, _NEWSYSLOG.format(path=kind.last_words, user=setup.user)))
     return Plan(
         setup,
-        folders=(Folder(setup.home, 0o750, setup.user), Folder(LOGS, 0o755, setup.user)),
-        files=(
-            File(PLIST_PATH, plistlib.dumps(service, sort_keys=False).decode()),
-            File(NEWSYSLOG, _NEWSYSLOG.format(path=LAST_WORDS, user=setup.user)),
-            File(setup.environment, environment_text(given), 0o600, setup.user, keep=True),
-        ),
-        make_user=_make_user(setup, user_id),
-        changed=(("launchctl", "bootout", TARGET),),
-        load=(
-            ("launchctl", "enable", TARGET),
-            ("launchctl", "bootstrap", "system", str(PLIST_PATH)),
-            ("launchctl", "kickstart", TARGET),
-        ),
-        unload=(("launchctl", "bootout", TARGET),),
+        folders=(Folder(setup.home, 0o750, setup.user), Folder(kind.logs, 0o755, setup.user)),
+        files=tuple(files),
+        make_user=() if kind.is_agent else _make_user(setup, user_id),
+        changed=(("launchctl", "bootout", kind.target),),
+        enable=(("launchctl", "enable", kind.target),),
+        start=(("launchctl", "bootstrap", kind.domain, str(kind.plist)), ("launchctl", "kickstart", kind.target)),
+        unload=(("launchctl", "bootout", kind.target),),
+        is_loaded=("launchctl", "print", kind.target),
+        patience=BOOTSTRAP_PATIENCE,
     )
 
 
 def free_id(taken: set[int]) -> int:
-    """The first id for an account of a service that nobody has."""
+    """Return the first id for an account of a service that no user and no group has."""
     return next(number for number in ROLE_IDS if number not in taken)
 
 
-def log_command(lines: int, *, follow: bool) -> Command:
-    """Shows the log's end."""
-    return ("tail", "-n", str(lines), *(("-F",) if follow else ()), str(LOG))
+def installed(path: Path = DAEMON.plist) -> tuple[str, Command] | None:
+    """Return the user and the command of the daemon that is installed; None where none is, or it cannot be read."""
+    try:
+        service = plistlib.loads(path.read_bytes())
+        return str(service["UserName"]), tuple(map(str, service["ProgramArguments"]))
+    except (OSError, ValueError, KeyError, TypeError, plistlib.InvalidFileException):
+        return None
+
+
+def is_job_of_launchd() -> bool:
+    """Return whether launchd has started this process as its service."""
+    return os.environ.get("XPC_SERVICE_NAME") == LABEL
+
+
+def log_command(lines: int, *, follow: bool, kind: Kind = DAEMON) -> Command:
+    """Show the end of the worker's log, and of what it said when it could not start."""
+    return ("tail", "-n", str(lines), *(("-F",) if follow else ()), str(kind.last_words), str(kind.log))
 
 
 def _make_user(setup: Setup, user_id: int) -> tuple[Command, ...]:

@@ -52,9 +52,11 @@ class Folder:
 
 @dataclass(frozen=True)
 class Plan:
-    """A service. make_user: run where there is no such user.  load: run after the files are there, in any case.
+    """A service. make_user: run where there is no such user.  enable: has it start with the machine.  start: starts it.
 
-    changed: run before `load` where a file of a service that was there has changed.  unload: stops and forgets it.
+    changed: run before `enable` where a file of a service that was there has changed; it may stop the service.
+    unload: stops and forgets it.  is_loaded: succeeds where the service manager has it.  patience: seconds that `start`
+    is tried again, for managers that are not ready at once.
     """
 
     setup: Setup
@@ -62,8 +64,11 @@ class Plan:
     files: tuple[File, ...]
     make_user: tuple[Command, ...]
     changed: tuple[Command, ...]
-    load: tuple[Command, ...]
+    enable: tuple[Command, ...]
+    start: tuple[Command, ...]
     unload: tuple[Command, ...]
+    is_loaded: Command
+    patience: float = 0.0
 
     @property
     def main_file(self) -> Path:

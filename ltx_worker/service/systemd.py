@@ -8,7 +8,7 @@ from pathlib import Path
 from ltx_worker.service.environment import environment_text
 from ltx_worker.service.plan import Command, File, Folder, Plan, Setup
 
-__all__ = ["DEFAULT_USER", "HOME", "UNIT_PATH", "log_command", "plan"]
+__all__ = ["DEFAULT_USER", "HOME", "UNIT_PATH", "installed", "log_command", "plan"]
 
 DEFAULT_USER = "ltx-farm"
 HOME = Path("/var/lib/ltx-farm")
@@ -39,9 +39,28 @@ KillMode=mixed
 TimeoutStopSec=60
 # The kernel may kill the engine for its memory; the worker reports it and goes on.
 OOMPolicy=continue
+# It has no rights but its user's, and no way to others. Not here: what would take the GPU from it (PrivateDevices,
+# DeviceAllow, and ProtectClock, which sets it), the models or the storage wherever they are (ProtectSystem=strict,
+# ProtectHome, PrivateUsers, UMask), or the kernels that MLX compiles (MemoryDenyWriteExecute).
+CapabilityBoundingSet=
 NoNewPrivileges=yes
 PrivateTmp=yes
 ProtectSystem=full
+ProtectProc=invisible
+ProtectKernelTunables=yes
+ProtectKernelModules=yes
+ProtectKernelLogs=yes
+ProtectControlGroups=yes
+ProtectHostname=yes
+LockPersonality=yes
+RemoveIPC=yes
+RestrictAddressFamilies=AF_INET AF_INET6 AF_UNIX AF_NETLINK
+RestrictNamespaces=yes
+RestrictRealtime=yes
+RestrictSUIDSGID=yes
+SystemCallArchitectures=native
+SystemCallFilter=@system-service
+SystemCallErrorNumber=EPERM
 
 [Install]
 WantedBy=multi-user.target
@@ -65,10 +84,21 @@ def plan(setup: Setup, given: dict[str, str]) -> Plan:
             File(setup.environment, environment_text(given), 0o600, setup.user, keep=True),
         ),
         make_user=(("useradd", "--system", "--home-dir", home, "--shell", "/usr/sbin/nologin", setup.user),),
-        changed=(("systemctl", "daemon-reload"), ("systemctl", "try-restart", UNIT)),
-        load=(("systemctl", "daemon-reload"), ("systemctl", "enable", "--now", UNIT)),
+        changed=(("systemctl", "stop", UNIT),),
+        enable=(("systemctl", "daemon-reload"), ("systemctl", "enable", UNIT)),
+        start=(("systemctl", "start", UNIT),),
         unload=(("systemctl", "disable", "--now", UNIT),),
+        is_loaded=("systemctl", "is-active", "--quiet", UNIT),
     )
+
+
+def installed(path: Path = UNIT_PATH) -> tuple[str, Command] | None:
+    """Return the user and the command of the service that is installed; None where none is, or it cannot be read."""
+    try:
+        lines = dict(line.split("=", 1) for line in path.read_text(encoding="utf-8").splitlines() if "=" in line)
+        return lines["User"], tuple(shlex.split(lines["ExecStart"].replace("%%", "%")))
+    except (OSError, ValueError, KeyError):
+        return None
 
 
 def log_command(lines: int, *, follow: bool) -> Command:

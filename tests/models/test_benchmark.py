@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import json
+import platform
 from pathlib import Path
 from typing import Any
 
@@ -113,3 +114,13 @@ def test_what_is_not_installed_is_said_in_a_sentence(
 def test_a_wrong_size_is_refused() -> None:
     done = invoke("bench", "model", "--width", "65")
     assert done.exit_code == 2
+
+
+def test_what_is_sent_of_memory_names_nobody() -> None:
+    machine = {"device": "Apple M1", "dtype": "bfloat16", "mlx": "0.32.4"}
+    row = {"part": "whole render", "phase": "decode", "peak_bytes": 3 * 10**9, "predicted_bytes": 2 * 10**9}
+    rows = [row, {**row, "phase": "denoise", "peak_bytes": 10**9}, {**row, "phase": "step", "predicted_bytes": 0}]
+    *head, first, second = model.memory_report("distilled", machine, rows)
+    assert (first, second) == ("  whole render: decode: 3.00 / 2.00  OVER", "  whole render: denoise: 1.00 / 2.00")
+    assert "Apple M1" in head[1] and "over its prediction" in head[2]
+    assert platform.node() not in " ".join(head)

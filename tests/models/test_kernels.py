@@ -170,6 +170,28 @@ def test_a_kernel_that_cannot_be_compiled_is_not_used(caplog: pytest.LogCaptureF
 
 
 @pytest.mark.usefixtures("on_a_gpu")
+def test_a_failure_of_the_gpu_is_no_failure_of_the_kernel_that_is_tried(monkeypatch: pytest.MonkeyPatch) -> None:
+    """MLX raises the error of a command buffer at the next wait of its stream, and once."""
+    failed = RuntimeError("[METAL] Command buffer execution failed: Insufficient Memory")
+
+    def fail(*_: mx.array) -> mx.array:
+        raise failed
+
+    operation, called = doubling(lambda x: 2 * x)
+    with monkeypatch.context() as earlier_work:
+        earlier_work.setattr(mx, "synchronize", fail)
+        with pytest.raises(RuntimeError, match="Insufficient Memory"):
+            operation(mx.ones((5, 4)))
+    assert called == [], "the kernel was tried before what was queued earlier had ended"
+    operation(mx.ones((5, 4)))
+    assert called == [(2, 4), (5, 4)], "the kernel is tried the next time, and believed"
+
+    of_the_trial, _ = doubling(fail)
+    with pytest.raises(RuntimeError, match="Insufficient Memory"):
+        of_the_trial(mx.ones((5, 4)))
+
+
+@pytest.mark.usefixtures("on_a_gpu")
 def test_kernels_can_be_switched_off_and_refuse_what_does_not_fit() -> None:
     operation, called = doubling(lambda x: 2 * x)
     kernels.kernels_off("doubling")

@@ -16,6 +16,7 @@ PLAIN = {
     f"ltx_models.{name}"
     for name in (
         "errors",
+        "file_lock",
         "hub",
         "media.formats",
         "media.headers",
@@ -29,6 +30,7 @@ PLAIN = {
         "tokenizer",
         "urls",
         "variants",
+        "volumes",
     )
 }
 """What needs no MLX. `hub` and `model_files` are here because a base install too lists and downloads models."""

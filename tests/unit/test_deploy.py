@@ -1,5 +1,6 @@
 """The files of deploy/ that no other test starts: the real program reads them where there is one, and they agree."""
 
+import json
 import os
 import re
 import shutil
@@ -41,13 +42,34 @@ def test_ansible_takes_the_playbooks(playbook):
     ansible("ansible-playbook", "-i", "inventory.example.yml", playbook, "--syntax-check")
 
 
-def test_an_upgrade_drains_and_waits_first_one_machine_at_a_time():
-    (play,) = yaml.safe_load((ANSIBLE / "upgrade.yml").read_text())
+def tasks_of(name):
+    return yaml.safe_load((ANSIBLE / name).read_text())
+
+
+def test_an_upgrade_takes_one_machine_at_a_time():
+    (play,) = tasks_of("upgrade.yml")
     assert (play["serial"], play["any_errors_fatal"]) == (1, True)
-    drain, wait, install = play["tasks"]
+    for (play,) in map(tasks_of, ("upgrade.yml", "farm.yml")):
+        assert [task["ansible.builtin.import_tasks"] for task in play["tasks"]] == ["worker.yml"]
+
+
+def test_a_worker_is_drained_before_its_files_change_and_has_settings_before_it_starts():
+    drain, wait = tasks_of("drain.yml")
     assert drain["ansible.builtin.command"]["argv"][1:] == ["drain"]
-    assert wait["ansible.builtin.command"]["argv"][1:] == ["status"] and wait["until"] == "status.rc == 1"
-    assert install["ansible.builtin.import_tasks"] == "worker.yml"
+    assert wait["ansible.builtin.command"]["argv"][1:] == ["status"] and wait["until"] == "ltx_status.rc == 1"
+    order = []
+    for task in tasks_of("worker.yml"):
+        argv = str(task.get("ansible.builtin.command", {}).get("argv", ""))
+        if task.get("ansible.builtin.include_tasks") == "drain.yml":
+            order.append("drain")
+        elif "pip" in argv:
+            order.append("package")
+        elif "ansible.builtin.template" in task:
+            order.append("settings")
+        elif "install" in argv:
+            order.append("written" if "--no-start" in argv else "started")
+        assert "'stop'" not in argv and "kickstart" not in argv
+    assert order == ["drain", "package", "written", "settings", "started"]
 
 
 def test_the_workers_settings_as_ansible_writes_them(tmp_path, monkeypatch):
@@ -119,12 +141,24 @@ def test_the_containers():
     assert mounts.pop("./redis.conf") == broker["entrypoint"][1]
     wanted = re.findall(r"^(?:tls-\S+-file|aclfile|dir) (\S+)$", (DEPLOY / "redis.conf").read_text(), re.MULTILINE)
     assert len(wanted) == 5
-    assert mounts == {"./secrets": "/etc/ltx-farm", "broker": "/var/lib/ltx-farm"}
+    assert mounts == {"./secrets": "/etc/ltx-farm", "broker": "/var/lib/ltx-farm-broker"}
     made = {"users.acl", "broker.crt", "broker.key", "ca.crt"}  # by the scripts, as a test of theirs sees
-    assert set(wanted) == {"/var/lib/ltx-farm"} | {f"/etc/ltx-farm/{name}" for name in made}
+    assert set(wanted) == {"/var/lib/ltx-farm-broker"} | {f"/etc/ltx-farm/{name}" for name in made}
     assert broker["ports"] == ["6380:6380"]
+    assert {name for name in ("broker", "store") if "healthcheck" in services[name]} == {"broker", "store"}
+    text = (DEPLOY / "compose.yaml").read_text()
+    named = set(re.findall(r"\$\{(\w+)", text.partition("services:")[2]))
+    made = text.partition("for name in ")[2].partition(";")[0].split()
+    assert named == {f"S3_{name}_PASSWORD" for name in made}
+    (policy,) = re.findall(r"^\{.*?^' >", services["bucket"]["command"][0], re.MULTILINE | re.DOTALL)
+    allowed = json.loads(policy.removesuffix("' >"))["Statement"]
+    assert {place for statement in allowed for place in statement["Resource"]} == {
+        "arn:aws:s3:::farm",
+        "arn:aws:s3:::farm/*",
+    }
+    assert "s3:*" not in policy and '"AWS_ACCESS_KEY_ID=root' not in text
     if shutil.which("docker") and subprocess.run(["docker", "compose", "version"], capture_output=True).returncode == 0:
-        environment = {**os.environ, "S3_USER": "u", "S3_PASSWORD": "p"}
+        environment = {**os.environ, "S3_ROOT_PASSWORD": "u", "S3_WORKER_PASSWORD": "p"}
         subprocess.run(
             ["docker", "compose", "-f", DEPLOY / "compose.yaml", "config", "-q"], check=True, env=environment
         )

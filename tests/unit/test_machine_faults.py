@@ -338,7 +338,7 @@ def test_a_job_that_makes_every_machine_seem_faulty_fails_after_a_number_of_atte
         attempts += 1
     snapshot = made[0].ledger.read(job.id)
     assert snapshot.status is Status.FAILED
-    assert attempts == POISON_LIMITS[Strike.HOST_FAULT if kind in ("memory", "gpu") else Strike.MISHAP]
+    assert attempts == POISON_LIMITS[Strike.HOST_FAULT if kind in ("memory", "gpu", "display") else Strike.MISHAP]
     assert snapshot.error.startswith("something failed; ")
     assert f"{attempts} attempts" in snapshot.error
 

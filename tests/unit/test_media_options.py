@@ -239,7 +239,9 @@ def test_a_worker_that_would_read_the_beginning_is_warned_of(make_job, capsys, f
     item = ConditioningItem(kind="video", source="sha256:" + "0" * 64)
     job = make_job()
     job = job.model_copy(update={"request": GenerationRequest(prompt="x", conditioning=(item,))})
-    worker = SimpleNamespace(id="w", name="mac-1", variant="pocket", serves=lambda job: True, features=features)
+    worker = SimpleNamespace(
+        id="w", name="mac-1", variant="pocket", budget_gb=512, state="idle", serves=lambda job: True, features=features
+    )
     farm = SimpleNamespace(is_embedded=False, workers=lambda: [worker], pauses=list, now=lambda: 10.0)
     tell_who_waits(farm, [(job, Links())])
     said = capsys.readouterr().err

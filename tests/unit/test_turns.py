@@ -286,6 +286,22 @@ def test_a_worker_that_finds_nothing_leaves_the_broker_alone_for_a_while(monkeyp
     assert rests == [pytest.approx(1.0), 2.0]
 
 
+def test_a_job_that_the_gpu_cannot_hold_waits_for_another_worker(submit, ledger, monkeypatch):
+    """It stays in its line, and what comes after it is begun."""
+    large, small = submit("ann"), submit("ann")
+    monkeypatch.setattr(turn_taker, "fits_gpu", lambda job, gpu_gb: gpu_gb > 11 or job.id == small.id)
+    heartbeat = SimpleNamespace(worker_id="w", worker_name="one", variant="pocket")
+    health = SimpleNamespace(fitness=Fitness.FIT, left_to_others=set)
+    leaving = SimpleNamespace(wait=lambda seconds: None, is_set=lambda: False)
+
+    def taken(gpu_gb):
+        taker = TurnTaker(ledger, heartbeat, health, None, leaving, budget_gb=512, gpu_gb=gpu_gb)
+        attempt = taker.take(large.id)
+        return attempt and attempt.job_id
+
+    assert [taken(10.0), taken(10.0), taken(12.0)] == [small.id, None, large.id]
+
+
 def test_a_worker_is_not_given_what_is_kept_from_it(submit, begin, reaper):
     kept = [submit("ann", links=Links(not_on=(name,))).id for name in ("one", "w1")]
     for_all = submit("ann").id

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import importlib.util
 import json
+import platform
 import sys
+from importlib.metadata import version
 from typing import Any
 
 import click
@@ -16,6 +18,7 @@ from ltx_client.options import OutputPath, json_option
 from ltx_client.output import print_json, print_table
 from ltx_client.output_paths import is_stdout
 from ltx_client.protocol.children import run_shown
+from ltx_client.protocol.screen import print_line
 from ltx_models.memory import GB
 from ltx_models.variants import find_variant
 
@@ -30,6 +33,7 @@ __all__ = ["command"]
 @click.option("--steps", type=int, help="Steps of a whole render.  [default: the variant's]")
 @click.option("--bits", type=click.Choice(["8", "4"]), help="Of the transformer's matrices.  [default: the variant's]")
 @click.option("--runs", type=click.IntRange(min=1), default=5, show_default=True, help="Of which the median counts.")
+@click.option("--memory", "memory_only", is_flag=True, help="Print peaks beside predictions, as text to send to us.")
 @click.option("--compare", type=click.Choice(["diffusers"]), help="Measure the same there, where it is installed.")
 @click.option("--plot", type=OutputPath(), help="Draw the times into this PNG.")
 @json_option
@@ -41,6 +45,7 @@ def command(
     steps: int | None,
     bits: str | None,
     runs: int,
+    memory_only: bool,
     compare: str | None,
     plot: str | None,
     as_json: bool,
@@ -58,6 +63,8 @@ def command(
     name = find_variant(variant).name
     options = {"--width": width, "--height": height, "--frames": frames, "--steps": steps, "--bits": bits}
     options["--compare"] = compare
+    if memory_only:
+        runs = 1  # a peak needs no median
     given = [str(text) for option, value in options.items() if value for text in (option, value)]
     rows = _run([name, "--runs", str(runs), *given])
     machine, measured = rows[0], rows[1:]
@@ -65,6 +72,9 @@ def command(
         plot_times(path, f"{name} on {machine['device']}", measured)
     if as_json:
         print_json({"variant": name, **machine, "measurements": measured})
+    elif memory_only:
+        for line in memory_report(name, machine, measured):
+            print_line(line)
     else:
         print_table(table(measured), stderr=is_stdout(path))
 
@@ -76,6 +86,28 @@ def _run(arguments: list[str]) -> list[dict[str, Any]]:
     if code:
         click.get_current_context().exit(code)
     return [json.loads(line) for line in lines]
+
+
+def memory_report(variant: str, machine: dict[str, Any], measured: list[dict[str, Any]]) -> list[str]:
+    """Return what was measured of memory as lines of text: no name of a person or a machine is in it."""
+    import psutil  # which comes with MLX's extra
+
+    system = f"{platform.system()} {platform.mac_ver()[0] or platform.release()}"
+    lines = [
+        f"ltx-farm {version('ltx-farm')}, MLX {machine['mlx']}, {system}",
+        f"{machine['device']}, {psutil.virtual_memory().total / GB:.1f} GB of memory, {machine['dtype']}",
+        f"{variant}; peak / predicted in GB, {'over' if _over(measured) else 'none over'} its prediction:",
+    ]
+    for row in measured:
+        if row["predicted_bytes"]:
+            part = f"{row['part']}: {row['phase']}" if row["phase"] else row["part"]
+            over = "  OVER" if row["peak_bytes"] > row["predicted_bytes"] else ""
+            lines.append(f"  {part}: {row['peak_bytes'] / GB:.2f} / {row['predicted_bytes'] / GB:.2f}{over}")
+    return lines
+
+
+def _over(measured: list[dict[str, Any]]) -> bool:
+    return any(row["peak_bytes"] > row["predicted_bytes"] > 0 for row in measured)
 
 
 def table(measured: list[dict[str, Any]]) -> Table:

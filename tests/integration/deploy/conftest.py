@@ -44,7 +44,7 @@ class SecuredBroker:
     def start(self):
         """From deploy/redis.conf with other folders, port and interface; without TLS where the server has none."""
         text = (DEPLOY / "redis.conf").read_text()
-        for there, here in {"/etc/ltx-farm": self.secrets, "/var/lib/ltx-farm": self.folder}.items():
+        for there, here in {"/etc/ltx-farm": self.secrets, "/var/lib/ltx-farm-broker": self.folder}.items():
             assert there in text
             text = text.replace(there, str(here))
         if not self.tls:

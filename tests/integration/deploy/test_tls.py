@@ -1,14 +1,21 @@
 """A broker that is not the right one, or that does not let us in: one clear sentence and exit code 69 on both sides."""
 
+import json
+import shutil
 import socket
 import subprocess
 import sys
 import threading
+import time
+from unittest import mock
 
 import pytest
 
+from ltx_client.broker import connect
+from ltx_client.protocol.names import Names
+from ltx_worker.metrics import _Clock, _Lookups
 from tests.integration.conftest import ltx
-from tests.integration.deploy.conftest import run_script
+from tests.integration.deploy.conftest import run_script, running_broker
 
 SIDES = ["client", "worker"]
 
@@ -54,6 +61,53 @@ def test_a_wrong_authority(secured, side, others_authority):
 @pytest.mark.parametrize("side", SIDES)
 def test_no_authority_is_not_any_authority(secured, side):
     assert "cannot be trusted" in refused(secured, side, LTX_BROKER_CA="")
+
+
+def sign_for(broker, days):
+    """Another certificate of the broker's by its own authority, as it is some time before its end, or after."""
+    folder = broker.secrets
+    script = """openssl req -new -key broker.key -subj /CN=localhost -out csr
+    printf 'subjectAltName=IP:127.0.0.1' >ext
+    openssl x509 -req -in csr -CA ca.crt -CAkey ca.key -set_serial 7 -days "$0" -extfile ext -out broker.crt"""
+    subprocess.run(["sh", "-euc", script, str(days)], cwd=folder, check=True, capture_output=True)
+    broker.stop()
+    broker.start()
+
+
+def findings(env):
+    done = ltx("doctor", "--json", env=env)
+    return {finding["about"]: finding for finding in json.loads(done.stdout)}
+
+
+def test_the_end_of_the_brokers_certificate_is_told_before(tmp_path, no_farm_env, secrets):
+    with running_broker(tmp_path, shutil.copytree(secrets, tmp_path / "secrets"), "redis 7.0") as broker:
+        env = {**no_farm_env, **broker.env("client")}
+        found = findings(env)["certificate"]
+        assert (found["level"], "in 825 days" in found["text"] or "in 824 days" in found["text"]) == ("ok", True)
+        with connect(broker.settings("worker").broker_url) as client:
+            lookups = _Lookups({}, _Clock(), client, Names(), mock.MagicMock(), 0.0, lambda: 0)
+            assert abs(gauges(lookups)["ltx_broker_certificate_expiry_timestamp_seconds"] - time.time()) > 800 * 86400
+            sign_for(broker, 10)
+            found = findings(env)["certificate"]
+            assert (found["level"], "deploy/certs.sh again" in found["mend"]) == ("warning", True)
+            client.connection_pool.disconnect()
+            told = gauges(lookups)
+            assert told["ltx_broker_up"] == 1 and "ltx_queue_depth" in told
+            ends = told["ltx_broker_certificate_expiry_timestamp_seconds"]
+            assert abs(ends - time.time() - 10 * 86400) < 600
+        broker.stop()
+        assert {name: value for name, value in gauges(lookups).items() if "broker" in name} == {
+            "ltx_broker_up": 0,
+            "ltx_broker_certificate_expiry_timestamp_seconds": ends,
+        }
+        broker.start()
+
+
+def gauges(lookups):
+    """What it tells, of the broker and the queues."""
+    lookups.heartbeat.info.return_value.threads = ()
+    lookups.heartbeat.info.return_value.temperature = lookups.heartbeat.info.return_value.thermal_pressure = None
+    return {sample.name: sample.value for family in lookups.collect() for sample in family.samples}
 
 
 def test_a_host_that_the_certificate_is_not_for(secured):

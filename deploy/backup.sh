@@ -1,0 +1,36 @@
+#!/bin/sh
+# Copies what the broker has logged, once it has written its log anew and while it runs.
+#
+#   deploy/backup.sh DATA COPY [OPTION…]     DATA: the broker's folder.  COPY: a folder that is not there yet.
+#                                            OPTION: of redis-cli, to reach the broker as admin
+#
+# REDISCLI_AUTH has the admin's password, which is not to stand on a command line. To restore: stop the broker, put COPY
+# in the place of DATA/appendonlydir, give it to the broker's user, and start the broker.
+set -eu
+
+[ $# -ge 2 ] || { echo "usage: REDISCLI_AUTH=PASSWORD $0 DATA COPY [OPTION…]" >&2; exit 2; }
+log=$1/appendonlydir copy=${2%/}
+shift 2
+[ -d "$log" ] || { echo "$0: there is no folder $log" >&2; exit 2; }
+[ ! -e "$copy" ] || { echo "$0: $copy is there already" >&2; exit 2; }
+umask 077
+
+persistence() { redis-cli --no-auth-warning "$@" INFO persistence | tr -d '\r'; }
+
+answer=$(redis-cli --no-auth-warning "$@" BGREWRITEAOF)
+case $answer in *started* | *scheduled* | *'already in progress'*) ;; *) echo "$0: $answer" >&2; exit 1 ;; esac
+while found=$(persistence "$@") && printf '%s\n' "$found" | grep -qE '^aof_rewrite_(in_progress|scheduled):1$'; do sleep 0.2; done
+if ! printf '%s\n' "$found" | grep -qx 'aof_last_bgrewrite_status:ok'; then
+  echo "$0: the broker could not write its log anew; its own log says why" >&2
+  exit 1
+fi
+
+trap 'rm -rf "$copy.new"' EXIT
+while :; do # again, if the broker has begun to write its log anew meanwhile
+  rm -rf "$copy.new"
+  before=$(cat "$log"/appendonly.aof.manifest)
+  if cp -R "$log" "$copy.new" && [ "$before" = "$(cat "$log"/appendonly.aof.manifest)" ]; then break; fi
+  sleep 1
+done
+mv "$copy.new" "$copy"
+echo "made $copy"

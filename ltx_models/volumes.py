@@ -1,0 +1,25 @@
+"""Where macOS mounts shares: a folder that is made there while none is mounted takes the share's place for good."""
+
+from __future__ import annotations
+
+import os
+import sys
+from pathlib import Path
+
+__all__ = ["VOLUMES", "check_mounted", "unmounted_volume"]
+
+VOLUMES = Path("/Volumes")
+
+
+def unmounted_volume(path: Path) -> Path | None:
+    """Return the folder in /Volumes that a path on a Mac leads through, where nothing is mounted there; else None."""
+    if sys.platform != "darwin" or not path.is_relative_to(VOLUMES) or path == VOLUMES:
+        return None
+    volume = VOLUMES / path.relative_to(VOLUMES).parts[0]
+    return None if volume.is_symlink() or os.path.ismount(volume) else volume  # the system's own disk is a link there
+
+
+def check_mounted(path: Path) -> None:
+    """Raise FileNotFoundError for a path on a Mac that leads through a share which is not mounted."""
+    if volume := unmounted_volume(path):
+        raise FileNotFoundError(f"nothing is mounted at {volume}; mount the share first, and no folder is made there")

@@ -1,0 +1,1 @@
+"""The Metal kernels without a Mac: MLX's own generated source, compiled as C++ and run with simdgroups and barriers."""

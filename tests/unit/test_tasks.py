@@ -1,0 +1,24 @@
+"""What is logged of a job that is given back, as at each stop of a worker."""
+
+import logging
+
+from celery import Celery
+
+from ltx_worker.endings import Outcome
+from ltx_worker.tasks import register
+
+
+class Releasing:
+    def run(self, job_id, queue):
+        return Outcome.RELEASED
+
+
+def test_a_job_that_is_given_back_leaves_no_traceback(caplog):
+    app = Celery("test", set_as_current=False, broker="memory://")
+    register(app, Releasing())
+    (task,) = (task for name, task in app.tasks.items() if not name.startswith("celery."))
+    with caplog.at_level(logging.DEBUG):
+        task.apply(args=["job-1"])
+    (said,) = (record for record in caplog.records if record.name == "celery.app.trace" and "reject" in record.message)
+    assert "another worker is to look at it" in said.message
+    assert said.exc_info is None
