@@ -14,7 +14,7 @@ from ltx_client.media_options import media_item
 from ltx_client.options import job_from_options, video_options
 from ltx_client.prepare import prepare
 from ltx_client.protocol.jobs import Job, Links, parse_job
-from ltx_client.protocol.workers import CLIP_PARTS
+from ltx_client.protocol.workers import CLIP_PARTS, WorkerInfo
 from ltx_client.waiting import tell_who_waits
 from ltx_models.errors import InvalidRequest
 from ltx_models.media.formats import format_of
@@ -239,9 +239,8 @@ def test_a_worker_that_would_read_the_beginning_is_warned_of(make_job, capsys, f
     item = ConditioningItem(kind="video", source="sha256:" + "0" * 64)
     job = make_job()
     job = job.model_copy(update={"request": GenerationRequest(prompt="x", conditioning=(item,))})
-    worker = SimpleNamespace(
-        id="w", name="mac-1", variant="pocket", budget_gb=512, state="idle", serves=lambda job: True, features=features
-    )
+    about = {"id": "w", "name": "mac-1", "chip": "M1", "memory": 10**12, "budget_gb": 512, "variant": "pocket"}
+    worker = WorkerInfo(**about, version="1", started_at=0, seen_at=0, features=features)
     farm = SimpleNamespace(is_embedded=False, workers=lambda: [worker], pauses=list, now=lambda: 10.0)
     tell_who_waits(farm, [(job, Links())])
     said = capsys.readouterr().err
