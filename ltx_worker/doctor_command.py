@@ -13,7 +13,8 @@ from pathlib import Path
 import click
 from pydantic import ValidationError
 
-from ltx_client.protocol.report import report
+from ltx_client.protocol.deep_checks import DEEP_REPORT, DeepChecks
+from ltx_client.protocol.report import report as print_report
 from ltx_models.errors import ModelError
 from ltx_models.variants import find_variant
 from ltx_worker.service.commands import installed_home, installed_service
@@ -29,9 +30,13 @@ KEPT = ("PATH", "LANG", "LC_ALL", "LC_CTYPE", "TERM", "COLUMNS", "NO_COLOR", "TZ
 @click.command(epilog="Example: sudo ltx-worker doctor --variant distilled-fp8")
 @click.option("-v", "--variant", help="The model variant that is to be held.  [default: the service's, else pocket]")
 @click.option("--quick", is_flag=True, help="Do not read the model's files through.")
+@click.option("--deep", is_flag=True, help="Compute for some minutes, and write a report: is it right, and how fast?")
+@click.option("--report", type=click.Path(path_type=Path), help="With --deep: the report.  [default: in LTX_HOME]")
 @click.option("--json", "as_json", is_flag=True, help="As JSON, for programs.")
 @click.option("--env-file", type=click.Path(path_type=Path), help="Settings to read first.  [default: the service's]")
-def doctor(variant: str | None, quick: bool, as_json: bool, env_file: Path | None) -> None:
+def doctor(
+    variant: str | None, quick: bool, deep: bool, report: Path | None, as_json: bool, env_file: Path | None
+) -> None:
     """Looks at this machine as a worker, at the broker and the storage, and says what is wrong and what mends it.
 
     As root on a machine that has the service, it looks as the service does: as its user, with its settings and its
@@ -43,19 +48,26 @@ def doctor(variant: str | None, quick: bool, as_json: bool, env_file: Path | Non
     if service and not variant:
         variant = _variant_of(service[1])
     if home and service and not env_file and os.geteuid() == 0 and service[0] != "root":
-        flags = [flag for flag, given in (("--quick", quick), ("--json", as_json)) if given]
-        sys.exit(_as_user(service[0], home, ["doctor", *(("--variant", variant) if variant else ()), *flags]))
+        flags = [flag for flag, given in (("--quick", quick), ("--deep", deep), ("--json", as_json)) if given]
+        given = [
+            *(("--variant", variant) if variant else ()),
+            *(("--report", str(report.absolute())) if report else ()),
+        ]
+        sys.exit(_as_user(service[0], home, ["doctor", *given, *flags]))
     try:
         if env_file or (home and "LTX_BROKER_URL" not in os.environ):
             load_environment(env_file or ENVIRONMENT)
             if home and not env_file:
                 os.environ.setdefault("LTX_HOME", str(home))
-        checks = worker_checks(WorkerSettings(), find_variant(variant or "pocket"), quick=quick)
+        settings, row = WorkerSettings(), find_variant(variant or "pocket")
+        checks = worker_checks(settings, row, quick=quick)
+        if deep:
+            checks += DeepChecks(row.name, report or settings.home / DEEP_REPORT).checks()
     except ValidationError:
         raise
     except (UnsafeFile, ModelError, ValueError) as error:
         raise click.UsageError(str(error)) from error
-    sys.exit(report(checks, as_json=as_json))
+    sys.exit(print_report(checks, as_json=as_json))
 
 
 def _variant_of(command: Sequence[str]) -> str | None:

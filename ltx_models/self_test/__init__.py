@@ -1,0 +1,5 @@
+"""Whether a machine computes what it should, how fast, and in how much memory: `python -m ltx_models.self_test`.
+
+compare.py   a block of each model and every kernel, against float32 on the CPU and against the kernels' formulas
+clip.py      a clip of the bundled model, through an MP4 and back
+"""

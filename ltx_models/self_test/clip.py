@@ -1,0 +1,51 @@
+"""A clip of the bundled model, from its prompt through an MP4 and back to frames, as a render makes it."""
+
+from __future__ import annotations
+
+import tempfile
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from ltx_models.media.clips import read_clip
+from ltx_models.pipeline import LTXPipeline
+from ltx_models.pocket.judge import judge
+from ltx_models.video import write_mp4
+
+__all__ = ["Clip", "render_clip"]
+
+PROMPT = "a red ball rolls to the right on a navy background"
+LEAST_PSNR = 25.0
+"""Decibels between the frames that were rendered and those that are read back."""
+
+
+@dataclass(frozen=True)
+class Clip:
+    """What became of a clip. problem: what is wrong with it, in a sentence; "" where it is as it should be."""
+
+    problem: str
+    seconds: float
+    psnr: float
+    bytes: int
+
+
+def render_clip() -> Clip:
+    """Render a clip, write it, read it back and look at it."""
+    started = time.perf_counter()
+    frames = LTXPipeline("pocket").generate_video(PROMPT, seed=0).frames
+    with tempfile.TemporaryDirectory(prefix="ltx-self-test-") as folder:
+        path = Path(folder) / "clip.mp4"
+        write_mp4(frames, path, 24)
+        again = np.stack(list(read_clip(path, len(frames))))
+        size = path.stat().st_size
+    seconds = time.perf_counter() - started
+    if again.shape != frames.shape:
+        return Clip(f"of {len(frames)} frames in an MP4, {len(again)} are read back", seconds, 0.0, size)
+    error = np.mean((frames.astype(np.float64) - again) ** 2) / 255**2
+    psnr = float(-10 * np.log10(max(error, 1e-12)))
+    if psnr < LEAST_PSNR:
+        return Clip(f"frames come out of an MP4 changed ({psnr:.1f} dB)", seconds, psnr, size)
+    verdict = judge(again, PROMPT)
+    return Clip("" if verdict.right else f"the clip does not show what its prompt says: {verdict}", seconds, psnr, size)

@@ -1,0 +1,170 @@
+"""What the device computes, against the same in float32 on the CPU, and each kernel against its formula.
+
+The models have a variant's own widths, one block each, and random weights, so that nothing is downloaded.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import time
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import mlx.core as mx
+import numpy as np
+
+from ltx_models.architectures import Architecture
+from ltx_models.benchmark.models import random_text_encoder, random_transformer, random_vae
+from ltx_models.benchmark.parts import PROMPT_TOKENS, TIMESTEP
+from ltx_models.kernels import Operation, backend
+from ltx_models.kernels.launch import BOUNDS as KERNEL_BOUNDS
+from ltx_models.latents import to_tokens
+from ltx_models.memory import DecodePlan
+from ltx_models.transformer import pixel_coordinates
+from ltx_models.variants import Variant
+
+__all__ = ["PARTS", "Compared", "compare_kernels", "compare_parts"]
+
+TOKENS = (2, 16, 16)
+"""Latent frames, rows and columns of the transformer's test."""
+TILE = (2, 8, 8)
+"""The same of the VAE's: its convolutions are of the size for which MLX would take Winograd's transform."""
+BOUNDS = {
+    mx.bfloat16: {"transformer block": 0.02, "VAE tile": 0.04, "text encoder block": 0.06},
+    mx.float32: {"transformer block": 1e-4, "VAE tile": 1e-4, "text encoder block": 1e-4},
+}
+"""Relative L2 distance from float32 on the CPU up to which a part is right. In bfloat16 on a CPU they are at 0.006,
+0.018 and 0.025; no GPU has been measured yet.
+"""
+
+
+@dataclasses.dataclass(frozen=True)
+class Compared:
+    """A part: how far it is from what it should give, as a relative L2 distance, and how long it takes.
+
+    plain_milliseconds: of a kernel, what its formula takes; 0 elsewhere.
+    """
+
+    part: str
+    distance: float
+    bound: float
+    milliseconds: float
+    plain_milliseconds: float = 0.0
+
+    @property
+    def is_right(self) -> bool:
+        """Whether it is within its bound. NaN is not."""
+        return self.distance <= self.bound
+
+
+def compare_parts(variant: Variant) -> Iterator[Compared]:
+    """Yield one block of the transformer, one tile of the VAE's decode and one block of the text encoder."""
+    small = dataclasses.replace(variant.architecture, layers=1, text_layers=1)
+    dtype = mx.bfloat16 if mx.default_device() == mx.Device(mx.gpu) else mx.float32  # as renders are computed here
+    for part, make in PARTS.items():
+        with _on_cpu():
+            expected = make(small, mx.float32)()
+        compute = make(small, dtype)
+        ours = compute()  # which compiles
+        started = time.perf_counter()
+        compute()
+        yield Compared(part, _distance(ours, expected), BOUNDS[dtype][part], 1e3 * (time.perf_counter() - started))
+
+
+def compare_kernels(variant: Variant) -> Iterator[Compared]:
+    """Yield each kernel as the parts call it, once for each kind of arguments; none where there is no GPU."""
+    if backend() is None:
+        return
+    small = dataclasses.replace(variant.architecture, layers=1, text_layers=1)
+    for operation, arguments in _calls(small):
+        mx.synchronize()
+        kernel, plain = (_time(function, arguments) for function in (operation.launch, operation.plain))
+        dtype = next(argument.dtype for argument in arguments if isinstance(argument, mx.array))
+        shape = "x".join(map(str, next(argument.shape for argument in arguments if isinstance(argument, mx.array))))
+        distance = operation.distance(*arguments)
+        yield Compared(f"kernel {operation.name}, {shape}", distance, KERNEL_BOUNDS[dtype], kernel, plain)
+
+
+def _dit_block(architecture: Architecture, dtype: mx.Dtype) -> Callable[[], np.ndarray]:
+    model = random_transformer(architecture, dtype)
+    text = mx.random.normal((1, PROMPT_TOKENS, architecture.caption_channels), key=mx.random.key(0)).astype(dtype)
+    shape = 1, architecture.latent_channels, *TOKENS
+    tokens = to_tokens(np.random.default_rng(1).standard_normal(shape, np.float32)).astype(dtype)
+    coordinates = pixel_coordinates(*TOKENS, causal=model.config.causal_temporal_positioning)
+    conditioning = model.prepare(text, None, coordinates, 25.0)
+    return lambda: _array(model(tokens, mx.array([[TIMESTEP]]), conditioning, None))
+
+
+def _vae_tile(architecture: Architecture, dtype: mx.Dtype) -> Callable[[], np.ndarray]:
+    model = random_vae(architecture, dtype)
+    latents = np.random.default_rng(2).standard_normal((1, architecture.latent_channels, *TILE), np.float32)
+    plan = DecodePlan(10**9)
+    return lambda: np.concatenate(list(model.decode_chunks(mx.array(latents), 0.05, [plan], _float32)))
+
+
+def _text_block(architecture: Architecture, dtype: mx.Dtype) -> Callable[[], np.ndarray]:
+    model = random_text_encoder(architecture, dtype)
+    ids = mx.arange(PROMPT_TOKENS)[None] % architecture.vocabulary
+    return lambda: _array(model(ids, mx.ones(ids.shape, mx.int32)))
+
+
+PARTS: dict[str, Callable[[Architecture, mx.Dtype], Callable[[], np.ndarray]]] = {
+    "transformer block": _dit_block,
+    "VAE tile": _vae_tile,
+    "text encoder block": _text_block,
+}
+"""What makes each part, in a precision; what that gives computes it."""
+
+
+def _calls(architecture: Architecture) -> list[tuple[Operation, tuple[Any, ...]]]:
+    """Return what the parts call kernels with in bfloat16, the first of each kind."""
+    calls: dict[Any, tuple[Operation, tuple[Any, ...]]] = {}
+    call = Operation.__call__
+
+    def noting(operation: Operation, *arguments: Any) -> Any:
+        kind = operation.name, tuple(getattr(argument, "shape", argument) for argument in arguments)
+        if operation._fits(*arguments) and kind not in calls:
+            arrays = [argument for argument in arguments if isinstance(argument, mx.array)]
+            mx.eval(arrays)
+            calls[kind] = operation, arguments
+        return call(operation, *arguments)
+
+    Operation.__call__ = noting  # type: ignore[method-assign,assignment]
+    try:
+        for make in PARTS.values():
+            make(architecture, mx.bfloat16)()
+    finally:
+        Operation.__call__ = call  # type: ignore[method-assign]
+    return list(calls.values())
+
+
+def _time(function: Callable[..., Any], arguments: tuple[Any, ...]) -> float:
+    """Return milliseconds of one call, after one that compiles."""
+    mx.eval(function(*arguments))
+    started = time.perf_counter()
+    mx.eval(function(*arguments))
+    return 1e3 * (time.perf_counter() - started)
+
+
+def _float32(result: mx.array) -> mx.array:
+    return result.astype(mx.float32)
+
+
+def _array(result: mx.array) -> np.ndarray:
+    return np.array(_float32(result))
+
+
+def _distance(ours: np.ndarray, expected: np.ndarray) -> float:
+    a, b = ours.astype(np.float64), expected.astype(np.float64)
+    return float(np.linalg.norm(a - b) / np.linalg.norm(b))
+
+
+@contextlib.contextmanager
+def _on_cpu() -> Iterator[None]:
+    device = mx.default_device()
+    mx.set_default_device(mx.Device(mx.cpu))
+    try:
+        yield
+    finally:
+        mx.set_default_device(device)

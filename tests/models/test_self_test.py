@@ -1,0 +1,87 @@
+"""The self-test finds what is wrong with what a device computes."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import mlx.core as mx
+import numpy as np
+import pytest
+
+from ltx_models.architectures import Architecture
+from ltx_models.kernels import OPERATIONS, Operation, launch
+from ltx_models.pipeline import LTXPipeline
+from ltx_models.self_test import clip, compare
+from ltx_models.self_test.clip import render_clip
+from ltx_models.self_test.compare import PARTS, compare_kernels, compare_parts
+from ltx_models.variants import find_variant
+
+POCKET = find_variant("pocket")
+
+
+@pytest.fixture(autouse=True)
+def small(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(compare, "TOKENS", (1, 4, 4))
+    monkeypatch.setattr(compare, "TILE", (1, 2, 2))
+
+
+def test_a_device_that_computes_right() -> None:
+    found = {compared.part: compared for compared in compare_parts(POCKET)}
+    assert found.keys() == PARTS.keys()
+    assert all(compared.is_right and compared.milliseconds > 0 for compared in found.values())
+
+
+@pytest.mark.parametrize("wrong", [1.001, float("nan")])
+@pytest.mark.parametrize("part", PARTS)
+def test_a_part_that_is_off_is_told(part: str, wrong: float, monkeypatch: pytest.MonkeyPatch) -> None:
+    make, made = PARTS[part], []
+
+    def second_off(architecture: Architecture, dtype: mx.Dtype) -> Callable[[], np.ndarray]:
+        compute = make(architecture, dtype)
+        made.append(part)
+        factor = 1.0 if len(made) == 1 else wrong  # the first is what it is compared with
+        return lambda: factor * compute()
+
+    monkeypatch.setitem(PARTS, part, second_off)
+    assert [compared.part for compared in compare_parts(POCKET) if not compared.is_right] == [part]
+
+
+def test_every_kernel_is_compared_where_there_is_a_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The formulas stand for the kernels here; one of them is off."""
+    monkeypatch.setattr(launch, "backend", lambda: "cuda")
+    monkeypatch.setattr(compare, "backend", lambda: "cuda")
+    for operation in OPERATIONS:
+        monkeypatch.setattr(operation, "launch", operation.plain)
+        monkeypatch.setattr(operation, "_trusted", {})
+    called = Operation.__call__
+    found = list(compare_kernels(POCKET))
+    assert Operation.__call__ is called
+    assert {compared.part.split()[1].rstrip(",") for compared in found} >= {"activate", "add_delayed", "modulate"}
+    assert all(compared.is_right for compared in found)
+
+    (off,) = (operation for operation in OPERATIONS if operation.name == "activate")
+
+    def launched(*arguments: Any) -> mx.array:
+        result: mx.array = 1.5 * off.plain(*arguments)
+        return result
+
+    monkeypatch.setattr(off, "launch", launched)
+    wrong = [compared.part.split()[1].rstrip(",") for compared in compare_kernels(POCKET) if not compared.is_right]
+    assert wrong and set(wrong) == {"activate"}
+
+
+def test_without_a_gpu_there_are_no_kernels() -> None:
+    assert list(compare_kernels(POCKET)) == []
+
+
+def test_a_clip_that_is_not_what_its_prompt_says(monkeypatch: pytest.MonkeyPatch) -> None:
+    rendered = LTXPipeline("pocket").generate_video(clip.PROMPT, seed=0)
+    monkeypatch.setattr(LTXPipeline, "generate_video", lambda *_, **__: rendered)
+    assert render_clip().problem == ""
+    monkeypatch.setattr(clip, "PROMPT", "a small green triangle spins on a pink background")
+    assert "does not show what its prompt says" in render_clip().problem
+    monkeypatch.setattr(clip, "read_clip", lambda path, most: list(rendered.frames[:-1]))
+    assert "are read back" in render_clip().problem
+    monkeypatch.setattr(clip, "read_clip", lambda path, most: list(255 - rendered.frames))
+    assert "come out of an MP4 changed" in render_clip().problem
