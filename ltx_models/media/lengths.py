@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 import struct
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import BinaryIO, NamedTuple
 
 from ltx_models.media.formats import GIF, HEAD_BYTES, MATROSKA, MOV, format_of
@@ -17,11 +17,21 @@ __all__ = ["clip_length"]
 MOST_BOXES = 10_000
 """Of a file, that are read: no more than a sound one has on the way to its length."""
 SEGMENT, INFO, SCALE, DURATION = 0x18538067, 0x1549A966, 0x2AD7B1, 0x4489
+TRACKS, TRACK, TRACK_ID, TRACK_KIND = 0x1654AE6B, 0xAE, 0x73C5, 0x83
+TAGS, TAG, TARGETS, TARGET_ID, SIMPLE_TAG, TAG_NAME, TAG_TEXT = 0x1254C367, 0x7373, 0x63C0, 0x63C5, 0x67C8, 0x45A3, 0x4487
 """Matroska's elements."""
+LONGEST = 64
+"""Bytes of a value, that are read."""
+PICTURES = 1
+"""Matroska's kind of a track of moving pictures."""
 SHORTEST_DELAY, DEFAULT_DELAY = 2, 10
 """Hundredths of a second that a GIF's frame is shown, at least; and where it says less, as players and ffmpeg do."""
 MOST_BLOCKS = 2_000_000
 """Of a GIF."""
+
+
+_Element = tuple[int, int, int]
+"""Of Matroska: its name, and where its content begins and ends in the file."""
 
 
 class _Box(NamedTuple):
@@ -105,21 +115,52 @@ def _of_edits(file: BinaryIO, box: _Box) -> int:
 
 
 def _of_matroska(file: BinaryIO) -> float | None:
+    """Of its one track; of several, only one of which the length of its own is known, since sound may go on longer."""
     size = file.seek(0, 2)
     segment = next(element for element in _elements(file, 0, size) if element[0] == SEGMENT)
-    info = next(element for element in _elements(file, *segment[1:]) if element[0] == INFO)
+    parts = list(_elements(file, *segment[1:]))
+    info = next(part for part in parts if part[0] == INFO)
+    tracks = [_values(file, track) for track in _inside(file, parts, TRACKS, TRACK)]
+    if len(tracks) > 1:
+        shown = next(track[TRACK_ID] for track in tracks if int.from_bytes(track[TRACK_KIND], "big") == PICTURES)
+        lengths = (_of_tag(file, tag, shown) for tag in _inside(file, parts, TAGS, TAG))
+        return next(filter(None, lengths), None)
     scale, duration = 1_000_000, None
-    for name, start, end in _elements(file, *info[1:]):
-        data = _read(file, start, min(end - start, 8))
-        if name == SCALE:
-            scale = int.from_bytes(data, "big")
-        elif name == DURATION:
-            (duration,) = struct.unpack(">f" if len(data) == 4 else ">d", data)
+    values = _values(file, info)
+    if SCALE in values:
+        scale = int.from_bytes(values[SCALE], "big")
+    if data := values.get(DURATION):
+        (duration,) = struct.unpack(">f" if len(data) == 4 else ">d", data)
     return None if duration is None else duration * scale / 1e9
 
 
-def _elements(file: BinaryIO, at: int, end: int) -> Iterator[tuple[int, int, int]]:
-    """Yield each element's name, and where its content begins and ends."""
+def _of_tag(file: BinaryIO, tag: _Element, track: bytes) -> float | None:
+    """What a tag says of a track's length, as `00:00:03.022000000`; None where it is of another, or says nothing."""
+    parts = [tag]
+    if not any(_values(file, of).get(TARGET_ID) == track for of in _inside(file, parts, TAG, TARGETS)):
+        return None
+    for said in _inside(file, parts, TAG, SIMPLE_TAG):
+        values = _values(file, said)
+        if values.get(TAG_NAME) == b"DURATION":
+            hours, minutes, seconds = values[TAG_TEXT].rstrip(b"\0").decode("ascii").split(":")
+            return 3600 * int(hours) + 60 * int(minutes) + float(seconds)
+    return None
+
+
+def _inside(file: BinaryIO, parents: Iterable[_Element], parent: int, name: int) -> Iterator[_Element]:
+    """Yield the elements of a name that are in those of another name."""
+    for found in parents:
+        if found[0] == parent:
+            yield from (element for element in _elements(file, *found[1:]) if element[0] == name)
+
+
+def _values(file: BinaryIO, parent: _Element) -> dict[int, bytes]:
+    """Return the short values in an element, by their names."""
+    return {name: _read(file, start, min(end - start, LONGEST)) for name, start, end in _elements(file, *parent[1:])}
+
+
+def _elements(file: BinaryIO, at: int, end: int) -> Iterator[_Element]:
+    """Yield each element."""
     for _ in range(MOST_BOXES):
         if at + 2 > end:
             return

@@ -21,6 +21,8 @@ from ltx_models.variants import find_variant
 from tests.models.media_files import run_ffmpeg
 
 H264 = ("-c:v", "libx264rgb", "-qp", "0", "-bf", "3", "-g", "12")
+SOUND = ("-f", "lavfi", "-i", "sine=d=5")
+"""That goes on for longer than the pictures do."""
 VP9 = ("-c:v", "libvpx-vp9", "-lossless", "1", "-pix_fmt", "gbrp", "-deadline", "realtime")
 
 
@@ -194,6 +196,10 @@ def test_a_part_that_cannot_be_is_refused_in_a_sentence(kind: str) -> None:
         ("a.mov", H264, 2.5),
         ("a.mkv", H264, 2.5),
         ("a.webm", VP9, 2.5),
+        ("sound.mkv", (*SOUND, *H264), 2.5),
+        ("sound.webm", (*SOUND, *VP9, "-c:a", "libopus"), 2.5),
+        ("sound.mp4", (*SOUND, *H264), 2.5),
+        ("sound without tags.mkv", (*SOUND, *H264, "-f", "matroska", "-live", "1"), None),
         ("a.gif", (), 2.5),
         ("fragments.mp4", (*H264, "-movflags", "frag_keyframe+empty_moov"), None),
         ("live.mkv", (*H264, "-f", "matroska", "-live", "1"), None),
