@@ -18,7 +18,15 @@ MOST_BOXES = 10_000
 """Of a file, that are read: no more than a sound one has on the way to its length."""
 SEGMENT, INFO, SCALE, DURATION = 0x18538067, 0x1549A966, 0x2AD7B1, 0x4489
 TRACKS, TRACK, TRACK_ID, TRACK_KIND = 0x1654AE6B, 0xAE, 0x73C5, 0x83
-TAGS, TAG, TARGETS, TARGET_ID, SIMPLE_TAG, TAG_NAME, TAG_TEXT = 0x1254C367, 0x7373, 0x63C0, 0x63C5, 0x67C8, 0x45A3, 0x4487
+TAGS, TAG, TARGETS, TARGET_ID, SIMPLE_TAG, TAG_NAME, TAG_TEXT = (
+    0x1254C367,
+    0x7373,
+    0x63C0,
+    0x63C5,
+    0x67C8,
+    0x45A3,
+    0x4487,
+)
 """Matroska's elements."""
 LONGEST = 64
 """Bytes of a value, that are read."""

@@ -29,6 +29,8 @@ ALPHA = re.compile(r"\s+alpha_mode +: 1$", re.IGNORECASE)
 """What a WebM says whose transparency is a stream inside its stream: only libvpx decodes it."""
 ALPHA_DECODERS = {"vp8": "libvpx", "vp9": "libvpx-vp9"}
 VIDEO = re.compile(r"Stream #0:0.*?: Video: (\w+).*?, (\w+)(?:\((.*?)\))?, (\d+)x(\d+)")
+WOVEN = frozenset({"mpeg2video", "dvvideo"})
+"""Codecs of interlaced clips, each frame of which says what it is; what the file says of all is often not so."""
 ALIKE = frozenset({"bt709", "bt2020", "smpte170m", "smpte240m", "fcc", "bt470bg", "gbr"})
 """Names that stand once where the three ways in which colours are coded have one."""
 
@@ -40,7 +42,7 @@ class Stream:
     times: of its frames, in seconds, in order.  length: the second at which the last one ends.
     pixel_format: ffmpeg's name.  matrix, primaries, transfer: ffmpeg's names of how colours are coded.
     decoder: ffmpeg's, where its own choice is not the right one.
-    interlaced: whether its frames are woven of two fields.  width, height: as they are stored.
+    interlaced: whether its frames may be woven of two fields.  width, height: as they are stored.
     """
 
     times: array[float]
@@ -123,7 +125,8 @@ def _described(said: list[str], times: array[float], end: float) -> Stream:
         matrix,
         primaries,
         transfer,
-        interlaced=any(word.endswith(("first", "swapped)")) or word.startswith(("top", "bottom")) for word in words),
+        interlaced=codec in WOVEN
+        or any(word.endswith(("first", "swapped)")) or word.startswith(("top", "bottom")) for word in words),
         width=int(width),
         height=int(height),
     )
