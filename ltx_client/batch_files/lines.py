@@ -7,11 +7,14 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
-__all__ = ["LINE_END", "Line", "LineError", "Remarks"]
+__all__ = ["LINE_END", "Line", "LineError", "Remarks", "check_prompt"]
 
 LINE_END = re.compile(r"\r\n|\r|\n")
 """What ends a line. Not U+2028, U+0085, vertical tabs and their like, which `str.splitlines` takes for ends too."""
-_MARK = re.compile(r"(?:[-*+•–]|\d{1,4}[.)])\s|#|\"[^\"]*\"$|.*\t")
+_MARK = re.compile(r"(?:[-*+>•‣◦▪●·–—]|\d{1,4}[.):])\s|#|prompt\s*[:=]|.*\t", re.IGNORECASE)
+_QUOTED = re.compile(r"(?:\"[^\"]*\"|'[^']*'|“[^”]*”|„[^“”]*[“”]|‘[^’]*’|«[^»]*»|`[^`]*`),?")
+_RULE = re.compile(r"[-=_*~`+#|:.\s–—]+")
+"""A line that divides: of Markdown, of its tables, of front matter, around code."""
 
 
 class LineError(ValueError):
@@ -42,7 +45,7 @@ class Remarks:
 
     def see_prompt(self, number: int, prompt: str) -> None:
         """Note a prompt that seems to hold more than a prompt."""
-        if _MARK.match(prompt):
+        if _MARK.match(prompt) or _QUOTED.fullmatch(prompt):
             self.marked.append((number, prompt))
 
     def sentences(self) -> Iterator[str]:
@@ -59,6 +62,12 @@ class Remarks:
         if self.rounded:
             number, seed = self.rounded[0]
             yield f"line {number}{_more(self.rounded)}: a spreadsheet keeps 15 digits; check the seed {seed}"
+
+
+def check_prompt(prompt: str) -> None:
+    """Raise LineError for what can be no prompt."""
+    if prompt.strip() and _RULE.fullmatch(prompt):
+        raise LineError(f"{prompt.strip()[:30]} is no prompt, it divides lines; remove it")
 
 
 def _more(found: list[Any]) -> str:

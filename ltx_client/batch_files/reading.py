@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from ltx_client.batch_files.decoding import check_suffix, decode
-from ltx_client.batch_files.lines import LINE_END, Line, LineError, Remarks
+from ltx_client.batch_files.lines import LINE_END, Line, LineError, Remarks, check_prompt
 from ltx_client.batch_files.objects import looks_like_json, read_objects
 from ltx_client.batch_files.tables import TableLikeness, names_columns, read_table, table_likeness
 from ltx_client.errors import UsageError
@@ -72,4 +72,12 @@ def _prompts(text: str, remarks: Remarks, *, is_sure: bool) -> Iterator[Line]:
             )
         else:
             remarks.see_prompt(number, prompt)
-            yield Line(number, {"prompt": prompt})
+            yield Line(number, {"prompt": prompt} if is_sure else _checked(prompt))
+
+
+def _checked(prompt: str) -> dict[str, str] | LineError:
+    try:
+        check_prompt(prompt)
+    except LineError as error:
+        return error
+    return {"prompt": prompt}

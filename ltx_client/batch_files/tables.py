@@ -27,6 +27,7 @@ _CSV_ERRORS = {
     "expected after": 'after a closing " there is more; inside a quoted cell, write "" for each "',
     "field larger": 'a cell is too long; perhaps a closing " is missing',
 }
+_DIGITS = re.compile(r"\d[\d.,]*")
 _NUMBERING = "the first column, which has no name"
 _NO_PROMPT = re.compile(r"#(?:[A-ZÄÖÜ/0-9]+[!?]|N/A|NV)|nan|null|none", re.IGNORECASE)
 """What spreadsheets and programs write into a cell that has no value."""
@@ -50,7 +51,9 @@ def table_likeness(text: str) -> TableLikeness:
     if "prompt" in known:
         return TableLikeness.YES if len(known) > 1 else TableLikeness.MAYBE
     is_all_names = all(_is_meant_for_a_name(cell) for cell in header if cell.strip())
-    return TableLikeness.MAYBE if known and len(names) > 1 and is_all_names else TableLikeness.NO
+    if known and len(names) > 1 and (is_all_names or _numbers_follow(text, header, known)):
+        return TableLikeness.MAYBE
+    return TableLikeness.NO
 
 
 def names_columns(line: str) -> bool:
@@ -147,6 +150,14 @@ def _columns(header: list[str], remarks: Remarks) -> list[tuple[str, str | None]
     return columns
 
 
+def _numbers_follow(text: str, header: list[str], known: set[str]) -> bool:
+    """Whether the next row is as long as the first, and has numbers below the names of options."""
+    rows = (row for _, row in _rows(text[:_HEADER_CHARACTERS], _delimiter_of(text)) if not isinstance(row, LineError))
+    below = next((row for seen, row in zip(range(_PREAMBLE + 1), rows, strict=False) if seen and row != header), [])
+    cells = zip(header, below, strict=False)
+    return len(below) == len(header) and any(_DIGITS.fullmatch(cell) for name, cell in cells if spelled(name) in known)
+
+
 def _is_meant_for_a_name(cell: str) -> bool:
     why = _why_unknown(cell)
     return not why or " meant?" in why
@@ -189,6 +200,8 @@ def _values(row: list[str], columns: list[tuple[str, str | None]], delimiter: st
             remarks.ignored[_NUMBERING] = None
         elif cell and not written:
             raise LineError(f"{brief(cell)} is in column {place}, which the first line does not name")
+        elif name is not None and cell.startswith("="):
+            raise LineError(f"{written} {brief(cell)} is a formula; write what it shows")
         elif cell and name is not None:
             given.append(Given(written, name, cell))
     values = values_of(given, comma=delimiter in _DECIMAL_COMMAS)

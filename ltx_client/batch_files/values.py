@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 
 import click
 
-from ltx_client.batch_files.lines import LineError
+from ltx_client.batch_files.lines import LineError, check_prompt
 from ltx_client.options import describing_options
 
 __all__ = ["Given", "Written", "brief", "fields_of", "parse_seeds", "resolve", "spelled", "values_of"]
@@ -47,6 +47,8 @@ _NOTE_MARKS = ("_", "#", "Unnamed:")
 """What the names of notes begin with; pandas calls columns without a name the latter."""
 _NUMBER = re.compile(r"[+-]?(?:\d+\.?\d*|\.\d+)(?P<exponent>[eE][+-]?\d+)?")
 _DECIMAL_COMMA = re.compile(r"([+-]?\d+),(\d+)")
+_POINT_FOR_THOUSANDS = re.compile(r"([+-]?[1-9]\d{0,2})\.000")
+"""Of whole numbers: others with a point that are not meant so are none."""
 _MOST_DIGITS = 40
 
 
@@ -126,6 +128,7 @@ def values_of(given: Iterable[Given], *, comma: bool = False) -> dict[str, Any]:
             values[option.name] = _typed(item.written.strip(), option, item.value, comma)
     if not isinstance(values.get("prompt"), str):
         raise LineError("it has no prompt")
+    check_prompt(values["prompt"])
     return values
 
 
@@ -187,6 +190,8 @@ def _number(name: str, value: Any, *, whole: bool, comma: bool) -> int | float:
                 f"{wrong}: its comma may stand for thousands; write {divided[1]}.{divided[2]} or {_bare(text)}"
             )
         text = f"{divided[1]}.{divided[2]}"
+    if whole and isinstance(value, str) and (grouped := _POINT_FOR_THOUSANDS.fullmatch(text)):
+        raise LineError(f"{wrong}: its point may stand for thousands; write {grouped[1]} or {text.replace('.', '')}")
     match = _NUMBER.fullmatch(text)
     if match is None or (whole and len(text) > _MOST_DIGITS):
         raise LineError(wrong)
