@@ -12,7 +12,7 @@ from pathlib import Path
 
 import numpy as np
 
-__all__ = ["HDR", "PRIMARIES", "from_srgb", "to_srgb", "write_cube"]
+__all__ = ["HDR", "PRIMARIES", "convert", "from_srgb", "to_srgb", "write_cube"]
 
 PAPER_WHITE = 203.0
 """cd/m², as the peak."""

@@ -1,7 +1,8 @@
 """What a player shows of a picture or a clip: the one place that decides how its colours become those of a video, sRGB.
 
 - A picture's ICC profile is applied by Pillow (Little CMS). One that is broken, or is of other colours than the picture
-  has, is ignored, as players do. Without one, a PNG's gamma counts.
+  has, is ignored, as players do. Without one, a PNG's gamma counts. What a PNG says by numbers (cICP, which
+  screenshots in HDR have) goes before both.
 - Clips in HLG and PQ, and with the primaries of BT.2020 and P3, go through a table (`ltx_models.media.colours`). The
   matrix is the stream's; where it says none, BT.709's from 720 lines on, else BT.601's. Interlaced frames, which are
   woven of two fields, become whole ones.
@@ -19,7 +20,7 @@ from typing import Any
 import numpy as np
 from PIL import Image, ImageCms, ImageColor
 
-from ltx_models.media.colours import HDR, PRIMARIES, to_srgb, write_cube
+from ltx_models.media.colours import HDR, PRIMARIES, convert, to_srgb, write_cube
 from ltx_models.media.fit import Fit
 from ltx_models.media.streams import Stream
 
@@ -31,6 +32,9 @@ OPAQUE = {"LA": "L", "PA": "RGB", "RGBA": "RGB"}
 PROFILED = {"RGB ": "RGB", "GRAY": "L", "CMYK": "CMYK"}
 """Pillow's modes, by the colours of an ICC profile."""
 SRGB_GAMMA = 0.45455
+CODED_PRIMARIES = {1: "bt709", 5: "bt709", 6: "bt709", 9: "bt2020", 12: "smpte432"}
+CODED_TRANSFERS = {1: "", 6: "", 13: "", 14: "", 15: "", 16: "smpte2084", 18: "arib-std-b67"}
+"""ffmpeg's names of a PNG's numbers; none for what a screen shows as it is. Of others, nothing is made."""
 CUBE = "to_srgb.cube"
 """The file of a clip's table, in the folder that ffmpeg runs in."""
 TRANSPARENT = ("rgba", "bgra", "argb", "abgr", "yuva", "gbrap", "ya8", "ya16", "pal8", "ayuv")
@@ -45,7 +49,8 @@ ToSrgb = Callable[[Image.Image], Image.Image]
 
 def srgb_of(image: Image.Image) -> ToSrgb:
     """Return what turns a picture's pixels, or some of them, into what is shown. Reads what stands before them only."""
-    opaque = _profile_of(image.info, image.mode) or _gamma_of(image.info) or (lambda part: part.convert("RGB"))
+    said = _coded_of(image.info) or _profile_of(image.info, image.mode) or _gamma_of(image.info)
+    opaque = said or (lambda part: part.convert("RGB"))
 
     def shown(part: Image.Image) -> Image.Image:
         part, alpha = _apart(part)
@@ -99,6 +104,24 @@ def _profile_of(info: dict[Any, Any], mode: str) -> ToSrgb | None:
         converted = ImageCms.applyTransform(part.convert(kind), transform)
         assert converted is not None
         return converted
+
+    return applied
+
+
+def _coded_of(info: dict[Any, Any]) -> ToSrgb | None:
+    """What applies the numbers by which a PNG says how its colours are coded; None where it has none, or others."""
+    numbers = info.get("cicp")
+    if numbers is None or numbers[0] not in CODED_PRIMARIES or numbers[1] not in CODED_TRANSFERS:
+        return None
+    primaries, transfer = CODED_PRIMARIES[numbers[0]], CODED_TRANSFERS[numbers[1]]
+    if primaries == "bt709" and not transfer:
+        return lambda part: part.convert("RGB")
+
+    def applied(part: Image.Image) -> Image.Image:
+        pixels = np.array(part.convert("RGB"))
+        for row in pixels:  # all of them at once would take much memory
+            row[:] = np.rint(255 * convert(row / 255, transfer, primaries))
+        return Image.fromarray(pixels)
 
     return applied
 

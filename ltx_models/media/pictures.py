@@ -23,7 +23,7 @@ from ltx_models.media.ffmpeg import read_frames
 from ltx_models.media.fit import Box, Fit
 from ltx_models.media.formats import HEIF, PNG, format_of, names_of
 from ltx_models.media.headers import check_picture
-from ltx_models.media.png import needed_of, write_needed
+from ltx_models.media.png import coded_as, needed_of, write_needed
 from ltx_models.media.streams import first_bytes
 
 __all__ = ["read_picture"]
@@ -83,6 +83,7 @@ def _read(path: Path, file: BinaryIO, shown: BinaryIO, fit: Fit, room: int) -> I
     with Image.open(shown, formats=PICTURES) as image:
         name = str(image.format)
         by_pillow = name not in DECODERS or _pillow_bytes(image) <= room
+        image.info["cicp"] = coded_as(file) if name == "PNG" else None
         orientation = _orientation_of(image)
         fit = fit.turned if orientation in LYING else fit
         transparent, to_srgb = is_transparent(image), srgb_of(image)

@@ -12,7 +12,7 @@ import zlib
 from pathlib import Path
 from typing import BinaryIO, NamedTuple
 
-__all__ = ["PNG_SIGNATURE", "needed_of", "write_needed"]
+__all__ = ["PNG_SIGNATURE", "coded_as", "needed_of", "write_needed"]
 
 PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"
 CRITICAL = {b"IHDR": 13, b"PLTE": 768, b"IDAT": 2**31}
@@ -60,6 +60,23 @@ def needed_of(file: BinaryIO) -> io.BufferedReader:
     if number > MOST_CHUNKS:
         raise ValueError(f"it has more than {MOST_CHUNKS:,} parts")
     return io.BufferedReader(_Needed(file, b"".join(front), pieces, END if whole else b""), 1 << 16)
+
+
+def coded_as(file: BinaryIO) -> tuple[int, int] | None:
+    """Return the numbers of a PNG's primaries and transfer function, by ITU-T H.273; None where it does not say."""
+    at = len(PNG_SIGNATURE)
+    for _ in range(MOST_CHUNKS):
+        file.seek(at)
+        head = file.read(8)
+        if len(head) < 8 or head[4:] == b"IDAT":
+            break
+        length, name = struct.unpack(">I4s", head)
+        if name == b"cICP" and length == 4 and _is_sound(file, name, length):
+            file.seek(at + 8)
+            primaries, transfer, *_ = file.read(4)
+            return primaries, transfer
+        at += 12 + length
+    return None
 
 
 def write_needed(file: BinaryIO, path: Path) -> None:

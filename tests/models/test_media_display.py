@@ -83,6 +83,17 @@ def many_app_segments(path: Path) -> None:
     path.write_bytes(data[:2] + broken + 160 * (segment + extended) + data[2:])
 
 
+def coded(primaries: int, transfer: int, colour: object = RED, **options: object) -> Write:
+    """A PNG that says how its colours are coded by ITU-T H.273's numbers."""
+
+    def write(path: Path) -> None:
+        save(colour, **options)(path)
+        data = path.read_bytes()
+        path.write_bytes(data[:33] + chunk(b"cICP", bytes([primaries, transfer, 0, 1])) + data[33:])
+
+    return write
+
+
 SECRETS = zlib.compress(os.urandom(1_000_000))
 GREY_55 = (0x55, 0x55, 0x55)
 PICTURES: dict[str, tuple[Write, tuple[int, int, int]]] = {
@@ -100,6 +111,11 @@ PICTURES: dict[str, tuple[Write, tuple[int, int, int]]] = {
     "CMYK": (save((0, 0, 0, 0), "CMYK", "JPEG", quality=100), (255, 255, 255)),
     "CMYK with a profile of RGB": (save((0, 0, 0, 0), "CMYK", "JPEG", quality=100, icc_profile=P3), (255, 255, 255)),
     "a gamma": (gamma, (156, 156, 156)),
+    "P3 by its numbers": (coded(12, 13), (218, 0, 26)),  # of the curve of sRGB, not of a gamma of 2.2
+    "sRGB by its numbers, whatever its profile": (coded(1, 13, icc_profile=P3), RED),
+    "PQ by its numbers": (coded(9, 16, (148, 148, 148)), (242, 242, 242)),
+    "HLG by its numbers": (coded(9, 18, (191, 191, 191)), (244, 244, 244)),
+    "numbers that mean nothing": (coded(99, 0, icc_profile=P3), SHOWN_RED),
     "nothing": (save((0, 0, 0, 0), "RGBA"), (255, 255, 255)),
     "half of black": (save((0, 0, 0, 128), "RGBA"), (127, 127, 127)),
     "half of grey": (save((0, 128), "LA"), (127, 127, 127)),
@@ -147,7 +163,9 @@ def test_a_picture_is_read_as_it_is_shown(tmp_path: Path, kind: str) -> None:
     assert np.abs(read.astype(int) - colour).max() <= 3, read[0, 0]
 
 
-@pytest.mark.parametrize("kind", ["PNG in P3", "WebP in P3", "half of black", "a profile of 20 MB", "a gamma"])
+@pytest.mark.parametrize(
+    "kind", ["PNG in P3", "WebP in P3", "half of black", "a profile of 20 MB", "a gamma", "PQ by its numbers"]
+)
 def test_what_ffmpeg_reads_is_shown_alike(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: str) -> None:
     monkeypatch.setattr(pictures, "PILLOW_BYTES", 0)
     test_a_picture_is_read_as_it_is_shown(tmp_path, kind)
