@@ -100,11 +100,15 @@ def _check_format(path: Path, kind: str, head: bytes) -> None:
     name, holds = format_of(head)
     if holds == kind:
         return
+    if not head:
+        raise UsageError(f"{path} is empty")
     advice = ""
     if holds == "unsupported":
         advice = "; export it as JPEG or PNG first"
     elif holds:
         advice = f"; give it with --{holds}"
+    else:
+        advice = f"; export it as {'PNG' if kind == 'image' else 'MP4'} first"
     article = "an" if kind[0] in "aeiou" else "a"
     raise UsageError(
         f"{path} is not {article} {kind} that can be used: it is {name}, and {names_of(kind)} are read{advice}"

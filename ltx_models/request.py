@@ -98,7 +98,9 @@ class ConditioningItem:
         if self.kind not in ("image", "video"):
             raise InvalidRequest(f"the kind of conditioning {self.kind!r} is unknown; image and video are known")
         if not isinstance(self.source, str) or not self.source.strip() or "\x00" in self.source:
-            raise InvalidRequest(f"the source of an {self.kind} is empty; name a file")
+            raise InvalidRequest(
+                f"the source of {'an' if self.kind == 'image' else 'a'} {self.kind} is empty; name a file"
+            )
         check_is_no_url(self.kind, self.source)
         if len(self.source) > MAX_SOURCE_CHARACTERS:
             raise InvalidRequest(

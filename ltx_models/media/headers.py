@@ -83,7 +83,7 @@ def read_header(file: BinaryIO) -> PictureHeader | None:
     head = file.read(30)
     try:
         if head.startswith(b"\x89PNG\r\n\x1a\n"):
-            return _png(head)
+            return _png(head) if head[12:16] == b"IHDR" else None
         if head.startswith(b"\xff\xd8"):
             return _jpeg(file)
         if head.startswith(b"RIFF") and head[8:12] == b"WEBP":

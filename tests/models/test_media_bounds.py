@@ -226,6 +226,14 @@ def test_a_picture_of_another_size_than_it_says_is_refused(tmp_path: Path) -> No
     assert grown <= READING_BYTES
 
 
+def test_what_an_iphones_programs_hold_of_a_png_has_no_size(tmp_path: Path) -> None:
+    """Another part stands where a PNG says its size."""
+    data = write_png(tmp_path / "a.png", (64, 64)).read_bytes()
+    (tmp_path / "a.png").write_bytes(data[:8] + chunk(b"CgBI", bytes(4)) + data[8:])
+    with pytest.raises(MediaError, match="its part b'CgBI' is unknown"):
+        read_picture(tmp_path / "a.png", Fit(64, 64, crop=True))
+
+
 def test_a_header_that_is_cut_off_says_nothing(tmp_path: Path) -> None:
     files = [
         write_png(tmp_path / "a.png", (64, 64)),

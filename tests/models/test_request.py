@@ -79,6 +79,7 @@ def test_a_wrong_value_is_refused_with_what_would_be_right(values: dict[str, Any
     [
         ({"kind": "sound"}, "image and video are known"),
         ({"source": " "}, "the source of an image is empty"),
+        ({"source": "", "kind": "video"}, "the source of a video is empty"),
         ({"source": "a\x00b"}, "empty"),
         ({"source": "a" * 5_000}, "more than 4,096 characters"),
         ({"frame": -2}, "conditioning frame -2 is out of range"),

@@ -130,8 +130,8 @@ def test_a_file_is_judged_by_how_it_begins(tmp_path, name, kind):
     ("content", "words"),
     [
         (b"\0\0\0\x18ftypheic" + b"\0" * 40, "HEIC or AVIF.*export it as JPEG or PNG"),
-        (b"hello", "unknown format"),
-        (b"", "unknown format"),
+        (b"hello", "unknown format, and PNG, JPEG and WebP are read; export it as PNG first"),
+        (b"", "IMG_0001 is empty"),
     ],
 )
 def test_what_cannot_be_used_says_what_could(tmp_path, content, words):
