@@ -79,7 +79,7 @@ def prepare_batch(
             continue
         prepared.jobs += jobs
         prepared.inputs |= inputs
-        prepared.lines[line.number] = jobs[0][0]
+        prepared.lines.append((line.number, jobs[0][0]))
         if len(prepared.jobs) > MAX_JOBS:
             raise UsageError(f"{name} asks for more than {MAX_JOBS:,} videos, by line {line.number}; divide it")
     for sentence in remarks.sentences():

@@ -68,14 +68,15 @@ return 1
 class PreparedBatch:
     """A batch that can be sent: its jobs, in order, and the local files that they need.
 
-    name: of the file, for people.  lines: the first job of each line of the file, by the line's number.
+    name: of the file, for people.  lines: the first job of each line of the file, or of each of the
+    objects in it, with the line's number.
     """
 
     id: str
     name: str
     jobs: list[tuple[Job, Links]]
     inputs: Inputs = field(default_factory=dict)
-    lines: dict[int, Job] = field(default_factory=dict)
+    lines: list[tuple[int, Job]] = field(default_factory=list)
 
     def link(self, links: Links) -> None:
         """Has all its jobs wait for these others, and keeps them from these workers, too."""

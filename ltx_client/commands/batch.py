@@ -136,13 +136,13 @@ def command(
 
 def _tell_of_cut_texts(batch: PreparedBatch) -> set[str]:
     """Say of which lines the prompts are longer than what is read of them; return the ids of all jobs of these."""
-    cut = {number: texts for number, job in batch.lines.items() if (texts := cut_texts(job))}
-    for number in list(cut)[:LINES_TOLD]:
-        for text in cut[number]:
+    cut = [(number, job, texts) for number, job in batch.lines if (texts := cut_texts(job))]
+    for number, _, texts in cut[:LINES_TOLD]:
+        for text in texts:
             notice(f"{batch.name}, line {number}: {text.sentence}")
     if len(cut) > LINES_TOLD:
         notice(f"{batch.name}: {len(cut) - LINES_TOLD} more lines have prompts that are read in part only")
-    prompts = {batch.lines[number].request.prompt for number in cut}
+    prompts = {job.request.prompt for _, job, _ in cut}
     return {job.id for job, _ in batch.jobs if job.request.prompt in prompts}
 
 

@@ -121,6 +121,12 @@ def test_a_batch_says_in_which_line(monkeypatch, tmp_path):
     assert told == [f"{file}, line {number}: {SENTENCE}" for number in (3, 5)]
 
 
+def test_each_object_of_an_array_in_one_line_is_told(capsys):
+    data = json.dumps([{"prompt": LONG}, {"prompt": LONG + " x"}, {"prompt": "a red ball"}]).encode()
+    _tell_of_cut_texts(prepare_batch(data, "a.json", "b1", form=None, seeds=[], options=defaults()))
+    assert capsys.readouterr().err.count("a.json, line 1: the prompt has ") == 2
+
+
 def test_a_batch_of_many_says_twenty_and_how_many_more(capsys):
     data = "\n".join([LONG] * 25 + ["a red ball"]).encode()
     batch = prepare_batch(data, "prompts.txt", "b1", form=None, seeds=[1, 2], options=defaults())
