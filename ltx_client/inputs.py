@@ -12,7 +12,7 @@ from ltx_client.errors import UsageError
 from ltx_models.errors import MediaError
 from ltx_models.media.formats import HEAD_BYTES, format_of, names_of
 from ltx_models.media.headers import check_picture
-from ltx_models.media.lengths import clip_length
+from ltx_models.media.lengths import clip_length, is_only_sound
 from ltx_models.media.spans import Span, span_of
 from ltx_models.request import ConditioningItem, GenerationRequest
 
@@ -122,6 +122,8 @@ def _part_of(item: ConditioningItem, request: GenerationRequest, path: Path) -> 
     """
     try:
         with path.open("rb") as file:
+            if is_only_sound(file):
+                raise UsageError(f"{path} has sound and no pictures; give a clip that has some")
             length = clip_length(file)
     except OSError as error:
         raise UsageError(f"cannot read {path}: {error.strerror}") from error

@@ -12,7 +12,7 @@ from typing import BinaryIO, NamedTuple
 
 from ltx_models.media.formats import GIF, HEAD_BYTES, MATROSKA, MOV, format_of
 
-__all__ = ["clip_length"]
+__all__ = ["clip_length", "is_only_sound"]
 
 MOST_BOXES = 10_000
 """Of a file, that are read: no more than a sound one has on the way to its length."""
@@ -30,8 +30,8 @@ TAGS, TAG, TARGETS, TARGET_ID, SIMPLE_TAG, TAG_NAME, TAG_TEXT = (
 """Matroska's elements."""
 LONGEST = 64
 """Bytes of a value, that are read."""
-PICTURES = 1
-"""Matroska's kind of a track of moving pictures."""
+PICTURES, SOUND = 1, 2
+"""Matroska's kinds of tracks: of moving pictures, and of sound."""
 SHORTEST_DELAY, DEFAULT_DELAY = 2, 10
 """Hundredths of a second that a GIF's frame is shown, at least; and where it says less, as players and ffmpeg do."""
 MOST_BLOCKS = 2_000_000
@@ -64,6 +64,24 @@ def clip_length(file: BinaryIO) -> float | None:
     except (struct.error, LookupError, ValueError, OverflowError, ZeroDivisionError, StopIteration):
         return None
     return length if length and 0 < length < math.inf else None
+
+
+def is_only_sound(file: BinaryIO) -> bool:
+    """Return whether a clip's header lists sound and nothing else; False where it is damaged."""
+    file.seek(0)
+    kind = format_of(file.read(HEAD_BYTES))
+    size = file.seek(0, 2)
+    try:
+        if kind == MATROSKA:
+            parts = [part for element in _elements(file, 0, size) for part in _inside(file, [element], SEGMENT, TRACKS)]
+            kinds = {_values(file, track)[TRACK_KIND] for track in _inside(file, parts, TRACKS, TRACK)}
+            return kinds == {bytes([SOUND])}
+        moov = next(box for box in _boxes(file, 0, size) if box.name == b"moov")
+        tracks = [box for box in _boxes(file, moov.start, moov.end) if box.name == b"trak"]
+        inner = (box for track in tracks for outer, box in _of_track(file, track) if outer == b"mdia")
+        return {_read(file, box.start + 8, 4) for box in inner if box.name == b"hdlr"} == {b"soun"}
+    except (struct.error, LookupError, ValueError, OverflowError, StopIteration):
+        return False
 
 
 def _of_mov(file: BinaryIO) -> float | None:

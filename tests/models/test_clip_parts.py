@@ -12,9 +12,11 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from ltx_client.errors import UsageError
+from ltx_client.inputs import address_inputs
 from ltx_models.errors import InvalidRequest
 from ltx_models.media.clips import open_clip
-from ltx_models.media.lengths import clip_length
+from ltx_models.media.lengths import clip_length, is_only_sound
 from ltx_models.media.prepare import conditioning_pixels
 from ltx_models.media.spans import Span, span_of
 from ltx_models.request import ConditioningItem, GenerationRequest
@@ -154,6 +156,10 @@ def resolved(frames: int = 97, rate: float = 24) -> GenerationRequest:
     return GenerationRequest(prompt="x", num_frames=frames, frame_rate=rate).resolve(find_variant("pocket"))
 
 
+def clip_item_of(path: Path) -> ConditioningItem:
+    return dataclasses.replace(clip_item(), source=str(path))
+
+
 def clip_item(**values: Any) -> ConditioningItem:
     return ConditioningItem(kind="video", source="clip.mp4", **values)
 
@@ -236,6 +242,19 @@ def test_a_client_knows_a_clips_length_by_its_header(
         with path.open("rb") as file:
             found = clip_length(file)
         assert found is None or found > 0
+
+
+@pytest.mark.parametrize(("name", "codec"), [("a.m4a", "aac"), ("a.mka", "libopus")])
+def test_sound_alone_is_told_from_a_clip(tmp_path: Path, name: str, codec: str) -> None:
+    run_ffmpeg(*SOUND, "-c:a", codec, str(tmp_path / name))
+    write_numbered(
+        tmp_path / f"clip{name[:-1]}v", 24, 30, *SOUND, *H264, "-f", "matroska" if name == "a.mka" else "mp4"
+    )
+    for path, expected in ((tmp_path / name, True), (tmp_path / f"clip{name[:-1]}v", False)):
+        with path.open("rb") as file:
+            assert is_only_sound(file) is expected
+    with pytest.raises(UsageError, match="has sound and no pictures; give a clip that has some"):
+        address_inputs(dataclasses.replace(resolved(), conditioning=(clip_item_of(tmp_path / name),)))
 
 
 def test_a_clip_as_long_as_the_video_is_continued(tmp_path: Path) -> None:
