@@ -215,3 +215,25 @@ def test_a_batch_of_a_hostile_id_gets_a_folder_here(farm, tmp_path, monkeypatch)
     assert done.exit_code == 0, done.output
     assert written(".") == ["ltx-_.._.._evil1234/index.json"]
     assert set(tmp_path.iterdir()) == before
+
+
+def test_ctrl_c_in_a_batch_says_its_id_and_how_it_is_fetched(farm, monkeypatch):
+    def interrupted(*_, **__):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("ltx_client.commands.batch.follow", interrupted)
+    done = batch(farm, ["a red ball"], "-o", "shots", "--id", "one-3fa85f64a1b2")
+    assert (done.exit_code, done.stdout) == (130, "one-3fa85f64a1b2\n")
+    assert "ltx download --batch 3fa85f64a1b2 -o FOLDER fetches the videos" in done.stderr.splitlines()[-1]
+
+
+def test_a_batch_after_one_that_failed_is_fetched_too(farm, monkeypatch):
+    Path("more.txt").write_text("a green square\n")
+    finish = farm.finish
+    monkeypatch.setattr(farm, "finish", lambda job_id: finish(job_id) if farm.sent else farm.sent.append(job_id))
+    monkeypatch.setattr("ltx_client.commands.batch.follow", lambda *_: None)
+    done = batch(farm, ["a red ball"], "--then", "more.txt", "-o", "shots/{prompt}.mp4", "--id", "one-3fa85f64a1b2")
+    assert done.exit_code == 1, done.output
+    assert "1 of 1 videos of batch one-3fa85f64a1b2 are not done" in done.stderr
+    assert [Path(name).name for name in written("shots") if name.endswith(".mp4")] == ["a green square.mp4"]
+    assert done.stdout.splitlines()[-2] == "one-3fa85f64a1b2"
