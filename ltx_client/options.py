@@ -19,6 +19,7 @@ from ltx_models.request import FRAME_STRIDE, GenerationRequest
 from ltx_models.variants import find_variant
 
 __all__ = [
+    "COUNT",
     "FIELDS_HELP",
     "OutputPath",
     "batch_option",
@@ -39,6 +40,9 @@ FIELDS_HELP = (
     " is a brace. What is there is replaced."
 )
 """For outputs that take a template."""
+
+COUNT = click.IntRange(1, 10**9)
+"""Of a list's --limit: what brokers count with ends not far above."""
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -253,6 +257,8 @@ def _frames_of(seconds: float, frame_rate: float) -> int:
     """The nearest number of frames that a video can have."""
     if not 0 < seconds < math.inf:
         raise UsageError(f"--seconds {seconds:g} is not a length; give a number above 0")
+    if not math.isfinite(seconds * frame_rate):
+        raise UsageError(f"--seconds {seconds:g} at {frame_rate:g} frames a second is no number of frames; give others")
     return max(0, round(seconds * frame_rate / FRAME_STRIDE)) * FRAME_STRIDE + 1
 
 

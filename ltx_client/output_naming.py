@@ -18,6 +18,7 @@ from ltx_client.output_paths import (
     given_path,
     is_folder,
     is_stdout,
+    place_of,
 )
 from ltx_client.output_templates import Template, fields_of, safe_name
 from ltx_client.protocol.jobs import Job
@@ -91,7 +92,7 @@ class BatchOutput:
         for job, at, index in jobs:
             path = template.path(fields_of(job, at, index))
             check_output(path, MP4, folder_is_made=True)
-            first = taken.setdefault(unicodedata.normalize("NFC", str(path)).casefold(), index)
+            first = taken.setdefault(unicodedata.normalize("NFC", place_of(path)).casefold(), index)
             if first != index:
                 raise UsageError(f"videos {first} and {index} would both be {path}; add {{index}}, {{seed}} or {{id}}")
             paths.append(path)

@@ -23,6 +23,7 @@ __all__ = [
     "is_stdout",
     "make_folder",
     "output_path",
+    "place_of",
     "waits_for_reader",
     "write_output",
 ]
@@ -50,6 +51,14 @@ def output_path(given: str, content: Content) -> Path:
 def is_folder(given: str) -> bool:
     """Return whether a path can only mean a folder, which need not be there."""
     return given.endswith(("/", "/.", "/..")) or given in (".", "..") or os.path.isdir(given)  # noqa: PTH112
+
+
+def place_of(path: Path) -> str:
+    """Return what is the same for two paths that lead to one file, there or not: through links, `..` and the like."""
+    try:
+        return os.path.realpath(path)
+    except OSError:  # the folder in which this process is was removed
+        return os.path.normpath(path)
 
 
 def is_stdout(path: Path | None) -> bool:

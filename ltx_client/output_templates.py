@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 import re
 import string
+import sys
 import unicodedata
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -45,12 +46,17 @@ def fields_of(job: Job, at: float, index: int | None = None) -> dict[str, object
         "width": request.width,
         "height": request.height,
         "frames": request.num_frames,
-        "fps": None if request.frame_rate is None else f"{request.frame_rate:g}",
+        "fps": None if request.frame_rate is None else _number(request.frame_rate),
         "steps": request.num_steps,
         "index": index,
         "date": f"{moment:%Y-%m-%d}",
         "time": f"{moment:%H-%M-%S}",
     }
+
+
+def _number(value: float) -> float:
+    """Return a number that is written as short as it can be, and that a field's form goes for."""
+    return int(value) if float(value).is_integer() else float(f"{value:g}")
 
 
 @dataclass(frozen=True)
@@ -130,6 +136,8 @@ def _value(field: str | None, form: str | None, fields: Mapping[str, object], li
     if value is None:
         raise UsageError(f"the output has {{{field}}}, and this job has none; videos of a batch have {{index}}")
     try:
+        if isinstance(value, str) and form and form[0] == "0":  # which would put zeros after a text
+            raise ValueError
         text = format(value, form or "")
     except ValueError:
         raise UsageError(f"the output has {{{field}:{form}}}, and {value!r} cannot be written so") from None
@@ -145,5 +153,7 @@ def safe_name(text: str, most: int = LONGEST) -> str:
     if not most:
         return ""
     text = unicodedata.normalize("NFC", printable(text).replace("\N{REPLACEMENT CHARACTER}", " "))
+    charset = sys.getfilesystemencoding()  # which is ASCII in some locales
+    text = text.encode(charset, "replace").decode(charset)  # to question marks, which no name has either
     text = sanitize_filename(" ".join(text.split()).strip(_UNSAFE_ENDS), replacement_text="_", platform="universal")
     return text.encode()[:most].decode(errors="ignore").strip(_UNSAFE_ENDS) or "_"

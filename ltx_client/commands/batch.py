@@ -20,7 +20,7 @@ from ltx_client.commands.ending import Ending
 from ltx_client.commands.submit import check_background, render_in_background
 from ltx_client.commands.watch import follow
 from ltx_client.dry_run import print_plan
-from ltx_client.errors import UsageError
+from ltx_client.errors import INTERRUPTED, JobFailed, UsageError
 from ltx_client.farm import Farm
 from ltx_client.inputs import clip_parts
 from ltx_client.local.members import Use
@@ -122,16 +122,30 @@ def command(
             tell_of_pauses(farm, (job.variant for job in jobs))
         else:
             tell_who_waits(farm, [pair for batch in batches for pair in batch.jobs])
-        if wait:
-            follow(farm, [job.id for job in jobs], told)
-            ending.tell([view for batch in batches for view in farm.batch(batch.id).views])
-        for batch_id, output_of_it in outputs.items():
-            download_batch(farm, farm.batch(batch_id), output_of_it)
+        interrupted = False
+        failures: list[str] = []
+        try:
+            if wait:
+                follow(farm, [job.id for job in jobs], told)
+                ending.tell([view for batch in batches for view in farm.batch(batch.id).views])
+            for one, output_of_it in outputs.items():
+                try:
+                    download_batch(farm, farm.batch(one), output_of_it)
+                except JobFailed as error:  # of one batch; the others are fetched all the same
+                    failures.append(str(error))
+        except KeyboardInterrupt:
+            interrupted = True
+            notice("")
+            notice("left; what is queued goes on without you")
     for batch in batches:
         print_line(batch.id, done=f"batch {batch.id} is queued")
-    if not wait:
+    if interrupted or not wait:
         name = short_id(batch_id)
         notice(f"ltx watch --batch {name} shows it, ltx download --batch {name} -o FOLDER fetches the videos")
+    if interrupted:
+        raise click.exceptions.Exit(INTERRUPTED)
+    if failures:
+        raise JobFailed("; ".join(failures))
 
 
 def _tell_of_cut_texts(batch: PreparedBatch) -> set[str]:

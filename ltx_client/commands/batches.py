@@ -10,7 +10,7 @@ from ltx_client.batches import Batch
 from ltx_client.farm import Farm
 from ltx_client.listing import Column, Listing
 from ltx_client.local.members import Use
-from ltx_client.options import json_option
+from ltx_client.options import COUNT, json_option
 from ltx_client.output import duration, notice, print_json, print_table, short_id
 from ltx_client.prepare import submitter
 from ltx_client.protocol.state import Status
@@ -19,7 +19,7 @@ __all__ = ["command", "counted"]
 
 
 @click.command("batches", epilog="Example: ltx batches --mine")
-@click.option("--limit", type=click.IntRange(min=1), default=20, show_default=True, help="How many, newest first.")
+@click.option("--limit", type=COUNT, default=20, show_default=True, help="How many, newest first.")
 @click.option("--mine", is_flag=True, help="Only those that you submitted from this machine.")
 @json_option
 def command(limit: int, mine: bool, as_json: bool) -> None:

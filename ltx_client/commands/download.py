@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import click
@@ -14,9 +15,10 @@ from ltx_client.fetching import fetch
 from ltx_client.files import is_here
 from ltx_client.local.members import Use
 from ltx_client.options import FIELDS_HELP, OutputPath
-from ltx_client.output import notice, print_line
+from ltx_client.output import notice, print_line, short_id
 from ltx_client.output_naming import BatchOutput, VideoOutput
 from ltx_client.output_paths import is_stdout, make_folder, write_output
+from ltx_client.output_templates import safe_name
 from ltx_client.protocol.text import json_text
 from ltx_client.sheet import draw_sheet
 from ltx_client.views import JobView
@@ -46,7 +48,8 @@ SHEET = "contact-sheet.png"
 def command(job: str | None, batch: str | None, output: str | None, sheet: bool) -> None:
     """Fetches the MP4 of a finished job, checks it, and prints its path.
 
-    Of a batch, all that are done and not in the folder already, and index.json, which says what each is.
+    Of a batch, all that are done and not in the folder already, and index.json, which says what each is
+    (index-BATCH.json where an index.json is that is not of this batch).
     """
     if (job is None) == (batch is None):
         raise UsageError("name one JOB (ltx jobs lists them), or a batch with --batch")
@@ -78,12 +81,17 @@ def download_batch(farm: Farm, batch: Batch, output: BatchOutput, *, sheet: bool
     videos = list(zip(batch.views, paths, strict=True))
     done = [(view, path) for view, path in videos if view.snapshot.result is not None]
     make_folder(folder)
-    for view, path in done:
+    for number, (view, path) in enumerate(done, 1):
         if not is_here(view, path):
             fetch(farm, view.job.id, path)
-        print_line(path, done=f"the video is {path}")
+        fetch_others = f"ltx download --batch {short_id(batch.id)} fetches the others"
+        rest = "" if number == len(done) else f", {number} of {len(done)}; {fetch_others}"
+        print_line(path, done=f"the video is {path}{rest}")
+    name = INDEX if _may_be_replaced(folder / INDEX, batch) else safe_name(f"index-{short_id(batch.id)}.json")
+    if name != INDEX:
+        notice(f"{folder / INDEX} is not this batch's, and stays; what each video is is said in {name}")
     index = json_text([_entry(view, path.relative_to(folder)) for view, path in videos], indent=2)
-    write_output(folder / INDEX, f"{index}\n".encode("utf-8", "surrogateescape"))
+    write_output(folder / name, f"{index}\n".encode("utf-8", "surrogateescape"))
     if sheet and done:
         draw_sheet([(path, _caption(view)) for view, path in done], folder / SHEET)
         print_line(folder / SHEET, done=f"the contact sheet is {folder / SHEET}")
@@ -92,6 +100,17 @@ def download_batch(farm: Farm, batch: Batch, output: BatchOutput, *, sheet: bool
         for view, path in missing:
             notice(f"{path.name} is not there: job {view.job.id} is {view.status}{_why(view)}")
         raise JobFailed(f"{len(missing)} of {len(batch.views)} videos of batch {batch.id} are not done")
+
+
+def _may_be_replaced(index: Path, batch: Batch) -> bool:
+    """Return whether an index is this batch's, or nothing that anybody would miss."""
+    if not index.is_file():
+        return True
+    try:
+        jobs = {entry["job"] for entry in json.loads(index.read_bytes())}
+    except (OSError, ValueError, TypeError, KeyError, RecursionError):
+        return False
+    return not jobs or not jobs.isdisjoint(view.job.id for view in batch.views)
 
 
 def _why(view: JobView) -> str:

@@ -6,7 +6,7 @@ import click
 
 from ltx_client.farm import Farm
 from ltx_client.local.members import Use
-from ltx_client.options import batch_option, json_option
+from ltx_client.options import COUNT, batch_option, json_option
 from ltx_client.output import describe_job, jobs_table, notice, print_json, print_table
 from ltx_client.prepare import submitter
 from ltx_client.protocol.state import Status
@@ -16,7 +16,7 @@ __all__ = ["command"]
 
 
 @click.command("jobs", epilog="Example: ltx jobs --limit 200 --json")
-@click.option("--limit", type=click.IntRange(min=1), default=50, show_default=True, help="How many, newest first.")
+@click.option("--limit", type=COUNT, default=50, show_default=True, help="How many, newest first.")
 @click.option("--mine", is_flag=True, help="Only those that you submitted from this machine.")
 @batch_option
 @json_option

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import sys
 import time
 from pathlib import Path
@@ -31,7 +30,7 @@ from ltx_client.options import (
 )
 from ltx_client.output import duration, notice, print_line, short_id
 from ltx_client.output_naming import VideoOutput
-from ltx_client.output_paths import JPEG, is_stdout, output_path, write_output
+from ltx_client.output_paths import JPEG, is_stdout, output_path, place_of, write_output
 from ltx_client.prepare import DEFAULT_VARIANT
 from ltx_client.prompt_length import cut_texts, tell_of_cut_texts
 from ltx_client.protocol.jobs import Job, Links
@@ -94,9 +93,9 @@ def command(
         return
     with Farm.connect(settings, Use.RENDER, job.variant) as farm:
         links = farm.links(after, not_on)
-        _announce(farm, job, links)
-        _warn_of_storage(farm)
         try:
+            _announce(farm, job, links)
+            _warn_of_storage(farm)
             farm.send(job, inputs, links)
             view = _follow(farm, job, frames, picture)
         except KeyboardInterrupt:
@@ -107,7 +106,7 @@ def command(
 
 def _preview_path(given: str, target: Path) -> Path:
     path = output_path(given, JPEG)
-    if os.path.normpath(path) == os.path.normpath(target) or (is_stdout(path) and is_stdout(target)):
+    if place_of(path) == place_of(target) or (is_stdout(path) and is_stdout(target)):
         raise UsageError(f"the video and its preview would both be written to {given}; give them two names")
     return path
 
@@ -122,7 +121,12 @@ def _deliver(farm: Farm, view: JobView, target: Path, *, path_is_data: bool) -> 
     if farm.storage_url is None and farm.link(job_id) is None:
         notice(f"done, but LTX_STORAGE_URL is not set: set it as the workers do, then ltx download {short_id(job_id)}")
         return
-    fetch(farm, job_id, target)
+    try:
+        fetch(farm, job_id, target)
+    except KeyboardInterrupt:
+        notice("")
+        notice(f"left; the video is kept, and ltx download {short_id(job_id)} fetches it")
+        raise click.exceptions.Exit(INTERRUPTED) from None
     if snapshot.took is not None:
         notice(f"rendered in {duration(snapshot.took)} on {snapshot.worker_name}")
     if is_stdout(target):
@@ -193,6 +197,7 @@ def _follow(farm: Farm, job: Job, preview: Path | None, picture: Picture | None 
 def _interrupted(farm: Farm, job: Job, preview: Path | None, settings: FarmSettings) -> JobView:
     """Asks once what should become of the job. Without a terminal, SIGINT cancels. Again, it leaves at once."""
     try:
+        farm.view(job.id)  # else there is nothing to ask about
         if sys.stdin.isatty() and not click.confirm("\nCancel the job? (no: it goes on without you)", err=True):
             _let_go_on(job, settings)
             raise click.exceptions.Exit(0)

@@ -11,7 +11,7 @@ import click
 from ltx_client.farm import Farm
 from ltx_client.listing import Column, Listing
 from ltx_client.local.members import Use
-from ltx_client.options import json_option
+from ltx_client.options import COUNT, json_option
 from ltx_client.output import duration, notice, print_json, print_table
 from ltx_client.prepare import submitter
 from ltx_client.protocol.state import Status
@@ -23,9 +23,7 @@ __all__ = ["command"]
 
 @click.command("stats", epilog="Example: ltx stats --json")
 @click.option("--mine", is_flag=True, help="Only jobs that you submitted from this machine.")
-@click.option(
-    "--limit", type=click.IntRange(min=1), default=1000, show_default=True, help="Of so many jobs, the newest."
-)
+@click.option("--limit", type=COUNT, default=1000, show_default=True, help="Of so many jobs, the newest.")
 @json_option
 def command(mine: bool, limit: int, as_json: bool) -> None:
     """Counts the jobs of the last days by variant and worker, and what they took, as far as they are still known."""

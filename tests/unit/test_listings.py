@@ -242,3 +242,10 @@ def test_columns_are_left_out_by_use_and_empty_ones_first(monkeypatch):
     )
     listed.add_row("1234", "aaaa", "", Text("cccc"), "text " * 9)
     assert [listed.left_out(width) for width in (100, 26, 25, 20, 5)] == [[], [], ["C"], ["C"], ["A", "C"]]
+
+
+@pytest.mark.parametrize("command", ["jobs", "batches", "stats"])
+def test_a_limit_that_no_broker_counts_to_is_refused(farm, command):
+    done = CliRunner().invoke(main, [command, "--limit", "9" * 20])
+    assert (done.exit_code, done.stdout) == (2, "")
+    assert "is not in the range 1<=x<=1000000000" in done.stderr

@@ -1,11 +1,13 @@
 """Names made of what is known of a job: whatever is in a prompt, one name in the folder that was given."""
 
 import os
+import sys
 import unicodedata
 from pathlib import Path
 
 import pytest
 
+from ltx_client.errors import UsageError
 from ltx_client.output_templates import Template, fields_of
 from ltx_client.prepare import prepare
 from ltx_models.request import GenerationRequest
@@ -66,12 +68,25 @@ FILLED = {
     "/{index}.mp4": "/3.mp4",
     "../{index}.mp4": "../3.mp4",
     "{prompt}{prompt}.mp4": "a red balla red ball.mp4",
+    "{fps:03}-{fps:.1f}.mp4": "012-12.0.mp4",
 }
 
 
 @pytest.mark.parametrize("template", FILLED)
 def test_fields_are_filled_in(template):
     assert name_of(template) == Path(FILLED[template])
+
+
+@pytest.mark.parametrize("field", ["{variant:010}", "{prompt:020}", "{id:016}"])
+def test_a_text_is_not_made_longer_by_zeros(field):
+    with pytest.raises(UsageError, match="cannot be written so"):
+        name_of(f"{field}.mp4")
+
+
+@pytest.mark.parametrize(("charset", "name"), [("ascii", "a _ b_ll.mp4"), ("latin-1", "a _ b\xe4ll.mp4")])
+def test_a_name_is_one_that_the_locale_has(monkeypatch, charset, name):
+    monkeypatch.setattr(sys, "getfilesystemencoding", lambda: charset)
+    assert name_of("{prompt}.mp4", "a \U0001f388 b\xe4ll").name == name
 
 
 def test_a_date_is_a_date_whatever_the_broker_says(monkeypatch):
@@ -132,6 +147,7 @@ SAME = {
     "case": (["a ball", "x", "A Ball"], "{prompt}.mp4", "videos 1 and 3 would both be A Ball.mp4"),
     "accents": (["\u00e9", unicodedata.normalize("NFD", "\u00c9")], "{prompt}.mp4", "videos 1 and 2"),
     "made safe": (["a/b", "a:b"], "{prompt}.mp4", "videos 1 and 2 would both be a_b.mp4"),
+    "dots": (["a", "b"], "o/{index}/../x.mp4", "videos 1 and 2 would both be o/2/../x.mp4"),
     "no field of the job": (["a", "b"], "{variant}.mp4", "add {index}, {seed} or {id}"),
     "a file where a folder is": (["a", "b"], "list.txt/{index}.mp4", "list.txt is no folder"),
     "a folder that cannot be": (["a"], "list.txt", "list.txt is no folder"),
@@ -156,7 +172,7 @@ def test_a_batch_whose_videos_cannot_be_written_is_refused_before_it_is_queued(f
 
 def test_what_is_in_a_batch_folder_already_is_followed_and_not_replaced(farm, tmp_path):
     Path("shots").mkdir()
-    Path("index").write_text("old")
+    Path("index").write_text("[]")
     Path("shots/index.json").symlink_to(tmp_path / "index")
     assert batch(farm, ["a red ball"], "-o", "shots").exit_code == 0
     assert '"prompt": "a red ball"' in Path("index").read_text()
@@ -168,6 +184,28 @@ def test_what_is_in_a_batch_folder_already_is_followed_and_not_replaced(farm, tm
     assert "cannot write shots/index.json: Is a directory" in done.stderr.splitlines()[-1]
 
 
+@pytest.mark.parametrize("text", ['{"name": "somebody\'s"}', '[{"job": "another"}]', "[1]", "no JSON", "\udcff"])
+def test_an_index_that_is_not_the_batch_s_stays(farm, text):
+    theirs = text.encode("utf-8", "surrogateescape")
+    Path("index.json").write_bytes(theirs)
+    done = batch(farm, ["a red ball"], "-o", "{index}.mp4")
+    assert done.exit_code == 0, done.output
+    assert Path("index.json").read_bytes() == theirs
+    short = done.stdout.splitlines()[-1][-12:]
+    assert '"prompt": "a red ball"' in Path(f"index-{short}.json").read_text()
+    assert f"index.json is not this batch's, and stays; what each video is is said in index-{short}.json" in done.stderr
+
+
+def test_the_index_of_a_batch_is_written_anew(farm):
+    first = batch(farm, ["a red ball", "a disc"], "-o", "shots")
+    before = Path("shots/index.json").read_text()
+    Path("shots/index.json").write_text(before.replace('"done"', '"queued"'))
+    again = farm.ltx("download", "--batch", first.stdout.splitlines()[-1], "-o", "shots")
+    assert again.exit_code == 0, again.output
+    assert Path("shots/index.json").read_text() == before
+    assert len(written("shots")) == 3
+
+
 def test_a_batch_of_a_hostile_id_gets_a_folder_here(farm, tmp_path, monkeypatch):
     (tmp_path / "here").mkdir()
     monkeypatch.chdir(tmp_path / "here")
@@ -177,3 +215,25 @@ def test_a_batch_of_a_hostile_id_gets_a_folder_here(farm, tmp_path, monkeypatch)
     assert done.exit_code == 0, done.output
     assert written(".") == ["ltx-_.._.._evil1234/index.json"]
     assert set(tmp_path.iterdir()) == before
+
+
+def test_ctrl_c_in_a_batch_says_its_id_and_how_it_is_fetched(farm, monkeypatch):
+    def interrupted(*_, **__):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("ltx_client.commands.batch.follow", interrupted)
+    done = batch(farm, ["a red ball"], "-o", "shots", "--id", "one-3fa85f64a1b2")
+    assert (done.exit_code, done.stdout) == (130, "one-3fa85f64a1b2\n")
+    assert "ltx download --batch 3fa85f64a1b2 -o FOLDER fetches the videos" in done.stderr.splitlines()[-1]
+
+
+def test_a_batch_after_one_that_failed_is_fetched_too(farm, monkeypatch):
+    Path("more.txt").write_text("a green square\n")
+    finish = farm.finish
+    monkeypatch.setattr(farm, "finish", lambda job_id: finish(job_id) if farm.sent else farm.sent.append(job_id))
+    monkeypatch.setattr("ltx_client.commands.batch.follow", lambda *_: None)
+    done = batch(farm, ["a red ball"], "--then", "more.txt", "-o", "shots/{prompt}.mp4", "--id", "one-3fa85f64a1b2")
+    assert done.exit_code == 1, done.output
+    assert "1 of 1 videos of batch one-3fa85f64a1b2 are not done" in done.stderr
+    assert [Path(name).name for name in written("shots") if name.endswith(".mp4")] == ["a green square.mp4"]
+    assert done.stdout.splitlines()[-2] == "one-3fa85f64a1b2"

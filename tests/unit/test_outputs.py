@@ -11,6 +11,7 @@ import subprocess
 import sys
 import threading
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -400,7 +401,9 @@ def test_closed_standard_output_is_said_first(tmp_path):
 
 def test_two_outputs_do_not_share_a_place(farm, job, tmp_path):
     os.mkfifo(tmp_path / "pipe")
-    for output, preview in (("-", "-"), ("-", "/dev/stdout"), ("pipe", "./pipe"), ("same", "same")):
+    (tmp_path / "link").symlink_to("same")
+    pairs = [("-", "-"), ("-", "/dev/stdout"), ("pipe", "./pipe"), ("same", "same")]
+    for output, preview in [*pairs, ("same", "link"), ("same", tmp_path / "same")]:
         assert "would both be written to" in said(render(farm, output, "--preview", preview))
     assert farm.sent == []
     assert "--json and --preview - are both written" in said(farm.ltx("show", job, "--preview", "-", "--json"))
@@ -485,3 +488,28 @@ def test_a_video_from_python_keeps_the_same_rules(farm, job, tmp_path):
     with pytest.raises(UsageError, match="File name too long"):
         handle.download("x" * 300)
     assert sorted(tree(tmp_path)) == ["-", "link.mp4", f"ltx-{job}.mp4", "old.mp4"]
+
+
+def interrupted(*_, **__):
+    raise KeyboardInterrupt
+
+
+@pytest.mark.parametrize("answer", ["y", "n"])
+def test_ctrl_c_before_a_job_is_queued_is_no_question_about_it(farm, monkeypatch, answer):
+    terminal = SimpleNamespace(isatty=lambda: True)
+    monkeypatch.setattr("ltx_client.commands.render.sys", SimpleNamespace(stdin=terminal))
+    monkeypatch.setattr("click.confirm", lambda *_, **__: answer == "y")
+    for name in ("farm.Farm.send", "commands.render._announce"):
+        with monkeypatch.context() as context:
+            context.setattr(f"ltx_client.{name}", interrupted)
+            done = render(farm, "ball.mp4")
+        assert (done.exit_code, done.stderr.splitlines()[-1]) == (3, "Error: interrupted before the job was queued")
+    assert farm.sent == []
+
+
+def test_ctrl_c_while_a_video_is_fetched_says_how_it_is_fetched_later(farm, monkeypatch):
+    monkeypatch.setattr("ltx_client.commands.render.fetch", interrupted)
+    done = render(farm, "ball.mp4")
+    (job_id,) = farm.sent
+    assert (done.exit_code, done.stdout) == (130, "")
+    assert done.stderr.splitlines()[-1] == f"left; the video is kept, and ltx download {job_id[-12:]} fetches it"
