@@ -105,16 +105,18 @@ def _check(checkpoint: Checkpoint, quantize: int | None, text_encoder: Path | No
         source = f"the scheduler config of {checkpoint.path}"
         parse_config(SchedulerConfig, checkpoint.section("scheduler"), {}, source=source)
     _refuse_quantized(checkpoint.transformer_weights(), quantize, checkpoint.path)
+    vocabulary = None
     if text_encoder:
-        width = check_text_encoder(text_encoder).d_model
-        if width != channels:
+        config = check_text_encoder(text_encoder)
+        vocabulary = config.vocab_size
+        if config.d_model != channels:
             raise CheckpointError(
-                f"the text encoder {text_encoder} makes embeddings of {width} channels; {checkpoint.path} was trained"
-                f" with {channels}"
+                f"the text encoder {text_encoder} makes embeddings of {config.d_model} channels; {checkpoint.path} was"
+                f" trained with {channels}"
             )
         _refuse_quantized(text_encoder_weights(text_encoder), quantize, text_encoder)
     if tokenizer:
-        Tokenizer(tokenizer)
+        Tokenizer(tokenizer, vocabulary)
 
 
 @contextmanager
@@ -173,7 +175,9 @@ def _quantized(weights: Weights, bits: int | None, layers: str) -> Weights:
         layer, _, kind = name.rpartition(".")
         if kind == "weight" and layer in chosen:
             value = widened(value, mx.bfloat16) if is_fp8(value) else value
-            result |= {f"{layer}.{part}": array for part, array in quantize_weight(value, quantization).items()}
+            parts = quantize_weight(value, quantization)
+            parts["scales"] = mx.where(stored_finite(value), parts["scales"], mx.nan)  # quantizing may lose a NaN
+            result |= {f"{layer}.{part}": array for part, array in parts.items()}
         else:
             result[name] = value
     return result

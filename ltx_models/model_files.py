@@ -113,5 +113,5 @@ def repository_folders(repository: str) -> list[Path]:
     storage = cache_folder() / f"models--{repository.replace('/', '--')}"
     snapshots = sorted((storage / "snapshots").glob("*"))
     reference = storage / "refs" / "main"
-    current = reference.read_text().strip() if reference.is_file() else ""
+    current = reference.read_text(errors="replace").strip() if reference.is_file() else ""
     return sorted(snapshots, key=lambda snapshot: snapshot.name != current)

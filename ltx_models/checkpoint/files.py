@@ -13,7 +13,7 @@ from typing import Any
 import mlx.core as mx
 
 from ltx_models.errors import CheckpointError
-from ltx_models.file_kinds import AGAIN, START_BYTES, describe_file
+from ltx_models.file_kinds import AGAIN, START_BYTES, describe_file, describe_stand_in
 from ltx_models.safetensors_header import Header, read_header
 
 __all__ = ["INDEX_SUFFIXES", "Weights", "file_hash", "indexed_files", "load_tensors", "read_json", "sharded_files"]
@@ -170,11 +170,11 @@ def indexed_files(index: Path) -> list[Path]:
 def read_json(path: Path) -> dict[str, Any]:
     """A JSON object from a file. Raises CheckpointError."""
     try:
-        value = json.loads(path.read_text(encoding="utf-8"))
+        value = json.loads(path.read_text(encoding="utf-8-sig"))
     except OSError as error:
         raise CheckpointError(f"{path} cannot be read: {error.strerror}") from error
     except (ValueError, RecursionError) as error:
-        raise CheckpointError(f"{path} is not JSON: {error}") from error
+        raise CheckpointError(f"{path} is not JSON{describe_stand_in(path) or f': {error}'}") from error
     if not isinstance(value, dict):
         raise CheckpointError(f"{path} is not a JSON object")
     return value

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import zipfile
 from collections.abc import Callable
 from pathlib import Path
@@ -18,7 +19,7 @@ from ltx_models.errors import CheckpointError
 from ltx_models.pipeline import LTXPipeline
 from ltx_models.transformer import load_transformer
 from tests.models.conftest import Golden, RawCheckpoint, Run
-from tests.models.raw_safetensors import Entries, f32, write_raw
+from tests.models.raw_safetensors import Entries, f32, read_raw, write_raw
 
 PREFIX = "model.diffusion_model."
 
@@ -73,6 +74,28 @@ def test_the_other_parts_are_checked_before_a_byte_is_written(
     with pytest.raises(CheckpointError, match=words):
         convert.convert(golden_098.checkpoint, tmp_path / "out", **options(golden_098, folder))
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("quantize", [None, 8, 4])
+@pytest.mark.parametrize("at_fault", ["transformer", "text_encoder"])
+def test_a_single_nan_is_found_also_where_it_is_quantized(
+    pocket: LTXPipeline, tmp_path: Path, at_fault: str, quantize: int | None
+) -> None:
+    """Among other numbers of a group, quantizing would pass over it."""
+    folder = pocket.checkpoint_files[0].parent
+    encoder = shutil.copytree(folder / "text_encoder", tmp_path / "encoder")
+    checkpoint = Path(shutil.copy(folder / "pocket.safetensors", tmp_path))
+    path, matrix = {
+        "transformer": (checkpoint, f"{PREFIX}transformer_blocks.0.attn1.to_v.weight"),
+        "text_encoder": (encoder / "model.safetensors", "encoder.block.0.layer.0.SelfAttention.q.weight"),
+    }[at_fault]
+    entries, metadata = read_raw(path)
+    dtype, shape, data = entries[matrix]
+    assert dtype == "BF16"
+    write_raw(path, entries | {matrix: (dtype, shape, data[:100] + b"\xc0\x7f" + data[102:])}, metadata)
+    with pytest.raises(CheckpointError, match="NaN or infinite values"):
+        convert.convert(checkpoint, tmp_path / "new" / "out", quantize=quantize, text_encoder=encoder)
+    assert not (tmp_path / "new").exists()
 
 
 def test_what_is_left_out_is_said(convert_command: Run, raw_098: RawCheckpoint, tmp_path: Path) -> None:
