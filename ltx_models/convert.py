@@ -233,16 +233,21 @@ def main() -> int:
         )
     except (ModelError, OSError) as error:
         why = f"{options.destination} cannot be made: {error.strerror}" if isinstance(error, OSError) else str(error)
-        print(f"Error: {why.replace(chr(10), ' ')}", file=sys.stderr)  # noqa: T201
+        print(f"Error: {_printable(why)}", file=sys.stderr)  # noqa: T201
         return 2
     if left_out:
         more = ", …" if len(left_out) > 1 else ""
         print(  # noqa: T201
             f"left out, being neither the transformer's nor the VAE's: {len(left_out)}"
-            f" tensor{'s' if more else ''} ({left_out[0][:200]}{more})",
+            f" tensor{'s' if more else ''} ({_printable(left_out[0][:200])}{more})",
             file=sys.stderr,
         )
     return 0
+
+
+def _printable(text: str) -> str:
+    """A line that a terminal can be given: names of tensors are a stranger's."""
+    return "".join(character if character.isprintable() else " " for character in text)
 
 
 def _source(name: str, text_encoder: Path | None, tokenizer: Path | None) -> Any:

@@ -151,7 +151,7 @@ def indexed_files(index: Path) -> list[Path]:
     Raises CheckpointError where one is missing or does not hold what the index says.
     """
     names = read_json(index).get("weight_map")
-    if not isinstance(names, dict) or not names or not all(isinstance(name, str) for name in names.values()):
+    if not isinstance(names, dict) or not names or not all(_is_file_name(name) for name in names.values()):
         raise CheckpointError(f"{index} has no weight_map from tensors to files; {AGAIN}")
     listed: dict[str, set[str]] = {}
     for tensor, file in names.items():
@@ -165,6 +165,10 @@ def indexed_files(index: Path) -> list[Path]:
                 f" model; {AGAIN}"
             )
     return paths
+
+
+def _is_file_name(name: Any) -> bool:
+    return isinstance(name, str) and Path(name).name not in ("", "..")
 
 
 def read_json(path: Path) -> dict[str, Any]:

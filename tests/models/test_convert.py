@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 import zipfile
 from collections.abc import Callable
@@ -96,6 +97,40 @@ def test_a_single_nan_is_found_also_where_it_is_quantized(
     with pytest.raises(CheckpointError, match="NaN or infinite values"):
         convert.convert(checkpoint, tmp_path / "new" / "out", quantize=quantize, text_encoder=encoder)
     assert not (tmp_path / "new").exists()
+
+
+@pytest.mark.parametrize(
+    ("file", "words"),
+    [("", "is a folder"), ("..", "is a folder"), ("x/", "there is no file .*/x;"), ("x" * 300, "File name too long")],
+)
+def test_a_name_of_another_file_that_is_none(
+    convert_command: Run, raw_098: RawCheckpoint, tmp_path: Path, file: str, words: str
+) -> None:
+    """In the metadata, and in an index."""
+    (tmp_path / "in").mkdir()
+    path = write_raw(tmp_path / "in" / "model.safetensors", raw_098[0], raw_098[1] | {"vae_file": file})
+    code, lines = convert_command(path, tmp_path / "out")
+    assert (code, len(lines)) == (2, 1)
+    assert re.search(words, lines[0])
+    assert "cannot be made" not in lines[0]
+    index_of(tmp_path / "in", dict.fromkeys(raw_098[0], file))
+    code, lines = convert_command(tmp_path / "in", tmp_path / "out")
+    assert (code, len(lines)) == (2, 1)
+    assert "weight_map" in lines[0] or re.search(words, lines[0])
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize("prefix", ["", PREFIX])
+def test_a_terminal_is_given_no_escape_sequence(
+    convert_command: Run, raw_098: RawCheckpoint, tmp_path: Path, prefix: str
+) -> None:
+    """Which a tensor's name may hold."""
+    extra = {f"{prefix}\x1b[31mred\n{'x' * 5000}": f32(np.zeros(4))}
+    code, lines = convert_command(write_raw(tmp_path / "a", raw_098[0] | extra, raw_098[1]), tmp_path / "out")
+    assert (code, len(lines)) == (2 if prefix else 0, 1)
+    assert " [31mred xxx" in lines[0]
+    assert lines[0].isprintable()
+    assert len(lines[0]) < 1000
 
 
 def test_what_is_left_out_is_said(convert_command: Run, raw_098: RawCheckpoint, tmp_path: Path) -> None:
