@@ -280,3 +280,14 @@ def test_a_damaged_reference_in_the_cache_is_passed_over(run: Run, tmp_path: Pat
     result = run("list", "--json")
     listed = {row["name"]: row["missing"] for row in json.loads(result.stdout)}
     assert "checkpoint" not in listed["distilled-fp8"]
+
+
+@pytest.mark.parametrize("index", [json.dumps({"weight_map": {"a": "x" * 300}}), "[" * 100_000, "\0"])
+def test_an_index_that_cannot_be_followed_is_no_traceback(index: str, run: Run, tmp_path: Path) -> None:
+    folder = tmp_path / "models" / HALF_T5 / "text_encoder"
+    folder.mkdir(parents=True)
+    for name, text in (("config.json", "{}"), (SHARD, ""), ("model.safetensors.index.fp16.json", index)):
+        (folder / name).write_text(text)
+    for models in (tmp_path / "models", tmp_path / ("x" * 300)):
+        result = run("list", "--json", LTX_MODELS_DIR=str(models))
+        assert (result.returncode, result.stderr) == (0, "")
