@@ -181,7 +181,8 @@ class Farm(Sending):
         jobs, batches = [], []
         for name in not_on:
             try:
-                check_name(name)
+                if not check_name(name).strip():  # as of a variable that is not set: it would keep it from nobody
+                    raise ValueError("it is empty")
             except ValueError as error:
                 raise UsageError(f"--not-on {name!r} is no worker's name: {error}") from None
         for text in after:

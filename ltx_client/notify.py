@@ -166,7 +166,13 @@ def send_webhook(url: str, views: Sequence[JobView]) -> str | None:
             break
         except (OSError, http.client.HTTPException) as error:
             why = str(error) or type(error).__name__
-    return f"the webhook at {urlsplit(url).hostname} was not delivered: {why}"
+    by = ", by way of the proxy that the environment names" if why != NO_PROXY and _goes_by_proxy(address) else ""
+    return f"the webhook at {urlsplit(url).hostname} was not delivered: {why}{by}"
+
+
+def _goes_by_proxy(address: str) -> bool:
+    parts = urlsplit(address)
+    return parts.scheme in urllib.request.getproxies() and not urllib.request.proxy_bypass(parts.netloc)
 
 
 def show_on_desktop(text: str) -> bool:

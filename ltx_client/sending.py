@@ -64,7 +64,8 @@ class Sending(Watching):
             self._submit([(job, links)], inputs or {})
         except BrokerUnreachable as error:
             raise BrokerUnreachable(
-                f"{error} Whether job {job.id} was queued is unknown; the same again with --id {job.id} is safe"
+                f"{_sentence(error)} Whether job {job.id} was queued is unknown; the same again with --id {job.id} is"
+                " safe"
             ) from None
 
     def send_batch(self, batch: PreparedBatch) -> None:
@@ -84,8 +85,8 @@ class Sending(Watching):
             ) from None
         except BrokerUnreachable as error:
             raise BrokerUnreachable(
-                f"{error} Whether all of batch {batch.id} was queued is unknown; the same again with --id {batch.id}"
-                " is safe"
+                f"{_sentence(error)} Whether all of batch {batch.id} was queued is unknown; the same again with --id"
+                f" {batch.id} is safe"
             ) from None
 
     def _submit(self, jobs: Sequence[tuple[Job, Links]], inputs: Inputs) -> None:
@@ -155,3 +156,8 @@ class Sending(Watching):
             else:
                 if view.status not in (Status.FAILED, Status.CANCELLED):
                     return view.job
+
+
+def _sentence(error: Exception) -> str:
+    """The error's words, so that another sentence can follow."""
+    return str(error) + ("" if str(error).endswith((".", "?")) else ".")

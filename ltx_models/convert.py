@@ -105,16 +105,18 @@ def _check(checkpoint: Checkpoint, quantize: int | None, text_encoder: Path | No
         source = f"the scheduler config of {checkpoint.path}"
         parse_config(SchedulerConfig, checkpoint.section("scheduler"), {}, source=source)
     _refuse_quantized(checkpoint.transformer_weights(), quantize, checkpoint.path)
+    vocabulary = None
     if text_encoder:
-        width = check_text_encoder(text_encoder).d_model
-        if width != channels:
+        config = check_text_encoder(text_encoder)
+        vocabulary = config.vocab_size
+        if config.d_model != channels:
             raise CheckpointError(
-                f"the text encoder {text_encoder} makes embeddings of {width} channels; {checkpoint.path} was trained"
-                f" with {channels}"
+                f"the text encoder {text_encoder} makes embeddings of {config.d_model} channels; {checkpoint.path} was"
+                f" trained with {channels}"
             )
         _refuse_quantized(text_encoder_weights(text_encoder), quantize, text_encoder)
     if tokenizer:
-        Tokenizer(tokenizer)
+        Tokenizer(tokenizer, vocabulary)
 
 
 @contextmanager
@@ -173,7 +175,9 @@ def _quantized(weights: Weights, bits: int | None, layers: str) -> Weights:
         layer, _, kind = name.rpartition(".")
         if kind == "weight" and layer in chosen:
             value = widened(value, mx.bfloat16) if is_fp8(value) else value
-            result |= {f"{layer}.{part}": array for part, array in quantize_weight(value, quantization).items()}
+            parts = quantize_weight(value, quantization)
+            parts["scales"] = mx.where(stored_finite(value), parts["scales"], mx.nan)  # quantizing may lose a NaN
+            result |= {f"{layer}.{part}": array for part, array in parts.items()}
         else:
             result[name] = value
     return result
@@ -229,16 +233,21 @@ def main() -> int:
         )
     except (ModelError, OSError) as error:
         why = f"{options.destination} cannot be made: {error.strerror}" if isinstance(error, OSError) else str(error)
-        print(f"Error: {why.replace(chr(10), ' ')}", file=sys.stderr)  # noqa: T201
+        print(f"Error: {_printable(why)}", file=sys.stderr)  # noqa: T201
         return 2
     if left_out:
         more = ", …" if len(left_out) > 1 else ""
         print(  # noqa: T201
             f"left out, being neither the transformer's nor the VAE's: {len(left_out)}"
-            f" tensor{'s' if more else ''} ({left_out[0][:200]}{more})",
+            f" tensor{'s' if more else ''} ({_printable(left_out[0][:200])}{more})",
             file=sys.stderr,
         )
     return 0
+
+
+def _printable(text: str) -> str:
+    """A line that a terminal can be given: names of tensors are a stranger's."""
+    return "".join(character if character.isprintable() else " " for character in text)
 
 
 def _source(name: str, text_encoder: Path | None, tokenizer: Path | None) -> Any:

@@ -18,6 +18,7 @@ __all__ = [
     "VAE_PREFIX",
     "describe_file",
     "describe_other_model",
+    "describe_stand_in",
     "transformer_prefix",
 ]
 
@@ -74,7 +75,7 @@ def _first_line(start: bytes) -> str:
 
 BLANK = rb"(?:\xef\xbb\xbf)?\s*"
 
-FORMATS: tuple[tuple[Callable[[bytes, Path], bool], str, str], ...] = (
+STAND_INS: tuple[tuple[Callable[[bytes, Path], bool], str, str], ...] = (
     (lambda start, _: not start, "an empty one", AGAIN),
     (lambda start, _: not any(start), "one that begins with zeros, as an unfinished download does", AGAIN),
     (
@@ -87,6 +88,11 @@ FORMATS: tuple[tuple[Callable[[bytes, Path], bool], str, str], ...] = (
         "an HTML page, which a site sends in place of a file that needs a login or is not there",
         "download it again, logged in where the model is gated",
     ),
+)
+"""The rows of FORMATS that may stand in any file's place."""
+
+FORMATS: tuple[tuple[Callable[[bytes, Path], bool], str, str], ...] = (
+    *STAND_INS,
     (
         _matches(BLANK + rb"\{.*\"weight_map\""),
         "the index of a model in several files",
@@ -141,6 +147,18 @@ def describe_file(path: Path, start: bytes) -> str:
             shown = f' that begins with "{_first_line(start)}"' if test is _is_text else ""
             return f" but {what}{shown}" + (f"; {advice}" if advice else "")
     return f": it does not begin with a header's length; {AGAIN}"
+
+
+def describe_stand_in(path: Path) -> str:
+    """What stands in the place of a small file, such as a config, and what to do: the rest of a sentence after "PATH is
+    not …"; "" where its content, or none, does not tell.
+    """
+    try:
+        with path.open("rb") as file:
+            start = file.read(START_BYTES)
+    except OSError:
+        return ""
+    return next((f" but {what}; {advice}" for test, what, advice in STAND_INS if test(start, path)), "")
 
 
 OTHER_FAMILY = "name a checkpoint of LTX-Video 0.9.x, as an official single file"

@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from ltx_models.errors import CheckpointError, DownloadError, HubUnreachable
-from ltx_models.file_kinds import describe_other_model, is_lora
+from ltx_models.file_kinds import describe_other_model, describe_stand_in, is_lora
 from ltx_models.file_lock import file_lock
 from ltx_models.model_files import (
     VariantFiles,
@@ -245,7 +245,8 @@ def verify(variant: Variant) -> Iterator[tuple[Path, str]]:
     for field in fields(VariantFiles):
         sources, part = getattr(variant, field.name), find_part(variant, field.name)
         if part is not None and models and part.is_relative_to(models / variant.name):
-            yield from ((path, _verdict(path, None)) for path in sorted(part.glob("*.safetensors")))
+            found = [part] if part.is_file() else sorted(part.glob("*.safetensors"))
+            yield from ((path, _verdict(path, None)) for path in found)
         elif part is not None and not isinstance(sources, str):
             yield from _verify_first(sources)
 
@@ -270,7 +271,7 @@ def _verdict(path: Path, expected: str | None) -> str:
 
 def _header_verdict(path: Path) -> str:
     if path.suffix != ".safetensors":
-        return ""
+        return describe_stand_in(path).replace(" but", "is", 1)
     try:
         header = read_header(path)
     except CheckpointError as error:
@@ -283,13 +284,20 @@ def _hub_errors() -> Iterator[None]:
     """The errors of the hub's client as ours, a sentence each."""
     try:
         import httpx
-        from huggingface_hub import constants
+        from huggingface_hub import constants, get_token
         from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError, OfflineModeIsEnabled
     except ImportError:
         raise DownloadError(
             "downloads need the hub's client, which the base install leaves out: pip install 'ltx-farm[worker]'"
         ) from None
     again = "the same command goes on where this one stopped"
+    if not constants.ENDPOINT.startswith(("http://", "https://")):
+        raise DownloadError("HF_ENDPOINT must begin with http:// or https://, as in https://huggingface.co")
+    if not (get_token() or "").isascii():
+        raise DownloadError(
+            "the hub's token (HF_TOKEN, or what hf auth login has kept) has characters in it that no token has, such as"
+            " the quotation marks of a chat; copy it again"
+        )
     try:
         httpx.Client().close()  # which reads the environment's proxies, as the hub's own does
     except ImportError:

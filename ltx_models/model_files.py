@@ -59,7 +59,7 @@ def missing_parts(variant: Variant) -> list[str]:
 def find_part(variant: Variant, part: str) -> Path | None:
     """The "checkpoint", "text_encoder" or "tokenizer" of a variant, or None where it is not here."""
     folder = models_folder()
-    if folder and (folder / variant.name / getattr(CONVERTED, part)).is_file():
+    if folder and _is_file(folder / variant.name / getattr(CONVERTED, part)):
         return folder / variant.name / Path(getattr(CONVERTED_PARTS, part))
     files: Files = getattr(variant, part)
     if isinstance(files, str):
@@ -75,18 +75,30 @@ def source_files(folder: Path, source: Source) -> list[Path]:
     """The files of a source in a folder; none unless all are there, the shards of every index too."""
     found: list[Path] = []
     for pattern in source.patterns:
-        matches = sorted(folder.glob(pattern))
+        matches = _glob(folder, pattern)
         if not matches:
             return []
         found += matches
     shards = [shard for index in found if ".index." in index.name for shard in _shards(index)]
-    return found if all(shard.is_file() for shard in shards) else []
+    return found if all(_is_file(shard) for shard in shards) else []
+
+
+def _is_file(path: Path) -> bool:
+    """Whether a file is there that can be looked at: what a name that is too long or a closed folder hides is not."""
+    return os.path.isfile(path)  # noqa: PTH113 - which raises no OSError
+
+
+def _glob(folder: Path, pattern: str) -> list[Path]:
+    try:
+        return sorted(folder.glob(pattern))
+    except OSError:
+        return []
 
 
 def _shards(index: Path) -> set[Path]:
     try:
         return {index.parent / Path(name).name for name in json.loads(index.read_text())["weight_map"].values()}
-    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError):
         return set()  # reading it says what is wrong with it
 
 
@@ -111,7 +123,7 @@ def repository_folders(repository: str) -> list[Path]:
     if models:
         return [models / repository]
     storage = cache_folder() / f"models--{repository.replace('/', '--')}"
-    snapshots = sorted((storage / "snapshots").glob("*"))
+    snapshots = _glob(storage / "snapshots", "*")
     reference = storage / "refs" / "main"
-    current = reference.read_text().strip() if reference.is_file() else ""
+    current = reference.read_text(errors="replace").strip() if _is_file(reference) else ""
     return sorted(snapshots, key=lambda snapshot: snapshot.name != current)

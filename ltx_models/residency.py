@@ -17,7 +17,7 @@ from ltx_models.memory import DecodePlan, LatentSize
 from ltx_models.model_files import find_files
 from ltx_models.request import GenerationRequest
 from ltx_models.scheduler import SchedulerConfig
-from ltx_models.text_encoder import T5Encoder, load_text_encoder, text_encoder_files
+from ltx_models.text_encoder import T5Encoder, load_text_encoder, text_encoder_config, text_encoder_files
 from ltx_models.tokenizer import Tokenizer
 from ltx_models.transformer import Transformer, TransformerConfig, load_transformer
 from ltx_models.vae import VAE, VAEEncoder, load_vae, load_vae_encoder
@@ -128,7 +128,7 @@ class Models:
     @cached_property
     def tokenizer(self) -> Tokenizer:
         """The text encoder's."""
-        return Tokenizer(self._files.tokenizer)
+        return Tokenizer(self._files.tokenizer, text_encoder_config(self._files.text_encoder).vocab_size)
 
     @cached_property
     def scheduler(self) -> SchedulerConfig:

@@ -43,10 +43,10 @@ def read_header(path: Path) -> Header:
 
     What it says of its tensors is held against the format, since who reads them may believe it.
     """
-    if not path.is_file():
-        raise CheckpointError(_why_no_file(path))
     try:
-        return _read(path)
+        if path.is_file():
+            return _read(path)
+        raise CheckpointError(_why_no_file(path))
     except OSError as error:
         raise CheckpointError(f"{path} cannot be read: {error.strerror}", KIND_OF.get(error.errno or 0)) from error
 

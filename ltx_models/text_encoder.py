@@ -33,6 +33,7 @@ __all__ = [
     "T5Encoder",
     "check_text_encoder",
     "load_text_encoder",
+    "text_encoder_config",
     "text_encoder_files",
     "text_encoder_weights",
 ]
@@ -222,10 +223,15 @@ def check_text_encoder(folder: Path) -> T5Config:
     return model.config
 
 
-def _build(folder: Path) -> T5Encoder:
+def text_encoder_config(folder: Path) -> T5Config:
+    """The sizes of the encoder in a folder. Raises CheckpointError."""
     if not folder.is_dir():
         raise CheckpointError(f"{folder} is no folder; one with a T5's config.json and model.safetensors is expected")
     source = folder / "config.json"
     supported = {"feed_forward_proj": "gated-gelu", "model_type": "t5"}
-    config = parse_config(T5Config, read_json(source), supported, source=str(source))
-    return build(lambda: T5Encoder(config), str(source))
+    return parse_config(T5Config, read_json(source), supported, source=str(source))
+
+
+def _build(folder: Path) -> T5Encoder:
+    config = text_encoder_config(folder)
+    return build(lambda: T5Encoder(config), str(folder / "config.json"))

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from ltx_models.errors import CheckpointError
+from ltx_models.file_kinds import describe_stand_in
 
 __all__ = ["MAX_TOKENS", "NAMES", "Tokenizer"]
 
@@ -15,9 +16,13 @@ NAMES = ("prompt", "negative prompt")
 
 
 class Tokenizer:
-    """A T5 `spiece.model`. Raises CheckpointError if the file is missing or is no SentencePiece model."""
+    """A T5 `spiece.model`.
 
-    def __init__(self, path: Path) -> None:
+    vocabulary: how many tokens its text encoder knows; the id of one more would be read from beyond its embeddings.
+    Raises CheckpointError if the file is missing, is no SentencePiece model, or is another text encoder's.
+    """
+
+    def __init__(self, path: Path, vocabulary: int | None = None) -> None:
         from sentencepiece import SentencePieceProcessor
 
         if not path.is_file():
@@ -25,7 +30,16 @@ class Tokenizer:
         try:
             self._processor = SentencePieceProcessor(model_file=str(path))
         except (RuntimeError, OSError) as error:
-            raise CheckpointError(f"{path} is not a SentencePiece model (spiece.model): {error}") from error
+            why = describe_stand_in(path) or f": {error}"
+            raise CheckpointError(f"{path} is not a SentencePiece model (spiece.model){why}") from error
+        pieces = self._processor.get_piece_size()
+        if self._processor.eos_id() < 0:
+            raise CheckpointError(f"{path} has no end token, which T5's has; take the spiece.model of the text encoder")
+        if vocabulary is not None and pieces > vocabulary:
+            raise CheckpointError(
+                f"{path} is another text encoder's: it has {pieces:,} tokens, of which this one knows {vocabulary:,};"
+                " take the spiece.model of the same model"
+            )
 
     def encode(self, text: str) -> list[int]:
         """Ids of the stripped text, cut to 256 with the end token `</s>`, which is always last."""

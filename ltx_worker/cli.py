@@ -22,7 +22,7 @@ from redis.retry import Retry
 from ltx_client.protocol.broker_checks import BrokerChecks
 from ltx_client.protocol.broker_client import make_client
 from ltx_client.protocol.broker_url import Broker
-from ltx_client.protocol.budget import check_serves
+from ltx_client.protocol.budget import check_serves, why_too_much
 from ltx_client.protocol.checks import Level
 from ltx_client.protocol.config import ConfigError
 from ltx_client.protocol.greeting import greet
@@ -129,6 +129,8 @@ def _start(variant: str, env_file: Path | None, engine: str, *, until_stdin_clos
     if until_stdin_closes:
         threading.Thread(target=_end_with_stdin, daemon=True).start()
     log.info("broker %s, storage %s", broker_address(settings.broker_url), storage.url)
+    if too_much := why_too_much(settings.worker_memory_gb):
+        log.warning("%s", too_much)
     try:
         with presence(settings.home) as here:
             forget_refusal(settings.home)

@@ -273,6 +273,8 @@ def _database(numbers: list[str]) -> int:
 
 
 def _hosts(text: str, scheme: Scheme) -> tuple[tuple[str, int], ...]:
+    if scheme.kind == "sentinel" and ";" in text:  # as Celery's own URLs of sentinels have it
+        raise ValueError("has a semicolon between hosts; it must be a comma, as in sentinel://HOST:PORT,HOST:PORT/NAME")
     parts = text.split(",")
     if len(parts) > 1 and scheme.kind == "tcp":
         raise ValueError("names several hosts; of sentinels these are sentinel://HOST:PORT,HOST:PORT/NAME")

@@ -12,7 +12,7 @@ from ltx_models.errors import ModelError
 from ltx_models.memory import GB, USABLE_PART, smallest_class
 from ltx_models.variants import VARIANTS, Variant
 
-__all__ = ["BudgetSettings", "ServesNothing", "check_serves", "machine_memory", "usable_memory"]
+__all__ = ["BudgetSettings", "ServesNothing", "check_serves", "machine_memory", "usable_memory", "why_too_much"]
 
 
 class ServesNothing(ModelError):
@@ -33,6 +33,17 @@ class BudgetSettings(HomeSettings):
     """What a client needs to know of the worker of this machine's own farm."""
 
     worker_memory_gb: Gigabytes = Field(default_factory=usable_memory, description="GB")
+
+
+def why_too_much(budget_gb: float) -> str:
+    """Return in a sentence that renders may use more than the machine has; "" where they may not."""
+    there = machine_memory() / GB
+    if budget_gb <= there:
+        return ""
+    return (
+        f"LTX_WORKER_MEMORY_GB is {budget_gb:g}, and this machine has {there:.0f} GB: it takes jobs that it cannot"
+        f" render; set it to {usable_memory():.0f} or less"
+    )
 
 
 def check_serves(variant: Variant, budget_gb: float) -> None:

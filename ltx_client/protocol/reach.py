@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import ssl
 
 import redis
@@ -18,6 +19,7 @@ _OF_ANOTHER_TIME = {
     10: f"has ended, or this machine's clock is wrong; {NEW_CERTIFICATE}",
 }
 """By OpenSSL's codes of a verification (X509_V_ERR_CERT_NOT_YET_VALID and …_HAS_EXPIRED)."""
+_WITHOUT_PASSWORD = re.compile("without any password configured|no password is set")
 LONGEST = 200
 """Characters of a server's own words that are repeated."""
 
@@ -26,6 +28,11 @@ def why_refused(error: Exception, address: str) -> str | None:
     """The sentence, where the broker is there and trying again will not help; None for any other error."""
     if isinstance(error, NotAsTheUrlSays):
         return f"the broker at {address} {error}"
+    if isinstance(error, redis.AuthenticationError) and _WITHOUT_PASSWORD.search(str(error)):
+        return (
+            f"the broker at {address} has no password, and was given one; is it the server that is meant, and no"
+            " sentinel? then LTX_BROKER_URL must have none, nor LTX_BROKER_PASSWORD_FILE"
+        )
     if isinstance(error, redis.AuthenticationError):
         return f"the broker at {address} refused the user name or password; check LTX_BROKER_URL"
     if isinstance(error, redis.exceptions.NoPermissionError):

@@ -153,6 +153,10 @@ class FarmSettings(HomeSettings):
     @field_validator("namespace")
     @classmethod
     def _check_namespace(cls, value: str) -> str:
+        if not value:  # the farm's keys, and Celery's, would be among another program's
+            raise ValueError(
+                f"is empty; it must be what the farm's keys begin with, as {DEFAULT_NAMESPACE}, or not be set"
+            )
         return check_name(value)
 
     @property

@@ -13,7 +13,7 @@ from typing import Any
 import mlx.core as mx
 
 from ltx_models.errors import CheckpointError
-from ltx_models.file_kinds import AGAIN, START_BYTES, describe_file
+from ltx_models.file_kinds import AGAIN, START_BYTES, describe_file, describe_stand_in
 from ltx_models.safetensors_header import Header, read_header
 
 __all__ = ["INDEX_SUFFIXES", "Weights", "file_hash", "indexed_files", "load_tensors", "read_json", "sharded_files"]
@@ -151,7 +151,7 @@ def indexed_files(index: Path) -> list[Path]:
     Raises CheckpointError where one is missing or does not hold what the index says.
     """
     names = read_json(index).get("weight_map")
-    if not isinstance(names, dict) or not names or not all(isinstance(name, str) for name in names.values()):
+    if not isinstance(names, dict) or not names or not all(_is_file_name(name) for name in names.values()):
         raise CheckpointError(f"{index} has no weight_map from tensors to files; {AGAIN}")
     listed: dict[str, set[str]] = {}
     for tensor, file in names.items():
@@ -167,14 +167,18 @@ def indexed_files(index: Path) -> list[Path]:
     return paths
 
 
+def _is_file_name(name: Any) -> bool:
+    return isinstance(name, str) and Path(name).name not in ("", "..")
+
+
 def read_json(path: Path) -> dict[str, Any]:
     """A JSON object from a file. Raises CheckpointError."""
     try:
-        value = json.loads(path.read_text(encoding="utf-8"))
+        value = json.loads(path.read_text(encoding="utf-8-sig"))
     except OSError as error:
         raise CheckpointError(f"{path} cannot be read: {error.strerror}") from error
     except (ValueError, RecursionError) as error:
-        raise CheckpointError(f"{path} is not JSON: {error}") from error
+        raise CheckpointError(f"{path} is not JSON{describe_stand_in(path) or f': {error}'}") from error
     if not isinstance(value, dict):
         raise CheckpointError(f"{path} is not a JSON object")
     return value

@@ -112,7 +112,7 @@ class SingleFile(Checkpoint):
         self._prefix = transformer_prefix(names) or ""
         self.config = self._read_config(metadata)
         if VAE_FILE in metadata:
-            self._share_vae(path.with_name(Path(metadata[VAE_FILE]).name))
+            self._share_vae(path.parent / Path(metadata[VAE_FILE]).name)
         elif not any(name.startswith(VAE_PREFIX) for name in names):
             raise CheckpointError(
                 f"{path} is a transformer without a VAE; take the official single file, which holds both, or a folder"

@@ -24,6 +24,8 @@ from ltx_models.quantization import Fp8Linear, Quantization, hold_as_stored, qua
 __all__ = ["build", "check_finite", "check_weights", "load_weights", "parse_config"]
 
 NAMED_IN_ERRORS = 5
+LONGEST_SHOWN = 200
+"""Characters of each of them."""
 BLOCK = re.compile(r"(.*?\.\d+)\.")
 """A name up to its first index: what is loaded, and quantized, together."""
 
@@ -159,8 +161,9 @@ def _refuse(source: Path, what: str, why: str, names: list[str]) -> None:
     if names:
         more = f", … ({len(names)} in all)" if len(names) > NAMED_IN_ERRORS else ""
         plural = "tensors" if len(names) > 1 else "tensor"
+        shown = ", ".join(name[:LONGEST_SHOWN] for name in names[:NAMED_IN_ERRORS])
         raise CheckpointError(
-            f"{source} {what} {plural} {', '.join(names[:NAMED_IN_ERRORS])}{more}: {why};"
+            f"{source} {what} {plural} {shown}{more}: {why};"
             " expected is LTX-Video 0.9.x, as an official single file, a diffusers folder, or what ltx models convert"
             " wrote"
         )

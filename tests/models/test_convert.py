@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import re
+import shutil
 import zipfile
 from collections.abc import Callable
 from pathlib import Path
@@ -18,7 +20,7 @@ from ltx_models.errors import CheckpointError
 from ltx_models.pipeline import LTXPipeline
 from ltx_models.transformer import load_transformer
 from tests.models.conftest import Golden, RawCheckpoint, Run
-from tests.models.raw_safetensors import Entries, f32, write_raw
+from tests.models.raw_safetensors import Entries, f32, read_raw, write_raw
 
 PREFIX = "model.diffusion_model."
 
@@ -73,6 +75,62 @@ def test_the_other_parts_are_checked_before_a_byte_is_written(
     with pytest.raises(CheckpointError, match=words):
         convert.convert(golden_098.checkpoint, tmp_path / "out", **options(golden_098, folder))
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("quantize", [None, 8, 4])
+@pytest.mark.parametrize("at_fault", ["transformer", "text_encoder"])
+def test_a_single_nan_is_found_also_where_it_is_quantized(
+    pocket: LTXPipeline, tmp_path: Path, at_fault: str, quantize: int | None
+) -> None:
+    """Among other numbers of a group, quantizing would pass over it."""
+    folder = pocket.checkpoint_files[0].parent
+    encoder = shutil.copytree(folder / "text_encoder", tmp_path / "encoder")
+    checkpoint = Path(shutil.copy(folder / "pocket.safetensors", tmp_path))
+    path, matrix = {
+        "transformer": (checkpoint, f"{PREFIX}transformer_blocks.0.attn1.to_v.weight"),
+        "text_encoder": (encoder / "model.safetensors", "encoder.block.0.layer.0.SelfAttention.q.weight"),
+    }[at_fault]
+    entries, metadata = read_raw(path)
+    dtype, shape, data = entries[matrix]
+    assert dtype == "BF16"
+    write_raw(path, entries | {matrix: (dtype, shape, data[:100] + b"\xc0\x7f" + data[102:])}, metadata)
+    with pytest.raises(CheckpointError, match="NaN or infinite values"):
+        convert.convert(checkpoint, tmp_path / "new" / "out", quantize=quantize, text_encoder=encoder)
+    assert not (tmp_path / "new").exists()
+
+
+@pytest.mark.parametrize(
+    ("file", "words"),
+    [("", "is a folder"), ("..", "is a folder"), ("x/", "there is no file .*/x;"), ("x" * 300, "File name too long")],
+)
+def test_a_name_of_another_file_that_is_none(
+    convert_command: Run, raw_098: RawCheckpoint, tmp_path: Path, file: str, words: str
+) -> None:
+    """In the metadata, and in an index."""
+    (tmp_path / "in").mkdir()
+    path = write_raw(tmp_path / "in" / "model.safetensors", raw_098[0], raw_098[1] | {"vae_file": file})
+    code, lines = convert_command(path, tmp_path / "out")
+    assert (code, len(lines)) == (2, 1)
+    assert re.search(words, lines[0])
+    assert "cannot be made" not in lines[0]
+    index_of(tmp_path / "in", dict.fromkeys(raw_098[0], file))
+    code, lines = convert_command(tmp_path / "in", tmp_path / "out")
+    assert (code, len(lines)) == (2, 1)
+    assert "weight_map" in lines[0] or re.search(words, lines[0])
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize("prefix", ["", PREFIX])
+def test_a_terminal_is_given_no_escape_sequence(
+    convert_command: Run, raw_098: RawCheckpoint, tmp_path: Path, prefix: str
+) -> None:
+    """Which a tensor's name may hold."""
+    extra = {f"{prefix}\x1b[31mred\n{'x' * 5000}": f32(np.zeros(4))}
+    code, lines = convert_command(write_raw(tmp_path / "a", raw_098[0] | extra, raw_098[1]), tmp_path / "out")
+    assert (code, len(lines)) == (2 if prefix else 0, 1)
+    assert " [31mred xxx" in lines[0]
+    assert lines[0].isprintable()
+    assert len(lines[0]) < 1000
 
 
 def test_what_is_left_out_is_said(convert_command: Run, raw_098: RawCheckpoint, tmp_path: Path) -> None:

@@ -319,6 +319,33 @@ def test_verify_says_what_lies_in_a_files_place(tmp_path: Path, monkeypatch: pyt
     assert "a Git LFS pointer" in dict(verify(find_variant("pocket")))[tmp_path / "pocket" / "vae.safetensors"]
 
 
+@pytest.mark.parametrize("kind", ["empty", "zeros", "Git LFS", "HTML"])
+def test_what_stands_in_the_place_of_a_small_file(
+    kind: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, convert_command: Run
+) -> None:
+    """A config or a tokenizer, which a clone without LFS or a failed download leaves as well."""
+    monkeypatch.setenv("LTX_MODELS_DIR", str(tmp_path))
+    folder = tmp_path / "pocket"
+    assert convert_command("pocket", folder)[0] == 0
+    for name in ("tokenizer/spiece.model", "text_encoder/config.json", "config.json"):
+        (folder / name).write_bytes(BYTES[kind][0])
+        problems = {path: problem for path, problem in verify(find_variant("pocket")) if problem}
+        code, lines = convert_command("pocket", tmp_path / "out")
+        assert (code, len(lines)) == (2, 1)
+        for text in (*lines, *problems.values()):
+            assert BYTES[kind][1] in text
+            assert BYTES[kind][2] in text
+        assert list(problems) == [folder / "tokenizer" / "spiece.model"]
+        assert not (tmp_path / "out").exists()
+
+
+def test_a_config_with_a_byte_order_mark_is_read(tmp_path: Path, convert_command: Run) -> None:
+    assert convert_command("pocket", tmp_path / "first")[0] == 0
+    config = tmp_path / "first" / "config.json"
+    config.write_text(config.read_text(), encoding="utf-8-sig")
+    assert convert_command(tmp_path / "first", tmp_path / "second") == (0, [])
+
+
 def test_a_pickle_is_never_opened(convert_command: Run, tmp_path: Path) -> None:
     """One that would write a file, in both of PyTorch's forms."""
 

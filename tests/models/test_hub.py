@@ -254,3 +254,40 @@ def test_a_proxy_that_cannot_be_used(
         download(VARIANTS["distilled"])
     assert "hidden" not in str(raised.value)
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("token", ["hf_ü", "‘hf_hidden’"])
+def test_a_token_that_cannot_be_sent(token: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("HF_TOKEN", token)
+    monkeypatch.setenv("LTX_MODELS_DIR", str(tmp_path))
+    with pytest.raises(DownloadError, match=r"the hub's token .HF_TOKEN, .* copy it again") as raised:
+        download(VARIANTS["distilled"])
+    assert token not in str(raised.value)
+
+
+@pytest.mark.parametrize("endpoint", ["", "hf-mirror.com", "htps://hf-mirror.com"])
+def test_an_endpoint_that_is_no_url(endpoint: str, run: Run) -> None:
+    result = run("download", "distilled", HF_ENDPOINT=endpoint)
+    assert (result.returncode, result.stdout) == (2, "")
+    assert result.stderr == "Error: HF_ENDPOINT must begin with http:// or https://, as in https://huggingface.co\n"
+
+
+def test_a_damaged_reference_in_the_cache_is_passed_over(run: Run, tmp_path: Path) -> None:
+    folder = tmp_path / "hf" / "hub" / f"models--{OFFICIAL.replace('/', '--')}"
+    for name in ("refs/main", f"snapshots/1/{DISTILLED}"):
+        (folder / name).parent.mkdir(parents=True)
+        (folder / name).write_bytes(b"\xff\xfe")
+    result = run("list", "--json")
+    listed = {row["name"]: row["missing"] for row in json.loads(result.stdout)}
+    assert "checkpoint" not in listed["distilled-fp8"]
+
+
+@pytest.mark.parametrize("index", [json.dumps({"weight_map": {"a": "x" * 300}}), "[" * 100_000, "\0"])
+def test_an_index_that_cannot_be_followed_is_no_traceback(index: str, run: Run, tmp_path: Path) -> None:
+    folder = tmp_path / "models" / HALF_T5 / "text_encoder"
+    folder.mkdir(parents=True)
+    for name, text in (("config.json", "{}"), (SHARD, ""), ("model.safetensors.index.fp16.json", index)):
+        (folder / name).write_text(text)
+    for models in (tmp_path / "models", tmp_path / ("x" * 300)):
+        result = run("list", "--json", LTX_MODELS_DIR=str(models))
+        assert (result.returncode, result.stderr) == (0, "")

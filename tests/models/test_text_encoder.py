@@ -3,15 +3,20 @@ from __future__ import annotations
 import json
 import shutil
 from pathlib import Path
+from typing import Any
 
 import mlx.core as mx
 import numpy as np
 import pytest
+from sentencepiece import SentencePieceTrainer
 
+from ltx_models.convert import convert
 from ltx_models.errors import CheckpointError
+from ltx_models.pipeline import LTXPipeline
 from ltx_models.text_encoder import load_text_encoder, relative_position_buckets
 from ltx_models.tokenizer import MAX_TOKENS, Tokenizer
 from tests.models.conftest import TOKENIZER, Golden, relative_error
+from tests.models.raw_safetensors import read_raw, write_raw
 
 
 def test_padding_changes_nothing(golden_098: Golden) -> None:
@@ -77,6 +82,46 @@ def test_long_text_is_cut_and_keeps_its_end_token() -> None:
     ids = Tokenizer(TOKENIZER).encode("a cat and a dog " * 500)
     assert len(ids) == MAX_TOKENS
     assert ids[-1] == 1
+
+
+def trained(folder: Path, **options: Any) -> Path:
+    """A tokenizer of few tokens, of two texts."""
+    text = "\n".join(f"number {number} of {number * 7919} red balls rolls" for number in range(300))
+    (folder / "text").write_text(text)
+    SentencePieceTrainer.train(
+        input=str(folder / "text"), model_prefix=str(folder / "spiece"), vocab_size=60, minloglevel=2, **options
+    )
+    return folder / "spiece.model"
+
+
+def test_a_tokenizer_of_another_text_encoder_is_refused(tmp_path: Path) -> None:
+    """Ids that the embeddings do not have are whatever lies in memory behind them, and no error."""
+    path = trained(tmp_path)
+    Tokenizer(path, 60)
+    with pytest.raises(CheckpointError, match=r"it has 60 tokens, of which this one knows 59; take the spiece\.model"):
+        Tokenizer(path, 59)
+    with pytest.raises(CheckpointError, match="has no end token"):
+        Tokenizer(trained(tmp_path, eos_id=-1))
+
+
+def test_converting_and_rendering_hold_the_tokenizer_against_the_text_encoder(
+    pocket: LTXPipeline, tmp_path: Path
+) -> None:
+    (checkpoint,) = pocket.checkpoint_files
+    encoder, tokenizer = tmp_path / "encoder", checkpoint.parent / "tokenizer" / "spiece.model"
+    encoder.mkdir()
+    entries, metadata = read_raw(checkpoint.parent / "text_encoder" / "model.safetensors")
+    dtype, (_, width), data = entries["shared.weight"]
+    entries["shared.weight"] = (dtype, [50, width], data[: 50 * width * 2])
+    write_raw(encoder / "model.safetensors", entries, metadata)
+    config = json.loads((checkpoint.parent / "text_encoder" / "config.json").read_text())
+    (encoder / "config.json").write_text(json.dumps(config | {"vocab_size": 50}))
+    with pytest.raises(CheckpointError, match="of which this one knows 50"):
+        convert(checkpoint, tmp_path / "out", text_encoder=encoder, tokenizer=tokenizer)
+    assert not (tmp_path / "out").exists()
+    broken = LTXPipeline.from_files(checkpoint=checkpoint, text_encoder=encoder, tokenizer=tokenizer)
+    with pytest.raises(CheckpointError, match="of which this one knows 50"):
+        broken.embed("a red ball")
 
 
 @pytest.mark.parametrize("content", [None, b"", b"not a SentencePiece model"])

@@ -150,6 +150,8 @@ REFUSED = {
     "redis://a..b": "names a host that cannot be one",
     f"redis://{'a' * 64}.example": "names a host that cannot be one",
     "redis://my farm": "names a host that cannot be one",
+    "sentinel://one:1;sentinel://two:2/main": "has a semicolon between hosts; it must be a comma",
+    "sentinel://one:1;two:2/main": "has a semicolon between hosts",
     "redis://one,two": "names several hosts; of sentinels these are sentinel://HOST:PORT,HOST:PORT/NAME",
     "redis://one;redis://two": "must be a number from|cannot be one|in brackets",
     "unix://": "must have a socket's whole path after unix://",

@@ -13,8 +13,9 @@ from ltx_client.connection import Connection
 from ltx_client.errors import UsageError
 from ltx_client.local.keeper import Worker
 from ltx_client.local.members import FarmFolder
-from ltx_client.protocol.budget import ServesNothing, check_serves
-from ltx_models.memory import MEMORY_CLASSES, smallest_class
+from ltx_client.protocol import budget
+from ltx_client.protocol.budget import ServesNothing, check_serves, why_too_much
+from ltx_models.memory import GB, MEMORY_CLASSES, smallest_class
 from ltx_models.variants import VARIANTS, find_variant
 from ltx_worker.cli import main as worker_main
 from ltx_worker.settings import WorkerSettings
@@ -108,3 +109,12 @@ def test_a_worker_that_refuses_its_settings_is_not_waited_for(home, monkeypatch)
     worker.stop()
     for handle in (reading, writing):
         os.close(handle)
+
+
+def test_more_than_the_machine_has_is_said(monkeypatch):
+    monkeypatch.setattr(budget, "machine_memory", lambda: 32 * GB)
+    assert why_too_much(24) == why_too_much(32) == ""
+    assert why_too_much(1000) == (
+        "LTX_WORKER_MEMORY_GB is 1000, and this machine has 32 GB: it takes jobs that it cannot render; set it to 24 or"
+        " less"
+    )

@@ -156,6 +156,15 @@ def test_a_wrong_value_in_the_file_is_one_sentence_too(tmp_path, head, name, fie
         parse(f"{head}{name}x = 'a'\n", tmp_path / "config.toml")
 
 
+def test_an_empty_namespace_is_refused(monkeypatch):
+    """The farm's keys would be among another program's."""
+    monkeypatch.setenv("LTX_NAMESPACE", "")
+    for runner, command in ((main, "jobs"), (worker_main, "start")):
+        done = CliRunner().invoke(runner, [command])
+        assert done.exit_code == 2
+        assert "LTX_NAMESPACE: is empty; it must be what the farm's keys begin with" in done.stderr
+
+
 def test_a_file_with_a_byte_order_mark_is_read(tmp_path, monkeypatch):
     path = tmp_path / "config.toml"
     path.write_bytes(b"\xef\xbb\xbffarm = 'a'\n[farms.a]\nnamespace = 'a:'\n")

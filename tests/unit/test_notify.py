@@ -186,6 +186,16 @@ def test_a_proxy_that_is_none_for_http(views, monkeypatch, proxy):
     assert "Connection refused" in notify.send_webhook("http://127.0.0.1:1/x", views)
 
 
+def test_a_proxy_that_does_not_answer_is_named(views, monkeypatch):
+    """Or else the webhook itself is looked at."""
+    monkeypatch.setattr(notify, "WAIT", 0.01)
+    monkeypatch.setenv("http_proxy", "http://ann:hidden@127.0.0.1:1")
+    monkeypatch.setenv("no_proxy", "localhost")
+    said = notify.send_webhook("http://hooks.example/x", views)
+    assert said.endswith("Connection refused, by way of the proxy that the environment names")
+    assert notify.send_webhook("http://localhost:1/x", views).endswith("Connection refused")
+
+
 @pytest.mark.parametrize("platform", ["linux", "darwin"])
 def test_the_desktop_gets_the_text_as_a_word_of_its_own(monkeypatch, tmp_path, platform):
     ran = []

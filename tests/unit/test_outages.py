@@ -11,6 +11,7 @@ from redis._parsers.base import BaseParser
 from ltx_client.broker import broker_errors
 from ltx_client.errors import BrokerError, BrokerUnreachable
 from ltx_client.protocol.outages import NOT_NOW, error_code, is_outage
+from ltx_client.protocol.reach import why_unreachable
 from tests.replies import DEFECTS, OUTAGES
 
 
@@ -96,3 +97,18 @@ def test_a_defect_is_told_in_a_sentence(name):
     with pytest.raises(BrokerError, match="the broker at farm:6379") as raised, broker_errors("farm:6379"):
         raise parsed(DEFECTS[name])
     assert raised.value.exit_code == 1
+
+
+@pytest.mark.parametrize(
+    "reply",
+    [
+        "AUTH <password> called without any password configured for the default user. Are you sure your configuration"
+        " is correct?",
+        "Client sent AUTH, but no password is set",
+    ],
+)
+def test_a_password_for_a_server_that_has_none(reply):
+    """As of another server than is meant, or of a sentinel: no other password would be right."""
+    said = why_unreachable(redis.AuthenticationError(reply), "farm:6379")
+    assert said.startswith("the broker at farm:6379 has no password, and was given one; is it the server that is meant")
+    assert "refused" in why_unreachable(redis.AuthenticationError("invalid username-password pair"), "farm:6379")

@@ -4,6 +4,8 @@ from types import SimpleNamespace
 
 import pytest
 
+from ltx_client.errors import BrokerUnreachable, UsageError
+from ltx_client.farm import Farm
 from ltx_client.obstacles import why_waiting
 from ltx_client.protocol.jobs import Links
 from ltx_client.protocol.pauses import Pause
@@ -92,3 +94,21 @@ def test_what_waits_for_others_or_ends_is_not_explained(make_job, capsys, monkey
 def test_a_paused_job_names_the_command_that_ends_it(make_job):
     view = queued(make_job(), held=True).view
     assert why_waiting(view, [], [], embedded=False) == f"the job is paused; `ltx resume {view.job.id}` ends that"
+
+
+@pytest.mark.parametrize("name", ["", "  "])
+def test_nobody_is_left_out_by_an_empty_name(name):
+    """As that of a variable that is not set."""
+    with pytest.raises(UsageError, match=f"--not-on '{name}' is no worker's name: it is empty"):
+        Farm.links(SimpleNamespace(), not_on=[name])
+
+
+@pytest.mark.parametrize(
+    ("error", "said"), [("it is a replica", "it is a replica. Whether"), ("is it up?", "up[?] Whe")]
+)
+def test_what_is_unknown_after_an_outage_is_a_sentence_of_its_own(make_job, error, said):
+    def submit(*_):
+        raise BrokerUnreachable(error)
+
+    with pytest.raises(BrokerUnreachable, match=said):
+        Farm.send(SimpleNamespace(_submit=submit), make_job())
