@@ -15,32 +15,46 @@ from ltx_client.protocol.jobs import Job
 from ltx_client.protocol.settings import FarmSettings
 from ltx_client.protocol.state import Snapshot
 from ltx_client.views import JobView
-from ltx_client.waiting import tell_of_pauses
+from ltx_client.waiting import tell_of_pauses, tell_who_waits
 from ltx_models.memory import USABLE_PART, memory_class
 
 __all__ = ["print_plan"]
 
 
-def print_plan(settings: FarmSettings, jobs: Sequence[Job]) -> None:
-    """Prints, for each kind of job among these: its memory, who serves it, and the time it takes."""
+def print_plan(
+    settings: FarmSettings, jobs: Sequence[Job], after: Sequence[str] = (), not_on: Sequence[str] = ()
+) -> None:
+    """Print, for each kind of job among these: its memory, who serves it, and the time it takes.
+
+    after, not_on: as the jobs would be submitted with. Raises what `Farm.links` does.
+    """
     counts = Counter(map(_kind, jobs))
     if settings.broker_url is None:
+        if after or not_on:
+            with Farm.connect(settings, Use.READ) as farm:
+                links = farm.links(after, not_on)
+                tell_who_waits(farm, [(job, links) for job in _kinds(jobs)])
         print_facts(*_in_all(counts), *(_alone(job, counts[_kind(job)]) for job in _kinds(jobs)))
         return
     with Farm.connect(settings, Use.READ) as farm:
-        tell_of_pauses(farm, (job.variant for job in jobs))
+        links = farm.links(after, not_on)
+        if links.not_on:
+            tell_who_waits(farm, [(job, links) for job in _kinds(jobs)])
+        else:
+            tell_of_pauses(farm, (job.variant for job in jobs))
         workers = farm.workers()
         open_jobs, paces = farm.open_jobs_and_paces()
         now = farm.now()
         turns = farm.turns({view.job.variant for view in open_jobs})
-    asked = [JobView(job, now, Snapshot(), cancel_asked=False, leased=False) for job in jobs]
+    asked = [JobView(job, now, Snapshot(), cancel_asked=False, leased=False, links=links) for job in jobs]
     found = places([*open_jobs, *asked], workers, paces, now, turns)
     rows = _in_all(counts)
     places_of: dict[tuple[Any, ...], list[Place]] = defaultdict(list)
     for job in jobs:
         places_of[_kind(job)].append(found[job.id])
     for job in _kinds(jobs):
-        able = [worker.name for worker in workers if worker.serves(job)]
+        kept = [worker for worker in workers if {worker.id, worker.name}.isdisjoint(links.not_on)]
+        able = [worker.name for worker in kept if worker.serves(job)]
         alike = places_of[_kind(job)]
         ends = [place.starts_in + place.takes for place in alike if place.starts_in is not None and place.takes]
         takes = alike[0].takes

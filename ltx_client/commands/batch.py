@@ -101,7 +101,7 @@ def command(
     for sentence in clip_sentences(batches):
         notice(sentence)
     if dry_run:
-        print_plan(settings, jobs)
+        print_plan(settings, jobs, after, not_on)
         for batch in batches:
             _tell_of_cut_texts(batch)
         return

@@ -88,7 +88,7 @@ def command(
     picture = None if dry_run else detect(inline)
     settings = FarmSettings()
     if dry_run:
-        print_plan(settings, [job])
+        print_plan(settings, [job], after, not_on)
         tell_of_cut_texts(job)
         return
     with Farm.connect(settings, Use.RENDER, job.variant) as farm:

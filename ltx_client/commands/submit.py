@@ -37,7 +37,7 @@ def command(as_json: bool, dry_run: bool, after: tuple[str, ...], not_on: tuple[
         notice(str(part))
     settings = FarmSettings()
     if dry_run:
-        print_plan(settings, [job])
+        print_plan(settings, [job], after, not_on)
         tell_of_cut_texts(job)
         return
     if settings.broker_url is None:

@@ -3,8 +3,10 @@
 from types import SimpleNamespace
 
 import pytest
+from pydantic import SecretStr
 
-from ltx_client.errors import BrokerUnreachable, UsageError
+from ltx_client.dry_run import print_plan
+from ltx_client.errors import BrokerUnreachable, JobNotFound, UsageError
 from ltx_client.farm import Farm
 from ltx_client.obstacles import why_waiting
 from ltx_client.protocol.jobs import Links
@@ -112,3 +114,19 @@ def test_what_is_unknown_after_an_outage_is_a_sentence_of_its_own(make_job, erro
 
     with pytest.raises(BrokerUnreachable, match=said):
         Farm.send(SimpleNamespace(_submit=submit), make_job())
+
+
+def test_a_dry_run_says_what_the_links_would_do(make_job, client_ledger, redis_client, names, monkeypatch, capsys):
+    job = make_job()
+    monkeypatch.setattr(Farm, "connect", lambda *_: Farm.over(redis_client, SecretStr("redis://farm"), names, None))
+    settings = SimpleNamespace(broker_url="redis://farm")
+    monkeypatch.setattr(Farm, "workers", lambda _: [worker(), worker("mac-2")])
+    print_plan(settings, [job])
+    assert "mac-1, mac-2" in capsys.readouterr().out
+    print_plan(settings, [job], (), ("mac-1",))
+    assert "served by" in (said := capsys.readouterr().out) and "mac-1" not in said
+    print_plan(settings, [job], (), ("mac-1", "mac-2"))
+    assert EXCLUDED in capsys.readouterr().err
+    for where in (settings, SimpleNamespace(broker_url=None)):
+        with pytest.raises(JobNotFound):
+            print_plan(where, [job], ("no-such-job",))
