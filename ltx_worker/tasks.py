@@ -19,7 +19,7 @@ def register(app: Celery, renderer: Renderer) -> None:
     """Adds the task to the app."""
     logging.getLogger("celery.app.trace").addFilter(_without_traceback)
 
-    @app.task(name=RENDER_TASK, acks_late=True, ignore_result=True, bind=True)
+    @app.task(name=RENDER_TASK, acks_late=True, ignore_result=True, bind=True, shared=False)  # of this app alone
     def render(task: Task, job_id: str) -> Any:
         match renderer.run(job_id, (task.request.delivery_info or {}).get("routing_key", "")):
             case Outcome.RELEASED:

@@ -42,7 +42,7 @@ def show_job(view, workers=()):
     """As `ltx jobs`, `ltx show`, `ltx stats` and their --json do."""
     draw(jobs_table([view], 1.8e9))
     place = places([view], workers, measure([view], workers), 1.8e9).get(view.job.id)
-    assert all(isinstance(value, str) for value in show._facts(view, "s3://farm", place, None, 1.8e9).values())
+    assert all(isinstance(value, str) for value in show._facts(view, "s3://farm", place, None, "", 1.8e9).values())
     json.dumps(describe_job(view), allow_nan=False)
     json.dumps(stats._rows([view], list(workers)), allow_nan=False)
 

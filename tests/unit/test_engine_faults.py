@@ -18,7 +18,7 @@ METAL = "libc++abi: terminating due to uncaught exception: [METAL] Command buffe
         (METAL + "Caused GPU Hang Error (00000003:kIOGPUCommandBufferCallbackErrorHang)", "took too long"),
         (
             METAL + "Impacting Interactivity (0000000e:kIOGPUCommandBufferCallbackErrorImpactingInteractivity)",
-            "a display needed",
+            "macOS ended the work for the display",
         ),
         (METAL + "Innocent Victim (00000005:kIOGPUCommandBufferCallbackErrorInnocentVictim)", "reset"),
         ("RuntimeError: [metal::malloc] Unable to allocate 9663676416 bytes.", "memory ran out"),
