@@ -39,7 +39,7 @@ def test_a_paused_worker_finishes_its_job_and_takes_no_more_until_resumed(farm_e
         assert "`ltx resume --worker one` has it go on" in shown.stderr
         assert "paused" in shown.stdout
         assert "has paused it, until" in worker_named(farm, "one").why_paused
-        assert "no live worker serves pocket.1" in asked("submit", PROMPT, "--steps", 2).stderr
+        assert "no live worker takes pocket.1 now" in asked("submit", PROMPT, "--steps", 2).stderr
 
         # Neither the worker's restart nor the broker's ends the pause, which is the machine's and not the process's.
         farm_env.stop_workers()

@@ -100,7 +100,7 @@ def test_stop_ends_an_idle_worker(farm_env):
 def test_a_second_worker_of_the_same_home_is_refused(farm_env):
     first = farm_env.start_worker()
     second = ltx_worker(farm_env, "start")
-    assert second.returncode == 2
+    assert second.returncode == 69
     assert f"process {first.pid}" in second.stderr
     assert first.poll() is None
 
@@ -194,7 +194,7 @@ def test_a_worker_stays_the_one_of_its_folder_when_all_in_there_is_removed(farm_
     for path in home.iterdir():
         shutil.rmtree(path) if path.is_dir() else path.unlink()
     refused = farm_env.launch_worker("one")
-    assert refused.wait(30) == 2
+    assert refused.wait(30) == 69
     assert ltx_worker(farm_env, "status").stdout == f"running, process {first.pid}\n"
     with farm_env.connect() as farm:
         *_, last = farm.watch(farm.submit(GenerationRequest(prompt=PROMPT, num_steps=2, seed=1)).id)

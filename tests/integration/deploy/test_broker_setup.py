@@ -91,7 +91,12 @@ class Machine:
         path = f"{self.place / 'bin'}:{os.environ['PATH']}"
         shell = ["sh", "-euc", f"umask 077\n{script}"]
         done = subprocess.run(
-            shell, cwd=self.place, env={**os.environ, "PATH": path}, capture_output=True, text=True, timeout=60
+            shell,
+            cwd=self.place,
+            env={**os.environ, "PATH": path, "LD_PRELOAD": ""},
+            capture_output=True,
+            text=True,
+            timeout=60,
         )
         assert done.returncode == code, done.stdout + done.stderr
         return done.stdout + done.stderr
