@@ -7,7 +7,7 @@ from ltx_worker import scripts
 from ltx_worker.ledger import Ledger
 from tests.ledger_machine import run_machine
 
-pytestmark = pytest.mark.timeout(
+pytestmark = pytest.mark.timeout(900)  # on a busy machine; what interrupts an example looks like a mistake found
     900
 )  # on a busy machine; what interrupts an example looks like a mistake that was found
 EXAMPLES = 60
