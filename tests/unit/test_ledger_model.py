@@ -8,8 +8,6 @@ from ltx_worker.ledger import Ledger
 from tests.ledger_machine import run_machine
 
 pytestmark = pytest.mark.timeout(900)  # on a busy machine; what interrupts an example looks like a mistake found
-    900
-)  # on a busy machine; what interrupts an example looks like a mistake that was found
 EXAMPLES = 60
 MORE_EXAMPLES = 500
 """For what is found: that ends at the first."""
