@@ -118,7 +118,11 @@ PARTS: dict[str, Callable[[Architecture, mx.Dtype], Callable[[], np.ndarray]]] =
 
 
 def _calls(architecture: Architecture) -> list[tuple[Operation, tuple[Any, ...]]]:
-    """Return what the parts call kernels with in bfloat16, the first of each kind."""
+    """Return what the parts call kernels with in bfloat16, the first of each kind.
+
+    Nothing is compiled meanwhile: what is compiled already calls no operation again, and what is being compiled has no
+    values yet.
+    """
     calls: dict[Any, tuple[Operation, tuple[Any, ...]]] = {}
     call = Operation.__call__
 
@@ -131,10 +135,12 @@ def _calls(architecture: Architecture) -> list[tuple[Operation, tuple[Any, ...]]
         return call(operation, *arguments)
 
     Operation.__call__ = noting  # type: ignore[method-assign,assignment]
+    mx.disable_compile()
     try:
         for make in PARTS.values():
             make(architecture, mx.bfloat16)()
     finally:
+        mx.enable_compile()
         Operation.__call__ = call  # type: ignore[method-assign]
     return list(calls.values())
 
