@@ -53,7 +53,7 @@ def print_plan(
     for job in jobs:
         places_of[_kind(job)].append(found[job.id])
     for job in _kinds(jobs):
-        kept = [worker for worker in workers if {worker.id, worker.name}.isdisjoint(links.not_on)]
+        kept = [worker for worker in workers if not links.excludes(worker.id, worker.name)]
         able = [worker.name for worker in kept if worker.serves(job)]
         alike = places_of[_kind(job)]
         ends = [place.starts_in + place.takes for place in alike if place.starts_in is not None and place.takes]

@@ -110,7 +110,7 @@ def _waits(view: JobView) -> bool:
 
 
 def _may_have(worker: WorkerInfo, view: JobView) -> bool:
-    return worker.serves(view.job) and worker.name not in view.links.not_on and worker.id not in view.links.not_on
+    return worker.serves(view.job) and not view.links.excludes(worker.id, worker.name)
 
 
 def _free_in(worker: WorkerInfo, views: Sequence[JobView], paces: Paces, now: float) -> float:

@@ -85,7 +85,7 @@ def _nobody(job: Job, able: Sequence[WorkerInfo], size: int, *, embedded: bool) 
 
 
 def _reason(worker: WorkerInfo, links: Links) -> str:
-    if not {worker.id, worker.name}.isdisjoint(links.not_on):
+    if links.excludes(worker.id, worker.name):
         return EXCLUDED
     state = _STATES.get(worker.state, "")
     return state.format(why=worker.why_paused) if worker.why_paused else state.split(" (")[0]

@@ -278,9 +278,9 @@ def _are_any(client: redis.Redis, queues: list[str]) -> bool:
 
 
 def _others_serve(client: redis.Redis, settings: WorkerSettings, ledger: Ledger, own: str, job: Job) -> bool:
-    unwanted = ledger.links(job.id).not_on
+    links = ledger.links(job.id)
     return any(
-        worker.serves(job) and own != worker.id and {worker.id, worker.name}.isdisjoint(unwanted)
+        worker.serves(job) and own != worker.id and not links.excludes(worker.id, worker.name)
         for worker in live_workers(client, settings.names)
     )
 

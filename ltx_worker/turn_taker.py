@@ -97,7 +97,7 @@ class TurnTaker:
         return None
 
     def _claim(self, turn: Turn, worker: _Worker) -> Attempt | Refusal:
-        if not {worker.id, worker.name}.isdisjoint(parse_links(turn.links).not_on):
+        if parse_links(turn.links).excludes(worker.id, worker.name):
             return Refusal.ELSEWHERE  # as of a client that does not say so in a way that the turn's script sees
         if not self._fits(turn):
             return Refusal.ELSEWHERE  # and it waits where it does, for a worker with more

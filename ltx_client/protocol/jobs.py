@@ -100,6 +100,10 @@ class Links(BaseModel):
     after_batches: tuple[JobId, ...] = ()
     not_on: tuple[Name, ...] = ()
 
+    def excludes(self, worker_id: str, name: str) -> bool:
+        """Return whether the job is kept from the worker of this id and name."""
+        return not {worker_id, name}.isdisjoint(self.not_on)
+
     @property
     def waits(self) -> bool:
         """Whether it names jobs to wait for."""
