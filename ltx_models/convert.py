@@ -129,7 +129,7 @@ def _new_folder(destination: Path) -> Iterator[Path]:
         yield unfinished
         unfinished.chmod(0o755)  # a temporary folder is its owner's alone
         unfinished.rename(destination)
-    except BaseException:
+    except BaseException:  # also Ctrl-C: whatever it is, half a folder must not stay
         shutil.rmtree(unfinished, ignore_errors=True)
         for folder in made:
             with suppress(OSError):  # somebody has put something into it

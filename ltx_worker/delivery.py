@@ -160,7 +160,7 @@ class Spool(Background):
             flush(str(temporary))
             temporary.replace(folder / "delivery.json")
             flush(str(folder))
-        except BaseException:
+        except BaseException:  # also the worker's end: half a delivery must not be taken for one
             shutil.rmtree(folder, ignore_errors=True)
             raise
 

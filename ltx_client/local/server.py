@@ -90,7 +90,7 @@ class Server:
         try:
             self._tell()
             self._await_answer()
-        except BaseException:
+        except BaseException:  # also Ctrl-C: nobody else knows of this server yet
             self.stop()
             raise
 
