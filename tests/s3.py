@@ -14,6 +14,7 @@ KEYS = {"AWS_ACCESS_KEY_ID": "farm", "AWS_SECRET_ACCESS_KEY": "the-storage-key",
 def s3_server():
     """Yields the environment."""
     logging.getLogger("werkzeug").setLevel(logging.ERROR)
+    fsspec.get_filesystem_class("s3").clear_instance_cache()  # those of an earlier server, by its address
     server = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
     server.start()
     host, port = server.get_host_and_port()

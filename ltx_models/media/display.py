@@ -165,9 +165,9 @@ def clip_filters(stream: Stream, fit: Fit | None, rate: str = "") -> str:
     table, transparent = _table_of(stream), stream.pixel_format.startswith(TRANSPARENT)
     filters = [
         "bwdif=mode=send_frame:deint=interlaced" if stream.interlaced else "",
-        rate,
         _matrix_of(stream),
         fit.filters if fit else "",
+        rate,  # it holds two frames or three: small ones
         f"format={'gbrap16' if transparent else 'gbrp16'},lut3d={CUBE}:interp=tetrahedral" if table else "",
         still_filters(transparent=transparent),
     ]

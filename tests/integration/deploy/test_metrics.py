@@ -55,12 +55,15 @@ def test_a_worker_is_scraped(farm_env, tmp_path):
         dying = farm.submit(GenerationRequest(prompt=PROMPT, num_steps=SLOW_STEPS, seed=2))
         waiting = [farm.submit(GenerationRequest(prompt=PROMPT, seed=seed)) for seed in range(3)]
         reach(farm, dying.id, 5)
+        wait_until(lambda: value(scrape(port), "ltx_step_seconds_count") >= 8 + 5, what="what is counted of the steps")
         busy = scrape(port)
         engines_of(farm_env.folder)[0].kill()
         wait_until(lambda: farm.view(dying.id).snapshot.attempt == 2, what="the second attempt")
         farm.cancel(dying.id)
         for update in farm.watch(*(job.id for job in waiting)):
             last = update
+    # An attempt is counted after its last event.
+    wait_until(lambda: value(scrape(port), "ltx_jobs_total", outcome="done") == 4, what="what is counted of the jobs")
     after = scrape(port)
 
     assert value(before, "ltx_jobs_total", outcome="done") == 0
