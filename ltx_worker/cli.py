@@ -97,8 +97,8 @@ def start(
 ) -> None:
     """Serves jobs of one variant until stopped (SIGTERM or Ctrl-C: the job in hand goes back to the queue)."""
     raise_limit()
-    _set_up_logging(log_level, log_file)
     with _refusals_kept(logged=log_file is not None or is_journal(sys.stderr)):
+        _set_up_logging(log_level, log_file)
         _start(variant, env_file, NOOP_ENGINE if no_op else ENGINE, until_stdin_closes=until_stdin_closes)
 
 
@@ -202,7 +202,7 @@ def _refusals_kept(*, logged: bool) -> Iterator[None]:
         sentence = why_invalid(error) if isinstance(error, ValidationError) else str(error)
         with contextlib.suppress(ConfigError, ValidationError):
             note_refusal(HomeSettings().home, sentence)
-        if logged:
+        if logged and logging.getLogger().hasHandlers():
             log.critical("the worker does not start: %s", sentence)
         if is_job_of_launchd() and not isinstance(error, _Unavailable):
             sys.exit(0)

@@ -230,7 +230,7 @@ class Machine:
 
     def no_broker(self) -> Iterator[Finding]:
         """There is nothing to work for."""
-        mend = "set LTX_BROKER_URL, for a service in /etc/ltx-farm/worker.env"
+        mend = "set LTX_BROKER_URL, for a service in its worker.env: `ltx-worker install --dry-run` says where that is"
         yield Finding("broker", Level.FAILURE, "none is set: this worker belongs to no farm", mend)
 
     def network(self) -> Iterator[Finding]:

@@ -45,8 +45,10 @@ def doctor(
     from ltx_worker.doctor import worker_checks  # the hub's client takes a while to import
 
     home, service = installed_home(), installed_service()
-    if service and not variant:
-        variant = _variant_of(service[1])
+    variant = variant or _option_of(service, "--variant")
+    own_settings = Path(_option_of(service, "--env-file") or ENVIRONMENT)
+    if service and not service[0] and os.geteuid() == 0 and not env_file:
+        raise click.UsageError(f"the worker of {home} is a user's own: that user runs this, without sudo")
     if home and service and not env_file and os.geteuid() == 0 and service[0] != "root":
         flags = [flag for flag, given in (("--quick", quick), ("--deep", deep), ("--json", as_json)) if given]
         given = [
@@ -56,7 +58,7 @@ def doctor(
         sys.exit(_as_user(service[0], home, ["doctor", *given, *flags]))
     try:
         if env_file or (home and "LTX_BROKER_URL" not in os.environ):
-            load_environment(env_file or ENVIRONMENT)
+            load_environment(env_file or own_settings)
             if home and not env_file:
                 os.environ.setdefault("LTX_HOME", str(home))
         settings, row = WorkerSettings(), find_variant(variant or "pocket")
@@ -70,9 +72,10 @@ def doctor(
     sys.exit(print_report(checks, as_json=as_json))
 
 
-def _variant_of(command: Sequence[str]) -> str | None:
-    """Return the variant in a service's command."""
-    return next((value for option, value in itertools.pairwise(command) if option == "--variant"), None)
+def _option_of(service: tuple[str, Sequence[str]] | None, name: str) -> str | None:
+    """Return the value of an option in a service's command."""
+    words = service[1] if service else ()
+    return next((value for option, value in itertools.pairwise(words) if option == name), None)
 
 
 def _as_user(name: str, home: Path, arguments: Sequence[str]) -> int:

@@ -96,6 +96,11 @@ def uninstall(plan: Plan, say: Say, run: Run | None = None, root: Path = Path("/
         return
     for command in plan.unload:
         _try(run, command)
+    deadline = time.monotonic() + STOP_TIMEOUT
+    while is_still_there := _succeeds(run, plan.is_loaded):  # launchd may answer before a worker has ended
+        if time.monotonic() > deadline:
+            break
+        time.sleep(0.2)
     for file in plan.files:
         path = _under(root, file.path)
         if not file.keep and path.exists():
@@ -103,6 +108,8 @@ def uninstall(plan: Plan, say: Say, run: Run | None = None, root: Path = Path("/
             say(f"removed {file.path}")
     kept = [str(file.path) for file in plan.files if file.keep] + [str(folder.path) for folder in plan.folders]
     say(f"kept {', '.join(kept)} and the user {plan.setup.user}")
+    if is_still_there:
+        raise ServiceError(f"its files are removed, and it still runs: `{shlex.join(plan.is_loaded)}` tells of it")
 
 
 def await_worker(home: Path) -> int:
@@ -118,10 +125,23 @@ def await_worker(home: Path) -> int:
     return pid
 
 
-def unreachable_part(*paths: Path) -> Path | None:
-    """The folder on the way to one of these that a user of its own could not enter, if there is one."""
+def unreachable_part(*paths: Path, user: str = "") -> Path | None:
+    """The folder on the way to one of these that a user could not enter, if there is one; who is yet to be made is in
+    no group that has a right.
+    """
+    try:
+        entry = pwd.getpwnam(user)
+        uid, groups = entry.pw_uid, set(os.getgrouplist(user, entry.pw_gid))
+    except KeyError:
+        uid, groups = -1, set()
     folders = (folder for path in paths for folder in reversed(path.parents))
-    return next((folder for folder in folders if not folder.stat().st_mode & 0o001), None)
+    return next((folder for folder in folders if not _may_enter(folder.stat(), uid, groups)), None)
+
+
+def _may_enter(status: os.stat_result, uid: int, groups: set[int]) -> bool:
+    if uid in (0, status.st_uid):
+        return uid == 0 or bool(status.st_mode & 0o100)
+    return bool(status.st_mode & (0o010 if status.st_gid in groups else 0o001))
 
 
 def _start(run: Run, command: Command, is_loaded: Command, replaced: bool) -> None:
@@ -145,15 +165,15 @@ def _write(root: Path, file: File, say: Say) -> bool:
         _give(path, file.owner)
         say(f"{file.path} is there already")
         return False
-    if path.exists() and path.read_text() == file.text:
+    if path.exists() and path.read_bytes() == file.text.encode():
         say(f"{file.path} is as it should be")
         return False
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.new")
     temporary.unlink(missing_ok=True)
-    with os.fdopen(os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, file.mode), "w") as output:
+    with os.fdopen(os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, file.mode), "wb") as output:
         os.fchmod(output.fileno(), file.mode)
-        output.write(file.text)
+        output.write(file.text.encode())
     _give(temporary, file.owner)
     temporary.replace(path)
     say(f"wrote {file.path}")
@@ -181,7 +201,7 @@ def _give(path: Path, owner: str) -> None:
 
 def _run(command: Command) -> None:
     try:
-        subprocess.run(command, check=True, capture_output=True, text=True)
+        subprocess.run(command, check=True, capture_output=True, text=True, errors="replace")
     except FileNotFoundError as error:
         raise ServiceError(f"there is no {command[0]} on this machine") from error
     except subprocess.CalledProcessError as error:
@@ -192,7 +212,12 @@ def _run(command: Command) -> None:
 
 def _try(run: Run, command: Command) -> None:
     """For what may have nothing to do, such as stopping what does not run."""
+    _succeeds(run, command)
+
+
+def _succeeds(run: Run, command: Command) -> bool:
     try:
         run(command)
     except ServiceError:
-        return
+        return False
+    return True

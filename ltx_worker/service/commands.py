@@ -5,30 +5,46 @@ from __future__ import annotations
 import grp
 import os
 import pwd
+import re
 import sys
 from pathlib import Path
 
 import click
+import psutil
 
 import ltx_worker
 from ltx_client.protocol.children import run_shown
 from ltx_client.protocol.screen import notice, print_line
 from ltx_models.errors import ModelError
 from ltx_models.variants import find_variant
+from ltx_worker.home import forget_refusal
+from ltx_worker.presence import running_worker
 from ltx_worker.service import launchd, systemd
 from ltx_worker.service.apply import ServiceError, await_worker, describe, unreachable_part
 from ltx_worker.service.apply import install as carry_out
 from ltx_worker.service.apply import uninstall as undo
-from ltx_worker.service.environment import ENVIRONMENT, given_settings
+from ltx_worker.service.environment import ENVIRONMENT, given_settings, settings_in
 from ltx_worker.service.plan import Command, Plan, Setup
 
 __all__ = ["install", "installed_home", "installed_service", "logs", "make_plan", "uninstall"]
+
+USER_NAME = re.compile(r"[^\W-][\w.\\@-]*\$?")
+"""What a user may be called in a line of newsyslog.conf, which macOS reads whole or not at all, and of a unit."""
+
+NO_SCREEN = 125
+"""What launchctl exits with for the domain of a user who has not logged in at the screen, as by SSH alone."""
 
 
 @click.command(epilog="Example: sudo ltx-worker install --variant distilled-fp8")
 @click.option("-v", "--variant", default="pocket", show_default=True, help="The model variant that the worker holds.")
 @click.option("--user", help=f"Whom it runs as.  [default: {systemd.DEFAULT_USER}; on macOS {launchd.DEFAULT_USER}]")
-@click.option("--log-level", default="INFO", show_default=True, help="DEBUG, INFO, WARNING or ERROR.")
+@click.option(
+    "--log-level",
+    type=click.Choice(["DEBUG", "INFO", "WARNING", "ERROR"], case_sensitive=False),
+    default="INFO",
+    show_default=True,
+    help="How much it logs.",
+)
 @click.option("--dry-run", is_flag=True, help="Print what would be written and run, and do nothing.")
 @click.option("--agent", is_flag=True, help="On macOS: a worker of your own, from login to logout, without root.")
 @click.option("--restart", is_flag=True, help="Start it anew, if it runs: as after a change of its settings.")
@@ -66,12 +82,14 @@ def install(
     if dry_run:
         for line in "\n".join(describe(plan)).split("\n"):
             print_line(line)
-        if "LTX_BROKER_URL" not in given_settings(dict(os.environ)) and not ENVIRONMENT.exists():
-            notice(f"LTX_BROKER_URL is not set: the service would know no farm; set it, or write it to {ENVIRONMENT}")
+        settings = plan.setup.environment
+        if "LTX_BROKER_URL" not in given_settings(dict(os.environ)) and not _is_there(settings):
+            notice(f"LTX_BROKER_URL is not set: the service would know no farm; set it, or write it to {settings}")
         return
     _require_user("install", agent=agent)
     python = plan.setup.python
-    if not agent and (folder := unreachable_part(python, python.resolve(), Path(ltx_worker.__file__))):
+    paths = (python, python.resolve(), Path(ltx_worker.__file__))
+    if not agent and (folder := unreachable_part(*paths, user=plan.setup.user)):
         raise click.UsageError(
             f"the user {plan.setup.user} could not enter {folder}, in which ltx-farm is installed;"
             " install it where all can read it, such as in a virtual environment under /opt"
@@ -80,15 +98,30 @@ def install(
 
 
 def _carry_out(plan: Plan, *, agent: bool, restart: bool, no_start: bool) -> None:
-    settings, home = plan.setup.environment, plan.setup.home
-    start = not no_start and (_names_a_broker(settings) or "LTX_BROKER_URL" in os.environ)
+    settings, home, given = plan.setup.environment, plan.setup.home, given_settings(dict(os.environ))
     try:
+        kept = settings_in(settings) if settings.exists() else given
+        start = not no_start and "LTX_BROKER_URL" in kept
+        before = running_worker(home)
+        restart = restart or not _runs(before, plan.setup.command())
+        if start:
+            forget_refusal(home)
         carry_out(plan, notice, start=start, restart=restart)
+        if unlike := [name for name, value in given.items() if kept.get(name) != value]:
+            notice(f"not taken over from the environment, for {settings} stays as it is: {', '.join(unlike)}")
         if start:
             when = "login of yours" if agent else "start of the machine"
-            notice(f"the service runs (process {await_worker(home)}), and will after each {when}")
+            pid = await_worker(home)
+            notice(f"the service runs (process {pid}), and will after each {when}")
+            if pid == before:
+                notice("it ran before, and still ends after `stop` or `drain`; --restart starts it anew")
+        elif before is not None and not no_start:
+            notice(f"a worker runs as before (process {before or 'unknown'})")
     except ServiceError as error:
-        raise click.ClickException(str(error)) from error
+        hint = "; it is written, and starts when you log in at this Mac's screen" if error.code == NO_SCREEN else ""
+        raise click.ClickException(f"{error}{hint}") from error
+    except OSError as error:
+        raise click.ClickException(_why_not(error)) from error
     if agent and start:
         notice("macOS may ask whether Python may find devices on the local network: allow it, or no broker is reached")
     if not (start or no_start):
@@ -101,9 +134,14 @@ def uninstall(agent: bool) -> None:
     """Stops the service and removes it. The settings, the worker's folder and its user stay."""
     _require_user("uninstall", agent=agent)
     try:
-        undo(make_plan(sys.platform, "pocket", None, "INFO", agent=agent), notice)
+        service = None if agent else launchd.installed() if sys.platform == "darwin" else systemd.installed()
+        undo(make_plan(sys.platform, "pocket", service[0] if service else None, "INFO", agent=agent), notice)
+    except ValueError as error:
+        raise click.UsageError(str(error)) from error
     except ServiceError as error:
         raise click.ClickException(str(error)) from error
+    except OSError as error:
+        raise click.ClickException(_why_not(error)) from error
 
 
 @click.command(epilog="Example: ltx-worker logs -n 50 --follow")
@@ -112,7 +150,9 @@ def uninstall(agent: bool) -> None:
 def logs(lines: int, follow: bool) -> None:
     """Shows the end of the service's log."""
     if sys.platform == "darwin":
-        kind = _own_agent() if _own_agent().plist.exists() else launchd.DAEMON
+        kind = _installed_kind() or launchd.DAEMON
+        if not (_is_there(kind.log) or _is_there(kind.last_words)):
+            raise click.ClickException(f"there is no {kind.log}: no service has run here yet")
         command = launchd.log_command(lines, follow=follow, kind=kind)
     else:
         command = systemd.log_command(lines, follow=follow)
@@ -128,6 +168,8 @@ def make_plan(platform: str, variant: str, user: str | None, log_level: str, *, 
     """Return the service of this installation. Raises ValueError for a platform that has neither kind of it."""
     given = given_settings(dict(os.environ))
     python = Path(sys.executable)
+    if user and not USER_NAME.fullmatch(user):
+        raise ValueError(f"{user!r} cannot be the name of a service's user")
     if agent:
         if platform != "darwin":
             raise ValueError("--agent is for macOS; elsewhere a service sees what its machine mounts")
@@ -138,30 +180,48 @@ def make_plan(platform: str, variant: str, user: str | None, log_level: str, *, 
         return launchd.plan(setup, given, 0, _own_agent())
     if platform == "darwin":
         setup = Setup(variant, user or launchd.DEFAULT_USER, python, launchd.HOME, ENVIRONMENT, log_level)
-        return launchd.plan(setup, given, launchd.free_id(_ids()))
+        return launchd.plan(setup, given, _id_of(setup.user))
     if platform == "linux":
         setup = Setup(variant, user or systemd.DEFAULT_USER, python, systemd.HOME, ENVIRONMENT, log_level)
         return systemd.plan(setup, given)
     raise ValueError(f"there are services for macOS and Linux, not for {platform}")
 
 
-def _ids() -> set[int]:
-    users, groups = pwd.getpwall(), grp.getgrall()
-    return {entry.pw_uid for entry in users} | {entry.gr_gid for entry in groups}
+def _id_of(user: str) -> int:
+    """Return the id of a Mac's user, who may be yet to be made."""
+    try:
+        return pwd.getpwnam(user).pw_uid
+    except KeyError:
+        users, groups = pwd.getpwall(), grp.getgrall()
+        return launchd.free_id({entry.pw_uid for entry in users} | {entry.gr_gid for entry in groups})
 
 
 def installed_service() -> tuple[str, Command] | None:
-    """Return the user and the command of this machine's service; None where none is installed."""
-    return launchd.installed() if sys.platform == "darwin" else systemd.installed()
+    """Return the user and the command of the service that `installed_home` is of; None where none is installed. The
+    user of an agent is "".
+    """
+    if sys.platform != "darwin":
+        return systemd.installed()
+    kind = _installed_kind()
+    return launchd.installed(kind.plist) if kind else None
 
 
 def installed_home() -> Path | None:
-    """The LTX_HOME of this machine's service, if one is installed."""
+    """The LTX_HOME of this machine's service, if one is installed; of a user with an agent, that agent's."""
     if sys.platform != "darwin":
         return systemd.HOME if systemd.UNIT_PATH.exists() else None
-    if launchd.DAEMON.plist.exists():
-        return launchd.HOME
-    return _agent_home() if _own_agent().plist.exists() else None
+    kind = _installed_kind()
+    if kind is None:
+        return None
+    return _agent_home() if kind.is_agent else launchd.HOME
+
+
+def _installed_kind() -> launchd.Kind | None:
+    """Return which of a Mac's services is meant where both kinds are installed: root's is the daemon, and a user's the
+    agent. sudo keeps HOME on macOS, so root may have a user's agent before it.
+    """
+    kinds = (launchd.DAEMON, _own_agent()) if os.geteuid() == 0 else (_own_agent(), launchd.DAEMON)
+    return next((kind for kind in kinds if _is_there(kind.plist)), None)
 
 
 def _own_agent() -> launchd.Kind:
@@ -179,6 +239,21 @@ def _require_user(what: str, *, agent: bool) -> None:
         raise click.UsageError(f"services belong to root; sudo ltx-worker {what}")
 
 
-def _names_a_broker(path: Path) -> bool:
-    lines = path.read_text(encoding="utf-8").splitlines() if path.exists() else []
-    return any(line.strip().startswith("LTX_BROKER_URL=") for line in lines)
+def _runs(pid: int | None, command: Command) -> bool:
+    """Return whether a worker is a process of this command, or may be. Another, or none, has the service manager read
+    anew what it is to start: it knows what it was given last, and not what was written since.
+    """
+    try:
+        words = psutil.Process(pid).cmdline() if pid else []
+    except psutil.Error:
+        return False
+    return pid == 0 or tuple(words[1 : len(command)]) == command[1:]  # macOS has a framework's Python start another one
+
+
+def _why_not(error: OSError) -> str:
+    return f"{error.filename or 'a file'}: {error.strerror or error}; let this user write it, and run this again"
+
+
+def _is_there(path: Path) -> bool:
+    """Whether it is there, as far as this user may see."""
+    return os.path.exists(path)  # noqa: PTH110 - which raises no OSError

@@ -9,7 +9,7 @@ from dotenv import dotenv_values
 
 from ltx_client.protocol.redaction import know_environment
 
-__all__ = ["ENVIRONMENT", "UnsafeFile", "environment_text", "given_settings", "load_environment"]
+__all__ = ["ENVIRONMENT", "UnsafeFile", "environment_text", "given_settings", "load_environment", "settings_in"]
 
 ENVIRONMENT = Path("/etc/ltx-farm/worker.env")
 
@@ -44,6 +44,12 @@ def environment_text(settings: dict[str, str]) -> str:
         quoted = value.replace("\\", "\\\\").replace("'", "\\'")
         lines.append(f"{name}='{quoted}'\n")
     return _HEAD + "".join(lines)
+
+
+def settings_in(path: Path) -> dict[str, str]:
+    """Return what the file says, as a worker reads it. Raises OSError."""
+    with path.open(encoding="utf-8", errors="replace") as file:
+        return {name: value for name, value in dotenv_values(stream=file, interpolate=False).items() if value}
 
 
 def load_environment(path: Path) -> None:

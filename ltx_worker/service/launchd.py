@@ -11,6 +11,7 @@ import os
 import plistlib
 from dataclasses import dataclass
 from pathlib import Path
+from xml.parsers.expat import ExpatError
 
 from ltx_worker.service.environment import environment_text
 from ltx_worker.service.plan import Command, File, Folder, Plan, Setup
@@ -123,16 +124,23 @@ def plan(setup: Setup, given: dict[str, str], user_id: int, kind: Kind = DAEMON)
 
 
 def free_id(taken: set[int]) -> int:
-    """Return the first id for an account of a service that no user and no group has."""
-    return next(number for number in ROLE_IDS if number not in taken)
+    """Return the first id for an account of a service that no user and no group has. Raises ValueError."""
+    if free := [number for number in ROLE_IDS if number not in taken]:
+        return free[0]
+    raise ValueError(
+        f"the ids of macOS for services are all taken ({ROLE_IDS[0]} to {ROLE_IDS[-1]}); name a --user that there is"
+    )
 
 
 def installed(path: Path = DAEMON.plist) -> tuple[str, Command] | None:
-    """Return the user and the command of the daemon that is installed; None where none is, or it cannot be read."""
+    """Return the user and the command of what is installed; None where nothing is, or it cannot be read.
+
+    An agent names no user, but is whose folder it lies in: "".
+    """
     try:
         service = plistlib.loads(path.read_bytes())
-        return str(service["UserName"]), tuple(map(str, service["ProgramArguments"]))
-    except (OSError, ValueError, KeyError, TypeError, plistlib.InvalidFileException):
+        return str(service.get("UserName", "")), tuple(map(str, service["ProgramArguments"]))
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, plistlib.InvalidFileException, ExpatError):
         return None
 
 

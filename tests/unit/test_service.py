@@ -215,7 +215,7 @@ def test_again_changes_nothing_and_the_operators_file_is_kept(plan, tmp_path):
     assert files_under(tmp_path) == before
     assert again.commands == [*plan.enable, *_with_question(plan)]
 
-    uninstall(plan, said.append, System(failing=[plan.unload[0][:2]]), tmp_path)
+    uninstall(plan, said.append, System(failing=[plan.unload[0][:2], plan.is_loaded[:2]]), tmp_path)
     assert set(files_under(tmp_path)) == {"/etc/ltx-farm/worker.env"}
     gone = System()
     uninstall(plan, said.append, gone, tmp_path)
@@ -446,6 +446,7 @@ def test_logs(monkeypatch, platform, follow, expected):
     ran = []
     monkeypatch.setattr(sys, "platform", platform)
     monkeypatch.setattr(commands, "run_shown", lambda command: ran.append(command) or 3)
+    monkeypatch.setattr(commands, "_is_there", lambda path: path in (launchd.DAEMON.plist, launchd.DAEMON.log))
     shown = CliRunner().invoke(main, ["logs", "-n", "5", *follow])
     assert [" ".join(command) for command in ran] == [expected]
     assert shown.exit_code == 3
@@ -496,3 +497,158 @@ def test_settings_that_were_written_before_become_the_services_own(tmp_path, mon
     install(plan, print, System(), tmp_path)
     assert (settings, plan.setup.user) in given
     assert (settings.stat().st_mode & 0o777, settings.read_text()) == (0o600, "LTX_BROKER_URL='redis://:hush@farm/0'\n")
+
+
+class Mac:
+    """launchd, files and users of a Mac, below a folder. runs: the words of the worker's process, if one runs."""
+
+    def __init__(self, monkeypatch, tmp_path, runs=None):
+        self.system, self.home, self.runs = System(), tmp_path / "ann", runs
+        self.home.mkdir()
+        monkeypatch.setattr(sys, "platform", "darwin")
+        monkeypatch.setattr(Path, "home", lambda: self.home)
+        monkeypatch.setattr(os, "geteuid", lambda: 501)
+        monkeypatch.setattr(apply, "_run", self.system)
+        monkeypatch.setattr(launchd, "DAEMON", launchd.Kind("system", tmp_path / "daemon.plist", tmp_path / "logs"))
+        monkeypatch.setattr(commands, "running_worker", lambda home: 4711 if self.runs else None)
+        monkeypatch.setattr(commands, "await_worker", lambda home: 4711)
+        process = SimpleNamespace(cmdline=lambda: list(self.runs))
+        monkeypatch.setattr(commands.psutil, "Process", lambda pid: process)
+        self.agent = commands._own_agent()
+        self.settings = commands._agent_home() / "worker.env"
+
+    def __call__(self, *arguments):
+        self.system.commands.clear()
+        return CliRunner().invoke(main, arguments)
+
+
+@pytest.fixture
+def mac(monkeypatch, tmp_path):
+    return Mac(monkeypatch, tmp_path)
+
+
+def test_what_was_written_without_a_start_is_what_starts_later(mac):
+    """launchd starts what it was given last, and not what the file says by now."""
+    assert mac("install", "--agent").exit_code == 0
+    mac.runs = launchd.installed(mac.agent.plist)[1]
+    assert "left as it is" not in mac("install", "--agent", "-v", "pocket-distilled", "--no-start").output
+    assert "bootout" not in str(mac.system.commands)
+    done = mac("install", "--agent", "-v", "pocket-distilled")
+    assert "bootout" in str(mac.system.commands), "the worker that runs is one of another variant"
+    mac.runs = ("/Frameworks/Python", *launchd.installed(mac.agent.plist)[1][1:])
+    done = mac("install", "--agent", "-v", "pocket-distilled")
+    assert "bootout" not in str(mac.system.commands) and "still ends after `stop`" in done.output
+    mac.runs = None
+    mac("install", "--agent", "-v", "pocket-distilled")
+    assert "bootout" in str(mac.system.commands), "nothing runs, and nothing is lost"
+
+
+def test_an_agents_own_settings_and_variant_are_looked_at(mac, monkeypatch):
+    seen = []
+    monkeypatch.setattr(
+        "ltx_worker.doctor.worker_checks", lambda settings, row, quick: seen.append((settings, row)) or []
+    )
+    monkeypatch.setattr(doctor_command, "print_report", lambda *_, **__: 0)
+    mac("install", "--agent", "-v", "pocket-distilled", "--no-start")
+    launchd.DAEMON.plist.write_bytes(mac.agent.plist.read_bytes())
+    mac.settings.write_text("LTX_BROKER_URL='redis://agents/0'\n")
+    monkeypatch.setenv("LTX_HOME", "")  # so that both are as before when the test is over
+    monkeypatch.delenv("LTX_HOME")
+    monkeypatch.delenv("LTX_BROKER_URL")
+    looked = mac("doctor")
+    assert looked.exit_code == 0, looked.output
+    settings, row = seen[0]
+    assert row.name == "pocket-distilled" and settings.home == mac.settings.parent
+    assert settings.broker_url.get_secret_value() == "redis://agents:6379/0"
+    assert commands._installed_kind() == mac.agent, "of both, it is the user's"
+    monkeypatch.setattr(os, "geteuid", lambda: 0)
+    assert commands._installed_kind() == launchd.DAEMON
+    launchd.DAEMON.plist.unlink()
+    assert "without sudo" in mac("doctor").output
+
+
+@pytest.mark.parametrize("command", ["install", "uninstall"])
+def test_a_folder_that_may_not_be_written_is_said(mac, command, monkeypatch):
+    mac("install", "--agent", "--no-start")
+
+    def refuse(path, *_, **__):
+        raise PermissionError(13, "Permission denied", str(path))
+
+    monkeypatch.setattr(Path, "unlink", refuse)
+    monkeypatch.setattr(Path, "chmod", refuse)
+    refused = mac(command, "--agent")
+    assert refused.exit_code == 1 and "Permission denied" in refused.output
+    assert isinstance(refused.exception, SystemExit)
+
+
+def test_the_settings_file_decides_whether_there_is_a_farm(mac, monkeypatch):
+    mac.settings.parent.mkdir(parents=True)
+    mac.settings.write_bytes(b"# LTX_BROKER_URL=a\nLTX_BROKER_URL=\n\xff=\xff\n")
+    done = mac("install", "--agent")
+    assert "now say in" in done.output and "as it is: LTX_BROKER_URL" in done.output
+    assert "bootstrap" not in str(mac.system.commands)
+    mac.settings.write_text("export LTX_BROKER_URL = redis://farm/0\n")
+    assert "the service runs" in mac("install", "--agent").output
+
+
+def test_a_plist_in_another_form_is_written_anew_and_a_damaged_one_is_none(mac):
+    mac("install", "--agent", "--no-start")
+    service = plistlib.loads(mac.agent.plist.read_bytes())
+    mac.agent.plist.write_bytes(plistlib.dumps(service, fmt=plistlib.FMT_BINARY))
+    assert f"wrote {mac.agent.plist}" in mac("install", "--agent", "--no-start").output
+    for damaged in (mac.agent.plist.read_bytes()[:200], b"<plist><array/></plist>"):
+        mac.agent.plist.write_bytes(damaged)
+        assert launchd.installed(mac.agent.plist) is None
+
+
+def test_who_is_not_logged_in_at_the_screen_is_told(mac):
+    mac.system.failing, mac.system.code = {("launchctl", "bootstrap"): 99, ("launchctl", "print"): 99}, 125
+    assert "when you log in at this Mac's screen" in mac("install", "--agent").output
+
+
+def test_no_log_is_said(mac):
+    assert "no service has run here yet" in mac("logs").output
+
+
+def test_what_does_not_end_is_not_said_to_be_removed(plan, tmp_path):
+    install(plan, print, System(), tmp_path)
+    with pytest.raises(ServiceError, match="it still runs"):
+        uninstall(plan, print, System(), tmp_path)
+    assert not (tmp_path / plan.main_file.relative_to("/")).exists()
+
+
+@pytest.mark.parametrize("user", ["ann smith", "ann:wheel", "-ann", "ann\nx", "../ann", "ann#"])
+@pytest.mark.parametrize("platform", ["linux", "darwin"])
+def test_a_users_name_breaks_no_line_of_a_system_file(platform, user):
+    """newsyslog stops at a line that it cannot read, for all logs of a Mac."""
+    with pytest.raises(ValueError, match="cannot be the name"):
+        make_plan(platform, "pocket", user, "INFO")
+    for fine in ("_ltxfarm", "ann.smith-2", "STUDIO\\ann", "ann@studio", "Jürgen"):
+        assert make_plan(platform, "pocket", fine, "INFO").setup.user == fine
+
+
+def test_without_a_free_id_it_is_said(monkeypatch):
+    monkeypatch.setattr(commands.pwd, "getpwall", lambda: [SimpleNamespace(pw_uid=uid) for uid in range(1000)])
+    with pytest.raises(ValueError, match="are all taken"):
+        make_plan("darwin", "pocket", None, "INFO")
+    assert make_plan("darwin", "pocket", "root", "INFO").setup.user == "root"
+
+
+def test_a_users_own_folder_is_no_obstacle_to_that_user(tmp_path):
+    tmp_path.chmod(0o700)
+    status = tmp_path.stat()
+    assert apply._may_enter(status, status.st_uid or 501, {status.st_gid}) == bool(status.st_uid)
+    tmp_path.chmod(0o750)
+    assert apply._may_enter(tmp_path.stat(), 4711, {status.st_gid})
+    assert not apply._may_enter(tmp_path.stat(), 4711, set())
+    assert apply._may_enter(tmp_path.stat(), 0, set())
+
+
+def test_a_log_level_that_there_is_not_is_refused_at_once(tmp_path, monkeypatch):
+    refused = CliRunner().invoke(main, ["install", "--dry-run", "--log-level", "LOUD"])
+    assert refused.exit_code == 2 and "'LOUD' is not one of" in refused.output
+    monkeypatch.setenv("LTX_HOME", str(tmp_path))
+    monkeypatch.setenv("XPC_SERVICE_NAME", "farm.ltx.worker")
+    monkeypatch.setattr(logging.getLogger(), "handlers", [])
+    assert CliRunner().invoke(main, ["start", "--log-level", "LOUD"]).exit_code == 0, "else launchd starts it for ever"
+    assert "no log level LOUD" in last_refusal(tmp_path)
