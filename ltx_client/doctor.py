@@ -23,12 +23,15 @@ from ltx_client.protocol.config import chosen_farm, config_path, load
 from ltx_client.protocol.settings import FarmSettings
 from ltx_client.protocol.storage_checks import StorageChecks, different_storages, space
 from ltx_client.protocol.workers import PAUSED, UNREADY, WorkerInfo, live_workers, worker_names
+from ltx_models.file_lock import why_not_lockable
 from ltx_models.variants import find_variant
+from ltx_models.volumes import check_mounted
 
 __all__ = ["client_checks"]
 
 PACKAGES = ("ltx-farm", "celery", "kombu", "redis", "fsspec")
 PRIVATE = stat.S_IRWXG | stat.S_IRWXO
+LOCAL_DISK = "set LTX_HOME to a folder on a disk of this machine"
 EXTRA = "pip install 'ltx-farm[worker,embedded]'"
 
 
@@ -77,16 +80,22 @@ class Machine:
         """Whether this machine's own folder can be written."""
         folder = self._settings.home
         try:
+            check_mounted(folder)
             folder.mkdir(parents=True, exist_ok=True)
         except OSError as error:
-            text = f"{folder} cannot be made: {error.strerror}"
+            text = f"{folder} cannot be made: {error.strerror or error}"
             yield Finding("home", Level.FAILURE, text, "set LTX_HOME to a folder that this user can write")
             return
         problems = FarmFolder(folder).problems()
         for problem in problems:
             yield Finding("home", Level.FAILURE, problem.text, problem.mend)
-        if not problems:
-            yield space("home", folder)
+        if problems:
+            return
+        try:
+            why = "" if self._settings.broker_url else why_not_lockable(folder)
+        except OSError as error:
+            why = f"cannot be used: its locks fail ({error.strerror})"
+        yield Finding("home", Level.FAILURE, f"{folder} {why}", LOCAL_DISK) if why else space("home", folder)
 
     def own_farm(self) -> Iterator[Finding]:
         """With no broker set: whether this machine can render by itself."""

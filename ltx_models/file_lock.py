@@ -8,14 +8,19 @@ from __future__ import annotations
 import errno
 import fcntl
 import os
+import tempfile
 from pathlib import Path
 
 from filelock import BaseFileLock, FileLock, SoftFileLock
 
-__all__ = ["NO_LOCKS", "file_lock", "has_locks"]
+__all__ = ["NO_LOCKS", "file_lock", "has_locks", "why_not_lockable"]
 
 NO_LOCKS = frozenset({errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOLCK, errno.ENOSYS, errno.EINVAL})
 """What flock answers where a file system has no locks."""
+NO_LOCKS_HERE = (
+    "cannot be used: its file system has no locks, as a share's may not; set LTX_HOME to a folder on a disk of this"
+    " machine"
+)
 
 
 def file_lock(path: Path) -> BaseFileLock:
@@ -41,3 +46,15 @@ def has_locks(path: Path) -> bool:
     finally:
         os.close(handle)
     return True
+
+
+def why_not_lockable(folder: Path) -> str:
+    """Return why a folder cannot be one process's alone, in words that follow its name; "" where it can, or nothing can
+    be made in it. Raises OSError where the lock of a new file fails otherwise.
+    """
+    try:
+        probe = tempfile.NamedTemporaryFile(dir=folder, prefix=".probe-")  # noqa: SIM115 - an error of its own is none
+    except OSError:
+        return ""
+    with probe:
+        return "" if has_locks(Path(probe.name)) else NO_LOCKS_HERE

@@ -33,7 +33,7 @@ from ltx_client.protocol.settings import FarmSettings, HomeSettings, broker_addr
 from ltx_client.protocol.storage import Storage, StorageError
 from ltx_models.errors import ModelError
 from ltx_models.faults import machine_fault
-from ltx_models.model_files import find_files
+from ltx_models.model_files import find_files, models_folder
 from ltx_models.variants import find_variant
 from ltx_worker.doctor_command import doctor
 from ltx_worker.engine.supervisor import ENGINE
@@ -108,7 +108,6 @@ def _start(variant: str, env_file: Path | None, engine: str, *, until_stdin_clos
             load_environment(env_file)
         settings = WorkerSettings()
         check_serves(find_variant(variant), settings.worker_memory_gb)
-        find_files(find_variant(variant))
         if settings.broker_url is None:
             raise click.UsageError("no broker is set; set LTX_BROKER_URL to redis://[USER:PASSWORD@]HOST:PORT/DB")
         if settings.storage_url is None:
@@ -116,6 +115,9 @@ def _start(variant: str, env_file: Path | None, engine: str, *, until_stdin_clos
         make_home(settings.home)
         storage = Storage(settings.storage_url)
         storage.check()
+        if (models := models_folder()) and not models.is_dir():  # a share that is mounted later than this starts
+            _unavailable(f"LTX_MODELS_DIR {models} is not there; mount its share, or set it to a folder that is there")
+        find_files(find_variant(variant))
     except (ModelError, UnsafeFile) as error:
         raise click.UsageError(str(error)) from error
     except (StorageError, UnusableHome) as error:

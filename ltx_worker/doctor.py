@@ -181,8 +181,8 @@ class Machine:
                 yield Finding("home", Level.FAILURE, problem.text, problem.mend)
             return
         except OSError as error:
-            mend = "set LTX_HOME to a folder that this user can write"
-            yield Finding("home", Level.FAILURE, f"{folder} cannot be made: {error.strerror}", mend)
+            mend = "set LTX_HOME to a folder that this user can write, on a disk of this machine"
+            yield Finding("home", Level.FAILURE, f"{folder} cannot be made or locked: {error.strerror}", mend)
             return
         yield space("home", folder)
 

@@ -9,6 +9,7 @@ from pathlib import Path
 
 from ltx_client.protocol.own_files import ENTER, READ, WRITE, Problem, problem_with
 from ltx_client.protocol.text import printable
+from ltx_models.file_lock import why_not_lockable
 from ltx_models.volumes import unmounted_volume
 
 __all__ = [
@@ -63,6 +64,8 @@ def make_home(home: Path) -> None:
             ) from error
     if found := problems_in(home):
         raise UnusableHome(found[0].text)
+    if why := why_not_lockable(home):  # a second worker would start beside the first, as the same one
+        raise UnusableHome(f"LTX_HOME {home} {why}")
 
 
 def note_refusal(home: Path, sentence: str) -> None:

@@ -19,7 +19,7 @@ from ltx_client.local.address import Address
 from ltx_client.local.members import FarmFolder, Use
 from ltx_client.local.server import find_server, last_words, log_size
 from ltx_client.protocol.budget import BudgetSettings, check_serves
-from ltx_models.file_lock import has_locks
+from ltx_models.file_lock import why_not_lockable
 from ltx_models.model_files import find_files
 from ltx_models.variants import find_variant
 
@@ -51,11 +51,7 @@ def join(home: Path, use: Use, variant: str) -> Iterator[Address]:
         raise BrokerUnreachable(f"LTX_HOME {home} cannot be used: {problems[0].text}")
     with _home_errors(home):
         folder.create()
-        if not has_locks(folder.path / "roster.lock"):
-            raise BrokerUnreachable(
-                f"LTX_HOME {home} cannot be used: its file system has no locks, as a share's may not; set LTX_HOME to a"
-                " folder on a disk of this machine"
-            )
+        _check_locks(folder, home)
         with folder.roster_lock():
             membership = folder.enter(use, variant)
     try:
@@ -78,12 +74,20 @@ def stop_up(home: Path) -> int:
     folder = FarmFolder(home)
     if not folder.path.exists():
         return 0
-    with folder.roster_lock():
+    with _home_errors(home):
+        _check_locks(folder, home)
+    with _home_errors(home), folder.roster_lock():
         members = [member for member in folder.members() if member.use is Use.UP]
         for member in members:
             with contextlib.suppress(ProcessLookupError):
                 os.kill(member.pid, signal.SIGTERM)
     return len(members)
+
+
+def _check_locks(folder: FarmFolder, home: Path) -> None:
+    """Raise BrokerUnreachable where nothing tells who uses the farm, and OSError."""
+    if why := why_not_lockable(folder.path):
+        raise BrokerUnreachable(f"LTX_HOME {home} {why}")
 
 
 @contextlib.contextmanager

@@ -15,6 +15,7 @@ from ltx_client.local.address import Address
 from ltx_client.local.server_lock import ServerLock
 from ltx_client.local.videos import make_storage
 from ltx_client.protocol.own_files import ENTER, WRITE, Problem, problem_with
+from ltx_models.volumes import check_mounted
 
 __all__ = ["FarmFolder", "Member", "Membership", "Use"]
 
@@ -85,6 +86,7 @@ class FarmFolder:
 
     def create(self) -> None:
         """Make the folders; the farm's own is closed to other users. Raise StorageUnreachable."""
+        check_mounted(self.path)
         self.path.mkdir(parents=True, exist_ok=True)
         self.path.chmod(0o700)
         self._members.mkdir(exist_ok=True)

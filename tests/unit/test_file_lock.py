@@ -9,10 +9,14 @@ import sys
 import pytest
 from filelock import Timeout
 
+from ltx_client.doctor import Machine
 from ltx_client.errors import BrokerUnreachable
-from ltx_client.local.join import join
+from ltx_client.local.join import join, stop_up
 from ltx_client.local.members import Use
-from ltx_models.file_lock import NO_LOCKS, file_lock, has_locks
+from ltx_client.protocol.checks import Level
+from ltx_client.protocol.settings import FarmSettings
+from ltx_models.file_lock import NO_LOCKS, file_lock, has_locks, why_not_lockable
+from ltx_worker.home import UnusableHome, make_home
 
 
 @pytest.fixture(params=[None, *sorted(NO_LOCKS)], ids=lambda number: errno.errorcode.get(number, "locks"))
@@ -56,6 +60,35 @@ def test_another_error_is_raised(monkeypatch, tmp_path):
     monkeypatch.setattr(fcntl, "flock", fail)
     with pytest.raises(OSError, match="Input/output error"):
         file_lock(tmp_path / "lock")
+
+
+def test_a_home_that_cannot_be_locked_is_said_by_whoever_looks_at_it(file_system, tmp_path):
+    """Two workers would be one to the farm, and nobody would find either."""
+    (tmp_path / "farm" / "members").mkdir(parents=True)
+    (found,) = Machine(FarmSettings(home=tmp_path, broker_url=None)).home()
+    if file_system is None:
+        make_home(tmp_path)
+        assert stop_up(tmp_path) == 0 and found.level is not Level.FAILURE
+        assert why_not_lockable(tmp_path / "nowhere") == "", "who writes there is told"
+    else:
+        assert found.level is Level.FAILURE and "has no locks" in found.text and "a disk of this machine" in found.mend
+        with pytest.raises(UnusableHome, match="has no locks"):
+            make_home(tmp_path)
+        with pytest.raises(BrokerUnreachable, match="cannot be used"):
+            stop_up(tmp_path)
+    assert [path.name for path in tmp_path.iterdir()] == ["farm"]
+
+
+@pytest.mark.parametrize("number", [errno.EIO, errno.ESTALE])
+def test_a_home_whose_locks_fail_is_said(monkeypatch, tmp_path, number):
+    def fail(*_):
+        raise OSError(number, os.strerror(number))
+
+    monkeypatch.setattr(fcntl, "flock", fail)
+    (found,) = Machine(FarmSettings(home=tmp_path, broker_url=None)).home()
+    assert found.level is Level.FAILURE and os.strerror(number) in found.text
+    with pytest.raises(OSError, match=os.strerror(number)):
+        make_home(tmp_path)
 
 
 def test_the_farm_of_one_machine_needs_them(monkeypatch, tmp_path):

@@ -155,3 +155,16 @@ def test_without_a_place_to_be_made_in(folder, monkeypatch):
     done = CliRunner().invoke(main, ["start"])
     assert done.exit_code == os.EX_UNAVAILABLE
     assert "No space left on device" in done.stderr
+
+
+def test_a_worker_waits_for_a_models_folder_that_is_mounted_later(folder, monkeypatch):
+    """At a start of the machine its share may be mounted after the worker: launchd and systemd start it again."""
+    monkeypatch.setenv("LTX_MODELS_DIR", str(folder.parent / "away"))
+    monkeypatch.setenv("XPC_SERVICE_NAME", "farm.ltx.worker")
+    monkeypatch.setattr("logging.root.handlers", [])
+    refused = CliRunner().invoke(main, ["start", "-v", "distilled-fp8"])
+    assert refused.exit_code == os.EX_UNAVAILABLE and f"{folder.parent / 'away'} is not there" in refused.output
+    monkeypatch.setenv("LTX_WORKER_MEMORY_GB", "12")
+    monkeypatch.setenv("LTX_MODELS_DIR", str(folder.parent))
+    monkeypatch.delenv("XPC_SERVICE_NAME")
+    assert CliRunner().invoke(main, ["start", "-v", "distilled-fp8"]).exit_code == 2
