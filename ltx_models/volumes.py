@@ -13,9 +13,11 @@ VOLUMES = Path("/Volumes")
 
 def unmounted_volume(path: Path) -> Path | None:
     """Return the folder in /Volumes that a path on a Mac leads through, where nothing is mounted there; else None."""
-    if sys.platform != "darwin" or not path.is_relative_to(VOLUMES) or path == VOLUMES:
+    depth = len(VOLUMES.parts)
+    within = [part.casefold() for part in path.parts[:depth]] == [part.casefold() for part in VOLUMES.parts]
+    if sys.platform != "darwin" or not within or len(path.parts) == depth:
         return None
-    volume = VOLUMES / path.relative_to(VOLUMES).parts[0]
+    volume = Path(*path.parts[: depth + 1])
     return None if volume.is_symlink() or os.path.ismount(volume) else volume  # the system's own disk is a link there
 
 

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import errno
+import os
 import re
 import sys
+import unicodedata
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -30,6 +32,8 @@ ELSEWHERE = (
     " take a worker of your own: ltx-worker install --agent"
 )
 NETWORK = ("smbfs", "nfs", "afpfs", "webdav")
+DATA = "/System/Volumes/Data"
+"""Where the disk with what is not macOS's own is mounted; its folders are seen at / as well."""
 _MOUNT = re.compile(r".+ on (/.*) \(([^()]*)\)")
 SMALL_MAC = 32 * 2**30
 UNUSED = 300.0
@@ -59,6 +63,9 @@ def power_findings(settings: str, battery: str) -> Iterator[Finding]:
     if values.get("displaysleep") == "0":
         text = "the display never sleeps: while it is on, macOS ends work that keeps the GPU for long"
         yield Finding("display", Level.WARNING, text, "sudo pmset -a displaysleep 10")
+    elif kept_on := re.search(r"^\s*displaysleep\s.*\(display sleep prevented by (.+)\)", settings, re.MULTILINE):
+        text = f"{kept_on[1]} keeps the display on: meanwhile macOS ends work that keeps the GPU for long"
+        yield Finding("display", Level.WARNING, text, "quit it while this Mac renders, or pmset displaysleepnow")
     elif "displaysleep" in values:
         yield Finding("display", Level.OK, f"it sleeps after {values['displaysleep']} min")
     # Macs that have a high power mode say powermode: 0 automatic, 1 low, 2 high.
@@ -97,29 +104,40 @@ def share_findings(folder: Path, mounts: str, user: str, python: str, failed: OS
 
     mounts: of `mount`.  user: whom the worker runs as.  python: its program.  failed: what reading the folder met.
     """
-    if volume := unmounted_volume(folder):
+    lines = [match.groups() for match in map(_MOUNT.fullmatch, mounts.split("\n")) if match]
+    wanted = _as_macos_compares(os.path.realpath(folder))
+    here = [(point, options) for point, options in lines if wanted.is_relative_to(_as_macos_compares(point))]
+    point, options = max(here, key=lambda mount: len(_as_macos_compares(mount[0]).parts), default=("", ""))
+    volume = unmounted_volume(folder)
+    if volume and not _as_macos_compares(point).is_relative_to(_as_macos_compares(str(volume))):
         text = f"nothing is mounted at {volume}: a share that Finder mounts is there while its user is logged in"
         yield Finding("share", Level.FAILURE, text, ELSEWHERE)
         return
-    lines = [match.groups() for match in map(_MOUNT.fullmatch, mounts.splitlines()) if match]
-    here = [(point, options) for point, options in lines if folder.is_relative_to(point)]
     if not here:
         return
-    point, options = max(here, key=lambda mount: len(mount[0]))
     kind, *flags = [option.strip() for option in options.split(",")]
     by = next((flag.removeprefix("mounted by ") for flag in flags if flag.startswith("mounted by ")), "root")
     if kind == "smbfs" and by != user:
         text = f"{point} is an SMB share that {by} has mounted; macOS shows it to {by} alone, and not to {user}"
         yield Finding("share", Level.FAILURE, text, ELSEWHERE)
-    elif failed is not None and failed.errno == errno.EPERM and kind in NETWORK:
-        text = f"macOS keeps this program from {point}, a network volume"
+    elif failed is not None and failed.errno == errno.EPERM:  # also from other disks, and from Documents and the like
+        text = f"macOS keeps this program from {f'{point}, a network volume' if kind in NETWORK else folder}"
         mend = f"System Settings, Privacy & Security, Full Disk Access: add {python}, after each upgrade too"
         yield Finding("share", Level.FAILURE, text, mend)
     elif failed is not None and failed.errno == errno.EACCES:
         text = f"{user} may not enter {folder}: its owner or its mode on the server forbids it"
         yield Finding("share", Level.FAILURE, text, f"let {user} read and write there, on the server")
-    else:
+    elif failed is not None and failed.errno not in (errno.ENOENT, errno.ENOTDIR):
+        text = f"{point} is {kind}, mounted by {by}, and cannot be read: {failed.strerror or failed}"
+        yield Finding("share", Level.FAILURE, text, f"umount -f '{point}', and mount it again once its server answers")
+    elif failed is None:
         yield Finding("share", Level.OK, f"{point} is {kind}, mounted by {by}")
+
+
+def _as_macos_compares(path: str) -> Path:
+    """Return a path as most of a Mac's disks compare it: capitals do not matter, nor how an accent is written."""
+    shared = path.removeprefix(DATA) or os.sep
+    return Path(unicodedata.normalize("NFC", shared).casefold())
 
 
 def working_set(memory: int, wired_limit: str) -> int:
@@ -127,7 +145,7 @@ def working_set(memory: int, wired_limit: str) -> int:
 
     memory: bytes.  wired_limit: of `sysctl -n iogpu.wired_limit_mb`, 0 or "" where nobody has set one.
     """
-    limit = int(wired_limit) if wired_limit.strip().isdigit() else 0
+    limit = int(wired_limit) if re.fullmatch(r"[0-9]{1,12}", wired_limit.strip()) else 0
     if limit:
         return min(limit * 2**20, memory)
     return memory * 2 // 3 if memory <= SMALL_MAC else memory * 3 // 4

@@ -155,6 +155,8 @@ def test_low_power_is_told_of_macs_with_and_without_a_high_power_mode(name, valu
         (16 * 2**30, "14336\n", 14 * 2**30),
         (16 * 2**30, "99999999", 16 * 2**30),
         (16 * 2**30, "sysctl: unknown oid", 11_453_246_122),
+        (16 * 2**30, "\u00b2", 11_453_246_122),
+        (16 * 2**30, "9" * 5000, 11_453_246_122),
     ],
 )
 def test_what_a_macs_gpu_may_use(memory, wired_limit, expected):
@@ -189,6 +191,10 @@ MOUNTS = """\
 devfs on /dev (devfs, local, nobrowse)
 //ann@nas.local/farm on /Volumes/farm (smbfs, nodev, nosuid, mounted by ann)
 nas.local:/export/farm on /net/farm (nfs, nodev, nosuid, automounted, nobrowse)
+//bob@nas.local/alle on /Volumes/fu\u0308r alle, gro\u00df (smbfs, nodev, nosuid, mounted by bob)
+//ann@nas.local/hidden on /Volumes/hidden (smbfs, nodev, nosuid, mounted by ann)
+/dev/disk3s5 on /System/Volumes/Data (apfs, local, journaled, nobrowse)
+nas.local:/export/opt on /System/Volumes/Data/opt/farm (nfs, nodev, nosuid)
 /dev/disk5s1 on /Volumes/My Disk (1) (apfs, local, nodev, nosuid, journaled, noowners, mounted by ann)
 """
 
@@ -209,7 +215,15 @@ nas.local:/export/farm on /net/farm (nfs, nodev, nosuid, automounted, nobrowse)
         ("/net/farm", "_ltxfarm", None, Level.OK, "/net/farm is nfs, mounted by root"),
         ("/Volumes/other/videos", "ann", None, Level.FAILURE, "nothing is mounted at /Volumes/other"),
         ("/Volumes/My Disk (1)/videos", "ann", None, Level.OK, "/Volumes/My Disk (1) is apfs, mounted by ann"),
-        ("/private/videos", "ann", errno.EPERM, Level.OK, "/ is apfs, mounted by root"),
+        ("/private/videos", "ann", errno.EPERM, Level.FAILURE, "macOS keeps this program from /private/videos"),
+        ("/Volumes/My Disk (1)/videos", "ann", errno.EPERM, Level.FAILURE, "from /Volumes/My Disk (1)/videos"),
+        ("/net/farm", "_ltxfarm", errno.ESTALE, Level.FAILURE, "and cannot be read: Stale file handle"),
+        ("/net/farm", "_ltxfarm", errno.EIO, Level.FAILURE, "/net/farm is nfs, mounted by root, and cannot be read"),
+        ("/volumes/FARM/videos", "_ltxfarm", None, Level.FAILURE, "macOS shows it to ann alone"),
+        ("/volumes/other/videos", "ann", None, Level.FAILURE, "nothing is mounted at /volumes/other"),
+        ("/Volumes/f\u00fcr alle, gro\u00df/x", "ann", None, Level.FAILURE, "bob has mounted"),
+        ("/Volumes/hidden/x", "_ltxfarm", errno.EACCES, Level.FAILURE, "macOS shows it to ann alone"),
+        ("/opt/farm/videos", "ann", None, Level.OK, "/System/Volumes/Data/opt/farm is nfs"),
     ],
 )
 def test_why_a_share_cannot_be_used(monkeypatch, folder, user, failed, level, said):
@@ -237,6 +251,25 @@ def test_an_intel_python_is_told_from_an_intel_mac(monkeypatch, platform, machin
     monkeypatch.setattr(sys, "platform", platform)
     found = no_apple_silicon(machine, translated)
     assert said in found.text if said else found is None
+
+
+def test_a_storage_that_is_a_link_is_looked_at_where_it_leads(monkeypatch, tmp_path):
+    monkeypatch.setattr(sys, "platform", "darwin")
+    (tmp_path / "farm").symlink_to("/net/farm")
+    (finding,) = share_findings(tmp_path / "farm", MOUNTS, "ann", "python", None)
+    assert "/net/farm is nfs" in finding.text
+
+
+def test_a_storage_that_is_missing_has_no_share_that_is_right(monkeypatch):
+    monkeypatch.setattr(sys, "platform", "darwin")
+    missing = OSError(errno.ENOENT, "No such file or directory")
+    assert list(share_findings(Path("/net/farm/videos"), MOUNTS, "ann", "python", missing)) == []
+
+
+def test_a_display_that_a_program_keeps_on_is_not_said_to_sleep():
+    line = " displaysleep         10 (display sleep prevented by zoom.us, Google Chrome)\n"
+    (found,) = power_findings(f"Currently in use:\n{line} sleep   1 (sleep prevented by powerd)\n", "")
+    assert found.level is Level.WARNING and found.text.startswith("zoom.us, Google Chrome keeps the display on")
 
 
 def test_nothing_is_said_of_mounts_that_cannot_be_read():
