@@ -8,7 +8,7 @@ from ltx_client.prepare import DEFAULT_VARIANT
 from ltx_client.protocol.jobs import NO_LINKS, Job, Links
 from ltx_client.protocol.pauses import Pause
 from ltx_client.protocol.state import Status
-from ltx_client.protocol.workers import HELD, OFF_DUTY, PAUSED, UNREADY, WorkerInfo
+from ltx_client.protocol.workers import HELD, OFF_DUTY, PAUSED, UNREADY, WorkerInfo, fits_gpu
 from ltx_client.views import JobView
 from ltx_models.memory import memory_class
 
@@ -29,7 +29,7 @@ def why_not_taken(job: Job, links: Links, workers: Sequence[WorkerInfo], *, embe
     """Return why no live worker takes a job, in a sentence; empty where one does."""
     able = [worker for worker in workers if worker.variant == job.variant]
     size = memory_class(job.predicted_peak)
-    roomy = [worker for worker in able if worker.budget_gb >= size]
+    roomy = [worker for worker in able if worker.budget_gb >= size and fits_gpu(job, worker.gpu_gb)]
     if not roomy:
         return _nobody(job, able, size, embedded=embedded)
     reasons = {worker.id: _reason(worker, links) for worker in roomy}
@@ -73,7 +73,12 @@ def why_waiting(view: JobView, workers: Sequence[WorkerInfo], pauses: Iterable[P
 
 def _nobody(job: Job, able: Sequence[WorkerInfo], size: int, *, embedded: bool) -> str:
     if able:
-        most = max(able, key=lambda worker: worker.budget_gb)
+        most = max(able, key=lambda worker: (worker.budget_gb >= size, worker.gpu_gb or 0.0, worker.budget_gb))
+        if most.budget_gb >= size and most.gpu_gb is not None:
+            return (
+                f"no live worker's GPU may use the memory that a video of this size needs: {most.gpu_gb:.3g} GB on"
+                f" {most.name}; it waits for another worker, or cancel it and submit a smaller or shorter one"
+            )
         return (
             f"no live worker has the memory for {job.queue}: it needs {size} GB, and renders on {most.name} may use"
             f" {most.budget_gb:.3g}; its jobs wait for one (see ltx workers)"

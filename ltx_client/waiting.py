@@ -32,7 +32,7 @@ def tell_of_pauses(farm: Farm, variants: Iterable[str]) -> list[str]:
 def tell_who_waits(farm: Farm, jobs: Iterable[tuple[Job, Links]]) -> None:
     """Says which of these jobs, which were submitted, no worker will take for now, and why."""
     jobs = list(jobs)
-    alike = {(job.queue, links.not_on): (job, links) for job, links in jobs}
+    alike = {(job.queue, job.predicted_peak, links.not_on): (job, links) for job, links in jobs}
     paused = tell_of_pauses(farm, (job.variant for job, _ in alike.values()))
     workers = farm.workers()
     _tell_of_older(workers, [job for job, _ in jobs])

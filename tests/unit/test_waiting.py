@@ -45,6 +45,13 @@ CASES = {
     "one that can": ([worker()], {}, (), ""),
     "one of two": ([worker(state=PAUSED), worker("mac-2")], {}, (), ""),
     "too small": ([worker(budget_gb=0.5)], {}, (), "it needs 1 GB, and renders on mac-1 may use 0.5"),
+    "no GPU": (
+        [worker(gpu_gb=0.02)],
+        {},
+        (),
+        "no live worker's GPU may use the memory that a video of this size needs",
+    ),
+    "one GPU": ([worker(gpu_gb=0.02), worker("mac-2", gpu_gb=40.0)], {}, (), ""),
     "paused": ([worker(state=PAUSED, why_paused="no ffmpeg")], {}, (), "mac-1 is paused (no ffmpeg; ltx-worker resume"),
     "held": ([worker(state=HELD, why_paused="by ann")], {}, (), "mac-1 is paused (by ann; ltx resume ends that)"),
     "off duty": ([worker(state=OFF_DUTY, why_paused="it works at night")], {}, (), "off duty (it works at night)"),
