@@ -68,7 +68,8 @@ def doctor(
     except ValidationError:
         raise
     except (UnsafeFile, ModelError, ValueError) as error:
-        raise click.UsageError(str(error)) from error
+        root = "; sudo ltx-worker doctor looks as the service does" if service and service[0] and os.geteuid() else ""
+        raise click.UsageError(f"{error}{root if isinstance(error, UnsafeFile) else ''}") from error
     sys.exit(print_report(checks, as_json=as_json))
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import pwd
 import re
@@ -75,6 +76,7 @@ def install(
         path = _under(root, folder.path)
         path.mkdir(parents=True, exist_ok=True)
         path.chmod(folder.mode)
+        _hand_over(path, folder.owner)
         _give(path, folder.owner)
     changed = [_write(root, file, say) for file in plan.files]
     replaced = start and was_there and (restart or any(changed))
@@ -190,6 +192,22 @@ def _has_user(name: str) -> bool:
     except KeyError:
         return False
     return True
+
+
+def _hand_over(folder: Path, owner: str) -> None:
+    """Give what a service of another user has left in its folder to the one who is to run it now. What is somebody
+    else's stays so: a hard link there may be of any file.
+    """
+    before = folder.stat().st_uid
+    with contextlib.suppress(KeyError):  # of a user who is not there, `_give` says so
+        uid = pwd.getpwnam(owner).pw_uid
+        if before in (0, uid):
+            return
+        for _, folders, files, handle in os.fwalk(folder):
+            for name in (*folders, *files):
+                with contextlib.suppress(FileNotFoundError):
+                    if os.stat(name, dir_fd=handle, follow_symlinks=False).st_uid == before:
+                        os.chown(name, uid, -1, dir_fd=handle, follow_symlinks=False)
 
 
 def _give(path: Path, owner: str) -> None:

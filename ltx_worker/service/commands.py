@@ -236,7 +236,8 @@ def _require_user(what: str, *, agent: bool) -> None:
     if agent and os.geteuid() == 0:
         raise click.UsageError(f"--agent is for the user whose worker it is, not for root: ltx-worker {what} --agent")
     if not agent and os.geteuid() != 0:
-        raise click.UsageError(f"services belong to root; sudo ltx-worker {what}")
+        own = "; without root, a worker of your own: --agent" if sys.platform == "darwin" else ""
+        raise click.UsageError(f"services belong to root; sudo ltx-worker {what}{own}")
 
 
 def _runs(pid: int | None, command: Command) -> bool:

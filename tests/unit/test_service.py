@@ -652,3 +652,27 @@ def test_a_log_level_that_there_is_not_is_refused_at_once(tmp_path, monkeypatch)
     monkeypatch.setattr(logging.getLogger(), "handlers", [])
     assert CliRunner().invoke(main, ["start", "--log-level", "LOUD"]).exit_code == 0, "else launchd starts it for ever"
     assert "no log level LOUD" in last_refusal(tmp_path)
+
+
+@pytest.mark.skipif(os.getuid() != 0, reason="gives files away")
+def test_another_user_gets_what_the_one_before_has_left(plan, tmp_path):
+    """It could neither write the log nor take the lock."""
+    home, elsewhere = tmp_path / "home", tmp_path / "roots"
+    (home / "spool").mkdir(parents=True)
+    elsewhere.write_text("root's")
+    for name in ("worker.lock", "spool/a.mp4"):
+        (home / name).write_text("")
+    (home / "link").symlink_to(elsewhere)
+    os.link(elsewhere, home / "hard")
+    for path in (home, home / "spool", home / "worker.lock", home / "spool" / "a.mp4", home / "link"):
+        os.chown(path, 4711, -1, follow_symlinks=False)
+    apply._hand_over(home, "nobody")
+    nobody = pwd.getpwnam("nobody").pw_uid
+    assert {path.name for path in home.rglob("*") if path.lstat().st_uid == nobody} == {
+        "spool",
+        "worker.lock",
+        "a.mp4",
+        "link",
+    }
+    assert elsewhere.stat().st_uid == 0
+    apply._hand_over(home, "no-such-user")
