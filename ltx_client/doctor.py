@@ -10,6 +10,7 @@ from importlib import metadata
 
 from ltx_client.broker import connect
 from ltx_client.errors import FarmError
+from ltx_client.local.join import how_to_render
 from ltx_client.local.members import FarmFolder
 from ltx_client.local.server import find_server
 from ltx_client.local.videos import is_made
@@ -101,7 +102,7 @@ class Machine:
         """With no broker set: whether this machine can render by itself."""
         if importlib.util.find_spec("mlx") is None:
             text = "no broker is set, and MLX is not installed: nothing can be rendered"
-            yield Finding("own farm", Level.FAILURE, text, f"ltx config set broker_url …, or {EXTRA}")
+            yield Finding("own farm", Level.FAILURE, text, f"ltx config set broker_url …, or {how_to_render()}")
             return
         try:
             server = find_server()

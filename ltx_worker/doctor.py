@@ -35,6 +35,7 @@ from ltx_worker.delivery import spooled
 from ltx_worker.engine.blas import blas_environment
 from ltx_worker.home import SPOOL, UnusableHome, make_home, problem_of, problems_in
 from ltx_worker.mac import local_network, no_apple_silicon, power_findings, share_findings
+from ltx_worker.probes import why_no_video
 from ltx_worker.settings import WorkerSettings
 from ltx_worker.system_programs import output_of
 
@@ -165,10 +166,13 @@ class Machine:
             mend = "pip install --force-reinstall imageio-ffmpeg, or set IMAGEIO_FFMPEG_EXE to one that works"
             yield Finding("ffmpeg", Level.FAILURE, f"it does not run: {error}", mend)
             return
-        if "libx264" in encoders.stdout:
-            yield Finding("ffmpeg", Level.OK, path)
-        else:
+        if "libx264" not in encoders.stdout:
             yield Finding("ffmpeg", Level.FAILURE, f"{path} cannot write H.264", "unset IMAGEIO_FFMPEG_EXE")
+        elif fault := why_no_video():  # for which a worker takes no jobs
+            mend = "unset IMAGEIO_FFMPEG_EXE, or set it to a newer one; pip install --force-reinstall imageio-ffmpeg"
+            yield Finding("ffmpeg", Level.FAILURE, f"{path} makes no video that can be read: {fault}", mend)
+        else:
+            yield Finding("ffmpeg", Level.OK, path)
 
     def home(self) -> Iterator[Finding]:
         """Whether a worker can use its folder, and whether there is room for videos that cannot be delivered yet."""

@@ -26,7 +26,7 @@ from ltx_worker.mac import why_display_is_on
 from ltx_worker.off_duty import seconds_since_input
 from ltx_worker.system_programs import output_of
 
-__all__ = ["PROBE", "Probes"]
+__all__ = ["PROBE", "Probes", "why_no_video"]
 
 PROBE = ".probe-"
 """What the names of folders begin with that a probe makes, and removes."""
@@ -136,6 +136,11 @@ class Probes:
             raise MachineFault(str(error), FaultKind.STORAGE) from error
         with contextlib.suppress(redis.RedisError):  # no fault of this machine's
             self._see_storage()
+
+
+def why_no_video() -> MachineFault | None:
+    """Return why frames cannot become an MP4 here, or not be read again."""
+    return _probe(_encode)
 
 
 def _temporary() -> Path:

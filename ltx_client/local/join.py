@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import importlib.util
 import os
+import platform
 import shutil
 import signal
 import subprocess
@@ -23,7 +24,7 @@ from ltx_models.file_lock import why_not_lockable
 from ltx_models.model_files import find_files
 from ltx_models.variants import find_variant
 
-__all__ = ["check_renders", "join", "stop_up", "why_stopped"]
+__all__ = ["check_renders", "how_to_render", "join", "stop_up", "why_stopped"]
 
 JOIN_TIMEOUT = 30.0
 STOP_TIMEOUT = 30.0
@@ -41,7 +42,7 @@ def join(home: Path, use: Use, variant: str) -> Iterator[Address]:
     if importlib.util.find_spec("mlx") is None:
         raise FarmError(
             "no broker is set, and this machine cannot render by itself; set LTX_BROKER_URL to the farm's broker,"
-            " or run pip install 'ltx-farm[worker,embedded]'"
+            f" or {how_to_render()}"
         )
     find_server()
     if use is not Use.READ:
@@ -67,6 +68,13 @@ def check_renders(variant: str) -> None:
     """Raise ModelError for a variant that this machine has not the memory or the files for."""
     check_serves(find_variant(variant), BudgetSettings().worker_memory_gb)
     find_files(find_variant(variant))
+
+
+def how_to_render() -> str:
+    """Return what lets this machine render that lacks MLX, which no pip finds for an Intel Python of a Mac."""
+    if sys.platform == "darwin" and platform.machine() != "arm64":
+        return "take a Python for arm64 (brew install uv) on a Mac with Apple silicon: there is no MLX for this one"
+    return "run pip install 'ltx-farm[worker,embedded]'"
 
 
 def stop_up(home: Path) -> int:

@@ -122,6 +122,11 @@ def _carry_out(plan: Plan, *, agent: bool, restart: bool, no_start: bool) -> Non
         raise click.ClickException(f"{error}{hint}") from error
     except OSError as error:
         raise click.ClickException(_why_not(error)) from error
+    if sys.platform == "darwin" and _is_there((launchd.DAEMON if agent else _own_agent()).plist):
+        notice(
+            f"this Mac has {'a service' if agent else 'an agent'} too: two workers share its GPU, and each takes jobs"
+            " for three quarters of its memory unless LTX_WORKER_MEMORY_GB says less; keep one"
+        )
     if agent and start:
         notice("macOS may ask whether Python may find devices on the local network: allow it, or no broker is reached")
     if not (start or no_start):

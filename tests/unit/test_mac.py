@@ -10,6 +10,9 @@ from pathlib import Path
 
 import pytest
 
+from ltx_client.errors import FarmError
+from ltx_client.local.join import join
+from ltx_client.local.members import Use
 from ltx_client.protocol.checks import Level
 from ltx_client.protocol.jobs import Job, new_job_id
 from ltx_client.protocol.storage import Storage, StorageError
@@ -251,6 +254,15 @@ def test_an_intel_python_is_told_from_an_intel_mac(monkeypatch, platform, machin
     monkeypatch.setattr(sys, "platform", platform)
     found = no_apple_silicon(machine, translated)
     assert said in found.text if said else found is None
+
+
+def test_no_intel_python_is_told_to_install_mlx(monkeypatch, tmp_path):
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    for system, machine, said in (("darwin", "x86_64", "a Python for arm64"), ("linux", "x86_64", "pip install")):
+        monkeypatch.setattr(sys, "platform", system)
+        monkeypatch.setattr("platform.machine", lambda name=machine: name)
+        with pytest.raises(FarmError, match=said), join(tmp_path, Use.READ, "pocket"):
+            pass
 
 
 def test_a_storage_that_is_a_link_is_looked_at_where_it_leads(monkeypatch, tmp_path):

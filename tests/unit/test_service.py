@@ -606,6 +606,12 @@ def test_who_is_not_logged_in_at_the_screen_is_told(mac):
     assert "when you log in at this Mac's screen" in mac("install", "--agent").output
 
 
+def test_two_workers_on_a_mac_are_told_of(mac):
+    assert "two workers share its GPU" not in mac("install", "--agent").output
+    launchd.DAEMON.plist.touch()
+    assert "this Mac has a service too: two workers share its GPU" in mac("install", "--agent").output
+
+
 def test_no_log_is_said(mac):
     assert "no service has run here yet" in mac("logs").output
 

@@ -53,6 +53,16 @@ def test_what_is_well(settings, tmp_path):
     assert "intact" in found(machine.weights)[0][1]
 
 
+def test_an_ffmpeg_that_is_too_old_for_what_a_worker_does_with_it(settings, monkeypatch, tmp_path):
+    """It has the encoder, and a worker with it would pause."""
+    old = tmp_path / "ffmpeg"
+    old.write_text('#!/bin/sh\ncase "$*" in *-encoders*) echo libx264;; *) echo odd option >&2; exit 1;; esac\n')
+    old.chmod(0o755)
+    monkeypatch.setenv("IMAGEIO_FFMPEG_EXE", str(old))
+    ((level, text, mend),) = found(Machine(settings, find_variant("pocket"), quick=True).ffmpeg)
+    assert level is Level.FAILURE and f"{old} makes no video" in text and "a newer one" in mend
+
+
 def test_a_variant_that_does_not_fit_or_is_not_here(settings, monkeypatch, tmp_path):
     monkeypatch.setenv("LTX_MODELS_DIR", str(tmp_path))
     machine = Machine(settings, find_variant("dev"), quick=True)
