@@ -18,6 +18,8 @@ from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
+from filelock import Timeout
+
 from ltx_models.errors import CheckpointError, DownloadError, HubUnreachable
 from ltx_models.file_kinds import describe_other_model, describe_stand_in, is_lora
 from ltx_models.file_lock import file_lock
@@ -41,6 +43,8 @@ SPARE_BYTES = 500_000_000
 CHECKSUMS = "SHA256SUMS"
 """The checksums of what was downloaded into a models folder, as `sha256sum -c` reads them."""
 CHUNK = 1 << 20
+WAIT_SILENTLY = 2.0
+"""Seconds that another download of the same file is waited for before that is said."""
 
 Progress = Callable[[int, int, str], None]
 """Called with the bytes that are here, of all files together, their total, and the name of the current file."""
@@ -96,7 +100,7 @@ def download(variant: Variant, progress: Progress = lambda *_: None, say: Say = 
                 progress(counted, total, name)
 
             advance(already)
-            _fetch(file, advance)
+            _fetch(file, advance, say)
             done += file.size
 
 
@@ -160,11 +164,26 @@ def _check_space(files: list[RemoteFile], needed: int) -> None:
         )
 
 
-def _fetch(file: RemoteFile, advance: Callable[[int], None]) -> None:
+@contextmanager
+def _alone(path: Path, name: str, say: Say) -> Iterator[None]:
+    """Hold the lock on a file that is downloaded, and say a wait: a share's may be of a machine that went away."""
+    lock = file_lock(path)
+    try:
+        lock.acquire(timeout=WAIT_SILENTLY)
+    except Timeout:
+        say(f"waits for another download of {name}; where no machine has one, this ends it: rm '{lock.lock_file}'")
+        lock.acquire()
+    try:
+        yield
+    finally:
+        lock.release()
+
+
+def _fetch(file: RemoteFile, advance: Callable[[int], None], say: Say) -> None:
     """One file: its bytes, from where an earlier try ended; its checksum; its place."""
     check_mounted(file.path)
     file.path.parent.mkdir(parents=True, exist_ok=True)
-    with file_lock(file.part.with_suffix(".lock")):
+    with _alone(file.part.with_suffix(".lock"), file.name, say):
         if not file.path.is_file():
             _receive(file, advance)
             checksum = _checksum(file.part, file.checksum)

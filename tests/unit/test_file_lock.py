@@ -15,6 +15,7 @@ from ltx_client.local.join import join, stop_up
 from ltx_client.local.members import Use
 from ltx_client.protocol.checks import Level
 from ltx_client.protocol.settings import FarmSettings
+from ltx_models import hub
 from ltx_models.file_lock import NO_LOCKS, file_lock, has_locks, why_not_lockable
 from ltx_worker.home import UnusableHome, make_home
 
@@ -39,6 +40,18 @@ def test_one_at_a_time_and_the_next_afterwards(file_system, tmp_path):
         pass
     assert (tmp_path / ".part.locked").exists() is False
     assert has_locks(path) == (file_system is None)
+
+
+def test_whoever_waits_for_a_download_says_so(file_system, tmp_path, monkeypatch):
+    """On a share without locks, a file of a machine that is gone would be waited for in silence for ever."""
+    monkeypatch.setattr(hub, "WAIT_SILENTLY", 0.05)
+    path = tmp_path / ".part.lock"
+    other, said = file_lock(path), []
+    other.acquire()
+    with hub._alone(path, "a.safetensors", lambda text: said.append(text) or other.release()):
+        assert len(said) == 1 and f"rm '{other.lock_file}'" in said[0]
+    with hub._alone(path, "a.safetensors", said.append):
+        assert len(said) == 1
 
 
 def test_a_process_that_was_killed_keeps_nobody_out(file_system, tmp_path):
