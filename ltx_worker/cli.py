@@ -31,7 +31,7 @@ from ltx_client.protocol.replay import examine_replay
 from ltx_client.protocol.screen import Group, LineFormatter, notice, print_line
 from ltx_client.protocol.settings import FarmSettings, HomeSettings, broker_address, why_invalid
 from ltx_client.protocol.storage import Storage, StorageError
-from ltx_models.errors import ModelError
+from ltx_models.errors import CheckpointError, ModelError
 from ltx_models.faults import machine_fault
 from ltx_models.model_files import find_files, models_folder
 from ltx_models.variants import find_variant
@@ -50,7 +50,7 @@ from ltx_worker.home import (
 from ltx_worker.journal import JournalFormatter, is_journal
 from ltx_worker.open_files import raise_limit
 from ltx_worker.presence import DRAIN_SIGNAL, RESUME_SIGNAL, AlreadyRunning, presence, running_worker
-from ltx_worker.service.commands import install, installed_home, logs, uninstall
+from ltx_worker.service.commands import as_the_service, install, installed_home, logs, uninstall
 from ltx_worker.service.environment import UnsafeFile, load_environment
 from ltx_worker.service.launchd import is_job_of_launchd
 from ltx_worker.settings import WorkerSettings
@@ -119,7 +119,8 @@ def _start(variant: str, env_file: Path | None, engine: str, *, until_stdin_clos
             _unavailable(f"LTX_MODELS_DIR {models} is not there; mount its share, or set it to a folder that is there")
         find_files(find_variant(variant))
     except (ModelError, UnsafeFile) as error:
-        raise click.UsageError(str(error)) from error
+        download = f"ltx models download {find_variant(variant).name}" if isinstance(error, CheckpointError) else ""
+        raise click.UsageError(as_the_service(str(error), download) if download else str(error)) from error
     except (StorageError, UnusableHome) as error:
         _unavailable(str(error))
     except OSError as error:

@@ -36,6 +36,7 @@ from ltx_worker.engine.blas import blas_environment
 from ltx_worker.home import SPOOL, UnusableHome, make_home, problem_of, problems_in
 from ltx_worker.mac import local_network, no_apple_silicon, power_findings, share_findings
 from ltx_worker.probes import why_no_video
+from ltx_worker.service.commands import as_the_service
 from ltx_worker.settings import WorkerSettings
 from ltx_worker.system_programs import output_of
 
@@ -142,15 +143,17 @@ class Machine:
     def weights(self) -> Iterator[Finding]:
         """Whether the variant's files are here, and are what the hub has."""
         name = self._variant.name
+        command = f"ltx models download {name}"
+        download = as_the_service(command, command)
         try:
             files = find_files(self._variant)
             check_checkpoint(files.checkpoint)
         except CheckpointError as error:
-            yield Finding("weights", Level.FAILURE, str(error), f"ltx models download {name}")
+            yield Finding("weights", Level.FAILURE, as_the_service(str(error), command), download)
             return
         damaged = [] if self._quick else [(path, problem) for path, problem in verify(self._variant) if problem]
         for path, problem in damaged:
-            yield Finding("weights", Level.FAILURE, f"{path}: {problem}", f"rm '{path}'; ltx models download {name}")
+            yield Finding("weights", Level.FAILURE, f"{path}: {problem}", f"rm '{path}'; {download}")
         if not damaged:
             how = "are here, not read through" if self._quick else "are here and intact"
             yield Finding("weights", Level.OK, f"the files of {name} {how} ({files.checkpoint})")

@@ -47,13 +47,16 @@ def why_display_is_on(assertions: str, settings: str, since_input: float | None)
     """
     if since_input is not None and since_input >= UNUSED:
         return ""
-    states = dict(re.findall(r"^\s*(\w+)\s+(\d+)\s*$", assertions, re.MULTILINE))
+    said = reversed(re.findall(r"^\s*(\w+)\s+(\d+)\s*$", assertions, re.MULTILINE))
+    states = dict(said)  # of two, the first: programs, which name their assertions as they like, are listed below
     if states.get("UserIsActive", "0") != "0":
         return "somebody uses it, and its display is on"
     if states.get("PreventUserIdleDisplaySleep", "0") != "0":
         return "a program keeps its display on"
     if since_input is not None and _settings(settings).get("displaysleep") == "0":
         return "its display never sleeps"
+    if since_input is not None and "UserIsActive" not in states:
+        return f"somebody used it {since_input:.0f} s ago, and pmset does not tell whether its display is on"
     return ""
 
 

@@ -6,6 +6,7 @@ import grp
 import os
 import pwd
 import re
+import shlex
 import sys
 from pathlib import Path
 
@@ -26,7 +27,7 @@ from ltx_worker.service.apply import uninstall as undo
 from ltx_worker.service.environment import ENVIRONMENT, given_settings, settings_in
 from ltx_worker.service.plan import Command, Plan, Setup
 
-__all__ = ["install", "installed_home", "installed_service", "logs", "make_plan", "uninstall"]
+__all__ = ["as_the_service", "install", "installed_home", "installed_service", "logs", "make_plan", "uninstall"]
 
 USER_NAME = re.compile(r"[^\W-][\w.\\@-]*\$?")
 """What a user may be called in a line of newsyslog.conf, which macOS reads whole or not at all, and of a unit."""
@@ -209,6 +210,26 @@ def installed_service() -> tuple[str, Command] | None:
         return systemd.installed()
     kind = _installed_kind()
     return launchd.installed(kind.plist) if kind else None
+
+
+def as_the_service(text: str, command: str) -> str:
+    """Return a text with a command in it as an operator has to run it, where this process is of a service's user: that
+    one has a cache of its own.
+    """
+    service, home = installed_service(), installed_home()
+    if not (service and home and service[0] == _user_name()):
+        return text
+    names = ("LTX_MODELS_DIR", "HF_HOME", "HF_HUB_CACHE")
+    given = [f"{name}={os.environ[name]}" for name in names if os.environ.get(name)]
+    words = ["sudo", "-u", service[0], "env", f"HOME={home}", *given, str(Path(sys.executable).with_name("ltx"))]
+    return text.replace(command, f"{shlex.join(words)} {command.removeprefix('ltx ')}")
+
+
+def _user_name() -> str:
+    try:
+        return pwd.getpwuid(os.geteuid()).pw_name
+    except KeyError:
+        return ""
 
 
 def installed_home() -> Path | None:

@@ -85,7 +85,15 @@ def printed(text):
         (ASSERTIONS.format(active=1, kept=0), "", None, "somebody uses it"),
         ("", NEVER_SLEEPS, None, ""),
         ("", "", None, ""),
-        ("Assertion status system-wide:\n   UserIsActive  what\n", "displaysleep none", 1.0, ""),
+        ("Assertion status system-wide:\n   UserIsActive  what\n", "displaysleep none", None, ""),
+        (
+            "Assertion status system-wide:\n   UserIsActive  what\n",
+            "displaysleep none",
+            1.0,
+            "somebody used it 1 s ago",
+        ),
+        ("", SLEEPS, 3.0, "somebody used it 3 s ago"),
+        (ASSERTIONS.format(active=1, kept=0) + "\n   UserIsActive  0\n", SLEEPS, 3.0, "somebody uses it"),
     ],
 )
 def test_whether_the_display_is_on(assertions, settings, since_input, why):

@@ -612,6 +612,21 @@ def test_two_workers_on_a_mac_are_told_of(mac):
     assert "this Mac has a service too: two workers share its GPU" in mac("install", "--agent").output
 
 
+def test_weights_are_downloaded_as_the_services_user(mac, monkeypatch):
+    """It has a cache of its own: what an admin downloads is in the admin's."""
+    command = "ltx models download distilled-fp8"
+    said = f"are not on this machine; run: {command}"
+    assert commands.as_the_service(said, command) == said
+    plan = make_plan("darwin", "distilled-fp8", None, "INFO")
+    launchd.DAEMON.plist.write_text(plan.files[0].text)
+    assert commands.as_the_service(said, command) == said, "an admin's own"
+    monkeypatch.setattr(commands, "_user_name", lambda: "_ltxfarm")
+    monkeypatch.setenv("LTX_MODELS_DIR", "/Volumes/my farm/models")
+    asked = commands.as_the_service(said, command)
+    assert "run: sudo -u _ltxfarm env HOME=/var/lib/ltx-farm 'LTX_MODELS_DIR=/Volumes/my farm/models' " in asked
+    assert asked.endswith("/ltx models download distilled-fp8")
+
+
 def test_no_log_is_said(mac):
     assert "no service has run here yet" in mac("logs").output
 
