@@ -3,3 +3,8 @@
 compare.py   a block of each model and every kernel, against float32 on the CPU and against the kernels' formulas
 clip.py      a clip of the bundled model, through an MP4 and back
 """
+
+__all__ = ["WRONG"]
+
+WRONG = 3
+"""The exit code where something is not as it should be: neither a traceback's nor a usage error's."""

@@ -1,7 +1,11 @@
-"""`python -m ltx_models.self_test VARIANT`: findings as lines of JSON, each as soon as it is there."""
+"""`python -m ltx_models.self_test VARIANT`: findings as lines of JSON, each as soon as it is there.
+
+The exit code is WRONG where something is not as it should be, USAGE where nothing was looked at, and 0 else.
+"""
 
 from __future__ import annotations
 
+import argparse
 import dataclasses
 import json
 import sys
@@ -9,22 +13,40 @@ from importlib.metadata import version
 
 import mlx.core as mx
 
+from ltx_models.errors import ModelError
 from ltx_models.kernels import backend
+from ltx_models.self_test import WRONG
 from ltx_models.self_test.clip import render_clip
 from ltx_models.self_test.compare import compare_kernels, compare_parts
-from ltx_models.variants import find_variant
+from ltx_models.variants import Variant, find_variant
+
+USAGE = 2
 
 
-def main() -> None:
-    """Print what the device is, each comparison, and the clip."""
-    variant = find_variant(sys.argv[1])
+def main() -> int:
+    """The command line. Returns the exit code."""
+    parser = argparse.ArgumentParser(prog="python -m ltx_models.self_test")
+    parser.add_argument("variant", help="whose widths to compute with")
+    try:
+        return _look(find_variant(parser.parse_args().variant))
+    except ModelError as error:
+        print(f"Error: {error}", file=sys.stderr)  # noqa: T201
+        return USAGE
+
+
+def _look(variant: Variant) -> int:
+    """Print what the device is, each comparison, and the clip; return the exit code."""
     on_gpu = mx.default_device() == mx.Device(mx.gpu)
     name = str(mx.device_info().get("device_name", "GPU")) if on_gpu else "CPU"
     _print({"kind": "device", "name": name, "mlx": version("mlx"), "kernels": backend() or "none"})
+    right = True
     for compare in (compare_parts, compare_kernels):
         for compared in compare(variant):
+            right = right and compared.is_right
             _print({"kind": "compared", **dataclasses.asdict(compared), "right": compared.is_right})
-    _print({"kind": "clip", **dataclasses.asdict(render_clip())})
+    clip = render_clip()
+    _print({"kind": "clip", **dataclasses.asdict(clip)})
+    return 0 if right and not clip.problem else WRONG
 
 
 def _print(values: dict[str, object]) -> None:
@@ -32,4 +54,4 @@ def _print(values: dict[str, object]) -> None:
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import tempfile
 import time
 from dataclasses import dataclass
@@ -48,4 +49,6 @@ def render_clip() -> Clip:
     if psnr < LEAST_PSNR:
         return Clip(f"frames come out of an MP4 changed ({psnr:.1f} dB)", seconds, psnr, size)
     verdict = judge(again, PROMPT)
-    return Clip("" if verdict.right else f"the clip does not show what its prompt says: {verdict}", seconds, psnr, size)
+    off = ", ".join(name for name, right in dataclasses.asdict(verdict).items() if not right)
+    problem = "" if verdict.right else f"the clip does not show what its prompt says: {off}"
+    return Clip(problem, seconds, psnr, size)

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import math
 import time
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -19,6 +20,7 @@ from ltx_models.benchmark.models import random_text_encoder, random_transformer,
 from ltx_models.benchmark.parts import PROMPT_TOKENS, TIMESTEP
 from ltx_models.kernels import Operation, backend
 from ltx_models.kernels.launch import BOUNDS as KERNEL_BOUNDS
+from ltx_models.kernels.launch import COMMAND_BUFFER_FAILED
 from ltx_models.latents import to_tokens
 from ltx_models.memory import DecodePlan
 from ltx_models.transformer import pixel_coordinates
@@ -30,6 +32,8 @@ TOKENS = (2, 16, 16)
 """Latent frames, rows and columns of the transformer's test."""
 TILE = (2, 8, 8)
 """The same of the VAE's: its convolutions are of the size for which MLX would take Winograd's transform."""
+MOST_WORDS = 2000
+"""Characters of a compiler's about a kernel."""
 BOUNDS = {
     mx.bfloat16: {"transformer block": 0.02, "VAE tile": 0.04, "text encoder block": 0.06},
     mx.float32: {"transformer block": 1e-4, "VAE tile": 1e-4, "text encoder block": 1e-4},
@@ -43,7 +47,7 @@ BOUNDS = {
 class Compared:
     """A part: how far it is from what it should give, as a relative L2 distance, and how long it takes.
 
-    plain_milliseconds: of a kernel, what its formula takes; 0 elsewhere.
+    plain_milliseconds: of a kernel, what its formula takes; 0 elsewhere.  problem: of a kernel that gave nothing, why.
     """
 
     part: str
@@ -51,6 +55,7 @@ class Compared:
     bound: float
     milliseconds: float
     plain_milliseconds: float = 0.0
+    problem: str = ""
 
     @property
     def is_right(self) -> bool:
@@ -73,17 +78,26 @@ def compare_parts(variant: Variant) -> Iterator[Compared]:
 
 
 def compare_kernels(variant: Variant) -> Iterator[Compared]:
-    """Yield each kernel as the parts call it, once for each kind of arguments; none where there is no GPU."""
+    """Yield each kernel as the parts call it, once for each kind of arguments; none where there is no GPU.
+
+    One that fails is a finding, for renders do without it, unless it is the GPU that has failed.
+    """
     if backend() is None:
         return
     small = dataclasses.replace(variant.architecture, layers=1, text_layers=1)
     for operation, arguments in _calls(small):
+        dtype, shape = next((value.dtype, value.shape) for value in arguments if isinstance(value, mx.array))
+        part, bound = f"kernel {operation.name}, {'x'.join(map(str, shape))}", KERNEL_BOUNDS[dtype]
         mx.synchronize()
-        kernel, plain = (_time(function, arguments) for function in (operation.launch, operation.plain))
-        dtype = next(argument.dtype for argument in arguments if isinstance(argument, mx.array))
-        shape = "x".join(map(str, next(argument.shape for argument in arguments if isinstance(argument, mx.array))))
-        distance = operation.distance(*arguments)
-        yield Compared(f"kernel {operation.name}, {shape}", distance, KERNEL_BOUNDS[dtype], kernel, plain)
+        try:
+            kernel, plain = (_time(function, arguments) for function in (operation.launch, operation.plain))
+            distance = operation.distance(*arguments)
+        except Exception as error:
+            if COMMAND_BUFFER_FAILED in str(error):
+                raise
+            yield Compared(part, math.inf, bound, 0.0, problem=str(error)[:MOST_WORDS] or type(error).__name__)
+        else:
+            yield Compared(part, distance, bound, kernel, plain)
 
 
 def _dit_block(architecture: Architecture, dtype: mx.Dtype) -> Callable[[], np.ndarray]:

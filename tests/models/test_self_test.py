@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from collections.abc import Callable
 from typing import Any
 
@@ -9,10 +11,11 @@ import mlx.core as mx
 import numpy as np
 import pytest
 
-from ltx_models import transformer_block
+from ltx_models import self_test, transformer_block
 from ltx_models.architectures import Architecture
 from ltx_models.kernels import OPERATIONS, Operation, launch
 from ltx_models.pipeline import LTXPipeline
+from ltx_models.self_test import __main__ as command
 from ltx_models.self_test import clip, compare
 from ltx_models.self_test.clip import render_clip
 from ltx_models.self_test.compare import PARTS, compare_kernels, compare_parts
@@ -74,6 +77,21 @@ def test_every_kernel_is_compared_where_there_is_a_gpu(monkeypatch: pytest.Monke
     wrong = [compared.part.split()[1].rstrip(",") for compared in compare_kernels(POCKET) if not compared.is_right]
     assert wrong and set(wrong) == {"activate"}
 
+    # One that a Mac's compiler refuses is a finding, and the others are compared.
+    def refused(*_: Any) -> mx.array:
+        raise RuntimeError(f"[metal::Device] Unable to build metal library: {said}")
+
+    said = "error: no such type"
+    monkeypatch.setattr(off, "launch", refused)
+    monkeypatch.setattr(off, "_trusted", {})
+    again = list(compare_kernels(POCKET))
+    assert len(again) == len(found)
+    assert {compared.part.split()[1].rstrip(",") for compared in again if said in compared.problem} == {"activate"}
+    assert all(compared.is_right != bool(compared.problem) for compared in again)
+    said = launch.COMMAND_BUFFER_FAILED  # which is the GPU's own
+    with pytest.raises(RuntimeError):
+        list(compare_kernels(POCKET))
+
 
 def test_without_a_gpu_there_are_no_kernels() -> None:
     assert list(compare_kernels(POCKET)) == []
@@ -89,3 +107,25 @@ def test_a_clip_that_is_not_what_its_prompt_says(monkeypatch: pytest.MonkeyPatch
     assert "are read back" in render_clip().problem
     monkeypatch.setattr(clip, "read_clip", lambda path, most: list(255 - rendered.frames))
     assert "come out of an MP4 changed" in render_clip().problem
+
+
+@pytest.mark.parametrize(("factor", "code"), [(1.0, 0), (1.5, self_test.WRONG), (float("nan"), self_test.WRONG)])
+def test_the_exit_code_says_it(factor: float, code: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    made = []
+
+    def once_off(compare_with: str) -> Callable[[], np.ndarray]:
+        made.append(compare_with)
+        return lambda: np.full(4, factor if len(made) > 1 else 1.0)
+
+    monkeypatch.setattr(compare, "PARTS", {"VAE tile": lambda *_: once_off("VAE tile")})
+    monkeypatch.setattr(command, "render_clip", lambda: clip.Clip("", 1.0, 40.0, 9))
+    monkeypatch.setattr(sys, "argv", ["self_test", "pocket"])
+    assert command.main() == code
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"), [(["nosuch"], "there is no variant 'nosuch'"), ([], "required: variant")]
+)
+def test_a_wrong_command_line_is_no_traceback(arguments: list[str], said: str) -> None:
+    done = subprocess.run([sys.executable, "-m", "ltx_models.self_test", *arguments], capture_output=True, text=True)
+    assert done.returncode == 2 and said in done.stderr and "Traceback" not in done.stderr
