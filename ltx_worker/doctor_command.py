@@ -44,6 +44,8 @@ def doctor(
     """
     from ltx_worker.doctor import worker_checks  # the hub's client takes a while to import
 
+    if report and not deep:
+        raise click.UsageError("--report is for --deep, which was not given")
     home, service = installed_home(), installed_service()
     variant = variant or _option_of(service, "--variant")
     own_settings = Path(_option_of(service, "--env-file") or ENVIRONMENT)

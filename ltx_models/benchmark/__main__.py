@@ -13,7 +13,7 @@ import mlx.core as mx
 from ltx_models.benchmark.diffusers import compare
 from ltx_models.benchmark.models import random_models
 from ltx_models.benchmark.parts import measure_parts
-from ltx_models.benchmark.renders import measure_renders
+from ltx_models.benchmark.renders import check_memory, measure_renders, measure_whole
 from ltx_models.errors import ModelError
 from ltx_models.memory import cache_limit, latent_size
 from ltx_models.request import GenerationRequest
@@ -31,6 +31,7 @@ def main() -> int:
     parser.add_argument("--runs", type=int, default=5)
     parser.add_argument("--bits", type=int, choices=[8, 4])
     parser.add_argument("--compare", choices=["diffusers"])
+    parser.add_argument("--memory", action="store_true", help="only the renders whose peaks are predicted")
     options = parser.parse_args()
     try:
         variant = find_variant(options.variant)
@@ -45,11 +46,14 @@ def main() -> int:
             seed=0,
         ).resolve(variant)
         on_gpu = mx.default_device() == mx.Device(mx.gpu)
+        if not on_gpu:  # where all is computed in float32
+            variant = dataclasses.replace(variant, architecture=dataclasses.replace(variant.architecture, itemsize=4))
+        check_memory(variant, request)
         _print({"device": _device(on_gpu), "dtype": "bfloat16" if on_gpu else "float32", "mlx": version("mlx")})
         dtype = mx.bfloat16 if on_gpu else mx.float32
         mx.set_cache_limit(cache_limit(variant.ram_gb * 10**9))
         models = random_models(variant, dtype)
-        for measure in (measure_parts, measure_renders):
+        for measure in (measure_whole,) if options.memory else (measure_parts, measure_renders):
             for measurement in measure(variant, models, request, options.runs):
                 _print(dataclasses.asdict(measurement))
         if options.compare:

@@ -12,22 +12,24 @@ from pathlib import Path
 
 import mlx.core as mx
 import numpy as np
+import psutil
 
 from ltx_models.benchmark.measure import Measurement, summarize
 from ltx_models.benchmark.models import RandomModels
 from ltx_models.benchmark.parts import PROMPT_TOKENS, decode, encode, plan_of
 from ltx_models.conditioning import Canvas
 from ltx_models.denoise import Denoiser, schedule_steps
+from ltx_models.errors import OutOfMemory
 from ltx_models.events import PromptEmbeddings, Stepped
 from ltx_models.latents import latent_shape, to_tokens
-from ltx_models.memory import component_weights, phase_working
+from ltx_models.memory import GB, component_weights, phase_working
 from ltx_models.preview import with_previews
 from ltx_models.request import GenerationRequest
 from ltx_models.transformer import pixel_coordinates
 from ltx_models.variants import Variant
 from ltx_models.video import write_mp4
 
-__all__ = ["measure_renders"]
+__all__ = ["check_memory", "measure_renders", "measure_whole"]
 
 COMPONENTS = {"text": "text_encoder", "denoise": "transformer", "decode": "vae"}
 """The model that works in a phase."""
@@ -38,11 +40,43 @@ PREVIEWS = (0, 3, 1)
 """A preview every so many steps, 0 for none."""
 
 
+def check_memory(variant: Variant, request: GenerationRequest) -> None:
+    """Raise OutOfMemory where a machine lacks what measuring takes: it would end other programs, or stand still."""
+    weights, working = component_weights(variant), phase_working(variant, request, plan_of(variant, request))
+    needed = sum(weights[name] for name in RESIDENT) + max(working[name] for name in RESIDENT)
+    free = free_memory()
+    if needed > free:
+        raise OutOfMemory(
+            f"measuring {variant.name} needs {needed / GB:.1f} GB of memory, for all its models are there at once, and"
+            f" {free / GB:.1f} GB are free; end other programs, such as a worker, or measure another variant"
+        )
+
+
+def free_memory() -> int:
+    """Return the bytes that MLX may take now; of a GPU with memory of its own, all of that."""
+    if mx.cuda.is_available() and mx.default_device() == mx.Device(mx.gpu):
+        return int(mx.device_info()["total_memory"])
+    return int(psutil.virtual_memory().available)
+
+
 def measure_renders(
     variant: Variant, models: RandomModels, request: GenerationRequest, runs: int
 ) -> Iterator[Measurement]:
     """Renders by phase, each from its text to its MP4; their denoising with previews; then clip after clip."""
     clips = _Clips(variant, models, request)
+    yield from _whole(clips, variant, request, runs)
+    yield from _with_previews(clips, runs)
+    yield from _clip_after_clip(clips, runs)
+
+
+def measure_whole(
+    variant: Variant, models: RandomModels, request: GenerationRequest, runs: int
+) -> Iterator[Measurement]:
+    """Renders by phase alone."""
+    yield from _whole(_Clips(variant, models, request), variant, request, runs)
+
+
+def _whole(clips: _Clips, variant: Variant, request: GenerationRequest, runs: int) -> Iterator[Measurement]:
     whole = [clips.whole() for _ in range(1 + runs)][1:]
     weights, working = component_weights(variant), phase_working(variant, request, clips.plan)
     resident = sum(weights[name] for name in RESIDENT)
@@ -53,8 +87,6 @@ def measure_renders(
         yield summarize("whole render", seconds, peak, phase=phase, predicted_bytes=predicted)
     peak = max(max(clip.peaks.values()) for clip in whole)
     yield summarize("whole render", [sum(clip.seconds.values()) for clip in whole], peak, phase="all")
-    yield from _with_previews(clips, runs)
-    yield from _clip_after_clip(clips, runs)
 
 
 @dataclass

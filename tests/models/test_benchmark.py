@@ -6,6 +6,7 @@ import importlib.util
 import json
 import platform
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import mlx.core as mx
@@ -16,7 +17,11 @@ from mlx.utils import tree_flatten
 from ltx_client.cli import main
 from ltx_client.commands.bench import model
 from ltx_models.architectures import POCKET
+from ltx_models.benchmark import renders
 from ltx_models.benchmark.models import random_transformer
+from ltx_models.errors import OutOfMemory
+from ltx_models.request import GenerationRequest
+from ltx_models.variants import find_variant
 
 SMALL = ["bench", "model", "--width", "64", "--height", "64", "--frames", "9", "--steps", "2", "--runs", "1"]
 PARTS = {
@@ -124,3 +129,17 @@ def test_what_is_sent_of_memory_names_nobody() -> None:
     assert (first, second) == ("  whole render: decode: 3.00 / 2.00  OVER", "  whole render: denoise: 1.00 / 2.00")
     assert "Apple M1" in head[1] and "over its prediction" in head[2]
     assert platform.node() not in " ".join(head)
+
+
+def test_a_machine_with_too_little_memory_is_told_and_nothing_is_measured(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(renders.psutil, "virtual_memory", lambda: SimpleNamespace(available=8 * 10**9))
+    dev = find_variant("dev")
+    with pytest.raises(OutOfMemory, match=r"measuring dev needs 1\d\.\d GB of memory, .* and 8\.0 GB are free"):
+        renders.check_memory(dev, GenerationRequest(prompt="a", seed=0).resolve(dev))
+    pocket = find_variant("pocket")
+    renders.check_memory(pocket, GenerationRequest(prompt="a", seed=0).resolve(pocket))
+
+
+def test_for_memory_only_renders_are_measured_that_have_a_prediction() -> None:
+    done = invoke(*SMALL, "--memory", "--json")
+    assert {row["part"] for row in json.loads(done.stdout)["measurements"]} == {"whole render"}

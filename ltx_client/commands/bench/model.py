@@ -18,6 +18,7 @@ from ltx_client.options import OutputPath, json_option
 from ltx_client.output import print_json, print_table
 from ltx_client.output_paths import is_stdout
 from ltx_client.protocol.children import run_shown
+from ltx_client.protocol.deep_checks import PEAK_STEPS
 from ltx_client.protocol.screen import print_line
 from ltx_models.memory import GB
 from ltx_models.variants import find_variant
@@ -33,7 +34,12 @@ __all__ = ["command"]
 @click.option("--steps", type=int, help="Steps of a whole render.  [default: the variant's]")
 @click.option("--bits", type=click.Choice(["8", "4"]), help="Of the transformer's matrices.  [default: the variant's]")
 @click.option("--runs", type=click.IntRange(min=1), default=5, show_default=True, help="Of which the median counts.")
-@click.option("--memory", "memory_only", is_flag=True, help="Print peaks beside predictions, as text to send to us.")
+@click.option(
+    "--memory",
+    "memory_only",
+    is_flag=True,
+    help="Measure only peaks, and print them beside predictions, as text to send to us.",
+)
 @click.option("--compare", type=click.Choice(["diffusers"]), help="Measure the same there, where it is installed.")
 @click.option("--plot", type=OutputPath(), help="Draw the times into this PNG.")
 @json_option
@@ -64,9 +70,9 @@ def command(
     options = {"--width": width, "--height": height, "--frames": frames, "--steps": steps, "--bits": bits}
     options["--compare"] = compare
     if memory_only:
-        runs = 1  # a peak needs no median
+        runs, options["--steps"] = 1, steps or PEAK_STEPS  # a peak needs no median
     given = [str(text) for option, value in options.items() if value for text in (option, value)]
-    rows = _run([name, "--runs", str(runs), *given])
+    rows = _run([name, "--runs", str(runs), *given, *(["--memory"] if memory_only else [])])
     machine, measured = rows[0], rows[1:]
     if path is not None:
         plot_times(path, f"{name} on {machine['device']}", measured)
