@@ -14,7 +14,7 @@ import pytest
 
 from ltx_models import kernels
 from ltx_models.kernels import OPERATIONS, launch
-from ltx_models.kernels.launch import Operation, random_array
+from ltx_models.kernels.launch import BOUNDS, Operation, distance, random_array
 from ltx_models.pipeline import LTXPipeline
 
 BATCH, TOKENS, DIM = 2, 3, 12
@@ -156,6 +156,18 @@ def test_a_kernel_that_is_wrong_is_not_used(caplog: pytest.LogCaptureFixture) ->
     assert [record.message for record in caplog.records] == [
         "the kernel doubling is not used, for its result is off by 0.005 here"
     ]
+
+
+@pytest.mark.parametrize("dtype", BOUNDS, ids=str)
+def test_rounding_is_believed_and_ten_times_as_much_or_one_wrong_channel_is_not(dtype: mx.Dtype) -> None:
+    right = np.random.default_rng(0).standard_normal((16, 8192))
+    rounding = {mx.float32: 2.0**-23, mx.float16: 2.0**-10, mx.bfloat16: 2.0**-7}[dtype]
+    noise = np.random.default_rng(1).standard_normal(right.shape)
+    assert distance(right * (1 + rounding * noise), right) <= BOUNDS[dtype]
+    assert not distance(right * (1 + 10 * max(rounding, 2e-5) * noise), right) <= BOUNDS[dtype]
+    channel = np.where(np.arange(8192) == 8191, 0, right)
+    assert not distance(channel, right) <= BOUNDS[dtype]
+    assert np.isnan(distance(np.where(np.arange(8192) == 8191, np.nan, right), right))
 
 
 @pytest.mark.usefixtures("on_a_gpu")
