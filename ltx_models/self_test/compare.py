@@ -22,14 +22,15 @@ from ltx_models.kernels import Operation, backend
 from ltx_models.kernels.launch import BOUNDS as KERNEL_BOUNDS
 from ltx_models.kernels.launch import COMMAND_BUFFER_FAILED
 from ltx_models.latents import to_tokens
-from ltx_models.memory import DecodePlan
+from ltx_models.memory import DecodePlan, latent_size
+from ltx_models.request import GenerationRequest
 from ltx_models.transformer import pixel_coordinates
 from ltx_models.variants import Variant
 
 __all__ = ["PARTS", "Compared", "compare_kernels", "compare_parts"]
 
 TOKENS = (2, 16, 16)
-"""Latent frames, rows and columns of the transformer's test."""
+"""Latent frames, rows and columns of the transformer's test; its kernels' is of a whole video."""
 TILE = (2, 8, 8)
 """The same of the VAE's: its convolutions are of the size for which MLX would take Winograd's transform."""
 MOST_WORDS = 2000
@@ -85,7 +86,8 @@ def compare_kernels(variant: Variant) -> Iterator[Compared]:
     if backend() is None:
         return
     small = dataclasses.replace(variant.architecture, layers=1, text_layers=1)
-    for operation, arguments in _calls(small):
+    size = latent_size(GenerationRequest(prompt="a video", seed=0).resolve(variant))
+    for operation, arguments in _calls(small, (size.frames, size.height, size.width)):
         dtype, shape = next((value.dtype, value.shape) for value in arguments if isinstance(value, mx.array))
         part, bound = f"kernel {operation.name}, {'x'.join(map(str, shape))}", KERNEL_BOUNDS[dtype]
         mx.synchronize()
@@ -100,12 +102,15 @@ def compare_kernels(variant: Variant) -> Iterator[Compared]:
             yield Compared(part, distance, bound, kernel, plain)
 
 
-def _dit_block(architecture: Architecture, dtype: mx.Dtype) -> Callable[[], np.ndarray]:
+def _dit_block(
+    architecture: Architecture, dtype: mx.Dtype, size: tuple[int, int, int] | None = None
+) -> Callable[[], np.ndarray]:
+    size = size or TOKENS
     model = random_transformer(architecture, dtype)
     text = mx.random.normal((1, PROMPT_TOKENS, architecture.caption_channels), key=mx.random.key(0)).astype(dtype)
-    shape = 1, architecture.latent_channels, *TOKENS
+    shape = 1, architecture.latent_channels, *size
     tokens = to_tokens(np.random.default_rng(1).standard_normal(shape, np.float32)).astype(dtype)
-    coordinates = pixel_coordinates(*TOKENS, causal=model.config.causal_temporal_positioning)
+    coordinates = pixel_coordinates(*size, causal=model.config.causal_temporal_positioning)
     conditioning = model.prepare(text, None, coordinates, 25.0)
     return lambda: _array(model(tokens, mx.array([[TIMESTEP]]), conditioning, None))
 
@@ -131,8 +136,9 @@ PARTS: dict[str, Callable[[Architecture, mx.Dtype], Callable[[], np.ndarray]]] =
 """What makes each part, in a precision; what that gives computes it."""
 
 
-def _calls(architecture: Architecture) -> list[tuple[Operation, tuple[Any, ...]]]:
-    """Return what the parts call kernels with in bfloat16, the first of each kind.
+def _calls(architecture: Architecture, size: tuple[int, int, int]) -> list[tuple[Operation, tuple[Any, ...]]]:
+    """Return what the parts call kernels with in bfloat16, the first of each kind; the transformer for a video of that
+    size, as no CPU has to compute the same.
 
     Nothing is compiled meanwhile: what is compiled already calls no operation again, and what is being compiled has no
     values yet.
@@ -152,7 +158,10 @@ def _calls(architecture: Architecture) -> list[tuple[Operation, tuple[Any, ...]]
     mx.disable_compile()
     try:
         for make in PARTS.values():
-            make(architecture, mx.bfloat16)()
+            compute = (
+                _dit_block(architecture, mx.bfloat16, size) if make is _dit_block else make(architecture, mx.bfloat16)
+            )
+            compute()
     finally:
         mx.enable_compile()
         Operation.__call__ = call  # type: ignore[method-assign]

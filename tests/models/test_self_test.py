@@ -66,6 +66,7 @@ def test_every_kernel_is_compared_where_there_is_a_gpu(monkeypatch: pytest.Monke
     assert {compared.part.split()[1].rstrip(",") for compared in found} >= {"activate", "add_delayed", "modulate"}
     assert {compared.part.split()[1].rstrip(",") for compared in found} >= {"norm_and_rotate", "bias_gelu", "gated_add"}
     assert all(compared.is_right for compared in found)
+    assert f"kernel modulate, 1x{4 * 4 * 4}x{POCKET.architecture.width}" in {compared.part for compared in found}
 
     (off,) = (operation for operation in OPERATIONS if operation.name == "activate")
 
