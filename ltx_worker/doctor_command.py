@@ -13,10 +13,12 @@ from pathlib import Path
 import click
 from pydantic import ValidationError
 
+from ltx_client.protocol.children import ending_with_us
 from ltx_client.protocol.deep_checks import DEEP_REPORT, DeepChecks
 from ltx_client.protocol.report import report as print_report
 from ltx_models.errors import ModelError
 from ltx_models.variants import find_variant
+from ltx_worker.engine.blas import blas_environment
 from ltx_worker.service.commands import installed_home, installed_service
 from ltx_worker.service.environment import ENVIRONMENT, UnsafeFile, load_environment
 from ltx_worker.settings import WorkerSettings
@@ -66,6 +68,7 @@ def doctor(
         settings, row = WorkerSettings(), find_variant(variant or "pocket")
         checks = worker_checks(settings, row, quick=quick)
         if deep:
+            os.environ |= blas_environment()  # as an engine is started
             checks += DeepChecks(row.name, report or settings.home / DEEP_REPORT).checks()
     except ValidationError:
         raise
@@ -93,18 +96,18 @@ def _as_user(name: str, home: Path, arguments: Sequence[str]) -> int:
     environment = {key: value for key, value in os.environ.items() if key in KEPT}
     environment |= {"HOME": str(home), "LTX_HOME": str(home), "USER": name, "LOGNAME": name}
     try:
-        done = subprocess.run(
+        process = subprocess.Popen(
             [sys.executable, "-m", "ltx_worker", *arguments],
             env=environment,
             cwd=home if home.is_dir() else "/",
             user=entry.pw_uid,
             group=entry.pw_gid,
             extra_groups=os.getgrouplist(name, entry.pw_gid),
-            check=False,
         )
     except OSError as error:
         raise click.UsageError(
             f"the user {name} cannot start {sys.executable}: {error.strerror}; install ltx-farm where all can read it,"
             " such as in a virtual environment under /opt"
         ) from error
-    return done.returncode
+    with process, ending_with_us(process):
+        return process.wait()

@@ -8,7 +8,7 @@ import subprocess
 import sys
 import threading
 from collections.abc import Callable, Iterator, Sequence
-from typing import IO
+from typing import IO, Any
 
 from ltx_client.protocol.screen import notice, print_line
 
@@ -19,7 +19,7 @@ LAST_SECONDS = 5.0
 
 
 @contextlib.contextmanager
-def ending_with_us(process: subprocess.Popen[str]) -> Iterator[None]:
+def ending_with_us(process: subprocess.Popen[Any]) -> Iterator[None]:
     """End a process that still runs when the block is left, also where SIGTERM or SIGHUP ends this one meanwhile."""
     before = {}
     if threading.current_thread() is threading.main_thread():

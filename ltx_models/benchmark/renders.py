@@ -48,7 +48,8 @@ def check_memory(variant: Variant, request: GenerationRequest) -> None:
     if needed > free:
         raise OutOfMemory(
             f"measuring {variant.name} needs {needed / GB:.1f} GB of memory, for all its models are there at once, and"
-            f" {free / GB:.1f} GB are free; end other programs, such as a worker, or measure another variant"
+            f" {free / GB:.1f} GB are free; end other programs, such as a worker, or measure another variant or a"
+            " smaller video"
         )
 
 

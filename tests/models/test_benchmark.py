@@ -143,3 +143,9 @@ def test_a_machine_with_too_little_memory_is_told_and_nothing_is_measured(monkey
 def test_for_memory_only_renders_are_measured_that_have_a_prediction() -> None:
     done = invoke(*SMALL, "--memory", "--json")
     assert {row["part"] for row in json.loads(done.stdout)["measurements"]} == {"whole render"}
+
+
+@pytest.mark.parametrize("option", ["--steps", "--width", "--frames"])
+def test_nothing_of_an_option_is_not_the_variants(option: str) -> None:
+    done = invoke("bench", "model", "--memory", option, "0")
+    assert done.exit_code == 2 and "0" in done.stderr

@@ -140,9 +140,11 @@ def test_the_doctor_looks_as_the_service_does(monkeypatch, tmp_path):
     monkeypatch.setattr(doctor_command, "installed_home", lambda: tmp_path)
     monkeypatch.setattr(doctor_command, "installed_service", lambda: ("nobody", ("x", "--variant", "distilled")))
     monkeypatch.setattr(os, "geteuid", lambda: 0)
-    done = SimpleNamespace(returncode=1)
+    popen = subprocess.Popen
     monkeypatch.setattr(
-        doctor_command.subprocess, "run", lambda *given, **options: ran.append((given[0], options)) or done
+        doctor_command.subprocess,
+        "Popen",
+        lambda *given, **options: ran.append((given[0], options)) or popen([sys.executable, "-c", "exit(1)"]),
     )
     monkeypatch.setenv("HF_HOME", "/the/admins/own")
     assert CliRunner().invoke(main, ["doctor", "--json"]).exit_code == 1

@@ -70,8 +70,8 @@ def command(
     options = {"--width": width, "--height": height, "--frames": frames, "--steps": steps, "--bits": bits}
     options["--compare"] = compare
     if memory_only:
-        runs, options["--steps"] = 1, steps or PEAK_STEPS  # a peak needs no median
-    given = [str(text) for option, value in options.items() if value for text in (option, value)]
+        runs, options["--steps"] = 1, PEAK_STEPS if steps is None else steps  # a peak needs no median
+    given = [str(text) for option, value in options.items() if value is not None for text in (option, value)]
     rows = _run([name, "--runs", str(runs), *given, *(["--memory"] if memory_only else [])])
     machine, measured = rows[0], rows[1:]
     if path is not None:
