@@ -47,6 +47,7 @@ WORDS = 500
 KERNELS_OFF = "renders use the formula in its place, which is slower; send the report"
 WRONG = "do not render here: restart the machine, and send the report if it is so again"
 ROOM = "end other programs, such as a worker, or name a smaller variant with --variant"
+WINOGRAD = "MLX_CONV_WINOGRAD"
 REINSTALL = "pip install --force-reinstall 'ltx-farm[worker]'"
 REFUSED = {"ltx_models.self_test": REINSTALL, "ltx_models.benchmark": ROOM}
 """What mends it where one of the programs says itself, in a sentence, why it cannot go on."""
@@ -240,8 +241,10 @@ def _of_part(line: dict[str, Any]) -> Finding:
         return Finding("computing", Level.OK, text)
     if line.get("problem"):
         text = f"{line['part']}: it fails here: {line['problem'].strip().splitlines()[0]}"
-    is_kernel = line["part"].startswith("kernel ")
-    return Finding("computing", Level.FAILURE, text, KERNELS_OFF if is_kernel else WRONG)
+    mend = KERNELS_OFF if line["part"].startswith("kernel ") else WRONG
+    if line["part"] == "VAE tile" and os.environ.get(WINOGRAD, "0") != "0":
+        mend = f"unset {WINOGRAD}, by which convolutions are less exact on a Mac; where that does not help, {WRONG}"
+    return Finding("computing", Level.FAILURE, text, mend)
 
 
 def _of_clip(line: dict[str, Any]) -> Finding:

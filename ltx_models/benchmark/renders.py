@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import mlx.core as mx
 import numpy as np
@@ -56,7 +57,9 @@ def check_memory(variant: Variant, request: GenerationRequest) -> None:
 def free_memory() -> int:
     """Return the bytes that MLX may take now; of a GPU with memory of its own, all of that."""
     if mx.cuda.is_available() and mx.default_device() == mx.Device(mx.gpu):
-        return int(mx.device_info()["total_memory"])
+        info: Any = mx.device_info()
+        if total := info.get("memory_size") or info.get("total_memory"):
+            return int(total)
     return int(psutil.virtual_memory().available)
 
 

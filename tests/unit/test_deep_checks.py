@@ -77,6 +77,13 @@ def test_what_is_wrong_is_said_with_what_to_do(look, line, said, mend):
     assert [said in finding.text and finding.mend.startswith(mend) for finding in failed] == [True]
 
 
+def test_a_tile_that_is_off_by_what_the_user_has_set(look, monkeypatch):
+    monkeypatch.setenv("MLX_CONV_WINOGRAD", "1")
+    found, report = look([{**RIGHT, **TIMES, "distance": 0.05, "right": False}])
+    assert found[0].mend.startswith("unset MLX_CONV_WINOGRAD")
+    assert report["environment"]["MLX_CONV_WINOGRAD"] == "1"
+
+
 def test_more_memory_than_was_predicted(look):
     found, _ = look(
         [CLIP], [{**PEAK, "peak_bytes": 4 * 10**9}, {**PEAK, "phase": "a part alone", "predicted_bytes": 0}]
