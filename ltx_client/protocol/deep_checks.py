@@ -32,7 +32,6 @@ from ltx_models.faults import fault_in_words
 from ltx_models.gpu_environment import GPU_ENVIRONMENT
 from ltx_models.memory import GB
 from ltx_models.output_files import Content, descriptor, destination, kind_of, writing
-from ltx_models.self_test import WRONG as FOUND_WRONG
 
 __all__ = ["DEEP_REPORT", "PEAK_STEPS", "DeepChecks"]
 
@@ -40,6 +39,8 @@ DEEP_REPORT = "self-test.json"
 CONTENT = Content("a report in JSON", (".json", ".txt"))
 PEAK_STEPS = 2
 """Of a render whose peak is wanted, which more of them do not change."""
+FOUND_WRONG = 3
+"""`ltx_models.self_test.WRONG`: the exit code of a program that has said itself what is wrong."""
 SILENCE = 1800.0
 """Seconds without a line after which a process is taken to stand still."""
 WORDS = 500

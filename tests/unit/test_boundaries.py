@@ -16,7 +16,9 @@ PLAIN = {
     f"ltx_models.{name}"
     for name in (
         "errors",
+        "faults",
         "file_lock",
+        "gpu_environment",
         "hub",
         "media.formats",
         "media.headers",

@@ -15,6 +15,7 @@ from ltx_client.cli import main as client
 from ltx_client.protocol import deep_checks
 from ltx_client.protocol.checks import Level, run_checks
 from ltx_client.protocol.deep_checks import DeepChecks
+from ltx_models import self_test
 from ltx_worker.cli import main as worker
 
 RIGHT = {"kind": "compared", "part": "VAE tile", "distance": 0.01, "bound": 0.04, "right": True}
@@ -174,6 +175,7 @@ def test_the_report_names_nobody(look, monkeypatch):
 
 
 def test_the_real_programs_are_there():
+    assert deep_checks.FOUND_WRONG == self_test.WRONG
     assert deep_checks.sys.executable == sys.executable
     for name in ("ltx_models.self_test.__main__", "ltx_models.benchmark.__main__"):
         assert __import__("importlib.util").util.find_spec(name)
