@@ -10,23 +10,29 @@
 # What is made anew belongs to whom it belonged to before. Where something fails, nothing is changed.
 set -eu
 
-[ $# -ge 2 ] || { echo "usage: $0 FOLDER HOST…" >&2; exit 2; }
+usage() { echo "usage: $0 FOLDER HOST…" >&2; exit 2; }
+case ${1-} in '' | -*) usage ;; esac
+[ $# -ge 2 ] || usage
 folder=$1
 shift
+names=
+for host; do
+  case $host in
+    *[!0-9A-Fa-f:.]*:* | *:*[!0-9A-Fa-f:.]* | *[!A-Za-z0-9:._*-]* | [-.]* | '')
+      echo "$0: \"$host\" is neither a name nor an address; both are named alone, without a port" >&2
+      exit 2
+      ;;
+    *:*) kind=IP ;;
+    *[!0-9.]*) kind=DNS ;;
+    *) kind=IP ;;
+  esac
+  names=$names${names:+,}$kind:$host
+done
 (umask 022 && mkdir -p "$folder") # which the broker's user may enter: what is secret has a mode of its own
 case $(id -u),$(ls -ld "$folder") in
   0,d????????-*) echo "$0: only some users can enter $folder; chmod 755 it, if the broker's user is to" >&2 ;;
 esac
 umask 077
-
-names=
-for host; do
-  case $host in
-    *:* | *[!0-9.]*) case $host in *:*) kind=IP ;; *) kind=DNS ;; esac ;;
-    *) kind=IP ;;
-  esac
-  names=$names${names:+,}$kind:$host
-done
 
 if [ -e "$folder/ca.crt" ] && [ ! -e "$folder/ca.key" ]; then
   echo "$0: $folder/ca.key is not here; put it back, or remove ca.crt to begin with a new authority" >&2
@@ -44,6 +50,7 @@ done
 
 new=$(mktemp -d "$folder/.new.XXXXXX")
 trap 'rm -rf "$new"' EXIT
+trap 'exit 1' HUP INT TERM
 if [ -e "$folder/ca.key" ] && [ -e "$folder/ca.crt" ]; then
   cp "$folder/ca.key" "$folder/ca.crt" "$new"
 else
@@ -54,11 +61,15 @@ else
 fi
 
 openssl ecparam -name prime256v1 -genkey -noout -out "$new/broker.key"
-openssl req -new -key "$new/broker.key" -subj "/CN=$1" -out "$new/broker.csr"
+openssl req -new -key "$new/broker.key" -subj "/CN=ltx-farm broker" -out "$new/broker.csr"
 printf '%s\n' "basicConstraints=critical,CA:FALSE" "keyUsage=critical,digitalSignature" "extendedKeyUsage=serverAuth" \
   "subjectAltName=$names" "authorityKeyIdentifier=keyid" "subjectKeyIdentifier=hash" >"$new/broker.ext"
-openssl x509 -req -in "$new/broker.csr" -CA "$new/ca.crt" -CAkey "$new/ca.key" -set_serial "0x$(openssl rand -hex 16)" \
-  -sha256 -days 825 -extfile "$new/broker.ext" -out "$new/broker.crt" 2>/dev/null
+if ! openssl x509 -req -in "$new/broker.csr" -CA "$new/ca.crt" -CAkey "$new/ca.key" -sha256 -days 825 \
+  -set_serial "0x$(openssl rand -hex 16)" -extfile "$new/broker.ext" -out "$new/broker.crt" 2>"$new/said"; then
+  cat "$new/said" >&2
+  echo "$0: no certificate could be made for $names by the authority in $folder; nothing is changed" >&2
+  exit 1
+fi
 
 if [ -n "$owner" ] && [ "$(id -u)" = 0 ]; then chown "$owner" "$new/broker.key"; fi
 chmod 644 "$new/ca.crt" "$new/broker.crt"

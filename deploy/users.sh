@@ -12,12 +12,13 @@
 # `redis-cli … ACL LOAD` as admin. What a user may do stands in users.acl.in, beside this script.
 set -eu
 
-[ $# -ge 1 ] || { echo "usage: $0 FOLDER [NAMESPACE…]" >&2; exit 2; }
+case ${1-} in '' | -*) echo "usage: $0 FOLDER [NAMESPACE…]" >&2; exit 2 ;; esac
 folder=$1
 shift
 for namespace; do
   case $namespace in *[!A-Za-z0-9:_-]* | '') echo "$0: a namespace is letters, digits, and : _ -" >&2; exit 2 ;; esac
 done
+if [ -d "$folder/users.acl" ]; then echo "$0: $folder/users.acl is a folder; remove it" >&2; exit 2; fi
 (umask 022 && mkdir -p "$folder") # which the broker's user may enter: what is secret has a mode of its own
 case $(id -u),$(ls -ld "$folder") in
   0,d????????-*) echo "$0: only some users can enter $folder; chmod 755 it, if the broker's user is to" >&2 ;;
@@ -34,16 +35,43 @@ for file in "$folder/users.acl" "$folder/broker.key"; do
   fi
 done
 
-known=$folder/namespaces
+known=$folder/namespaces new=$folder/users.acl.new
+trap 'rm -f "$new" "$known.new"' EXIT
+trap 'exit 1' HUP INT TERM
 if [ -e "$known" ]; then
-  cat "$known"
-else # a file of users that was made before there was this list has one namespace
-  sed -n 's/^user client .* %R~\([^ ]*\)job:\*.*/\1/p' "$folder/users.acl" 2>/dev/null || true
+  awk '{ sub(/\r/, "") } NF && !seen[$1]++ { print $1 }' <"$known" # as edited: maybe without the last line's end
+else # a file of users that was made before there was this list, or the list is lost
+  sed -n 's/^user [^ ]*client .* %R~\([^ ]*\)job:\*.*/\1/p' "$folder/users.acl" 2>/dev/null || true
 fi >"$known.new"
 [ $# -gt 0 ] || [ -s "$known.new" ] || set -- ltx:
 for namespace; do
   grep -qxF -e "$namespace" "$known.new" || printf '%s\n' "$namespace" >>"$known.new"
 done
+if grep -q '[^A-Za-z0-9:_-]' "$known.new"; then echo "$0: $known names what is no namespace" >&2; exit 2; fi
+first=$(head -n 1 "$known.new")
+
+prefix_of() { [ "$1" = "$first" ] || printf '%s' "$1" | tr ':_' '--' | sed 's/-*$/-/'; }
+
+# The first line, as whoever connects by this file reads it.
+password_in() { head -n 1 "$1" 2>/dev/null | tr -d '\r' | sed -e 's/^[[:space:]]*//' -e 's/[[:space:]]*$//'; }
+
+taken='|' # what is refused is refused before a password is drawn
+while read -r namespace; do
+  prefix=$(prefix_of "$namespace")
+  case $taken in *"|$prefix|"*)
+    echo "$0: the users of $namespace would be called as another namespace's; $known lists them" >&2
+    exit 2
+    ;;
+  esac
+  taken=$taken$prefix'|'
+  for user in client worker admin; do
+    secret=$folder/$prefix$user.password
+    if [ -s "$secret" ] && [ -z "$(password_in "$secret")" ]; then # its hash would be that of no password at all
+      echo "$0: no password can be read from $secret; remove it, to have another one drawn" >&2
+      exit 2
+    fi
+  done
+done <"$known.new"
 
 # One line a user, as Redis wants it: comments go, and what is indented joins the line above.
 rules=$(sed -e 's/[[:space:]]*#.*//' "$(dirname "$0")/users.acl.in" | awk '
@@ -52,27 +80,19 @@ rules=$(sed -e 's/[[:space:]]*#.*//' "$(dirname "$0")/users.acl.in" | awk '
   { $1 = $1; line = line " " $0 }
   END { print line }')
 
-new=$folder/users.acl.new
 printf '%s\n' "$rules" | grep '^user default ' >"$new"
-first=$(head -n 1 "$known.new")
 while read -r namespace; do
-  prefix=
-  [ "$namespace" = "$first" ] || prefix=$(printf '%s' "$namespace" | tr ':_' '--' | sed 's/-*$/-/')
-  if grep -q "^user ${prefix}client " "$new"; then
-    rm "$new" "$known.new"
-    echo "$0: the users of $namespace would be called as another namespace's" >&2
-    exit 2
-  fi
+  prefix=$(prefix_of "$namespace")
   for user in client worker admin; do
     secret=$folder/$prefix$user.password
     [ -s "$secret" ] || openssl rand -hex 24 >"$secret"
-    hash=$(tr -d '\n' <"$secret" | openssl dgst -sha256 -r | cut -d' ' -f1)
+    hash=$(printf '%s' "$(password_in "$secret")" | openssl dgst -sha256 -r | cut -d' ' -f1)
     printf '%s\n' "$rules" | sed -n -e "s/~ltx:/~$namespace/g" -e "s/&ltx:/\&$namespace/g" \
       -e "s/^user $user /user $prefix$user #$hash /p" >>"$new"
   done
 done <"$known.new"
 
 if [ -n "$owner" ] && [ "$(id -u)" = 0 ]; then chown "$owner" "$new"; fi
+mv -f "$known.new" "$known" # first: what is named in it alone, the next run adds
 mv -f "$new" "$folder/users.acl"
-mv "$known.new" "$known"
 echo "made $folder/users.acl; a broker that runs takes it by ACL LOAD, as admin"

@@ -1,5 +1,6 @@
 """A broker that is not the right one, or that does not let us in: one clear sentence and exit code 69 on both sides."""
 
+import hashlib
 import json
 import shutil
 import socket
@@ -13,6 +14,7 @@ import pytest
 
 from ltx_client.broker import connect
 from ltx_client.protocol.names import Names
+from ltx_client.protocol.passwords import password_from_file
 from ltx_worker.metrics import _Clock, _Lookups
 from tests.integration.conftest import ltx
 from tests.integration.deploy.conftest import run_script, running_broker
@@ -188,3 +190,55 @@ def test_the_scripts_say_how_they_are_used(arguments, tmp_path):
     assert raised.value.returncode == 2
     assert len(raised.value.stderr.splitlines()) == 1
     assert not list(tmp_path.iterdir())
+
+
+def refused_by_script(name, folder, *arguments):
+    """What it says; it has changed nothing."""
+    before = {path.name: path.read_bytes() for path in folder.iterdir() if path.is_file()}
+    with pytest.raises(subprocess.CalledProcessError) as raised:
+        run_script(name, folder, *arguments)
+    assert {path.name: path.read_bytes() for path in folder.iterdir() if path.is_file()} == before
+    return raised.value.stderr
+
+
+@pytest.mark.parametrize("damage", ["echo >{0}", "rm {0}; mkdir {0}", "printf '\r\n' >{0}"])
+def test_nobody_is_given_the_password_of_an_empty_line(secrets, tmp_path, damage):
+    run_script("users.sh", tmp_path)
+    subprocess.run(["sh", "-euc", damage.format(tmp_path / "worker.password")], check=True)
+    assert "no password can be read from" in refused_by_script("users.sh", tmp_path)
+
+
+@pytest.mark.parametrize("written", ["a secret", "a secret\r\n", "a secret\nand a second line\n"])
+def test_a_password_of_ones_own_is_what_workers_and_clients_read(secrets, tmp_path, written):
+    (tmp_path / "client.password").write_bytes(written.encode())
+    run_script("users.sh", tmp_path)
+    read = password_from_file(tmp_path / "client.password")
+    assert f"user client #{hashlib.sha256(read.encode()).hexdigest()} " in (tmp_path / "users.acl").read_text()
+
+
+def test_no_farm_of_a_broker_is_left_out(secrets, tmp_path):
+    run_script("users.sh", tmp_path, "ltx:", "studio:")
+    (tmp_path / "namespaces").write_text("ltx:\nstudio:")  # by an editor that ends no last line
+    run_script("users.sh", tmp_path, "third:")
+    everybody = [f"{farm}{user}" for farm in ("", "studio-", "third-") for user in ("client", "worker", "admin")]
+    assert users_in(tmp_path) == ["default", *everybody]
+    (tmp_path / "namespaces").unlink()
+    run_script("users.sh", tmp_path)
+    assert users_in(tmp_path) == ["default", *everybody]
+    assert (tmp_path / "namespaces").read_text() == "ltx:\nstudio:\nthird:\n"
+    assert "would be called as another namespace's" in refused_by_script("users.sh", tmp_path, "new:", "third")
+
+
+@pytest.mark.parametrize(
+    "host", ["", "broker.local:6380", "10.0.0.5:6380", "10.0.0.5/24", "[::1]", "a b", "https://broker.local", "a,DNS:b"]
+)
+def test_a_certificate_for_what_is_no_host_is_refused_with_a_reason(secrets, tmp_path, host):
+    assert host in refused_by_script("certs.sh", tmp_path, "broker.local", host)
+
+
+def test_a_damaged_authority_is_told(secrets, tmp_path):
+    run_script("certs.sh", tmp_path, f"{'a' * 60}.{'b' * 60}.local")
+    (tmp_path / "ca.key").write_text("")
+    assert "no certificate could be made for DNS:broker.local" in refused_by_script(
+        "certs.sh", tmp_path, "broker.local"
+    )
