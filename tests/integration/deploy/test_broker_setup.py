@@ -236,3 +236,17 @@ def test_a_certificate_that_cannot_be_made_leaves_the_one_that_there_was(machine
     before = {path.name: path.read_bytes() for path in machine.etc.iterdir()}
     machine.run(f"deploy/certs.sh {machine.etc} 10.0.0.999", code=1)
     assert {path.name: path.read_bytes() for path in machine.etc.iterdir()} == before
+
+
+def test_a_backup_that_cannot_be_made_ends_and_says_so(machine):
+    machine.follow("deploy/certs.sh /")
+    machine.await_broker()
+    machine.run(f"mkdir {machine.place}/stale; cp -R {machine.data}/appendonlydir {machine.place}/stale")
+    options = f"--tls --cacert {machine.etc}/ca.crt -p {machine.port} --user admin"
+    as_admin = f'export REDISCLI_AUTH="$(cat {machine.etc}/admin.password)"; deploy/backup.sh'
+    said = machine.run(f"{as_admin} {machine.data} {machine.backups}/no/such {options}", code=1)
+    assert f"{machine.backups}/no/such could not be made" in said
+    said = machine.run(f"{as_admin} {machine.place}/stale {machine.backups}/1 {options}", code=1)
+    assert "DATA is to be its own folder" in said
+    assert "usage:" in machine.run(f"{as_admin} {machine.data} {options}", code=2)
+    assert not list(machine.backups.iterdir())
