@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import math
 import os
 import pwd
 import re
@@ -13,6 +14,8 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
+
+import psutil
 
 from ltx_worker.home import last_refusal
 from ltx_worker.patience import patiently
@@ -79,7 +82,9 @@ def install(
         _hand_over(path, folder.owner)
         _give(path, folder.owner)
     changed = [_write(root, file, say) for file in plan.files]
-    replaced = start and was_there and (restart or any(changed))
+    if is_older := start and was_there and not (restart or any(changed)) and _is_older(plan, root):
+        say("the worker runs with older settings: it is started anew")
+    replaced = start and was_there and (restart or any(changed) or is_older)
     if replaced:
         for command in plan.changed:
             _try(run, command)
@@ -157,6 +162,18 @@ def _start(run: Run, command: Command, is_loaded: Command, replaced: bool) -> No
             run(is_loaded)
         except ServiceError:
             raise error from None
+
+
+def _is_older(plan: Plan, root: Path) -> bool:
+    """Return whether a worker runs that has started before one of its service's files was written, as where an
+    installation was broken off in between.
+    """
+    try:
+        pid = running_worker(_under(root, plan.setup.home))
+        started = psutil.Process(pid).create_time() if pid else math.inf
+        return any(_under(root, file.path).stat().st_mtime > started for file in plan.files)
+    except (OSError, psutil.Error):
+        return False
 
 
 def _write(root: Path, file: File, say: Say) -> bool:

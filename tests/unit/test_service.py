@@ -12,6 +12,7 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import click
+import psutil
 import pytest
 from click.testing import CliRunner
 
@@ -255,6 +256,24 @@ def test_a_restart_takes_the_service_anew_though_no_file_has_changed(plan, tmp_p
     assert first.commands == [*plan.enable, *plan.start], "there was nothing to end"
     install(plan, print, system := System(), tmp_path, restart=True)
     assert system.commands == [*plan.changed, *plan.enable, *plan.start]
+
+
+def test_a_worker_that_runs_with_older_settings_is_started_anew(plan, tmp_path):
+    install(plan, print, System(), tmp_path)
+    settings = tmp_path / plan.setup.environment.relative_to("/")
+    with presence(tmp_path / plan.setup.home.relative_to("/")):
+        started = psutil.Process().create_time()
+        for file in plan.files:
+            os.utime(tmp_path / file.path.relative_to("/"), (started - 60, started - 60))
+        install(plan, print, system := System(), tmp_path)
+        assert system.commands == [*plan.enable, *plan.start]
+        os.utime(settings, (started + 60, started + 60))  # by an installation that was broken off then
+        said = []
+        install(plan, said.append, system := System(), tmp_path)
+        assert system.commands == [*plan.changed, *plan.enable, *plan.start]
+        assert said[-1] == "the worker runs with older settings: it is started anew"
+        install(plan, print, system := System(), tmp_path, start=False)
+        assert system.commands == list(plan.enable)
 
 
 def _with_question(plan):
