@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
+import dataclasses
+import functools
 import itertools
 import os
 import pwd
+import re
 import subprocess
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import click
 from pydantic import ValidationError
 
 from ltx_client.protocol.children import ending_with_us
+from ltx_client.protocol.checks import Check, Finding
 from ltx_client.protocol.deep_checks import DEEP_REPORT, DeepChecks
 from ltx_client.protocol.report import report as print_report
 from ltx_models.errors import ModelError
@@ -25,6 +29,7 @@ from ltx_worker.settings import WorkerSettings
 
 __all__ = ["doctor"]
 
+CONFIG_SET = re.compile(r"\bltx config set (\w+)")
 KEPT = ("PATH", "LANG", "LC_ALL", "LC_CTYPE", "TERM", "COLUMNS", "NO_COLOR", "TZ")
 """Of root's environment, what the service's user is given to look with."""
 
@@ -67,6 +72,8 @@ def doctor(
                 os.environ.setdefault("LTX_HOME", str(home))
         settings, row = WorkerSettings(), find_variant(variant or "pocket")
         checks = worker_checks(settings, row, quick=quick)
+        if home and not env_file:
+            checks = [_of_a_service(check, own_settings) for check in checks]
         if deep:
             os.environ |= blas_environment()  # as an engine is started
             checks += DeepChecks(row.name, report or settings.home / DEEP_REPORT).checks()
@@ -82,6 +89,18 @@ def _option_of(service: tuple[str, Sequence[str]] | None, name: str) -> str | No
     """Return the value of an option in a service's command."""
     words = service[1] if service else ()
     return next((value for option, value in itertools.pairwise(words) if option == name), None)
+
+
+def _of_a_service(check: Check, settings: Path) -> Check:
+    """Return it with mends for a service, which reads its own file of settings, and no configuration of root's."""
+
+    @functools.wraps(check)
+    def checked() -> Iterator[Finding]:
+        for found in check():
+            mend = CONFIG_SET.sub(lambda name: f"in {settings} set LTX_{name[1].upper()} to", found.mend)
+            yield dataclasses.replace(found, mend=mend)
+
+    return checked
 
 
 def _as_user(name: str, home: Path, arguments: Sequence[str]) -> int:

@@ -15,7 +15,7 @@ from ltx_client.protocol.certificate import WARN_BEFORE, broker_certificate
 from ltx_client.protocol.checks import Check, Finding, Level
 from ltx_client.protocol.damage import is_wrong_type
 from ltx_client.protocol.names import Names
-from ltx_client.protocol.outages import is_outage
+from ltx_client.protocol.outages import causes, is_outage
 from ltx_client.protocol.replay import examine_replay
 
 __all__ = ["BrokerChecks"]
@@ -69,9 +69,13 @@ class BrokerChecks:
             self._client.ping()
             took = time.monotonic() - began
         except Exception as error:  # noqa: BLE001 - whatever it is, this is the finding
-            yield Finding(
-                "broker", Level.FAILURE, str(error), "start it, or ltx config set broker_url redis://USER@HOST:PORT/0"
-            )
+            if any(isinstance(cause, redis.AuthenticationError) for cause in causes(error)):
+                mend = (
+                    "correct the user or the password where they are set: in the URL, or in the file with the password"
+                )
+            else:
+                mend = "start it, or ltx config set broker_url redis://USER@HOST:PORT/0"
+            yield Finding("broker", Level.FAILURE, str(error), mend)
             return
         level = Level.WARNING if took > SLOW else Level.OK
         mend = "look at the network between here and there" if took > SLOW else ""

@@ -93,7 +93,7 @@ def install(
     if not agent and (folder := unreachable_part(*paths, user=plan.setup.user)):
         raise click.UsageError(
             f"the user {plan.setup.user} could not enter {folder}, in which ltx-farm is installed;"
-            " install it where all can read it, such as in a virtual environment under /opt"
+            " install it where all can read it, such as in a virtual environment under /opt, made with umask 022"
         )
     _carry_out(plan, agent=agent, restart=restart, no_start=no_start)
 

@@ -79,6 +79,7 @@ def test_the_workers_settings_as_ansible_writes_them(tmp_path, monkeypatch):
     shutil.copy(Path(__file__).with_name("ca.crt"), ca)
     password, target = "p'w\"/@:%#$ {x}", tmp_path / "worker.env"
     variables = {"ltx_worker_password": password + "\n", "ltx_storage_url": str(tmp_path)}
+    variables["ltx_settings"] = {"LTX_WORKER_METRICS_PORT": 9105, "LTX_WORKER_NAME": "Ann's \\ Mac"}
     ansible(
         "ansible",
         *("-i", "inventory.example.yml", "-c", "local", "-m", "ansible.builtin.template"),
@@ -99,7 +100,7 @@ def test_the_workers_settings_as_ansible_writes_them(tmp_path, monkeypatch):
     from redis.connection import parse_url
 
     assert parse_url(url)["password"] == password
-    assert settings.worker_metrics_port == 9105
+    assert (settings.worker_metrics_port, settings.worker_name) == (9105, "Ann's \\ Mac")
 
 
 def test_each_variable_is_one_that_is_read():

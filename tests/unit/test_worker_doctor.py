@@ -7,14 +7,19 @@ import sys
 from types import SimpleNamespace
 
 import pytest
+import redis
 from click.testing import CliRunner
+from pydantic import SecretStr
 
+from ltx_client.protocol.broker_checks import BrokerChecks
 from ltx_client.protocol.checks import Level, run_checks
+from ltx_client.protocol.names import Names
 from ltx_models.variants import find_variant
-from ltx_worker import doctor
+from ltx_worker import doctor, doctor_command
 from ltx_worker.cli import main
 from ltx_worker.doctor import Machine, worker_checks
 from ltx_worker.mac import local_network, power_findings
+from ltx_worker.service.environment import ENVIRONMENT
 from ltx_worker.settings import WorkerSettings
 from tests.storages import made
 
@@ -168,6 +173,26 @@ def test_the_report(settings, monkeypatch, tmp_path):
     assert "hush" not in shown.output
     findings = json.loads(CliRunner().invoke(main, ["doctor", "--quick", "--json"]).output)
     assert {finding["about"] for finding in findings} >= {"device", "memory", "weights", "ffmpeg", "broker", "storage"}
+
+
+def test_a_services_mends_name_the_file_that_it_reads(monkeypatch, tmp_path):
+    """As its own user, who cannot change what it reads, and has no configuration."""
+    monkeypatch.setattr(doctor_command, "installed_home", lambda: tmp_path)
+    monkeypatch.setattr(doctor_command, "installed_service", lambda: ("root", ()))
+    monkeypatch.setenv("LTX_BROKER_URL", "redis://worker:hush@127.0.0.1:1/0")
+    monkeypatch.delenv("LTX_STORAGE_URL", raising=False)
+    findings = json.loads(CliRunner().invoke(main, ["doctor", "--quick", "--json"]).output)
+    mends = {finding["about"]: finding["mend"] for finding in findings}
+    assert mends["broker"] == f"start it, or in {ENVIRONMENT} set LTX_BROKER_URL to redis://USER@HOST:PORT/0"
+    assert mends["storage"] == f"in {ENVIRONMENT} set LTX_STORAGE_URL to URL, as the workers have it"
+
+
+def test_a_broker_that_refuses_the_password_need_not_be_started():
+    def refused():
+        raise redis.AuthenticationError("WRONGPASS")
+
+    ((_, _, mend),) = found(BrokerChecks(refused, SecretStr("redis://worker:hush@127.0.0.1:1/0"), Names()).broker)
+    assert "start it" not in mend and "password" in mend
 
 
 def test_a_variant_that_there_is_not():
