@@ -203,8 +203,10 @@ def _refusals_kept(*, logged: bool) -> Iterator[None]:
         yield
     except (click.ClickException, ConfigError, ValidationError) as error:
         sentence = why_invalid(error) if isinstance(error, ValidationError) else str(error)
-        with contextlib.suppress(ConfigError, ValidationError):
-            note_refusal(HomeSettings().home, sentence)
+        with contextlib.suppress(ConfigError, ValidationError, OSError):
+            home = HomeSettings().home
+            if running_worker(home) is None:  # it may be the reason, and none when that one has ended
+                note_refusal(home, sentence)
         if logged and logging.getLogger().hasHandlers():
             log.critical("the worker does not start: %s", sentence)
         if is_job_of_launchd() and not isinstance(error, _Unavailable):

@@ -70,6 +70,7 @@ def make_home(home: Path) -> None:
 
 def note_refusal(home: Path, sentence: str) -> None:
     """Keep why a worker did not start, for whoever asks about it, if the folder is there and can be written."""
+    forget_refusal(home)  # which may be another user's, as of a worker that root has tried by hand
     with contextlib.suppress(OSError):
         handle = os.open(home / REFUSAL, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW | os.O_NONBLOCK, 0o600)
         with os.fdopen(handle, "wb") as file:
@@ -77,7 +78,7 @@ def note_refusal(home: Path, sentence: str) -> None:
 
 
 def forget_refusal(home: Path) -> None:
-    """Remove what `note_refusal` kept: a worker has started."""
+    """Remove what `note_refusal` kept, as where a worker has started."""
     with contextlib.suppress(OSError):
         (home / REFUSAL).unlink(missing_ok=True)
 

@@ -337,6 +337,22 @@ def test_why_a_worker_did_not_start_is_kept_until_it_does(tmp_path, monkeypatch)
     assert "last time" not in runner.invoke(main, ["status"]).output
 
 
+def test_a_reason_that_another_user_has_left_is_replaced(tmp_path):
+    path, others = tmp_path / "not-started", tmp_path / "others"
+    others.write_text("root's")
+    path.hardlink_to(others)  # a file that is written in place would stay that user's, and here this one
+    note_refusal(tmp_path, "no broker is set")
+    assert (last_refusal(tmp_path), others.read_text()) == ("no broker is set", "root's")
+
+
+def test_that_a_worker_runs_here_is_no_reason_why_none_does(tmp_path, monkeypatch):
+    monkeypatch.setenv("LTX_HOME", str(tmp_path))
+    monkeypatch.delenv("LTX_BROKER_URL")
+    with presence(tmp_path):
+        assert CliRunner().invoke(main, ["start"]).exit_code == 2
+    assert not last_refusal(tmp_path)
+
+
 def test_launchd_does_not_start_again_what_has_wrong_settings(tmp_path, monkeypatch):
     """It has no exit code but 0 after which a job stays down."""
     monkeypatch.setenv("LTX_HOME", str(tmp_path))
