@@ -24,7 +24,7 @@ from ltx_worker.service import launchd, systemd
 from ltx_worker.service.apply import ServiceError, await_worker, describe, unreachable_part
 from ltx_worker.service.apply import install as carry_out
 from ltx_worker.service.apply import uninstall as undo
-from ltx_worker.service.environment import ENVIRONMENT, given_settings, settings_in
+from ltx_worker.service.environment import ENVIRONMENT, UnsafeFile, given_settings, settings_in
 from ltx_worker.service.plan import Command, Plan, Setup
 
 __all__ = ["as_the_service", "install", "installed_home", "installed_service", "logs", "make_plan", "uninstall"]
@@ -36,12 +36,15 @@ NO_SCREEN = 125
 """What launchctl exits with for the domain of a user who has not logged in at the screen, as by SSH alone."""
 
 
+LEVELS = ("DEBUG", "INFO", "WARNING", "ERROR")
+
+
 @click.command(epilog="Example: sudo ltx-worker install --variant distilled-fp8")
 @click.option("-v", "--variant", default="pocket", show_default=True, help="The model variant that the worker holds.")
 @click.option("--user", help=f"Whom it runs as.  [default: {systemd.DEFAULT_USER}; on macOS {launchd.DEFAULT_USER}]")
 @click.option(
     "--log-level",
-    type=click.Choice(["DEBUG", "INFO", "WARNING", "ERROR"], case_sensitive=False),
+    type=click.Choice(LEVELS, case_sensitive=False),
     default="INFO",
     show_default=True,
     help="How much it logs.",
@@ -121,6 +124,8 @@ def _carry_out(plan: Plan, *, agent: bool, restart: bool, no_start: bool) -> Non
     except ServiceError as error:
         hint = "; it is written, and starts when you log in at this Mac's screen" if error.code == NO_SCREEN else ""
         raise click.ClickException(f"{error}{hint}") from error
+    except UnsafeFile as error:
+        raise click.ClickException(str(error)) from error
     except OSError as error:
         raise click.ClickException(_why_not(error)) from error
     if sys.platform == "darwin" and _is_there((launchd.DAEMON if agent else _own_agent()).plist):

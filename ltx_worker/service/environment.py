@@ -46,21 +46,27 @@ def environment_text(settings: dict[str, str]) -> str:
     return _HEAD + "".join(lines)
 
 
-def settings_in(path: Path) -> dict[str, str]:
-    """Return what the file says, as a worker reads it. Raises OSError."""
-    with path.open(encoding="utf-8", errors="replace") as file:
-        return {name: value for name, value in dotenv_values(stream=file, interpolate=False).items() if value}
-
-
 def load_environment(path: Path) -> None:
     """Puts the file's settings into this process's environment, before those that are there. Raises UnsafeFile."""
     try:
         mode = path.stat().st_mode
-        if mode & 0o077:
-            raise UnsafeFile(f"{path} holds passwords, and others may read it; chmod 600 {path}")
-        with path.open(encoding="utf-8") as file:
-            values = dotenv_values(stream=file, interpolate=False)
     except OSError as error:
         raise UnsafeFile(f"cannot read {path}: {error.strerror}") from error
-    os.environ.update({name: value for name, value in values.items() if value is not None})
+    if mode & 0o077:
+        raise UnsafeFile(f"{path} holds passwords, and others may read it; chmod 600 {path}")
+    os.environ.update(settings_in(path))
     know_environment(os.environ)
+
+
+def settings_in(path: Path) -> dict[str, str]:
+    """Return what the file says, as a worker reads it; nothing that is empty. Raises UnsafeFile."""
+    try:
+        with path.open(encoding="utf-8-sig") as file:  # with a mark at its beginning, as some editors put there
+            values = dotenv_values(stream=file, interpolate=False)
+    except PermissionError as error:
+        raise UnsafeFile(f"cannot read {path}, which is root's and the service's alone; use sudo") from error
+    except OSError as error:
+        raise UnsafeFile(f"cannot read {path}: {error.strerror}") from error
+    except UnicodeDecodeError as error:
+        raise UnsafeFile(f"cannot read {path}: it is not in UTF-8; save it so") from error
+    return {name: value for name, value in values.items() if value}

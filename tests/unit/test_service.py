@@ -422,6 +422,7 @@ def test_dry_run(platform):
         (["install", "--platform", "linux"], "--platform is for --dry-run"),
         (["install", "--dry-run", "-v", "giant"], "there is no variant 'giant'"),
         (["install", "--restart", "--no-start"], "name one of them"),
+        (["install", "--dry-run", "--log-level", "loud"], "'loud' is not one of"),
     ],
 )
 def test_what_cannot_be_installed(arguments, sentence):
@@ -455,6 +456,37 @@ def test_the_environment_file(tmp_path, monkeypatch):
     assert (os.environ["LTX_BROKER_URL"], os.environ["AWS_SECRET_ACCESS_KEY"]) == (SECRET, "a b")
     with pytest.raises(ValueError, match="line break"):
         environment_text({"LTX_BROKER_URL": "a\nb"})
+
+
+@pytest.mark.parametrize(
+    ("written", "names"),
+    [
+        (b"# LTX_BROKER_URL='redis://farm/0'\n", False),
+        (b"LTX_BROKER_URL=''\n", False),
+        (b"LTX_BROKER_URL='redis://farm/0'\n", True),
+        (b"export LTX_BROKER_URL=redis://farm/0\n", True),
+        (b"\xef\xbb\xbfLTX_BROKER_URL = 'redis://farm/0'\r\n", True),
+    ],
+)
+def test_whether_the_settings_name_a_broker_is_what_the_worker_reads(tmp_path, monkeypatch, written, names):
+    path = tmp_path / "worker.env"
+    assert not commands._names_a_broker(path)
+    path.write_bytes(written)
+    path.chmod(0o600)
+    monkeypatch.delenv("LTX_BROKER_URL")
+    assert commands._names_a_broker(path) == names
+    load_environment(path)
+    assert bool(os.environ.get("LTX_BROKER_URL")) == names
+
+
+def test_an_environment_file_in_another_encoding_is_told(tmp_path):
+    path = tmp_path / "worker.env"
+    path.write_bytes("# Büro\nLTX_BROKER_URL='redis://farm/0'\n".encode("latin-1"))
+    path.chmod(0o600)
+    refused = CliRunner().invoke(main, ["start", "--env-file", str(path)])
+    assert refused.exit_code == 2 and "it is not in UTF-8" in refused.output
+    with pytest.raises(click.ClickException, match="not in UTF-8"):
+        commands._names_a_broker(path)
 
 
 def test_an_environment_file_that_others_can_read_is_refused(tmp_path):
