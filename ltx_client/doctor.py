@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import importlib.util
 import platform
 import stat
 from collections.abc import Iterator
 from importlib import metadata
+
+from redis.exceptions import NoPermissionError
 
 from ltx_client.broker import connect
 from ltx_client.errors import FarmError
@@ -23,7 +26,7 @@ from ltx_client.protocol.checks import Check, Finding, Level
 from ltx_client.protocol.config import chosen_farm, config_path, load
 from ltx_client.protocol.settings import FarmSettings
 from ltx_client.protocol.storage_checks import StorageChecks, different_storages, space
-from ltx_client.protocol.workers import PAUSED, UNREADY, WorkerInfo, live_workers, worker_names
+from ltx_client.protocol.workers import PAUSED, UNREADY, live_workers, worker_names
 from ltx_models.file_lock import why_not_lockable
 from ltx_models.variants import find_variant
 from ltx_models.volumes import check_mounted
@@ -46,11 +49,16 @@ def client_checks(settings: FarmSettings) -> list[Check]:
         return [*checks, here.own_farm, *own.checks(), here.ffmpeg]
     url = settings.broker_url
     broker = BrokerChecks(lambda: connect(url), url, settings.names)
+
+    def workers() -> Iterator[Finding]:
+        with contextlib.suppress(NoPermissionError):  # which `rights` tells of
+            yield from _workers(broker, settings)
+
     return [
         *checks,
         *broker.checks(),
-        lambda: _workers(broker, settings),
-        *StorageChecks(settings.storage_url, workers=lambda: _live(broker, settings)).checks(),
+        workers,
+        *StorageChecks(settings.storage_url, workers=broker.live_workers).checks(),
         here.ffmpeg,
     ]
 
@@ -125,10 +133,6 @@ class Machine:
         import imageio_ffmpeg
 
         yield Finding("ffmpeg", Level.OK, imageio_ffmpeg.get_ffmpeg_version())
-
-
-def _live(broker: BrokerChecks, settings: FarmSettings) -> list[WorkerInfo]:
-    return live_workers(broker.client, settings.names) if broker.client is not None else []
 
 
 def _workers(broker: BrokerChecks, settings: FarmSettings) -> Iterator[Finding]:

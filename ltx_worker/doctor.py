@@ -24,7 +24,7 @@ from ltx_client.protocol.greeting import greet
 from ltx_client.protocol.own_files import Problem
 from ltx_client.protocol.reach import why_unreachable
 from ltx_client.protocol.storage_checks import StorageChecks, space
-from ltx_client.protocol.workers import WorkerInfo, live_workers
+from ltx_client.protocol.workers import WorkerInfo
 from ltx_models.errors import CheckpointError
 from ltx_models.hub import verify
 from ltx_models.memory import GB
@@ -64,9 +64,7 @@ def worker_checks(settings: WorkerSettings, variant: Variant, *, quick: bool = F
         if sys.platform == "darwin":
             checks.append(here.network)
 
-    def workers() -> list[WorkerInfo]:
-        return live_workers(broker.client, settings.names) if broker is not None and broker.client is not None else []
-
+    workers = broker.live_workers if broker is not None else list[WorkerInfo]
     return [*checks, *StorageChecks(settings.storage_url, workers=workers).checks()]
 
 

@@ -17,6 +17,7 @@ from ltx_client.protocol.damage import is_wrong_type
 from ltx_client.protocol.names import Names
 from ltx_client.protocol.outages import causes, is_outage
 from ltx_client.protocol.replay import examine_replay
+from ltx_client.protocol.workers import WorkerInfo, live_workers
 
 __all__ = ["BrokerChecks"]
 
@@ -60,6 +61,15 @@ class BrokerChecks:
     def client(self) -> redis.Redis | None:
         """The connection, once `broker` has found it to work."""
         return self._client
+
+    def live_workers(self) -> list[WorkerInfo]:
+        """Return who is alive; nobody where the broker does not answer, or lets this user see none: `rights` tells."""
+        if self._client is None:
+            return []
+        try:
+            return live_workers(self._client, self._names)
+        except redis.exceptions.NoPermissionError:
+            return []
 
     def broker(self) -> Iterator[Finding]:
         """Whether it answers, and how fast."""

@@ -23,7 +23,7 @@ NOT_NOW = {
     "MISCONF": "cannot write to its disk, and takes no more until it can",
     "MOVED": "is part of a cluster, and the farm needs a server of its own",
     "NOAUTH": "wants a password; set LTX_BROKER_URL or LTX_BROKER_PASSWORD_FILE",
-    "NOPERM": "does not let this user do that; check its ACL and the user in LTX_BROKER_URL",
+    "NOPERM": "does not let this user do that; check its ACL, the user in LTX_BROKER_URL, and LTX_NAMESPACE",
     "NOREPLICAS": "has too few replicas to take what is written",
     "NOSCRIPT": "has lost a script that it was just sent",
     "OOM": "has no memory left; ltx gc removes old jobs, and its maxmemory can be raised",

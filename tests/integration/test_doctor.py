@@ -14,6 +14,7 @@ from pydantic import SecretStr
 
 from ltx_client.broker import connect
 from ltx_client.cli import main
+from ltx_client.doctor import client_checks
 from ltx_client.local.members import FarmFolder
 from ltx_client.local.server import Address, Server, find_server
 from ltx_client.protocol import broker_checks, storage_checks
@@ -23,6 +24,9 @@ from ltx_client.protocol.names import Names
 from ltx_client.protocol.replay import LOGGED, examine_replay
 from ltx_client.protocol.storage_checks import StorageChecks
 from ltx_client.protocol.workers import WorkerInfo
+from ltx_models.variants import find_variant
+from ltx_worker.doctor import worker_checks
+from ltx_worker.settings import WorkerSettings
 from tests.integration.conftest import wait_until
 from tests.integration.servers import free_port
 from tests.storages import made
@@ -102,6 +106,19 @@ def test_what_a_user_may_not_see_is_said_and_no_fault(server, admin):
     admin.execute_command("ACL SETUSER ann resetkeys ~other:*")
     found = examine(server, SecretStr(f"redis://ann:pw@127.0.0.1:{server.address.port}/0"))
     assert found["rights"].level is FAILURE
+
+
+def test_who_may_not_see_the_farm_is_told_so_once(server, admin, no_farm_env, tmp_path):
+    admin.execute_command("ACL SETUSER ann on >pw ~studio:* &studio:* -@all +ping +time +zrange +hgetall +acl|dryrun")
+    url = SecretStr(f"redis://ann:pw@127.0.0.1:{server.address.port}/0")
+    made(tmp_path)
+    settings = WorkerSettings(
+        home=tmp_path / "home", broker_url=url, storage_url=str(tmp_path)
+    )  # and not with its namespace
+    for checks in (client_checks(settings), worker_checks(settings, find_variant("pocket"), quick=True)):
+        found = [finding for finding in run_checks(checks) if finding.level is FAILURE]
+        assert [finding.about for finding in found] == ["rights"]
+        assert "LTX_NAMESPACE" in found[0].mend
 
 
 RULES = {  # of the default user: whether all that is logged is loaded, or what of it is not
