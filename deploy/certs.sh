@@ -71,8 +71,13 @@ if ! openssl x509 -req -in "$new/broker.csr" -CA "$new/ca.crt" -CAkey "$new/ca.k
   exit 1
 fi
 
+was=$(openssl x509 -in "$folder/broker.crt" -noout -ext subjectAltName 2>/dev/null | tail -n 1)
+was=$(printf '%s' "$was" | sed -e 's/IP Address:/IP:/g' -e 's/[[:space:]]//g')
 if [ -n "$owner" ] && [ "$(id -u)" = 0 ]; then chown "$owner" "$new/broker.key"; fi
 chmod 644 "$new/ca.crt" "$new/broker.crt"
 [ -e "$folder/ca.crt" ] || mv "$new/ca.key" "$new/ca.crt" "$folder"
 mv -f "$new/broker.key" "$new/broker.crt" "$folder"
+for name in $(printf '%s' "$was" | tr , ' '); do # whoever makes it again two years later may not know them all
+  case ,$names, in *",$name,"*) ;; *) echo "$0: it is no more for $name, as the one before was" >&2 ;; esac
+done
 echo "made $folder/broker.crt for $names, valid until $(openssl x509 -in "$folder/broker.crt" -noout -enddate | cut -d= -f2)"

@@ -236,6 +236,14 @@ def test_a_certificate_for_what_is_no_host_is_refused_with_a_reason(secrets, tmp
     assert host in refused_by_script("certs.sh", tmp_path, "broker.local", host)
 
 
+def test_names_that_a_new_certificate_lacks_are_told(secrets, tmp_path):
+    tmp_path.chmod(0o755)
+    assert not run_script("certs.sh", tmp_path, "one.local", "10.0.0.5").stderr
+    assert not run_script("certs.sh", tmp_path, "10.0.0.5", "one.local", "two.local").stderr
+    said = run_script("certs.sh", tmp_path, "two.local").stderr.splitlines()
+    assert [line.rpartition("no more for ")[2].split(",")[0] for line in said] == ["IP:10.0.0.5", "DNS:one.local"]
+
+
 def test_a_damaged_authority_is_told(secrets, tmp_path):
     run_script("certs.sh", tmp_path, f"{'a' * 60}.{'b' * 60}.local")
     (tmp_path / "ca.key").write_text("")
