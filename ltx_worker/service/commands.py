@@ -109,7 +109,7 @@ def _carry_out(plan: Plan, *, agent: bool, restart: bool, no_start: bool) -> Non
         before = running_worker(home)
         restart = restart or not _runs(before, plan.setup.command())
         if start:
-            forget_refusal(home)
+            forget_refusal(home)  # so that what is told is of this start
         carry_out(plan, notice, start=start, restart=restart)
         if unlike := [name for name, value in given.items() if kept.get(name) != value]:
             notice(f"not taken over from the environment, for {settings} stays as it is: {', '.join(unlike)}")

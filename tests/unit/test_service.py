@@ -1,5 +1,6 @@
 """What `ltx-worker install` writes for each platform, as the platform's own reader sees it; that it may run again."""
 
+import dataclasses
 import io
 import logging
 import os
@@ -316,6 +317,16 @@ def test_a_worker_that_does_not_come_up_is_told_with_its_reason(tmp_path, monkey
         apply.await_worker(tmp_path)
     with presence(tmp_path):
         assert apply.await_worker(tmp_path) == os.getpid()
+
+
+def test_why_an_earlier_worker_did_not_start_is_not_told_of_this_one(tmp_path, monkeypatch):
+    plan = make_plan("linux", "pocket", None, "INFO")
+    plan = dataclasses.replace(plan, setup=dataclasses.replace(plan.setup, home=tmp_path))
+    monkeypatch.setattr(apply, "COMES_UP_WITHIN", 0.1)
+    monkeypatch.setattr(commands, "carry_out", lambda *_, **__: None)
+    note_refusal(tmp_path, "no storage is set")
+    with pytest.raises(click.ClickException, match="`ltx-worker logs` says why"):
+        commands._carry_out(plan, agent=False, restart=False, no_start=False)
 
 
 def test_why_a_worker_did_not_start_is_kept_until_it_does(tmp_path, monkeypatch):
