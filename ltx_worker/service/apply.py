@@ -187,7 +187,9 @@ def _write(root: Path, file: File, say: Say) -> bool:
     if path.exists() and path.read_bytes() == file.text.encode():
         say(f"{file.path} is as it should be")
         return False
-    path.parent.mkdir(parents=True, exist_ok=True)
+    if not path.parent.exists():
+        path.parent.mkdir(parents=True)
+        path.parent.chmod(0o755)  # whatever root's umask: the service reads there
     temporary = path.with_name(f".{path.name}.new")
     temporary.unlink(missing_ok=True)
     with os.fdopen(os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, file.mode), "wb") as output:

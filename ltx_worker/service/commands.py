@@ -98,6 +98,12 @@ def install(
             f"the user {plan.setup.user} could not enter {folder}, in which ltx-farm is installed;"
             " install it where all can read it, such as in a virtual environment under /opt, made with umask 022"
         )
+    environment = plan.setup.environment
+    if not agent and environment.parent.exists() and (folder := unreachable_part(environment)):
+        raise click.UsageError(
+            f"the user {plan.setup.user} could not enter {folder}, where its {environment.name} lies;"
+            f" chmod 755 {folder}"
+        )
     _carry_out(plan, agent=agent, restart=restart, no_start=no_start)
 
 

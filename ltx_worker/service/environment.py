@@ -51,7 +51,7 @@ def load_environment(path: Path) -> None:
     try:
         mode = path.stat().st_mode
     except OSError as error:
-        raise UnsafeFile(f"cannot read {path}: {error.strerror}") from error
+        raise _unreadable(path, error) from error
     if mode & 0o077:
         raise UnsafeFile(f"{path} holds passwords, and others may read it; chmod 600 {path}")
     os.environ.update(settings_in(path))
@@ -63,10 +63,13 @@ def settings_in(path: Path) -> dict[str, str]:
     try:
         with path.open(encoding="utf-8-sig") as file:  # with a mark at its beginning, as some editors put there
             values = dotenv_values(stream=file, interpolate=False)
-    except PermissionError as error:
-        raise UnsafeFile(f"cannot read {path}, which is root's and the service's alone; use sudo") from error
     except OSError as error:
-        raise UnsafeFile(f"cannot read {path}: {error.strerror}") from error
+        raise _unreadable(path, error) from error
     except UnicodeDecodeError as error:
         raise UnsafeFile(f"cannot read {path}: it is not in UTF-8; save it so") from error
     return {name: value for name, value in values.items() if value}
+
+
+def _unreadable(path: Path, error: OSError) -> UnsafeFile:
+    what = "; use sudo, or let the service's user enter its folder" if isinstance(error, PermissionError) else ""
+    return UnsafeFile(f"cannot read {path}: {error.strerror}{what}")

@@ -69,6 +69,7 @@ def test_a_worker_is_drained_before_its_files_change_and_has_settings_before_it_
         elif "install" in argv:
             order.append("written" if "--no-start" in argv else "started")
         assert "'stop'" not in argv and "kickstart" not in argv
+        assert ("umask 022" in argv) == ("'venv'" in argv or "'pip'" in argv), "readable, whatever root's umask"
     assert order == ["drain", "package", "written", "settings", "started"]
 
 

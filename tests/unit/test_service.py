@@ -17,6 +17,7 @@ import psutil
 import pytest
 from click.testing import CliRunner
 
+import ltx_worker
 from ltx_worker import doctor_command
 from ltx_worker.cli import main
 from ltx_worker.home import forget_refusal, last_refusal, note_refusal
@@ -456,6 +457,29 @@ def test_a_folder_that_the_services_user_could_not_enter(tmp_path):
     (tmp_path / "private").chmod(0o700)
     assert apply.unreachable_part(Path("/usr/bin/env")) is None
     assert apply.unreachable_part(Path("/usr/bin/env"), inside) is not None
+
+
+def test_the_folder_of_the_settings_can_be_entered_whatever_roots_umask(plan, tmp_path, monkeypatch):
+    before = os.umask(0o077)
+    try:
+        install(plan, print, System(), tmp_path / "root", start=False)
+    finally:
+        os.umask(before)
+    settings = tmp_path / "root" / plan.setup.environment.relative_to("/")
+    assert (settings.parent.stat().st_mode & 0o777, settings.stat().st_mode & 0o777) == (0o755, 0o600)
+
+
+def test_a_folder_of_settings_that_the_service_could_not_enter_is_told(tmp_path, monkeypatch):
+    (tmp_path / "etc").mkdir(mode=0o700)
+    plan = make_plan("linux", "pocket", None, "INFO")
+    setup = dataclasses.replace(plan.setup, environment=tmp_path / "etc" / "worker.env", python=Path("/usr/bin/env"))
+    monkeypatch.setattr(commands, "make_plan", lambda *_, **__: dataclasses.replace(plan, setup=setup))
+    monkeypatch.setattr(commands, "_carry_out", lambda *_, **__: pytest.fail("it was installed"))
+    monkeypatch.setattr(ltx_worker, "__file__", "/usr/bin/env")
+    monkeypatch.setattr(os, "geteuid", lambda: 0)
+    tmp_path.chmod(0o755)
+    refused = CliRunner().invoke(main, ["install"])
+    assert refused.exit_code == 2 and "where its worker.env lies; chmod 755 " in refused.output
 
 
 def test_the_environment_file(tmp_path, monkeypatch):
