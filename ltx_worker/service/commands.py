@@ -99,7 +99,7 @@ def install(
             " install it where all can read it, such as in a virtual environment under /opt, made with umask 022"
         )
     environment = plan.setup.environment
-    if not agent and environment.parent.exists() and (folder := unreachable_part(environment)):
+    if not agent and environment.parent.exists() and (folder := unreachable_part(environment, user=plan.setup.user)):
         raise click.UsageError(
             f"the user {plan.setup.user} could not enter {folder}, where its {environment.name} lies;"
             f" chmod 755 {folder}"
