@@ -24,9 +24,10 @@ from ltx_client.protocol.broker_checks import BrokerChecks
 from ltx_client.protocol.budget import BudgetSettings, ServesNothing, check_serves
 from ltx_client.protocol.checks import Check, Finding, Level
 from ltx_client.protocol.config import chosen_farm, config_path, load
+from ltx_client.protocol.live_workers import live_workers
 from ltx_client.protocol.settings import FarmSettings
 from ltx_client.protocol.storage_checks import StorageChecks, different_storages, space
-from ltx_client.protocol.workers import PAUSED, UNREADY, live_workers, worker_names
+from ltx_client.protocol.workers import PAUSED, UNREADY, worker_names
 from ltx_models.file_lock import why_not_lockable
 from ltx_models.variants import find_variant
 from ltx_models.volumes import check_mounted

@@ -30,10 +30,11 @@ from ltx_client.protocol.damage import read_or
 from ltx_client.protocol.events import Result
 from ltx_client.protocol.fields import READING, check_name
 from ltx_client.protocol.jobs import DEFAULT_PRIORITY, Links
+from ltx_client.protocol.live_workers import live_workers
 from ltx_client.protocol.pauses import Pause
 from ltx_client.protocol.state import Status
 from ltx_client.protocol.storage import Storage
-from ltx_client.protocol.workers import WorkerInfo, live_workers
+from ltx_client.protocol.workers import WorkerInfo
 from ltx_client.retention import Old, Removed, remove
 from ltx_client.sending import Sending
 from ltx_client.views import JobView

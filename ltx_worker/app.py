@@ -21,10 +21,10 @@ from ltx_client.protocol.broker_client import make_client
 from ltx_client.protocol.broker_url import Broker
 from ltx_client.protocol.clock import CLOCK
 from ltx_client.protocol.jobs import Job
+from ltx_client.protocol.live_workers import live_workers
 from ltx_client.protocol.names import queue_name
 from ltx_client.protocol.storage import Storage
 from ltx_client.protocol.transport import celery_settings, queue_keys, send_render
-from ltx_client.protocol.workers import live_workers
 from ltx_models.errors import MachineFault
 from ltx_models.memory import GB
 from ltx_worker.consumer import Consumer, make_worker

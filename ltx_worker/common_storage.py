@@ -8,8 +8,9 @@ import time
 
 import redis
 
+from ltx_client.protocol.live_workers import live_workers
 from ltx_client.protocol.names import Names
-from ltx_client.protocol.workers import PAUSED, WorkerInfo, live_workers
+from ltx_client.protocol.workers import PAUSED, WorkerInfo
 
 __all__ = ["CommonStorage"]
 

@@ -16,8 +16,8 @@ from pathlib import Path
 import click
 from pydantic import ValidationError
 
-from ltx_client.protocol.children import ending_with_us
 from ltx_client.protocol.checks import Check, Finding
+from ltx_client.protocol.children import ending_with_us
 from ltx_client.protocol.deep_checks import DEEP_REPORT, DeepChecks
 from ltx_client.protocol.report import report as print_report
 from ltx_models.errors import ModelError

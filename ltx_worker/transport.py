@@ -32,7 +32,8 @@ from pydantic import (
 
 from ltx_client.protocol import kombu_transport
 from ltx_client.protocol.clock import CLOCK
-from ltx_client.protocol.damage import first_error, is_wrong_type, tell_once
+from ltx_client.protocol.damage import is_wrong_type, tell_once
+from ltx_client.protocol.fields import first_error
 from ltx_client.protocol.jobs import JobId
 from ltx_worker.threads import THREADS, brief
 

@@ -7,9 +7,10 @@ monotonic one, which nobody sets.
 from __future__ import annotations
 
 import time
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import redis
+if TYPE_CHECKING:
+    import redis
 
 __all__ = ["CLOCK", "Clock"]
 

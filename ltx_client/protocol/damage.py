@@ -8,24 +8,12 @@ from collections.abc import Callable
 from typing import Any
 
 import redis
-from pydantic import ValidationError
 
 from ltx_client.protocol.outages import error_code
-from ltx_client.protocol.text import printable
 
-__all__ = ["first_error", "is_wrong_type", "read_or", "tell_once"]
+__all__ = ["is_wrong_type", "read_or", "tell_once"]
 
 log = logging.getLogger(__name__)
-
-LONGEST = 200
-"""Characters of either part: a name in the data may be as long as the data."""
-
-
-def first_error(error: ValidationError) -> str:
-    """Where the first error is, and what it is: one line, without what stood there."""
-    detail = error.errors(include_url=False, include_input=False, include_context=False)[0]
-    where = ".".join(printable(str(part)[:LONGEST]) for part in detail["loc"])
-    return f"{where[:LONGEST] or 'all of it'}: {printable(detail['msg'][:LONGEST])}"
 
 
 def is_wrong_type(reply: object) -> bool:

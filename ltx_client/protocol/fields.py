@@ -8,13 +8,15 @@ from __future__ import annotations
 
 from typing import Annotated, Any
 
-from pydantic import AfterValidator, ValidationInfo
+from pydantic import AfterValidator, ValidationError, ValidationInfo
 
 from ltx_client.protocol.text import is_printable, printable, shown
 
-__all__ = ["READING", "Cleaned", "Name", "Sentence", "check_name"]
+__all__ = ["READING", "Cleaned", "Name", "Sentence", "check_name", "first_error"]
 
 READING: dict[str, Any] = {"reading": True}
+LONGEST = 200
+"""Characters of either part of an error: a name in the data may be as long as the data."""
 
 
 def check_name(value: str) -> str:
@@ -22,6 +24,13 @@ def check_name(value: str) -> str:
     if not is_printable(value):
         raise ValueError("it has control characters in it, such as a line break or an escape sequence; leave them out")
     return value
+
+
+def first_error(error: ValidationError) -> str:
+    """Where the first error is, and what it is: one line, without what stood there."""
+    detail = error.errors(include_url=False, include_input=False, include_context=False)[0]
+    where = ".".join(printable(str(part)[:LONGEST]) for part in detail["loc"])
+    return f"{where[:LONGEST] or 'all of it'}: {printable(detail['msg'][:LONGEST])}"
 
 
 def _check(value: str, info: ValidationInfo) -> str:

@@ -8,9 +8,8 @@ from typing import Annotated
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from ltx_client.protocol import events
-from ltx_client.protocol.damage import first_error
 from ltx_client.protocol.events import Count, CutTexts, Duration, Event, Fraction, Moment, Result
-from ltx_client.protocol.fields import READING, Name, Sentence
+from ltx_client.protocol.fields import READING, Name, Sentence, first_error
 from ltx_client.protocol.jobs import UnreadableJob
 
 __all__ = [

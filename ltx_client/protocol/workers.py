@@ -6,15 +6,12 @@ from collections import Counter
 from collections.abc import Sequence
 from typing import Annotated, Any
 
-import redis
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError, field_validator
 
 from ltx_client.protocol import PROTOCOL_VERSION
-from ltx_client.protocol.damage import first_error, is_wrong_type, read_or, tell_once
 from ltx_client.protocol.events import Count, Moment
-from ltx_client.protocol.fields import READING, Cleaned, Name, Sentence
+from ltx_client.protocol.fields import Cleaned, Name, Sentence
 from ltx_client.protocol.jobs import Job
-from ltx_client.protocol.names import Names
 from ltx_client.protocol.text import shown
 from ltx_models.memory import GB, memory_class, predict_peak
 from ltx_models.variants import VARIANTS
@@ -30,7 +27,6 @@ __all__ = [
     "ThreadInfo",
     "WorkerInfo",
     "fits_gpu",
-    "live_workers",
     "worker_names",
 ]
 
@@ -168,28 +164,3 @@ def worker_names(workers: Sequence[WorkerInfo]) -> dict[str, str]:
     """What to call each, by its id: its name, where others have the same one with the last characters of its id."""
     count = Counter(worker.name for worker in workers)
     return {one.id: one.name if count[one.name] == 1 else f"{one.name} ({one.id[-ID_TAIL:]})" for one in workers}
-
-
-def live_workers(client: redis.Redis, names: Names) -> list[WorkerInfo]:
-    """Those that have renewed what they say of themselves, by name; without those of which it cannot be read.
-
-    Raises redis.RedisError.
-    """
-    ids: Any = read_or([], names.workers(), lambda: client.zrange(names.workers(), 0, -1))
-    with client.pipeline(transaction=False) as pipeline:
-        for worker_id in ids:
-            pipeline.hgetall(names.worker(worker_id.decode(errors="replace")))
-        hashes: Any = pipeline.execute(raise_on_error=False)
-    workers = []
-    for worker_id, fields in zip(ids, hashes, strict=True):
-        if is_wrong_type(fields):
-            tell_once(f"worker {worker_id} is left out: its key holds another kind of value than it should")
-            continue
-        if isinstance(fields, Exception):
-            raise fields
-        texts = {name.decode(errors="replace"): value.decode(errors="replace") for name, value in fields.items()}
-        try:
-            workers += [WorkerInfo.model_validate(texts, context=READING)] if texts else []
-        except ValidationError as error:
-            tell_once(f"worker {worker_id} is left out: what it says cannot be read ({first_error(error)})")
-    return sorted(workers, key=lambda worker: (worker.name, worker.id))
