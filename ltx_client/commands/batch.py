@@ -12,16 +12,16 @@ from typing import Any
 
 import click
 
+from ltx_client.background_renders import check_background, render_in_background
 from ltx_client.batch_files import FORMATS, MAX_BYTES, parse_seeds
 from ltx_client.batch_jobs import BadLines, prepare_batch
 from ltx_client.batches import PreparedBatch, derived_id
-from ltx_client.commands.download import download_batch
 from ltx_client.commands.ending import Ending
-from ltx_client.commands.submit import check_background, render_in_background
-from ltx_client.commands.watch import follow
 from ltx_client.dry_run import print_plan
 from ltx_client.errors import INTERRUPTED, JobFailed, UsageError
 from ltx_client.farm import Farm
+from ltx_client.fetching import download_batch
+from ltx_client.following import follow
 from ltx_client.inputs import clip_parts
 from ltx_client.local.members import Use
 from ltx_client.options import FIELDS_HELP, OutputPath, describing_options, dry_run_option, link_options, notify_options

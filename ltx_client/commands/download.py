@@ -2,31 +2,19 @@
 
 from __future__ import annotations
 
-import json
-from pathlib import Path
-
 import click
 
-from ltx_client.batches import Batch
 from ltx_client.completion import complete_batches, complete_jobs
-from ltx_client.errors import JobFailed, UsageError
+from ltx_client.errors import UsageError
 from ltx_client.farm import Farm
-from ltx_client.fetching import fetch
-from ltx_client.files import is_here
+from ltx_client.fetching import SHEET, download_batch, fetch
 from ltx_client.local.members import Use
 from ltx_client.options import FIELDS_HELP, OutputPath
-from ltx_client.output import notice, print_line, short_id
+from ltx_client.output import print_line
 from ltx_client.output_naming import BatchOutput, VideoOutput
-from ltx_client.output_paths import is_stdout, make_folder, write_output
-from ltx_client.output_templates import safe_name
-from ltx_client.protocol.text import json_text
-from ltx_client.sheet import draw_sheet
-from ltx_client.views import JobView
+from ltx_client.output_paths import is_stdout
 
-__all__ = ["command", "download_batch"]
-
-INDEX = "index.json"
-SHEET = "contact-sheet.png"
+__all__ = ["command"]
 
 
 @click.command("download", epilog="Example: ltx download 3fa85f64a1b2 -o ball.mp4")
@@ -72,56 +60,3 @@ def _download_batch(name: str, output: BatchOutput | None, *, sheet: bool) -> No
     with Farm.connect(use=Use.READ) as farm:
         batch = farm.batch(name)
         download_batch(farm, batch, output or BatchOutput.default(batch.id), sheet=sheet)
-
-
-def download_batch(farm: Farm, batch: Batch, output: BatchOutput, *, sheet: bool = False) -> None:
-    """Fetches what is done of a batch, and prints the paths. Raises JobFailed when something of it is not done."""
-    folder = output.folder
-    paths = output.paths((view.job, view.submitted_at, view.links.item or 0) for view in batch.views)
-    videos = list(zip(batch.views, paths, strict=True))
-    done = [(view, path) for view, path in videos if view.snapshot.result is not None]
-    make_folder(folder)
-    for number, (view, path) in enumerate(done, 1):
-        if not is_here(view, path):
-            fetch(farm, view.job.id, path)
-        fetch_others = f"ltx download --batch {short_id(batch.id)} fetches the others"
-        rest = "" if number == len(done) else f", {number} of {len(done)}; {fetch_others}"
-        print_line(path, done=f"the video is {path}{rest}")
-    name = INDEX if _may_be_replaced(folder / INDEX, batch) else safe_name(f"index-{short_id(batch.id)}.json")
-    if name != INDEX:
-        notice(f"{folder / INDEX} is not this batch's, and stays; what each video is is said in {name}")
-    index = json_text([_entry(view, path.relative_to(folder)) for view, path in videos], indent=2)
-    write_output(folder / name, f"{index}\n".encode("utf-8", "surrogateescape"))
-    if sheet and done:
-        draw_sheet([(path, _caption(view)) for view, path in done], folder / SHEET)
-        print_line(folder / SHEET, done=f"the contact sheet is {folder / SHEET}")
-    missing = [(view, path) for view, path in videos if view.snapshot.result is None]
-    if missing:
-        for view, path in missing:
-            notice(f"{path.name} is not there: job {view.job.id} is {view.status}{_why(view)}")
-        raise JobFailed(f"{len(missing)} of {len(batch.views)} videos of batch {batch.id} are not done")
-
-
-def _may_be_replaced(index: Path, batch: Batch) -> bool:
-    """Return whether an index is this batch's, or nothing that anybody would miss."""
-    if not index.is_file():
-        return True
-    try:
-        jobs = {entry["job"] for entry in json.loads(index.read_bytes())}
-    except (OSError, ValueError, TypeError, KeyError, RecursionError):
-        return False
-    return not jobs or not jobs.isdisjoint(view.job.id for view in batch.views)
-
-
-def _why(view: JobView) -> str:
-    return f": {view.snapshot.error}" if view.snapshot.error else ""
-
-
-def _caption(view: JobView) -> str:
-    return f"{view.links.item}  seed {view.job.request.seed}\n{view.job.request.prompt}"
-
-
-def _entry(view: JobView, path: Path) -> dict[str, object]:
-    request = view.job.model_dump(mode="json")["request"]
-    entry = {"item": view.links.item, "file": str(path), "job": view.job.id, "status": view.status}
-    return {**entry, "error": view.snapshot.error, "variant": view.job.variant, "request": request}

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import click
 
-from ltx_client.commands.submit import render_in_background
+from ltx_client.background_renders import render_in_background
 from ltx_client.farm import Farm
 from ltx_client.local.members import Use
 from ltx_client.options import batch_option, jobs_argument

@@ -2,26 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from typing import Any
 
 import click
 
+from ltx_client.background_renders import check_background, render_in_background
 from ltx_client.dry_run import print_plan
 from ltx_client.farm import Farm
 from ltx_client.inputs import clip_parts
-from ltx_client.local.background import continue_in_background
-from ltx_client.local.join import check_renders
 from ltx_client.local.members import Use
 from ltx_client.options import dry_run_option, job_from_options, json_option, link_options, video_options
 from ltx_client.output import describe_job, notice, print_json, print_line, short_id
 from ltx_client.prompt_length import tell_of_cut_texts
-from ltx_client.protocol.jobs import Job
 from ltx_client.protocol.settings import FarmSettings
 from ltx_client.vocabulary import vocabulary_note
 from ltx_client.waiting import tell_of_pauses, tell_who_waits
 
-__all__ = ["check_background", "command", "render_in_background"]
+__all__ = ["command"]
 
 
 @click.command("submit", epilog='Example: ltx submit "a green square falls on a grey background" --priority 2')
@@ -59,18 +56,3 @@ def command(as_json: bool, dry_run: bool, after: tuple[str, ...], not_on: tuple[
         else:
             print_line(job.id, done=f"job {job.id} is queued")
     notice(f"ltx watch {short_id(job.id)} shows it, ltx download {short_id(job.id)} fetches the video")
-
-
-def check_background(jobs: Iterable[Job]) -> None:
-    """Before anything is queued: raises ModelError for a variant that this machine cannot render."""
-    for variant in dict.fromkeys(job.variant for job in jobs):
-        check_renders(variant)
-
-
-def render_in_background(settings: FarmSettings, jobs: Iterable[Job]) -> None:
-    """Has this machine's farm render what was queued, after the command has ended."""
-    variants = dict.fromkeys(job.variant for job in jobs)
-    for variant in variants:
-        continue_in_background(settings.home, variant)
-    if variants:
-        notice("this machine renders in the background; `ltx up --stop` stops that")

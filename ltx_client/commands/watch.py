@@ -2,24 +2,19 @@
 
 from __future__ import annotations
 
-import contextlib
-from collections.abc import Collection
-
 import click
 
 from ltx_client.commands.ending import Ending
-from ltx_client.display import Display, display
 from ltx_client.farm import Farm
-from ltx_client.live import LiveDisplay
+from ltx_client.following import follow
 from ltx_client.local.members import Use
 from ltx_client.options import batch_option, jobs_argument, notify_options
 from ltx_client.output import notice, print_json, short_id
-from ltx_client.protocol.console import Console
 from ltx_client.protocol.state import Status
 from ltx_client.selection import select
-from ltx_client.waiting import explain_waits, tell_who_waits
+from ltx_client.waiting import tell_who_waits
 
-__all__ = ["command", "follow"]
+__all__ = ["command"]
 
 
 @click.command("watch", epilog="Example: ltx watch 3fa85f64a1b2")
@@ -49,18 +44,3 @@ def command(jobs: tuple[str, ...], batch: str | None, as_json: bool, notify: str
                     notice(f"job {short_id(view.job.id)} is paused; ltx resume {short_id(view.job.id)} ends that")
             follow(farm, ids)
         ending.tell([farm.view(job_id) for job_id in ids])
-
-
-def follow(farm: Farm, ids: list[str], told: Collection[str] = ()) -> None:
-    """Shows jobs until all have ended: several in a terminal as a table, with the workers.
-
-    told: those of whose cut texts the person has been told.
-    """
-    with contextlib.ExitStack() as stack:
-        console = Console(stderr=True)
-        if len(ids) > 1 and console.is_terminal:
-            screen: Display = stack.enter_context(LiveDisplay(farm, console, told))
-        else:
-            screen = stack.enter_context(display(with_ids=len(ids) > 1, told=told))
-        for update in explain_waits(farm, farm.watch(*ids)):
-            screen.show(update)
