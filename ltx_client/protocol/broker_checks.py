@@ -14,10 +14,11 @@ from ltx_client.protocol.broker_url import Broker
 from ltx_client.protocol.certificate import WARN_BEFORE, broker_certificate
 from ltx_client.protocol.checks import Check, Finding, Level
 from ltx_client.protocol.damage import is_wrong_type
+from ltx_client.protocol.live_workers import live_workers
 from ltx_client.protocol.names import Names
 from ltx_client.protocol.outages import causes, is_outage
 from ltx_client.protocol.replay import examine_replay
-from ltx_client.protocol.workers import WorkerInfo, live_workers
+from ltx_client.protocol.workers import WorkerInfo
 
 __all__ = ["BrokerChecks"]
 
