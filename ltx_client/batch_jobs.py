@@ -18,7 +18,7 @@ from ltx_client.options import job_from_options
 from ltx_client.protocol.jobs import Job, JobId, Links
 from ltx_client.protocol.text import is_printable
 from ltx_models.errors import ModelError
-from ltx_models.urls import is_url
+from ltx_models.files.urls import is_url
 
 __all__ = ["BadLines", "prepare_batch"]
 

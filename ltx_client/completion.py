@@ -20,7 +20,7 @@ from ltx_client.output_names import short_id
 from ltx_client.protocol.config import LOCAL, load
 from ltx_client.protocol.settings import FarmSettings
 from ltx_client.protocol.text import shown
-from ltx_models.variants import VARIANTS
+from ltx_models.families.variants import VARIANTS
 
 __all__ = ["complete_batches", "complete_farms", "complete_jobs", "complete_variants", "complete_workers"]
 

@@ -28,9 +28,9 @@ from ltx_client.protocol.live_workers import live_workers
 from ltx_client.protocol.settings import FarmSettings
 from ltx_client.protocol.storage_checks import StorageChecks, different_storages, space
 from ltx_client.protocol.workers import PAUSED, UNREADY, worker_names
-from ltx_models.file_lock import why_not_lockable
-from ltx_models.variants import find_variant
-from ltx_models.volumes import check_mounted
+from ltx_models.families.variants import find_variant
+from ltx_models.files.file_lock import why_not_lockable
+from ltx_models.files.volumes import check_mounted
 
 __all__ = ["client_checks"]
 

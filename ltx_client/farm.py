@@ -39,8 +39,8 @@ from ltx_client.retention import Old, Removed, remove
 from ltx_client.sending import Sending
 from ltx_client.views import JobView
 from ltx_client.watching import MIN_ID_TAIL
+from ltx_models.families.variants import find_variant
 from ltx_models.request import GenerationRequest
-from ltx_models.variants import find_variant
 
 __all__ = ["Farm"]
 

@@ -15,8 +15,8 @@ from ltx_client.media_options import media_item
 from ltx_client.output_names import FIELDS
 from ltx_client.prepare import DEFAULT_VARIANT, Prepared, prepare
 from ltx_client.protocol.jobs import DEFAULT_PRIORITY
+from ltx_models.families.variants import find_variant
 from ltx_models.request import FRAME_STRIDE, GenerationRequest
-from ltx_models.variants import find_variant
 
 __all__ = [
     "COUNT",

@@ -8,7 +8,7 @@ import stat
 from pathlib import Path
 
 from ltx_client.errors import UsageError
-from ltx_models.output_files import MP4, STDERR, STDOUT, Content, descriptor, destination, kind_of, writing
+from ltx_models.files.output_files import MP4, STDERR, STDOUT, Content, descriptor, destination, kind_of, writing
 
 __all__ = [
     "JPEG",

@@ -12,9 +12,9 @@ from ltx_client.errors import UsageError
 from ltx_client.inputs import Inputs, address_inputs
 from ltx_client.protocol.jobs import DEFAULT_PRIORITY, Job, new_job_id
 from ltx_client.protocol.text import printable
+from ltx_models.families.variants import find_variant
 from ltx_models.memory import check_fits, memory_class, predict_peak
 from ltx_models.request import GenerationRequest
-from ltx_models.variants import find_variant
 
 __all__ = ["DEFAULT_VARIANT", "Prepared", "prepare", "submitter"]
 

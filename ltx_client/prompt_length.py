@@ -13,9 +13,9 @@ from ltx_client.output import notice
 from ltx_client.protocol.events import CutText
 from ltx_client.protocol.jobs import Job
 from ltx_models.errors import ModelError
-from ltx_models.model_files import find_part
-from ltx_models.tokenizer import MAX_TOKENS, NAMES, Tokenizer
-from ltx_models.variants import find_variant
+from ltx_models.families.variants import find_variant
+from ltx_models.files.model_files import find_part
+from ltx_models.text_encoders.tokenizer import MAX_TOKENS, NAMES, Tokenizer
 
 __all__ = ["cut_texts", "tell_of_cut_texts"]
 

@@ -25,21 +25,21 @@ import mlx.core as mx
 
 from ltx_models.checkpoint import Checkpoint, Weights, check_finite, open_checkpoint, parse_config, read_json
 from ltx_models.errors import CheckpointError, ModelError, UnknownVariant
-from ltx_models.fp8 import fold_scales, is_fp8, stored_finite, widened
-from ltx_models.model_files import VariantFiles, find_files
-from ltx_models.quantization import (
+from ltx_models.families.variants import VARIANTS, find_variant
+from ltx_models.files.model_files import VariantFiles, find_files
+from ltx_models.layers.fp8 import fold_scales, is_fp8, stored_finite, widened
+from ltx_models.layers.quantization import (
     BITS,
     TEXT_ENCODER_MATRICES,
     TRANSFORMER_MATRICES,
     Quantization,
     quantize_weight,
 )
-from ltx_models.scheduler import SchedulerConfig
-from ltx_models.text_encoder import check_text_encoder, text_encoder_weights
-from ltx_models.tokenizer import Tokenizer
-from ltx_models.transformer import check_transformer
+from ltx_models.schedulers import SchedulerConfig
+from ltx_models.text_encoders.t5 import check_text_encoder, text_encoder_weights
+from ltx_models.text_encoders.tokenizer import Tokenizer
+from ltx_models.transformers.ltxv import check_transformer
 from ltx_models.vae import check_vae
-from ltx_models.variants import VARIANTS, find_variant
 
 __all__ = ["convert"]
 

@@ -15,7 +15,7 @@ import numpy as np
 from PIL import Image
 
 from ltx_models.errors import VideoError
-from ltx_models.output_files import MP4, writing
+from ltx_models.files.output_files import MP4, writing
 from ltx_models.request import GenerationRequest
 from ltx_models.video import write_mp4
 

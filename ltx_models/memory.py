@@ -14,12 +14,12 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from ltx_models.architectures import Architecture
 from ltx_models.errors import InvalidRequest
+from ltx_models.families.architectures import Architecture
 from ltx_models.request import FRAME_STRIDE, SIZE_STRIDE, GenerationRequest
 
 if TYPE_CHECKING:
-    from ltx_models.variants import Variant
+    from ltx_models.families.variants import Variant
 
 __all__ = [
     "GB",
@@ -84,7 +84,7 @@ PRODUCT_ACTIVATIONS = 36
 """The same where a convolution is a matrix product for each place of its kernel, of which several are queued."""
 
 PACE_BYTES = 20_000_000
-"""Activations of a transformer that are queued before its earlier ones are waited for (`ltx_models.pacing`)."""
+"""Activations of a transformer that are queued before its earlier ones are waited for (`ltx_models.layers.pacing`)."""
 CHUNKS = tuple(size * 1_000_000 for size in (128, 64, 32, 16))
 TILES = (32, 24, 16, 12)
 TILE_OVERLAP = 8

@@ -15,11 +15,11 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal, TypeGuard, TypeVar, get_args
 
 from ltx_models.errors import InvalidRequest
-from ltx_models.scheduler import shorten_timesteps
-from ltx_models.urls import check_is_no_url
+from ltx_models.files.urls import check_is_no_url
+from ltx_models.schedulers import shorten_timesteps
 
 if TYPE_CHECKING:
-    from ltx_models.variants import Variant
+    from ltx_models.families.variants import Variant
 
 __all__ = [
     "FRAME_STRIDE",

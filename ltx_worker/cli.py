@@ -32,21 +32,12 @@ from ltx_client.protocol.screen import Group, LineFormatter, notice, print_line
 from ltx_client.protocol.settings import FarmSettings, HomeSettings, broker_address, why_invalid
 from ltx_client.protocol.storage import Storage, StorageError
 from ltx_models.errors import CheckpointError, ModelError
+from ltx_models.families.variants import find_variant
 from ltx_models.faults import machine_fault
-from ltx_models.model_files import find_files, models_folder
-from ltx_models.variants import find_variant
+from ltx_models.files.model_files import find_files, models_folder
 from ltx_worker.doctor_command import doctor
 from ltx_worker.engine.supervisor import ENGINE
-from ltx_worker.home import (
-    LOCK,
-    PID,
-    UnusableHome,
-    forget_refusal,
-    last_refusal,
-    make_home,
-    note_refusal,
-    problems_in,
-)
+from ltx_worker.home import LOCK, PID, UnusableHome, forget_refusal, last_refusal, make_home, note_refusal, problems_in
 from ltx_worker.journal import JournalFormatter, is_journal
 from ltx_worker.open_files import raise_limit
 from ltx_worker.presence import DRAIN_SIGNAL, RESUME_SIGNAL, AlreadyRunning, presence, running_worker

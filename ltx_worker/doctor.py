@@ -26,11 +26,11 @@ from ltx_client.protocol.reach import why_unreachable
 from ltx_client.protocol.storage_checks import StorageChecks, space
 from ltx_client.protocol.workers import WorkerInfo
 from ltx_models.errors import CheckpointError
-from ltx_models.hub import verify
+from ltx_models.families.variants import VARIANTS, Variant
+from ltx_models.files.hub import verify
+from ltx_models.files.model_files import find_files
+from ltx_models.files.safetensors_header import check_checkpoint
 from ltx_models.memory import GB
-from ltx_models.model_files import find_files
-from ltx_models.safetensors_header import check_checkpoint
-from ltx_models.variants import VARIANTS, Variant
 from ltx_worker.delivery import spooled
 from ltx_worker.engine.blas import blas_environment
 from ltx_worker.home import SPOOL, UnusableHome, make_home, problem_of, problems_in

@@ -21,7 +21,7 @@ from ltx_client.protocol.children import ending_with_us
 from ltx_client.protocol.deep_checks import DEEP_REPORT, DeepChecks
 from ltx_client.protocol.report import report as print_report
 from ltx_models.errors import ModelError
-from ltx_models.variants import find_variant
+from ltx_models.families.variants import find_variant
 from ltx_worker.engine.blas import blas_environment
 from ltx_worker.service.commands import installed_home, installed_service
 from ltx_worker.service.environment import ENVIRONMENT, UnsafeFile, load_environment

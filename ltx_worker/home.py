@@ -9,8 +9,8 @@ from pathlib import Path
 
 from ltx_client.protocol.own_files import ENTER, READ, WRITE, Problem, problem_with
 from ltx_client.protocol.text import printable
-from ltx_models.file_lock import why_not_lockable
-from ltx_models.volumes import unmounted_volume
+from ltx_models.files.file_lock import why_not_lockable
+from ltx_models.files.volumes import unmounted_volume
 
 __all__ = [
     "LOCK",

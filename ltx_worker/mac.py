@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from ltx_client.protocol.checks import Finding, Level
-from ltx_models.volumes import unmounted_volume
+from ltx_models.files.volumes import unmounted_volume
 
 __all__ = [
     "LOCAL_NETWORK_ERROR",

@@ -20,8 +20,8 @@ from ltx_client.protocol.damage import is_wrong_type
 from ltx_client.protocol.names import Names, queue_name
 from ltx_client.protocol.transport import queue_keys
 from ltx_models.errors import FaultKind
+from ltx_models.families.variants import VARIANTS
 from ltx_models.memory import MEMORY_CLASSES
-from ltx_models.variants import VARIANTS
 from ltx_worker.heartbeat import Heartbeat
 from ltx_worker.http_server import BoundedHandler, BoundedServer
 from ltx_worker.thermal import PRESSURES

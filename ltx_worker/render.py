@@ -15,10 +15,10 @@ from ltx_client.protocol.jobs import Job, UnreadableJob, job_digest
 from ltx_client.protocol.outages import is_outage
 from ltx_client.protocol.storage import Storage, StorageError
 from ltx_models.errors import InvalidRequest, MachineFault
+from ltx_models.families.variants import find_variant
 from ltx_models.faults import machine_fault
 from ltx_models.memory import GB, predict_peak
 from ltx_models.request import GenerationRequest
-from ltx_models.variants import find_variant
 from ltx_worker.awake import awake
 from ltx_worker.embeddings import EmbeddingsCache
 from ltx_worker.endings import Endings, Outcome

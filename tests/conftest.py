@@ -8,8 +8,8 @@ from ltx_client.ledger import ClientLedger
 from ltx_client.protocol import redaction
 from ltx_client.protocol.jobs import Job, new_job_id
 from ltx_client.protocol.names import Names
+from ltx_models.families.variants import find_variant
 from ltx_models.request import GenerationRequest
-from ltx_models.variants import find_variant
 from ltx_worker.ledger import Ledger
 
 os.environ["LTX_CONFIG"] = os.devnull  # whatever the person who runs the tests has configured

@@ -17,9 +17,9 @@ from ltx_models.pocket.train.data import token_ids, tokenizer_file
 from ltx_models.pocket.train.export import load
 from ltx_models.pocket.train.latents import decode
 from ltx_models.pocket.train.models import PADDING
-from ltx_models.pocket.train.recipe import GUIDANCE, POCKET, Bucket
+from ltx_models.pocket.train.optimization.recipe import GUIDANCE, POCKET, Bucket
 from ltx_models.pocket.train.sample import Prompts, euler, uniform_timesteps
-from ltx_models.tokenizer import Tokenizer
+from ltx_models.text_encoders.tokenizer import Tokenizer
 
 PACKAGE = Path(__file__).parents[1] / "ltx_models" / "pocket"
 DATA = Path(__file__).parent / "data" / "pocket"

@@ -14,7 +14,7 @@ from ltx_client.prepare import DEFAULT_VARIANT
 from ltx_client.protocol.deep_checks import DEEP_REPORT, DeepChecks
 from ltx_client.protocol.report import report as print_report
 from ltx_client.protocol.settings import FarmSettings
-from ltx_models.variants import find_variant
+from ltx_models.families.variants import find_variant
 
 __all__ = ["command"]
 

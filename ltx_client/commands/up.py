@@ -15,7 +15,7 @@ from ltx_client.local.members import FarmFolder, Use
 from ltx_client.output import notice
 from ltx_client.prepare import DEFAULT_VARIANT
 from ltx_client.protocol.settings import FarmSettings
-from ltx_models.variants import find_variant
+from ltx_models.families.variants import find_variant
 
 __all__ = ["command"]
 

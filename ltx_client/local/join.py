@@ -20,9 +20,9 @@ from ltx_client.local.address import Address
 from ltx_client.local.members import FarmFolder, Use
 from ltx_client.local.server import find_server, last_words, log_size
 from ltx_client.protocol.budget import BudgetSettings, check_serves
-from ltx_models.file_lock import why_not_lockable
-from ltx_models.model_files import find_files
-from ltx_models.variants import find_variant
+from ltx_models.families.variants import find_variant
+from ltx_models.files.file_lock import why_not_lockable
+from ltx_models.files.model_files import find_files
 
 __all__ = ["check_renders", "how_to_render", "join", "stop_up", "why_stopped"]
 

@@ -9,8 +9,8 @@ from pydantic import Field
 from ltx_client.protocol.settings import HomeSettings
 from ltx_client.protocol.workers import Gigabytes
 from ltx_models.errors import ModelError
+from ltx_models.families.variants import VARIANTS, Variant
 from ltx_models.memory import GB, USABLE_PART, smallest_class
-from ltx_models.variants import VARIANTS, Variant
 
 __all__ = ["BudgetSettings", "ServesNothing", "check_serves", "machine_memory", "usable_memory", "why_too_much"]
 

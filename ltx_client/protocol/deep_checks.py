@@ -29,9 +29,9 @@ from ltx_client.protocol.children import ending_with_us
 from ltx_client.protocol.text import shown
 from ltx_models.errors import FaultKind
 from ltx_models.faults import fault_in_words
+from ltx_models.files.output_files import Content, descriptor, destination, kind_of, writing
 from ltx_models.gpu_environment import GPU_ENVIRONMENT
 from ltx_models.memory import GB
-from ltx_models.output_files import Content, descriptor, destination, kind_of, writing
 
 __all__ = ["DEEP_REPORT", "PEAK_STEPS", "DeepChecks"]
 

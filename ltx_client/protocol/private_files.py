@@ -12,7 +12,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from ltx_client.protocol.storage_folder import flush
-from ltx_models.output_files import destination, kind_of
+from ltx_models.files.output_files import destination, kind_of
 
 __all__ = ["drawn_once", "read_word", "write_private"]
 

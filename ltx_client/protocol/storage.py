@@ -23,7 +23,7 @@ from typing import Any, BinaryIO, NamedTuple
 from ltx_client.protocol import storage_folder
 from ltx_client.protocol.storage_folder import PART, NotRegular, measure
 from ltx_client.protocol.storage_place import PROBE, DamagedFile, StorageAway, StorageError, StoragePlace
-from ltx_models.output_files import writing
+from ltx_models.files.output_files import writing
 
 __all__ = ["DamagedFile", "DamagedSource", "Entry", "Storage", "StorageAway", "StorageError", "input_name", "receive"]
 

@@ -18,7 +18,7 @@ from collections.abc import Iterator
 from io import BufferedReader
 from pathlib import Path
 
-from ltx_models.output_files import PART
+from ltx_models.files.output_files import PART
 
 __all__ = [
     "PART",

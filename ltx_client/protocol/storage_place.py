@@ -20,7 +20,7 @@ from ltx_client.protocol.s3 import S3, s3_errors, s3_options
 from ltx_client.protocol.storage_marker import LONGEST, MARKER, Marker, new_marker, parse_marker
 from ltx_client.protocol.storage_urls import check_storage_url
 from ltx_client.protocol.text import shown
-from ltx_models.volumes import unmounted_volume
+from ltx_models.files.volumes import unmounted_volume
 
 __all__ = ["PROBE", "DamagedFile", "StorageAway", "StorageError", "StoragePlace"]
 

@@ -13,8 +13,8 @@ from ltx_client.protocol.events import Count, Moment
 from ltx_client.protocol.fields import Cleaned, Name, Sentence
 from ltx_client.protocol.jobs import Job
 from ltx_client.protocol.text import shown
+from ltx_models.families.variants import VARIANTS
 from ltx_models.memory import GB, memory_class, predict_peak
-from ltx_models.variants import VARIANTS
 
 __all__ = [
     "CLIP_PARTS",

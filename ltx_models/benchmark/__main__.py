@@ -15,9 +15,9 @@ from ltx_models.benchmark.models import random_models
 from ltx_models.benchmark.parts import measure_parts
 from ltx_models.benchmark.renders import check_memory, measure_renders, measure_whole
 from ltx_models.errors import ModelError
+from ltx_models.families.variants import find_variant
 from ltx_models.memory import cache_limit, latent_size
 from ltx_models.request import GenerationRequest
-from ltx_models.variants import find_variant
 
 USAGE = 2
 

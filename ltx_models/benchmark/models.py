@@ -11,13 +11,13 @@ import mlx.core as mx
 import mlx.nn as nn
 from mlx.utils import tree_flatten
 
-from ltx_models.architectures import Architecture
 from ltx_models.checkpoint import load_weights
-from ltx_models.quantization import TEXT_ENCODER_MATRICES, TRANSFORMER_MATRICES, Quantization
-from ltx_models.text_encoder import T5Config, T5Encoder
-from ltx_models.transformer import Transformer, TransformerConfig
+from ltx_models.families.architectures import Architecture
+from ltx_models.families.variants import Variant
+from ltx_models.layers.quantization import TEXT_ENCODER_MATRICES, TRANSFORMER_MATRICES, Quantization
+from ltx_models.text_encoders.t5 import T5Config, T5Encoder
+from ltx_models.transformers.ltxv import Transformer, TransformerConfig
 from ltx_models.vae.model import MEAN, STATISTICS, STD, VAE, VAEConfig
-from ltx_models.variants import Variant
 
 __all__ = ["RandomModels", "random_models", "random_text_encoder", "random_transformer", "random_vae"]
 

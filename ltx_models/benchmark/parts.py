@@ -9,13 +9,13 @@ import numpy as np
 
 from ltx_models.benchmark.measure import Measurement, measure
 from ltx_models.benchmark.models import RandomModels
-from ltx_models.latents import LatentShape, latent_shape, to_tokens
+from ltx_models.families.variants import Variant
 from ltx_models.memory import TEXT_TOKENS, DecodePlan, LatentSize, decode_plans, latent_size
 from ltx_models.request import GenerationRequest
-from ltx_models.text_encoder import T5Encoder
-from ltx_models.transformer import Perturbation, Transformer, pixel_coordinates
+from ltx_models.sampling.latents import LatentShape, latent_shape, to_tokens
+from ltx_models.text_encoders.t5 import T5Encoder
+from ltx_models.transformers.ltxv import Perturbation, Transformer, pixel_coordinates
 from ltx_models.vae import VAE, to_uint8
-from ltx_models.variants import Variant
 
 __all__ = ["PROMPT_TOKENS", "decode", "encode", "measure_parts", "plan_of"]
 

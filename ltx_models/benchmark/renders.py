@@ -18,16 +18,16 @@ import psutil
 from ltx_models.benchmark.measure import Measurement, summarize
 from ltx_models.benchmark.models import RandomModels
 from ltx_models.benchmark.parts import PROMPT_TOKENS, decode, encode, plan_of
-from ltx_models.conditioning import Canvas
-from ltx_models.denoise import Denoiser, schedule_steps
 from ltx_models.errors import OutOfMemory
 from ltx_models.events import PromptEmbeddings, Stepped
-from ltx_models.latents import latent_shape, to_tokens
+from ltx_models.families.variants import Variant
 from ltx_models.memory import GB, component_weights, phase_working
-from ltx_models.preview import with_previews
+from ltx_models.pipeline.preview import with_previews
 from ltx_models.request import GenerationRequest
-from ltx_models.transformer import pixel_coordinates
-from ltx_models.variants import Variant
+from ltx_models.sampling.conditioning import Canvas
+from ltx_models.sampling.denoise import Denoiser, schedule_steps
+from ltx_models.sampling.latents import latent_shape, to_tokens
+from ltx_models.transformers.ltxv import pixel_coordinates
 from ltx_models.video import write_mp4
 
 __all__ = ["check_memory", "measure_renders", "measure_whole"]

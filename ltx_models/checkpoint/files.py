@@ -13,8 +13,8 @@ from typing import Any
 import mlx.core as mx
 
 from ltx_models.errors import CheckpointError
-from ltx_models.file_kinds import AGAIN, START_BYTES, describe_file, describe_stand_in
-from ltx_models.safetensors_header import Header, read_header
+from ltx_models.files.file_kinds import AGAIN, START_BYTES, describe_file, describe_stand_in
+from ltx_models.files.safetensors_header import Header, read_header
 
 __all__ = ["INDEX_SUFFIXES", "Weights", "file_hash", "indexed_files", "load_tensors", "read_json", "sharded_files"]
 

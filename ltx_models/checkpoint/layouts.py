@@ -15,19 +15,12 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
-from ltx_models.checkpoint.files import (
-    INDEX_SUFFIXES,
-    Weights,
-    indexed_files,
-    load_tensors,
-    read_json,
-    sharded_files,
-)
-from ltx_models.diffusers_names import official_config, rename_transformer, rename_vae
+from ltx_models.checkpoint.diffusers_names import official_config, rename_transformer, rename_vae
+from ltx_models.checkpoint.files import INDEX_SUFFIXES, Weights, indexed_files, load_tensors, read_json, sharded_files
 from ltx_models.errors import CheckpointError
-from ltx_models.file_kinds import PREFIXES, VAE_PREFIX, describe_other_model, is_lora, transformer_prefix
-from ltx_models.fp8 import name_scales
-from ltx_models.safetensors_header import read_header
+from ltx_models.files.file_kinds import PREFIXES, VAE_PREFIX, describe_other_model, is_lora, transformer_prefix
+from ltx_models.files.safetensors_header import read_header
+from ltx_models.layers.fp8 import name_scales
 
 __all__ = ["Checkpoint", "DiffusersFolder", "ShardedFile", "SingleFile", "SplitFolder", "open_checkpoint"]
 

@@ -18,8 +18,8 @@ from pydantic import TypeAdapter, ValidationError
 
 from ltx_models.checkpoint.files import Weights
 from ltx_models.errors import CheckpointError
-from ltx_models.fp8 import SCALE, fold_scales, is_fp8, stored_finite, widened
-from ltx_models.quantization import Fp8Linear, Quantization, hold_as_stored, quantize_layers, quantize_weight
+from ltx_models.layers.fp8 import SCALE, fold_scales, is_fp8, stored_finite, widened
+from ltx_models.layers.quantization import Fp8Linear, Quantization, hold_as_stored, quantize_layers, quantize_weight
 
 __all__ = ["build", "check_finite", "check_weights", "load_weights", "parse_config"]
 
@@ -55,7 +55,8 @@ def load_weights(
 
     The names must be the model's own, neither more nor fewer. 5-D tensors are convolutions, in PyTorch's order (O, I,
     D, H, W) or in MLX's (O, D, H, W, I). Those whose name begins with `float32`, if given, stay in that precision.
-    Linear layers that the file holds in fp8, or quantized by MLX, stay so; there may be scales (`ltx_models.fp8`).
+    Linear layers that the file holds in fp8, or quantized by MLX, stay so; there may be scales
+    (`ltx_models.layers.fp8`).
 
     quantization: what to quantize, and how. It happens block by block, each being dropped once it is done, so that
     no more than one block is ever held at full precision.

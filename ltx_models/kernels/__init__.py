@@ -6,14 +6,7 @@ The transformer's activations are (B, N, D), the VAE's (1, F, H, W, C).
 
 from ltx_models.kernels.frames import activate, add_delayed
 from ltx_models.kernels.launch import Operation, backend, kernels_off
-from ltx_models.kernels.rows import (
-    add_and_modulate,
-    bias_gelu,
-    gated_add,
-    modulate,
-    norm_and_rotate,
-    rotate,
-)
+from ltx_models.kernels.rows import add_and_modulate, bias_gelu, gated_add, modulate, norm_and_rotate, rotate
 
 OPERATIONS = (modulate, add_and_modulate, gated_add, norm_and_rotate, bias_gelu, activate, add_delayed)
 

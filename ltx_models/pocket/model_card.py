@@ -16,9 +16,9 @@ from pathlib import Path
 
 import click
 
+from ltx_models.files.safetensors_header import read_header
 from ltx_models.pocket.grammar import BACKGROUNDS, COLOURS, HELD_OUT, MOTIONS, SHAPES, SIZES, combinations
 from ltx_models.pocket.scores import ASPECTS, held_out_captions, read_scores
-from ltx_models.safetensors_header import read_header
 
 __all__ = ["model_card"]
 

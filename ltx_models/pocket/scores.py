@@ -12,9 +12,9 @@ from typing import Any
 
 import numpy as np
 
+from ltx_models.families.variants import VARIANTS
 from ltx_models.pocket.grammar import Combination, caption, split
 from ltx_models.pocket.judge import judge_combination
-from ltx_models.variants import VARIANTS
 
 __all__ = [
     "ASPECTS",

@@ -14,11 +14,11 @@ from importlib.metadata import version
 import mlx.core as mx
 
 from ltx_models.errors import ModelError
+from ltx_models.families.variants import Variant, find_variant
 from ltx_models.kernels import backend
 from ltx_models.self_test import WRONG
 from ltx_models.self_test.clip import render_clip
 from ltx_models.self_test.compare import compare_kernels, compare_parts
-from ltx_models.variants import Variant, find_variant
 
 USAGE = 2
 

@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 
 from ltx_models.media.clips import read_clip
-from ltx_models.pipeline import LTXPipeline
+from ltx_models.pipeline.text_to_video import LTXPipeline
 from ltx_models.pocket.judge import judge
 from ltx_models.video import write_mp4
 

@@ -15,17 +15,17 @@ from typing import Any
 import mlx.core as mx
 import numpy as np
 
-from ltx_models.architectures import Architecture
 from ltx_models.benchmark.models import random_text_encoder, random_transformer, random_vae
 from ltx_models.benchmark.parts import PROMPT_TOKENS, TIMESTEP
+from ltx_models.families.architectures import Architecture
+from ltx_models.families.variants import Variant
 from ltx_models.kernels import Operation, backend
 from ltx_models.kernels.launch import BOUNDS as KERNEL_BOUNDS
 from ltx_models.kernels.launch import COMMAND_BUFFER_FAILED
-from ltx_models.latents import to_tokens
 from ltx_models.memory import DecodePlan, latent_size
 from ltx_models.request import GenerationRequest
-from ltx_models.transformer import pixel_coordinates
-from ltx_models.variants import Variant
+from ltx_models.sampling.latents import to_tokens
+from ltx_models.transformers.ltxv import pixel_coordinates
 
 __all__ = ["PARTS", "Compared", "compare_kernels", "compare_parts"]
 

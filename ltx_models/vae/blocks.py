@@ -10,8 +10,8 @@ from typing import Any
 import mlx.core as mx
 import mlx.nn as nn
 
-from ltx_models.embeddings import TimestepEmbedder
 from ltx_models.kernels import activate, add_delayed
+from ltx_models.layers.timestep import TimestepEmbedder
 from ltx_models.vae.stream import WHOLE, Stream
 
 __all__ = [

@@ -11,8 +11,8 @@ from typing import Any, NamedTuple
 import mlx.core as mx
 import mlx.nn as nn
 
-from ltx_models.embeddings import TimestepEmbedder
 from ltx_models.errors import CheckpointError
+from ltx_models.layers.timestep import TimestepEmbedder
 from ltx_models.vae.blocks import (
     WHOLE,
     AttentionResBlocks,

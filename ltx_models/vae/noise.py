@@ -8,7 +8,7 @@ from functools import partial
 
 import mlx.core as mx
 
-from ltx_models.latents import INJECTED_NOISE, draw_noise
+from ltx_models.sampling.latents import INJECTED_NOISE, draw_noise
 from ltx_models.vae.blocks import BlockNoise
 
 __all__ = ["InjectedNoise"]

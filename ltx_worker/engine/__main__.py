@@ -32,9 +32,9 @@ from ltx_models import events
 from ltx_models.errors import FaultKind, MachineFault, ModelError, ResumeMismatch
 from ltx_models.events import PromptEmbeddings, ResumePoint
 from ltx_models.faults import machine_fault
-from ltx_models.pipeline import LTXPipeline
+from ltx_models.pipeline.text_to_video import LTXPipeline
 from ltx_models.request import GenerationRequest
-from ltx_models.tokenizer import NAMES
+from ltx_models.text_encoders.tokenizer import NAMES
 from ltx_models.video import encode_jpeg
 from ltx_worker.engine import embeddings, messages
 from ltx_worker.engine.ahead import TextsAhead

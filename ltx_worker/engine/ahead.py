@@ -8,7 +8,7 @@ from collections import deque
 import numpy as np
 
 from ltx_models.errors import ModelError
-from ltx_models.pipeline import LTXPipeline
+from ltx_models.pipeline.text_to_video import LTXPipeline
 
 __all__ = ["TextsAhead"]
 

@@ -17,7 +17,7 @@ import ltx_worker
 from ltx_client.protocol.children import run_shown
 from ltx_client.protocol.screen import notice, print_line
 from ltx_models.errors import ModelError
-from ltx_models.variants import find_variant
+from ltx_models.families.variants import find_variant
 from ltx_worker.home import forget_refusal
 from ltx_worker.presence import running_worker
 from ltx_worker.service import launchd, systemd

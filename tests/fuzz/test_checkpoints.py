@@ -12,9 +12,9 @@ from safetensors.numpy import save
 
 from ltx_models.checkpoint import load_tensors, open_checkpoint, parse_config
 from ltx_models.errors import CheckpointError
-from ltx_models.safetensors_header import read_header
-from ltx_models.scheduler import SchedulerConfig
-from ltx_models.transformer import Transformer, TransformerConfig, load_transformer
+from ltx_models.files.safetensors_header import read_header
+from ltx_models.schedulers import SchedulerConfig
+from ltx_models.transformers.ltxv import Transformer, TransformerConfig, load_transformer
 from ltx_models.vae import VAE, VAEConfig, load_vae
 from tests.fuzz.campaign import Kind
 from tests.fuzz.mutations import ODD_NUMBERS, mutated_bytes, mutated_json, odd_bytes, odd_json

@@ -12,8 +12,8 @@ from ltx_client.farm import Farm
 from ltx_client.ledger import ClientLedger
 from ltx_client.protocol.jobs import Job, Links, UnreadableJob, parse_job, parse_links
 from ltx_client.protocol.names import Names
+from ltx_models.families.variants import find_variant
 from ltx_models.request import ConditioningItem, GenerationRequest
-from ltx_models.variants import find_variant
 from tests.fuzz.campaign import Kind
 from tests.fuzz.mutations import mutated_bytes, mutated_fields, mutated_json, odd_bytes, odd_json
 from tests.fuzz.screens import show_job

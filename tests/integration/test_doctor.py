@@ -24,7 +24,7 @@ from ltx_client.protocol.names import Names
 from ltx_client.protocol.replay import LOGGED, examine_replay
 from ltx_client.protocol.storage_checks import StorageChecks
 from ltx_client.protocol.workers import WorkerInfo
-from ltx_models.variants import find_variant
+from ltx_models.families.variants import find_variant
 from ltx_worker.doctor import worker_checks
 from ltx_worker.settings import WorkerSettings
 from tests.integration.conftest import wait_until

@@ -17,7 +17,7 @@ NOTES = """
 import sys
 if "ltx_worker.engine" in sys.orig_argv:
     from ltx_models import residency
-    from ltx_models.text_encoder import T5Encoder
+    from ltx_models.text_encoders.t5 import T5Encoder
 
     def note(text):
         with open("{notes}", "a") as file:
@@ -38,7 +38,7 @@ AHEAD = """
     import threading
 
     from ltx_models.events import Stepped
-    from ltx_models.pipeline import LTXPipeline
+    from ltx_models.pipeline.text_to_video import LTXPipeline
     from ltx_worker.engine.ahead import TextsAhead
 
     asked = threading.Event()

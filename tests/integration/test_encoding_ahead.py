@@ -4,8 +4,8 @@ from dataclasses import dataclass, replace
 
 import pytest
 
+from ltx_models.families.variants import find_variant
 from ltx_models.request import GenerationRequest
-from ltx_models.variants import find_variant
 from ltx_worker.engine.messages import Decoded, Message, Render, Stepped, TextEncoded
 from ltx_worker.engine.supervisor import Engine
 

@@ -16,7 +16,7 @@ DIES = """
 import os, sys
 if "ltx_worker.engine" in sys.orig_argv and os.path.exists("{flag}"):
     import mlx.core as mx
-    from ltx_models.pipeline import LTXPipeline
+    from ltx_models.pipeline.text_to_video import LTXPipeline
 
     def stream(*args, **kwargs):
         print("[METAL] Command buffer execution failed: {error}", flush=True)

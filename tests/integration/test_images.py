@@ -6,7 +6,7 @@ from PIL import Image, ImageDraw
 
 from ltx_client.protocol import events
 from ltx_client.protocol.state import Status
-from ltx_models.pipeline import LTXPipeline
+from ltx_models.pipeline.text_to_video import LTXPipeline
 from ltx_models.request import ConditioningItem, GenerationRequest
 from tests.clips import read_clip
 from tests.integration.conftest import PROMPT, ltx

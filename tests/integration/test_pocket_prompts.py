@@ -5,9 +5,9 @@ from pathlib import Path
 
 import pytest
 
+from ltx_models.families.variants import find_variant
 from ltx_models.pocket.judge import judge
 from ltx_models.request import GenerationRequest
-from ltx_models.variants import find_variant
 from ltx_worker.engine.messages import Decoded, Render, Resuming, Stepped
 from ltx_worker.engine.supervisor import Engine
 from tests.clips import read_clip

@@ -10,8 +10,8 @@ import pytest
 
 from ltx_client.prepare import prepare
 from ltx_client.protocol.jobs import job_digest, new_job_id
+from ltx_models.families.variants import find_variant
 from ltx_models.request import GenerationRequest
-from ltx_models.variants import find_variant
 from ltx_worker.engine.messages import Decoded, Render, Resuming, Stepped, TextEncoded
 from ltx_worker.engine.supervisor import Engine
 

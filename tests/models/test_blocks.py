@@ -12,10 +12,10 @@ import numpy as np
 import pytest
 from mlx.utils import tree_flatten
 
-from ltx_models.embeddings import timestep_sinusoid
 from ltx_models.errors import CheckpointError
-from ltx_models.transformer_block import Attention
-from ltx_models.transformer_config import TransformerConfig
+from ltx_models.layers.timestep import timestep_sinusoid
+from ltx_models.transformers.block import Attention
+from ltx_models.transformers.config import TransformerConfig
 from ltx_models.vae.blocks import (
     PADDINGS,
     CausalConv3d,

@@ -17,8 +17,8 @@ from safetensors.numpy import save_file
 
 from ltx_models.checkpoint import SingleFile
 from ltx_models.errors import CheckpointError
-from ltx_models.pipeline import LTXPipeline
-from ltx_models.transformer import load_transformer
+from ltx_models.pipeline.text_to_video import LTXPipeline
+from ltx_models.transformers.ltxv import load_transformer
 from ltx_models.vae import load_vae
 from tests.models.conftest import DATA, TOKENIZER, Golden, read_safetensors
 

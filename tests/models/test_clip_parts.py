@@ -15,12 +15,12 @@ from PIL import Image
 from ltx_client.errors import UsageError
 from ltx_client.inputs import address_inputs
 from ltx_models.errors import InvalidRequest
+from ltx_models.families.variants import find_variant
 from ltx_models.media.clips import open_clip
 from ltx_models.media.lengths import clip_length, is_only_sound
-from ltx_models.media.prepare import conditioning_pixels
 from ltx_models.media.spans import Span, span_of
+from ltx_models.pipeline.conditioning_pixels import conditioning_pixels
 from ltx_models.request import ConditioningItem, GenerationRequest
-from ltx_models.variants import find_variant
 from tests.models.media_files import run_ffmpeg
 
 H264 = ("-c:v", "libx264rgb", "-qp", "0", "-bf", "3", "-g", "12")

@@ -7,10 +7,10 @@ from typing import Any
 import numpy as np
 import pytest
 
-from ltx_models.conditioning import lerp, place
 from ltx_models.errors import InvalidRequest
 from ltx_models.request import ConditioningItem
-from ltx_models.transformer import pixel_coordinates
+from ltx_models.sampling.conditioning import lerp, place
+from ltx_models.transformers.ltxv import pixel_coordinates
 
 FRAMES, CHANNELS, SIZE = 5, 3, (1, 2)
 PER_FRAME = 2

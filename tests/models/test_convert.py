@@ -17,8 +17,8 @@ import pytest
 from ltx_models import convert
 from ltx_models.checkpoint import ShardedFile, open_checkpoint
 from ltx_models.errors import CheckpointError
-from ltx_models.pipeline import LTXPipeline
-from ltx_models.transformer import load_transformer
+from ltx_models.pipeline.text_to_video import LTXPipeline
+from ltx_models.transformers.ltxv import load_transformer
 from tests.models.conftest import Golden, RawCheckpoint, Run
 from tests.models.raw_safetensors import Entries, f32, read_raw, write_raw
 

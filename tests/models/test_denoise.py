@@ -8,14 +8,14 @@ import mlx.core as mx
 import numpy as np
 import pytest
 
-from ltx_models.conditioning import Canvas
-from ltx_models.denoise import Denoiser, schedule_steps
 from ltx_models.errors import InvalidRequest
 from ltx_models.events import PromptEmbeddings, ResumePoint, Stepped
-from ltx_models.latents import IMAGE_NOISE, STOCHASTIC_NOISE, draw_noise
+from ltx_models.families.variants import find_variant
 from ltx_models.request import GenerationRequest
-from ltx_models.transformer import Perturbation, TokenTimesteps
-from ltx_models.variants import find_variant
+from ltx_models.sampling.conditioning import Canvas
+from ltx_models.sampling.denoise import Denoiser, schedule_steps
+from ltx_models.sampling.latents import IMAGE_NOISE, STOCHASTIC_NOISE, draw_noise
+from ltx_models.transformers.ltxv import Perturbation, TokenTimesteps
 from tests.models.test_guidance import STAGES
 
 SHAPE = (1, 2, 3, 1, 1)

@@ -18,9 +18,9 @@ import pytest
 from ltx_models import convert
 from ltx_models.checkpoint import open_checkpoint
 from ltx_models.errors import CheckpointError
-from ltx_models.hub import verify
-from ltx_models.pipeline import LTXPipeline
-from ltx_models.variants import find_variant
+from ltx_models.families.variants import find_variant
+from ltx_models.files.hub import verify
+from ltx_models.pipeline.text_to_video import LTXPipeline
 from tests.models.conftest import TOKENIZER, RawCheckpoint, Run, load_golden
 from tests.models.raw_safetensors import Entries, f32, floats, write_raw
 

@@ -13,11 +13,11 @@ import pytest
 
 from ltx_models import events
 from ltx_models.errors import FaultKind, NotFinite
-from ltx_models.finite import CheckedConversion, all_finite
-from ltx_models.pipeline import LTXPipeline
+from ltx_models.layers.finite import CheckedConversion, all_finite
+from ltx_models.pipeline.text_to_video import LTXPipeline
 from ltx_models.request import GenerationRequest
-from ltx_models.text_encoder import T5Encoder
-from ltx_models.transformer import Transformer
+from ltx_models.text_encoders.t5 import T5Encoder
+from ltx_models.transformers.ltxv import Transformer
 from ltx_models.vae.encoder import Encoder
 
 REQUEST = GenerationRequest(prompt="a red ball", width=64, height=64, num_frames=17, num_steps=4, seed=1)

@@ -8,9 +8,9 @@ import mlx.core as mx
 import numpy as np
 import pytest
 
-from ltx_models.guidance import classifier_free_guidance, combine, project, rescale, spatio_temporal_guidance
+from ltx_models.families.variants import find_variant
 from ltx_models.request import GenerationRequest, Guidance
-from ltx_models.variants import find_variant
+from ltx_models.sampling.guidance import classifier_free_guidance, combine, project, rescale, spatio_temporal_guidance
 
 U, C, P = (np.random.default_rng(seed).normal(size=(1, 5, 4)).astype(np.float32) for seed in range(3))
 

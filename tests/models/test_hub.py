@@ -13,9 +13,9 @@ from pathlib import Path
 import pytest
 
 from ltx_models.errors import CheckpointError, DownloadError
-from ltx_models.hub import download
-from ltx_models.model_files import cache_folder, find_files, missing_parts
-from ltx_models.variants import VARIANTS, find_variant
+from ltx_models.families.variants import VARIANTS, find_variant
+from ltx_models.files.hub import download
+from ltx_models.files.model_files import cache_folder, find_files, missing_parts
 from tests.stand_in_hub import StandInHub, sha256
 
 DISTILLED = "ltxv-2b-0.9.8-distilled-fp8.safetensors"

@@ -13,8 +13,8 @@ from PIL import Image
 
 from ltx_models.errors import CheckpointError, InvalidRequest, MediaError
 from ltx_models.events import Finished, RenderResult, Stepped
-from ltx_models.media.prepare import conditioning_pixels
-from ltx_models.pipeline import LTXPipeline
+from ltx_models.pipeline.conditioning_pixels import conditioning_pixels
+from ltx_models.pipeline.text_to_video import LTXPipeline
 from ltx_models.request import LAST_FRAME, ConditioningItem, GenerationRequest
 from ltx_models.video import write_mp4
 from tests.models.conftest import TOKENIZER, Golden

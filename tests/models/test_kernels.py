@@ -15,7 +15,7 @@ import pytest
 from ltx_models import kernels
 from ltx_models.kernels import OPERATIONS, launch
 from ltx_models.kernels.launch import BOUNDS, Operation, distance, random_array
-from ltx_models.pipeline import LTXPipeline
+from ltx_models.pipeline.text_to_video import LTXPipeline
 
 BATCH, TOKENS, DIM = 2, 3, 12
 RNG = np.random.default_rng(0)

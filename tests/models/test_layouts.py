@@ -11,18 +11,11 @@ import numpy as np
 import pytest
 from safetensors.numpy import save_file
 
-from ltx_models.checkpoint import (
-    Checkpoint,
-    DiffusersFolder,
-    SingleFile,
-    SplitFolder,
-    load_tensors,
-    open_checkpoint,
-)
+from ltx_models.checkpoint import Checkpoint, DiffusersFolder, SingleFile, SplitFolder, load_tensors, open_checkpoint
 from ltx_models.convert import convert
 from ltx_models.errors import CheckpointError
-from ltx_models.text_encoder import load_text_encoder
-from ltx_models.transformer import load_transformer
+from ltx_models.text_encoders.t5 import load_text_encoder
+from ltx_models.transformers.ltxv import load_transformer
 from ltx_models.vae import load_vae
 from tests.models.conftest import TOKENIZER, Golden, read_safetensors, relative_error
 from tests.models.diffusers_folder import (

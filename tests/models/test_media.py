@@ -15,10 +15,11 @@ import pytest
 from PIL import Image
 
 from ltx_models.errors import MediaError, VideoError
+from ltx_models.families.variants import find_variant
 from ltx_models.media.clips import read_clip
 from ltx_models.media.fit import Fit
 from ltx_models.media.pictures import read_picture
-from ltx_models.media.prepare import (
+from ltx_models.pipeline.conditioning_pixels import (
     conditioning_pixels,
     gaussian_blur,
     prepare_frame,
@@ -26,7 +27,6 @@ from ltx_models.media.prepare import (
     through_h264,
 )
 from ltx_models.request import ConditioningItem, GenerationRequest
-from ltx_models.variants import find_variant
 from ltx_models.video import write_mp4
 
 OFF = {"crop": False, "blur": False, "compress": False}
@@ -252,7 +252,9 @@ def test_without_the_crop_a_picture_is_stretched(tmp_path: Path) -> None:
 
 
 def test_media_loads_no_mlx() -> None:
-    code = "import sys, ltx_models.media.prepare; print('mlx' in sys.modules or 'mlx.core' in sys.modules)"
+    code = (
+        "import sys, ltx_models.pipeline.conditioning_pixels; print('mlx' in sys.modules or 'mlx.core' in sys.modules)"
+    )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "False"
 

@@ -33,9 +33,9 @@ from tests.models.media_files import (
 READ = """
 import sys
 from ltx_models.errors import MediaError
-from ltx_models.media.prepare import conditioning_pixels
+from ltx_models.pipeline.conditioning_pixels import conditioning_pixels
 from ltx_models.request import ConditioningItem, GenerationRequest
-from ltx_models.variants import find_variant
+from ltx_models.families.variants import find_variant
 import PIL.JpegImagePlugin, PIL.PngImagePlugin, PIL.WebPImagePlugin
 kind, path, width, height, frames = sys.argv[1], sys.argv[2], *map(int, sys.argv[3:])
 request = GenerationRequest(prompt="x", width=width, height=height, num_frames=frames, frame_rate=30)

@@ -9,16 +9,16 @@ from pathlib import Path
 import psutil
 import pytest
 
+from ltx_models.families.variants import find_variant
 from ltx_models.memory import GB, READING_BYTES, memory_class, predict_peak
 from ltx_models.request import ConditioningItem, GenerationRequest
-from ltx_models.variants import find_variant
 from tests.models.media_files import write_clip, write_png
 from tests.models.test_media_bounds import memory_of
 
 RENDER = """
 import sys
 import mlx.core, PIL.PngImagePlugin
-from ltx_models.pipeline import LTXPipeline
+from ltx_models.pipeline.text_to_video import LTXPipeline
 from ltx_models.request import ConditioningItem, GenerationRequest
 width, height, *inputs = sys.argv[1:]
 items = tuple(ConditioningItem(kind=kind, source=path) for kind, path in zip(inputs[::2], inputs[1::2]))

@@ -15,14 +15,14 @@ from PIL import Image
 
 from ltx_models.errors import MediaError, VideoError
 from ltx_models.events import InputRead, TextEncoded
+from ltx_models.families.variants import find_variant
 from ltx_models.media import ffmpeg, pictures
 from ltx_models.media.clips import read_clip
 from ltx_models.media.fit import Fit
 from ltx_models.media.pictures import read_picture
-from ltx_models.media.prepare import conditioning_pixels, read_item
-from ltx_models.pipeline import LTXPipeline
+from ltx_models.pipeline.conditioning_pixels import conditioning_pixels, read_item
+from ltx_models.pipeline.text_to_video import LTXPipeline
 from ltx_models.request import ConditioningItem, GenerationRequest
-from ltx_models.variants import find_variant
 from ltx_models.video import write_mp4
 from tests.models.media_files import run_ffmpeg, write_clip, write_png
 

@@ -7,8 +7,9 @@ from typing import Any
 
 import pytest
 
-from ltx_models.architectures import LTX_2B, LTX_13B
 from ltx_models.errors import InvalidRequest
+from ltx_models.families.architectures import LTX_2B, LTX_13B
+from ltx_models.families.variants import VARIANTS, Variant, find_variant
 from ltx_models.memory import (
     CHUNKS,
     COMPONENTS,
@@ -28,7 +29,6 @@ from ltx_models.memory import (
     predict_peak,
 )
 from ltx_models.request import ConditioningItem, GenerationRequest
-from ltx_models.variants import VARIANTS, Variant, find_variant
 
 MEASURED = [
     # variant, size, and on one H100 the peaks in GB of the phases in PHASES that it went through, the cache included

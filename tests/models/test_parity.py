@@ -15,12 +15,12 @@ import numpy as np
 import pytest
 
 from ltx_models.events import Finished, TextEncoded
-from ltx_models.pipeline import LTXPipeline
+from ltx_models.pipeline.text_to_video import LTXPipeline
 from ltx_models.request import ConditioningItem, GenerationRequest, Perturbing
-from ltx_models.scheduler import SchedulerConfig, sample_timesteps
-from ltx_models.text_encoder import load_text_encoder
-from ltx_models.tokenizer import Tokenizer
-from ltx_models.transformer import Perturbation, Transformer, load_transformer, pixel_coordinates
+from ltx_models.schedulers import SchedulerConfig, sample_timesteps
+from ltx_models.text_encoders.t5 import load_text_encoder
+from ltx_models.text_encoders.tokenizer import Tokenizer
+from ltx_models.transformers.ltxv import Perturbation, Transformer, load_transformer, pixel_coordinates
 from ltx_models.vae import load_vae, load_vae_encoder
 from tests.models.conftest import DATA, TOKENIZER, Golden, channels_first, read_safetensors, relative_error
 

@@ -13,23 +13,14 @@ import pytest
 from PIL import Image
 
 from ltx_models.errors import InvalidRequest, OutOfMemory, UnknownVariant
-from ltx_models.events import (
-    Decoded,
-    Event,
-    Finished,
-    FramesDecoded,
-    Previewed,
-    RenderResult,
-    Stepped,
-    TextEncoded,
-)
-from ltx_models.latents import DECODE_NOISE, INITIAL_NOISE, draw_noise
+from ltx_models.events import Decoded, Event, Finished, FramesDecoded, Previewed, RenderResult, Stepped, TextEncoded
+from ltx_models.families.variants import find_variant
 from ltx_models.memory import DecodePlan, check_fits, component_weights, predict_peak
-from ltx_models.pipeline import LTXPipeline
+from ltx_models.pipeline.text_to_video import LTXPipeline
 from ltx_models.request import GenerationRequest
-from ltx_models.text_encoder import T5Encoder
+from ltx_models.sampling.latents import DECODE_NOISE, INITIAL_NOISE, draw_noise
+from ltx_models.text_encoders.t5 import T5Encoder
 from ltx_models.vae import VAE
-from ltx_models.variants import find_variant
 from tests.models.conftest import Golden
 
 SMALL = GenerationRequest(

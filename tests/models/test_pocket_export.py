@@ -14,10 +14,10 @@ import pytest
 
 from ltx_models.errors import CheckpointError
 from ltx_models.events import Finished
-from ltx_models.pipeline import LTXPipeline
-from ltx_models.pocket.train.recipe import POCKET, TINY
+from ltx_models.files.safetensors_header import read_header
+from ltx_models.pipeline.text_to_video import LTXPipeline
+from ltx_models.pocket.train.optimization.recipe import POCKET, TINY
 from ltx_models.request import GenerationRequest
-from ltx_models.safetensors_header import read_header
 from tests.models.conftest import relative_error
 
 torch = pytest.importorskip("torch")
@@ -75,7 +75,7 @@ def latents_in_mlx(pipeline: LTXPipeline, noise: np.ndarray, guidance: float) ->
 def latents_in_torch(exported: Exported, denoiser: Any, noise: np.ndarray, guidance: float) -> np.ndarray:
     from ltx_models.pocket.train.data import token_ids
     from ltx_models.pocket.train.sample import Prompts, euler, uniform_timesteps
-    from ltx_models.tokenizer import Tokenizer
+    from ltx_models.text_encoders.tokenizer import Tokenizer
 
     tokenizer = Tokenizer(exported.folder / "tokenizer" / "spiece.model")
     prompts = Prompts.of(denoiser, token_ids([PROMPT], tokenizer), token_ids([""], tokenizer))

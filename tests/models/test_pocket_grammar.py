@@ -19,7 +19,7 @@ from ltx_models.pocket.grammar import (
     split,
     unknown_words,
 )
-from ltx_models.tokenizer import Tokenizer
+from ltx_models.text_encoders.tokenizer import Tokenizer
 from tests.models.conftest import DATA
 
 SPIECE = DATA.parent.parent / "ltx_models" / "pocket" / "tokenizer" / "spiece.model"

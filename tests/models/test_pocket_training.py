@@ -24,14 +24,15 @@ pytest.importorskip("transformers")
 
 from torch.utils._python_dispatch import TorchDispatchMode  # noqa: E402
 
-from ltx_models.pocket.train import data, dit, loop, recipe, vae  # noqa: E402
+from ltx_models.pocket.train import data, dit, vae  # noqa: E402
 from ltx_models.pocket.train.__main__ import GOES_ON, main  # noqa: E402
 from ltx_models.pocket.train.distil import student_objective  # noqa: E402
 from ltx_models.pocket.train.latents import fill_caches  # noqa: E402
 from ltx_models.pocket.train.models import build_vae  # noqa: E402
-from ltx_models.pocket.train.replay import Replayed  # noqa: E402
+from ltx_models.pocket.train.optimization import loop, recipe  # noqa: E402
+from ltx_models.pocket.train.optimization.replay import Replayed  # noqa: E402
 from ltx_models.pocket.train.sample import uniform_timesteps  # noqa: E402
-from ltx_models.tokenizer import Tokenizer  # noqa: E402
+from ltx_models.text_encoders.tokenizer import Tokenizer  # noqa: E402
 
 CPU = torch.device("cpu")
 RESULTS = ("vae.safetensors", "dit.safetensors", "student.safetensors", "normalization.safetensors")
@@ -149,7 +150,7 @@ def test_timesteps_are_those_of_the_uniform_sampler() -> None:
 
 @pytest.mark.parametrize("shape", [(2, 8, 24), (1, 48, 16)])
 def test_muon_turns_all_directions_alike(shape: tuple[int, int, int]) -> None:
-    from ltx_models.pocket.train.muon import orthogonalized
+    from ltx_models.pocket.train.optimization.muon import orthogonalized
 
     torch.manual_seed(0)
     matrices = torch.randn(shape)
@@ -161,7 +162,7 @@ def test_muon_turns_all_directions_alike(shape: tuple[int, int, int]) -> None:
 
 def test_muon_is_for_matrices_inside_of_blocks() -> None:
     from ltx_models.pocket.train.models import build_denoiser, build_vae
-    from ltx_models.pocket.train.muon import split_parameters
+    from ltx_models.pocket.train.optimization.muon import split_parameters
 
     for module in (build_vae(recipe.TINY.sizes), build_denoiser(recipe.TINY.sizes)):
         matrices, others = split_parameters(module)

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from ltx_client.protocol.events import CutText
-from ltx_models.pipeline import LTXPipeline
+from ltx_models.pipeline.text_to_video import LTXPipeline
 from ltx_models.request import GenerationRequest
 from ltx_worker.engine.__main__ import EngineProcess
 

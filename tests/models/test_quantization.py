@@ -16,12 +16,12 @@ from mlx.utils import tree_flatten, tree_map_with_path
 from ltx_models.checkpoint import SingleFile, load_weights
 from ltx_models.errors import CheckpointError
 from ltx_models.events import Finished
-from ltx_models.pipeline import LTXPipeline
+from ltx_models.layers.quantization import TEXT_ENCODER_MATRICES, TRANSFORMER_MATRICES, Fp8Linear, Quantization
+from ltx_models.pipeline.text_to_video import LTXPipeline
 from ltx_models.pocket.judge import judge
-from ltx_models.quantization import TEXT_ENCODER_MATRICES, TRANSFORMER_MATRICES, Fp8Linear, Quantization
 from ltx_models.request import GenerationRequest
-from ltx_models.text_encoder import T5Config, T5Encoder, load_text_encoder
-from ltx_models.transformer import Transformer, TransformerConfig, load_transformer, pixel_coordinates
+from ltx_models.text_encoders.t5 import T5Config, T5Encoder, load_text_encoder
+from ltx_models.transformers.ltxv import Transformer, TransformerConfig, load_transformer, pixel_coordinates
 from tests.models.conftest import DATA, TOKENIZER, Golden, relative_error
 
 DIT_BOUND = 3e-5

@@ -16,9 +16,9 @@ from mlx.utils import tree_flatten
 from ltx_models.checkpoint import SingleFile
 from ltx_models.errors import CheckpointError
 from ltx_models.events import Finished, RenderResult
-from ltx_models.pipeline import LTXPipeline
+from ltx_models.pipeline.text_to_video import LTXPipeline
 from ltx_models.request import ConditioningItem, GenerationRequest
-from ltx_models.transformer import Transformer, TransformerConfig
+from ltx_models.transformers.ltxv import Transformer, TransformerConfig
 from ltx_models.vae import VAE, VAEConfig, VAEEncoder, load_vae
 from tests.models.conftest import TOKENIZER, Golden
 from tests.models.test_guidance import STAGES

@@ -9,9 +9,9 @@ from typing import Any
 import pytest
 
 from ltx_models.errors import InvalidRequest, UnknownVariant
+from ltx_models.families.variants import VARIANTS, find_variant
 from ltx_models.memory import GB, memory_class, predict_peak
 from ltx_models.request import LAST_FRAME, ConditioningItem, GenerationRequest
-from ltx_models.variants import VARIANTS, find_variant
 
 
 @pytest.mark.parametrize(
@@ -194,7 +194,7 @@ def test_what_no_class_holds_is_refused() -> None:
 def test_plain_modules_load_no_mlx() -> None:
     """A laptop that only submits has neither MLX nor NumPy."""
     code = (
-        "import sys, ltx_models.errors, ltx_models.memory, ltx_models.request, ltx_models.variants;"
+        "import sys, ltx_models.errors, ltx_models.memory, ltx_models.request, ltx_models.families.variants;"
         "print(sorted({'mlx', 'numpy', 'PIL', 'safetensors', 'sentencepiece', 'imageio_ffmpeg'} & set(sys.modules)))"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)

@@ -8,7 +8,7 @@ import mlx.core as mx
 import numpy as np
 import pytest
 
-from ltx_models.transformer import TransformerConfig, pixel_coordinates, rope_tables, rotate
+from ltx_models.transformers.ltxv import TransformerConfig, pixel_coordinates, rope_tables, rotate
 
 
 def config(heads: int, head_dim: int) -> TransformerConfig:

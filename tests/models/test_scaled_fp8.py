@@ -13,10 +13,10 @@ import pytest
 from ltx_models.checkpoint import Checkpoint, load_tensors, open_checkpoint
 from ltx_models.convert import convert
 from ltx_models.errors import CheckpointError
-from ltx_models.fp8 import name_scales, widened
-from ltx_models.quantization import TRANSFORMER_MATRICES, Fp8Linear
-from ltx_models.text_encoder import load_text_encoder, text_encoder_files
-from ltx_models.transformer import load_transformer
+from ltx_models.layers.fp8 import name_scales, widened
+from ltx_models.layers.quantization import TRANSFORMER_MATRICES, Fp8Linear
+from ltx_models.text_encoders.t5 import load_text_encoder, text_encoder_files
+from ltx_models.transformers.ltxv import load_transformer
 from tests.models.conftest import Golden, relative_error
 from tests.models.raw_safetensors import E4M3, Entries, Entry, f32, floats, read_raw, to_e4m3, to_e5m2, write_raw
 

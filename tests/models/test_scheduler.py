@@ -6,9 +6,9 @@ from typing import Any
 import mlx.core as mx
 import pytest
 
-from ltx_models.denoise import schedule_steps
 from ltx_models.errors import CheckpointError, InvalidRequest
-from ltx_models.scheduler import (
+from ltx_models.sampling.denoise import schedule_steps
+from ltx_models.schedulers import (
     SchedulerConfig,
     euler_step,
     predict_x0,

@@ -11,15 +11,16 @@ import mlx.core as mx
 import numpy as np
 import pytest
 
-from ltx_models import self_test, transformer_block
-from ltx_models.architectures import Architecture
+from ltx_models import self_test
+from ltx_models.families.architectures import Architecture
+from ltx_models.families.variants import find_variant
 from ltx_models.kernels import OPERATIONS, Operation, launch
-from ltx_models.pipeline import LTXPipeline
+from ltx_models.pipeline.text_to_video import LTXPipeline
 from ltx_models.self_test import __main__ as command
 from ltx_models.self_test import clip, compare
 from ltx_models.self_test.clip import render_clip
 from ltx_models.self_test.compare import PARTS, compare_kernels, compare_parts
-from ltx_models.variants import find_variant
+from ltx_models.transformers import block
 
 POCKET = find_variant("pocket")
 
@@ -55,7 +56,7 @@ def test_every_kernel_is_compared_where_there_is_a_gpu(monkeypatch: pytest.Monke
     """The formulas stand for the kernels here; one of them is off."""
     monkeypatch.setattr(launch, "backend", lambda: "cuda")
     monkeypatch.setattr(compare, "backend", lambda: "cuda")
-    monkeypatch.setattr(transformer_block, "backend", lambda: "cuda")  # which has the blocks compiled
+    monkeypatch.setattr(block, "backend", lambda: "cuda")  # which has the blocks compiled
     for operation in OPERATIONS:
         monkeypatch.setattr(operation, "launch", operation.plain)
         monkeypatch.setattr(operation, "_trusted", {})

@@ -12,9 +12,9 @@ from sentencepiece import SentencePieceTrainer
 
 from ltx_models.convert import convert
 from ltx_models.errors import CheckpointError
-from ltx_models.pipeline import LTXPipeline
-from ltx_models.text_encoder import load_text_encoder, relative_position_buckets
-from ltx_models.tokenizer import MAX_TOKENS, Tokenizer
+from ltx_models.pipeline.text_to_video import LTXPipeline
+from ltx_models.text_encoders.t5 import load_text_encoder, relative_position_buckets
+from ltx_models.text_encoders.tokenizer import MAX_TOKENS, Tokenizer
 from tests.models.conftest import TOKENIZER, Golden, relative_error
 from tests.models.raw_safetensors import read_raw, write_raw
 

@@ -16,7 +16,7 @@ import numpy as np
 import pytest
 from safetensors.numpy import load_file
 
-from ltx_models.pipeline import LTXPipeline
+from ltx_models.pipeline.text_to_video import LTXPipeline
 from ltx_models.vae.blocks import CausalConv3d, convolved_by_products
 
 TILE, KERNEL = 6, 3

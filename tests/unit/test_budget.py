@@ -15,8 +15,8 @@ from ltx_client.local.keeper import Worker
 from ltx_client.local.members import FarmFolder
 from ltx_client.protocol import budget
 from ltx_client.protocol.budget import ServesNothing, check_serves, why_too_much
+from ltx_models.families.variants import VARIANTS, find_variant
 from ltx_models.memory import GB, MEMORY_CLASSES, smallest_class
-from ltx_models.variants import VARIANTS, find_variant
 from ltx_worker.cli import main as worker_main
 from ltx_worker.settings import WorkerSettings
 from tests.storages import made

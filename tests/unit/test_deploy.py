@@ -14,7 +14,7 @@ from click.testing import CliRunner
 from pydantic import SecretStr
 
 from ltx_client.protocol.settings import FarmSettings
-from ltx_models.variants import VARIANTS
+from ltx_models.families.variants import VARIANTS
 from ltx_worker.cli import main
 from ltx_worker.service.environment import load_environment
 from ltx_worker.settings import WorkerSettings

@@ -15,8 +15,8 @@ from ltx_client.local.join import join, stop_up
 from ltx_client.local.members import Use
 from ltx_client.protocol.checks import Level
 from ltx_client.protocol.settings import FarmSettings
-from ltx_models import hub
-from ltx_models.file_lock import NO_LOCKS, file_lock, has_locks, why_not_lockable
+from ltx_models.files import hub
+from ltx_models.files.file_lock import NO_LOCKS, file_lock, has_locks, why_not_lockable
 from ltx_worker.home import UnusableHome, make_home
 
 
@@ -57,9 +57,8 @@ def test_whoever_waits_for_a_download_says_so(file_system, tmp_path, monkeypatch
 def test_a_process_that_was_killed_keeps_nobody_out(file_system, tmp_path):
     path = tmp_path / ".part.lock"
     no_locks = f"fcntl.flock = lambda *_: (_ for _ in ()).throw(OSError({file_system}, 'no'))" if file_system else ""
-    program = (
-        f"import fcntl, os, sys\n{no_locks}\nfrom ltx_models.file_lock import file_lock\nfrom pathlib import Path\n"
-    )
+    program = f"import fcntl, os, sys\n{no_locks}\nfrom pathlib import Path\n"
+    program += "from ltx_models.files.file_lock import file_lock\n"
     program += "file_lock(Path(sys.argv[1])).acquire()\nos.kill(os.getpid(), 9)"
     assert subprocess.run([sys.executable, "-c", program, path], check=False, timeout=30).returncode == -9
     with file_lock(path).acquire(timeout=5):

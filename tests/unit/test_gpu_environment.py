@@ -25,7 +25,7 @@ AS_ON_A_MAC = """
 """
 
 
-@pytest.mark.parametrize("module", ["ltx_models.pipeline", "ltx_models.vae"])
+@pytest.mark.parametrize("module", ["ltx_models.pipeline.text_to_video", "ltx_models.vae"])
 def test_they_are_set_when_mlx_is_imported(module, monkeypatch):
     for name in WANTED:
         monkeypatch.delenv(name, raising=False)

@@ -10,7 +10,7 @@ from click.testing import CliRunner
 from ltx_client.protocol import own_files
 from ltx_client.protocol.checks import Level, run_checks
 from ltx_models.errors import FaultKind
-from ltx_models.variants import find_variant
+from ltx_models.families.variants import find_variant
 from ltx_worker import cli, home
 from ltx_worker.cli import main
 from ltx_worker.doctor import Machine

@@ -17,12 +17,12 @@ from ltx_client.protocol.checks import Level
 from ltx_client.protocol.jobs import Job, new_job_id
 from ltx_client.protocol.storage import Storage, StorageError
 from ltx_client.protocol.workers import fits_gpu
-from ltx_models import volumes
 from ltx_models.errors import FaultKind, InvalidRequest
+from ltx_models.families.variants import find_variant
 from ltx_models.faults import fault_in_words
+from ltx_models.files import volumes
 from ltx_models.memory import GB, check_fits, memory_class, predict_peak
 from ltx_models.request import GenerationRequest
-from ltx_models.variants import find_variant
 from ltx_worker import heartbeat, off_duty, probes, system_programs
 from ltx_worker.home import UnusableHome, make_home
 from ltx_worker.http_server import BoundedHandler, BoundedServer

@@ -13,10 +13,10 @@ import pytest
 from ltx_client.protocol.state import Status
 from ltx_client.protocol.storage import StorageError, input_name
 from ltx_models.errors import FaultKind, MachineFault, MediaError, VideoError
+from ltx_models.families.variants import find_variant
 from ltx_models.faults import KIND_OF, machine_fault
-from ltx_models.output_files import PART
+from ltx_models.files.output_files import PART
 from ltx_models.request import ConditioningItem, GenerationRequest
-from ltx_models.variants import find_variant
 from ltx_worker.endings import Outcome
 from ltx_worker.engine import messages
 from ltx_worker.engine.supervisor import EngineDied

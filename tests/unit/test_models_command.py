@@ -11,7 +11,7 @@ from click.testing import CliRunner
 from ltx_client.cli import main
 from ltx_client.commands.models import command as models
 from ltx_client.commands.models import listing
-from ltx_models.variants import VARIANTS, find_variant
+from ltx_models.families.variants import VARIANTS, find_variant
 
 
 @pytest.fixture

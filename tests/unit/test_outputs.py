@@ -18,8 +18,8 @@ import pytest
 from ltx_client.errors import UsageError
 from ltx_client.handles import Render
 from ltx_client.output_paths import waits_for_reader
-from ltx_models import output_files
-from ltx_models.output_files import writing
+from ltx_models.files import output_files
+from ltx_models.files.output_files import writing
 from tests.stored_farm import FRAMES, SMALL, VIDEO, StoredFarm
 
 PROMPT = "a red ball rolls to the right"

@@ -20,10 +20,10 @@ from ltx_client.protocol.console import Console
 from ltx_client.protocol.events import CutText, parse_event
 from ltx_client.protocol.state import Snapshot, apply, parse_snapshot
 from ltx_client.views import JobView, Update
-from ltx_models.model_files import find_files
+from ltx_models.families.variants import find_variant
+from ltx_models.files.model_files import find_files
 from ltx_models.request import GenerationRequest
-from ltx_models.tokenizer import MAX_TOKENS, Tokenizer
-from ltx_models.variants import find_variant
+from ltx_models.text_encoders.tokenizer import MAX_TOKENS, Tokenizer
 from tests.unit.test_batch_files import defaults
 
 TOKENIZER = Tokenizer(find_files(find_variant("pocket")).tokenizer)

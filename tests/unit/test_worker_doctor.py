@@ -14,7 +14,7 @@ from pydantic import SecretStr
 from ltx_client.protocol.broker_checks import BrokerChecks
 from ltx_client.protocol.checks import Level, run_checks
 from ltx_client.protocol.names import Names
-from ltx_models.variants import find_variant
+from ltx_models.families.variants import find_variant
 from ltx_worker import doctor, doctor_command
 from ltx_worker.cli import main
 from ltx_worker.doctor import Machine, worker_checks

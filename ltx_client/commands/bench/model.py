@@ -20,8 +20,8 @@ from ltx_client.output_paths import is_stdout
 from ltx_client.protocol.children import run_shown
 from ltx_client.protocol.deep_checks import PEAK_STEPS
 from ltx_client.protocol.screen import print_line
+from ltx_models.families.variants import find_variant
 from ltx_models.memory import GB
-from ltx_models.variants import find_variant
 
 __all__ = ["command"]
 

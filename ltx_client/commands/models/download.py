@@ -13,10 +13,10 @@ from ltx_client.errors import Unreachable
 from ltx_client.output import notice, print_line
 from ltx_client.protocol.console import Console
 from ltx_models.errors import HubUnreachable
-from ltx_models.hub import download
+from ltx_models.families.variants import find_variant
+from ltx_models.files.hub import download
+from ltx_models.files.model_files import find_files
 from ltx_models.memory import GB
-from ltx_models.model_files import find_files
-from ltx_models.variants import find_variant
 
 __all__ = ["command"]
 

@@ -13,9 +13,9 @@ from ltx_client.options import json_option
 from ltx_client.output import print_json, print_table
 from ltx_client.protocol.budget import machine_memory
 from ltx_client.protocol.console import styled
+from ltx_models.families.variants import VARIANTS, Variant
+from ltx_models.files.model_files import missing_parts
 from ltx_models.memory import GB, USABLE_PART
-from ltx_models.model_files import missing_parts
-from ltx_models.variants import VARIANTS, Variant
 
 __all__ = ["command"]
 

@@ -7,9 +7,9 @@ import click
 from ltx_client.completion import complete_variants
 from ltx_client.errors import FarmError
 from ltx_client.output import notice, print_line
-from ltx_models.hub import verify
-from ltx_models.model_files import missing_parts
-from ltx_models.variants import VARIANTS, find_variant
+from ltx_models.families.variants import VARIANTS, find_variant
+from ltx_models.files.hub import verify
+from ltx_models.files.model_files import missing_parts
 
 __all__ = ["command"]
 

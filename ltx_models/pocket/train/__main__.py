@@ -9,19 +9,19 @@ from pathlib import Path
 import click
 import torch
 
-from ltx_models.pocket.train import recipe as recipes
 from ltx_models.pocket.train.data import Captions, tokenizer_file
 from ltx_models.pocket.train.distil import distil
 from ltx_models.pocket.train.dit import train_denoiser
 from ltx_models.pocket.train.evaluate import evaluate, measure_vae
 from ltx_models.pocket.train.export import export
 from ltx_models.pocket.train.latents import normalize_by_data
-from ltx_models.pocket.train.loop import Clock
 from ltx_models.pocket.train.measure import measure
-from ltx_models.pocket.train.plot import plot_losses
-from ltx_models.pocket.train.recipe import Recipe
+from ltx_models.pocket.train.optimization import recipe as recipes
+from ltx_models.pocket.train.optimization.loop import Clock
+from ltx_models.pocket.train.optimization.plot import plot_losses
+from ltx_models.pocket.train.optimization.recipe import Recipe
 from ltx_models.pocket.train.vae import train_vae
-from ltx_models.tokenizer import Tokenizer
+from ltx_models.text_encoders.tokenizer import Tokenizer
 
 RECIPES = {"pocket": recipes.POCKET, "tiny": recipes.TINY}
 GOES_ON = 75

@@ -13,8 +13,8 @@ import torch
 from ltx_models.pocket.clips import Scenes, draw, sample_scenes
 from ltx_models.pocket.grammar import Combination, caption, other_caption, split
 from ltx_models.pocket.train.models import PADDING
-from ltx_models.pocket.train.recipe import Bucket, Recipe
-from ltx_models.tokenizer import Tokenizer
+from ltx_models.pocket.train.optimization.recipe import Bucket, Recipe
+from ltx_models.text_encoders.tokenizer import Tokenizer
 
 __all__ = [
     "OTHER",

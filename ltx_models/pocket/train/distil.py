@@ -17,9 +17,9 @@ import torch.nn.functional as F  # noqa: N812 - its usual name
 
 from ltx_models.pocket.train.data import Captions, choose, step_rngs
 from ltx_models.pocket.train.dit import batches_of_latents, draw_frame_rate
-from ltx_models.pocket.train.loop import Clock, Objective, Trainer
 from ltx_models.pocket.train.models import Denoiser, fused
-from ltx_models.pocket.train.recipe import GUIDANCE, STUDENT_TIMESTEPS, Bucket, Recipe
+from ltx_models.pocket.train.optimization.loop import Clock, Objective, Trainer
+from ltx_models.pocket.train.optimization.recipe import GUIDANCE, STUDENT_TIMESTEPS, Bucket, Recipe
 from ltx_models.pocket.train.sample import Prompts, euler, uniform_timesteps
 from ltx_models.pocket.train.vae import autocast
 

@@ -11,9 +11,9 @@ import torch.nn.functional as F  # noqa: N812 - its usual name
 
 from ltx_models.pocket.train.data import Captions, seeds, step_rngs
 from ltx_models.pocket.train.latents import Cache, fill_caches
-from ltx_models.pocket.train.loop import Clock, Objective, Trainer
 from ltx_models.pocket.train.models import Denoiser, build_denoiser, fused
-from ltx_models.pocket.train.recipe import Bucket, Phase, Recipe
+from ltx_models.pocket.train.optimization.loop import Clock, Objective, Trainer
+from ltx_models.pocket.train.optimization.recipe import Bucket, Phase, Recipe
 from ltx_models.pocket.train.vae import autocast, batches
 
 __all__ = [

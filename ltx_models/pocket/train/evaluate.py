@@ -15,10 +15,10 @@ from ltx_models.pocket.scores import Score, Setting, score, setting_of, write_sc
 from ltx_models.pocket.train.data import seeds, token_ids, tokenizer_file
 from ltx_models.pocket.train.latents import decode
 from ltx_models.pocket.train.models import Denoiser
-from ltx_models.pocket.train.recipe import Bucket
+from ltx_models.pocket.train.optimization.recipe import Bucket
 from ltx_models.pocket.train.sample import Prompts, euler, uniform_timesteps
 from ltx_models.pocket.train.vae import Reconstruction, held_out_reconstruction
-from ltx_models.tokenizer import Tokenizer
+from ltx_models.text_encoders.tokenizer import Tokenizer
 
 __all__ = ["evaluate", "measure_vae", "render"]
 

@@ -19,10 +19,10 @@ import torch
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
-from ltx_models.diffusers_names import official_config, rename_transformer, rename_vae
+from ltx_models.checkpoint.diffusers_names import official_config, rename_transformer, rename_vae
 from ltx_models.pocket.train.data import tokenizer_file
 from ltx_models.pocket.train.models import Denoiser, build_denoiser, build_vae
-from ltx_models.pocket.train.recipe import Sizes
+from ltx_models.pocket.train.optimization.recipe import Sizes
 
 __all__ = ["DISTILLED", "POCKET", "export", "load"]
 

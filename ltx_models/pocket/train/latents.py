@@ -11,7 +11,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from ltx_models.pocket.train.data import choose, draw_clips, seeds, step_rngs, to_device, training_scenes
-from ltx_models.pocket.train.recipe import Bucket, Recipe
+from ltx_models.pocket.train.optimization.recipe import Bucket, Recipe
 from ltx_models.pocket.train.vae import autocast
 
 __all__ = ["Cache", "decode", "fill_caches", "normalize_by_data"]

@@ -14,11 +14,11 @@ from ltx_models.pocket.train.data import Captions, tokenizer_file
 from ltx_models.pocket.train.distil import student_objective
 from ltx_models.pocket.train.dit import denoiser_objective, new_denoiser
 from ltx_models.pocket.train.latents import Cache
-from ltx_models.pocket.train.loop import Gradients, Objective, make_optimizers
 from ltx_models.pocket.train.models import build_vae
-from ltx_models.pocket.train.recipe import Bucket, Phase, Recipe
+from ltx_models.pocket.train.optimization.loop import Gradients, Objective, make_optimizers
+from ltx_models.pocket.train.optimization.recipe import Bucket, Phase, Recipe
 from ltx_models.pocket.train.vae import vae_objective
-from ltx_models.tokenizer import Tokenizer
+from ltx_models.text_encoders.tokenizer import Tokenizer
 
 __all__ = ["measure"]
 

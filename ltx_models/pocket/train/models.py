@@ -8,7 +8,7 @@ import torch
 from diffusers import AutoencoderKLLTXVideo, LTXVideoTransformer3DModel
 from transformers import T5Config, T5EncoderModel
 
-from ltx_models.pocket.train.recipe import Sizes
+from ltx_models.pocket.train.optimization.recipe import Sizes
 
 __all__ = ["PADDING", "Denoiser", "FrameRate", "build_denoiser", "build_vae", "fused"]
 

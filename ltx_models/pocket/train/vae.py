@@ -13,18 +13,10 @@ import torch.nn.functional as F  # noqa: N812 - its usual name
 from ltx_models.pocket.clips import Scenes, sample_scenes, to_frames
 from ltx_models.pocket.grammar import split
 from ltx_models.pocket.judge import judge_combination
-from ltx_models.pocket.train.data import (
-    choose,
-    draw_clips,
-    recoloured,
-    seeds,
-    step_rngs,
-    to_device,
-    training_scenes,
-)
-from ltx_models.pocket.train.loop import Clock, Objective, Trainer
+from ltx_models.pocket.train.data import choose, draw_clips, recoloured, seeds, step_rngs, to_device, training_scenes
 from ltx_models.pocket.train.models import build_vae
-from ltx_models.pocket.train.recipe import Bucket, Recipe
+from ltx_models.pocket.train.optimization.loop import Clock, Objective, Trainer
+from ltx_models.pocket.train.optimization.recipe import Bucket, Recipe
 
 __all__ = [
     "Reconstruction",

@@ -12,8 +12,8 @@ from ltx_client.protocol.names import Names
 from ltx_client.protocol.pauses import queue_field
 from ltx_client.protocol.state import Status
 from ltx_client.protocol.transport import queue_keys, unacked_keys
+from ltx_models.families.variants import VARIANTS
 from ltx_models.request import GenerationRequest
-from ltx_models.variants import VARIANTS
 from tests.integration.conftest import PROMPT, SLOW_STEPS, ltx, wait_until
 from tests.integration.deploy.conftest import DEPLOY
 from tests.integration.deploy.grants import Monitor, Operation, operations, parse_users

@@ -31,8 +31,8 @@ import os, sys
 if "ltx_worker.engine" in sys.orig_argv:
     import mlx.core as mx
     from ltx_models.errors import CheckpointError
-    from ltx_models.pipeline import LTXPipeline
-    from ltx_models.transformer import Transformer
+    from ltx_models.pipeline.text_to_video import LTXPipeline
+    from ltx_models.transformers.ltxv import Transformer
 
     def load(self, *args, well=LTXPipeline.load_models, **options):
         if os.path.exists("{flag}") and "{what}" == "model":

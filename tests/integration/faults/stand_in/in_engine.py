@@ -3,7 +3,7 @@
 from marks import FOLDER, at
 
 from ltx_models import events, video
-from ltx_models.pipeline import LTXPipeline
+from ltx_models.pipeline.text_to_video import LTXPipeline
 from ltx_worker.engine import messages
 
 _job = None

@@ -13,7 +13,7 @@ from pathlib import Path
 import mlx.core as mx
 
 from ltx_models.errors import CheckpointError
-from ltx_models.finite import all_finite
+from ltx_models.layers.finite import all_finite
 
 __all__ = ["SCALE", "fold_scales", "is_fp8", "name_scales", "stored_finite", "widened"]
 

@@ -14,8 +14,8 @@ import mlx.core as mx
 from PIL import Image
 
 from ltx_models.events import Event, Previewed, ResumePoint, Stepped
-from ltx_models.latents import LatentShape
 from ltx_models.request import GenerationRequest
+from ltx_models.sampling.latents import LatentShape
 from ltx_models.vae import VAE
 from ltx_models.vae.tiling import is_out_of_memory
 

@@ -11,7 +11,7 @@ from typing import Any
 
 from ltx_models.errors import CheckpointError
 from ltx_models.faults import KIND_OF
-from ltx_models.file_kinds import AGAIN, START_BYTES, describe_file, describe_other_model
+from ltx_models.files.file_kinds import AGAIN, START_BYTES, describe_file, describe_other_model
 
 __all__ = ["Header", "check_checkpoint", "read_header"]
 

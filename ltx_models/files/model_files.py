@@ -14,11 +14,11 @@ from dataclasses import dataclass, fields
 from pathlib import Path
 
 from ltx_models.errors import CheckpointError
-from ltx_models.variants import Files, Source, Variant
+from ltx_models.families.variants import Files, Source, Variant
 
 __all__ = ["VariantFiles", "cache_folder", "find_files", "missing_parts", "models_folder", "repository_folders"]
 
-PACKAGE = Path(__file__).parent
+PACKAGE = Path(__file__).parents[1]
 
 
 @dataclass(frozen=True)

@@ -13,9 +13,9 @@ import torch
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from safetensors.torch import load_file, save_file
 
-from ltx_models.pocket.train.muon import Muon, split_parameters
-from ltx_models.pocket.train.recipe import Phase
-from ltx_models.pocket.train.replay import Replayed
+from ltx_models.pocket.train.optimization.muon import Muon, split_parameters
+from ltx_models.pocket.train.optimization.recipe import Phase
+from ltx_models.pocket.train.optimization.replay import Replayed
 
 __all__ = ["Clock", "Gradients", "Objective", "Trainer", "TrainingError", "make_optimizers", "save_result"]
 

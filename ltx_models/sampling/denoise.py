@@ -11,15 +11,15 @@ from dataclasses import dataclass
 import mlx.core as mx
 import numpy as np
 
-from ltx_models.conditioning import Canvas
 from ltx_models.errors import InvalidRequest
 from ltx_models.events import PromptEmbeddings, ResumePoint, Stepped
-from ltx_models.finite import all_finite, not_finite
-from ltx_models.guidance import combine
-from ltx_models.latents import IMAGE_NOISE, STOCHASTIC_NOISE, LatentShape, draw_noise, from_tokens, to_tokens
+from ltx_models.layers.finite import all_finite, not_finite
 from ltx_models.request import GenerationRequest, Guidance
-from ltx_models.scheduler import euler_step, predict_x0, stochastic_step
-from ltx_models.transformer import Conditioning, Perturbation, TokenTimesteps, Transformer
+from ltx_models.sampling.conditioning import Canvas
+from ltx_models.sampling.guidance import combine
+from ltx_models.sampling.latents import IMAGE_NOISE, STOCHASTIC_NOISE, LatentShape, draw_noise, from_tokens, to_tokens
+from ltx_models.schedulers import euler_step, predict_x0, stochastic_step
+from ltx_models.transformers.ltxv import Conditioning, Perturbation, TokenTimesteps, Transformer
 
 __all__ = ["Denoiser", "Schedule", "schedule_steps"]
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from ltx_models.architectures import LTX_2B, POCKET, Architecture
 from ltx_models.errors import UnknownVariant
+from ltx_models.families.architectures import LTX_2B, POCKET, Architecture
 
 __all__ = ["UNLISTED", "VARIANTS", "Files", "Source", "Variant", "find_variant"]
 
@@ -36,7 +36,7 @@ class Variant:
     aliases: other names that find it.
     checkpoint, text_encoder, tokenizer: its files.
     quantize_transformer, quantize_text_encoder: bits to which their matrices are reduced while they are loaded (see
-    `ltx_models.quantization`), or None to keep the pipeline's precision.
+    `ltx_models.layers.quantization`), or None to keep the pipeline's precision.
     timesteps: the schedule that it was distilled for, or () where the checkpoint's own sampler makes one.
     ram_gb: what a render of it may use in all, in units of 10**9 bytes.
     num_steps, guidance_scale, negative_prompt, width, height, num_frames, frame_rate (frames a second),

@@ -7,7 +7,7 @@ import math
 import mlx.core as mx
 import numpy as np
 
-from ltx_models.transformer_config import TransformerConfig
+from ltx_models.transformers.config import TransformerConfig
 
 __all__ = ["pixel_coordinates", "rope_tables"]
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from ltx_models.errors import CheckpointError
-from ltx_models.file_kinds import describe_stand_in
+from ltx_models.files.file_kinds import describe_stand_in
 
 __all__ = ["MAX_TOKENS", "NAMES", "Tokenizer"]
 

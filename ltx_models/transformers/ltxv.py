@@ -14,16 +14,16 @@ import mlx.nn as nn
 import numpy as np
 
 from ltx_models.checkpoint import Checkpoint, build, check_weights, load_weights, parse_config
-from ltx_models.embeddings import TimestepEmbedder
 from ltx_models.errors import CheckpointError
 from ltx_models.kernels import add_and_modulate, modulate, rotate
-from ltx_models.linear import linear
-from ltx_models.pacing import Pace
-from ltx_models.quantization import TRANSFORMER_MATRICES, Quantization
+from ltx_models.layers.linear import linear
+from ltx_models.layers.pacing import Pace
+from ltx_models.layers.quantization import TRANSFORMER_MATRICES, Quantization
+from ltx_models.layers.timestep import TimestepEmbedder
 from ltx_models.request import Perturbing
-from ltx_models.rope import pixel_coordinates, rope_tables
-from ltx_models.transformer_block import GATE_FEED_FORWARD, Tokens, TransformerBlock
-from ltx_models.transformer_config import TransformerConfig
+from ltx_models.transformers.block import GATE_FEED_FORWARD, Tokens, TransformerBlock
+from ltx_models.transformers.config import TransformerConfig
+from ltx_models.transformers.rope import pixel_coordinates, rope_tables
 
 __all__ = [
     "Conditioning",

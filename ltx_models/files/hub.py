@@ -21,9 +21,10 @@ from typing import Any
 from filelock import Timeout
 
 from ltx_models.errors import CheckpointError, DownloadError, HubUnreachable
-from ltx_models.file_kinds import describe_other_model, describe_stand_in, is_lora
-from ltx_models.file_lock import file_lock
-from ltx_models.model_files import (
+from ltx_models.families.variants import Source, Variant
+from ltx_models.files.file_kinds import describe_other_model, describe_stand_in, is_lora
+from ltx_models.files.file_lock import file_lock
+from ltx_models.files.model_files import (
     VariantFiles,
     cache_folder,
     find_part,
@@ -31,9 +32,8 @@ from ltx_models.model_files import (
     repository_folders,
     source_files,
 )
-from ltx_models.safetensors_header import read_header
-from ltx_models.variants import Source, Variant
-from ltx_models.volumes import check_mounted
+from ltx_models.files.safetensors_header import read_header
+from ltx_models.files.volumes import check_mounted
 
 __all__ = ["download", "verify"]
 

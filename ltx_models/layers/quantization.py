@@ -16,8 +16,8 @@ import mlx.nn as nn
 from mlx.utils import tree_unflatten
 
 from ltx_models.errors import CheckpointError
-from ltx_models.fp8 import SCALE, is_fp8
-from ltx_models.linear import linear
+from ltx_models.layers.fp8 import SCALE, is_fp8
+from ltx_models.layers.linear import linear
 
 __all__ = [
     "BITS",
@@ -74,7 +74,7 @@ class Fp8Linear(nn.Module):
 
 
 class QuantizedLinear(nn.QuantizedLinear):
-    """MLX's, which multiplies as `ltx_models.linear` finds best for the machine."""
+    """MLX's, which multiplies as `ltx_models.layers.linear` finds best for the machine."""
 
     def __call__(self, x: mx.array) -> mx.array:
         """(…, input_dims) → (…, output_dims)."""

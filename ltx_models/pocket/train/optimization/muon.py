@@ -11,7 +11,7 @@ from typing import Any
 
 import torch
 
-from ltx_models.pocket.train.replay import Replayed
+from ltx_models.pocket.train.optimization.replay import Replayed
 
 __all__ = ["Muon", "orthogonalized", "split_parameters"]
 

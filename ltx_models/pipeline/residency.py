@@ -13,18 +13,18 @@ import mlx.nn as nn
 from ltx_models import memory
 from ltx_models.checkpoint import Checkpoint, open_checkpoint, parse_config
 from ltx_models.errors import CheckpointError, InvalidRequest, OutOfMemory
+from ltx_models.families.variants import VARIANTS
+from ltx_models.files.model_files import find_files
 from ltx_models.memory import DecodePlan, LatentSize
-from ltx_models.model_files import find_files
 from ltx_models.request import GenerationRequest
-from ltx_models.scheduler import SchedulerConfig
-from ltx_models.text_encoder import T5Encoder, load_text_encoder, text_encoder_config, text_encoder_files
-from ltx_models.tokenizer import Tokenizer
-from ltx_models.transformer import Transformer, TransformerConfig, load_transformer
+from ltx_models.schedulers import SchedulerConfig
+from ltx_models.text_encoders.t5 import T5Encoder, load_text_encoder, text_encoder_config, text_encoder_files
+from ltx_models.text_encoders.tokenizer import Tokenizer
+from ltx_models.transformers.ltxv import Transformer, TransformerConfig, load_transformer
 from ltx_models.vae import VAE, VAEEncoder, load_vae, load_vae_encoder
-from ltx_models.variants import VARIANTS
 
 if TYPE_CHECKING:
-    from ltx_models.variants import Variant
+    from ltx_models.families.variants import Variant
 
 __all__ = ["Models"]
 

@@ -15,9 +15,9 @@ import mlx.core as mx
 import mlx.nn as nn
 
 from ltx_models.kernels import add_and_modulate, backend, bias_gelu, gated_add, modulate, norm_and_rotate
-from ltx_models.linear import fused, linear, product
+from ltx_models.layers.linear import fused, linear, product
 from ltx_models.request import Perturbing
-from ltx_models.transformer_config import TransformerConfig
+from ltx_models.transformers.config import TransformerConfig
 
 __all__ = ["GATE_FEED_FORWARD", "Pending", "Tokens", "TransformerBlock"]
 
@@ -134,7 +134,7 @@ class TransformerBlock(nn.Module):
     ) -> Tokens:
         """modulation: (T, 6, D), the table added; places: which of the T each token has (`ltx_models.kernels`).
 
-        pace: called with what each half of the block gives (`ltx_models.pacing.Pace`).
+        pace: called with what each half of the block gives (`ltx_models.layers.pacing.Pace`).
         perturbing: what to do to the last row.
         """
         pending = tokens.pending and (tokens.pending.branch, tokens.pending.modulation)

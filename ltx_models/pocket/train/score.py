@@ -1,6 +1,6 @@
 """Renders held-out captions with this project's own pipeline, and with diffusers' models, and judges them.
 
-    python -m ltx_models.pocket.evaluate --weights DIR --captions 128
+    python -m ltx_models.pocket.train.score --weights DIR --captions 128
 
 DIR is what training exported, or this folder. The scores go to DIR/scores.json, clips of the first captions to
 DIR/sheet.jpg: what `ltx_models.pocket.model_card` is filled from.
@@ -19,8 +19,7 @@ from rich.console import Console
 from rich.progress import Progress
 from rich.table import Table
 
-from ltx_models.latents import INITIAL_NOISE, draw_noise
-from ltx_models.pipeline import LTXPipeline
+from ltx_models.pipeline.text_to_video import LTXPipeline
 from ltx_models.pocket.scores import (
     ASPECTS,
     MODELS,
@@ -34,14 +33,15 @@ from ltx_models.pocket.scores import (
     write_scores,
 )
 from ltx_models.request import GenerationRequest
+from ltx_models.sampling.latents import INITIAL_NOISE, draw_noise
 
 __all__ = ["contact_sheet", "render_in_mlx"]
 
-HERE = Path(__file__).parent
+HERE = Path(__file__).parents[1]
 SHEET_CAPTIONS, SHEET_FRAMES, SHEET_SIDE = 16, 6, 96
 
 
-@click.command(epilog="Example: python -m ltx_models.pocket.evaluate --weights run/export --captions 128")
+@click.command(epilog="Example: python -m ltx_models.pocket.train.score --weights run/export --captions 128")
 @click.option("--weights", type=click.Path(path_type=Path, exists=True, file_okay=False), default=HERE)
 @click.option("--captions", type=click.IntRange(1, 256), default=128, show_default=True, help="Held-out captions.")
 @click.option("--model", "models", multiple=True, type=click.Choice(MODELS), help="[default: those that are there]")
@@ -109,7 +109,7 @@ def render_in_mlx(weights: Path) -> Render:
 def _render_in_diffusers(weights: Path) -> Render:
     """By diffusers' models, from the same files and the same noise."""
     from ltx_models.pocket.train import evaluate, export
-    from ltx_models.pocket.train.recipe import POCKET
+    from ltx_models.pocket.train.optimization.recipe import POCKET
 
     def render(setting: Setting, captions: Sequence[str]) -> Iterator[np.ndarray]:
         vae, denoiser = export.load(weights, POCKET.sizes, f"{setting.model}.safetensors")

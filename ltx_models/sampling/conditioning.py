@@ -14,9 +14,9 @@ import mlx.core as mx
 import numpy as np
 
 from ltx_models.errors import InvalidRequest
-from ltx_models.latents import to_tokens
 from ltx_models.request import FRAME_STRIDE, ConditioningItem
-from ltx_models.transformer import pixel_coordinates
+from ltx_models.sampling.latents import to_tokens
+from ltx_models.transformers.ltxv import pixel_coordinates
 
 __all__ = ["Canvas", "place"]
 

@@ -24,9 +24,9 @@ from ltx_models.checkpoint import (
     sharded_files,
 )
 from ltx_models.errors import CheckpointError
-from ltx_models.fp8 import name_scales
-from ltx_models.pacing import Pace
-from ltx_models.quantization import TEXT_ENCODER_MATRICES, Quantization
+from ltx_models.layers.fp8 import name_scales
+from ltx_models.layers.pacing import Pace
+from ltx_models.layers.quantization import TEXT_ENCODER_MATRICES, Quantization
 
 __all__ = [
     "T5Config",

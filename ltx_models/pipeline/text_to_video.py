@@ -12,8 +12,6 @@ import numpy as np
 from PIL import Image
 
 from ltx_models.checkpoint import file_hash, open_checkpoint
-from ltx_models.conditioning import Canvas, place
-from ltx_models.denoise import Denoiser, Schedule, schedule_steps
 from ltx_models.errors import InvalidRequest, OutOfMemory, ResumeMismatch
 from ltx_models.events import (
     Decoded,
@@ -28,8 +26,18 @@ from ltx_models.events import (
     Stepped,
     TextEncoded,
 )
-from ltx_models.finite import CheckedConversion, require_finite
-from ltx_models.latents import (
+from ltx_models.families.variants import UNLISTED, Variant, find_variant
+from ltx_models.files.model_files import find_files
+from ltx_models.layers.finite import CheckedConversion, require_finite
+from ltx_models.media.spans import Span
+from ltx_models.memory import LatentSize
+from ltx_models.pipeline.conditioning_pixels import read_item
+from ltx_models.pipeline.preview import with_previews
+from ltx_models.pipeline.residency import Models
+from ltx_models.request import FRAME_STRIDE, SIZE_STRIDE, ConditioningItem, GenerationRequest
+from ltx_models.sampling.conditioning import Canvas, place
+from ltx_models.sampling.denoise import Denoiser, Schedule, schedule_steps
+from ltx_models.sampling.latents import (
     CONDITIONING_NOISE,
     DECODE_NOISE,
     INITIAL_NOISE,
@@ -37,18 +45,10 @@ from ltx_models.latents import (
     draw_noise,
     latent_shape,
 )
-from ltx_models.media.prepare import read_item
-from ltx_models.media.spans import Span
-from ltx_models.memory import LatentSize
-from ltx_models.model_files import find_files
-from ltx_models.preview import with_previews
-from ltx_models.request import FRAME_STRIDE, SIZE_STRIDE, ConditioningItem, GenerationRequest
-from ltx_models.residency import Models
-from ltx_models.scheduler import sample_timesteps
-from ltx_models.text_encoder import T5Encoder, text_encoder_files
+from ltx_models.schedulers import sample_timesteps
+from ltx_models.text_encoders.t5 import T5Encoder, text_encoder_files
 from ltx_models.vae import to_floats, to_uint8
 from ltx_models.vae.tiling import is_out_of_memory
-from ltx_models.variants import UNLISTED, Variant, find_variant
 
 __all__ = ["LTXPipeline"]
 
@@ -56,7 +56,7 @@ __all__ = ["LTXPipeline"]
 class LTXPipeline:
     """One variant's models, and the renders made with them. Not for use from several threads at once.
 
-    variant: a name in `ltx_models.variants`.
+    variant: a name in `ltx_models.families.variants`.
     dtype: of weights and activations; by default bfloat16 on a GPU, float32 on a CPU, which has no fast bfloat16.
 
     Nothing is loaded before `load_models`, which the first render calls. Raises UnknownVariant.

@@ -1,0 +1,1 @@
+"""Data: the variants of the model, and their architectures."""

@@ -1,0 +1,1 @@
+"""Files: of models, on this machine and on the hub; how they are locked, named and written."""

@@ -1,0 +1,1 @@
+"""From noise to latents: guidance, conditioning, the loop over timesteps."""
