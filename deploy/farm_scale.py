@@ -28,16 +28,16 @@ import click
 import redis
 import redis.asyncio
 
-from ltx_client.commands.bench.plot import plot_path, save
-from ltx_client.commands.bench.private_farm import PrivateFarm
-from ltx_client.ledger import ClientLedger
-from ltx_client.prepare import prepare
+from ltx_client.bench.plot import plot_path, save
+from ltx_client.bench.private_farm import PrivateFarm
+from ltx_client.farm.jobs.prepare import prepare
+from ltx_client.farm.ledger.scripts import ClientLedger
 from ltx_client.protocol import events
 from ltx_client.protocol.jobs import Job
 from ltx_client.protocol.names import Names
 from ltx_client.protocol.state import Snapshot
-from ltx_client.protocol.transport import queue_keys, unacked_keys
 from ltx_client.protocol.workers import live_workers
+from ltx_client.shared.celery.celery_settings import queue_keys, unacked_keys
 from ltx_models.request import GenerationRequest
 from ltx_worker.embeddings import EmbeddingsLimit
 from ltx_worker.ledger import Ledger, Turn

@@ -13,17 +13,17 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from ltx_client.aio import AsyncFarm, AsyncRender
-    from ltx_client.farm import Farm
-    from ltx_client.handles import Render
+    from ltx_client.farm.async_farm import AsyncFarm, AsyncRender
+    from ltx_client.farm.farm import Farm
+    from ltx_client.farm.render import Render
 
 __all__ = ["AsyncFarm", "AsyncRender", "Farm", "Render"]
 
 _HOMES = {
-    "AsyncFarm": "ltx_client.aio",
-    "AsyncRender": "ltx_client.aio",
-    "Farm": "ltx_client.farm",
-    "Render": "ltx_client.handles",
+    "AsyncFarm": "ltx_client.farm.async_farm",
+    "AsyncRender": "ltx_client.farm.async_farm",
+    "Farm": "ltx_client.farm.farm",
+    "Render": "ltx_client.farm.render",
 }
 
 

@@ -8,40 +8,32 @@ import click
 import redis
 from pydantic import ValidationError
 
-from ltx_client.commands import (
-    batch,
-    batches,
-    bench,
+from ltx_client.commands import bench, models
+from ltx_client.commands.batches import batch, batches
+from ltx_client.commands.farm import config, doctor, gc, stats, storage, up, workers
+from ltx_client.commands.jobs import (
     cancel,
-    config,
-    doctor,
     download,
-    gc,
     jobs,
     logs,
-    models,
     pause,
     priority,
     render,
     resume,
     retry,
     show,
-    stats,
-    storage,
     submit,
-    up,
     watch,
-    workers,
 )
-from ltx_client.completion import complete_farms
-from ltx_client.configure import default_map, use_farm
 from ltx_client.errors import BrokerUnreachable, FarmError, UsageError
-from ltx_client.output import notice
-from ltx_client.protocol.config import ConfigError
-from ltx_client.protocol.outages import is_outage
-from ltx_client.protocol.reach import why_unreachable, why_wrong
-from ltx_client.protocol.screen import Group
-from ltx_client.protocol.settings import FarmSettings, broker_address, why_invalid
+from ltx_client.shared.broker.connection_errors import why_unreachable, why_wrong
+from ltx_client.shared.broker.outages import is_outage
+from ltx_client.shared.config import ConfigError
+from ltx_client.shared.console.stdio import Group
+from ltx_client.shared.settings import FarmSettings, broker_address, why_invalid
+from ltx_client.terminal.arguments.completion import complete_farms
+from ltx_client.terminal.arguments.config_changes import default_map, use_farm
+from ltx_client.terminal.output import notice
 from ltx_models.errors import ModelError
 
 __all__ = ["main"]

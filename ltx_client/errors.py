@@ -17,8 +17,8 @@ Messages say what happened, to which job, and what to do next. None holds a pass
 
 from __future__ import annotations
 
-from ltx_client.protocol.program import INTERRUPTED
 from ltx_client.protocol.text import shown
+from ltx_client.shared.console.entry_point import INTERRUPTED
 
 __all__ = [
     "INTERRUPTED",

@@ -1,6 +1,6 @@
 """The `ltx-worker` command, also as `python -m ltx_worker` where it is not on the PATH."""
 
-from ltx_client.protocol.program import run
+from ltx_client.shared.console.entry_point import run
 
 
 def main() -> None:

@@ -17,14 +17,14 @@ from pydantic import SecretStr
 from redis.backoff import ExponentialBackoff
 from redis.retry import Retry
 
-from ltx_client.protocol.broker_client import make_client
-from ltx_client.protocol.broker_url import Broker
 from ltx_client.protocol.clock import CLOCK
 from ltx_client.protocol.jobs import Job
-from ltx_client.protocol.live_workers import live_workers
 from ltx_client.protocol.names import queue_name
-from ltx_client.protocol.storage import Storage
-from ltx_client.protocol.transport import celery_settings, queue_keys, send_render
+from ltx_client.shared.broker.client import make_client
+from ltx_client.shared.broker.url import Broker
+from ltx_client.shared.celery.celery_settings import celery_settings, queue_keys, send_render
+from ltx_client.shared.live_workers import live_workers
+from ltx_client.shared.storage.store import Storage
 from ltx_models.errors import MachineFault
 from ltx_models.memory import GB
 from ltx_worker.consumer import Consumer, make_worker

@@ -19,18 +19,18 @@ from pydantic import SecretStr, ValidationError
 from redis.backoff import NoBackoff
 from redis.retry import Retry
 
-from ltx_client.protocol.broker_checks import BrokerChecks
-from ltx_client.protocol.broker_client import make_client
-from ltx_client.protocol.broker_url import Broker
-from ltx_client.protocol.budget import check_serves, why_too_much
-from ltx_client.protocol.checks import Level
-from ltx_client.protocol.config import ConfigError
-from ltx_client.protocol.greeting import greet
-from ltx_client.protocol.reach import why_refused
-from ltx_client.protocol.replay import examine_replay
-from ltx_client.protocol.screen import Group, LineFormatter, notice, print_line
-from ltx_client.protocol.settings import FarmSettings, HomeSettings, broker_address, why_invalid
-from ltx_client.protocol.storage import Storage, StorageError
+from ltx_client.shared.broker.client import make_client
+from ltx_client.shared.broker.connection_errors import why_refused
+from ltx_client.shared.broker.first_contact import greet
+from ltx_client.shared.broker.url import Broker
+from ltx_client.shared.config import ConfigError
+from ltx_client.shared.console.stdio import Group, LineFormatter, notice, print_line
+from ltx_client.shared.doctor.broker_checks import BrokerChecks
+from ltx_client.shared.doctor.checks import Level
+from ltx_client.shared.doctor.replay_check import examine_replay
+from ltx_client.shared.memory_budget import check_serves, why_too_much
+from ltx_client.shared.settings import FarmSettings, HomeSettings, broker_address, why_invalid
+from ltx_client.shared.storage.store import Storage, StorageError
 from ltx_models.errors import CheckpointError, ModelError
 from ltx_models.families.variants import find_variant
 from ltx_models.faults import machine_fault

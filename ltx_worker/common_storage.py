@@ -8,9 +8,9 @@ import time
 
 import redis
 
-from ltx_client.protocol.live_workers import live_workers
 from ltx_client.protocol.names import Names
 from ltx_client.protocol.workers import PAUSED, WorkerInfo
+from ltx_client.shared.live_workers import live_workers
 
 __all__ = ["CommonStorage"]
 

@@ -19,13 +19,13 @@ import redis
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from ltx_client.protocol import events
-from ltx_client.protocol.damage import tell_once
 from ltx_client.protocol.events import Count, Result
 from ltx_client.protocol.file_names import attempt_name
 from ltx_client.protocol.jobs import JobId
 from ltx_client.protocol.state import Snapshot
-from ltx_client.protocol.storage import DamagedSource, Storage, StorageError
-from ltx_client.protocol.storage_folder import flush
+from ltx_client.shared.storage.folder import flush
+from ltx_client.shared.storage.store import DamagedSource, Storage, StorageError
+from ltx_client.shared.unexpected_data import tell_once
 from ltx_worker.background import LONGEST_PAUSE, Background
 from ltx_worker.ledger import Attempt, Ledger, StaleAttempt, Verdict
 from ltx_worker.patience import patiently

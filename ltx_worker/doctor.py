@@ -16,15 +16,15 @@ import redis
 from redis.backoff import NoBackoff
 from redis.retry import Retry
 
-from ltx_client.protocol.broker_checks import BrokerChecks
-from ltx_client.protocol.broker_client import make_client
-from ltx_client.protocol.broker_url import Broker
-from ltx_client.protocol.checks import Check, Finding, Level
-from ltx_client.protocol.greeting import greet
-from ltx_client.protocol.own_files import Problem
-from ltx_client.protocol.reach import why_unreachable
-from ltx_client.protocol.storage_checks import StorageChecks, space
 from ltx_client.protocol.workers import WorkerInfo
+from ltx_client.shared.broker.client import make_client
+from ltx_client.shared.broker.connection_errors import why_unreachable
+from ltx_client.shared.broker.first_contact import greet
+from ltx_client.shared.broker.url import Broker
+from ltx_client.shared.doctor.broker_checks import BrokerChecks
+from ltx_client.shared.doctor.checks import Check, Finding, Level
+from ltx_client.shared.doctor.storage_checks import StorageChecks, space
+from ltx_client.shared.own_files import Problem
 from ltx_models.errors import CheckpointError
 from ltx_models.families.variants import VARIANTS, Variant
 from ltx_models.files.hub import verify

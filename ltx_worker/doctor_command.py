@@ -16,10 +16,10 @@ from pathlib import Path
 import click
 from pydantic import ValidationError
 
-from ltx_client.protocol.checks import Check, Finding
-from ltx_client.protocol.children import ending_with_us
-from ltx_client.protocol.deep_checks import DEEP_REPORT, DeepChecks
-from ltx_client.protocol.report import report as print_report
+from ltx_client.shared.console.child_output import ending_with_us
+from ltx_client.shared.doctor.checks import Check, Finding
+from ltx_client.shared.doctor.deep_checks import DEEP_REPORT, DeepChecks
+from ltx_client.shared.doctor.report import report as print_report
 from ltx_models.errors import ModelError
 from ltx_models.families.variants import find_variant
 from ltx_worker.engine.blas import blas_environment

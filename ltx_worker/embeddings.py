@@ -18,8 +18,8 @@ from typing import Any
 
 import redis
 
-from ltx_client.protocol.damage import is_wrong_type
 from ltx_client.protocol.names import Names
+from ltx_client.shared.unexpected_data import is_wrong_type
 from ltx_worker.background import Background
 from ltx_worker.threads import LIVE_EVERY, THREADS
 

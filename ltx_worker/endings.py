@@ -13,8 +13,8 @@ import redis
 
 from ltx_client.protocol import events
 from ltx_client.protocol.jobs import Job, UnreadableJob
-from ltx_client.protocol.outages import is_outage
 from ltx_client.protocol.state import Status
+from ltx_client.shared.broker.outages import is_outage
 from ltx_models.errors import FaultKind, MachineFault
 from ltx_models.faults import machine_fault
 from ltx_worker.engine.messages import Faulty, Message, Refused, Stopped

@@ -17,8 +17,8 @@ from http import HTTPStatus
 from pathlib import Path
 from urllib.parse import parse_qs, urlencode
 
-from ltx_client.protocol.private_files import drawn_once
-from ltx_client.protocol.storage import Storage, StorageError
+from ltx_client.shared.private_files import drawn_once
+from ltx_client.shared.storage.store import Storage, StorageError
 from ltx_worker.background import keep_at_it
 from ltx_worker.http_server import BoundedHandler, BoundedServer
 from ltx_worker.threads import THREADS

@@ -17,10 +17,10 @@ import psutil
 import redis
 
 from ltx_client.protocol.clock import CLOCK
-from ltx_client.protocol.damage import tell_once
 from ltx_client.protocol.pauses import parse_pause, queue_field, why_held, worker_field
 from ltx_client.protocol.text import printable
 from ltx_client.protocol.workers import CLIP_PARTS, HELD, OFF_DUTY, PAUSED, UNREADY, WorkerInfo
+from ltx_client.shared.unexpected_data import tell_once
 from ltx_models.errors import FaultKind, MachineFault
 from ltx_worker.background import LONGEST_PAUSE, Background
 from ltx_worker.common_storage import CommonStorage

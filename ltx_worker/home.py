@@ -7,8 +7,8 @@ import os
 from collections.abc import Iterable
 from pathlib import Path
 
-from ltx_client.protocol.own_files import ENTER, READ, WRITE, Problem, problem_with
 from ltx_client.protocol.text import printable
+from ltx_client.shared.own_files import ENTER, READ, WRITE, Problem, problem_with
 from ltx_models.files.file_lock import why_not_lockable
 from ltx_models.files.volumes import unmounted_volume
 

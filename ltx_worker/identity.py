@@ -7,8 +7,8 @@ import secrets
 import uuid
 from pathlib import Path
 
-from ltx_client.protocol.private_files import read_word, write_private
-from ltx_client.protocol.settings import FarmSettings
+from ltx_client.shared.private_files import read_word, write_private
+from ltx_client.shared.settings import FarmSettings
 from ltx_worker.scripts import PRELUDE
 from ltx_worker.settings import machine_id
 

@@ -7,7 +7,7 @@ import re
 import threading
 from pathlib import Path
 
-from ltx_client.protocol.storage import DamagedFile, Storage, StorageError, input_name
+from ltx_client.shared.storage.store import DamagedFile, Storage, StorageError, input_name
 from ltx_models.errors import FaultKind, InvalidRequest, MachineFault
 from ltx_models.request import GenerationRequest
 from ltx_worker.patience import patiently

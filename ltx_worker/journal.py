@@ -6,7 +6,7 @@ import logging
 import os
 from typing import IO, Any
 
-from ltx_client.protocol.screen import LineFormatter
+from ltx_client.shared.console.stdio import LineFormatter
 
 __all__ = ["JournalFormatter", "is_journal"]
 

@@ -11,7 +11,7 @@ from collections.abc import Iterator
 import redis
 
 from ltx_client.protocol.names import Names
-from ltx_client.protocol.outages import is_outage
+from ltx_client.shared.broker.outages import is_outage
 from ltx_worker.background import Background
 from ltx_worker.ledger import Attempt, Ledger, StaleAttempt, Verdict
 

@@ -25,15 +25,15 @@ from typing import Any, TypeVar
 import redis
 
 from ltx_client.protocol import events
-from ltx_client.protocol.damage import read_or, tell_once
 from ltx_client.protocol.events import Event, Result
 from ltx_client.protocol.file_names import attempt_name
 from ltx_client.protocol.jobs import Job, Links, UnreadableJob, parse_job, parse_links
 from ltx_client.protocol.names import Names
-from ltx_client.protocol.outages import is_outage
 from ltx_client.protocol.pauses import queue_field, worker_field
 from ltx_client.protocol.state import RESULT_TTL, Snapshot, Status, apply, parse_snapshot, sources_of
 from ltx_client.protocol.turns import GIVEN_BACK, line_entry, line_keys, turn_of
+from ltx_client.shared.broker.outages import is_outage
+from ltx_client.shared.unexpected_data import read_or, tell_once
 from ltx_models.memory import memory_class
 from ltx_worker.next_turn import NextTurn, Turn
 from ltx_worker.ownership import Ownership, read_ownership

@@ -10,7 +10,7 @@ import unicodedata
 from collections.abc import Iterator
 from pathlib import Path
 
-from ltx_client.protocol.checks import Finding, Level
+from ltx_client.shared.doctor.checks import Finding, Level
 from ltx_models.files.volumes import unmounted_volume
 
 __all__ = [

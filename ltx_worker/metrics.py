@@ -15,10 +15,10 @@ from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, Metr
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
 from prometheus_client.registry import Collector
 
-from ltx_client.protocol.certificate import broker_certificate
-from ltx_client.protocol.damage import is_wrong_type
 from ltx_client.protocol.names import Names, queue_name
-from ltx_client.protocol.transport import queue_keys
+from ltx_client.shared.broker.certificate import broker_certificate
+from ltx_client.shared.celery.celery_settings import queue_keys
+from ltx_client.shared.unexpected_data import is_wrong_type
 from ltx_models.errors import FaultKind
 from ltx_models.families.variants import VARIANTS
 from ltx_models.memory import MEMORY_CLASSES

@@ -12,7 +12,7 @@ from typing import NamedTuple
 import redis
 
 from ltx_client.protocol.file_names import RESULT
-from ltx_client.protocol.storage import Storage, StorageError
+from ltx_client.shared.storage.store import Storage, StorageError
 from ltx_worker.background import LONGEST_PAUSE, Background
 from ltx_worker.ledger import Ledger
 from ltx_worker.threads import STORAGE_LIMIT

@@ -20,8 +20,8 @@ from tenacity import (
     wait_exponential,
 )
 
-from ltx_client.protocol.damage import is_wrong_type
-from ltx_client.protocol.outages import is_outage
+from ltx_client.shared.broker.outages import is_outage
+from ltx_client.shared.unexpected_data import is_wrong_type
 from ltx_worker.threads import THREADS
 
 __all__ = ["patiently", "until_redis_answers"]

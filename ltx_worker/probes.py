@@ -17,7 +17,7 @@ from pathlib import Path
 import psutil
 import redis
 
-from ltx_client.protocol.storage import Storage, StorageError
+from ltx_client.shared.storage.store import Storage, StorageError
 from ltx_models.errors import FaultKind, MachineFault
 from ltx_models.faults import machine_fault
 from ltx_worker.engine.supervisor import Engine

@@ -16,13 +16,13 @@ from typing import Any
 
 import redis
 
-from ltx_client.protocol.damage import read_or, tell_once
 from ltx_client.protocol.jobs import Job
 from ltx_client.protocol.names import Names
-from ltx_client.protocol.outages import is_outage
 from ltx_client.protocol.state import Status
-from ltx_client.protocol.transport import unacked_keys
 from ltx_client.protocol.turns import GIVEN_BACK
+from ltx_client.shared.broker.outages import is_outage
+from ltx_client.shared.celery.celery_settings import unacked_keys
+from ltx_client.shared.unexpected_data import read_or, tell_once
 from ltx_worker.background import Background
 from ltx_worker.embeddings import EmbeddingsLimit
 from ltx_worker.ledger import Ledger

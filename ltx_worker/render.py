@@ -12,8 +12,8 @@ import redis
 
 from ltx_client.protocol import events
 from ltx_client.protocol.jobs import Job, UnreadableJob, job_digest
-from ltx_client.protocol.outages import is_outage
-from ltx_client.protocol.storage import Storage, StorageError
+from ltx_client.shared.broker.outages import is_outage
+from ltx_client.shared.storage.store import Storage, StorageError
 from ltx_models.errors import InvalidRequest, MachineFault
 from ltx_models.families.variants import find_variant
 from ltx_models.faults import machine_fault

@@ -6,9 +6,9 @@ import time
 
 import redis
 
-from ltx_client.protocol.checks import Level
 from ltx_client.protocol.names import Names
-from ltx_client.protocol.replay import examine_replay
+from ltx_client.shared.doctor.checks import Level
+from ltx_client.shared.doctor.replay_check import examine_replay
 
 __all__ = ["RestartSafety"]
 

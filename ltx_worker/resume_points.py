@@ -15,8 +15,8 @@ import redis
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from ltx_client.protocol.file_names import RESUME
-from ltx_client.protocol.outages import is_outage
-from ltx_client.protocol.storage import Storage, StorageError
+from ltx_client.shared.broker.outages import is_outage
+from ltx_client.shared.storage.store import Storage, StorageError
 from ltx_worker.ledger import Attempt, Ledger
 
 __all__ = ["ResumePoints"]

@@ -10,13 +10,13 @@ from urllib.parse import urlsplit
 
 from pydantic import Field, field_validator, model_validator
 
-from ltx_client.protocol.budget import machine_memory, usable_memory
-from ltx_client.protocol.fields import Name
-from ltx_client.protocol.private_files import drawn_once
-from ltx_client.protocol.settings import FarmSettings
 from ltx_client.protocol.state import RESULT_TTL
 from ltx_client.protocol.text import printable
+from ltx_client.protocol.validation import Name
 from ltx_client.protocol.workers import Gigabytes
+from ltx_client.shared.memory_budget import machine_memory, usable_memory
+from ltx_client.shared.private_files import drawn_once
+from ltx_client.shared.settings import FarmSettings
 from ltx_models.memory import GB, MEMORY_CLASSES
 from ltx_worker.mac import working_set
 from ltx_worker.off_duty import Hours, parse_hours

@@ -7,7 +7,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from ltx_client.protocol.replay import USERS
+from ltx_client.shared.doctor.replay_check import USERS
 from ltx_worker.background import Background
 from ltx_worker.threads import THREADS, Loop, Threads
 

@@ -18,8 +18,8 @@ from dataclasses import dataclass, field
 import redis
 
 from ltx_client.protocol.clock import CLOCK
-from ltx_client.protocol.outages import causes, error_code, is_outage
 from ltx_client.protocol.workers import ThreadInfo
+from ltx_client.shared.broker.outages import causes, error_code, is_outage
 
 __all__ = [
     "LIMIT",

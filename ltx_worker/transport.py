@@ -30,11 +30,11 @@ from pydantic import (
     model_validator,
 )
 
-from ltx_client.protocol import kombu_transport
 from ltx_client.protocol.clock import CLOCK
-from ltx_client.protocol.damage import is_wrong_type, tell_once
-from ltx_client.protocol.fields import first_error
 from ltx_client.protocol.jobs import JobId
+from ltx_client.protocol.validation import first_error
+from ltx_client.shared.celery import kombu_transport
+from ltx_client.shared.unexpected_data import is_wrong_type, tell_once
 from ltx_worker.threads import THREADS, brief
 
 __all__ = ["TRANSPORT", "Transport"]

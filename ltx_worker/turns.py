@@ -15,11 +15,11 @@ from typing import Any, NamedTuple, Protocol
 
 import redis
 
-from ltx_client.protocol.damage import is_wrong_type, tell_once
 from ltx_client.protocol.jobs import Job
 from ltx_client.protocol.names import Names
-from ltx_client.protocol.transport import queue_keys
 from ltx_client.protocol.turns import ENTER_LINE, line_entry, line_keys, turn_of
+from ltx_client.shared.celery.celery_settings import queue_keys
+from ltx_client.shared.unexpected_data import is_wrong_type, tell_once
 
 __all__ = ["SendRender", "Turns", "Waiting", "job_of"]
 

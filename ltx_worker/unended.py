@@ -11,10 +11,10 @@ from typing import Any
 import redis
 from redis.commands.core import Script
 
-from ltx_client.protocol.damage import is_wrong_type, read_or
 from ltx_client.protocol.jobs import Job, Links, UnreadableJob, parse_job, parse_links, parse_priority
 from ltx_client.protocol.names import Names
 from ltx_client.protocol.state import Snapshot, Status, parse_snapshot
+from ltx_client.shared.unexpected_data import is_wrong_type, read_or
 from ltx_worker.scripts import FIND_LEASED, FIND_PRESENT, READ_SNAPSHOTS, READ_WISHES
 
 __all__ = ["Found", "Unended"]

@@ -4,7 +4,7 @@ import os
 
 import pytest
 
-from ltx_client.ledger import ClientLedger
+from ltx_client.farm.ledger.scripts import ClientLedger
 from ltx_client.protocol import redaction
 from ltx_client.protocol.jobs import Job, new_job_id
 from ltx_client.protocol.names import Names

@@ -13,7 +13,7 @@ from hypothesis.stateful import (
     run_state_machine_as_test,
 )
 
-from ltx_client.ledger import ClientLedger, Submission
+from ltx_client.farm.ledger.scripts import ClientLedger, Submission
 from ltx_client.protocol import events
 from ltx_client.protocol.events import Result
 from ltx_client.protocol.state import ENDED, TRANSITIONS, Snapshot, Status, apply

@@ -1,6 +1,6 @@
 """Storages for tests, made as an operator makes them."""
 
-from ltx_client.protocol.storage import Storage
+from ltx_client.shared.storage.store import Storage
 
 
 def made(url):

@@ -11,12 +11,12 @@ from click.testing import CliRunner
 from pydantic import SecretStr
 
 from ltx_client.cli import main
-from ltx_client.farm import Farm
-from ltx_client.ledger import ClientLedger
+from ltx_client.farm.farm import Farm
+from ltx_client.farm.ledger.scripts import ClientLedger
+from ltx_client.farm.submit import Sending
 from ltx_client.protocol import events
 from ltx_client.protocol.events import Result
 from ltx_client.protocol.names import Names
-from ltx_client.sending import Sending
 from ltx_worker.ledger import Ledger
 from tests.storages import made
 

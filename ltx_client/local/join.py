@@ -19,7 +19,7 @@ from ltx_client.errors import BrokerUnreachable, FarmError
 from ltx_client.local.address import Address
 from ltx_client.local.members import FarmFolder, Use
 from ltx_client.local.server import find_server, last_words, log_size
-from ltx_client.protocol.budget import BudgetSettings, check_serves
+from ltx_client.shared.memory_budget import BudgetSettings, check_serves
 from ltx_models.families.variants import find_variant
 from ltx_models.files.file_lock import why_not_lockable
 from ltx_models.files.model_files import find_files

@@ -24,7 +24,7 @@ from ltx_client.local.address import Address
 from ltx_client.local.members import FarmFolder, Use
 from ltx_client.local.orphans import stop_orphans
 from ltx_client.local.server import Server, last_words, log_size
-from ltx_client.protocol.screen import LineFormatter, guarded
+from ltx_client.shared.console.stdio import LineFormatter, guarded
 
 log = logging.getLogger(__name__)
 

@@ -14,7 +14,7 @@ from filelock import FileLock, Timeout
 from ltx_client.local.address import Address
 from ltx_client.local.server_lock import ServerLock
 from ltx_client.local.videos import make_storage
-from ltx_client.protocol.own_files import ENTER, WRITE, Problem, problem_with
+from ltx_client.shared.own_files import ENTER, WRITE, Problem, problem_with
 from ltx_models.files.volumes import check_mounted
 
 __all__ = ["FarmFolder", "Member", "Membership", "Use"]

@@ -5,8 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 
 from ltx_client.errors import StorageUnreachable
-from ltx_client.protocol.private_files import write_private
-from ltx_client.protocol.storage import Storage, StorageError
+from ltx_client.shared.private_files import write_private
+from ltx_client.shared.storage.store import Storage, StorageError
 
 __all__ = ["is_made", "make_storage"]
 

@@ -11,7 +11,7 @@ from typing import Annotated, Literal
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, TypeAdapter, ValidationError, ValidationInfo
 
 from ltx_client.protocol.clock import CLOCK
-from ltx_client.protocol.fields import READING, Name, Sentence, first_error
+from ltx_client.protocol.validation import READING, Name, Sentence, first_error
 
 __all__ = [
     "LATEST",

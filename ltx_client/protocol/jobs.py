@@ -9,8 +9,8 @@ from pydantic import BaseModel, ConfigDict, Field, SerializerFunctionWrapHandler
 from uuid_utils import uuid7
 
 from ltx_client.protocol import PROTOCOL_VERSION
-from ltx_client.protocol.fields import READING, Name, first_error
 from ltx_client.protocol.names import queue_name
+from ltx_client.protocol.validation import READING, Name, first_error
 from ltx_models.errors import InvalidRequest
 from ltx_models.memory import memory_class
 from ltx_models.request import GenerationRequest

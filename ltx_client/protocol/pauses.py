@@ -13,7 +13,7 @@ from typing import Literal
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from ltx_client.protocol.events import Moment
-from ltx_client.protocol.fields import Cleaned
+from ltx_client.protocol.validation import Cleaned
 
 __all__ = ["Pause", "parse_pause", "queue_field", "why_held", "worker_field"]
 

@@ -9,8 +9,8 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from ltx_client.protocol import events
 from ltx_client.protocol.events import Count, CutTexts, Duration, Event, Fraction, Moment, Result
-from ltx_client.protocol.fields import READING, Name, Sentence, first_error
 from ltx_client.protocol.jobs import UnreadableJob
+from ltx_client.protocol.validation import READING, Name, Sentence, first_error
 
 __all__ = [
     "ENDED",

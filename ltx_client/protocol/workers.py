@@ -10,9 +10,9 @@ from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError,
 
 from ltx_client.protocol import PROTOCOL_VERSION
 from ltx_client.protocol.events import Count, Moment
-from ltx_client.protocol.fields import Cleaned, Name, Sentence
 from ltx_client.protocol.jobs import Job
 from ltx_client.protocol.text import shown
+from ltx_client.protocol.validation import Cleaned, Name, Sentence
 from ltx_models.families.variants import VARIANTS
 from ltx_models.memory import GB, memory_class, predict_peak
 

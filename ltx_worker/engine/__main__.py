@@ -27,7 +27,7 @@ import mlx.core as mx
 import numpy as np
 
 from ltx_client.protocol.events import CutText
-from ltx_client.protocol.settings import HomeSettings
+from ltx_client.shared.settings import HomeSettings
 from ltx_models import events
 from ltx_models.errors import FaultKind, MachineFault, ModelError, ResumeMismatch
 from ltx_models.events import PromptEmbeddings, ResumePoint

@@ -14,8 +14,8 @@ import click
 import psutil
 
 import ltx_worker
-from ltx_client.protocol.children import run_shown
-from ltx_client.protocol.screen import notice, print_line
+from ltx_client.shared.console.child_output import run_shown
+from ltx_client.shared.console.stdio import notice, print_line
 from ltx_models.errors import ModelError
 from ltx_models.families.variants import find_variant
 from ltx_worker.home import forget_refusal

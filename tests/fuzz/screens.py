@@ -10,13 +10,14 @@ from rich.progress import Progress, TextColumn
 from rich.table import Table
 from rich.text import Text
 
-from ltx_client.commands import logs, show, stats
-from ltx_client.display import BarDisplay, PlainDisplay
-from ltx_client.forecast import measure, places
-from ltx_client.listing import Listing
-from ltx_client.live import LiveDisplay
-from ltx_client.output import describe_job, jobs_table, workers_table
-from ltx_client.views import Update
+from ltx_client.commands.farm import stats
+from ltx_client.commands.jobs import logs, show
+from ltx_client.farm.jobs.forecast import measure, places
+from ltx_client.farm.jobs.views import Update
+from ltx_client.terminal.listing import Listing
+from ltx_client.terminal.output import describe_job, jobs_table, workers_table
+from ltx_client.terminal.watching.live_table import LiveDisplay
+from ltx_client.terminal.watching.progress import BarDisplay, PlainDisplay
 
 __all__ = ["draw", "show_job", "show_redrawn", "show_update", "show_workers"]
 

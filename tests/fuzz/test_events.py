@@ -7,14 +7,14 @@ import fakeredis
 import pytest
 from hypothesis import strategies as st
 
+from ltx_client.farm.jobs.views import Follower, JobView
 from ltx_client.protocol import events
 from ltx_client.protocol.events import UnreadableEvent, parse_event
 from ltx_client.protocol.jobs import UnreadableJob
-from ltx_client.protocol.live_workers import live_workers
 from ltx_client.protocol.names import Names
 from ltx_client.protocol.state import Snapshot, apply, parse_snapshot
 from ltx_client.protocol.workers import WorkerInfo
-from ltx_client.views import Follower, JobView
+from ltx_client.shared.live_workers import live_workers
 from tests.fuzz.campaign import Kind
 from tests.fuzz.mutations import mutated_bytes, mutated_fields, mutated_json, odd_bytes, odd_json
 from tests.fuzz.screens import show_job, show_redrawn, show_update, show_workers

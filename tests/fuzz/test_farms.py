@@ -5,12 +5,12 @@ import json
 import pytest
 from hypothesis import strategies as st
 
-from ltx_client.ledger import ClientLedger
+from ltx_client.farm.ledger.scripts import ClientLedger
 from ltx_client.local.members import FarmFolder
 from ltx_client.local.server import Server
 from ltx_client.protocol.jobs import UnreadableJob
 from ltx_client.protocol.names import Names
-from ltx_client.protocol.transport import queue_keys
+from ltx_client.shared.celery.celery_settings import queue_keys
 from ltx_worker.embeddings import EmbeddingsLimit
 from ltx_worker.ledger import Attempt, Ledger, Refusal
 from ltx_worker.next_turn import Turn

@@ -6,9 +6,9 @@ from pathlib import Path
 import pytest
 from hypothesis import strategies as st
 
-from ltx_client.batch_jobs import prepare_batch
 from ltx_client.errors import UsageError
-from ltx_client.protocol.config import ConfigError, parse
+from ltx_client.shared.config import ConfigError, parse
+from ltx_client.terminal.batch_files.jobs import prepare_batch
 from tests.fuzz.campaign import Kind
 from tests.fuzz.mutations import mutated_bytes, mutated_json, odd_json
 from tests.unit.test_batch_files import defaults

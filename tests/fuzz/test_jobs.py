@@ -8,8 +8,8 @@ from hypothesis import strategies as st
 from pydantic import SecretStr
 
 from ltx_client.errors import FarmError
-from ltx_client.farm import Farm
-from ltx_client.ledger import ClientLedger
+from ltx_client.farm.farm import Farm
+from ltx_client.farm.ledger.scripts import ClientLedger
 from ltx_client.protocol.jobs import Job, Links, UnreadableJob, parse_job, parse_links
 from ltx_client.protocol.names import Names
 from ltx_models.families.variants import find_variant

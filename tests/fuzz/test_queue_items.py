@@ -9,10 +9,10 @@ from celery.worker.request import Request
 from hypothesis import strategies as st
 from kombu.transport.virtual import Channel, Message
 
-from ltx_client.protocol.broker_url import Broker
 from ltx_client.protocol.jobs import RENDER_TASK
 from ltx_client.protocol.names import Names
-from ltx_client.protocol.transport import celery_settings
+from ltx_client.shared.broker.url import Broker
+from ltx_client.shared.celery.celery_settings import celery_settings
 from ltx_worker.transport import why_refused
 from ltx_worker.turns import job_of
 from tests.fuzz.campaign import Kind

@@ -7,14 +7,14 @@ import urllib.request
 import pytest
 from hypothesis import strategies as st
 
-from ltx_client import notify
-from ltx_client.configure import write
 from ltx_client.errors import UsageError
 from ltx_client.protocol import redaction
-from ltx_client.protocol.broker_client import make_pool
-from ltx_client.protocol.broker_url import FORMS, Broker
-from ltx_client.protocol.kombu_transport import Channel
 from ltx_client.protocol.redaction import shown_url
+from ltx_client.shared.broker.client import make_pool
+from ltx_client.shared.broker.url import FORMS, Broker
+from ltx_client.shared.celery.kombu_transport import Channel
+from ltx_client.terminal import notify
+from ltx_client.terminal.arguments.config_changes import write
 from tests.fuzz.campaign import Kind
 from tests.fuzz.mutations import mutated_bytes
 

@@ -14,9 +14,9 @@ import psutil
 import pytest
 from click.testing import CliRunner
 
-from ltx_client.broker import connect
 from ltx_client.cli import main
-from ltx_client.farm import Farm
+from ltx_client.farm.broker import connect
+from ltx_client.farm.farm import Farm
 from ltx_client.local.members import FarmFolder
 from ltx_client.local.server import Server
 from ltx_client.protocol.names import Names

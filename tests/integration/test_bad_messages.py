@@ -3,8 +3,8 @@
 import json
 from collections import Counter
 
-from ltx_client.ledger import ClientLedger
-from ltx_client.prepare import prepare
+from ltx_client.farm.jobs.prepare import prepare
+from ltx_client.farm.ledger.scripts import ClientLedger
 from ltx_client.protocol.jobs import new_job_id
 from ltx_client.protocol.names import Names
 from ltx_client.protocol.state import Status

@@ -10,7 +10,7 @@ from click.testing import CliRunner
 from PIL import Image
 
 from ltx_client.cli import main
-from ltx_client.prepare import prepare
+from ltx_client.farm.jobs.prepare import prepare
 from ltx_client.protocol import events
 from ltx_client.protocol.names import Names
 from ltx_client.protocol.state import Status

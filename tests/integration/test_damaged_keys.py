@@ -6,22 +6,22 @@ import time
 import pytest
 import redis
 
-from ltx_client.broker import broker_errors
 from ltx_client.errors import BrokerError, FarmError
-from ltx_client.farm import Farm
-from ltx_client.ledger import ClientLedger
+from ltx_client.farm.broker import broker_errors
+from ltx_client.farm.farm import Farm
+from ltx_client.farm.jobs.prepare import prepare
+from ltx_client.farm.ledger.removal import RemovalLedger
+from ltx_client.farm.ledger.scripts import ClientLedger
 from ltx_client.local.members import FarmFolder
 from ltx_client.local.server import Server
-from ltx_client.prepare import prepare
-from ltx_client.protocol import damage
-from ltx_client.protocol.broker_checks import BrokerChecks
-from ltx_client.protocol.checks import run_checks
 from ltx_client.protocol.jobs import Links
 from ltx_client.protocol.names import Names
 from ltx_client.protocol.state import Snapshot
-from ltx_client.protocol.transport import queue_keys, unacked_keys
 from ltx_client.protocol.workers import WorkerInfo
-from ltx_client.removal_ledger import RemovalLedger
+from ltx_client.shared import unexpected_data
+from ltx_client.shared.celery.celery_settings import queue_keys, unacked_keys
+from ltx_client.shared.doctor.broker_checks import BrokerChecks
+from ltx_client.shared.doctor.checks import run_checks
 from ltx_models.request import GenerationRequest
 from ltx_worker.embeddings import EmbeddingsCache, EmbeddingsLimit
 from ltx_worker.health import Health
@@ -87,7 +87,7 @@ def server(tmp_path_factory):
 
 @pytest.fixture
 def client(server):
-    damage.tell_once.cache_clear()
+    unexpected_data.tell_once.cache_clear()
     with server.address.connect() as client:
         client.flushall()
         yield client
@@ -212,7 +212,7 @@ def test_a_healthy_farm_is_all_seen(farm, client, tmp_path):
 
 @pytest.mark.parametrize("key", ["job", "state", "events"])
 def test_watching_goes_on_beside_a_damaged_job(farm, client, key, monkeypatch):
-    monkeypatch.setattr("ltx_client.watching.BLOCK", 0.01)
+    monkeypatch.setattr("ltx_client.farm.watching.BLOCK", 0.01)
     client.delete(KEYS[key])
     client.set(KEYS[key], "what is this")
     ledger = Ledger(client, NAMES)

@@ -12,18 +12,18 @@ import redis
 from click.testing import CliRunner
 from pydantic import SecretStr
 
-from ltx_client.broker import connect
 from ltx_client.cli import main
-from ltx_client.doctor import client_checks
+from ltx_client.farm.broker import connect
 from ltx_client.local.members import FarmFolder
 from ltx_client.local.server import Address, Server, find_server
-from ltx_client.protocol import broker_checks, storage_checks
-from ltx_client.protocol.broker_checks import BrokerChecks
-from ltx_client.protocol.checks import Finding, Level, run_checks, worst
 from ltx_client.protocol.names import Names
-from ltx_client.protocol.replay import LOGGED, examine_replay
-from ltx_client.protocol.storage_checks import StorageChecks
 from ltx_client.protocol.workers import WorkerInfo
+from ltx_client.shared.doctor import broker_checks, storage_checks
+from ltx_client.shared.doctor.broker_checks import BrokerChecks
+from ltx_client.shared.doctor.checks import Finding, Level, run_checks, worst
+from ltx_client.shared.doctor.replay_check import LOGGED, examine_replay
+from ltx_client.shared.doctor.storage_checks import StorageChecks
+from ltx_client.terminal.client_checks import client_checks
 from ltx_models.families.variants import find_variant
 from ltx_worker.doctor import worker_checks
 from ltx_worker.settings import WorkerSettings

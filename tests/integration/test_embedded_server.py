@@ -10,7 +10,6 @@ from pathlib import Path
 
 import pytest
 
-from ltx_client.doctor import Machine
 from ltx_client.errors import BrokerUnreachable, FarmError
 from ltx_client.local import orphans
 from ltx_client.local import server as server_module
@@ -19,8 +18,9 @@ from ltx_client.local.join import join
 from ltx_client.local.members import FarmFolder, Use
 from ltx_client.local.server import Server, find_server
 from ltx_client.local.server_lock import ServerLock
-from ltx_client.protocol.checks import Level, run_checks
-from ltx_client.protocol.settings import FarmSettings
+from ltx_client.shared.doctor.checks import Level, run_checks
+from ltx_client.shared.settings import FarmSettings
+from ltx_client.terminal.client_checks import Machine
 from tests.integration.conftest import wait_until
 
 

@@ -9,11 +9,11 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from ltx_client.prepare import prepare
+from ltx_client.farm.jobs.prepare import prepare
 from ltx_client.protocol import events
 from ltx_client.protocol.names import Names
 from ltx_client.protocol.state import Snapshot, Status, apply
-from ltx_client.protocol.storage_marker import MARKER
+from ltx_client.shared.storage.marker import MARKER
 from ltx_models.request import GenerationRequest
 from ltx_worker.ledger import Attempt, Ledger, Refusal
 from tests.clips import read_clip

@@ -14,21 +14,21 @@ import pytest
 from click.testing import CliRunner
 from pydantic import ValidationError
 
-from ltx_client import notify
 from ltx_client.cli import main
+from ltx_client.farm.jobs.prepare import prepare
+from ltx_client.farm.jobs.views import Update
+from ltx_client.farm.watching import Watching
 from ltx_client.local.members import FarmFolder
 from ltx_client.local.server import Server
-from ltx_client.prepare import prepare
 from ltx_client.protocol import events
-from ltx_client.protocol.fields import READING
 from ltx_client.protocol.jobs import Job, Links, UnreadableJob, parse_job
 from ltx_client.protocol.names import Names
 from ltx_client.protocol.pauses import Pause
 from ltx_client.protocol.state import Snapshot, Stage, Status
-from ltx_client.protocol.storage import Storage
+from ltx_client.protocol.validation import READING
 from ltx_client.protocol.workers import PAUSED, ThreadInfo, WorkerInfo
-from ltx_client.views import Update
-from ltx_client.watching import Watching
+from ltx_client.shared.storage.store import Storage
+from ltx_client.terminal import notify
 from ltx_models.request import GenerationRequest
 from ltx_worker.cli import main as worker_main
 

@@ -12,20 +12,20 @@ from click.testing import CliRunner
 from pydantic import ValidationError
 from s3fs import S3FileSystem
 
-from ltx_client import notify
 from ltx_client.cli import main
 from ltx_client.errors import FarmError
-from ltx_client.farm import Farm
-from ltx_client.ledger import ClientLedger
+from ltx_client.farm.farm import Farm
+from ltx_client.farm.jobs.prepare import prepare
+from ltx_client.farm.ledger.scripts import ClientLedger
 from ltx_client.local.members import FarmFolder
 from ltx_client.local.server import Server
-from ltx_client.prepare import prepare
 from ltx_client.protocol import events
 from ltx_client.protocol.names import Names
 from ltx_client.protocol.redaction import know_url
 from ltx_client.protocol.state import Snapshot, Stage, Status
-from ltx_client.protocol.storage import Storage
 from ltx_client.protocol.workers import WorkerInfo
+from ltx_client.shared.storage.store import Storage
+from ltx_client.terminal import notify
 from ltx_models.request import GenerationRequest
 from ltx_worker.cli import main as worker_main
 

@@ -8,7 +8,7 @@ import zipfile
 import numpy as np
 import pytest
 
-from ltx_client.prepare import prepare
+from ltx_client.farm.jobs.prepare import prepare
 from ltx_client.protocol.jobs import job_digest, new_job_id
 from ltx_models.families.variants import find_variant
 from ltx_models.request import GenerationRequest

@@ -11,8 +11,8 @@ from pydantic import SecretStr
 
 from ltx_client.local.server import find_server
 from ltx_client.protocol import events
-from ltx_client.protocol.settings import FarmSettings
 from ltx_client.protocol.state import Status
+from ltx_client.shared.settings import FarmSettings
 from ltx_models.request import GenerationRequest
 from tests.integration.conftest import PROMPT, RunningFarm, ltx_here, start_ltx, wait_until
 from tests.integration.servers import free_port

@@ -9,7 +9,7 @@ import sys
 import pytest
 
 from ltx_client.protocol.state import Status
-from ltx_client.protocol.storage_marker import MARKER
+from ltx_client.shared.storage.marker import MARKER
 from ltx_models.request import GenerationRequest
 from tests.integration.conftest import PROMPT, ltx, ltx_here, wait_until
 from tests.integration.faults.harness import BreakableFarm

@@ -4,8 +4,8 @@ import pytest
 import redis
 
 from ltx_client.errors import BrokerUnreachable
-from ltx_client.ledger import ClientLedger, Submission
-from ltx_client.prepare import prepare
+from ltx_client.farm.jobs.prepare import prepare
+from ltx_client.farm.ledger.scripts import ClientLedger, Submission
 from ltx_client.protocol.names import Names
 from ltx_client.protocol.state import Status
 from ltx_client.protocol.turns import line_keys

@@ -4,7 +4,7 @@ import itertools
 
 import pytest
 
-from ltx_client.prepare import prepare
+from ltx_client.farm.jobs.prepare import prepare
 from ltx_client.protocol import events
 from ltx_client.protocol.names import Names
 from ltx_client.protocol.state import Status

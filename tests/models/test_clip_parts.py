@@ -13,7 +13,7 @@ import pytest
 from PIL import Image
 
 from ltx_client.errors import UsageError
-from ltx_client.inputs import address_inputs
+from ltx_client.farm.jobs.inputs import address_inputs
 from ltx_models.errors import InvalidRequest
 from ltx_models.families.variants import find_variant
 from ltx_models.media.clips import open_clip

@@ -9,12 +9,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from ltx_client.batch_files import LineError, parse_seeds, read_batch
-from ltx_client.batch_jobs import BadLines, prepare_batch
 from ltx_client.cli import main
 from ltx_client.errors import UsageError
-from ltx_client.options import describing_options
-from ltx_client.sheet import draw_sheet
+from ltx_client.terminal.arguments.options import describing_options
+from ltx_client.terminal.batch_files import LineError, parse_seeds, read_batch
+from ltx_client.terminal.batch_files.jobs import BadLines, prepare_batch
+from ltx_client.terminal.contact_sheet import draw_sheet
 
 BALL = "a red ball rolls to the right"
 
@@ -225,7 +225,7 @@ def test_a_sheet_without_pillow_and_of_what_is_no_video(tmp_path, monkeypatch):
 
 def test_a_batchs_jobs_are_those_that_the_options_would_make():
     one = prepare(BALL, "b.txt", arguments=["--steps", "5"], seeds=[1]).jobs[0][0]
-    from ltx_client.options import job_from_options
+    from ltx_client.terminal.arguments.options import job_from_options
 
     same = job_from_options(prompt=BALL, seed=1, job_id=one.id, **defaults("--steps", "5")).job
     assert dataclasses.asdict(one.request) == dataclasses.asdict(same.request)

@@ -9,11 +9,11 @@ import pytest
 from celery import Celery
 from pydantic import SecretStr, ValidationError
 
-from ltx_client.protocol.broker_client import make_pool
-from ltx_client.protocol.broker_url import Broker
 from ltx_client.protocol.names import Names
-from ltx_client.protocol.settings import FarmSettings, broker_address
-from ltx_client.protocol.transport import celery_settings
+from ltx_client.shared.broker.client import make_pool
+from ltx_client.shared.broker.url import Broker
+from ltx_client.shared.celery.celery_settings import celery_settings
+from ltx_client.shared.settings import FarmSettings, broker_address
 
 
 @pytest.fixture

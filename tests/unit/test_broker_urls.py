@@ -13,13 +13,13 @@ from pydantic import SecretStr, ValidationError
 from redis.sentinel import SentinelConnectionPool
 
 from ltx_client.cli import main
-from ltx_client.protocol.broker_client import make_pool
-from ltx_client.protocol.broker_url import Broker
 from ltx_client.protocol.names import Names
-from ltx_client.protocol.passwords import password_from_file
 from ltx_client.protocol.redaction import shown_url
-from ltx_client.protocol.settings import FarmSettings, why_invalid
-from ltx_client.protocol.transport import celery_settings
+from ltx_client.shared.broker.client import make_pool
+from ltx_client.shared.broker.url import Broker
+from ltx_client.shared.celery.celery_settings import celery_settings
+from ltx_client.shared.passwords import password_from_file
+from ltx_client.shared.settings import FarmSettings, why_invalid
 from ltx_worker.transport import TRANSPORT
 
 SECRET = "hunter2hunter2"

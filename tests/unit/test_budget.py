@@ -9,12 +9,12 @@ from click.testing import CliRunner
 from pydantic import SecretStr
 
 from ltx_client.cli import main
-from ltx_client.connection import Connection
 from ltx_client.errors import UsageError
+from ltx_client.farm.connection import Connection
 from ltx_client.local.keeper import Worker
 from ltx_client.local.members import FarmFolder
-from ltx_client.protocol import budget
-from ltx_client.protocol.budget import ServesNothing, check_serves, why_too_much
+from ltx_client.shared import memory_budget
+from ltx_client.shared.memory_budget import ServesNothing, check_serves, why_too_much
 from ltx_models.families.variants import VARIANTS, find_variant
 from ltx_models.memory import GB, MEMORY_CLASSES, smallest_class
 from ltx_worker.cli import main as worker_main
@@ -112,7 +112,7 @@ def test_a_worker_that_refuses_its_settings_is_not_waited_for(home, monkeypatch)
 
 
 def test_more_than_the_machine_has_is_said(monkeypatch):
-    monkeypatch.setattr(budget, "machine_memory", lambda: 32 * GB)
+    monkeypatch.setattr(memory_budget, "machine_memory", lambda: 32 * GB)
     assert why_too_much(24) == why_too_much(32) == ""
     assert why_too_much(1000) == (
         "LTX_WORKER_MEMORY_GB is 1000, and this machine has 32 GB: it takes jobs that it cannot render; set it to 24 or"

@@ -8,12 +8,12 @@ import pytest
 import redis
 from pydantic import SecretStr
 
-from ltx_client.protocol import broker_checks
-from ltx_client.protocol.broker_checks import BrokerChecks
-from ltx_client.protocol.certificate import Certificate, broker_certificate, first_to_end
-from ltx_client.protocol.checks import Level
 from ltx_client.protocol.names import Names
-from ltx_client.protocol.reach import why_refused, why_unreachable
+from ltx_client.shared.broker.certificate import Certificate, broker_certificate, first_to_end
+from ltx_client.shared.broker.connection_errors import why_refused, why_unreachable
+from ltx_client.shared.doctor import broker_checks
+from ltx_client.shared.doctor.broker_checks import BrokerChecks
+from ltx_client.shared.doctor.checks import Level
 
 DAY = 86400.0
 FARM = ((("commonName", "ltx-farm authority"),),)

@@ -9,7 +9,7 @@ from click.testing import CliRunner
 from pydantic import SecretStr
 
 from ltx_client.cli import main
-from ltx_client.farm import Farm
+from ltx_client.farm.farm import Farm
 from ltx_client.protocol import clock, events
 from ltx_client.protocol.clock import Clock
 from ltx_client.protocol.events import Result

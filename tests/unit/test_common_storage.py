@@ -2,10 +2,10 @@
 
 import pytest
 
-from ltx_client.protocol.checks import Level
-from ltx_client.protocol.live_workers import live_workers
-from ltx_client.protocol.storage_checks import StorageChecks, different_storages
 from ltx_client.protocol.workers import WorkerInfo
+from ltx_client.shared.doctor.checks import Level
+from ltx_client.shared.doctor.storage_checks import StorageChecks, different_storages
+from ltx_client.shared.live_workers import live_workers
 from ltx_models.errors import FaultKind, MachineFault
 from ltx_worker.health import Fitness, Health
 from ltx_worker.heartbeat import Heartbeat

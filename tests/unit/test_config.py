@@ -14,11 +14,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ltx_client.cli import main
-from ltx_client.protocol.broker_url import Broker
-from ltx_client.protocol.config import ConfigError, parse
-from ltx_client.protocol.passwords import with_password
 from ltx_client.protocol.redaction import shown_url
-from ltx_client.protocol.settings import FarmSettings
+from ltx_client.shared.broker.url import Broker
+from ltx_client.shared.config import ConfigError, parse
+from ltx_client.shared.passwords import with_password
+from ltx_client.shared.settings import FarmSettings
 
 STUDIO = """\
 # ours
@@ -235,10 +235,10 @@ def test_a_url_of_a_socket_takes_a_password():
 
 
 def test_defaults_of_a_farm_stand_in_for_options(studio, monkeypatch, tmp_path):
-    from ltx_client.configure import default_map
+    from ltx_client.terminal.arguments.config_changes import default_map
 
     assert default_map()["submit"] == {"priority": 4}
-    from ltx_client.commands import submit
+    from ltx_client.commands.jobs import submit
 
     context = main.make_context("ltx", ["submit", "x"], resilient_parsing=True)
     context.default_map = default_map()

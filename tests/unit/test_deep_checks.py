@@ -12,9 +12,9 @@ import pytest
 from click.testing import CliRunner
 
 from ltx_client.cli import main as client
-from ltx_client.protocol import deep_checks
-from ltx_client.protocol.checks import Level, run_checks
-from ltx_client.protocol.deep_checks import DeepChecks
+from ltx_client.shared.doctor import deep_checks
+from ltx_client.shared.doctor.checks import Level, run_checks
+from ltx_client.shared.doctor.deep_checks import DeepChecks
 from ltx_models import self_test
 from ltx_worker.cli import main as worker
 

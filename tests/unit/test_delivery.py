@@ -11,10 +11,12 @@ import pytest
 import redis
 from pydantic import ValidationError
 
-from ltx_client.protocol import damage, events, storage_folder
+from ltx_client.protocol import events
 from ltx_client.protocol.events import Result
 from ltx_client.protocol.state import Status
-from ltx_client.protocol.storage_marker import MARKER
+from ltx_client.shared import unexpected_data as damage
+from ltx_client.shared.storage import folder as storage_folder
+from ltx_client.shared.storage.marker import MARKER
 from ltx_worker.delivery import Delivery, Spool
 from ltx_worker.ledger import StaleAttempt
 from ltx_worker.resume_points import ResumePoints

@@ -13,7 +13,7 @@ import yaml
 from click.testing import CliRunner
 from pydantic import SecretStr
 
-from ltx_client.protocol.settings import FarmSettings
+from ltx_client.shared.settings import FarmSettings
 from ltx_models.families.variants import VARIANTS
 from ltx_worker.cli import main
 from ltx_worker.service.environment import load_environment

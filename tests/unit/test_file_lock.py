@@ -9,12 +9,12 @@ import sys
 import pytest
 from filelock import Timeout
 
-from ltx_client.doctor import Machine
 from ltx_client.errors import BrokerUnreachable
 from ltx_client.local.join import join, stop_up
 from ltx_client.local.members import Use
-from ltx_client.protocol.checks import Level
-from ltx_client.protocol.settings import FarmSettings
+from ltx_client.shared.doctor.checks import Level
+from ltx_client.shared.settings import FarmSettings
+from ltx_client.terminal.client_checks import Machine
 from ltx_models.files import hub
 from ltx_models.files.file_lock import NO_LOCKS, file_lock, has_locks, why_not_lockable
 from ltx_worker.home import UnusableHome, make_home

@@ -8,7 +8,7 @@ from urllib.parse import parse_qs, urlsplit
 
 import pytest
 
-from ltx_client.protocol.storage import StorageError
+from ltx_client.shared.storage.store import StorageError
 from ltx_worker.file_server import FileServer
 from tests.integration.servers import free_port
 from tests.storages import made
@@ -155,7 +155,7 @@ RANGES = {
 @pytest.mark.parametrize("asked", RANGES, ids=range(len(RANGES)))
 @pytest.mark.parametrize("method", ["GET", "HEAD"])
 def test_players_ask_for_parts(asked, method, serve, monkeypatch):
-    monkeypatch.setattr("ltx_client.protocol.storage.CHUNK", 1000)
+    monkeypatch.setattr("ltx_client.shared.storage.store.CHUNK", 1000)
     files = serve()
     path, query = link_of(files)
     status, part = RANGES[asked]

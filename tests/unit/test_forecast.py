@@ -6,16 +6,16 @@ import io
 import pytest
 from pydantic import SecretStr
 
-from ltx_client.farm import Farm
-from ltx_client.forecast import Place, measure, places
-from ltx_client.live import LiveDisplay
+from ltx_client.farm.farm import Farm
+from ltx_client.farm.jobs.forecast import Place, measure, places
+from ltx_client.farm.jobs.views import JobView, Update
 from ltx_client.protocol import events
-from ltx_client.protocol.console import Console
 from ltx_client.protocol.events import Result
 from ltx_client.protocol.jobs import Links
 from ltx_client.protocol.state import Snapshot, apply
 from ltx_client.protocol.workers import WorkerInfo
-from ltx_client.views import JobView, Update
+from ltx_client.shared.console.rich_console import Console
+from ltx_client.terminal.watching.live_table import LiveDisplay
 
 DONE = events.Done(at=100, result=Result(video="a", sidecar="b", size=1, sha256="0"))
 

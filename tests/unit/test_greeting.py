@@ -12,15 +12,15 @@ import time
 import pytest
 from pydantic import SecretStr
 
-from ltx_client import broker
-from ltx_client.broker import connect
 from ltx_client.errors import BrokerUnreachable
-from ltx_client.ledger import ClientLedger
+from ltx_client.farm import broker
+from ltx_client.farm.broker import connect
+from ltx_client.farm.ledger.scripts import ClientLedger
 from ltx_client.local.members import FarmFolder
 from ltx_client.local.server import Server, find_server
-from ltx_client.protocol.broker_url import Broker
 from ltx_client.protocol.names import Names
-from ltx_client.publish import publish
+from ltx_client.shared.broker.url import Broker
+from ltx_client.shared.celery.messages import publish
 from ltx_worker.cli import _why_refused
 from ltx_worker.settings import WorkerSettings
 from tests.integration.servers import free_port
@@ -106,7 +106,7 @@ def test_a_database_that_the_user_may_not_choose(server):
 def test_a_server_that_speaks_no_tls(server, scheme, right, end, monkeypatch):
     monkeypatch.setattr(broker, "CONNECT_TIMEOUT", 0.3)
     monkeypatch.setattr(broker, "ANSWER_TIMEOUT", 0.3)
-    monkeypatch.setattr("ltx_client.protocol.broker_client.SENTINEL_TIMEOUT", 0.3)
+    monkeypatch.setattr("ltx_client.shared.broker.client.SENTINEL_TIMEOUT", 0.3)
     with pytest.raises(BrokerUnreachable) as raised:
         connect(SecretStr(f"{scheme}://127.0.0.1:{server.address.port}/{end}"))
     assert f"does not speak TLS there; LTX_BROKER_URL must begin with {right}://" in str(raised.value)

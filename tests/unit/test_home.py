@@ -7,8 +7,8 @@ import sys
 import pytest
 from click.testing import CliRunner
 
-from ltx_client.protocol import own_files
-from ltx_client.protocol.checks import Level, run_checks
+from ltx_client.shared import own_files
+from ltx_client.shared.doctor.checks import Level, run_checks
 from ltx_models.errors import FaultKind
 from ltx_models.families.variants import find_variant
 from ltx_worker import cli, home

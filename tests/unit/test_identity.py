@@ -6,10 +6,10 @@ from types import SimpleNamespace
 
 import pytest
 
-from ltx_client.output import workers_table
-from ltx_client.protocol.live_workers import live_workers
 from ltx_client.protocol.pauses import worker_field
 from ltx_client.protocol.workers import worker_names
+from ltx_client.shared.live_workers import live_workers
+from ltx_client.terminal.output import workers_table
 from ltx_worker.health import Health
 from ltx_worker.heartbeat import Heartbeat
 from ltx_worker.settings import WorkerSettings

@@ -8,15 +8,15 @@ import pytest
 from PIL import Image
 from rich.progress import Progress
 
-from ltx_client import inline
-from ltx_client.display import BarDisplay, PlainDisplay
-from ltx_client.protocol.console import Console
+from ltx_client.shared.console.rich_console import Console
+from ltx_client.terminal.watching import terminal_images
+from ltx_client.terminal.watching.progress import BarDisplay, PlainDisplay
 
 
 @pytest.fixture
 def terminal(monkeypatch):
     stream = SimpleNamespace(isatty=lambda: True)
-    monkeypatch.setattr(inline, "sys", SimpleNamespace(stdin=stream, stdout=stream, stderr=stream))
+    monkeypatch.setattr(terminal_images, "sys", SimpleNamespace(stdin=stream, stdout=stream, stderr=stream))
     monkeypatch.setenv("TERM", "xterm")
 
 
@@ -38,7 +38,7 @@ def can(monkeypatch, name):
 def test_a_picture_goes_above_the_bar(terminal, monkeypatch, jpeg, capfd, kind, mark):
     """Kitty is handed the picture apart, and told where it belongs by characters that stand for it."""
     can(monkeypatch, kind)
-    picture = inline.detect(None)
+    picture = terminal_images.detect(None)
     screen = io.StringIO()
     console = Console(file=screen, force_terminal=True, width=80, height=24)
     with Progress(console=console, auto_refresh=False) as progress:
@@ -81,24 +81,24 @@ def test_what_is_no_preview_is_not_shown(terminal, monkeypatch, data, said, limi
     monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", limit)
     can(monkeypatch, "SixelImage")
     screen = io.StringIO()
-    Console(file=screen, force_terminal=True, width=80, height=24).print(inline.detect(None)(data))
+    Console(file=screen, force_terminal=True, width=80, height=24).print(terminal_images.detect(None)(data))
     assert said in screen.getvalue() and "\x1b" not in screen.getvalue()
 
 
 def test_where_there_are_none(terminal, monkeypatch, jpeg, capsys):
     can(monkeypatch, "HalfcellImage")
-    assert inline.detect(None) is None
+    assert terminal_images.detect(None) is None
     can(monkeypatch, "SixelImage")
-    assert inline.detect(wanted=False) is None
+    assert terminal_images.detect(wanted=False) is None
     monkeypatch.setenv("TERM", "dumb")
-    assert inline.detect(None) is None
+    assert terminal_images.detect(None) is None
     monkeypatch.setenv("TERM", "xterm")
-    PlainDisplay(with_ids=False).show_picture(inline.detect(None)(jpeg))
+    PlainDisplay(with_ids=False).show_picture(terminal_images.detect(None)(jpeg))
     assert capsys.readouterr() == ("", "")
-    inline.sys.stdout = io.StringIO()
-    assert inline.detect(None) is None
+    terminal_images.sys.stdout = io.StringIO()
+    assert terminal_images.detect(None) is None
 
 
 def test_without_the_package(terminal, monkeypatch):
     monkeypatch.setitem(sys.modules, "textual_image", None)
-    assert inline.detect(None) is None
+    assert terminal_images.detect(None) is None

@@ -12,10 +12,10 @@ from PIL import Image
 
 from ltx_client.cli import main
 from ltx_client.errors import UsageError
-from ltx_client.files import missing_inputs, store_inputs
-from ltx_client.inputs import MAX_BYTES, address_inputs
-from ltx_client.options import job_from_options, video_options
-from ltx_client.protocol.storage import StorageError, input_name
+from ltx_client.farm.jobs.files import missing_inputs, store_inputs
+from ltx_client.farm.jobs.inputs import MAX_BYTES, address_inputs
+from ltx_client.shared.storage.store import StorageError, input_name
+from ltx_client.terminal.arguments.options import job_from_options, video_options
 from ltx_models.errors import FaultKind, InvalidRequest, MachineFault
 from ltx_models.request import ConditioningItem, GenerationRequest
 from ltx_worker.inputs import fetch_inputs

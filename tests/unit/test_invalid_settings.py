@@ -8,9 +8,9 @@ from click.testing import CliRunner
 from pydantic import SecretStr, ValidationError
 
 from ltx_client.cli import main
-from ltx_client.protocol.config import Config, ConfigError, Defaults, Profile, parse
-from ltx_client.protocol.invalid import is_shown, must_be
-from ltx_client.protocol.settings import FarmSettings, why_invalid
+from ltx_client.shared.config import Config, ConfigError, Defaults, Profile, parse
+from ltx_client.shared.setting_errors import is_shown, must_be
+from ltx_client.shared.settings import FarmSettings, why_invalid
 from ltx_worker.cli import main as worker_main
 from ltx_worker.settings import WorkerSettings
 

@@ -5,7 +5,7 @@ import time
 import pytest
 import redis
 
-from ltx_client.ledger import Submission
+from ltx_client.farm.ledger.scripts import Submission
 from ltx_client.protocol import events
 from ltx_client.protocol.events import Result
 from ltx_client.protocol.state import RESULT_TTL, Snapshot, Stage, Status, apply

@@ -2,7 +2,7 @@
 
 import pytest
 
-from ltx_client import ledger as client_scripts
+from ltx_client.farm.ledger import scripts as client_scripts
 from ltx_worker import scripts
 from ltx_worker.ledger import Ledger
 from tests.ledger_machine import run_machine

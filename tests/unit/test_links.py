@@ -11,9 +11,9 @@ import time
 
 import pytest
 
-from ltx_client.protocol import links
-from ltx_client.protocol.links import fetch_link
-from ltx_client.protocol.storage import Storage, StorageError
+from ltx_client.shared.storage import download_links
+from ltx_client.shared.storage.download_links import fetch_link
+from ltx_client.shared.storage.store import Storage, StorageError
 
 VIDEO = b"video" * 2000
 SIZE = len(VIDEO)
@@ -214,7 +214,7 @@ def test_an_answer_that_is_not_the_video(kind, answer, tmp_path, monkeypatch):
     finally:
         watching.set()
         thread.join()
-    assert max(written, default=0) < 4 * links.CHUNK
+    assert max(written, default=0) < 4 * download_links.CHUNK
     assert refused(f"http://127.0.0.1:{port}/a?{KEY}", tmp_path)
 
 
@@ -231,7 +231,7 @@ SLOW = {
 
 @pytest.mark.parametrize("where", SLOW)
 def test_a_server_that_drips(where, answer, tmp_path, monkeypatch):
-    monkeypatch.setattr(links, "GRACE", 0.5)
+    monkeypatch.setattr(download_links, "GRACE", 0.5)
     port, _ = answer(SLOW[where])
     began = time.monotonic()
     assert "too slow for its size" in refused(f"http://127.0.0.1:{port}/a?{KEY}", tmp_path)
@@ -239,14 +239,14 @@ def test_a_server_that_drips(where, answer, tmp_path, monkeypatch):
 
 
 def test_a_server_that_drips_while_encryption_is_agreed(answer, tmp_path, monkeypatch):
-    monkeypatch.setattr(links, "GRACE", 0.5)
+    monkeypatch.setattr(download_links, "GRACE", 0.5)
     port, _ = answer(after(b"\x16\x03\x03\x3f\xff", forever(b"\x02", 0.05)))
     assert "too slow" in refused(f"https://127.0.0.1:{port}/a?{KEY}", tmp_path)
 
 
 def test_a_larger_video_has_more_time(answer, tmp_path, monkeypatch):
-    monkeypatch.setattr(links, "GRACE", 0.1)
-    monkeypatch.setattr(links, "SLOWEST", 1000)  # 10 s for 10 kB
+    monkeypatch.setattr(download_links, "GRACE", 0.1)
+    monkeypatch.setattr(download_links, "SLOWEST", 1000)  # 10 s for 10 kB
     halves = [VIDEO[:5000], VIDEO[5000:]]
     port, _ = answer(after(head() + halves[0], after(b"", lambda c: (time.sleep(0.5), c.sendall(halves[1])))))
     fetch(f"http://127.0.0.1:{port}/a", tmp_path / "out.mp4")

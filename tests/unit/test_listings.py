@@ -12,19 +12,19 @@ from rich.cells import cell_len
 from rich.table import Table
 from rich.text import Text
 
-from ltx_client import listing
 from ltx_client.cli import main
-from ltx_client.display import display
-from ltx_client.farm import Farm
-from ltx_client.forecast import Place
-from ltx_client.listing import Column, Listing, print_table
-from ltx_client.live import LiveDisplay
+from ltx_client.farm.farm import Farm
+from ltx_client.farm.jobs.forecast import Place
+from ltx_client.farm.jobs.views import Update
 from ltx_client.protocol import events
-from ltx_client.protocol.console import Console
 from ltx_client.protocol.events import Result
 from ltx_client.protocol.jobs import Links
 from ltx_client.protocol.workers import WorkerInfo
-from ltx_client.views import Update
+from ltx_client.shared.console.rich_console import Console
+from ltx_client.terminal import listing
+from ltx_client.terminal.listing import Column, Listing, print_table
+from ltx_client.terminal.watching.live_table import LiveDisplay
+from ltx_client.terminal.watching.progress import display
 
 PROMPTS = {
     "long": "a red ball rolls to the right " * 33,
@@ -52,7 +52,7 @@ def farm(redis_client, names, client_ledger, ledger, make_job, monkeypatch, work
     """With a job of each prompt, in each state, all of one batch, and two workers."""
     farm = Farm.over(redis_client, SecretStr("redis://localhost"), names, None)
     monkeypatch.setattr(Farm, "connect", lambda *_, **__: Farm.over(redis_client, farm._broker_url, names, None))
-    monkeypatch.setattr("ltx_client.commands.jobs.tell_who_waits", lambda *_: None)  # nobody serves these
+    monkeypatch.setattr("ltx_client.commands.jobs.jobs.tell_who_waits", lambda *_: None)  # nobody serves these
     farm._batches.note(SimpleNamespace(id=BATCH, name=FILE, jobs=[(make_job(), None)]))
     for item, (job_id, prompt) in enumerate(IDS.items(), 1):
         request = dataclasses.replace(make_job().request, prompt=re.sub("[\x1b]", "", prompt))
@@ -205,7 +205,7 @@ def test_while_it_is_watched(farm, width, worker_name):
 @pytest.mark.parametrize("width", WIDTHS)
 def test_a_bar_shows_its_id_and_steps_whole(farm, monkeypatch, width):
     console = Console(file=io.StringIO(), force_terminal=True, width=width, color_system=None)
-    monkeypatch.setattr("ltx_client.display.Console", lambda **_: console)
+    monkeypatch.setattr("ltx_client.terminal.watching.progress.Console", lambda **_: console)
     view = farm.view(list(IDS)[3])
     state = view.snapshot.model_copy(update={"step_seconds": 100.0, "message": "loading what takes a while " * 9})
     with display(with_ids=True) as shown:

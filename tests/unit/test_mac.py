@@ -13,10 +13,10 @@ import pytest
 from ltx_client.errors import FarmError
 from ltx_client.local.join import join
 from ltx_client.local.members import Use
-from ltx_client.protocol.checks import Level
 from ltx_client.protocol.jobs import Job, new_job_id
-from ltx_client.protocol.storage import Storage, StorageError
 from ltx_client.protocol.workers import fits_gpu
+from ltx_client.shared.doctor.checks import Level
+from ltx_client.shared.storage.store import Storage, StorageError
 from ltx_models.errors import FaultKind, InvalidRequest
 from ltx_models.families.variants import find_variant
 from ltx_models.faults import fault_in_words

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from ltx_client.protocol.state import Status
-from ltx_client.protocol.storage import StorageError, input_name
+from ltx_client.shared.storage.store import StorageError, input_name
 from ltx_models.errors import FaultKind, MachineFault, MediaError, VideoError
 from ltx_models.families.variants import find_variant
 from ltx_models.faults import KIND_OF, machine_fault

@@ -9,13 +9,13 @@ from click.testing import CliRunner
 from PIL import Image
 
 from ltx_client.cli import main
-from ltx_client.inputs import clip_parts
-from ltx_client.media_options import media_item
-from ltx_client.options import job_from_options, video_options
-from ltx_client.prepare import prepare
+from ltx_client.farm.jobs.inputs import clip_parts
+from ltx_client.farm.jobs.prepare import prepare
 from ltx_client.protocol.jobs import Job, Links, parse_job
 from ltx_client.protocol.workers import CLIP_PARTS, WorkerInfo
-from ltx_client.waiting import tell_who_waits
+from ltx_client.terminal.arguments.media_options import media_item
+from ltx_client.terminal.arguments.options import job_from_options, video_options
+from ltx_client.terminal.notices.waiting import tell_who_waits
 from ltx_models.errors import InvalidRequest
 from ltx_models.media.formats import format_of
 from ltx_models.request import LAST_FRAME, ConditioningItem, GenerationRequest

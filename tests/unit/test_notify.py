@@ -9,13 +9,13 @@ import threading
 
 import pytest
 
-from ltx_client import notify
-from ltx_client.commands.ending import Ending
 from ltx_client.errors import UsageError
+from ltx_client.farm.jobs.views import JobView
 from ltx_client.protocol import events
 from ltx_client.protocol.jobs import Links
 from ltx_client.protocol.state import Snapshot, apply
-from ltx_client.views import JobView
+from ltx_client.terminal import notify
+from ltx_client.terminal.waited import Ending
 
 SECRET = "s3cret"
 

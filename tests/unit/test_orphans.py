@@ -5,13 +5,13 @@ import time
 
 import pytest
 
-from ltx_client.ledger import ClientLedger
+from ltx_client.farm.ledger.scripts import ClientLedger
 from ltx_client.protocol import events
 from ltx_client.protocol.events import Result
 from ltx_client.protocol.names import Names
 from ltx_client.protocol.state import Status
-from ltx_client.protocol.storage import StorageAway
-from ltx_client.protocol.storage_marker import MARKER
+from ltx_client.shared.storage.marker import MARKER
+from ltx_client.shared.storage.store import StorageAway
 from ltx_worker.ledger import Ledger
 from ltx_worker.orphans import Orphans
 from ltx_worker.resume_points import ResumePoints

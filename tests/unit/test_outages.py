@@ -8,10 +8,10 @@ import redis
 from kombu.exceptions import BatchPublishError, OperationalError
 from redis._parsers.base import BaseParser
 
-from ltx_client.broker import broker_errors
 from ltx_client.errors import BrokerError, BrokerUnreachable
-from ltx_client.protocol.outages import NOT_NOW, error_code, is_outage
-from ltx_client.protocol.reach import why_unreachable
+from ltx_client.farm.broker import broker_errors
+from ltx_client.shared.broker.connection_errors import why_unreachable
+from ltx_client.shared.broker.outages import NOT_NOW, error_code, is_outage
 from tests.replies import DEFECTS, OUTAGES
 
 

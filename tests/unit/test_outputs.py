@@ -16,8 +16,8 @@ from types import SimpleNamespace
 import pytest
 
 from ltx_client.errors import UsageError
-from ltx_client.handles import Render
-from ltx_client.output_paths import waits_for_reader
+from ltx_client.farm.outputs.paths import waits_for_reader
+from ltx_client.farm.render import Render
 from ltx_models.files import output_files
 from ltx_models.files.output_files import writing
 from tests.stored_farm import FRAMES, SMALL, VIDEO, StoredFarm
@@ -497,7 +497,7 @@ def interrupted(*_, **__):
 @pytest.mark.parametrize("answer", ["y", "n"])
 def test_ctrl_c_before_a_job_is_queued_is_no_question_about_it(farm, monkeypatch, answer):
     terminal = SimpleNamespace(isatty=lambda: True)
-    monkeypatch.setattr("ltx_client.commands.render.sys", SimpleNamespace(stdin=terminal))
+    monkeypatch.setattr("ltx_client.commands.jobs.render.sys", SimpleNamespace(stdin=terminal))
     monkeypatch.setattr("click.confirm", lambda *_, **__: answer == "y")
     for name in ("farm.Farm.send", "commands.render._announce"):
         with monkeypatch.context() as context:
@@ -508,7 +508,7 @@ def test_ctrl_c_before_a_job_is_queued_is_no_question_about_it(farm, monkeypatch
 
 
 def test_ctrl_c_while_a_video_is_fetched_says_how_it_is_fetched_later(farm, monkeypatch):
-    monkeypatch.setattr("ltx_client.commands.render.fetch", interrupted)
+    monkeypatch.setattr("ltx_client.commands.jobs.render.fetch", interrupted)
     done = render(farm, "ball.mp4")
     (job_id,) = farm.sent
     assert (done.exit_code, done.stdout) == (130, "")

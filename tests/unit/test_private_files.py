@@ -6,8 +6,8 @@ import stat
 import pytest
 
 from ltx_client.errors import UsageError
-from ltx_client.notify import secret
-from ltx_client.protocol.private_files import drawn_once, write_private
+from ltx_client.shared.private_files import drawn_once, write_private
+from ltx_client.terminal.notify import secret
 from ltx_worker.file_server import link_key
 from ltx_worker.settings import WorkerSettings, machine_id
 

@@ -6,20 +6,20 @@ import sys
 import pytest
 from click.testing import CliRunner
 
-from ltx_client import prompt_length
-from ltx_client.batch_jobs import prepare_batch
 from ltx_client.cli import main
-from ltx_client.commands.batch import _tell_of_cut_texts
-from ltx_client.commands.logs import _words
-from ltx_client.display import PlainDisplay
-from ltx_client.live import LiveDisplay
-from ltx_client.prepare import prepare
-from ltx_client.prompt_length import cut_texts
+from ltx_client.commands.batches.batch import _tell_of_cut_texts
+from ltx_client.commands.jobs.logs import _words
+from ltx_client.farm.jobs.prepare import prepare
+from ltx_client.farm.jobs.views import JobView, Update
 from ltx_client.protocol import events
-from ltx_client.protocol.console import Console
 from ltx_client.protocol.events import CutText, parse_event
 from ltx_client.protocol.state import Snapshot, apply, parse_snapshot
-from ltx_client.views import JobView, Update
+from ltx_client.shared.console.rich_console import Console
+from ltx_client.terminal.batch_files.jobs import prepare_batch
+from ltx_client.terminal.notices import prompt_length
+from ltx_client.terminal.notices.prompt_length import cut_texts
+from ltx_client.terminal.watching.live_table import LiveDisplay
+from ltx_client.terminal.watching.progress import PlainDisplay
 from ltx_models.families.variants import find_variant
 from ltx_models.files.model_files import find_files
 from ltx_models.request import GenerationRequest

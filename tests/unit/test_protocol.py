@@ -5,15 +5,15 @@ import itertools
 import pytest
 from pydantic import TypeAdapter, ValidationError
 
-from ltx_client.prepare import prepare
+from ltx_client.farm.jobs.prepare import prepare
 from ltx_client.protocol import events
-from ltx_client.protocol.broker_url import Broker
 from ltx_client.protocol.events import Event, Result, UnreadableEvent, parse_event
 from ltx_client.protocol.jobs import Job, new_job_id
 from ltx_client.protocol.names import Names
-from ltx_client.protocol.settings import FarmSettings, broker_address
 from ltx_client.protocol.state import ENDED, TRANSITIONS, Snapshot, Stage, Status, apply, sources_of
-from ltx_client.protocol.transport import celery_settings
+from ltx_client.shared.broker.url import Broker
+from ltx_client.shared.celery.celery_settings import celery_settings
+from ltx_client.shared.settings import FarmSettings, broker_address
 from ltx_models.errors import InvalidRequest
 from ltx_models.request import GenerationRequest
 

@@ -12,7 +12,7 @@ import pytest
 
 from ltx_client.cli import main
 from ltx_client.protocol.redaction import know, know_environment, know_url, redacted, shown_url
-from ltx_client.protocol.screen import LineFormatter
+from ltx_client.shared.console.stdio import LineFormatter
 from ltx_worker.cli import main as worker_main
 
 SECRET = "hush-7f3c"
@@ -169,7 +169,7 @@ def test_a_log_has_a_line_for_a_record_and_no_secret():
 
 def test_the_traceback_that_ends_a_program_is_cleaned():
     code = (
-        "from ltx_client.protocol.screen import guarded\n"
+        "from ltx_client.shared.console.stdio import guarded\n"
         f"with guarded(): raise ValueError('\\x1b]0;x\\x07 at s3://KEY:{SECRET}@bucket')"
     )
     died = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)

@@ -6,7 +6,7 @@ import json
 import pytest
 
 from ltx_client.protocol import events
-from ltx_client.protocol.storage import StorageError
+from ltx_client.shared.storage.store import StorageError
 from ltx_worker.ledger import StaleAttempt
 from ltx_worker.resume_points import ResumePoints
 from tests.storages import made

@@ -9,15 +9,15 @@ from types import SimpleNamespace
 import pytest
 from pydantic import SecretStr
 
-from ltx_client import sending
 from ltx_client.errors import UsageError
-from ltx_client.farm import Farm
-from ltx_client.ledger import Submission
+from ltx_client.farm import submit
+from ltx_client.farm.farm import Farm
+from ltx_client.farm.ledger.removal import REMOVAL_TTL
+from ltx_client.farm.ledger.scripts import Submission
+from ltx_client.farm.retention import Removed, find_old, parse_age
 from ltx_client.protocol import events
 from ltx_client.protocol.events import Result
 from ltx_client.protocol.jobs import Links
-from ltx_client.removal_ledger import REMOVAL_TTL
-from ltx_client.retention import Removed, find_old, parse_age
 from ltx_models.request import ConditioningItem
 from tests.storages import made
 
@@ -171,9 +171,9 @@ def job_with_picture(make_job):
 def sends(farm, storage, monkeypatch):
     """Has the farm use the storage, and no Celery."""
     farm.storage_url = "of the test"
-    monkeypatch.setattr("ltx_client.files.Storage", lambda _: storage)
-    monkeypatch.setattr("ltx_client.sending.publish", lambda *_: None)
-    monkeypatch.setattr("ltx_client.sending.ASK_AGAIN", 0.01)
+    monkeypatch.setattr("ltx_client.farm.jobs.files.Storage", lambda _: storage)
+    monkeypatch.setattr("ltx_client.farm.submit.publish", lambda *_: None)
+    monkeypatch.setattr("ltx_client.farm.submit.ASK_AGAIN", 0.01)
     return farm
 
 
@@ -263,7 +263,7 @@ def test_a_submission_waits_for_a_removal_and_stores_its_picture_anew(sends, sto
     picture = tmp_path / "picture.png"
     picture.write_bytes(b"12345")
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("ltx_client.sending.time", SimpleNamespace(sleep=sleep, monotonic=time.monotonic))
+        patch.setattr("ltx_client.farm.submit.time", SimpleNamespace(sleep=sleep, monotonic=time.monotonic))
         sends.send(job_with_picture(), {PICTURE: picture})
     assert slept
     assert storage.exists(f"inputs/{PICTURE}")
@@ -279,7 +279,7 @@ def test_a_submission_whose_hour_is_over_begins_again(sends, put, job_with_pictu
     """It stored its files for so long that they may be gone again."""
     put(f"inputs/{PICTURE}")
     job, tries = job_with_picture(), []
-    store = sending.store_inputs
+    store = submit.store_inputs
 
     def store_for_long(*args):
         store(*args)
@@ -287,7 +287,7 @@ def test_a_submission_whose_hour_is_over_begins_again(sends, put, job_with_pictu
         if len(tries) == 1:
             redis_client.delete(names.input(PICTURE))
 
-    monkeypatch.setattr(sending, "store_inputs", store_for_long)
+    monkeypatch.setattr(submit, "store_inputs", store_for_long)
     sends.send(job)
     assert tries == [b"wanted"] * 2
     assert sends.view(job.id)

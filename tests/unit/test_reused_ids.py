@@ -3,15 +3,15 @@
 import pytest
 from pydantic import SecretStr
 
-from ltx_client.batches import PreparedBatch, derived_id
 from ltx_client.errors import IdUsed, JobConflict
-from ltx_client.farm import Farm
-from ltx_client.ledger import Submission
+from ltx_client.farm.batches import PreparedBatch, derived_id
+from ltx_client.farm.farm import Farm
+from ltx_client.farm.ledger.scripts import Submission
+from ltx_client.farm.retention import find_old
 from ltx_client.protocol import events
 from ltx_client.protocol.events import Result
 from ltx_client.protocol.jobs import Links
 from ltx_client.protocol.state import Status
-from ltx_client.retention import find_old
 
 DONE = events.Done(result=Result(video="a.mp4", sidecar="a.json", size=1, sha256="0"))
 KINDS = ["cancel", "state", "events", "preview", "lease", "latents", "result"]
@@ -19,7 +19,7 @@ KINDS = ["cancel", "state", "events", "preview", "lease", "latents", "result"]
 
 @pytest.fixture
 def farm(redis_client, names, monkeypatch):
-    monkeypatch.setattr("ltx_client.sending.publish", lambda *_: None)
+    monkeypatch.setattr("ltx_client.farm.submit.publish", lambda *_: None)
     return Farm.over(redis_client, SecretStr("redis://localhost"), names, None)
 
 

@@ -16,12 +16,12 @@ import pytest
 from click.testing import CliRunner
 
 from ltx_client.cli import main
-from ltx_client.protocol import storage_folder
-from ltx_client.protocol.checks import Level
-from ltx_client.protocol.links import fetch_link
-from ltx_client.protocol.storage import DamagedSource, Storage, StorageAway, StorageError, input_name
-from ltx_client.protocol.storage_checks import StorageChecks
-from ltx_client.protocol.storage_marker import MARKER
+from ltx_client.shared.doctor.checks import Level
+from ltx_client.shared.doctor.storage_checks import StorageChecks
+from ltx_client.shared.storage import folder as storage_folder
+from ltx_client.shared.storage.download_links import fetch_link
+from ltx_client.shared.storage.marker import MARKER
+from ltx_client.shared.storage.store import DamagedSource, Storage, StorageAway, StorageError, input_name
 from tests.s3 import new_bucket, s3_server
 from tests.storages import made
 

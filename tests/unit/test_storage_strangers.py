@@ -11,8 +11,8 @@ import pytest
 from click.testing import CliRunner
 
 from ltx_client.cli import main
-from ltx_client.protocol.storage import DamagedFile, Storage, StorageAway, StorageError, input_name
-from ltx_client.protocol.storage_marker import MARKER
+from ltx_client.shared.storage.marker import MARKER
+from ltx_client.shared.storage.store import DamagedFile, Storage, StorageAway, StorageError, input_name
 from ltx_worker.file_server import FileServer
 from tests.integration.servers import free_port
 from tests.storages import made

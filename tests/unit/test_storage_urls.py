@@ -7,8 +7,8 @@ from click.testing import CliRunner
 from pydantic import ValidationError
 
 from ltx_client.cli import main
-from ltx_client.protocol.settings import FarmSettings
-from ltx_client.protocol.storage import Storage, StorageError
+from ltx_client.shared.settings import FarmSettings
+from ltx_client.shared.storage.store import Storage, StorageError
 
 RIGHT = [
     "/Volumes/farm",

@@ -15,12 +15,12 @@ import pytest
 from click.testing import CliRunner
 from rich.table import Table
 
-from ltx_client.display import headline
-from ltx_client.output import print_table
-from ltx_client.protocol.console import Console
-from ltx_client.protocol.program import INTERRUPTED, READER_LEFT
-from ltx_client.protocol.screen import Group, guarded, notice, print_json, print_line
-from ltx_client.protocol.streams import OutputLost, Stream, encodable
+from ltx_client.shared.console.entry_point import INTERRUPTED, READER_LEFT
+from ltx_client.shared.console.rich_console import Console
+from ltx_client.shared.console.stdio import Group, guarded, notice, print_json, print_line
+from ltx_client.shared.console.streams import OutputLost, Stream, encodable
+from ltx_client.terminal.output import print_table
+from ltx_client.terminal.watching.progress import headline
 
 EMOJI = "a \N{CLAPPER BOARD} ball, caf\xe9, 45 °C…"
 ENCODINGS = ("utf-8", "latin-1", "ascii", "cp1252", "iso8859-15", "utf-16", "koi8-r")
@@ -182,7 +182,7 @@ def test_json_of_a_client_that_reads_ascii():
 PROGRAM = """
 import os, sys, time
 import click
-from ltx_client.protocol.screen import Group, print_line
+from ltx_client.shared.console.stdio import Group, print_line
 @click.group(cls=Group)
 def main(): pass
 @main.command()
@@ -210,7 +210,7 @@ def shell(tmp_path):
     running = []
 
     def start(arguments, redirections="", **variables):
-        start = "from ltx_client.protocol.program import run; run('slow_program')"
+        start = "from ltx_client.shared.console.entry_point import run; run('slow_program')"
         process = subprocess.Popen(
             ["/bin/sh", "-c", f'exec "$@" {redirections}', "sh", sys.executable, "-c", start, *arguments],
             cwd=tmp_path,

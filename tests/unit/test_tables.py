@@ -7,9 +7,9 @@ from click.testing import CliRunner
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ltx_client.batch_jobs import BadLines, prepare_batch
 from ltx_client.cli import main
 from ltx_client.errors import UsageError
+from ltx_client.terminal.batch_files.jobs import BadLines, prepare_batch
 from tests.unit.test_batch_files import defaults
 
 OPTIONS = defaults()

@@ -17,8 +17,8 @@ from kombu.exceptions import OperationalError
 from ltx_client.protocol import events
 from ltx_client.protocol.jobs import UnreadableJob
 from ltx_client.protocol.state import Snapshot
-from ltx_client.protocol.storage import StorageError
 from ltx_client.protocol.workers import WorkerInfo
+from ltx_client.shared.storage.store import StorageError
 from ltx_worker import background, health, thrift
 from ltx_worker.background import Background, keep_at_it
 from ltx_worker.delivery import Spool

@@ -12,15 +12,15 @@ import pytest
 import redis
 from pydantic import SecretStr
 
-from ltx_client.farm import Farm
-from ltx_client.ledger import Submission
+from ltx_client.farm.farm import Farm
+from ltx_client.farm.ledger.removal import RemovalLedger
+from ltx_client.farm.ledger.scripts import Submission
 from ltx_client.protocol import events
 from ltx_client.protocol.events import Result
 from ltx_client.protocol.jobs import NO_LINKS, Links
 from ltx_client.protocol.names import queue_name
 from ltx_client.protocol.state import Snapshot, Status
-from ltx_client.protocol.transport import PRIORITY_SEPARATOR, queue_keys
-from ltx_client.removal_ledger import RemovalLedger
+from ltx_client.shared.celery.celery_settings import PRIORITY_SEPARATOR, queue_keys
 from ltx_models.memory import MEMORY_CLASSES
 from ltx_worker import turn_taker
 from ltx_worker.embeddings import EmbeddingsLimit

@@ -2,7 +2,7 @@
 
 import pytest
 
-from ltx_client.vocabulary import vocabulary_note
+from ltx_client.terminal.notices.vocabulary import vocabulary_note
 from ltx_models.pocket.grammar import BACKGROUNDS, COLOURS, MOTIONS, SHAPES
 
 

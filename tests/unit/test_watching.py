@@ -4,11 +4,11 @@ import pytest
 from pydantic import SecretStr
 
 from ltx_client.errors import JobNotFound
-from ltx_client.farm import Farm
+from ltx_client.farm.farm import Farm
+from ltx_client.farm.jobs.views import Follower
 from ltx_client.protocol import events
 from ltx_client.protocol.events import Result
 from ltx_client.protocol.state import Status
-from ltx_client.views import Follower
 
 
 @pytest.fixture

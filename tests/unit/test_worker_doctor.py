@@ -11,9 +11,9 @@ import redis
 from click.testing import CliRunner
 from pydantic import SecretStr
 
-from ltx_client.protocol.broker_checks import BrokerChecks
-from ltx_client.protocol.checks import Level, run_checks
 from ltx_client.protocol.names import Names
+from ltx_client.shared.doctor.broker_checks import BrokerChecks
+from ltx_client.shared.doctor.checks import Level, run_checks
 from ltx_models.families.variants import find_variant
 from ltx_worker import doctor, doctor_command
 from ltx_worker.cli import main

@@ -7,16 +7,16 @@ import time
 import pytest
 from pydantic import SecretStr, ValidationError
 
-from ltx_client import files
 from ltx_client.errors import FarmError, StorageUnreachable
-from ltx_client.farm import Farm
+from ltx_client.farm.farm import Farm
+from ltx_client.farm.jobs import files
 from ltx_client.protocol import events
-from ltx_client.protocol.damage import tell_once
 from ltx_client.protocol.events import Result
 from ltx_client.protocol.jobs import NO_LINKS, parse_links
 from ltx_client.protocol.pauses import Pause, parse_pause
 from ltx_client.protocol.state import Status
-from ltx_client.protocol.storage import Storage
+from ltx_client.shared.storage.store import Storage
+from ltx_client.shared.unexpected_data import tell_once
 from ltx_worker.embeddings import EmbeddingsCache, EmbeddingsLimit
 from ltx_worker.engine.hashes import RememberedHashes
 from ltx_worker.engine.messages import Previewed, Resuming, Stepped, Written

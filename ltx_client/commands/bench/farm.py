@@ -11,12 +11,12 @@ from typing import Any
 import click
 from rich.table import Table
 
-from ltx_client.commands.bench.overhead import Drain, Idle, measure_drain, measure_idle, measure_latencies, percentile
-from ltx_client.commands.bench.plot import plot_latencies, plot_path
-from ltx_client.commands.bench.private_farm import PrivateFarm
-from ltx_client.options import OutputPath, json_option
-from ltx_client.output import notice, print_json, print_table
-from ltx_client.output_paths import is_stdout
+from ltx_client.bench.overhead import Drain, Idle, measure_drain, measure_idle, measure_latencies, percentile
+from ltx_client.bench.plot import plot_latencies, plot_path
+from ltx_client.bench.private_farm import PrivateFarm
+from ltx_client.farm.outputs.paths import is_stdout
+from ltx_client.terminal.arguments.options import OutputPath, json_option
+from ltx_client.terminal.output import notice, print_json, print_table
 
 __all__ = ["command"]
 

@@ -12,14 +12,14 @@ from typing import Any
 import click
 from rich.table import Table
 
-from ltx_client.commands.bench.plot import plot_path, plot_times
+from ltx_client.bench.plot import plot_path, plot_times
 from ltx_client.errors import UsageError
-from ltx_client.options import OutputPath, json_option
-from ltx_client.output import print_json, print_table
-from ltx_client.output_paths import is_stdout
-from ltx_client.protocol.children import run_shown
-from ltx_client.protocol.deep_checks import PEAK_STEPS
-from ltx_client.protocol.screen import print_line
+from ltx_client.farm.outputs.paths import is_stdout
+from ltx_client.shared.console.child_output import run_shown
+from ltx_client.shared.console.stdio import print_line
+from ltx_client.shared.doctor.deep_checks import PEAK_STEPS
+from ltx_client.terminal.arguments.options import OutputPath, json_option
+from ltx_client.terminal.output import print_json, print_table
 from ltx_models.families.variants import find_variant
 from ltx_models.memory import GB
 

@@ -8,8 +8,8 @@ import sys
 import click
 
 from ltx_client.errors import UsageError
-from ltx_client.output import print_line
-from ltx_client.protocol.children import run_shown
+from ltx_client.shared.console.child_output import run_shown
+from ltx_client.terminal.output import print_line
 
 __all__ = ["command"]
 

@@ -8,10 +8,10 @@ from contextlib import contextmanager
 import click
 from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn, TransferSpeedColumn
 
-from ltx_client.completion import complete_variants
 from ltx_client.errors import Unreachable
-from ltx_client.output import notice, print_line
-from ltx_client.protocol.console import Console
+from ltx_client.shared.console.rich_console import Console
+from ltx_client.terminal.arguments.completion import complete_variants
+from ltx_client.terminal.output import notice, print_line
 from ltx_models.errors import HubUnreachable
 from ltx_models.families.variants import find_variant
 from ltx_models.files.hub import download

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import click
 
-from ltx_client.completion import complete_variants
 from ltx_client.errors import FarmError
-from ltx_client.output import notice, print_line
+from ltx_client.terminal.arguments.completion import complete_variants
+from ltx_client.terminal.output import notice, print_line
 from ltx_models.families.variants import VARIANTS, find_variant
 from ltx_models.files.hub import verify
 from ltx_models.files.model_files import missing_parts

@@ -13,10 +13,10 @@ import pytest
 import redis
 from pydantic import SecretStr
 
-from ltx_client.broker import connect
-from ltx_client.farm import Farm
+from ltx_client.farm.broker import connect
+from ltx_client.farm.farm import Farm
 from ltx_client.protocol.names import Names
-from ltx_client.protocol.settings import FarmSettings
+from ltx_client.shared.settings import FarmSettings
 from tests.integration.conftest import RunningFarm, wait_until
 from tests.integration.servers import binary_of, free_port, speaks_tls
 from tests.storages import made

@@ -7,11 +7,11 @@ import subprocess
 import pytest
 import redis
 
-from ltx_client.prepare import submitter
+from ltx_client.farm.jobs.prepare import submitter
 from ltx_client.protocol.names import Names
 from ltx_client.protocol.pauses import queue_field
 from ltx_client.protocol.state import Status
-from ltx_client.protocol.transport import queue_keys, unacked_keys
+from ltx_client.shared.celery.celery_settings import queue_keys, unacked_keys
 from ltx_models.families.variants import VARIANTS
 from ltx_models.request import GenerationRequest
 from tests.integration.conftest import PROMPT, SLOW_STEPS, ltx, wait_until

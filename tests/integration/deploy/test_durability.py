@@ -19,10 +19,10 @@ from click.testing import CliRunner
 from ltx_client.cli import main
 from ltx_client.local.members import FarmFolder
 from ltx_client.local.server import Server
-from ltx_client.protocol.checks import Level
 from ltx_client.protocol.names import Names
-from ltx_client.protocol.replay import LOGGED, examine_replay
 from ltx_client.protocol.state import Status
+from ltx_client.shared.doctor.checks import Level
+from ltx_client.shared.doctor.replay_check import LOGGED, examine_replay
 from ltx_models.request import GenerationRequest
 from tests.integration.conftest import PROMPT, ltx_here, wait_until
 from tests.integration.deploy.conftest import running_broker

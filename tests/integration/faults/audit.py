@@ -15,8 +15,8 @@ import numpy as np
 from ltx_client.protocol import events
 from ltx_client.protocol.events import parse_event
 from ltx_client.protocol.state import RESULT_TTL, Snapshot, Status, apply
-from ltx_client.protocol.storage_marker import MARKER
-from ltx_client.protocol.transport import PRIORITY_SEPARATOR
+from ltx_client.shared.celery.celery_settings import PRIORITY_SEPARATOR
+from ltx_client.shared.storage.marker import MARKER
 from tests.clips import read_clip
 from tests.integration.conftest import processes_of
 from tests.integration.faults.dead_threads import dead_threads

@@ -4,9 +4,9 @@ import signal
 import time
 from dataclasses import dataclass
 
-from ltx_client.broker import broker_errors
+from ltx_client.farm.broker import broker_errors
 from ltx_client.protocol.state import ENDED, Status
-from ltx_client.publish import publish
+from ltx_client.shared.celery.messages import publish
 from tests.integration.conftest import wait_until
 from tests.integration.faults.bad_messages import BAD
 from tests.integration.faults.broker_faults import BROKER_FAULTS

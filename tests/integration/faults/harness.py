@@ -19,12 +19,12 @@ import psutil
 from pydantic import SecretStr
 from tenacity import Retrying, retry_if_exception_type, stop_after_delay, wait_fixed
 
-from ltx_client.broker import connect
 from ltx_client.errors import BrokerUnreachable
-from ltx_client.farm import Farm
+from ltx_client.farm.broker import connect
+from ltx_client.farm.farm import Farm
+from ltx_client.farm.jobs.prepare import prepare
 from ltx_client.local.members import FarmFolder
 from ltx_client.local.server import Server
-from ltx_client.prepare import prepare
 from ltx_client.protocol.names import Names
 from ltx_client.protocol.state import Status
 from ltx_models.request import GenerationRequest

@@ -7,12 +7,12 @@ import subprocess
 import sys
 from dataclasses import dataclass, field
 
-from ltx_client import ledger as client_ledger
-from ltx_client.broker import connect
-from ltx_client.farm import Farm
+from ltx_client.farm.broker import connect
+from ltx_client.farm.farm import Farm
+from ltx_client.farm.jobs.prepare import prepare
+from ltx_client.farm.ledger import scripts as client_ledger
 from ltx_client.local.members import FarmFolder
 from ltx_client.local.server import Server
-from ltx_client.prepare import prepare
 from ltx_client.protocol.names import Names
 from ltx_models.request import GenerationRequest
 from ltx_worker import embeddings, scripts

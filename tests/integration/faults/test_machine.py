@@ -14,12 +14,12 @@ from pathlib import Path
 import imageio_ffmpeg
 import pytest
 
-from ltx_client.broker import connect
+from ltx_client.farm.broker import connect
 from ltx_client.protocol.events import Result
 from ltx_client.protocol.names import Names
 from ltx_client.protocol.state import Status
-from ltx_client.protocol.storage import Storage
 from ltx_client.protocol.workers import PAUSED
+from ltx_client.shared.storage.store import Storage
 from ltx_models.request import GenerationRequest
 from ltx_worker.delivery import Delivery, Spool
 from ltx_worker.ledger import Ledger

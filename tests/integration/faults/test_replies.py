@@ -8,10 +8,10 @@ import time
 import pytest
 from pydantic import SecretStr
 
-from ltx_client.broker import connect
 from ltx_client.errors import BrokerUnreachable, FarmError
-from ltx_client.farm import Farm
-from ltx_client.prepare import prepare
+from ltx_client.farm.broker import connect
+from ltx_client.farm.farm import Farm
+from ltx_client.farm.jobs.prepare import prepare
 from ltx_client.protocol.state import Status
 from ltx_models.request import GenerationRequest
 from tests.integration.conftest import ltx_here, wait_until

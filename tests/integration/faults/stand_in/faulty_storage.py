@@ -10,7 +10,7 @@ from pathlib import Path
 from fsspec.implementations.local import LocalFileSystem
 from marks import FOLDER, at
 
-from ltx_client.protocol import storage_folder
+from ltx_client.shared.storage import folder as storage_folder
 
 JOB = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}")
 LIES = ("half", "nothing")

@@ -1,0 +1,1 @@
+"""What `ltx bench` measures with."""

@@ -1,0 +1,1 @@
+"""The commands about batches, one a module."""

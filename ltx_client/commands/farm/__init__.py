@@ -1,0 +1,1 @@
+"""The commands about the farm and this machine, one a module."""

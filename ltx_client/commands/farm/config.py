@@ -1,0 +1,96 @@
+"""`ltx config`: the configuration file, and what it amounts to."""
+
+from __future__ import annotations
+
+import os
+import sys
+
+import click
+from rich.table import Table
+
+from ltx_client.errors import UsageError
+from ltx_client.protocol.redaction import shown_url
+from ltx_client.shared.config import LOCAL, chosen_farm, config_path, load
+from ltx_client.terminal.arguments.config_changes import KEYS, SECRET, effective, store_password, write
+from ltx_client.terminal.arguments.options import json_option
+from ltx_client.terminal.output import notice, print_json, print_line, print_table
+
+__all__ = ["command"]
+
+
+@click.group("config", epilog="Example: ltx config show")
+def command() -> None:
+    """Shows and changes the configuration: farms by name, and defaults for their options.
+
+    `ltx --farm NAME COMMAND` means one of them, LTX_FARM too, and `ltx config set farm NAME` makes one the default.
+    The environment (LTX_BROKER_URL and so on) goes over the file, and options go over both.
+    """
+
+
+@command.command("path", epilog="Example: ltx config path")
+def path_command() -> None:
+    """Prints where the configuration file is, or would be. LTX_CONFIG names another place.
+
+    LTX_HOME does not: each farm of the file may have a home of its own.
+    """
+    print_line(config_path())
+
+
+@command.command("show", epilog="Example: ltx --farm studio config show")
+@json_option
+def show_command(as_json: bool) -> None:
+    """Shows what commands would use, and where each value comes from. Passwords are not shown."""
+    config = load()
+    farm = chosen_farm(config)
+    rows = effective()
+    if as_json:
+        values = {row.key: {"value": row.value, "from": row.source} for row in rows}
+        print_json({"path": str(config_path()), "farm": farm, "farms": [*config.farms], "values": values})
+        return
+    table = Table(box=None, pad_edge=False)
+    for heading in ("SETTING", "VALUE", "FROM"):
+        table.add_column(heading, no_wrap=True)
+    table.add_row("farm", farm, "")
+    for row in rows:
+        table.add_row(row.key, row.value, row.source)
+    print_table(table)
+    others = [name for name in (*config.farms, LOCAL) if name != farm]
+    notice(f"the file is {config_path()}; other farms: {', '.join(others) or 'none'}")
+
+
+@command.command("set", epilog="Example: ltx --farm studio config set storage_url /Volumes/farm")
+@click.argument("key", metavar="KEY", type=click.Choice([*KEYS, SECRET]))
+@click.argument("value", required=False)
+@click.option("--keyring", is_flag=True, help="Keep the password in this user's keychain, not in a file.")
+def set_command(key: str, value: str | None, keyring: bool) -> None:
+    """Sets a value of a farm in the configuration file; an empty VALUE takes it away.
+
+    The file is that of `ltx config path`, whatever LTX_HOME is. The farm is the one that --farm or LTX_FARM names, or
+    the default one. `farm` itself is the default farm's name.
+    `broker_password` is asked for, or read from standard input, never taken from the command line.
+    """
+    farm = os.environ.get("LTX_FARM") or load().farm
+    if key != "farm" and not farm:
+        raise UsageError(f"say which farm is meant: ltx --farm NAME config set {key} …")
+    if key == SECRET:
+        if value is not None:
+            raise UsageError("a password does not belong on a command line; leave it out, and it is asked for")
+        assert farm is not None
+        notice(f"{farm}: the password is kept in {store_password(farm, _asked(), in_keyring=keyring)}")
+        return
+    if keyring:
+        raise UsageError(f"--keyring is for {SECRET}")
+    if value is None:
+        raise UsageError(f"give a value: ltx config set {key} VALUE")
+    write(farm or "", {key: value})
+    notice(f"written to {config_path()}")
+    if value and shown_url(value) != value:
+        notice(f"it holds a password; ltx config set {SECRET}, and a URL without it, keep that out of sight")
+
+
+def _asked() -> str:
+    password = click.prompt("Password", hide_input=True, err=True) if sys.stdin.isatty() else sys.stdin.readline()
+    password = str(password).strip()
+    if not password:
+        raise UsageError("the password is empty")
+    return password

@@ -1,0 +1,73 @@
+"""`ltx storage`: make the farm's storage known as such, and see whether it is there."""
+
+from __future__ import annotations
+
+import click
+
+from ltx_client.errors import StorageUnreachable, UsageError
+from ltx_client.shared.console.stdio import notice, print_line
+from ltx_client.shared.settings import FarmSettings
+from ltx_client.shared.storage.store import Storage, StorageError
+from ltx_client.shared.storage.urls import check_storage_url
+
+__all__ = ["command"]
+
+
+@click.group("storage", epilog="Example: ltx storage init /Volumes/farm")
+def command() -> None:
+    """Makes the folder or bucket where finished videos lie, and checks it.
+
+    Workers and clients use a storage only while the file that `ltx storage init` has put there is in it: so a share
+    that is not mounted, or a URL that is not right, is noticed before anything is written beside it.
+    """
+
+
+@command.command("init", epilog="Example: ltx storage init /Volumes/farm")
+@click.argument("url", required=False)
+def init_command(url: str | None) -> None:
+    """Makes URL (LTX_STORAGE_URL, by default) the storage of a farm, by a file .ltx-storage; once, its share mounted.
+
+    Of a folder, only the last part is made where it is not there. What is in it stays, and a storage stays the one that
+    it is.
+    """
+    storage = _opened(url)
+    is_new = storage.local_folder is not None and not storage.local_folder.exists()
+    try:
+        storage_id = storage.init()
+        storage.check()
+    except StorageError as error:
+        raise StorageUnreachable(str(error)) from None
+    print_line(storage_id, done=f"the storage is made; its id is {storage_id}")
+    if is_new:
+        notice(f"the folder {storage.local_folder} was not there, and was made")
+    notice(f"{storage.url} is the storage of a farm; set LTX_STORAGE_URL to it on workers and clients")
+
+
+@command.command("check", epilog="Example: ltx storage check")
+@click.argument("url", required=False)
+def check_command(url: str | None) -> None:
+    """Writes a small file to URL (LTX_STORAGE_URL, by default), reads it and removes it. Prints the storage's id."""
+    storage = _opened(url)
+    try:
+        storage.check()
+        print_line(storage.identify())
+    except StorageError as error:
+        raise StorageUnreachable(str(error)) from None
+    notice(f"{storage.url} is there, and can be written")
+
+
+def _opened(url: str | None) -> Storage:
+    url = FarmSettings().storage_url if url is None else url
+    if url is None:
+        raise UsageError("no storage is set; give its URL, or set LTX_STORAGE_URL")
+    try:
+        check_storage_url(url)
+    except ValueError as error:
+        raise UsageError(f"the storage URL {error}") from None
+    try:
+        storage = Storage(url)
+    except StorageError as error:
+        raise UsageError(str(error)) from None
+    if storage.local_folder is not None and storage.local_folder.is_file():
+        raise UsageError(f"the storage {storage.url} is a file, not a folder")
+    return storage

@@ -1,0 +1,1 @@
+"""The commands about single jobs, one a module."""

@@ -1,0 +1,43 @@
+"""`ltx pause`: keep jobs from being rendered for a while, or workers from rendering."""
+
+from __future__ import annotations
+
+import click
+
+from ltx_client.farm.farm import Farm
+from ltx_client.local.members import Use
+from ltx_client.protocol.state import ENDED, Status
+from ltx_client.terminal.arguments.options import batch_option, jobs_argument, operator_options
+from ltx_client.terminal.arguments.selection import select
+from ltx_client.terminal.output import notice
+
+__all__ = ["command"]
+
+
+@click.command("pause", epilog="Example: ltx pause 3fa85f64a1b2")
+@jobs_argument
+@batch_option
+@operator_options
+def command(jobs: tuple[str, ...], batch: str | None, workers: tuple[str, ...], queues: tuple[str, ...]) -> None:
+    """Pauses jobs: a queued one is not begun, a running one stops at its next step. `ltx resume` goes on from there.
+
+    --worker and --queue are an operator's: on a farm with users, the admin's. Nothing more is begun on that worker, or
+    of that variant, until `ltx resume`, whatever is restarted meanwhile. What runs there is rendered to its end: giving
+    it back would cost the steps since its last resume point, and another machine the time to load the model;
+    `ltx-worker stop` on the machine does that at once.
+    """
+    with Farm.connect(use=Use.READ) as farm:
+        for variant in queues:
+            notice(f"queue {farm.pause_queue(variant).name} is paused: no worker begins a job of it")
+        for name in workers:
+            pause = farm.pause_worker(name)
+            notice(f"worker {pause.name} is paused: it finishes the job in hand, if any, and takes no more")
+        if jobs or batch or not (workers or queues):
+            for job_id in [view.job.id for view in select(farm, jobs, batch)]:
+                status = farm.pause(job_id)
+                if status in ENDED:
+                    notice(f"job {job_id} had ended already: {status}")
+                elif status is Status.RUNNING:
+                    notice(f"job {job_id} stops at its next step, and is paused then")
+                else:
+                    notice(f"job {job_id} is paused")

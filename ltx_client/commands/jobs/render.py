@@ -1,0 +1,222 @@
+"""`ltx render`: submit, watch, wait, download."""
+
+from __future__ import annotations
+
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import click
+
+from ltx_client.errors import INTERRUPTED, FarmError, JobCancelled, JobFailed, JobNotFound, UsageError
+from ltx_client.farm.farm import Farm
+from ltx_client.farm.jobs.inputs import clip_parts
+from ltx_client.farm.jobs.prepare import DEFAULT_VARIANT
+from ltx_client.farm.jobs.views import JobView
+from ltx_client.farm.outputs.naming import VideoOutput
+from ltx_client.farm.outputs.paths import JPEG, is_stdout, output_path, place_of, write_output
+from ltx_client.local.background import continue_in_background
+from ltx_client.local.members import Use
+from ltx_client.protocol.jobs import Job, Links
+from ltx_client.protocol.state import Status
+from ltx_client.shared.settings import FarmSettings
+from ltx_client.shared.storage.store import Storage, StorageError
+from ltx_client.terminal.arguments.options import (
+    FIELDS_HELP,
+    OutputPath,
+    dry_run_option,
+    job_from_options,
+    link_options,
+    notify_options,
+    video_options,
+)
+from ltx_client.terminal.downloading import fetch
+from ltx_client.terminal.notices.dry_run import print_plan
+from ltx_client.terminal.notices.prompt_length import cut_texts, tell_of_cut_texts
+from ltx_client.terminal.notices.vocabulary import vocabulary_note
+from ltx_client.terminal.notices.waiting import explain_waits, tell_of_pauses, tell_who_waits
+from ltx_client.terminal.output import duration, notice, print_line, short_id
+from ltx_client.terminal.waited import Ending
+from ltx_client.terminal.watching.progress import display
+from ltx_client.terminal.watching.terminal_images import Picture, detect
+
+__all__ = ["command"]
+
+
+@click.command(
+    "render",
+    epilog='Example: ltx render "a red ball rolls to the right on a navy background" -o ball.mp4 --seed 7',
+)
+@video_options
+@click.option(
+    "-o",
+    "--output",
+    type=OutputPath(),
+    help=f"The MP4 to write, or its folder; - is standard output. {FIELDS_HELP}  [default: ltx-JOB.mp4 in this folder]",
+)
+@click.option(
+    "--inline/--no-inline",
+    default=None,
+    help="Show checkpoint frames in the terminal.  [default: where it can; needs ltx-farm[previews]]",
+)
+@click.option("--preview", type=OutputPath(), help="Keep the newest checkpoint frame in this JPEG.")
+@link_options
+@dry_run_option
+@notify_options
+def command(
+    output: str | None,
+    preview: str | None,
+    inline: bool | None,
+    after: tuple[str, ...],
+    not_on: tuple[str, ...],
+    dry_run: bool,
+    notify: str | None,
+    desktop: bool | None,
+    **options: Any,
+) -> None:
+    """Renders PROMPT, shows its progress, and downloads the MP4; its path is printed last.
+
+    Ctrl-C asks whether to cancel the job or let it go on without you.
+    """
+    job, inputs = job_from_options(**options)
+    target = VideoOutput(output).path(job, time.time())
+    frames = None if preview is None else _preview_path(preview, target)
+    for part in clip_parts(job.request, inputs):
+        notice(str(part))
+    ending = Ending(notify, desktop)
+    picture = None if dry_run else detect(inline)
+    settings = FarmSettings()
+    if dry_run:
+        print_plan(settings, [job], after, not_on)
+        tell_of_cut_texts(job)
+        return
+    with Farm.connect(settings, Use.RENDER, job.variant) as farm:
+        links = farm.links(after, not_on)
+        try:
+            _announce(farm, job, links)
+            _warn_of_storage(farm)
+            farm.send(job, inputs, links)
+            view = _follow(farm, job, frames, picture)
+        except KeyboardInterrupt:
+            view = _interrupted(farm, job, frames, settings)
+        ending.tell([view])
+        _deliver(farm, view, target, path_is_data=not is_stdout(frames))
+
+
+def _preview_path(given: str, target: Path) -> Path:
+    path = output_path(given, JPEG)
+    if place_of(path) == place_of(target) or (is_stdout(path) and is_stdout(target)):
+        raise UsageError(f"the video and its preview would both be written to {given}; give them two names")
+    return path
+
+
+def _deliver(farm: Farm, view: JobView, target: Path, *, path_is_data: bool) -> None:
+    """Downloads what a job ended with, and says where it is, or raises what that means."""
+    job_id, snapshot = view.job.id, view.snapshot
+    if view.status is Status.CANCELLED:
+        raise JobCancelled(f"job {job_id} was cancelled")
+    if view.status is Status.FAILED:
+        raise JobFailed(f"job {job_id} failed: {snapshot.error}")
+    if farm.storage_url is None and farm.link(job_id) is None:
+        notice(f"done, but LTX_STORAGE_URL is not set: set it as the workers do, then ltx download {short_id(job_id)}")
+        return
+    try:
+        fetch(farm, job_id, target)
+    except KeyboardInterrupt:
+        notice("")
+        notice(f"left; the video is kept, and ltx download {short_id(job_id)} fetches it")
+        raise click.exceptions.Exit(INTERRUPTED) from None
+    if snapshot.took is not None:
+        notice(f"rendered in {duration(snapshot.took)} on {snapshot.worker_name}")
+    if is_stdout(target):
+        return
+    if path_is_data:
+        print_line(target, done=f"the video is {target}")
+    else:
+        notice(str(target))
+
+
+def _written(preview: Path, frame: bytes) -> Path | None:
+    """Write a frame. Return where the next one goes: nowhere, when this one could not be written."""
+    try:
+        write_output(preview, frame, wait=False)
+    except UsageError as error:
+        notice(f"warning: {error}; no more frames are written there")
+        return None
+    return preview
+
+
+def _announce(farm: Farm, job: Job, links: Links) -> None:
+    request = job.request
+    notice(f"job {job.id}")
+    notice(
+        f"{job.variant}, {request.width}x{request.height}, {request.num_frames} frames at"
+        f" {request.frame_rate:g} fps, {request.num_steps} steps, seed {request.seed}"
+    )
+    if job.variant == DEFAULT_VARIANT:
+        notice("pocket is a small bundled model: it knows one coloured shape that moves on a plain background")
+    if note := vocabulary_note(job.variant, job.request.prompt):
+        notice(note)
+    tell_of_cut_texts(job)
+    if farm.is_embedded:  # whose worker is about to start
+        tell_of_pauses(farm, [job.variant])
+    else:
+        tell_who_waits(farm, [(job, links)])
+
+
+def _warn_of_storage(farm: Farm) -> None:
+    """Say before the render, and not after it, that its video cannot be fetched from here."""
+    if farm.is_embedded or farm.storage_url is None:
+        return
+    try:
+        Storage(farm.storage_url).identify()
+    except StorageError as error:
+        notice(f"warning: {error}; the video will be rendered, but cannot be fetched from there as long as that is so")
+
+
+def _follow(farm: Farm, job: Job, preview: Path | None, picture: Picture | None = None) -> JobView:
+    """Shows the job until it ends."""
+    view, shown = None, None
+    job_id, told = job.id, cut_texts(job)
+    with display(told=[job_id] if told else ()) as screen:
+        for update in explain_waits(farm, farm.watch(job_id)):
+            screen.show(update)
+            view = update.view
+            if (preview or picture) and update.snapshot.preview_step not in (None, shown):
+                shown = update.snapshot.preview_step
+                frame = farm.preview(job_id)
+                if frame and preview is not None:
+                    preview = _written(preview, frame)
+                if frame and picture is not None:
+                    screen.show_picture(picture(frame))
+    assert view is not None
+    return view
+
+
+def _interrupted(farm: Farm, job: Job, preview: Path | None, settings: FarmSettings) -> JobView:
+    """Asks once what should become of the job. Without a terminal, SIGINT cancels. Again, it leaves at once."""
+    try:
+        farm.view(job.id)  # else there is nothing to ask about
+        if sys.stdin.isatty() and not click.confirm("\nCancel the job? (no: it goes on without you)", err=True):
+            _let_go_on(job, settings)
+            raise click.exceptions.Exit(0)
+        farm.cancel(job.id)
+        return _follow(farm, job, preview)
+    except JobNotFound:
+        raise JobCancelled("interrupted before the job was queued") from None
+    except (KeyboardInterrupt, click.Abort):
+        notice("")
+        notice(f"left; job {job.id} is as it was, see ltx show {short_id(job.id)}")
+        raise click.exceptions.Exit(INTERRUPTED) from None
+
+
+def _let_go_on(job: Job, settings: FarmSettings) -> None:
+    name = short_id(job.id)
+    if settings.broker_url is None:
+        try:
+            continue_in_background(settings.home, job.variant)
+        except FarmError as error:
+            raise FarmError(f"{error}; job {name} stays queued, `ltx up` renders it") from error
+        notice("the farm goes on in the background until its queue is empty; `ltx up --stop` stops it before that")
+    notice(f"job {name} goes on; ltx watch {name} shows it, ltx download {name} fetches the video")

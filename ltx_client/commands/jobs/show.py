@@ -1,0 +1,108 @@
+"""`ltx show`: everything about one job."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import click
+
+from ltx_client.errors import UsageError
+from ltx_client.farm.farm import Farm
+from ltx_client.farm.jobs.forecast import Place
+from ltx_client.farm.jobs.obstacles import paused_queue
+from ltx_client.farm.jobs.views import JobView
+from ltx_client.farm.outputs.paths import JPEG, is_stdout, output_path, write_output
+from ltx_client.local.members import Use
+from ltx_client.protocol.pauses import Pause
+from ltx_client.protocol.redaction import shown_url
+from ltx_client.terminal.arguments.options import OutputPath, job_argument, json_option
+from ltx_client.terminal.downloading import tell_of_reader
+from ltx_client.terminal.output import (
+    ago,
+    describe_job,
+    duration,
+    notice,
+    pause_text,
+    place_text,
+    print_facts,
+    print_json,
+    status_word,
+)
+from ltx_client.terminal.watching.progress import progress_text
+
+__all__ = ["command"]
+
+
+@click.command("show", epilog="Example: ltx show 3fa85f64a1b2 --preview now.jpg")
+@job_argument
+@click.option(
+    "--preview", type=OutputPath(), help="Write the newest checkpoint frame to this JPEG; - is standard output."
+)
+@json_option
+def command(job: str, preview: str | None, as_json: bool) -> None:
+    """Shows one job: what was asked, where it stands, and where its result is."""
+    path = None if preview is None else output_path(preview, JPEG)
+    if as_json and is_stdout(path):
+        raise UsageError(f"--json and --preview {preview} are both written to standard output; leave one of them out")
+    with Farm.connect(use=Use.READ) as farm:
+        view = farm.view(farm.find(job))
+        if path is not None:
+            frame = farm.preview(view.job.id)
+            if frame is None:
+                raise UsageError(f"job {view.job.id} has no preview frame now")
+            tell_of_reader(path)
+            write_output(path, frame)
+            notice(f"wrote {preview}")
+        storage_url = farm.storage_url
+        now = farm.now()
+        place = None if view.ended else farm.places().get(view.job.id)
+        pauses = [] if view.ended else farm.pauses()
+        waits_for = "" if view.ended else farm.why_waiting(view.job.id)
+    paused = paused_queue(view.job, pauses)
+    if as_json:
+        queue_paused = {"queue_paused": paused.model_dump()} if paused else {}
+        reason = {"waits_for": waits_for} if waits_for else {}
+        print_json(describe_job(view) | ({"place": dataclasses.asdict(place)} if place else {}) | queue_paused | reason)
+    else:
+        print_facts(_facts(view, storage_url, place, paused, waits_for, now), stderr=is_stdout(path))
+
+
+def _facts(
+    view: JobView, storage_url: str | None, place: Place | None, paused: Pause | None, waits_for: str, now: float
+) -> dict[str, str]:
+    snapshot, job = view.snapshot, view.job
+    rows = {
+        "job": job.id,
+        "status": status_word(view) + (", its worker stopped answering" if view.orphaned else ""),
+        "stage": "" if view.ended else snapshot.stage.value,
+        "queue": "; ".join([*([pause_text(paused, now)] if paused else []), *([place_text(place)] if place else [])]),
+        "waits": "" if paused else waits_for,
+        "progress": progress_text(snapshot),
+        "cut": "; ".join(text.sentence for text in snapshot.cut),
+        "error": snapshot.error or "",
+        "worker": snapshot.worker_name or "",
+        "attempt": str(snapshot.attempt or ""),
+        "lost steps": _lost_steps(snapshot.lost_steps),
+        "submitted": f"{ago(view.submitted_at, now)} by {job.submitter}",
+        "took": "" if snapshot.took is None else duration(snapshot.took),
+        "variant": job.variant,
+        "priority": str(job.priority),
+        "batch": f"{view.links.batch}, video {view.links.item}" if view.links.batch else "",
+        "after": ", ".join([*view.links.after_jobs, *view.links.after_batches]),
+        "not on": ", ".join(view.links.not_on),
+        "retry of": view.links.retry_of or "",
+        "memory": f"{job.predicted_peak / 1e9:.2g} GB predicted",
+        **{
+            name.replace("_", " "): f"{value}"
+            for name, value in dataclasses.asdict(job.request).items()
+            if value not in (None, "")
+        },
+    }
+    if snapshot.result is not None:
+        rows["video"] = f"{shown_url(storage_url or '').rstrip('/')}/{snapshot.result.video}"
+        rows["sha256"] = snapshot.result.sha256
+    return rows
+
+
+def _lost_steps(count: int) -> str:
+    return f"{count}, done again since an attempt ended early" if count else ""

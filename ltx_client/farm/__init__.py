@@ -1,0 +1,1 @@
+"""The Python API: everything that the `ltx` command does, without a terminal."""

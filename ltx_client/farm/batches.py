@@ -1,0 +1,190 @@
+"""Batches: many jobs under one id, to be watched, cancelled, tried again and downloaded together."""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import redis
+
+from ltx_client.errors import JobNotFound
+from ltx_client.farm.jobs.inputs import Inputs
+from ltx_client.farm.jobs.views import JobView
+from ltx_client.protocol.events import LATEST
+from ltx_client.protocol.jobs import Job, Links
+from ltx_client.protocol.names import Names
+from ltx_client.shared.unexpected_data import read_or
+
+__all__ = ["Batch", "Batches", "PreparedBatch", "derived_id"]
+
+_FAMILY = uuid.UUID("0192f0c2-6d1f-7c1e-8f3a-5b6f6a0c9d11")
+
+
+JUST_NOTED = 3600
+"""Seconds from when a batch is noted, in which its jobs may still be on their way."""
+
+_ANY_JOB = """
+-- KEYS: batch, batch_jobs, batches.  ARGV: id, what the keys job begin with.
+local function has_jobs()
+  for _, id in ipairs(redis.call('ZRANGE', KEYS[2], 0, -1)) do
+    if redis.call('EXISTS', ARGV[2] .. id) == 1 then return true end
+  end
+  return false
+end
+local time = redis.call('TIME')
+local now = time[1] .. '.' .. string.format('%06d', time[2])
+local noted_at = redis.call('HGET', KEYS[1], 'noted_at') or redis.call('HGET', KEYS[1], 'submitted_at')
+local is_new = noted_at and tonumber(now) - (tonumber(noted_at) or 0) < 3600
+""".replace("3600", str(JUST_NOTED))
+
+_NOTE = (
+    _ANY_JOB
+    + """
+-- ARGV: then its name and submitter. What is known of an earlier one of this id, whose jobs are all gone, goes.
+if noted_at and not is_new and not has_jobs() then redis.call('DEL', KEYS[1], KEYS[2]) end
+redis.call('HSETNX', KEYS[1], 'name', ARGV[3])
+redis.call('HSETNX', KEYS[1], 'submitter', ARGV[4])
+redis.call('HSETNX', KEYS[1], 'submitted_at', now)
+redis.call('HSET', KEYS[1], 'noted_at', now)
+redis.call('ZADD', KEYS[3], tonumber(redis.call('HGET', KEYS[1], 'submitted_at')) or now, ARGV[1])
+return 1
+"""
+)
+
+_DROP = (
+    _ANY_JOB
+    + """
+if is_new or has_jobs() then return 0 end
+redis.call('DEL', KEYS[1], KEYS[2])
+redis.call('ZREM', KEYS[3], ARGV[1])
+return 1
+"""
+)
+
+
+@dataclass
+class PreparedBatch:
+    """A batch that can be sent: its jobs, in order, and the local files that they need.
+
+    name: of the file, for people.  lines: the first job of each line of the file, or of each of the
+    objects in it, with the line's number.
+    """
+
+    id: str
+    name: str
+    jobs: list[tuple[Job, Links]]
+    inputs: Inputs = field(default_factory=dict)
+    lines: list[tuple[int, Job]] = field(default_factory=list)
+
+    def link(self, links: Links) -> None:
+        """Has all its jobs wait for these others, and keeps them from these workers, too."""
+        self.jobs = [
+            (
+                job,
+                own.model_copy(
+                    update={
+                        name: getattr(own, name) + getattr(links, name)
+                        for name in ("after_jobs", "after_batches", "not_on")
+                    }
+                ),
+            )
+            for job, own in self.jobs
+        ]
+
+
+@dataclass(frozen=True)
+class Batch:
+    """A batch as it stands. views: of each of its videos the job that stands for it now: the newest retry."""
+
+    id: str
+    name: str
+    submitter: str
+    submitted_at: float
+    views: list[JobView]
+
+    @property
+    def ended(self) -> bool:
+        """Whether nothing of it can change any more."""
+        return all(view.ended for view in self.views)
+
+
+def derived_id(*parts: object) -> str:
+    """The same id for the same parts, whenever it is asked for: so that sending again is safe."""
+    return str(uuid.uuid5(_FAMILY, "/".join(map(str, parts))))
+
+
+class Batches:
+    """The batches of a farm. read: jobs by their ids. Methods raise redis.RedisError."""
+
+    def __init__(self, client: redis.Redis, names: Names, read: Callable[[Sequence[str]], list[JobView]]) -> None:
+        self._client = client
+        self._names = names
+        self._read = read
+        self._note = client.register_script(_NOTE)
+        self._drop = client.register_script(_DROP)
+
+    def note(self, batch: PreparedBatch) -> None:
+        """Writes what the batch is, before its jobs. The same again changes nothing."""
+        args = [batch.id, self._names.job(""), batch.name, batch.jobs[0][0].submitter]
+        self._note(keys=self._keys(batch.id), args=args)
+
+    def find(self, text: str, least: int) -> str:
+        """The id of the batch whose id is, or ends with, `text` (`least` characters at least). Raises JobNotFound."""
+        found = [batch_id for batch_id in self._ids() if batch_id == text]
+        found = found or [one for one in self._ids() if len(text) >= least and one.endswith(text)]
+        if len(found) == 1:
+            return found[0]
+        if found:
+            raise JobNotFound(f"{len(found)} batches have an id that ends with {text}; give more of it")
+        raise JobNotFound(f"there is no batch {text} on this farm; `ltx batches` lists those that there are")
+
+    def get(self, batch_id: str) -> Batch:
+        """The batch as it stands. One whose keys are damaged has no jobs."""
+        return self._get(batch_id)[0]
+
+    def newest(self) -> Iterator[Batch]:
+        """The newest first. What is known of batches whose jobs are all gone goes, too."""
+        for batch_id in self._ids():
+            batch, is_whole = self._get(batch_id)
+            if batch.views:
+                yield batch
+            elif is_whole:
+                self._drop(keys=self._keys(batch_id), args=[batch_id, self._names.job("")])
+
+    def _get(self, batch_id: str) -> tuple[Batch, bool]:
+        """Return the batch, and whether none of its own keys is damaged."""
+        key, jobs_key = self._names.batch(batch_id), self._names.batch_jobs(batch_id)
+        about: Any = read_or(None, key, lambda: self._client.hgetall(key))
+        stored: Any = read_or(None, jobs_key, lambda: self._client.zrange(jobs_key, 0, -1))
+        is_whole, about = about is not None and stored is not None, about or {}
+        newest: dict[int, JobView] = {}
+        ids = [job_id.decode(errors="replace") for job_id in stored or ()]
+        for view in sorted(self._read(ids), key=lambda view: view.submitted_at):
+            newest[view.links.item or 0] = view
+        batch = Batch(
+            id=batch_id,
+            name=about.get(b"name", b"").decode(errors="replace"),
+            submitter=about.get(b"submitter", b"").decode(errors="replace"),
+            submitted_at=_moment(about.get(b"submitted_at", b"")),
+            views=[newest[item] for item in sorted(newest)],
+        )
+        return batch, is_whole
+
+    def _keys(self, batch_id: str) -> list[str]:
+        return [self._names.batch(batch_id), self._names.batch_jobs(batch_id), self._names.batches()]
+
+    def _ids(self) -> Sequence[str]:
+        key = self._names.batches()
+        ids: Any = read_or([], key, lambda: self._client.zrevrange(key, 0, -1))
+        return [batch_id.decode(errors="replace") for batch_id in ids]
+
+
+def _moment(text: bytes) -> float:
+    """Seconds since 1970; 0 where that cannot be read."""
+    try:
+        moment = float(text)
+    except ValueError:
+        return 0.0
+    return moment if 0 <= moment < LATEST else 0.0

@@ -1,0 +1,65 @@
+"""The connection to the farm's Redis, and its errors told as sentences."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator
+
+import redis
+from pydantic import SecretStr
+from redis.backoff import NoBackoff
+from redis.retry import Retry
+
+from ltx_client.errors import BrokerError, BrokerUnreachable
+from ltx_client.protocol.redaction import know_url
+from ltx_client.shared.broker.client import make_client
+from ltx_client.shared.broker.connection_errors import why_unreachable, why_wrong
+from ltx_client.shared.broker.first_contact import greet
+from ltx_client.shared.broker.outages import is_outage
+from ltx_client.shared.broker.url import Broker
+
+__all__ = ["broker_errors", "connect", "operator_errors"]
+
+CONNECT_TIMEOUT = 3.0
+ANSWER_TIMEOUT = 3.0
+
+
+@contextlib.contextmanager
+def broker_errors(address: str) -> Iterator[None]:
+    """Turn redis-py's errors into BrokerUnreachable where they mean "not now", else into BrokerError."""
+    try:
+        yield
+    except redis.RedisError as error:
+        if is_outage(error):
+            raise BrokerUnreachable(why_unreachable(error, address)) from None
+        raise BrokerError(why_wrong(error, address)) from None
+
+
+@contextlib.contextmanager
+def operator_errors(address: str) -> Iterator[None]:
+    """The same for what is the admin's to do."""
+    with broker_errors(address):
+        try:
+            yield
+        except redis.exceptions.NoPermissionError:
+            raise BrokerUnreachable(
+                f"the broker at {address} lets only the farm's admin pause and resume workers and queues; name that"
+                " user in LTX_BROKER_URL, or use a farm of the configuration that does (see deploy/README.md)"
+            ) from None
+
+
+def connect(broker_url: SecretStr) -> redis.Redis:
+    """A client that answers, or BrokerUnreachable within five seconds."""
+    know_url(broker_url.get_secret_value())
+    broker = Broker.parse(broker_url.get_secret_value())
+    client = make_client(
+        broker,
+        socket_connect_timeout=CONNECT_TIMEOUT,
+        socket_timeout=ANSWER_TIMEOUT,
+        socket_keepalive=True,
+        protocol=2,
+        retry=Retry(NoBackoff(), 0),
+    )
+    with broker_errors(broker.address):
+        greet(client, broker)
+    return client

@@ -1,0 +1,74 @@
+"""From what a person asked for to a job: validated, its defaults filled in, sorted into its memory class."""
+
+from __future__ import annotations
+
+import getpass
+import socket
+from typing import NamedTuple
+
+from pydantic import ValidationError
+
+from ltx_client.errors import UsageError
+from ltx_client.farm.jobs.inputs import Inputs, address_inputs
+from ltx_client.protocol.jobs import DEFAULT_PRIORITY, Job, new_job_id
+from ltx_client.protocol.text import printable
+from ltx_models.families.variants import find_variant
+from ltx_models.memory import check_fits, memory_class, predict_peak
+from ltx_models.request import GenerationRequest
+
+__all__ = ["DEFAULT_VARIANT", "Prepared", "prepare", "submitter"]
+
+DEFAULT_VARIANT = "pocket"
+
+
+class Prepared(NamedTuple):
+    """A job that can be sent, and the local files that it needs."""
+
+    job: Job
+    inputs: Inputs
+
+
+def prepare(
+    request: GenerationRequest,
+    *,
+    variant: str = DEFAULT_VARIANT,
+    priority: int = DEFAULT_PRIORITY,
+    checkpoint_every: int = 3,
+    time_limit: float | None = None,
+    job_id: str | None = None,
+) -> Prepared:
+    """The job that this request means. Needs no farm; reads the files that the request names.
+
+    Raises UsageError, UnknownVariant, or InvalidRequest when it needs more than the variant's memory.
+    """
+    row = find_variant(variant)
+    resolved = request.resolve(row)
+    check_fits(row, resolved)
+    peak = predict_peak(row, resolved)
+    memory_class(peak)
+    addressed, inputs = address_inputs(resolved)
+    try:
+        job = Job(
+            id=job_id or new_job_id(),
+            variant=row.name,
+            request=addressed,
+            priority=priority,
+            checkpoint_every=checkpoint_every,
+            predicted_peak=peak,
+            time_limit=time_limit,
+            submitter=submitter(),
+        )
+        return Prepared(job, inputs)
+    except ValidationError as error:
+        detail = error.errors()[0]
+        field = ".".join(str(part) for part in detail["loc"])
+        raise UsageError(f"{field} {detail['input']!r} cannot be: {detail['msg']}") from None
+
+
+def submitter() -> str:
+    """Who asks: USER@HOST."""
+    try:
+        user = getpass.getuser()
+    except (KeyError, OSError):  # a user id without a name, as in some containers
+        user = "unknown"
+    return printable(f"{user}@{socket.gethostname()}"[:200])

@@ -1,0 +1,75 @@
+"""Jobs as they lie in Redis, many in one round trip."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import redis
+
+from ltx_client.farm.jobs.views import JobView
+from ltx_client.protocol.jobs import UnreadableJob, parse_job, parse_links, parse_priority
+from ltx_client.protocol.names import Names
+from ltx_client.protocol.state import parse_snapshot
+from ltx_client.shared.unexpected_data import is_wrong_type, tell_once
+
+__all__ = ["read_views"]
+
+MOMENT_DIGITS = 14
+"""Of milliseconds since 1970, at most: up to the year 5138."""
+
+
+def read_views(client: redis.Redis, names: Names, ids: Sequence[str], *, strict: bool = False) -> list[JobView]:
+    """Return those of these jobs that there are, in the same order. Those that are damaged, or of another protocol
+    version, are left out, and named once in the log; where it is `strict`, raise UnreadableJob for them.
+    """
+    with client.pipeline(transaction=False) as pipeline:
+        for job_id in ids:
+            pipeline.hmget(names.job(job_id), "spec", "submitted_at", "links", "priority", "held")
+            pipeline.hget(names.state(job_id), "snapshot")
+            pipeline.exists(names.cancel(job_id))
+            pipeline.exists(names.lease(job_id))
+        replies = iter(pipeline.execute(raise_on_error=False))
+    views = []
+    for job_id, record, snapshot, cancel, lease in zip(ids, replies, replies, replies, replies, strict=True):
+        try:
+            _check_readable(record, snapshot, cancel, lease)
+            if record[0] is None:  # its time ran out
+                continue
+            views.append(_view(job_id, record, snapshot, cancel_asked=bool(cancel), leased=bool(lease)))
+        except UnreadableJob as error:
+            if strict:
+                raise
+            tell_once(f"job {job_id} is not shown: {error}")
+    return views
+
+
+def _check_readable(*replies: Any) -> None:
+    """Raise UnreadableJob where a key of the job is damaged, and any other error reply as it is."""
+    for reply in replies:
+        if is_wrong_type(reply):
+            raise UnreadableJob("a key of its record or its state holds another kind of value than it should")
+        if isinstance(reply, Exception):
+            raise reply
+
+
+def _view(job_id: str, record: list[Any], snapshot: Any, *, cancel_asked: bool, leased: bool) -> JobView:
+    spec, submitted_at, links, priority, held = record
+    job = parse_job(spec, job_id)
+    wished = parse_priority(priority)
+    return JobView(
+        job=job if wished is None else job.model_copy(update={"priority": wished}),
+        submitted_at=_moment(submitted_at),
+        snapshot=parse_snapshot(snapshot),
+        cancel_asked=cancel_asked,
+        leased=leased,
+        links=parse_links(links),
+        held=bool(held),
+    )
+
+
+def _moment(milliseconds: bytes | None) -> float:
+    """Seconds since 1970, as the submission has written them."""
+    if not milliseconds or not milliseconds.isdigit() or len(milliseconds) > MOMENT_DIGITS:
+        raise UnreadableJob("its record is damaged (submitted_at: it is no time in milliseconds)")
+    return int(milliseconds) / 1000

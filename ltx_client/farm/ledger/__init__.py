@@ -1,0 +1,1 @@
+"""The client's scripts, which run on the broker."""

@@ -1,0 +1,1 @@
+"""Where videos are written: names, templates, folders, standard output."""

@@ -1,0 +1,113 @@
+"""The first word with a broker: what is wrong with its URL shows here, and is told as what would be right."""
+
+from __future__ import annotations
+
+import contextlib
+import socket
+import ssl
+
+import redis
+from redis.exceptions import NoPermissionError
+from redis.sentinel import MasterNotFoundError
+
+from ltx_client.shared.broker.url import Broker
+
+__all__ = ["NotAsTheUrlSays", "greet"]
+
+PROBE_TIMEOUT = 1.0
+ENOUGH = 64
+"""Bytes by which a server's answer is told from others'."""
+
+
+class NotAsTheUrlSays(redis.ConnectionError):
+    """The server is there, and is another one than the URL says. The text follows "the broker at …"."""
+
+
+def greet(client: redis.Redis, broker: Broker) -> None:
+    """Return when the broker has answered.
+
+    Raises redis.RedisError; NotAsTheUrlSays where another URL would be right.
+    """
+    try:
+        with client.pipeline(transaction=False) as pipeline:
+            pipeline.ping()
+            pipeline.time()  # which a sentinel does not know
+            answered, told_time = pipeline.execute(raise_on_error=False)
+        if isinstance(answered, redis.RedisError):
+            raise answered
+        if broker.kind != "sentinel" and "unknown command" in str(told_time).lower():
+            raise NotAsTheUrlSays("is a sentinel, and no server; LTX_BROKER_URL must be sentinel://HOST:PORT/NAME")
+    except NotAsTheUrlSays:
+        raise
+    except redis.RedisError as error:
+        for why_not in (_why_no_database, _why_no_sentinel, _why_other_scheme):
+            if why := why_not(error, broker):
+                raise NotAsTheUrlSays(why) from error
+        raise
+
+
+def _why_no_database(error: redis.RedisError, broker: Broker) -> str:
+    text = str(error).lower()
+    if isinstance(error, NoPermissionError) and ("select" in text or "database" in text):
+        return (
+            f"does not let this user choose database {broker.database}; name another one in LTX_BROKER_URL (0 needs no"
+            " right of its own), or have its ACL grant +select"
+        )
+    if "db index is out of range" in text or "invalid db index" in text:
+        return f"has no database {broker.database}; LTX_BROKER_URL must end with one that it has, such as /0"
+    if "select is not allowed in cluster mode" in text:
+        return f"is part of a cluster, which has no database {broker.database}, and the farm needs a server of its own"
+    return ""
+
+
+def _why_no_sentinel(error: redis.RedisError, broker: Broker) -> str:
+    if broker.kind == "sentinel" and isinstance(error, redis.ResponseError) and "unknown command" in str(error).lower():
+        return "is a server, and no sentinel; LTX_BROKER_URL must begin with redis://, or name the sentinels' ports"
+    return ""
+
+
+def _why_other_scheme(error: redis.RedisError, broker: Broker) -> str:
+    """Ask the first host as the URL does not say to, where it did not answer as the URL says."""
+    lost = isinstance(error, redis.ConnectionError | redis.TimeoutError | redis.InvalidResponse)
+    if not lost or isinstance(error, redis.AuthenticationError) or not broker.hosts:
+        return ""
+    if _is_refusal(error) or (isinstance(error, MasterNotFoundError) and not _are_silent(error)):
+        return ""
+    if broker.tls and _speaks_plainly(broker.hosts[0]):
+        return f"does not speak TLS there; LTX_BROKER_URL must begin with {broker.other_scheme}://"
+    if not broker.tls and _speaks_tls(broker.hosts[0]):
+        return f"speaks TLS there; LTX_BROKER_URL must begin with {broker.other_scheme}://"
+    return ""
+
+
+def _are_silent(error: MasterNotFoundError) -> bool:
+    """Return whether no sentinel could be asked; redis-py's text holds the errors of all."""
+    return " : " in str(error) and "AuthenticationError" not in str(error)
+
+
+def _is_refusal(error: BaseException) -> bool:
+    """Return whether nothing took the connection: then there is nobody to ask."""
+    while (cause := error.__cause__ or error.__context__) is not None:
+        error = cause
+        if isinstance(error, ConnectionRefusedError | socket.gaierror | ssl.SSLCertVerificationError):
+            return True
+    return False
+
+
+def _speaks_plainly(host: tuple[str, int]) -> bool:
+    with contextlib.suppress(OSError), socket.create_connection(host, timeout=PROBE_TIMEOUT) as connection:
+        connection.sendall(b"PING\r\n")
+        return connection.recv(ENOUGH).startswith((b"+PONG", b"-NOAUTH", b"-NOPERM", b"-DENIED", b"-LOADING", b"-ERR"))
+    return False
+
+
+def _speaks_tls(host: tuple[str, int]) -> bool:
+    anyone = ssl.create_default_context()
+    anyone.check_hostname, anyone.verify_mode = False, ssl.CERT_NONE  # nothing is told, and nothing believed
+    with contextlib.suppress(OSError), socket.create_connection(host, timeout=PROBE_TIMEOUT) as connection:
+        try:
+            with anyone.wrap_socket(connection):
+                return True
+        except ssl.SSLError as error:
+            return "WRONG_VERSION" not in str(error) and "ALERT" in str(error).upper()  # it wants a certificate
+    return False

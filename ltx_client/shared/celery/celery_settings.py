@@ -1,0 +1,72 @@
+"""The Celery settings that clients and workers must share to meet on the same queues."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from ltx_client.protocol.jobs import RENDER_TASK, Job
+from ltx_client.protocol.names import Names
+
+if TYPE_CHECKING:
+    from celery import Celery
+
+    from ltx_client.shared.broker.url import Broker
+
+__all__ = ["PRIORITY_STEPS", "celery_settings", "queue_keys", "send_render", "unacked_keys"]
+
+PRIORITY_STEPS = list(range(10))
+"""On Redis, 0 is first."""
+PRIORITY_SEPARATOR = "\x06\x16"
+"""kombu's own: it parts a queue's name from the priority in the key of each of its lists."""
+
+VISIBILITY_TIMEOUT = 24 * 3600
+"""Seconds after which Redis hands an unacknowledged message out again: it counts from delivery, so it
+must outlast any render. Who owns a job is decided by the ledger's leases, long before that."""
+
+
+def celery_settings(broker: Broker, names: Names) -> dict[str, Any]:
+    """For `Celery.conf.update`, the same on both sides."""
+    return {
+        "broker_url": "redis://",  # kombu wants one; the transport goes by its option
+        "broker_transport": "ltx_client.shared.celery.kombu_transport:Transport",
+        "broker_transport_options": {
+            "broker": broker,
+            "global_keyprefix": names.namespace,
+            "priority_steps": PRIORITY_STEPS,
+            "sep": PRIORITY_SEPARATOR,
+            "visibility_timeout": VISIBILITY_TIMEOUT,
+            "unacked_restore_interval": 10,
+            "unacked_restore_throttle": 1,
+            "socket_connect_timeout": 3,
+            "socket_timeout": 15,
+            "socket_keepalive": True,
+            "health_check_interval": 10,
+        },
+        "task_serializer": "json",
+        "accept_content": ["json"],
+        "task_ignore_result": True,
+        "task_store_errors_even_if_ignored": False,
+        "worker_hijack_root_logger": False,
+        "enable_utc": True,
+    }
+
+
+def send_render(app: Celery, job: Job, priority: int, *, producer: Any = None) -> None:
+    """Sends the message that has a worker take a job: this one, or one whose turn comes sooner.
+
+    producer: kombu's, where there is one already.  Raises kombu's OperationalError.
+    """
+    app.send_task(
+        RENDER_TASK, args=[job.id], task_id=job.id, queue=job.queue, priority=priority, retry=False, producer=producer
+    )
+
+
+def queue_keys(names: Names, queue: str) -> list[str]:
+    """The Redis lists that make up a Celery queue, the most urgent first."""
+    first = names.namespace + queue
+    return [first, *(f"{first}{PRIORITY_SEPARATOR}{priority}" for priority in PRIORITY_STEPS[1:])]
+
+
+def unacked_keys(names: Names) -> tuple[str, str]:
+    """kombu's own: the hash of messages that were delivered and not acknowledged, and the index of their times."""
+    return f"{names.namespace}unacked", f"{names.namespace}unacked_index"

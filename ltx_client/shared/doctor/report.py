@@ -1,0 +1,41 @@
+"""A doctor's report, as both commands print it."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterable
+
+from rich.text import Text
+
+from ltx_client.shared.console.rich_console import Console
+from ltx_client.shared.console.stdio import print_json
+from ltx_client.shared.doctor.checks import Check, Finding, Level, run_checks, worst
+
+__all__ = ["FAILED", "report"]
+
+STYLE = {Level.OK: "green", Level.WARNING: "yellow", Level.FAILURE: "red"}
+FAILED = 1
+INDENT = 24
+
+
+def report(checks: Iterable[Check], *, as_json: bool) -> int:
+    """Run the checks and print what they find, each as soon as it is there; as JSON, all at the end.
+
+    Returns the exit code: FAILED when something has failed; a warning is no failure.
+    """
+    findings = []
+    console = Console(soft_wrap=True)
+    for finding in run_checks(checks):
+        findings.append(finding)
+        if not as_json:
+            for line in _lines(finding):
+                console.print(line)
+    if as_json:
+        print_json([dataclasses.asdict(finding) for finding in findings])
+    return FAILED if worst(findings) is Level.FAILURE else 0
+
+
+def _lines(finding: Finding) -> Iterable[Text]:
+    yield Text.assemble((f"{finding.level:<8}", STYLE[finding.level]), f" {finding.about:<14} {finding.text}")
+    if finding.mend:
+        yield Text.assemble(" " * INDENT, (f"mend: {finding.mend}", "dim"))

@@ -1,0 +1,97 @@
+"""A doctor's checks of the farm's storage, and of this machine's own folder, for clients and workers alike."""
+
+from __future__ import annotations
+
+import errno
+import shlex
+import shutil
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+
+from ltx_client.protocol.redaction import shown_url
+from ltx_client.protocol.workers import WorkerInfo
+from ltx_client.shared.doctor.checks import Check, Finding, Level
+from ltx_client.shared.storage.store import Storage, StorageError
+
+__all__ = ["StorageChecks", "different_storages", "space"]
+
+LITTLE = 10 * 10**9
+"""Bytes that should be free."""
+MORE_SPACE = "ltx gc --older-than 7d, or free the disk otherwise"
+NO_SPACE = (errno.ENOSPC, errno.EDQUOT)
+TOO_LITTLE = 500 * 10**6
+"""Bytes below which a video may not fit."""
+
+
+class StorageChecks:
+    """is_coming: whether it is this machine's own folder, which is made when it is first needed.
+    workers: the live ones of the farm.
+    """
+
+    def __init__(
+        self, url: str | None, *, is_coming: bool = False, workers: Callable[[], Sequence[WorkerInfo]] = list
+    ) -> None:
+        self._url = url
+        self._is_coming = is_coming
+        self._workers = workers
+
+    def checks(self) -> list[Check]:
+        """All of them."""
+        return [self.storage]
+
+    def storage(self) -> Iterator[Finding]:
+        """Whether it is there and can be written, and how much space is left where that can be told."""
+        if self._url is None:
+            yield Finding(
+                "storage",
+                Level.FAILURE,
+                "none is set: videos cannot be downloaded, nor pictures sent",
+                "ltx config set storage_url URL, as the workers have it",
+            )
+            return
+        if self._is_coming:
+            yield Finding("storage", Level.OK, f"{self._url} is made when the first job is rendered")
+            return
+        shown = shown_url(self._url)
+        mend = "ltx config set storage_url URL, as the workers have it"
+        try:
+            storage = Storage(self._url)
+            mend = f"mount the farm's share there; of a storage that is new: ltx storage init {shlex.quote(shown)}"
+            storage_id = storage.identify()
+            mend = "let this user write there, or set another storage_url"
+            storage.check()
+        except (StorageError, OSError) as error:
+            full = isinstance(error.__cause__, OSError) and error.__cause__.errno in NO_SPACE
+            yield Finding("storage", Level.FAILURE, str(error), MORE_SPACE if full else mend)
+            return
+        if different := different_storages(self._workers(), storage_id):
+            yield different
+        if storage.local_folder is None:
+            yield Finding("storage", Level.OK, f"{shown} can be written")
+        else:
+            yield space("storage", storage.local_folder)
+
+
+def different_storages(workers: Sequence[WorkerInfo], here: str = "") -> Finding | None:
+    """Return what is wrong where workers have another storage than each other, or than the one whose id is `here`."""
+    users: dict[str, list[str]] = {here: ["this machine"]} if here else {}
+    for worker in workers:
+        if worker.storage:
+            users.setdefault(worker.storage, []).append(worker.name)
+    if len(users) < 2:
+        return None
+    told = "; ".join(f"{one[:8]}… of {', '.join(names)}" for one, names in users.items())
+    text = f"not all have the same storage, so some videos cannot be downloaded: {told}"
+    mend = "mount the farm's share, or set LTX_STORAGE_URL, where it is wrong (ltx storage check prints a storage's id)"
+    return Finding("storage", Level.FAILURE, text, mend)
+
+
+def space(about: str, folder: Path) -> Finding:
+    """How much is free in the file system of a folder that there is."""
+    free = shutil.disk_usage(folder).free
+    text = f"{folder}: {free / 1e9:,.1f} GB free"
+    if free < TOO_LITTLE:
+        return Finding(about, Level.FAILURE, text, MORE_SPACE)
+    if free < LITTLE:
+        return Finding(about, Level.WARNING, text, "ltx gc --older-than 30d, or free the disk otherwise")
+    return Finding(about, Level.OK, f"{folder} can be written, {free / 1e9:,.0f} GB free")

@@ -1,0 +1,64 @@
+"""What renders may use of a machine's memory, and whether a worker with that would serve anything."""
+
+from __future__ import annotations
+
+import os
+
+from pydantic import Field
+
+from ltx_client.protocol.workers import Gigabytes
+from ltx_client.shared.settings import HomeSettings
+from ltx_models.errors import ModelError
+from ltx_models.families.variants import VARIANTS, Variant
+from ltx_models.memory import GB, USABLE_PART, smallest_class
+
+__all__ = ["BudgetSettings", "ServesNothing", "check_serves", "machine_memory", "usable_memory", "why_too_much"]
+
+
+class ServesNothing(ModelError):
+    """A worker of a variant for whose smallest render its memory is not enough."""
+
+
+def machine_memory() -> int:
+    """Return the bytes of this machine's memory."""
+    return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+
+
+def usable_memory() -> float:
+    """Return what renders may use of it, in GB, unless somebody says otherwise."""
+    return USABLE_PART * machine_memory() / GB
+
+
+class BudgetSettings(HomeSettings):
+    """What a client needs to know of the worker of this machine's own farm."""
+
+    worker_memory_gb: Gigabytes = Field(default_factory=usable_memory, description="GB")
+
+
+def why_too_much(budget_gb: float) -> str:
+    """Return in a sentence that renders may use more than the machine has; "" where they may not."""
+    there = machine_memory() / GB
+    if budget_gb <= there:
+        return ""
+    return (
+        f"LTX_WORKER_MEMORY_GB is {budget_gb:g}, and this machine has {there:.0f} GB: it takes jobs that it cannot"
+        f" render; set it to {usable_memory():.0f} or less"
+    )
+
+
+def check_serves(variant: Variant, budget_gb: float) -> None:
+    """Raise ServesNothing where no render of the variant fits, with what would be right."""
+    needed = smallest_class(variant)
+    if budget_gb >= needed:
+        return
+    fitting = [row.name for row in VARIANTS.values() if smallest_class(row) <= budget_gb]
+    serves = f"; these fit: {', '.join(fitting)}" if fitting else ""
+    if "LTX_WORKER_MEMORY_GB" in os.environ:
+        raise ServesNothing(
+            f"LTX_WORKER_MEMORY_GB is {budget_gb:g}, and the smallest render of {variant.name} needs {needed} GB;"
+            f" set it to {needed} or more{serves}"
+        )
+    raise ServesNothing(
+        f"renders may use {budget_gb:.3g} GB of this machine's memory, and the smallest of {variant.name} needs"
+        f" {needed} GB: use a machine with more memory{serves}"
+    )

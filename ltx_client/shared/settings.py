@@ -1,0 +1,222 @@
+"""Where clients and workers meet: the environment over the configuration file. A worker's own settings extend these."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Collection, Iterable, Iterator
+from pathlib import Path
+from typing import Any, ClassVar
+
+from pydantic import SecretStr, ValidationError, ValidationInfo, field_validator, model_validator
+from pydantic.fields import FieldInfo
+from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
+
+from ltx_client.protocol.names import DEFAULT_NAMESPACE, Names
+from ltx_client.protocol.redaction import know_environment, know_url
+from ltx_client.protocol.text import shown
+from ltx_client.protocol.validation import check_name
+from ltx_client.shared.broker.tls import check_authority, check_files, with_tls
+from ltx_client.shared.broker.url import Broker
+from ltx_client.shared.config import chosen_farm, load
+from ltx_client.shared.own_files import expanded
+from ltx_client.shared.passwords import password_from_file, password_from_keyring, with_password
+from ltx_client.shared.setting_errors import meant, reason
+from ltx_client.shared.storage.urls import check_storage_url
+
+__all__ = ["FarmSettings", "HomeSettings", "broker_address", "check_broker_url", "why_invalid"]
+
+ALIKE = 0.85
+"""How much like a setting's name another one must be to be taken for it."""
+_OTHERS = {f"LTX_{name}" for name in ("FARM", "CONFIG", "MODELS_DIR", "NOTIFY_SECRET", "NOTIFY_SECRET_FILE")}
+"""Variables that are read elsewhere."""
+
+
+class HomeSettings(BaseSettings):
+    """Where this machine's own files are, for processes that need to know no more of the farm. Raises ConfigError.
+
+    home: this machine's folder for the embedded farm, its files and its identity.
+    """
+
+    model_config = SettingsConfigDict(
+        env_prefix="LTX_", frozen=True, hide_input_in_errors=True, extra="ignore", allow_inf_nan=False
+    )
+
+    home: Path = Path("~/.ltx-farm")
+
+    @classmethod
+    def settings_customise_sources(
+        cls,
+        settings_cls: type[BaseSettings],
+        init_settings: PydanticBaseSettingsSource,
+        env_settings: PydanticBaseSettingsSource,
+        dotenv_settings: PydanticBaseSettingsSource,  # noqa: ARG003 - pydantic-settings passes it by name
+        file_secret_settings: PydanticBaseSettingsSource,  # noqa: ARG003
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        """The first that has a value wins."""
+        return init_settings, env_settings, _ProfileSource(settings_cls)
+
+    @field_validator("home")
+    @classmethod
+    def _expand(cls, value: Path) -> Path:
+        if value == Path():
+            raise ValueError("is empty; it must be a whole path, such as ~/.ltx-farm, or not be set")
+        home = expanded(value)
+        if not home.is_absolute():
+            raise ValueError("is relative to the current folder; it must be a whole path, such as ~/.ltx-farm")
+        if not str(home).isprintable():
+            raise ValueError("has a control character in it; it must be a folder such as ~/.ltx-farm")
+        if "::" in str(home):  # which joins two URLs to one for fsspec, and an embedded farm's videos lie in there
+            raise ValueError("has two colons in a row in it; it must be a folder such as ~/.ltx-farm")
+        return home
+
+
+class FarmSettings(HomeSettings):
+    """Read from LTX_BROKER_URL, LTX_STORAGE_URL and so on, then from the farm that LTX_FARM names in the configuration.
+
+    Raises ConfigError for a configuration file that cannot be used.
+
+    broker_ca: the file of the authority that signed the broker's certificate, for rediss://; unset: the system's own.
+    broker_url: redis://[USER:PASSWORD@]HOST:PORT/DB, rediss:// for TLS, unix:///PATH, or sentinel://HOST:PORT,…/NAME;
+    `Broker` says more.
+    broker_password_file: a file whose first line is the password, where the URL has none.
+    broker_sentinel_password_file: the same for the sentinels' own password.
+    broker_password_keyring: the password lies in this user's keychain, under the farm's name.
+    storage_url: where results lie: a folder, or any URL by which fsspec can write; made by `ltx storage init`.
+    """
+
+    model_config = SettingsConfigDict(extra="forbid")
+
+    broker_ca: Path | None = None
+    broker_password_file: Path | None = None
+    broker_password_keyring: bool = False
+    broker_sentinel_password_file: Path | None = None
+    broker_url: SecretStr | None = None  # after what is put into it
+    storage_url: str | None = None
+    namespace: str = DEFAULT_NAMESPACE
+
+    complete: ClassVar[str] = ""
+    """How the names of those variables begin of which these settings know all."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _check_environment(cls, data: dict[str, Any]) -> dict[str, Any]:
+        _check_names(os.environ, cls.model_fields, cls.complete)
+        return data
+
+    @model_validator(mode="before")
+    @classmethod
+    def _know_secrets(cls, data: dict[str, Any]) -> dict[str, Any]:
+        """What is secret is not shown from now on."""
+        know_environment(os.environ)
+        for name in ("broker_url", "storage_url"):
+            if isinstance(data.get(name), str):
+                know_url(data[name])
+        return data
+
+    @field_validator("broker_ca", mode="before")
+    @classmethod
+    def _check_broker_ca(cls, value: str | Path | None) -> Path | None:
+        return check_authority(expanded(value).absolute()) if value else None
+
+    @field_validator("broker_password_file", "broker_sentinel_password_file", mode="before")
+    @classmethod
+    def _check_password_file(cls, value: str | Path | None) -> Path | None:
+        return expanded(value) if value else None
+
+    @field_validator("broker_url")
+    @classmethod
+    def _complete_broker_url(cls, value: SecretStr | None, info: ValidationInfo) -> SecretStr | None:
+        """Put into the URL what lies elsewhere: passwords, and how the broker is verified."""
+        if value is None or not value.get_secret_value():
+            return None
+        know_url(value.get_secret_value())
+        broker = check_broker_url(value.get_secret_value())
+        if file := info.data.get("broker_password_file"):
+            broker = with_password(broker, lambda: password_from_file(file))
+        elif info.data.get("broker_password_keyring"):
+            broker = with_password(broker, lambda: password_from_keyring(chosen_farm(load())))
+        own = info.data.get("broker_sentinel_password_file")
+        if own and broker.kind == "sentinel" and not broker.option("sentinel_password"):
+            broker = broker.with_options(sentinel_password=password_from_file(own))
+        broker = with_tls(broker, info.data.get("broker_ca"))
+        know_url(broker.url)
+        return SecretStr(broker.url)
+
+    @field_validator("storage_url")
+    @classmethod
+    def _check_storage_url(cls, value: str | None) -> str | None:
+        if not value:
+            return None
+        check_storage_url(value)
+        return value
+
+    @field_validator("namespace")
+    @classmethod
+    def _check_namespace(cls, value: str) -> str:
+        if not value:  # the farm's keys, and Celery's, would be among another program's
+            raise ValueError(
+                f"is empty; it must be what the farm's keys begin with, as {DEFAULT_NAMESPACE}, or not be set"
+            )
+        return check_name(value)
+
+    @property
+    def names(self) -> Names:
+        """The farm's key names."""
+        return Names(self.namespace)
+
+
+class _ProfileSource(PydanticBaseSettingsSource):
+    """What the configuration file says of the farm that is meant."""
+
+    def get_field_value(self, field: FieldInfo, field_name: str) -> tuple[Any, str, bool]:  # noqa: ARG002
+        """Unused: the values come all at once."""
+        return None, field_name, False
+
+    def __call__(self) -> dict[str, Any]:
+        """The farm's values. Raises ConfigError."""
+        config = load()
+        return config.profile(chosen_farm(config)).settings()
+
+
+def check_broker_url(url: str) -> Broker:
+    """Return what a URL says. Raises ValueError, without the URL in it, where it or a file that it names is wrong."""
+    broker = Broker.parse(url)
+    check_files(broker)
+    return broker
+
+
+def why_invalid(error: ValidationError) -> str:
+    """Return what is wrong with settings, in a sentence that names them as the environment does."""
+    models = {model.__name__: model for model in _with_subclasses(HomeSettings)}
+    fields = models[error.title].model_fields if error.title in models else {}
+    sentences = "; ".join(
+        "".join(f"LTX_{name}".upper() for name in detail["loc"])
+        + reason(detail, fields.get(".".join(map(str, detail["loc"])))).removeprefix("" if detail["loc"] else ": ")
+        for detail in error.errors()
+    )
+    return shown(f"the settings are not right: {sentences}")
+
+
+def _with_subclasses(model: type[BaseSettings]) -> Iterator[type[BaseSettings]]:
+    yield model
+    for subclass in model.__subclasses__():
+        yield from _with_subclasses(subclass)
+
+
+def _check_names(environment: Iterable[str], known: Collection[str], strict: str) -> None:
+    """Raise ValueError for a variable whose name is mistyped. strict: how the names begin of which all are known."""
+    names = {name.upper() for name in environment}
+    known = {f"LTX_{name}".upper() for name in known} | _OTHERS
+    for name in sorted(names - known):
+        if strict and name.startswith(strict):
+            rest = {other.removeprefix(strict): other for other in known - names if other.startswith(strict)}
+            near = rest.get(meant(name.removeprefix(strict), rest) or "")
+            raise ValueError(f"{name} is no setting" + (f"; is {near} meant?" if near else "; unset it"))
+        near = meant(name, known - names, alike=ALIKE)
+        if near and name.startswith("LTX_") and not name.startswith((f"{near}_", "LTX_WORKER_")):
+            raise ValueError(f"{name} is no setting; is {near} meant?")
+
+
+def broker_address(broker_url: SecretStr) -> str:
+    """Return what may be shown of a broker's URL, as `Broker.address` has it. Never user or password."""
+    return Broker.parse(broker_url.get_secret_value()).address

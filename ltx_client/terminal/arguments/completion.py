@@ -1,0 +1,90 @@
+"""What a shell offers for a word that is being typed: jobs and batches of the farm, variants, farms."""
+
+# ruff: noqa: ARG001 - click passes all three
+
+from __future__ import annotations
+
+import contextlib
+import re
+from collections.abc import Iterator
+from typing import Any
+
+import click
+from click.shell_completion import CompletionItem
+
+from ltx_client.farm.broker import connect
+from ltx_client.farm.farm import Farm
+from ltx_client.farm.outputs.names import short_id
+from ltx_client.local.members import FarmFolder
+from ltx_client.protocol.text import shown
+from ltx_client.shared.config import LOCAL, load
+from ltx_client.shared.settings import FarmSettings
+from ltx_client.terminal.arguments.config_changes import use_farm
+from ltx_models.families.variants import VARIANTS
+
+__all__ = ["complete_batches", "complete_farms", "complete_jobs", "complete_variants", "complete_workers"]
+
+OFFERED = 100
+WORDS = 60
+PLAIN = re.compile(r"[\w.@:+-]+")
+
+
+def complete_variants(ctx: click.Context, param: click.Parameter, incomplete: str) -> list[CompletionItem]:
+    """Their names, each with what it is."""
+    return _fitting(incomplete, ((name, row.description) for name, row in VARIANTS.items()))
+
+
+def complete_farms(ctx: click.Context, param: click.Parameter, incomplete: str) -> list[CompletionItem]:
+    """Those of the configuration."""
+    with contextlib.suppress(Exception):
+        return _fitting(incomplete, ((name, "") for name in (*load().farms, LOCAL)))
+    return []
+
+
+def complete_jobs(ctx: click.Context, param: click.Parameter, incomplete: str) -> list[CompletionItem]:
+    """The newest ones' short ids, each with its state and prompt; nothing where the farm is out of reach."""
+    with contextlib.suppress(Exception), _farm(ctx) as farm:
+        return _fitting(
+            incomplete,
+            ((short_id(view.job.id), f"{view.status}: {view.job.request.prompt}") for view in farm.jobs(OFFERED)),
+        )
+    return []
+
+
+def complete_batches(ctx: click.Context, param: click.Parameter, incomplete: str) -> list[CompletionItem]:
+    """The newest ones' short ids, each with its file."""
+    with contextlib.suppress(Exception), _farm(ctx) as farm:
+        return _fitting(incomplete, ((short_id(batch.id), batch.name) for batch in farm.batches(OFFERED)))
+    return []
+
+
+def complete_workers(ctx: click.Context, param: click.Parameter, incomplete: str) -> list[CompletionItem]:
+    """The live ones' names, each with its chip."""
+    with contextlib.suppress(Exception), _farm(ctx) as farm:
+        return _fitting(incomplete, ((worker.name, worker.chip) for worker in farm.workers()))
+    return []
+
+
+@contextlib.contextmanager
+def _farm(ctx: click.Context) -> Iterator[Farm]:
+    """The farm that the line means, as far as it has been typed. An embedded one is not started for this."""
+    with contextlib.ExitStack() as stack:
+        if name := ctx.find_root().params.get("farm"):
+            stack.enter_context(use_farm(name))
+        settings = FarmSettings()
+        url, storage = settings.broker_url, settings.storage_url
+        if url is None:
+            address = FarmFolder(settings.home).address()
+            if address is None or not address.answers():
+                raise LookupError("the embedded farm does not run")
+            url = address.url
+        yield Farm.over(stack.enter_context(connect(url)), url, settings.names, storage)
+
+
+def _fitting(incomplete: str, offers: Any) -> list[CompletionItem]:
+    """Those that begin so, and that a shell takes as they are: what is offered is put into the person's command."""
+    return [
+        CompletionItem(value, help=shown(" ".join(text.split()))[:WORDS])
+        for value, text in offers
+        if value.startswith(incomplete) and PLAIN.fullmatch(value)
+    ]

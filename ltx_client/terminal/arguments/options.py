@@ -1,0 +1,277 @@
+"""Options that several commands share, under the same names everywhere."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, TypeVar
+
+import click
+
+from ltx_client.errors import UsageError
+from ltx_client.farm.jobs.prepare import DEFAULT_VARIANT, Prepared, prepare
+from ltx_client.farm.outputs.names import FIELDS
+from ltx_client.protocol.jobs import DEFAULT_PRIORITY
+from ltx_client.terminal.arguments.completion import (
+    complete_batches,
+    complete_jobs,
+    complete_variants,
+    complete_workers,
+)
+from ltx_client.terminal.arguments.media_options import media_item
+from ltx_models.families.variants import find_variant
+from ltx_models.request import FRAME_STRIDE, GenerationRequest
+
+__all__ = [
+    "COUNT",
+    "FIELDS_HELP",
+    "OutputPath",
+    "batch_option",
+    "describing_options",
+    "dry_run_option",
+    "job_argument",
+    "job_from_options",
+    "jobs_argument",
+    "json_option",
+    "link_options",
+    "notify_options",
+    "operator_options",
+    "video_options",
+]
+
+FIELDS_HELP = (
+    f"Fields are filled in: {', '.join(f'{{{name}}}' for name in FIELDS)}, as in '{{prompt:.40}}-{{seed}}.mp4'; {{{{"
+    " is a brace. What is there is replaced."
+)
+"""For outputs that take a template."""
+
+COUNT = click.IntRange(1, 10**9)
+"""Of a list's --limit: what brokers count with ends not far above."""
+
+F = TypeVar("F", bound=Callable[..., Any])
+
+IMAGE = "FILE[@FRAME[:STRENGTH]]"
+CLIP = "FILE[@START]"
+
+_LISTS = (".txt", ".md", ".csv", ".tsv", ".json", ".jsonl", ".ndjson", ".xlsx", ".ods", ".numbers")
+"""What files of many prompts are called."""
+
+_DESCRIBING = (
+    click.option(
+        "-v",
+        "--variant",
+        default=DEFAULT_VARIANT,
+        show_default=True,
+        shell_complete=complete_variants,
+        help="The model variant that renders it.",
+    ),
+    click.option("--width", type=int, help="Pixels, a multiple of 32.  [default: the variant's]"),
+    click.option("--height", type=int, help="Pixels, a multiple of 32.  [default: the variant's]"),
+    click.option("--frames", type=int, help="Number of frames, 8n+1.  [default: the variant's]"),
+    click.option("--seconds", type=float, help="Its length, rounded to 8n+1 frames, in place of --frames."),
+    click.option("--fps", type=float, help="Frames a second.  [default: the variant's]"),
+    click.option("--steps", type=int, help="Denoising steps.  [default: the variant's]"),
+    click.option("--guidance", type=float, help="Classifier-free guidance, 1 is off.  [default: the variant's]"),
+    click.option("--negative-prompt", help="What the video should not show.  [default: the variant's]"),
+    click.option(
+        "--image",
+        "images",
+        metavar=IMAGE,
+        multiple=True,
+        help="A picture that frame FRAME (0; last) is to show; white where it is transparent.  [repeat]",
+    ),
+    click.option(
+        "--video",
+        "videos",
+        metavar=CLIP,
+        multiple=True,
+        help="A clip to continue from its end, of which 25 frames are read (fewer if less than 8 were left to render);"
+        " from second (or m:ss) START on; or, as 'FILE[FROM-TO]', from that part. @FRAME:STRENGTH after FILE"
+        " or the part: a clip to show from frame FRAME on.  [repeat]",
+    ),
+    click.option("--crop/--no-crop", default=True, help="Cut pictures to the video's shape, or stretch them."),
+    click.option("--blur/--no-blur", default=True, help="Blur pictures slightly, as the model was trained."),
+    click.option("--compress/--no-compress", default=True, help="Compress pictures once, as the model was trained."),
+    click.option("--priority", type=int, default=DEFAULT_PRIORITY, show_default=True, help="0 is first, 9 is last."),
+    click.option(
+        "--checkpoint-every", type=int, default=3, show_default=True, help="Steps between preview frames, 0 for none."
+    ),
+    click.option("--time-limit", type=float, help="Seconds that the render may take.  [default: the worker's]"),
+)
+_OF_ONE = (
+    click.option("--seed", type=int, help="The same seed gives the same video.  [default: drawn, and shown]"),
+    click.option("--id", "job_id", help="The job's id; the same again submits nothing twice.  [default: a UUID]"),
+)
+
+
+class OutputPath(click.Path):
+    """Where something is written, as it was given; what it means is for `ltx_client.farm.outputs.naming` to say."""
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> str:  # noqa: ARG002
+        """Returns the same."""
+        return str(value)
+
+
+def describing_options(function: F) -> F:
+    """What describes any number of videos and their jobs."""
+    for option in reversed(_DESCRIBING):
+        function = option(function)
+    return function
+
+
+def video_options(function: F) -> F:
+    """Everything that describes one video and its job."""
+    for option in reversed((click.argument("prompt", callback=_no_file), *_DESCRIBING, *_OF_ONE)):
+        function = option(function)
+    return function
+
+
+def _no_file(_: click.Context, __: click.Parameter, prompt: str) -> str:
+    """Return the prompt. Raises UsageError where it is the name of a list of prompts."""
+    try:
+        is_list = Path(prompt).suffix.lower() in _LISTS and Path(prompt).is_file()
+    except OSError:  # no file's name is as long
+        return prompt
+    if is_list:
+        raise UsageError(f"{prompt} is a file, not a prompt; `ltx batch {prompt}` renders what is in it")
+    return prompt
+
+
+def link_options(function: F) -> F:
+    """--after and --not-on, on whatever submits."""
+    function = click.option(
+        "--not-on",
+        multiple=True,
+        metavar="WORKER",
+        shell_complete=complete_workers,
+        help="Leave it to other workers than the one of that name or id.  [repeat]",
+    )(function)
+    return click.option(
+        "--after",
+        multiple=True,
+        metavar="ID",
+        shell_complete=complete_jobs,
+        help="Begin when that job or batch has ended.  [repeat]",
+    )(function)
+
+
+def dry_run_option(function: F) -> F:
+    """--dry-run, on whatever submits."""
+    return click.option(
+        "--dry-run", is_flag=True, help="Only say what it would need, who would render it, and how long that takes."
+    )(function)
+
+
+def notify_options(function: F) -> F:
+    """--notify and --desktop, on whatever waits for jobs."""
+    function = click.option(
+        "--desktop/--no-desktop",
+        default=None,
+        help="Show a notification at the end.  [default: in a terminal, after 30 s]",
+    )(function)
+    return click.option("--notify", metavar="URL", help="POST how it ended there (signed: see the README).")(function)
+
+
+def batch_option(function: F) -> F:
+    """--batch, on whatever takes jobs."""
+    return click.option(
+        "--batch", metavar="ID", shell_complete=complete_batches, help="All jobs of that batch (see ltx batches)."
+    )(function)
+
+
+def operator_options(function: F) -> F:
+    """--worker and --queue, on what pauses and resumes."""
+    function = click.option(
+        "--queue",
+        "queues",
+        multiple=True,
+        metavar="VARIANT",
+        shell_complete=complete_variants,
+        help="All jobs of that variant, whoever submitted them.  [repeat]",
+    )(function)
+    return click.option(
+        "--worker",
+        "workers",
+        multiple=True,
+        metavar="NAME",
+        shell_complete=complete_workers,
+        help="The worker of that name or id (see ltx workers).  [repeat]",
+    )(function)
+
+
+def jobs_argument(function: F) -> F:
+    """Any number of JOBs: ids, or how they end."""
+    return click.argument("jobs", metavar="[JOB]...", nargs=-1, shell_complete=complete_jobs)(function)
+
+
+def job_from_options(
+    *,
+    prompt: str,
+    variant: str,
+    width: int | None,
+    height: int | None,
+    frames: int | None,
+    seconds: float | None,
+    fps: float | None,
+    steps: int | None,
+    guidance: float | None,
+    negative_prompt: str | None,
+    images: tuple[str, ...],
+    videos: tuple[str, ...],
+    crop: bool,
+    blur: bool,
+    compress: bool,
+    seed: int | None,
+    priority: int,
+    checkpoint_every: int,
+    time_limit: float | None,
+    job_id: str | None,
+) -> Prepared:
+    """The job that `video_options` describe. Raises what `prepare` raises."""
+    if seconds is not None:
+        if frames is not None:
+            raise UsageError("--frames and --seconds were both given; give one of the two")
+        frames = _frames_of(seconds, fps or find_variant(variant).frame_rate)
+    switches = {"crop": crop, "blur": blur, "compress": compress}
+    media = [media_item("image", text, **switches) for text in images]
+    media += [media_item("video", text, **switches) for text in videos]
+    request = GenerationRequest(
+        prompt=prompt,
+        negative_prompt=negative_prompt,
+        width=width,
+        height=height,
+        num_frames=frames,
+        frame_rate=fps,
+        num_steps=steps,
+        guidance_scale=guidance,
+        conditioning=tuple(media),
+        seed=seed,
+    )
+    return prepare(
+        request,
+        variant=variant,
+        priority=priority,
+        checkpoint_every=checkpoint_every,
+        time_limit=time_limit,
+        job_id=job_id,
+    )
+
+
+def _frames_of(seconds: float, frame_rate: float) -> int:
+    """The nearest number of frames that a video can have."""
+    if not 0 < seconds < math.inf:
+        raise UsageError(f"--seconds {seconds:g} is not a length; give a number above 0")
+    if not math.isfinite(seconds * frame_rate):
+        raise UsageError(f"--seconds {seconds:g} at {frame_rate:g} frames a second is no number of frames; give others")
+    return max(0, round(seconds * frame_rate / FRAME_STRIDE)) * FRAME_STRIDE + 1
+
+
+def job_argument(function: F) -> F:
+    """JOB: an id, or how it ends."""
+    return click.argument("job", metavar="JOB", shell_complete=complete_jobs)(function)
+
+
+def json_option(function: F) -> F:
+    """--json, on whatever lists or shows."""
+    return click.option("--json", "as_json", is_flag=True, help="Print JSON.")(function)

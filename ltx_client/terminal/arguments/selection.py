@@ -1,0 +1,19 @@
+"""Which jobs a command means: those that are named, or those of a batch."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from ltx_client.errors import UsageError
+from ltx_client.farm.farm import Farm
+from ltx_client.farm.jobs.views import JobView
+
+__all__ = ["select"]
+
+
+def select(farm: Farm, jobs: Sequence[str], batch: str | None) -> list[JobView]:
+    """The jobs of these names, and those that stand for the batch's videos now. Raises UsageError for none."""
+    if not jobs and batch is None:
+        raise UsageError("name a JOB (ltx jobs lists them), or a batch with --batch")
+    named = [farm.view(farm.find(job)) for job in jobs]
+    return named + (farm.batch(batch).views if batch is not None else [])

@@ -1,0 +1,215 @@
+"""The names that a batch's file may use, and their values: each of the type that its option has."""
+
+from __future__ import annotations
+
+import difflib
+import functools
+import json
+import re
+from collections.abc import Iterable
+from decimal import Decimal
+from typing import Any, NamedTuple
+
+import click
+
+from ltx_client.terminal.arguments.options import describing_options
+from ltx_client.terminal.batch_files.lines import LineError, check_prompt
+
+__all__ = ["Given", "Written", "brief", "fields_of", "parse_seeds", "resolve", "spelled", "values_of"]
+
+MAX_SEEDS = 1_000
+_WORDS = dict.fromkeys(("true", "yes", "y", "on", "1"), True) | dict.fromkeys(("false", "no", "n", "off", "0"), False)
+_ALIASES = {
+    "num_frames": "frames",
+    "num_steps": "steps",
+    "frame_rate": "fps",
+    "guidance_scale": "guidance",
+    "images": "image",
+    "videos": "video",
+}
+"""The names of the Python interface, which mean the options."""
+_MEANT = {
+    **dict.fromkeys(("cfg", "cfg_scale"), "guidance"),
+    **dict.fromkeys(("num_inference_steps", "sampling_steps"), "steps"),
+    **dict.fromkeys(("length", "duration"), "seconds"),
+    **dict.fromkeys(("negative", "neg"), "negative_prompt"),
+    **dict.fromkeys(("text", "caption", "prompts"), "prompt"),
+    "model": "variant",
+}
+"""What other programs call an option. A person is told, not understood: the values may mean something else there."""
+_NOTES = frozenset((
+    "note", "notes", "name", "comment", "comments", "remark", "remarks", "title", "author", "date", "scene", "shot",
+    "take", "tag", "tags", "category", "status", "number", "no", "nr", "id", "row", "index", "source", "reference",
+    "notiz", "notizen", "kommentar", "bemerkung", "bemerkungen",
+))  # fmt: skip
+"""Columns and fields that are for people, and are ignored; so is any whose name begins with _ or #."""
+_NOTE_MARKS = ("_", "#", "Unnamed:")
+"""What the names of notes begin with; pandas calls columns without a name the latter."""
+_NUMBER = re.compile(r"[+-]?(?:\d+\.?\d*|\.\d+)(?P<exponent>[eE][+-]?\d+)?")
+_DECIMAL_COMMA = re.compile(r"([+-]?\d+),(\d+)")
+_POINT_FOR_THOUSANDS = re.compile(r"([+-]?[1-9]\d{0,2})\.000")
+"""Of whole numbers: others with a point that are not meant so are none."""
+_MOST_DIGITS = 40
+
+
+class Written(float):
+    """A number with a point or an exponent, as a JSON file has it; `text` is how it is written."""
+
+    text: str
+
+    def __new__(cls, text: str) -> Written:
+        """Return the number that a text means."""
+        number = super().__new__(cls, text)
+        number.text = text
+        return number
+
+
+class Given(NamedTuple):
+    """One value: the name as it is written, the option's name that it means, and the value."""
+
+    written: str
+    name: str
+    value: Any
+
+
+@functools.cache
+def fields_of() -> dict[str, click.Parameter]:
+    """What a line may say, under the options' names (`negative_prompt` for --negative-prompt)."""
+
+    @click.command()
+    @describing_options
+    def described() -> None: ...
+
+    options = {option.opts[-1].lstrip("-").replace("-", "_"): option for option in described.params}
+    return {"prompt": click.Argument(["prompt"]), **options, "seed": click.Option(["--seed"], type=int)}
+
+
+def spelled(name: str) -> str:
+    """Return a name as options are spelled here, `negative_prompt` for `Negative Prompt` or `--negative-prompt`."""
+    divided = re.sub(r"(?<=[a-z])(?=[A-Z])", "_", name.strip())
+    words = re.sub(r"[\s_-]+", "_", divided).strip("_").lower()
+    return _ALIASES.get(words, words)
+
+
+def resolve(name: str) -> str | None:
+    """Return the option's name that a column or field means, or None for a note. Raises LineError for any other."""
+    known = [*fields_of(), "seeds"]
+    words = spelled(name)
+    if words in known:
+        return words
+    if words in _NOTES or name.lstrip().startswith(_NOTE_MARKS):
+        return None
+    begun = [option for option in known if len(words) > 2 and option.startswith(words)]
+    close = [_ALIASES.get(other, other) for other in difflib.get_close_matches(words, [*known, *_ALIASES], 1, 0.7)]
+    near = next(iter([*filter(None, [_MEANT.get(words)]), *begun, *close]), None)
+    raise LineError(
+        f"{brief(name)} is unknown here; "
+        + (f"is {near} meant?" if near else f"{', '.join(known)} are known, and a name that begins with _ is a note")
+    )
+
+
+def values_of(given: Iterable[Given], *, comma: bool = False) -> dict[str, Any]:
+    """Return what a line gives, under the names of the options' parameters.
+
+    comma: a decimal comma is read, as spreadsheets write one where they divide columns by semicolons or tabs.
+    Raises LineError.
+    """
+    values: dict[str, Any] = {}
+    written: dict[str, str] = {}
+    for item in given:
+        if item.name in written:
+            raise LineError(f"{item.name} is given twice, as {brief(written[item.name])} and {brief(item.written)}")
+        written[item.name] = item.written
+        if item.name == "seeds":
+            values["seeds"] = _seeds(item.value)
+        else:
+            option = fields_of()[item.name]
+            assert option.name is not None
+            values[option.name] = _typed(item.written.strip(), option, item.value, comma)
+    if not isinstance(values.get("prompt"), str):
+        raise LineError("it has no prompt")
+    check_prompt(values["prompt"])
+    return values
+
+
+def parse_seeds(text: str) -> list[int]:
+    """The seeds that `1-8` or `1,5,40-42` names. Raises ValueError, whose sentence says what would be right."""
+    seeds: list[int] = []
+    for part in text.split(","):
+        first, dash, last = (piece.strip() for piece in part.partition("-"))
+        if not (first.isascii() and first.isdecimal()) or (dash and not (last.isascii() and last.isdecimal())):
+            raise ValueError(f"{text!r} names no seeds; give them as 1-8 or 1,5,40-42")
+        begin, end = int(first[:20]), int((last or first)[:20])
+        if end < begin or end - begin >= MAX_SEEDS or len(seeds) + end - begin >= MAX_SEEDS:
+            raise ValueError(f"{text!r} does not name 1 to {MAX_SEEDS} seeds, the smaller number of a range first")
+        seeds += range(begin, end + 1)
+    return list(dict.fromkeys(seeds))
+
+
+def brief(value: object) -> str:
+    """Return a value as a sentence can quote it."""
+    text = value.text if isinstance(value, Written) else json.dumps(value, ensure_ascii=False, default=str)
+    return text if len(text) <= 60 else text[:57] + "…"
+
+
+def _seeds(value: object) -> list[int]:
+    if isinstance(value, list) and value and all(type(seed) is int for seed in value) and len(value) <= MAX_SEEDS:
+        return value
+    try:
+        return parse_seeds(value if isinstance(value, str) else json.dumps(value))
+    except ValueError as error:
+        raise LineError(str(error)[:200]) from None
+
+
+def _typed(name: str, option: click.Parameter, value: Any, comma: bool) -> Any:
+    if getattr(option, "multiple", False):
+        values = value if isinstance(value, list) else [value]
+        if not all(isinstance(text, str) for text in values):
+            raise LineError(f"{name} {brief(value)} is no file's name, nor a list of them")
+        return tuple(values)
+    if isinstance(option, click.Option) and option.is_flag:
+        word = _WORDS.get(str(value).strip().lower())
+        if word is None:
+            raise LineError(f"{name} {brief(value)} is neither true nor false")
+        return word
+    if option.type is click.STRING:
+        if not isinstance(value, str):
+            raise LineError(f"{name} {brief(value)} is no text")
+        return value
+    return _number(name, value, whole=option.type is click.INT, comma=comma)
+
+
+def _number(name: str, value: Any, *, whole: bool, comma: bool) -> int | float:
+    wrong = f"{name} {brief(value)} is no {'whole ' if whole else ''}number"
+    if isinstance(value, bool) or not isinstance(value, int | float | str):
+        raise LineError(wrong)
+    text = value.text if isinstance(value, Written) else str(value).strip()
+    if divided := _DECIMAL_COMMA.fullmatch(text):
+        if not comma or len(divided[2]) == 3:
+            raise LineError(
+                f"{wrong}: its comma may stand for thousands; write {divided[1]}.{divided[2]} or {_bare(text)}"
+            )
+        text = f"{divided[1]}.{divided[2]}"
+    if whole and isinstance(value, str) and (grouped := _POINT_FOR_THOUSANDS.fullmatch(text)):
+        raise LineError(f"{wrong}: its point may stand for thousands; write {grouped[1]} or {text.replace('.', '')}")
+    match = _NUMBER.fullmatch(text)
+    if match is None or (whole and len(text) > _MOST_DIGITS):
+        raise LineError(wrong)
+    if not whole:
+        number = float(text)
+        if abs(number) >= 1e300:
+            raise LineError(wrong)
+        return number
+    if match["exponent"]:
+        raise LineError(
+            f"{wrong}: its exponent may stand for digits that are lost, as where a spreadsheet shortens a long number;"
+            " write all digits (format the column as a number without decimals, and save it again)"
+        )
+    exact = Decimal(text)
+    if exact != exact.to_integral_value():
+        raise LineError(wrong)
+    return int(exact)
+
+
+def _bare(text: str) -> str:
+    return text.replace(",", "")

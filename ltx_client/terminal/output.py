@@ -1,0 +1,169 @@
+"""What the commands print: data on stdout, as JSON or for people; everything else on stderr."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from rich.text import Text
+
+from ltx_client.farm.jobs.forecast import Place
+from ltx_client.farm.jobs.views import JobView
+from ltx_client.farm.outputs.names import short_id
+from ltx_client.protocol.pauses import Pause
+from ltx_client.protocol.state import Status
+from ltx_client.protocol.workers import HELD, PAUSED, WorkerInfo, worker_names
+from ltx_client.shared.console.rich_console import styled
+from ltx_client.shared.console.stdio import notice, print_json, print_line
+from ltx_client.terminal.listing import Column, Listing, print_facts, print_table
+
+__all__ = [
+    "STATUS_STYLE",
+    "ago",
+    "describe_job",
+    "duration",
+    "jobs_table",
+    "notice",
+    "pause_text",
+    "place_text",
+    "print_facts",
+    "print_json",
+    "print_line",
+    "print_table",
+    "short_id",
+    "status_text",
+    "status_word",
+    "workers_table",
+]
+
+STATUS_STYLE = {
+    Status.QUEUED: "yellow",
+    Status.RUNNING: "cyan",
+    Status.DONE: "green",
+    Status.FAILED: "red",
+    Status.CANCELLED: "dim",
+}
+
+
+def duration(seconds: float) -> str:
+    """As 8 s, 2 min 05 s, 1 h 20 min."""
+    if seconds < 10:
+        return f"{seconds:.1f} s"
+    if seconds < 60:
+        return f"{seconds:.0f} s"
+    minutes, rest = divmod(round(seconds), 60)
+    if minutes < 60:
+        return f"{minutes} min {rest:02d} s"
+    return f"{minutes // 60} h {minutes % 60:02d} min"
+
+
+def place_text(place: Place) -> str:
+    """Where a job stands in the queue, and when it begins."""
+    begins = "" if place.starts_in is None else f", begins in about {duration(place.starts_in)}"
+    return (f"{place.ahead} before it" if place.ahead else "next") + begins
+
+
+def ago(moment: float, now: float) -> str:
+    """How long ago a time was; both in seconds since 1970, by the broker's clock (`Farm.now`)."""
+    return f"{duration(max(0.0, now - moment))} ago"
+
+
+def pause_text(pause: Pause, now: float) -> str:
+    """Which worker or queue is paused, by whom, since when, and what ends it."""
+    return f"{pause.of} {pause.name} was paused by {pause.by} {ago(pause.at, now)}; `{pause.mend}` has it go on"
+
+
+def describe_job(view: JobView) -> dict[str, Any]:
+    """A job for programs."""
+    snapshot = view.snapshot
+    return {
+        "id": view.job.id,
+        "status": view.status,
+        "stage": snapshot.stage,
+        "cancel_asked": view.cancel_asked,
+        "orphaned": view.orphaned,
+        "paused": view.held and not view.ended,
+        "links": view.links.model_dump(mode="json", exclude_defaults=True),
+        "variant": view.job.variant,
+        "queue": view.job.queue,
+        "priority": view.job.priority,
+        "submitter": view.job.submitter,
+        "predicted_peak": view.job.predicted_peak,
+        "submitted_at": view.submitted_at,
+        "request": view.job.model_dump(mode="json")["request"],
+        "state": snapshot.model_dump(mode="json"),
+    }
+
+
+def status_word(view: JobView) -> str:
+    """How a job stands, in a word."""
+    if view.ended:
+        return view.status.value
+    if view.orphaned:
+        return "lost"
+    if view.cancel_asked:
+        return "cancelling"
+    return "paused" if view.held else view.status.value
+
+
+def status_text(view: JobView, words: str) -> Text:
+    """Words on how a job stands, in the colour for that."""
+    return styled(words, STATUS_STYLE[view.status])
+
+
+def jobs_table(views: list[JobView], now: float) -> Listing:
+    """Jobs for people, a line each.  now: by the broker's clock."""
+    table = Listing(
+        Column("JOB"),
+        Column("STATUS"),
+        Column("STEPS", leave_out=2),
+        Column("VARIANT", leave_out=5),
+        Column("AGE", leave_out=4),
+        Column("WORKER", leave_out=3),
+        Column("PROMPT", leave_out=1, is_free=True),
+    )
+    for view in views:
+        snapshot = view.snapshot
+        table.add_row(
+            short_id(view.job.id),
+            status_text(view, status_word(view)),
+            f"{snapshot.step}/{snapshot.steps}" if snapshot.steps else "",
+            view.job.variant,
+            duration(max(0.0, now - view.submitted_at)),
+            snapshot.worker_name or "",
+            view.job.request.prompt,
+        )
+    return table
+
+
+def _heat(worker: WorkerInfo) -> str:
+    """In degrees, or in a Mac's word for how hard it is slowed down; nothing where it does not say."""
+    return worker.thermal_pressure or "" if worker.temperature is None else f"{worker.temperature:.0f} °C"
+
+
+def workers_table(workers: list[WorkerInfo], now: float) -> Listing:
+    """Workers for people, a line each; those of one name with their ids.  now: by the broker's clock."""
+    names = worker_names(workers)
+    table = Listing(
+        Column("WORKER"),
+        Column("STATE"),
+        Column("JOB", leave_out=1),
+        Column("VARIANT", leave_out=2),
+        Column("MEMORY", leave_out=6),
+        Column("SERVES UP TO", leave_out=3),
+        Column("UP SINCE", leave_out=5),
+        Column("HEAT", leave_out=4),
+        Column("CHIP", leave_out=7),
+    )
+    for worker in workers:
+        table.add_row(
+            names[worker.id],
+            PAUSED if worker.state == HELD else worker.state,
+            short_id(worker.job),
+            worker.variant,
+            f"{worker.memory / 1e9:.0f} GB",
+            f"{worker.budget_gb:.0f} GB",
+            ago(worker.started_at, now),
+            _heat(worker),
+            worker.chip,
+        )
+    return table

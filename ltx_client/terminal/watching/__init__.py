@@ -1,0 +1,1 @@
+"""Jobs while they run: a bar, a table, pictures."""
