@@ -39,9 +39,9 @@ from ltx_client.protocol.state import Snapshot
 from ltx_client.protocol.workers import live_workers
 from ltx_client.shared.celery.celery_settings import queue_keys, unacked_keys
 from ltx_models.request import GenerationRequest
-from ltx_worker.embeddings import EmbeddingsLimit
-from ltx_worker.ledger import Ledger, Turn
-from ltx_worker.reaper import Reaper
+from ltx_worker.ledger.embeddings_cache import EmbeddingsLimit
+from ltx_worker.ledger.ledger import Ledger, Turn
+from ltx_worker.queue.reaper import Reaper
 
 PEOPLE = 200
 RENDER_SECONDS = 10.0

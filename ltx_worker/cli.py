@@ -35,14 +35,23 @@ from ltx_models.errors import CheckpointError, ModelError
 from ltx_models.families.variants import find_variant
 from ltx_models.faults import machine_fault
 from ltx_models.files.model_files import find_files, models_folder
-from ltx_worker.doctor_command import doctor
+from ltx_worker.commands.doctor import doctor
+from ltx_worker.commands.service import as_the_service, install, installed_home, logs, uninstall
 from ltx_worker.engine.supervisor import ENGINE
-from ltx_worker.home import LOCK, PID, UnusableHome, forget_refusal, last_refusal, make_home, note_refusal, problems_in
-from ltx_worker.journal import JournalFormatter, is_journal
-from ltx_worker.open_files import raise_limit
-from ltx_worker.presence import DRAIN_SIGNAL, RESUME_SIGNAL, AlreadyRunning, presence, running_worker
-from ltx_worker.service.commands import as_the_service, install, installed_home, logs, uninstall
+from ltx_worker.machine.home import (
+    LOCK,
+    PID,
+    UnusableHome,
+    forget_refusal,
+    last_refusal,
+    make_home,
+    note_refusal,
+    problems_in,
+)
+from ltx_worker.machine.open_files import raise_limit
+from ltx_worker.membership.instance_lock import DRAIN_SIGNAL, RESUME_SIGNAL, AlreadyRunning, presence, running_worker
 from ltx_worker.service.environment import UnsafeFile, load_environment
+from ltx_worker.service.journal import JournalFormatter, is_journal
 from ltx_worker.service.launchd import is_job_of_launchd
 from ltx_worker.settings import WorkerSettings
 
@@ -118,7 +127,7 @@ def _start(variant: str, env_file: Path | None, engine: str, *, until_stdin_clos
         _unavailable(_why_no_home(settings.home, error))
     if refused := _why_refused(settings, settings.broker_url):
         _unavailable(refused)
-    from ltx_worker.app import run_worker  # Celery takes half a second to import
+    from ltx_worker.celery.app import run_worker  # Celery takes half a second to import
 
     if until_stdin_closes:
         threading.Thread(target=_end_with_stdin, daemon=True).start()

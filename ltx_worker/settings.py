@@ -18,9 +18,9 @@ from ltx_client.shared.memory_budget import machine_memory, usable_memory
 from ltx_client.shared.private_files import drawn_once
 from ltx_client.shared.settings import FarmSettings
 from ltx_models.memory import GB, MEMORY_CLASSES
-from ltx_worker.mac import working_set
-from ltx_worker.off_duty import Hours, parse_hours
-from ltx_worker.system_programs import output_of
+from ltx_worker.machine.duty_hours import Hours, parse_hours
+from ltx_worker.machine.mac import working_set
+from ltx_worker.machine.system_programs import output_of
 
 __all__ = ["WorkerSettings", "machine_id"]
 

@@ -10,7 +10,7 @@ from ltx_client.protocol.jobs import Job, new_job_id
 from ltx_client.protocol.names import Names
 from ltx_models.families.variants import find_variant
 from ltx_models.request import GenerationRequest
-from ltx_worker.ledger import Ledger
+from ltx_worker.ledger.ledger import Ledger
 
 os.environ["LTX_CONFIG"] = os.devnull  # whatever the person who runs the tests has configured
 

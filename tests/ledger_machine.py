@@ -18,7 +18,7 @@ from ltx_client.protocol import events
 from ltx_client.protocol.events import Result
 from ltx_client.protocol.state import ENDED, TRANSITIONS, Snapshot, Status, apply
 from ltx_client.protocol.turns import GIVEN_BACK, line_entry, line_keys, turn_of
-from ltx_worker.ledger import Attempt, Ledger, Refusal, StaleAttempt, Strike, Verdict
+from ltx_worker.ledger.ledger import Attempt, Ledger, Refusal, StaleAttempt, Strike, Verdict
 from tests.ledger_model import JOB, NAMES, FaultyLedger, Model
 
 ENDINGS = {

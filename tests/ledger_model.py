@@ -9,7 +9,7 @@ from ltx_client.protocol import events
 from ltx_client.protocol.names import Names
 from ltx_client.protocol.state import ENDED, Snapshot, apply
 from ltx_models.request import GenerationRequest
-from ltx_worker.ledger import POISON_LIMITS, Ledger, Strike
+from ltx_worker.ledger.ledger import POISON_LIMITS, Ledger, Strike
 
 NAMES = Names("test:")
 JOB = prepare(GenerationRequest(prompt="a red ball", seed=1), job_id="one").job

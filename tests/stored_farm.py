@@ -17,7 +17,7 @@ from ltx_client.farm.submit import Sending
 from ltx_client.protocol import events
 from ltx_client.protocol.events import Result
 from ltx_client.protocol.names import Names
-from ltx_worker.ledger import Ledger
+from ltx_worker.ledger.ledger import Ledger
 from tests.storages import made
 
 VIDEO = b"\0\0\0\x20ftypisom" + bytes(range(256)) * 40

@@ -36,11 +36,12 @@ from ltx_models.pipeline.text_to_video import LTXPipeline
 from ltx_models.request import GenerationRequest
 from ltx_models.text_encoders.tokenizer import NAMES
 from ltx_models.video import encode_jpeg
-from ltx_worker.engine import embeddings, messages
-from ltx_worker.engine.ahead import TextsAhead
+from ltx_worker.engine import messages
+from ltx_worker.engine.encode_ahead import TextsAhead
 from ltx_worker.engine.hashes import RememberedHashes
 from ltx_worker.engine.messages import Command, Encode, Load, Message, Render, Stop, StopWriting, receive_command, send
-from ltx_worker.engine.resume import Maker, ResumeRefused, pack, unpack
+from ltx_worker.engine.packing import embeddings
+from ltx_worker.engine.packing.resume_points import Maker, ResumeRefused, pack, unpack
 from ltx_worker.engine.writer import VideoWriter
 
 log = logging.getLogger(__name__)

@@ -17,10 +17,10 @@ from pathlib import Path
 
 import psutil
 
-from ltx_worker.home import last_refusal
-from ltx_worker.patience import patiently
-from ltx_worker.presence import running_worker
+from ltx_worker.machine.home import last_refusal
+from ltx_worker.membership.instance_lock import running_worker
 from ltx_worker.service.plan import Command, File, Plan
+from ltx_worker.threads.retrying import patiently
 
 __all__ = ["ServiceError", "describe", "install", "uninstall", "unreachable_part"]
 

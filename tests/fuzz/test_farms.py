@@ -11,10 +11,10 @@ from ltx_client.local.server import Server
 from ltx_client.protocol.jobs import UnreadableJob
 from ltx_client.protocol.names import Names
 from ltx_client.shared.celery.celery_settings import queue_keys
-from ltx_worker.embeddings import EmbeddingsLimit
-from ltx_worker.ledger import Attempt, Ledger, Refusal
-from ltx_worker.next_turn import Turn
-from ltx_worker.reaper import Reaper
+from ltx_worker.ledger.embeddings_cache import EmbeddingsLimit
+from ltx_worker.ledger.ledger import Attempt, Ledger, Refusal
+from ltx_worker.ledger.selection import Turn
+from ltx_worker.queue.reaper import Reaper
 from tests.fuzz.campaign import Kind
 from tests.fuzz.mutations import mutated_fields, mutated_json, odd_bytes, odd_json
 from tests.fuzz.test_events import SNAPSHOTS

@@ -13,8 +13,8 @@ from ltx_client.protocol.jobs import RENDER_TASK
 from ltx_client.protocol.names import Names
 from ltx_client.shared.broker.url import Broker
 from ltx_client.shared.celery.celery_settings import celery_settings
-from ltx_worker.transport import why_refused
-from ltx_worker.turns import job_of
+from ltx_worker.celery.transport import why_refused
+from ltx_worker.queue.fair_turns import job_of
 from tests.fuzz.campaign import Kind
 from tests.fuzz.mutations import ODD_VALUES, mutated_bytes, mutated_json, odd_bytes, odd_json
 from tests.fuzz.test_jobs import ID, OTHER

@@ -8,15 +8,15 @@ import numpy as np
 from hypothesis import strategies as st
 
 from ltx_models.events import ResumePoint
-from ltx_worker.engine import embeddings, resume
+from ltx_worker.engine.packing import embeddings, resume_points
 from tests.fuzz.campaign import Kind
 from tests.fuzz.mutations import mutated_bytes, odd_bytes
 
-MAKER = resume.Maker(checkpoint="c", text_encoder="t", dtype="bfloat16", version="1")
+MAKER = resume_points.Maker(checkpoint="c", text_encoder="t", dtype="bfloat16", version="1")
 LATENTS = np.linspace(-1, 1, 96, dtype=np.float32).reshape(1, 4, 2, 3, 4)
 POINTS = (
-    resume.pack(ResumePoint(3, LATENTS), MAKER),
-    resume.pack(ResumePoint(3, LATENTS, np.ones((1, 2, 4), np.float32)), MAKER),
+    resume_points.pack(ResumePoint(3, LATENTS), MAKER),
+    resume_points.pack(ResumePoint(3, LATENTS, np.ones((1, 2, 4), np.float32)), MAKER),
 )
 SHAPE = (1, 3, 8)
 EMBEDDINGS = (
@@ -27,8 +27,8 @@ EMBEDDINGS = (
 
 def read_point(data):
     try:
-        point = resume.unpack(data, MAKER)
-    except resume.ResumeRefused as error:
+        point = resume_points.unpack(data, MAKER)
+    except resume_points.ResumeRefused as error:
         return str(error)
     assert point.latents.dtype == np.float32 and point.latents.ndim == 5
     assert np.isfinite(point.latents).all()

@@ -9,7 +9,7 @@ from ltx_client.protocol.jobs import new_job_id
 from ltx_client.protocol.names import Names
 from ltx_client.protocol.state import Status
 from ltx_models.request import GenerationRequest
-from ltx_worker.transport import KEPT_CHARACTERS, KEPT_ITEMS, why_refused
+from ltx_worker.celery.transport import KEPT_CHARACTERS, KEPT_ITEMS, why_refused
 from tests.fuzz.campaign import drawn
 from tests.fuzz.test_jobs import mutated_specs
 from tests.fuzz.test_queue_items import MUTATED

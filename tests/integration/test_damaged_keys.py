@@ -23,12 +23,12 @@ from ltx_client.shared.celery.celery_settings import queue_keys, unacked_keys
 from ltx_client.shared.doctor.broker_checks import BrokerChecks
 from ltx_client.shared.doctor.checks import run_checks
 from ltx_models.request import GenerationRequest
-from ltx_worker.embeddings import EmbeddingsCache, EmbeddingsLimit
-from ltx_worker.health import Health
-from ltx_worker.heartbeat import Heartbeat
-from ltx_worker.ledger import Attempt, Ledger, Refusal
-from ltx_worker.next_turn import Turn
-from ltx_worker.reaper import Reaper
+from ltx_worker.ledger.embeddings_cache import EmbeddingsCache, EmbeddingsLimit
+from ltx_worker.ledger.ledger import Attempt, Ledger, Refusal
+from ltx_worker.ledger.selection import Turn
+from ltx_worker.machine.health import Health
+from ltx_worker.membership.heartbeat import Heartbeat
+from ltx_worker.queue.reaper import Reaper
 from ltx_worker.settings import WorkerSettings
 from tests.integration.conftest import ltx_here, wait_until
 

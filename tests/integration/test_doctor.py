@@ -25,7 +25,7 @@ from ltx_client.shared.doctor.replay_check import LOGGED, examine_replay
 from ltx_client.shared.doctor.storage_checks import StorageChecks
 from ltx_client.terminal.client_checks import client_checks
 from ltx_models.families.variants import find_variant
-from ltx_worker.doctor import worker_checks
+from ltx_worker.commands.doctor_checks import worker_checks
 from ltx_worker.settings import WorkerSettings
 from tests.integration.conftest import wait_until
 from tests.integration.servers import free_port

@@ -39,7 +39,7 @@ AHEAD = """
 
     from ltx_models.events import Stepped
     from ltx_models.pipeline.text_to_video import LTXPipeline
-    from ltx_worker.engine.ahead import TextsAhead
+    from ltx_worker.engine.encode_ahead import TextsAhead
 
     asked = threading.Event()
 

@@ -15,7 +15,7 @@ from ltx_client.protocol.names import Names
 from ltx_client.protocol.state import Snapshot, Status, apply
 from ltx_client.shared.storage.marker import MARKER
 from ltx_models.request import GenerationRequest
-from ltx_worker.ledger import Attempt, Ledger, Refusal
+from ltx_worker.ledger.ledger import Attempt, Ledger, Refusal
 from tests.clips import read_clip
 from tests.integration.conftest import PROMPT, ltx, processes_of, start_ltx, wait_until
 

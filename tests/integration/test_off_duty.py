@@ -10,9 +10,9 @@ from tests.integration.conftest import PROMPT, ltx, wait_until
 BATTERY = """
 import os, types
 import psutil
-import ltx_worker.off_duty
+import ltx_worker.machine.duty_hours
 
-ltx_worker.off_duty.LOOK_EVERY = 0.2
+ltx_worker.machine.duty_hours.LOOK_EVERY = 0.2
 
 def sensors_battery():
     return types.SimpleNamespace(power_plugged=not os.path.exists("{flag}"))

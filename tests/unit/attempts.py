@@ -8,20 +8,20 @@ import math
 import threading
 from concurrent.futures import Future
 
-from ltx_worker.delivery import Spool
-from ltx_worker.endings import Endings
+from ltx_worker.attempt.delivery import Spool
+from ltx_worker.attempt.finish import Finisher
+from ltx_worker.attempt.lease import Leases
+from ltx_worker.attempt.outcomes import Endings
+from ltx_worker.attempt.render import Renderer
+from ltx_worker.attempt.resume_points import ResumePoints
+from ltx_worker.attempt.work_folders import WorkFolders
 from ltx_worker.engine import messages
-from ltx_worker.finishing import Finisher
-from ltx_worker.health import Health
-from ltx_worker.heartbeat import Heartbeat
-from ltx_worker.lease import Leases
-from ltx_worker.ledger import Ledger
-from ltx_worker.probes import Probes
-from ltx_worker.render import Renderer
-from ltx_worker.resume_points import ResumePoints
+from ltx_worker.ledger.ledger import Ledger
+from ltx_worker.machine.health import Health
+from ltx_worker.machine.probes import Probes
+from ltx_worker.membership.heartbeat import Heartbeat
+from ltx_worker.queue.claiming import TurnTaker
 from ltx_worker.settings import WorkerSettings
-from ltx_worker.turn_taker import TurnTaker
-from ltx_worker.work_folders import WorkFolders
 from tests.storages import made
 
 NOBODY = "0" * 64

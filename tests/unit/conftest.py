@@ -3,7 +3,7 @@ import math
 import fakeredis
 import pytest
 
-from ltx_worker.threads import THREADS
+from ltx_worker.threads.watched import THREADS
 
 
 @pytest.fixture

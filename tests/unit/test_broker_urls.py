@@ -20,7 +20,7 @@ from ltx_client.shared.broker.url import Broker
 from ltx_client.shared.celery.celery_settings import celery_settings
 from ltx_client.shared.passwords import password_from_file
 from ltx_client.shared.settings import FarmSettings, why_invalid
-from ltx_worker.transport import TRANSPORT
+from ltx_worker.celery.transport import TRANSPORT
 
 SECRET = "hunter2hunter2"
 TCP, TLS, UNIX = redis.Connection, redis.SSLConnection, redis.UnixDomainSocketConnection

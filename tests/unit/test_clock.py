@@ -14,8 +14,8 @@ from ltx_client.protocol import clock, events
 from ltx_client.protocol.clock import Clock
 from ltx_client.protocol.events import Result
 from ltx_client.protocol.jobs import Links
-from ltx_worker.health import Health
-from ltx_worker.heartbeat import Heartbeat
+from ltx_worker.machine.health import Health
+from ltx_worker.membership.heartbeat import Heartbeat
 from ltx_worker.settings import WorkerSettings
 
 HOUR, DAY = 3600.0, 86400.0

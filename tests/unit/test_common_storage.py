@@ -7,8 +7,8 @@ from ltx_client.shared.doctor.checks import Level
 from ltx_client.shared.doctor.storage_checks import StorageChecks, different_storages
 from ltx_client.shared.live_workers import live_workers
 from ltx_models.errors import FaultKind, MachineFault
-from ltx_worker.health import Fitness, Health
-from ltx_worker.heartbeat import Heartbeat
+from ltx_worker.machine.health import Fitness, Health
+from ltx_worker.membership.heartbeat import Heartbeat
 from ltx_worker.settings import WorkerSettings
 from tests.storages import made
 

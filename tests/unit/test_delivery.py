@@ -17,9 +17,9 @@ from ltx_client.protocol.state import Status
 from ltx_client.shared import unexpected_data as damage
 from ltx_client.shared.storage import folder as storage_folder
 from ltx_client.shared.storage.marker import MARKER
-from ltx_worker.delivery import Delivery, Spool
-from ltx_worker.ledger import StaleAttempt
-from ltx_worker.resume_points import ResumePoints
+from ltx_worker.attempt.delivery import Delivery, Spool
+from ltx_worker.attempt.resume_points import ResumePoints
+from ltx_worker.ledger.ledger import StaleAttempt
 from tests.storages import made
 
 CONTENT = b"whole"

@@ -6,9 +6,9 @@ import redis
 from redis.backoff import NoBackoff
 from redis.retry import Retry
 
-from ltx_worker.embeddings import MAX_WAITING, EmbeddingsCache, EmbeddingsLimit
-from ltx_worker.engine.embeddings import EmbeddingMaker, EmbeddingRefused, origin, pack, unpack
 from ltx_worker.engine.hashes import RememberedHashes
+from ltx_worker.engine.packing.embeddings import EmbeddingMaker, EmbeddingRefused, origin, pack, unpack
+from ltx_worker.ledger.embeddings_cache import MAX_WAITING, EmbeddingsCache, EmbeddingsLimit
 
 MAKER = EmbeddingMaker(text_encoder="a" * 64, bits=8, dtype="mlx.core.bfloat16", device="M4", mlx="1", version="1")
 SHAPE = (1, 5, 16)

@@ -4,8 +4,8 @@ import signal
 
 import pytest
 
-from ltx_worker.engine import faults
-from ltx_worker.engine.faults import host_fault
+from ltx_worker.engine import exit_reasons
+from ltx_worker.engine.exit_reasons import host_fault
 
 METAL = "libc++abi: terminating due to uncaught exception: [METAL] Command buffer execution failed: "
 
@@ -46,18 +46,18 @@ def test_an_end_that_may_be_the_jobs_doing(code, output):
 
 def test_a_kill_is_for_memory_where_the_system_says_so(monkeypatch, tmp_path):
     vmstat = tmp_path / "vmstat"
-    monkeypatch.setattr(faults, "VMSTAT", vmstat)
+    monkeypatch.setattr(exit_reasons, "VMSTAT", vmstat)
     vmstat.write_text("pgfault 12\noom_kill 3\n")
-    assert faults.kills_for_memory() == 3
+    assert exit_reasons.kills_for_memory() == 3
     assert host_fault(-signal.SIGKILL, [], 3) is None
     assert "want of memory" in str(host_fault(-signal.SIGKILL, [], 2))
 
 
 def test_a_kill_on_a_mac_is_taken_to_be_for_memory(monkeypatch, tmp_path):
-    monkeypatch.setattr(faults, "VMSTAT", tmp_path / "none")
+    monkeypatch.setattr(exit_reasons, "VMSTAT", tmp_path / "none")
     for platform, expected in (("darwin", True), ("linux", False)):
         monkeypatch.setattr("sys.platform", platform)
-        assert bool(host_fault(-signal.SIGKILL, [], faults.kills_for_memory())) is expected
+        assert bool(host_fault(-signal.SIGKILL, [], exit_reasons.kills_for_memory())) is expected
 
 
 def test_a_bus_error_is_the_machines():

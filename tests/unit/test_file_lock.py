@@ -17,7 +17,7 @@ from ltx_client.shared.settings import FarmSettings
 from ltx_client.terminal.client_checks import Machine
 from ltx_models.files import hub
 from ltx_models.files.file_lock import NO_LOCKS, file_lock, has_locks, why_not_lockable
-from ltx_worker.home import UnusableHome, make_home
+from ltx_worker.machine.home import UnusableHome, make_home
 
 
 @pytest.fixture(params=[None, *sorted(NO_LOCKS)], ids=lambda number: errno.errorcode.get(number, "locks"))

@@ -9,7 +9,7 @@ from urllib.parse import parse_qs, urlsplit
 import pytest
 
 from ltx_client.shared.storage.store import StorageError
-from ltx_worker.file_server import FileServer
+from ltx_worker.http.files import FileServer
 from tests.integration.servers import free_port
 from tests.storages import made
 

@@ -7,8 +7,8 @@ import pytest
 
 from ltx_client.protocol.state import Snapshot
 from ltx_models.errors import FaultKind, MachineFault
-from ltx_worker import health
-from ltx_worker.health import Fitness, Health
+from ltx_worker.machine import health
+from ltx_worker.machine.health import Fitness, Health
 
 
 class Consumption:

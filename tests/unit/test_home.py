@@ -11,11 +11,12 @@ from ltx_client.shared import own_files
 from ltx_client.shared.doctor.checks import Level, run_checks
 from ltx_models.errors import FaultKind
 from ltx_models.families.variants import find_variant
-from ltx_worker import cli, home
+from ltx_worker import cli
 from ltx_worker.cli import main
-from ltx_worker.doctor import Machine
-from ltx_worker.home import UnusableHome, make_home, problems_in
-from ltx_worker.probes import Probes
+from ltx_worker.commands.doctor_checks import Machine
+from ltx_worker.machine import home
+from ltx_worker.machine.home import UnusableHome, make_home, problems_in
+from ltx_worker.machine.probes import Probes
 from ltx_worker.settings import WorkerSettings
 from tests.storages import made
 
@@ -141,7 +142,8 @@ def test_a_pipe_in_the_place_of_the_process_id_is_not_waited_for(folder):
     """As one that was made after the start."""
     folder.mkdir()
     os.mkfifo(folder / "worker.pid")
-    program = "from ltx_worker.presence import *; import pathlib, sys\nwith presence(pathlib.Path(sys.argv[1])): pass"
+    program = "from ltx_worker.membership.instance_lock import *; import pathlib, sys\n"
+    program += "with presence(pathlib.Path(sys.argv[1])): pass"
     subprocess.run([sys.executable, "-c", program, str(folder)], timeout=30, check=True)
 
 

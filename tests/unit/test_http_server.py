@@ -13,8 +13,8 @@ from http import HTTPStatus
 
 import pytest
 
-from ltx_worker import http_server
-from ltx_worker.http_server import CONNECTIONS, HEAD_LIMIT, PER_ADDRESS, BoundedHandler, BoundedServer
+from ltx_worker.http import server as http_server
+from ltx_worker.http.server import CONNECTIONS, HEAD_LIMIT, PER_ADDRESS, BoundedHandler, BoundedServer
 
 
 class Hello(BoundedHandler):
@@ -215,7 +215,7 @@ def test_the_limit_of_open_files_is_raised_as_far_as_it_may_be(soft, hard, raise
     code = f"""
 import resource
 resource.setrlimit(resource.RLIMIT_NOFILE, ({soft}, {hard}))
-from ltx_worker.open_files import raise_limit
+from ltx_worker.machine.open_files import raise_limit
 print(raise_limit(), *resource.getrlimit(resource.RLIMIT_NOFILE))"""
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.split() == [str(raised), str(raised), str(hard)]

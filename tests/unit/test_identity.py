@@ -10,8 +10,8 @@ from ltx_client.protocol.pauses import worker_field
 from ltx_client.protocol.workers import worker_names
 from ltx_client.shared.live_workers import live_workers
 from ltx_client.terminal.output import workers_table
-from ltx_worker.health import Health
-from ltx_worker.heartbeat import Heartbeat
+from ltx_worker.machine.health import Health
+from ltx_worker.membership.heartbeat import Heartbeat
 from ltx_worker.settings import WorkerSettings
 
 

@@ -18,7 +18,7 @@ from ltx_client.shared.storage.store import StorageError, input_name
 from ltx_client.terminal.arguments.options import job_from_options, video_options
 from ltx_models.errors import FaultKind, InvalidRequest, MachineFault
 from ltx_models.request import ConditioningItem, GenerationRequest
-from ltx_worker.inputs import fetch_inputs
+from ltx_worker.attempt.inputs import fetch_inputs
 from tests.storages import made
 
 

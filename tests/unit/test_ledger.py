@@ -9,7 +9,7 @@ from ltx_client.farm.ledger.scripts import Submission
 from ltx_client.protocol import events
 from ltx_client.protocol.events import Result
 from ltx_client.protocol.state import RESULT_TTL, Snapshot, Stage, Status, apply
-from ltx_worker.ledger import PREVIEW_TTL, Attempt, Ledger, Refusal, StaleAttempt, Strike, Verdict
+from ltx_worker.ledger.ledger import PREVIEW_TTL, Attempt, Ledger, Refusal, StaleAttempt, Strike, Verdict
 
 RESULT = Result(video="a.mp4", sidecar="a.json", size=3, sha256="00")
 

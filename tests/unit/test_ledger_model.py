@@ -3,8 +3,8 @@
 import pytest
 
 from ltx_client.farm.ledger import scripts as client_scripts
-from ltx_worker import scripts
-from ltx_worker.ledger import Ledger
+from ltx_worker.ledger import scripts
+from ltx_worker.ledger.ledger import Ledger
 from tests.ledger_machine import run_machine
 
 pytestmark = pytest.mark.timeout(900)  # on a busy machine; what interrupts an example looks like a mistake found

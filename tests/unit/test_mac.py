@@ -23,15 +23,23 @@ from ltx_models.faults import fault_in_words
 from ltx_models.files import volumes
 from ltx_models.memory import GB, check_fits, memory_class, predict_peak
 from ltx_models.request import GenerationRequest
-from ltx_worker import heartbeat, off_duty, probes, system_programs
-from ltx_worker.home import UnusableHome, make_home
-from ltx_worker.http_server import BoundedHandler, BoundedServer
-from ltx_worker.mac import UNUSED, no_apple_silicon, power_findings, share_findings, why_display_is_on, working_set
-from ltx_worker.metrics import Metrics
-from ltx_worker.off_duty import OffDuty
-from ltx_worker.probes import Probes
+from ltx_worker.http.server import BoundedHandler, BoundedServer
+from ltx_worker.machine import duty_hours, probes, system_programs
+from ltx_worker.machine.duty_hours import OffDuty
+from ltx_worker.machine.home import UnusableHome, make_home
+from ltx_worker.machine.mac import (
+    UNUSED,
+    no_apple_silicon,
+    power_findings,
+    share_findings,
+    why_display_is_on,
+    working_set,
+)
+from ltx_worker.machine.probes import Probes
+from ltx_worker.machine.thermal import Heat, Thermometer
+from ltx_worker.membership import heartbeat
+from ltx_worker.observe.metrics import Metrics
 from ltx_worker.settings import WorkerSettings
-from ltx_worker.thermal import Heat, Thermometer
 
 ASSERTIONS = """\
 2026-11-29 22:14:03 +0100
@@ -127,11 +135,11 @@ def test_a_display_that_needed_the_gpu_is_waited_for(programs, tmp_path):
 @pytest.mark.parametrize("line", ["exec /bin/sleep 60", "exit 3", r"printf '\377\376'", None])
 def test_a_program_that_is_slow_missing_or_odd_ends_no_thread(programs, monkeypatch, line):
     monkeypatch.setattr(system_programs.output_of, "__kwdefaults__", {"timeout": 0.3})
-    monkeypatch.setattr("ltx_worker.thermal.PATIENCE", 0.3)
+    monkeypatch.setattr("ltx_worker.machine.thermal.PATIENCE", 0.3)
     if line is not None:
         programs(pmset=line, ioreg=line, sysctl=line, notifyutil=line)
     began = time.monotonic()
-    assert off_duty.seconds_since_input() is None
+    assert duty_hours.seconds_since_input() is None
     assert Thermometer().read() == Heat()
     assert heartbeat.chip_name()
     assert system_programs.output_of("pmset", "-g") in ("", "\ufffd\ufffd")

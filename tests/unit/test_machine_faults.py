@@ -17,11 +17,11 @@ from ltx_models.families.variants import find_variant
 from ltx_models.faults import KIND_OF, machine_fault
 from ltx_models.files.output_files import PART
 from ltx_models.request import ConditioningItem, GenerationRequest
-from ltx_worker.endings import Outcome
+from ltx_worker.attempt.outcomes import Outcome
 from ltx_worker.engine import messages
 from ltx_worker.engine.supervisor import EngineDied
-from ltx_worker.health import Fitness
-from ltx_worker.ledger import POISON_LIMITS, Ledger, Strike
+from ltx_worker.ledger.ledger import POISON_LIMITS, Ledger, Strike
+from ltx_worker.machine.health import Fitness
 from tests.unit.attempts import Machine
 
 ERRORS = ["ENOSPC", "EDQUOT", "EACCES", "EPERM", "EROFS", "EMFILE", "ENFILE", "ENOMEM", "EIO", "ENOENT"]

@@ -4,9 +4,9 @@ import pytest
 
 from ltx_client.protocol import events
 from ltx_client.protocol.state import Status
-from ltx_worker.ledger import StaleAttempt
-from ltx_worker.metered import MeteredLedger
-from ltx_worker.metrics import Metrics
+from ltx_worker.ledger.ledger import StaleAttempt
+from ltx_worker.observe.counted import MeteredLedger
+from ltx_worker.observe.metrics import Metrics
 
 
 @pytest.fixture

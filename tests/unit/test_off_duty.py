@@ -10,10 +10,10 @@ import pytest
 from pydantic import ValidationError
 
 from ltx_client.protocol.state import Snapshot
-from ltx_worker import off_duty
-from ltx_worker.awake import awake
-from ltx_worker.health import Fitness, Health
-from ltx_worker.off_duty import OffDuty, parse_hours, parse_idle_time
+from ltx_worker.machine import duty_hours
+from ltx_worker.machine.duty_hours import OffDuty, parse_hours, parse_idle_time
+from ltx_worker.machine.health import Fitness, Health
+from ltx_worker.machine.keep_awake import awake
 from ltx_worker.settings import WorkerSettings
 from tests.integration.conftest import wait_until
 
@@ -27,7 +27,7 @@ IOREG = """+-o IOHIDSystem  <class IOHIDSystem, id 0x100000489, registered, matc
 
 @pytest.fixture(autouse=True)
 def look_each_time(monkeypatch):
-    monkeypatch.setattr(off_duty, "LOOK_EVERY", 0.0)
+    monkeypatch.setattr(duty_hours, "LOOK_EVERY", 0.0)
 
 
 def duty(**options):
@@ -119,7 +119,7 @@ def test_the_consumption_follows():
 
 
 def test_an_answer_holds_for_a_while(monkeypatch):
-    monkeypatch.setattr(off_duty, "LOOK_EVERY", 60.0)
+    monkeypatch.setattr(duty_hours, "LOOK_EVERY", 60.0)
     asked = []
     machine = duty(battery=False, is_on_battery=lambda: asked.append(1) or True)
     assert {machine.why() for _ in range(3)} == {"it is on battery"}

@@ -12,9 +12,9 @@ from ltx_client.protocol.names import Names
 from ltx_client.protocol.state import Status
 from ltx_client.shared.storage.marker import MARKER
 from ltx_client.shared.storage.store import StorageAway
-from ltx_worker.ledger import Ledger
-from ltx_worker.orphans import Orphans
-from ltx_worker.resume_points import ResumePoints
+from ltx_worker.attempt.resume_points import ResumePoints
+from ltx_worker.ledger.ledger import Ledger
+from ltx_worker.queue.orphans import Orphans
 from tests.storages import made
 
 

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from ltx_worker.presence import AlreadyRunning, Presence, PresenceWatch, presence, running_worker
+from ltx_worker.membership.instance_lock import AlreadyRunning, Presence, PresenceWatch, presence, running_worker
 from tests.integration.conftest import wait_until
 
 
@@ -37,8 +37,8 @@ REMOVED = {
 
 @pytest.fixture
 def home(tmp_path, monkeypatch):
-    monkeypatch.setattr("ltx_worker.presence.PATIENCE", 0.05)
-    monkeypatch.setattr("ltx_worker.presence.LOOK_EVERY", 0.05)
+    monkeypatch.setattr("ltx_worker.membership.instance_lock.PATIENCE", 0.05)
+    monkeypatch.setattr("ltx_worker.membership.instance_lock.LOOK_EVERY", 0.05)
     return tmp_path / "home"
 
 

@@ -8,7 +8,7 @@ import pytest
 from ltx_client.errors import UsageError
 from ltx_client.shared.private_files import drawn_once, write_private
 from ltx_client.terminal.notify import secret
-from ltx_worker.file_server import link_key
+from ltx_worker.http.files import link_key
 from ltx_worker.settings import WorkerSettings, machine_id
 
 NO_KEYS = {

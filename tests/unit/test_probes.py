@@ -12,7 +12,7 @@ import psutil
 import pytest
 
 from ltx_models.errors import FaultKind, MachineFault
-from ltx_worker.probes import Probes
+from ltx_worker.machine.probes import Probes
 from tests.storages import made
 
 SMALL = 1_000_000

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from ltx_models.events import ResumePoint
-from ltx_worker.engine.resume import Maker, ResumeRefused, pack, unpack
+from ltx_worker.engine.packing.resume_points import Maker, ResumeRefused, pack, unpack
 
 MAKER = Maker(job="j", checkpoint="c", text_encoder="t", dtype="bfloat16", version="1")
 

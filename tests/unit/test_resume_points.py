@@ -7,8 +7,8 @@ import pytest
 
 from ltx_client.protocol import events
 from ltx_client.shared.storage.store import StorageError
-from ltx_worker.ledger import StaleAttempt
-from ltx_worker.resume_points import ResumePoints
+from ltx_worker.attempt.resume_points import ResumePoints
+from ltx_worker.ledger.ledger import StaleAttempt
 from tests.storages import made
 
 LARGE, LARGER = b"PK" + b"a" * 100, b"PK" + b"b" * 200
@@ -147,7 +147,7 @@ def test_more_than_a_resume_point_can_be_is_not_even_read(
     attempt = ledger.claim(job.id, "w1", "one")
     points.save(attempt, LARGE)
     assert points.load(job.id) == LARGE
-    monkeypatch.setattr("ltx_worker.resume_points.LARGEST", len(LARGE) - 1)
+    monkeypatch.setattr("ltx_worker.attempt.resume_points.LARGEST", len(LARGE) - 1)
     assert points.load(job.id) is None
     redis_client.set(names.latents(job.id), LARGE)
     assert points.load(job.id) is None

@@ -18,15 +18,16 @@ import pytest
 from click.testing import CliRunner
 
 import ltx_worker
-from ltx_worker import doctor_command
 from ltx_worker.cli import main
-from ltx_worker.home import forget_refusal, last_refusal, note_refusal
-from ltx_worker.journal import JournalFormatter, is_journal
-from ltx_worker.presence import presence
-from ltx_worker.service import apply, commands, launchd, systemd
+from ltx_worker.commands import doctor
+from ltx_worker.commands import service as commands
+from ltx_worker.commands.service import make_plan
+from ltx_worker.machine.home import forget_refusal, last_refusal, note_refusal
+from ltx_worker.membership.instance_lock import presence
+from ltx_worker.service import apply, launchd, systemd
 from ltx_worker.service.apply import ServiceError, install, uninstall
-from ltx_worker.service.commands import make_plan
 from ltx_worker.service.environment import UnsafeFile, environment_text, load_environment, settings_in
+from ltx_worker.service.journal import JournalFormatter, is_journal
 
 SECRET = "hush'w\"o\\rd $HOME #1"
 
@@ -140,12 +141,12 @@ def plan_logs(platform):
 def test_the_doctor_looks_as_the_service_does(monkeypatch, tmp_path):
     """As its user, with its groups, home and variant."""
     ran = []
-    monkeypatch.setattr(doctor_command, "installed_home", lambda: tmp_path)
-    monkeypatch.setattr(doctor_command, "installed_service", lambda: ("nobody", ("x", "--variant", "distilled")))
+    monkeypatch.setattr(doctor, "installed_home", lambda: tmp_path)
+    monkeypatch.setattr(doctor, "installed_service", lambda: ("nobody", ("x", "--variant", "distilled")))
     monkeypatch.setattr(os, "geteuid", lambda: 0)
     popen = subprocess.Popen
     monkeypatch.setattr(
-        doctor_command.subprocess,
+        doctor.subprocess,
         "Popen",
         lambda *given, **options: ran.append((given[0], options)) or popen([sys.executable, "-c", "exit(1)"]),
     )
@@ -158,7 +159,7 @@ def test_the_doctor_looks_as_the_service_does(monkeypatch, tmp_path):
     assert nobody.pw_gid in options["extra_groups"]
     environment = options["env"]
     assert environment["HOME"] == environment["LTX_HOME"] == str(tmp_path) and "HF_HOME" not in environment
-    monkeypatch.setattr(doctor_command, "installed_service", lambda: ("no-such-user", ()))
+    monkeypatch.setattr(doctor, "installed_service", lambda: ("no-such-user", ()))
     refused = CliRunner().invoke(main, ["doctor"])
     assert refused.exit_code == 2 and "no such user; install it again" in refused.output
 
@@ -167,7 +168,7 @@ def test_the_doctor_looks_as_the_service_does(monkeypatch, tmp_path):
 def test_another_user_sees_what_it_may(tmp_path, capfd):
     """Where this checkout lies, the service's user may not be able to start Python: then that is said."""
     try:
-        outcome = str(doctor_command._as_user("nobody", tmp_path, ["--help"]))
+        outcome = str(doctor._as_user("nobody", tmp_path, ["--help"]))
     except click.UsageError as error:
         outcome = str(error)
     assert outcome in ("0", "1") or "the user nobody cannot start" in outcome
@@ -649,9 +650,10 @@ def test_what_was_written_without_a_start_is_what_starts_later(mac):
 def test_an_agents_own_settings_and_variant_are_looked_at(mac, monkeypatch):
     seen = []
     monkeypatch.setattr(
-        "ltx_worker.doctor.worker_checks", lambda settings, row, quick: seen.append((settings, row)) or []
+        "ltx_worker.commands.doctor_checks.worker_checks",
+        lambda settings, row, quick: seen.append((settings, row)) or [],
     )
-    monkeypatch.setattr(doctor_command, "print_report", lambda *_, **__: 0)
+    monkeypatch.setattr(doctor, "print_report", lambda *_, **__: 0)
     mac("install", "--agent", "-v", "pocket-distilled", "--no-start")
     launchd.DAEMON.plist.write_bytes(mac.agent.plist.read_bytes())
     mac.settings.write_text("LTX_BROKER_URL='redis://agents/0'\n")

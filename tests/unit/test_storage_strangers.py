@@ -13,7 +13,7 @@ from click.testing import CliRunner
 from ltx_client.cli import main
 from ltx_client.shared.storage.marker import MARKER
 from ltx_client.shared.storage.store import DamagedFile, Storage, StorageAway, StorageError, input_name
-from ltx_worker.file_server import FileServer
+from ltx_worker.http.files import FileServer
 from tests.integration.servers import free_port
 from tests.storages import made
 from tests.unit.test_file_server import get, link_of

@@ -7,9 +7,9 @@ import threading
 import pytest
 import redis
 
-from ltx_worker import supervision
-from ltx_worker.supervision import Supervisor
-from ltx_worker.threads import Threads
+from ltx_worker.threads import supervision
+from ltx_worker.threads.supervision import Supervisor
+from ltx_worker.threads.watched import Threads
 
 
 class Watching:

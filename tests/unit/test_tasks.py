@@ -4,8 +4,8 @@ import logging
 
 from celery import Celery
 
-from ltx_worker.endings import Outcome
-from ltx_worker.tasks import register
+from ltx_worker.attempt.outcomes import Outcome
+from ltx_worker.celery.tasks import register
 
 
 class Releasing:

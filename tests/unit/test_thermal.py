@@ -6,7 +6,7 @@ from types import SimpleNamespace
 import psutil
 import pytest
 
-from ltx_worker.thermal import Heat, Thermometer, parse_gpu_temperatures, parse_pressure
+from ltx_worker.machine.thermal import Heat, Thermometer, parse_gpu_temperatures, parse_pressure
 
 
 def sensors(*degrees):

@@ -19,24 +19,25 @@ from ltx_client.protocol.jobs import UnreadableJob
 from ltx_client.protocol.state import Snapshot
 from ltx_client.protocol.workers import WorkerInfo
 from ltx_client.shared.storage.store import StorageError
-from ltx_worker import background, health, thrift
-from ltx_worker.background import Background, keep_at_it
-from ltx_worker.delivery import Spool
-from ltx_worker.embeddings import EmbeddingsCache
-from ltx_worker.finishing import Finisher
-from ltx_worker.health import Health
-from ltx_worker.heartbeat import Heartbeat
-from ltx_worker.lease import LeaseKeeper, Leases
-from ltx_worker.ledger import Attempt, StaleAttempt, Verdict
-from ltx_worker.publisher import EventPublisher
-from ltx_worker.reaper import Reaper
-from ltx_worker.resume_points import ResumePoints
-from ltx_worker.saver import ResumeSaver
+from ltx_worker.attempt.delivery import Spool
+from ltx_worker.attempt.event_publisher import EventPublisher
+from ltx_worker.attempt.finish import Finisher
+from ltx_worker.attempt.lease import LeaseKeeper, Leases
+from ltx_worker.attempt.resume_points import ResumePoints
+from ltx_worker.attempt.resume_saver import ResumeSaver
+from ltx_worker.celery.watchdog import Watchdog
+from ltx_worker.ledger.embeddings_cache import EmbeddingsCache
+from ltx_worker.ledger.ledger import Attempt, StaleAttempt, Verdict
+from ltx_worker.machine import health, idle_unload
+from ltx_worker.machine.health import Health
+from ltx_worker.machine.idle_unload import Thrift
+from ltx_worker.membership.heartbeat import Heartbeat
+from ltx_worker.queue.reaper import Reaper
 from ltx_worker.settings import WorkerSettings
-from ltx_worker.supervision import Supervisor
-from ltx_worker.threads import THREADS, Threads
-from ltx_worker.thrift import Thrift
-from ltx_worker.watchdog import Watchdog
+from ltx_worker.threads import background
+from ltx_worker.threads.background import Background, keep_at_it
+from ltx_worker.threads.supervision import Supervisor
+from ltx_worker.threads.watched import THREADS, Threads
 
 
 def _invalid():
@@ -105,8 +106,8 @@ class Fails:
 def _in_haste(monkeypatch):
     monkeypatch.setattr(background, "FIRST_PAUSE", 1e-6)
     monkeypatch.setattr(health, "LOOK_EVERY", 0.001)
-    monkeypatch.setattr(thrift, "LOOK_EVERY", 0.001)
-    monkeypatch.setattr("ltx_worker.patience.REFUSED_FOR", 0.0)
+    monkeypatch.setattr(idle_unload, "LOOK_EVERY", 0.001)
+    monkeypatch.setattr("ltx_worker.threads.retrying.REFUSED_FOR", 0.0)
 
 
 @pytest.fixture
@@ -117,7 +118,7 @@ def settings(tmp_path, names):
 @pytest.fixture
 def make_parts(redis_client, names, ledger, settings, tmp_path, monkeypatch, job):
     """By the name of a thread, what has its loop fail: returns the part to start and the call that fails first."""
-    monkeypatch.setattr("ltx_worker.heartbeat.AT_MOST_EVERY", 0.001)
+    monkeypatch.setattr("ltx_worker.membership.heartbeat.AT_MOST_EVERY", 0.001)
 
     def heartbeat():
         part = Heartbeat(settings, redis_client, "pocket", SimpleNamespace(hold=lambda why: False))
@@ -232,7 +233,7 @@ def attempt_of(job):
 @pytest.mark.parametrize("error", ERRORS, ids=lambda error: type(error).__name__)
 def test_events_are_published_or_the_attempt_ends(job, error, monkeypatch):
     """An outage is waited for; after anything else the attempt is given up, and nobody waits for its events."""
-    monkeypatch.setattr("ltx_worker.patience.wait_exponential", lambda **_: lambda _: 0)
+    monkeypatch.setattr("ltx_worker.threads.retrying.wait_exponential", lambda **_: lambda _: 0)
     emit = Fails(Verdict.GO_ON, [error, error])
     keeper = LeaseKeeper(attempt_of(job))
     with EventPublisher(SimpleNamespace(emit_all=emit), keeper.attempt, keeper, threading.Event()) as publisher:

@@ -5,7 +5,7 @@ from types import SimpleNamespace
 import psutil
 import pytest
 
-from ltx_worker.thrift import BETWEEN_JOBS, Thrift
+from ltx_worker.machine.idle_unload import BETWEEN_JOBS, Thrift
 
 
 class StandIn:

@@ -7,7 +7,7 @@ import pickle
 import pytest
 
 from ltx_client.protocol.jobs import new_job_id
-from ltx_worker.transport import MAX_ITEM_BYTES, why_refused
+from ltx_worker.celery.transport import MAX_ITEM_BYTES, why_refused
 from tests.integration.faults.bad_messages import BAD, envelope
 
 JOB = new_job_id()

@@ -22,13 +22,13 @@ from ltx_client.protocol.names import queue_name
 from ltx_client.protocol.state import Snapshot, Status
 from ltx_client.shared.celery.celery_settings import PRIORITY_SEPARATOR, queue_keys
 from ltx_models.memory import MEMORY_CLASSES
-from ltx_worker import turn_taker
-from ltx_worker.embeddings import EmbeddingsLimit
-from ltx_worker.health import Fitness
-from ltx_worker.ledger import Attempt, Refusal, Turn
-from ltx_worker.reaper import Reaper
-from ltx_worker.turn_taker import TurnTaker
-from ltx_worker.unended import Unended
+from ltx_worker.ledger.embeddings_cache import EmbeddingsLimit
+from ltx_worker.ledger.ledger import Attempt, Refusal, Turn
+from ltx_worker.machine.health import Fitness
+from ltx_worker.queue import claiming
+from ltx_worker.queue.claiming import TurnTaker
+from ltx_worker.queue.open_jobs import Unended
+from ltx_worker.queue.reaper import Reaper
 
 
 @pytest.fixture
@@ -281,7 +281,7 @@ def test_a_worker_that_finds_nothing_leaves_the_broker_alone_for_a_while(monkeyp
     heartbeat = SimpleNamespace(worker_id="w", worker_name="one", variant="pocket")
     health = SimpleNamespace(fitness=Fitness.FIT, left_to_others=set)
     taker = TurnTaker(SimpleNamespace(next=lambda *_, **__: None), heartbeat, health, None, leaving, budget_gb=1)
-    monkeypatch.setattr(turn_taker, "time", SimpleNamespace(monotonic=lambda: next(clock)))
+    monkeypatch.setattr(claiming, "time", SimpleNamespace(monotonic=lambda: next(clock)))
     assert taker.take("job") is taker.take("job") is None
     assert rests == [pytest.approx(1.0), 2.0]
 
@@ -289,7 +289,7 @@ def test_a_worker_that_finds_nothing_leaves_the_broker_alone_for_a_while(monkeyp
 def test_a_job_that_the_gpu_cannot_hold_waits_for_another_worker(submit, ledger, monkeypatch):
     """It stays in its line, and what comes after it is begun."""
     large, small = submit("ann"), submit("ann")
-    monkeypatch.setattr(turn_taker, "fits_gpu", lambda job, gpu_gb: gpu_gb > 11 or job.id == small.id)
+    monkeypatch.setattr(claiming, "fits_gpu", lambda job, gpu_gb: gpu_gb > 11 or job.id == small.id)
     heartbeat = SimpleNamespace(worker_id="w", worker_name="one", variant="pocket")
     health = SimpleNamespace(fitness=Fitness.FIT, left_to_others=set)
     leaving = SimpleNamespace(wait=lambda seconds: None, is_set=lambda: False)
@@ -436,7 +436,7 @@ def test_a_look_finds_what_has_not_ended_whatever_was_remembered(
     redis_client.delete(names.lease(three))
     assert [job_id for job_id, *_ in found()] == [two, three]
     redis_client.delete(names.job(one))  # its time ran out
-    monkeypatch.setattr("ltx_worker.unended.SWEEP_EVERY", 0)
+    monkeypatch.setattr("ltx_worker.queue.open_jobs.SWEEP_EVERY", 0)
     unended._sweep_at = 0
     found()
     assert redis_client.zrange(names.jobs(), 0, -1) == [two.encode(), three.encode()]
@@ -564,7 +564,7 @@ def test_after_a_silence_of_the_broker_no_lease_is_held_against_its_owner(
     began = time.monotonic()
 
     def status_after_a_look(seconds):
-        monkeypatch.setattr("ltx_worker.reaper.time", SimpleNamespace(monotonic=lambda: began + seconds))
+        monkeypatch.setattr("ltx_worker.queue.reaper.time", SimpleNamespace(monotonic=lambda: began + seconds))
         reaper.look()
         return ledger.read(job.id).status
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from ltx_worker.service.commands import make_plan
+from ltx_worker.commands.service import make_plan
 
 DEPLOY = Path(__file__).parents[2] / "deploy"
 MOST_EXPOSED = 3.0

@@ -2,8 +2,8 @@
 
 import resource
 
-from ltx_worker.orphans import Orphans
-from ltx_worker.work_folders import WorkFolders
+from ltx_worker.attempt.work_folders import WorkFolders
+from ltx_worker.queue.orphans import Orphans
 
 
 def test_a_folder_goes_with_its_attempt_and_nothing_else(tmp_path):

@@ -15,10 +15,10 @@ from ltx_client.protocol.names import Names
 from ltx_client.shared.doctor.broker_checks import BrokerChecks
 from ltx_client.shared.doctor.checks import Level, run_checks
 from ltx_models.families.variants import find_variant
-from ltx_worker import doctor, doctor_command
 from ltx_worker.cli import main
-from ltx_worker.doctor import Machine, worker_checks
-from ltx_worker.mac import local_network, power_findings
+from ltx_worker.commands import doctor, doctor_checks
+from ltx_worker.commands.doctor_checks import Machine, worker_checks
+from ltx_worker.machine.mac import local_network, power_findings
 from ltx_worker.service.environment import ENVIRONMENT
 from ltx_worker.settings import WorkerSettings
 from tests.storages import made
@@ -90,7 +90,7 @@ def test_weights_that_are_none(settings, tmp_path, monkeypatch, data, words):
     damaged = tmp_path / "pocket.safetensors"
     damaged.write_bytes(data)
     files = SimpleNamespace(checkpoint=damaged)
-    monkeypatch.setattr(doctor, "find_files", lambda variant: files)
+    monkeypatch.setattr(doctor_checks, "find_files", lambda variant: files)
     ((level, text, _),) = found(Machine(settings, find_variant("pocket"), quick=True).weights)
     assert level is Level.FAILURE
     assert str(damaged) in text
@@ -99,7 +99,9 @@ def test_weights_that_are_none(settings, tmp_path, monkeypatch, data, words):
 
 def test_weights_that_differ_from_the_hubs(settings, tmp_path, monkeypatch):
     path = tmp_path / "model.safetensors"
-    monkeypatch.setattr(doctor, "verify", lambda variant: [(path, "its checksum is 1 instead of 2"), (tmp_path, "")])
+    monkeypatch.setattr(
+        doctor_checks, "verify", lambda variant: [(path, "its checksum is 1 instead of 2"), (tmp_path, "")]
+    )
     ((level, text, mend),) = found(Machine(settings, find_variant("pocket"), quick=False).weights)
     assert level is Level.FAILURE and text.startswith(f"{path}: its checksum")
     assert mend.startswith(f"rm '{path}'")
@@ -115,8 +117,10 @@ def test_weights_that_differ_from_the_hubs(settings, tmp_path, monkeypatch):
 )
 def test_mlx_that_does_not_work(settings, monkeypatch, program, sentence):
     run = subprocess.run
-    monkeypatch.setattr(doctor, "PROBE_TIMEOUT", 0.5 if "sleep" in program else 30.0)
-    monkeypatch.setattr(doctor.subprocess, "run", lambda command, **more: run([sys.executable, "-c", program], **more))
+    monkeypatch.setattr(doctor_checks, "PROBE_TIMEOUT", 0.5 if "sleep" in program else 30.0)
+    monkeypatch.setattr(
+        doctor_checks.subprocess, "run", lambda command, **more: run([sys.executable, "-c", program], **more)
+    )
     ((level, text, mend),) = found(Machine(settings, find_variant("pocket"), quick=True).device)
     assert level is Level.FAILURE and mend
     assert sentence in text
@@ -131,7 +135,7 @@ def test_a_real_model_on_a_cpu_is_worth_a_word(settings):
 def test_the_reference_blas(settings, monkeypatch):
     machine = Machine(settings, find_variant("pocket"), quick=True)
     machine._device = "cpu"
-    monkeypatch.setattr(doctor, "blas_environment", dict)
+    monkeypatch.setattr(doctor_checks, "blas_environment", dict)
     ((level, _, mend),) = found(machine.blas)
     assert (level, mend) == (Level.WARNING, "sudo apt-get install libopenblas0-pthread")
     machine._device = "gpu"
@@ -177,8 +181,8 @@ def test_the_report(settings, monkeypatch, tmp_path):
 
 def test_a_services_mends_name_the_file_that_it_reads(monkeypatch, tmp_path):
     """As its own user, who cannot change what it reads, and has no configuration."""
-    monkeypatch.setattr(doctor_command, "installed_home", lambda: tmp_path)
-    monkeypatch.setattr(doctor_command, "installed_service", lambda: ("root", ()))
+    monkeypatch.setattr(doctor, "installed_home", lambda: tmp_path)
+    monkeypatch.setattr(doctor, "installed_service", lambda: ("root", ()))
     monkeypatch.setenv("LTX_BROKER_URL", "redis://worker:hush@127.0.0.1:1/0")
     monkeypatch.delenv("LTX_STORAGE_URL", raising=False)
     findings = json.loads(CliRunner().invoke(main, ["doctor", "--quick", "--json"]).output)

@@ -17,9 +17,9 @@ from ltx_client.protocol.pauses import Pause, parse_pause
 from ltx_client.protocol.state import Status
 from ltx_client.shared.storage.store import Storage
 from ltx_client.shared.unexpected_data import tell_once
-from ltx_worker.embeddings import EmbeddingsCache, EmbeddingsLimit
 from ltx_worker.engine.hashes import RememberedHashes
 from ltx_worker.engine.messages import Previewed, Resuming, Stepped, Written
+from ltx_worker.ledger.embeddings_cache import EmbeddingsCache, EmbeddingsLimit
 from ltx_worker.settings import WorkerSettings
 from tests.storages import made
 

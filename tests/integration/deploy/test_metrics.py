@@ -13,7 +13,7 @@ from prometheus_client.parser import text_string_to_metric_families
 from ltx_client.protocol.state import Status
 from ltx_models.families.variants import VARIANTS
 from ltx_models.request import GenerationRequest
-from ltx_worker.metrics import Metrics
+from ltx_worker.observe.metrics import Metrics
 from ltx_worker.settings import WorkerSettings
 from tests.integration.conftest import PROMPT, SLOW_STEPS, ltx, wait_until
 from tests.integration.deploy.conftest import DEPLOY

@@ -15,7 +15,7 @@ import pytest
 from ltx_client.farm.broker import connect
 from ltx_client.protocol.names import Names
 from ltx_client.shared.passwords import password_from_file
-from ltx_worker.metrics import _Clock, _Lookups
+from ltx_worker.observe.metrics import _Clock, _Lookups
 from tests.integration.conftest import ltx
 from tests.integration.deploy.conftest import run_script, running_broker
 

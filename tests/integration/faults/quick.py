@@ -15,7 +15,7 @@ from ltx_client.local.members import FarmFolder
 from ltx_client.local.server import Server
 from ltx_client.protocol.names import Names
 from ltx_models.request import GenerationRequest
-from ltx_worker import embeddings, scripts
+from ltx_worker.ledger import embeddings_cache, scripts
 from tests.integration.conftest import ltx_here, wait_until
 from tests.integration.faults.harness import STAND_IN
 from tests.integration.faults.proxy import Proxy
@@ -33,7 +33,7 @@ def scripts_of(module):
 WORKER_SCRIPTS = {
     **scripts.SCRIPTS,
     **{name: text for name, text in scripts_of(scripts).items() if not name.startswith("_")},
-    **scripts_of(embeddings),
+    **scripts_of(embeddings_cache),
 }
 CLIENT_SCRIPTS = scripts_of(client_ledger)
 

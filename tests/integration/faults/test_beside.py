@@ -5,7 +5,7 @@ import signal
 import pytest
 
 from ltx_client.protocol.state import Status
-from ltx_worker.presence import DRAIN_SIGNAL
+from ltx_worker.membership.instance_lock import DRAIN_SIGNAL
 from tests.integration.conftest import wait_until
 from tests.integration.faults.audit import settle_and_audit
 

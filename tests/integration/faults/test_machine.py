@@ -21,9 +21,9 @@ from ltx_client.protocol.state import Status
 from ltx_client.protocol.workers import PAUSED
 from ltx_client.shared.storage.store import Storage
 from ltx_models.request import GenerationRequest
-from ltx_worker.delivery import Delivery, Spool
-from ltx_worker.ledger import Ledger
-from ltx_worker.resume_points import ResumePoints
+from ltx_worker.attempt.delivery import Delivery, Spool
+from ltx_worker.attempt.resume_points import ResumePoints
+from ltx_worker.ledger.ledger import Ledger
 from tests.integration.conftest import PROMPT, ltx_here, wait_until
 
 WHILE_BROKEN = """

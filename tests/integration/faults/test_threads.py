@@ -14,7 +14,7 @@ from tests.integration.faults.quick import LEASE, START, QuickFarm
 
 BREAK = "import os, time, pathlib; MARK = pathlib.Path(os.environ['LTX_HOME']) / 'break'; "
 LOOP_RAISES = """
-from ltx_worker.thrift import Thrift
+from ltx_worker.machine.idle_unload import Thrift
 def cycle(self, cycle=Thrift._cycle):
     if MARK.exists():
         raise TypeError("broken on purpose")
@@ -22,7 +22,7 @@ def cycle(self, cycle=Thrift._cycle):
 Thrift._cycle = cycle
 """
 LOOP_HANGS = """
-from ltx_worker.thrift import Thrift
+from ltx_worker.machine.idle_unload import Thrift
 def cycle(self):
     self._loop.limit = 0.5
     while MARK.exists():
@@ -31,7 +31,7 @@ def cycle(self):
 Thrift._cycle = cycle
 """
 MAIN_LOOP_RAISES = """
-from ltx_worker.consumer import Consumer
+from ltx_worker.celery.consumer import Consumer
 def watch(self, threads, watch=Consumer.watch):
     def tick():
         if MARK.exists():

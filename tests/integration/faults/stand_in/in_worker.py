@@ -6,7 +6,7 @@ import fsspec
 from marks import at
 
 from ltx_client.protocol import events
-from ltx_worker import scripts
+from ltx_worker.ledger import scripts
 
 fsspec.register_implementation("faulty", "faulty_storage.FaultyFileSystem")
 
@@ -30,7 +30,7 @@ match os.environ.get("LTX_FAULTS_BREAK"):
     case "reaper":
         _break(["requeue"], "if status == 'running' then return give_back(2) end", "")
 
-from ltx_worker.ledger import Ledger  # noqa: E402 — it compiles the scripts as they are by now
+from ltx_worker.ledger.ledger import Ledger  # noqa: E402 — it compiles the scripts as they are by now
 
 
 def _claim(self, job_id, *who, claim=Ledger.claim, **options):

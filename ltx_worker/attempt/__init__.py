@@ -1,0 +1,1 @@
+"""One job's life on one worker: from its claim to its video, or to whatever else ends it."""

@@ -1,0 +1,307 @@
+"""From a finished MP4 to a committed job. What cannot be delivered now waits in a spool folder, also over a restart.
+
+spool/{attempt}/    video.mp4, sidecar.json, delivery.json
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import re
+import shutil
+import threading
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor, wait
+from pathlib import Path
+
+import redis
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+from ltx_client.protocol import events
+from ltx_client.protocol.events import Count, Result
+from ltx_client.protocol.file_names import attempt_name
+from ltx_client.protocol.jobs import JobId
+from ltx_client.protocol.state import Snapshot
+from ltx_client.shared.storage.folder import flush
+from ltx_client.shared.storage.store import DamagedSource, Storage, StorageError
+from ltx_client.shared.unexpected_data import tell_once
+from ltx_worker.attempt.resume_points import ResumePoints
+from ltx_worker.ledger.ledger import Attempt, Ledger, StaleAttempt, Verdict
+from ltx_worker.machine.probes import PROBE
+from ltx_worker.threads.background import LONGEST_PAUSE, Background
+from ltx_worker.threads.retrying import patiently
+from ltx_worker.threads.watched import STORAGE_LIMIT, acquire, brief
+
+__all__ = ["Delivery", "Spool", "spooled"]
+
+log = logging.getLogger(__name__)
+
+SWEEP_EVERY = 600.0
+"""Seconds between two looks for resume points that workers have left which are gone."""
+UNDELIVERABLE = (StorageError, redis.RedisError)
+_NAME = re.compile(r"[0-9a-zA-Z][0-9a-zA-Z-]{0,63}\.[0-9]+(\.[0-9a-f]+)?")
+"""Of a folder that a worker makes in the spool. Whatever else lies there, somebody else has put there."""
+
+
+class Delivery(BaseModel):
+    """A finished video and the attempt that made it: all that its commit needs."""
+
+    model_config = ConfigDict(frozen=True)
+
+    job_id: JobId
+    attempt: Count
+    token: str = Field(pattern=r"^[0-9a-f]{32}$")
+    result: Result
+
+    @model_validator(mode="after")
+    def _check_names(self) -> Delivery:
+        """Refuse files that are not the attempt's."""
+        stem = self.name if self.is_own(self.result.video) else f"{self.job_id}.{self.attempt}"
+        if (self.result.video, self.result.sidecar) != (f"{stem}.mp4", f"{stem}.json"):
+            raise ValueError("its files have the names of another attempt's")
+        return self
+
+    @property
+    def name(self) -> str:
+        """The attempt's name: of its folder in the spool, and of its files in the storage."""
+        return attempt_name(self.job_id, self.attempt, self.token)
+
+    def is_own(self, name: str) -> bool:
+        """Return whether a file's name is this attempt's alone. One from before names had a token in them is not."""
+        return name.startswith(f"{self.name}.")
+
+
+class Spool(Background):
+    """Delivers finished videos: at once when it can, else from a thread of its own until it could.
+
+    retry_for: seconds that a delivery is tried again before it goes to that thread, while the worker's next job waits.
+    look_every: seconds between that thread's tries, each of which renews the lease.
+    sign_for: seconds that a link to the video holds; 0 for none.  own_link: makes one, where the storage cannot.
+    """
+
+    def __init__(
+        self,
+        folder: Path,
+        storage: Storage,
+        ledger: Ledger,
+        points: ResumePoints,
+        *,
+        retry_for: float,
+        look_every: float,
+        sign_for: int = 0,
+        own_link: Callable[[str, int], str | None] | None = None,
+    ) -> None:
+        super().__init__("spool", limit=STORAGE_LIMIT + look_every, longest_pause=min(LONGEST_PAUSE, look_every))
+        self._folder = folder
+        self._storage = storage
+        self._ledger = ledger
+        self._points = points
+        self._retry_for = retry_for
+        self._look_every = look_every
+        self._sign_for = sign_for
+        self._own_link = own_link
+        self._busy = threading.Lock()
+        self._sweep_at = 0.0
+        self._beside = ThreadPoolExecutor(1, thread_name_prefix="sidecar")
+        with contextlib.suppress(OSError):  # as on a full disk: it is tried again in each cycle
+            folder.mkdir(parents=True, exist_ok=True)
+
+    def waiting(self) -> int:
+        """How many finished videos are not delivered yet."""
+        return len(spooled(self._folder)[0])
+
+    def deliver(
+        self,
+        attempt: Attempt,
+        video: Path,
+        sidecar: Path,
+        result: Result,
+        settle: Callable[[], None] | None = None,
+    ) -> None:
+        """Takes the files, stores them and commits the job; what fails for now is left to the spool's thread.
+
+        settle: what has to be waited for before the commit, of an attempt that was the current one a moment ago: the
+        files are stored meanwhile, without asking once more.
+
+        Raises StaleAttempt when the attempt is over, and OSError where this machine cannot keep the files.
+        """
+        delivery = Delivery(job_id=attempt.job_id, attempt=attempt.number, token=attempt.token, result=result)
+        folder = self._folder / delivery.name
+        with self._alone():
+            self._take(delivery, video, sidecar)
+            try:
+                self._try(folder, delivery, attempt, settle)
+                return
+            except UNDELIVERABLE as error:
+                log.warning("job %s: not delivered, trying again: %s", attempt.job_id, error)
+            if settle is not None:
+                settle()
+            try:
+                patiently(UNDELIVERABLE, self._stopped, self._retry_for)(self._try_again, folder, delivery, attempt)
+            except UNDELIVERABLE as error:
+                log.warning("job %s: kept in the spool: %s", attempt.job_id, error)
+                with contextlib.suppress(redis.RedisError):  # if Redis is what is away, nobody can be told
+                    self._ledger.emit(attempt, events.Delayed(reason=str(error)))
+
+    def _take(self, delivery: Delivery, video: Path, sidecar: Path) -> None:
+        """Moves the files into the spool; a folder without delivery.json, which is written last, is incomplete. Raises
+        OSError, and nothing is there then.
+        """
+        folder = self._folder / delivery.name
+        folder.mkdir(parents=True)
+        try:
+            for source, name in ((video, "video.mp4"), (sidecar, "sidecar.json")):
+                shutil.move(source, folder / name)
+                flush(str(folder / name))
+            temporary = folder / "delivery.tmp"
+            temporary.touch(mode=0o600)  # the token in it is the right to write
+            temporary.write_text(delivery.model_dump_json())
+            flush(str(temporary))
+            temporary.replace(folder / "delivery.json")
+            flush(str(folder))
+        except BaseException:  # also the worker's end: half a delivery must not be taken for one
+            shutil.rmtree(folder, ignore_errors=True)
+            raise
+
+    def _try(
+        self, folder: Path, delivery: Delivery, attempt: Attempt, settle: Callable[[], None] | None = None
+    ) -> None:
+        """Stores and commits. Raises UNDELIVERABLE errors, and StaleAttempt after removing what was stored.
+
+        A video that was damaged in the spool, as by a power cut, can never be stored: its job goes back to the queue.
+        """
+        result = delivery.result
+        try:
+            if settle is not None or self._ledger.renew(attempt) is not Verdict.CANCEL:
+                self._store(folder, result)
+                if settle is not None:
+                    settle()
+                done = events.Done(result=result.model_copy(update={"link": self._link(result)}))
+                if self._ledger.commit(attempt, done) is Verdict.GO_ON:
+                    shutil.rmtree(folder)
+                    return
+            self._ledger.commit(attempt, events.Cancelled())
+        except DamagedSource as error:
+            if settle is not None:
+                settle()
+            log.error("job %s: its video is rendered again: %s", delivery.job_id, error)
+            self._ledger.release(attempt, f"the finished video was damaged before it was stored: {error}")
+        except StaleAttempt:
+            if self._ledger.is_result(attempt):  # the answer to its commit was lost, or the worker died on it
+                shutil.rmtree(folder)
+                return
+            self._discard(folder, delivery)
+            raise
+        self._discard(folder, delivery)
+
+    def _store(self, folder: Path, result: Result) -> None:
+        """In a folder both files at once: the disk is waited for once. Other storages may have but one connection.
+
+        A sidecar without its video is not left behind.
+        """
+        if self._storage.local_folder is None:
+            self._storage.put(folder / "video.mp4", result.video, result.sha256)
+            self._storage.put(folder / "sidecar.json", result.sidecar)
+            return
+        sidecar = self._beside.submit(self._storage.put, folder / "sidecar.json", result.sidecar)
+        try:
+            self._storage.put(folder / "video.mp4", result.video, result.sha256)
+        except (StorageError, DamagedSource):
+            wait([sidecar])
+            with contextlib.suppress(StorageError):
+                self._storage.remove(result.sidecar)
+            raise
+        sidecar.result()
+
+    def _try_again(self, folder: Path, delivery: Delivery, attempt: Attempt) -> None:
+        """The same, after a try that may have left part of a file, which could not be removed then."""
+        try:
+            for name in (delivery.result.video, delivery.result.sidecar):
+                self._storage.remove_unfinished(name)
+        except StorageError:
+            if self._ledger.renew(attempt) is Verdict.CANCEL:  # else the job stays this worker's
+                self._ledger.commit(attempt, events.Cancelled())
+            raise
+        self._try(folder, delivery, attempt)
+
+    def _link(self, result: Result) -> str | None:
+        """For clients that cannot see the storage, or have no key to it. A video without one is better than none."""
+        if not self._sign_for:
+            return None
+        try:
+            if link := self._storage.sign(result.video, self._sign_for):
+                return link
+            return self._own_link(result.video, self._sign_for) if self._own_link else None
+        except StorageError as error:
+            log.warning("%s", error)
+            return None
+
+    def _discard(self, folder: Path, delivery: Delivery) -> None:
+        """Removes what this attempt has stored, and nothing that may be another's: files of older versions, whose names
+        another attempt may have, are left. Raises StorageError while that cannot be done; the spool's thread tries
+        again.
+        """
+        for name in filter(delivery.is_own, (delivery.result.video, delivery.result.sidecar)):
+            self._storage.remove(name)
+        shutil.rmtree(folder)
+
+    def _cycle(self) -> None:
+        with self._alone():
+            self._folder.mkdir(parents=True, exist_ok=True)
+            folders, strange = spooled(self._folder)
+            for path in strange:
+                tell_once(f"{path} is set aside: it is nothing that a worker has put into the spool; remove it")
+            for folder in folders:
+                try:
+                    self._deliver_kept(folder)
+                except Exception as error:  # noqa: BLE001 - the others must not wait for this one
+                    self._note(error)
+                    tell_once(f"{folder} is set aside: {brief(error)}")
+                self._beat()
+        if time.monotonic() >= self._sweep_at:
+            self._points.sweep()
+            self._sweep_at = time.monotonic() + SWEEP_EVERY
+        self._stopped.wait(self._look_every)
+
+    @contextlib.contextmanager
+    def _alone(self) -> Iterator[None]:
+        acquire(self._busy)
+        try:
+            yield
+        finally:
+            self._busy.release()
+
+    def _deliver_kept(self, folder: Path) -> None:
+        """Deliver what lies in a folder. Raise OSError, and ValueError for a note that no worker has written."""
+        note = folder / "delivery.json"
+        if not note.exists():
+            log.warning("%s is incomplete; its job is rendered again", folder)
+            shutil.rmtree(folder)
+            return
+        delivery = Delivery.model_validate_json(note.read_bytes())
+        if folder.name not in (delivery.name, f"{delivery.job_id}.{delivery.attempt}"):  # which older versions gave
+            raise ValueError(f"its delivery.json is of {delivery.name}")
+        attempt = Attempt(delivery.job_id, delivery.attempt, delivery.token, Snapshot())
+        try:
+            self._ledger.refresh(attempt)
+            self._try_again(folder, delivery, attempt)
+        except StaleAttempt:
+            log.warning("job %s: its video came too late; another attempt has taken over", delivery.job_id)
+        except UNDELIVERABLE as error:
+            self._note(error)
+            log.debug("job %s: still in the spool: %s", delivery.job_id, error)
+        else:
+            log.info("job %s: delivered from the spool", delivery.job_id)
+
+
+def spooled(spool: Path) -> tuple[list[Path], list[Path]]:
+    """Return the folders of finished videos in a spool, and what else lies there but a probe. Raise OSError."""
+    kept: list[Path] = []
+    strange: list[Path] = []
+    for path in sorted(spool.iterdir()) if spool.exists() else ():
+        if path.name.startswith(PROBE):
+            continue
+        is_ours = _NAME.fullmatch(path.name) and path.is_dir() and not path.is_symlink()
+        (kept if is_ours else strange).append(path)
+    return kept, strange

@@ -1,0 +1,1 @@
+"""The commands of `ltx-worker` but for `start`, and what its doctor looks at."""

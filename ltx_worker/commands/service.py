@@ -1,0 +1,297 @@
+"""`ltx-worker install`, `uninstall` and `logs`."""
+
+from __future__ import annotations
+
+import grp
+import os
+import pwd
+import re
+import shlex
+import sys
+from pathlib import Path
+
+import click
+import psutil
+
+import ltx_worker
+from ltx_client.shared.console.child_output import run_shown
+from ltx_client.shared.console.stdio import notice, print_line
+from ltx_models.errors import ModelError
+from ltx_models.families.variants import find_variant
+from ltx_worker.machine.home import forget_refusal
+from ltx_worker.membership.instance_lock import running_worker
+from ltx_worker.service import launchd, systemd
+from ltx_worker.service.apply import ServiceError, await_worker, describe, unreachable_part
+from ltx_worker.service.apply import install as carry_out
+from ltx_worker.service.apply import uninstall as undo
+from ltx_worker.service.environment import ENVIRONMENT, UnsafeFile, given_settings, settings_in
+from ltx_worker.service.plan import Command, Plan, Setup
+
+__all__ = ["as_the_service", "install", "installed_home", "installed_service", "logs", "make_plan", "uninstall"]
+
+USER_NAME = re.compile(r"[^\W-][\w.\\@-]*\$?")
+"""What a user may be called in a line of newsyslog.conf, which macOS reads whole or not at all, and of a unit."""
+
+NO_SCREEN = 125
+"""What launchctl exits with for the domain of a user who has not logged in at the screen, as by SSH alone."""
+
+
+LEVELS = ("DEBUG", "INFO", "WARNING", "ERROR")
+
+
+@click.command(epilog="Example: sudo ltx-worker install --variant distilled-fp8")
+@click.option("-v", "--variant", default="pocket", show_default=True, help="The model variant that the worker holds.")
+@click.option("--user", help=f"Whom it runs as.  [default: {systemd.DEFAULT_USER}; on macOS {launchd.DEFAULT_USER}]")
+@click.option(
+    "--log-level",
+    type=click.Choice(LEVELS, case_sensitive=False),
+    default="INFO",
+    show_default=True,
+    help="How much it logs.",
+)
+@click.option("--dry-run", is_flag=True, help="Print what would be written and run, and do nothing.")
+@click.option("--agent", is_flag=True, help="On macOS: a worker of your own, from login to logout, without root.")
+@click.option("--restart", is_flag=True, help="Start it anew, if it runs: as after a change of its settings.")
+@click.option("--no-start", is_flag=True, help="Write everything, and start nothing.")
+@click.option("--platform", type=click.Choice(["linux", "darwin"]), help="With --dry-run: for which system.")
+def install(
+    variant: str,
+    user: str | None,
+    log_level: str,
+    agent: bool,
+    restart: bool,
+    no_start: bool,
+    dry_run: bool,
+    platform: str | None,
+) -> None:
+    """Has a worker run as a service of this machine, from now on and after each start.
+
+    It runs as a user of its own, which is made if there is none. Where the farm is stands in
+    /etc/ltx-farm/worker.env (mode 0600), with a line such as LTX_BROKER_URL='…' for each setting. If there is no such
+    file yet, it is made, with the LTX_… variables that are set now; no password belongs on sudo's command line, which
+    is logged. Again, this changes only what is not as it should be. The worker is started once the settings name a
+    broker, and waited for.
+
+    On macOS, --agent installs a worker of the user who runs this: it sees the shares that this user mounts, which no
+    service does; macOS asks once whether it may use the local network.
+    """
+    if restart and no_start:
+        raise click.UsageError("--restart starts the service, and --no-start does not; name one of them")
+    if platform and not dry_run:
+        raise click.UsageError("--platform is for --dry-run: a service is installed on the machine that runs it")
+    try:
+        plan = make_plan(platform or sys.platform, find_variant(variant).name, user, log_level, agent=agent)
+    except (ModelError, ValueError) as error:
+        raise click.UsageError(str(error)) from error
+    if dry_run:
+        for line in "\n".join(describe(plan)).split("\n"):
+            print_line(line)
+        settings = plan.setup.environment
+        if "LTX_BROKER_URL" not in given_settings(dict(os.environ)) and not _is_there(settings):
+            notice(f"LTX_BROKER_URL is not set: the service would know no farm; set it, or write it to {settings}")
+        return
+    _require_user("install", agent=agent)
+    python = plan.setup.python
+    paths = (python, python.resolve(), Path(ltx_worker.__file__))
+    if not agent and (folder := unreachable_part(*paths, user=plan.setup.user)):
+        raise click.UsageError(
+            f"the user {plan.setup.user} could not enter {folder}, in which ltx-farm is installed;"
+            " install it where all can read it, such as in a virtual environment under /opt, made with umask 022"
+        )
+    environment = plan.setup.environment
+    if not agent and environment.parent.exists() and (folder := unreachable_part(environment, user=plan.setup.user)):
+        raise click.UsageError(
+            f"the user {plan.setup.user} could not enter {folder}, where its {environment.name} lies;"
+            f" chmod 755 {folder}"
+        )
+    _carry_out(plan, agent=agent, restart=restart, no_start=no_start)
+
+
+def _carry_out(plan: Plan, *, agent: bool, restart: bool, no_start: bool) -> None:
+    settings, home, given = plan.setup.environment, plan.setup.home, given_settings(dict(os.environ))
+    try:
+        kept = settings_in(settings) if settings.exists() else given
+        start = not no_start and "LTX_BROKER_URL" in kept
+        before = running_worker(home)
+        restart = restart or not _runs(before, plan.setup.command())
+        if start:
+            forget_refusal(home)  # so that what is told is of this start
+        carry_out(plan, notice, start=start, restart=restart)
+        if unlike := [name for name, value in given.items() if kept.get(name) != value]:
+            notice(f"not taken over from the environment, for {settings} stays as it is: {', '.join(unlike)}")
+        if start:
+            when = "login of yours" if agent else "start of the machine"
+            pid = await_worker(home)
+            notice(f"the service runs (process {pid}), and will after each {when}")
+            if pid == before:
+                notice("it ran before, and still ends after `stop` or `drain`; --restart starts it anew")
+        elif before is not None and not no_start:
+            notice(f"a worker runs as before (process {before or 'unknown'})")
+    except ServiceError as error:
+        hint = "; it is written, and starts when you log in at this Mac's screen" if error.code == NO_SCREEN else ""
+        raise click.ClickException(f"{error}{hint}") from error
+    except UnsafeFile as error:
+        raise click.ClickException(str(error)) from error
+    except OSError as error:
+        raise click.ClickException(_why_not(error)) from error
+    if sys.platform == "darwin" and _is_there((launchd.DAEMON if agent else _own_agent()).plist):
+        notice(
+            f"this Mac has {'a service' if agent else 'an agent'} too: two workers share its GPU, and each takes jobs"
+            " for three quarters of its memory unless LTX_WORKER_MEMORY_GB says less; keep one"
+        )
+    if agent and start:
+        notice("macOS may ask whether Python may find devices on the local network: allow it, or no broker is reached")
+    if not (start or no_start):
+        notice(f"now say in {settings} where the farm is, and run this again: it is not started before")
+
+
+@click.command(epilog="Example: sudo ltx-worker uninstall")
+@click.option("--agent", is_flag=True, help="On macOS: your own worker, which `install --agent` made.")
+def uninstall(agent: bool) -> None:
+    """Stops the service and removes it. The settings, the worker's folder and its user stay."""
+    _require_user("uninstall", agent=agent)
+    try:
+        service = None if agent else launchd.installed() if sys.platform == "darwin" else systemd.installed()
+        undo(make_plan(sys.platform, "pocket", service[0] if service else None, "INFO", agent=agent), notice)
+    except ValueError as error:
+        raise click.UsageError(str(error)) from error
+    except ServiceError as error:
+        raise click.ClickException(str(error)) from error
+    except OSError as error:
+        raise click.ClickException(_why_not(error)) from error
+
+
+@click.command(epilog="Example: ltx-worker logs -n 50 --follow")
+@click.option("-n", "--lines", type=click.IntRange(1), default=100, show_default=True, help="How many, from the end.")
+@click.option("-f", "--follow", is_flag=True, help="Go on as the log grows, until Ctrl-C.")
+def logs(lines: int, follow: bool) -> None:
+    """Shows the end of the service's log."""
+    if sys.platform == "darwin":
+        kind = _installed_kind() or launchd.DAEMON
+        if not (_is_there(kind.log) or _is_there(kind.last_words)):
+            raise click.ClickException(f"there is no {kind.log}: no service has run here yet")
+        command = launchd.log_command(lines, follow=follow, kind=kind)
+    else:
+        command = systemd.log_command(lines, follow=follow)
+    try:
+        sys.exit(run_shown(command))
+    except FileNotFoundError:
+        raise click.ClickException(f"there is no {command[0]} on this machine") from None
+    except KeyboardInterrupt:
+        sys.exit(0)
+
+
+def make_plan(platform: str, variant: str, user: str | None, log_level: str, *, agent: bool = False) -> Plan:
+    """Return the service of this installation. Raises ValueError for a platform that has neither kind of it."""
+    given = given_settings(dict(os.environ))
+    python = Path(sys.executable)
+    if user and not USER_NAME.fullmatch(user):
+        raise ValueError(f"{user!r} cannot be the name of a service's user")
+    if agent:
+        if platform != "darwin":
+            raise ValueError("--agent is for macOS; elsewhere a service sees what its machine mounts")
+        if user:
+            raise ValueError("--agent installs a worker of the user who runs this; --user is for a service")
+        home = _agent_home()
+        setup = Setup(variant, pwd.getpwuid(os.getuid()).pw_name, python, home, home / ENVIRONMENT.name, log_level)
+        return launchd.plan(setup, given, 0, _own_agent())
+    if platform == "darwin":
+        setup = Setup(variant, user or launchd.DEFAULT_USER, python, launchd.HOME, ENVIRONMENT, log_level)
+        return launchd.plan(setup, given, _id_of(setup.user))
+    if platform == "linux":
+        setup = Setup(variant, user or systemd.DEFAULT_USER, python, systemd.HOME, ENVIRONMENT, log_level)
+        return systemd.plan(setup, given)
+    raise ValueError(f"there are services for macOS and Linux, not for {platform}")
+
+
+def _id_of(user: str) -> int:
+    """Return the id of a Mac's user, who may be yet to be made."""
+    try:
+        return pwd.getpwnam(user).pw_uid
+    except KeyError:
+        users, groups = pwd.getpwall(), grp.getgrall()
+        return launchd.free_id({entry.pw_uid for entry in users} | {entry.gr_gid for entry in groups})
+
+
+def installed_service() -> tuple[str, Command] | None:
+    """Return the user and the command of the service that `installed_home` is of; None where none is installed. The
+    user of an agent is "".
+    """
+    if sys.platform != "darwin":
+        return systemd.installed()
+    kind = _installed_kind()
+    return launchd.installed(kind.plist) if kind else None
+
+
+def as_the_service(text: str, command: str) -> str:
+    """Return a text with a command in it as an operator has to run it, where this process is of a service's user: that
+    one has a cache of its own.
+    """
+    service, home = installed_service(), installed_home()
+    if not (service and home and service[0] == _user_name()):
+        return text
+    names = ("LTX_MODELS_DIR", "HF_HOME", "HF_HUB_CACHE")
+    given = [f"{name}={os.environ[name]}" for name in names if os.environ.get(name)]
+    words = ["sudo", "-u", service[0], "env", f"HOME={home}", *given, str(Path(sys.executable).with_name("ltx"))]
+    return text.replace(command, f"{shlex.join(words)} {command.removeprefix('ltx ')}")
+
+
+def _user_name() -> str:
+    try:
+        return pwd.getpwuid(os.geteuid()).pw_name
+    except KeyError:
+        return ""
+
+
+def installed_home() -> Path | None:
+    """The LTX_HOME of this machine's service, if one is installed; of a user with an agent, that agent's."""
+    if sys.platform != "darwin":
+        return systemd.HOME if systemd.UNIT_PATH.exists() else None
+    kind = _installed_kind()
+    if kind is None:
+        return None
+    return _agent_home() if kind.is_agent else launchd.HOME
+
+
+def _installed_kind() -> launchd.Kind | None:
+    """Return which of a Mac's services is meant where both kinds are installed: root's is the daemon, and a user's the
+    agent. sudo keeps HOME on macOS, so root may have a user's agent before it.
+    """
+    kinds = (launchd.DAEMON, _own_agent()) if os.geteuid() == 0 else (_own_agent(), launchd.DAEMON)
+    return next((kind for kind in kinds if _is_there(kind.plist)), None)
+
+
+def _own_agent() -> launchd.Kind:
+    return launchd.agent(Path.home(), os.getuid())
+
+
+def _agent_home() -> Path:
+    return Path.home() / "Library" / "Application Support" / "ltx-farm"
+
+
+def _require_user(what: str, *, agent: bool) -> None:
+    if agent and os.geteuid() == 0:
+        raise click.UsageError(f"--agent is for the user whose worker it is, not for root: ltx-worker {what} --agent")
+    if not agent and os.geteuid() != 0:
+        own = "; without root, a worker of your own: --agent" if sys.platform == "darwin" else ""
+        raise click.UsageError(f"services belong to root; sudo ltx-worker {what}{own}")
+
+
+def _runs(pid: int | None, command: Command) -> bool:
+    """Return whether a worker is a process of this command, or may be. Another, or none, has the service manager read
+    anew what it is to start: it knows what it was given last, and not what was written since.
+    """
+    try:
+        words = psutil.Process(pid).cmdline() if pid else []
+    except psutil.Error:
+        return False
+    return pid == 0 or tuple(words[1 : len(command)]) == command[1:]  # macOS has a framework's Python start another one
+
+
+def _why_not(error: OSError) -> str:
+    return f"{error.filename or 'a file'}: {error.strerror or error}; let this user write it, and run this again"
+
+
+def _is_there(path: Path) -> bool:
+    """Whether it is there, as far as this user may see."""
+    return os.path.exists(path)  # noqa: PTH110 - which raises no OSError

@@ -1,0 +1,1 @@
+"""Arrays as bytes: what engines leave on the broker and in the storage for others."""

@@ -1,0 +1,1 @@
+"""The machine: its power, heat, folders and programs, and whether it is fit to take jobs."""

@@ -1,0 +1,206 @@
+"""What is wrong with this machine, found without a render: whether its folders can be written, and so on.
+
+A fault that a probe finds is the machine's without doubt. One that it does not find may be over, or a job's doing.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import psutil
+import redis
+
+from ltx_client.shared.storage.store import Storage, StorageError
+from ltx_models.errors import FaultKind, MachineFault
+from ltx_models.faults import machine_fault
+from ltx_worker.engine.supervisor import Engine
+from ltx_worker.machine.duty_hours import seconds_since_input
+from ltx_worker.machine.home import problem_of
+from ltx_worker.machine.mac import why_display_is_on
+from ltx_worker.machine.system_programs import output_of
+
+__all__ = ["PROBE", "Probes", "why_no_video"]
+
+PROBE = ".probe-"
+"""What the names of folders begin with that a probe makes, and removes."""
+ROOM = 16 * 2**20
+"""Bytes that must fit on a disk; a quarter of a small one."""
+SMALL = 4096
+FILES = 16
+"""So many files must be opened at once."""
+SHORT_OF_MEMORY = 0.05
+"""Of the machine's memory: with less than that available, no render is to begin."""
+DEVICE_TIMEOUT = 120.0
+
+
+class Probes:
+    """folders: those that renders write to.  should_stop: whether a probe that takes long is to be left.
+    see_storage: raises what is wrong with the storage though it is there, and can be written.
+    """
+
+    def __init__(
+        self,
+        folders: Sequence[Path],
+        storage: Storage,
+        engine: Engine,
+        should_stop: Callable[[], bool],
+        see_storage: Callable[[], object] = lambda: None,
+    ) -> None:
+        self._folders = folders
+        self._storage = storage
+        self._engine = engine
+        self._should_stop = should_stop
+        self._see_storage = see_storage
+        self._temporary = _temporary()
+        self._needs = 0
+
+    def folders(self) -> MachineFault | None:
+        """Return why a folder that renders write to cannot be used, if it is there; found at once, without a write."""
+        return _probe(self._examine)
+
+    def disks(self) -> MachineFault | None:
+        """Return why those folders cannot be written to."""
+        return _probe(self._write)
+
+    def quick(self, kind: FaultKind | None = None, needs: int = 0) -> MachineFault | None:
+        """Return what is wrong, found in about a second; None if nothing was found.
+
+        kind: of the fault that there was, for the probes of that kind.  needs: bytes of memory that a render needs.
+        """
+        if found := _probe(self._files) or _probe(self._write) or _probe(_encode):
+            return found
+        self._needs = needs
+        probe = {
+            FaultKind.MEMORY: self._memory,
+            FaultKind.STORAGE: self._reach_storage,
+            FaultKind.DISPLAY: _see_display,
+        }.get(kind or FaultKind.SPACE)
+        return _probe(probe) if probe else None
+
+    def thorough(self, kind: FaultKind) -> MachineFault | None:
+        """Return what is wrong, or None, as `quick` does; it may have to load the model for that."""
+        if found := self.quick(kind, self._needs):
+            return found
+        if kind in (FaultKind.GPU, FaultKind.NUMBERS):
+            return _probe(_compute)
+        if kind in (FaultKind.MODEL, FaultKind.SOFTWARE, FaultKind.MEMORY, FaultKind.FILES):
+            return self._engine.why_it_cannot_load(self._should_stop)
+        return None
+
+    def _files(self) -> None:
+        handles: list[int] = []
+        try:
+            handles += [os.open(os.devnull, os.O_RDONLY) for _ in range(FILES)]
+        finally:
+            for handle in handles:
+                os.close(handle)
+
+    def _examine(self) -> None:
+        for folder in self._folders:
+            if problem := problem_of(folder):
+                raise MachineFault(problem.text, FaultKind.FOLDER)
+
+    def _write(self) -> None:
+        """In each folder a file is written, read and renamed; on each disk, a large one."""
+        self._examine()
+        disks: set[int] = set()
+        for folder in (*self._folders, self._temporary):
+            if folder in self._folders:
+                folder.mkdir(parents=True, exist_ok=True)
+            with tempfile.TemporaryDirectory(dir=folder, prefix=PROBE, ignore_cleanup_errors=True) as probe:
+                disk = folder.stat().st_dev
+                size = SMALL if disk in disks else min(ROOM, shutil.disk_usage(folder).total // 4)
+                disks.add(disk)
+                _write_and_read(Path(probe), bytes(size))
+
+    def _memory(self) -> None:
+        memory = psutil.virtual_memory()
+        least = max(self._needs, round(SHORT_OF_MEMORY * memory.total))
+        if memory.available < least:
+            raise MachineFault(
+                f"{memory.available / 1e9:.1f} GB of its memory are available, and {least / 1e9:.1f} GB are needed",
+                FaultKind.MEMORY,
+            )
+
+    def _reach_storage(self) -> None:
+        try:
+            self._storage.check()
+        except StorageError as error:
+            raise MachineFault(str(error), FaultKind.STORAGE) from error
+        with contextlib.suppress(redis.RedisError):  # no fault of this machine's
+            self._see_storage()
+
+
+def why_no_video() -> MachineFault | None:
+    """Return why frames cannot become an MP4 here, or not be read again."""
+    return _probe(_encode)
+
+
+def _temporary() -> Path:
+    """Return the folder for temporary files that every process takes which starts while it is there."""
+    try:
+        return Path(tempfile.gettempdir())
+    except FileNotFoundError:  # none of several can be written to, as where the only disk is full: a probe finds that
+        return Path(os.environ.get("TMPDIR", os.sep + "tmp"))
+
+
+def _probe(look: Callable[[], None]) -> MachineFault | None:
+    """Return the fault that a probe meets."""
+    try:
+        look()
+    except Exception as error:  # noqa: BLE001 — whatever a probe fails of is the machine's: nobody else has a part in it
+        fault = machine_fault(error) or MachineFault(f"{type(error).__name__}: {error}")
+        return MachineFault(str(fault), fault.kind, confirmed=True)
+    return None
+
+
+def _write_and_read(folder: Path, data: bytes) -> None:
+    path = folder / "new"
+    with path.open("xb") as file:
+        file.write(data)
+        file.flush()
+        os.fsync(file.fileno())
+    path.replace(folder / "whole")
+    if (folder / "whole").read_bytes() != data:
+        raise MachineFault(f"a file in {folder.parent} came back with other bytes", FaultKind.DISK)
+
+
+def _encode() -> None:
+    """Frames become an MP4, and that frames again."""
+    import numpy as np
+
+    from ltx_models.media.clips import read_clip
+    from ltx_models.video import write_mp4
+
+    with tempfile.TemporaryDirectory(prefix=PROBE, ignore_cleanup_errors=True) as folder:
+        path = Path(folder) / "probe.mp4"
+        write_mp4(np.zeros((2, 32, 32, 3), np.uint8), path, 24)
+        if len(list(read_clip(path, 2))) != 2:
+            raise MachineFault("ffmpeg does not read what it has written", FaultKind.FFMPEG)
+
+
+def _see_display() -> None:
+    """A display that is in use needs the GPU again: its Mac takes no job before it sleeps, or nobody is there."""
+    if sys.platform == "darwin" and (
+        why := why_display_is_on(
+            output_of("pmset", "-g", "assertions"), output_of("pmset", "-g"), seconds_since_input()
+        )
+    ):
+        mend = "let the display sleep: pmset displaysleepnow, or set LTX_WORKER_UNUSED_FOR=300"
+        raise MachineFault(f"{why}, so macOS would end the work again; {mend}", FaultKind.DISPLAY)
+
+
+def _compute() -> None:
+    """MLX computes something whose outcome is known, in a process of its own."""
+    command = [sys.executable, "-m", "ltx_worker.engine.probe"]
+    try:
+        subprocess.run(command, capture_output=True, timeout=DEVICE_TIMEOUT, check=True)
+    except (subprocess.CalledProcessError, subprocess.TimeoutExpired) as error:
+        raise MachineFault(f"MLX does not compute: {error}", FaultKind.GPU) from error

@@ -1,0 +1,1 @@
+"""Which worker this is, and how the farm knows that it is alive."""

@@ -1,0 +1,221 @@
+"""Tells the farm that this worker is alive: a hash that expires when nobody renews it. Hears if it was paused."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import platform
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+import psutil
+import redis
+
+from ltx_client.protocol.clock import CLOCK
+from ltx_client.protocol.pauses import parse_pause, queue_field, why_held, worker_field
+from ltx_client.protocol.text import printable
+from ltx_client.protocol.workers import CLIP_PARTS, HELD, OFF_DUTY, PAUSED, UNREADY, WorkerInfo
+from ltx_client.shared.unexpected_data import tell_once
+from ltx_models.errors import FaultKind, MachineFault
+from ltx_worker.machine.health import Fitness, Health
+from ltx_worker.machine.system_programs import output_of
+from ltx_worker.machine.thermal import Thermometer
+from ltx_worker.membership.common_storage import CommonStorage
+from ltx_worker.membership.identity import BEAT, LEAVE, Identity
+from ltx_worker.membership.restart_safety import RestartSafety
+from ltx_worker.settings import WorkerSettings
+from ltx_worker.threads.background import LONGEST_PAUSE, Background
+from ltx_worker.threads.watched import LIMIT
+
+__all__ = ["Heartbeat", "chip_name"]
+
+log = logging.getLogger(__name__)
+
+AT_MOST_EVERY = 0.2
+"""Seconds between two beats at least, however short the jobs are."""
+LONGEST_FAILURE = 500
+"""Characters."""
+MISSED_BEATS = 3
+"""A worker is gone after so many."""
+FORGOTTEN_AFTER = 24 * 3600.0
+"""Seconds, by a clock that may differ from the other workers', after which its id goes from the list too."""
+
+
+class Heartbeat(Background):
+    """Writes `worker:{id}` every few seconds from a thread of its own, and at once when the state changes.
+
+    storage: the id of the storage that the worker uses.
+    """
+
+    def __init__(
+        self, settings: WorkerSettings, client: redis.Redis, variant: str, health: Health, storage: str = ""
+    ) -> None:
+        every = settings.worker_heartbeat_every
+        super().__init__("heartbeat", limit=LIMIT + every, longest_pause=min(LONGEST_PAUSE, every))
+        self._identity = Identity(settings)
+        self.variant = variant
+        self.worker_name = settings.worker_name
+        self._health = health
+        self.chip = printable(chip_name())
+        self._client = client
+        self._names = settings.names
+        self._tell_script = client.register_script(BEAT)
+        self._leave_script = client.register_script(LEAVE)
+        self._every = settings.worker_heartbeat_every
+        self._info = WorkerInfo(
+            id=self.worker_id,
+            name=settings.worker_name,
+            chip=self.chip,
+            memory=psutil.virtual_memory().total,
+            budget_gb=settings.worker_memory_gb,
+            gpu_gb=settings.gpu_gb,
+            variant=variant,
+            version=metadata.version("ltx-farm"),
+            run=self._identity.run,
+            storage=storage,
+            features=CLIP_PARTS,
+            started_at=CLOCK.now(),
+            seen_at=CLOCK.now(),
+        )
+        self._started = time.monotonic()
+        self._failed = 0.0
+        self._notes: list[str] = []
+        self._in_hand: list[str] = []
+        self._thermometer = Thermometer()
+        self._safety = RestartSafety(client, settings.names)
+        self._common_storage = CommonStorage(client, settings.names)
+        self._wake = threading.Event()
+        health.changed = self._wake.set
+
+    @property
+    def worker_id(self) -> str:
+        """Of this machine; another one once a second machine with the same id was met."""
+        return self._identity.worker_id
+
+    @property
+    def run(self) -> str:
+        """Of this process alone."""
+        return self._identity.run
+
+    def stop(self) -> None:
+        """Beats no more."""
+        self._stopped.set()
+        self._wake.set()
+        super().stop()
+
+    def leave(self) -> None:
+        """Takes the worker off the farm's list."""
+        keys = [self._names.worker(self.worker_id), self._names.workers()]
+        with contextlib.suppress(redis.RedisError):
+            self._leave_script(keys=keys, args=[self.worker_id, self.run])
+
+    def note_failure(self, job_id: str, reason: str) -> None:
+        """An attempt of this worker's failed: shown as its last failure."""
+        self._info = self._info.model_copy(update={"failure": reason[:LONGEST_FAILURE], "failed_job": job_id})
+        self._failed = time.monotonic()
+
+    def add_note(self, note: str) -> None:
+        """Show a sentence that an operator should read, if it is one, for as long as this process runs."""
+        self._notes += [note] if note else []
+        self._wake.set()
+
+    @contextlib.contextmanager
+    def busy(self, job_id: str) -> Iterator[None]:
+        """While inside, the worker shows as rendering this job; of several, the one that began first."""
+        self._in_hand = [*self._in_hand, job_id]
+        self._wake.set()
+        try:
+            yield
+        finally:
+            self._in_hand = [other for other in self._in_hand if other != job_id]
+            self._wake.set()
+
+    def _cycle(self) -> None:
+        self._wake.clear()
+        self._tell()
+        if not self._stopped.wait(min(AT_MOST_EVERY, self._every)):
+            self._wake.wait(self._every)
+
+    def _tell(self) -> None:
+        CLOCK.measure(self._client)
+        info, names, identity = self.info(), self._names, self._identity
+        pause_fields = [worker_field(info.id), queue_field(self.variant)]
+        args: list[Any] = [info.id, identity.run, identity.former_run, info.seen_at]
+        args += [round(self._every * MISSED_BEATS * 1000), info.seen_at - FORGOTTEN_AFTER, *pause_fields]
+        args += [part for pair in info.fields().items() for part in pair]
+        reply: Any = self._tell_script(keys=[names.worker(info.id), names.workers(), names.paused()], args=args)
+        *values, other, damaged = reply
+        if identity.meets(other):
+            identity.draw()
+            self._health.worker_id = identity.worker_id
+            self._wake.set()
+            return
+        if damaged is not None:
+            tell_once(f"the key {damaged.decode()} held another kind of value than it should")
+        pauses = [parse_pause(*pair) for pair in zip(pause_fields, values, strict=True) if pair[1] is not None]
+        if self._health.hold("; ".join(filter(None, (why_held(pauses), self._safety.why_not())))):
+            self._wake.set()  # so that everybody sees it
+        if self._common_storage.is_due():
+            self.compare_storage()
+
+    def compare_storage(self) -> None:
+        """Have this machine take no jobs while its storage is not that of the others. Raise redis-py's errors."""
+        try:
+            self.see_storage()
+        except MachineFault as fault:
+            if str(fault) not in self._health.why_paused:
+                self._health.note_fault(fault)
+
+    def see_storage(self) -> None:
+        """Raise MachineFault where the storage is not that of the other workers, and redis-py's errors."""
+        if why := self._common_storage.why_not(self.info()):
+            raise MachineFault(why, FaultKind.STORAGE, confirmed=True)
+
+    def info(self) -> WorkerInfo:
+        """What the worker says of itself now."""
+        job, heat = next(iter(self._in_hand), ""), self._thermometer.read()
+        now, ticks, drew_for = CLOCK.now(), time.monotonic(), self._identity.drew_for
+        cloned = [f"another machine has its former id {drew_for}, as after a disk was cloned"] if drew_for else []
+        update = {
+            "id": self.worker_id,
+            "job": job,
+            "started_at": now - (ticks - self._started),
+            "seen_at": now,
+            "failed_at": now - (ticks - self._failed) if self._failed else None,
+            "note": "; ".join([*cloned, *self._notes]),
+            "why_paused": self._health.why_paused,
+            "temperature": heat.temperature,
+            "thermal_pressure": heat.pressure,
+            "threads": self._threads.infos(),
+        }
+        match self._health.fitness:
+            case Fitness.PAUSED:
+                state = PAUSED
+            case Fitness.UNREADY:
+                state = UNREADY
+            case Fitness.RESTING:
+                state = "resting"
+            case Fitness.HELD if not job:  # as when it is off duty
+                state = HELD
+            case Fitness.OFF_DUTY if not job:  # the job in hand is rendered to its end
+                state = OFF_DUTY
+            case _:
+                state = "rendering" if job else "idle"
+        return self._info.model_copy(update={"state": state, **update})
+
+
+def chip_name() -> str:
+    """The processor, as its maker names it."""
+    if sys.platform == "darwin":
+        return output_of("sysctl", "-n", "machdep.cpu.brand_string").strip() or platform.machine()
+    cpuinfo = Path("/proc/cpuinfo")
+    for line in cpuinfo.read_text().splitlines() if cpuinfo.exists() else []:
+        name, _, value = line.partition(":")
+        if name.strip() == "model name":
+            return value.strip()
+    return platform.machine()

@@ -1,0 +1,102 @@
+"""Which worker this is: its machine's id, the run of its process, and what is done when another machine has that id."""
+
+from __future__ import annotations
+
+import logging
+import secrets
+import uuid
+from pathlib import Path
+
+from ltx_client.shared.private_files import read_word, write_private
+from ltx_client.shared.settings import FarmSettings
+from ltx_worker.ledger.scripts import PRELUDE
+from ltx_worker.settings import machine_id
+
+__all__ = ["BEAT", "LEAVE", "Identity"]
+
+log = logging.getLogger(__name__)
+
+BEAT = (
+    PRELUDE
+    + """
+-- KEYS: worker, workers, paused.
+-- ARGV: id, run, the run before, when, ms until it is gone, when an id is forgotten, two fields of paused, then what
+--       the worker says, as fields and values.
+-- Answers with the values of those two fields, with the run and the time in the record of another run, which is left as
+-- it is, and with a key that was damaged. What it can, it makes anew: each worker is in the list with its next beat.
+local found = read('damaged', 'HMGET', KEYS[1], 'run', 'seen_at')
+local pauses = read({false, false}, 'HMGET', KEYS[3], ARGV[7], ARGV[8])
+if found == 'damaged' then redis.call('DEL', KEYS[1]) end
+if found ~= 'damaged' and found[1] and found[1] ~= ARGV[2] and found[1] ~= ARGV[3] then
+  return {pauses[1], pauses[2], found[1] .. ' ' .. (found[2] or ''), false}
+end
+redis.call('HSET', KEYS[1], unpack(ARGV, 9))
+redis.call('PEXPIRE', KEYS[1], ARGV[5])
+local damaged = found == 'damaged' and KEYS[1] or false
+if read('damaged', 'ZADD', KEYS[2], ARGV[4], ARGV[1]) == 'damaged' then
+  damaged = KEYS[2]
+  redis.pcall('DEL', KEYS[2])  -- a user of an older version has no right to it
+  if read('damaged', 'ZADD', KEYS[2], ARGV[4], ARGV[1]) == 'damaged' then
+    return {pauses[1], pauses[2], false, damaged}
+  end
+end
+redis.call('ZREMRANGEBYSCORE', KEYS[2], '-inf', ARGV[6])
+return {pauses[1], pauses[2], false, damaged}
+"""
+)
+
+LEAVE = """
+-- KEYS: worker, workers.  ARGV: id, run.
+if redis.call('HGET', KEYS[1], 'run') ~= ARGV[2] then return 0 end
+redis.call('DEL', KEYS[1])
+redis.call('ZREM', KEYS[2], ARGV[1])
+return 1
+"""
+
+
+class Identity:
+    """Disks are cloned, and an id with them. A worker's record on the broker therefore says which run of a process
+    wrote it, and is written by no other run while it is there, but by the next one of the same LTX_HOME, which knows
+    what the last one was. Who sees the record of another run change has met a second holder, and draws a new id: the
+    first holder, whose record stays, never sees the other.
+
+    worker_id: kept in LTX_HOME.  run: of this process.  former_run: the last one of the same LTX_HOME, or empty.
+    drew_for: the id that this run gave up, or empty.
+    """
+
+    def __init__(self, settings: FarmSettings) -> None:
+        self._settings = settings
+        self.worker_id = machine_id(settings)
+        self.run = secrets.token_hex(8)
+        self.drew_for = ""
+        path = settings.home / "worker.run"
+        self.former_run = read_word(path)
+        _write(path, self.run)
+        self._seen: bytes | None = None
+
+    def meets(self, record: bytes | None) -> bool:
+        """Whether what was found in the place of this worker's own record, None where it is its own, means that another
+        machine has the same id: it has changed since it was last found.
+        """
+        met = record is not None and self._seen is not None and record != self._seen
+        self._seen = record
+        return met
+
+    def draw(self) -> None:
+        """Takes a new id, for good."""
+        self.drew_for, self.worker_id = self.worker_id, uuid.uuid4().hex
+        self._seen, self.former_run = None, ""
+        _write(self._settings.home / "machine-id", self.worker_id)
+        log.warning(
+            "another machine uses this one's id %s, as after its disk was cloned; this worker is %s from now on",
+            self.drew_for,
+            self.worker_id,
+        )
+
+
+def _write(path: Path, text: str) -> None:
+    """Whole, on the disk, or not at all: on a full disk it is written at another start."""
+    try:
+        write_private(path, text + "\n")
+    except OSError as error:
+        log.warning("cannot write %s: %s", path, error)

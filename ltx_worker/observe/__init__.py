@@ -1,0 +1,1 @@
+"""What Prometheus may know of a worker."""

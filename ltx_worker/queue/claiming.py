@@ -1,0 +1,133 @@
+"""From a message to an attempt: of the job whose turn it is, which need not be the one that the message names."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import secrets
+import threading
+import time
+from typing import NamedTuple
+
+from ltx_client.protocol.jobs import UnreadableJob, parse_job, parse_links
+from ltx_client.protocol.state import Status
+from ltx_client.protocol.workers import fits_gpu
+from ltx_worker.ledger.ledger import Attempt, Ledger, Refusal
+from ltx_worker.ledger.selection import Turn
+from ltx_worker.machine.health import Fitness, Health
+from ltx_worker.membership.heartbeat import Heartbeat
+from ltx_worker.queue.fair_turns import SendRender
+from ltx_worker.threads.retrying import until_redis_answers
+
+__all__ = ["TurnTaker"]
+
+log = logging.getLogger(__name__)
+
+REST = 10.0
+"""So many times as long as the search for a turn took, where there was none, no other is begun: thousands of jobs may
+be kept from this worker, and the broker looks through them all.
+"""
+LONGEST_REST = 2.0
+"""Seconds."""
+
+
+class _Worker(NamedTuple):
+    """As the ledger names it."""
+
+    id: str
+    name: str
+    variant: str
+
+
+class TurnTaker:
+    """Takes turns for one worker. Waits for the broker while it is away, until `leaving` is set; else methods raise
+    redis.RedisError.
+
+    budget_gb: what renders may use.  gpu_gb: what the GPU may, where that is less.  send: puts a message for a job into
+    its queue.
+    """
+
+    def __init__(
+        self,
+        ledger: Ledger,
+        heartbeat: Heartbeat,
+        health: Health,
+        send: SendRender,
+        leaving: threading.Event,
+        *,
+        budget_gb: float,
+        gpu_gb: float | None = None,
+    ) -> None:
+        self._ledger = ledger
+        self._heartbeat = heartbeat
+        self._health = health
+        self._send = send
+        self._leaving = leaving
+        self._patiently = until_redis_answers(leaving)
+        self._budget_gb = budget_gb
+        self._gpu_gb = gpu_gb
+
+    def take(self, job_id: str, queue: str = "") -> Attempt | None:
+        """An attempt of the job whose turn it is, now that a message for this one has come from that queue; of this one
+        itself where all that is left to do is to end it as cancelled. None where there is nothing to take.
+        """
+        if self._health.fitness is not Fitness.FIT:
+            log.info("job %s: its message came to a worker that takes none; another one is sent", job_id)
+            return None
+        began = time.monotonic()
+        worker = _Worker(self._heartbeat.worker_id, self._heartbeat.worker_name, self._heartbeat.variant)
+        leave = self._patiently(self._health.left_to_others)
+        while turn := self._patiently(
+            self._ledger.next, *worker, self._budget_gb, cancelled=job_id, leave=leave.copy()
+        ):
+            answer = self._claim(turn, worker) if isinstance(turn, Turn) else Refusal.PAUSED
+            if isinstance(answer, Attempt):
+                log.info("job %s: attempt %d begins", answer.job_id, answer.number)
+                self._replace_message(answer, job_id, queue)
+                return answer
+            if answer is Refusal.PAUSED:
+                self._health.hold("it was paused, or its queue")  # the next heartbeat knows more
+                return None
+            assert isinstance(turn, Turn)
+            if answer is Refusal.CANCELLED and turn.job_id == job_id:
+                return None
+            leave.add(turn.job_id)
+        log.info("job %s: its message is done with: no job waits for a turn here", job_id)
+        self._leaving.wait(min(LONGEST_REST, REST * (time.monotonic() - began)))
+        return None
+
+    def _claim(self, turn: Turn, worker: _Worker) -> Attempt | Refusal:
+        if parse_links(turn.links).excludes(worker.id, worker.name):
+            return Refusal.ELSEWHERE  # as of a client that does not say so in a way that the turn's script sees
+        if not self._fits(turn):
+            return Refusal.ELSEWHERE  # and it waits where it does, for a worker with more
+        token = secrets.token_hex(16)
+        answer = self._patiently(self._ledger.claim, turn.job_id, *worker, token, budget_gb=self._budget_gb, turn=turn)
+        if isinstance(answer, Refusal):
+            log.info("job %s: not claimed: %s", turn.job_id, answer)
+            if answer in (Refusal.UNREADABLE, Refusal.ELSEWHERE):
+                self._patiently(self._ledger.drop, turn)  # the reaper puts it where it belongs
+        return answer
+
+    def _fits(self, turn: Turn) -> bool:
+        if self._gpu_gb is None:
+            return True
+        with contextlib.suppress(UnreadableJob):  # which the claim ends
+            return fits_gpu(parse_job(turn.spec or b"", turn.job_id), self._gpu_gb)
+        return True
+
+    def _replace_message(self, attempt: Attempt, job_id: str, queue: str) -> None:
+        """Where a message of one memory class had a job of another one taken, and its own waits: other workers, which
+        serve that class alone, must not wait for it.
+        """
+        try:
+            if not queue or self._ledger.job(attempt).queue == queue:
+                return
+            state, spec = self._patiently(self._ledger.read_with_spec, job_id)
+            if state.status is Status.QUEUED and spec is not None:
+                job = parse_job(spec, job_id)
+                self._send(job, job.priority)
+        except UnreadableJob as error:
+            log.info("job %s: no other message is sent for it: %s", job_id, error)
+        except Exception:  # the attempt has begun, and the reaper counts the messages
+            log.exception("job %s: its message could not be replaced", job_id)

@@ -1,0 +1,196 @@
+"""Which jobs have not ended: read at every look of the reaper, and so cheap, however many wait or have ended."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import redis
+from redis.commands.core import Script
+
+from ltx_client.protocol.jobs import Job, Links, UnreadableJob, parse_job, parse_links, parse_priority
+from ltx_client.protocol.names import Names
+from ltx_client.protocol.state import Snapshot, Status, parse_snapshot
+from ltx_client.shared.unexpected_data import is_wrong_type, read_or
+from ltx_worker.ledger.scripts import FIND_LEASED, FIND_PRESENT, READ_SNAPSHOTS, READ_WISHES
+
+__all__ = ["Found", "Unended"]
+
+log = logging.getLogger(__name__)
+
+SWEEP_EVERY = 60.0
+"""Seconds between two looks at all ids, also those before the oldest job that has not ended."""
+UNTOUCHED = Snapshot()
+DAMAGED = "a key of it holds another kind of value than it should"
+BATCH = 1000
+"""Keys of one command: Redis serves nobody else meanwhile."""
+
+
+LEFT = ("job", "state", "events", "latents", "preview", "result")
+"""Kinds of keys of a job: its record, then what may be left when that is gone."""
+DROP = """
+-- KEYS: jobs, then of each job the kinds in LEFT.  ARGV: ids. A job of that id that was submitted since is left alone.
+local kinds = (#KEYS - 1) / #ARGV
+for i, id in ipairs(ARGV) do
+  local at = 2 + (i - 1) * kinds
+  if redis.call('EXISTS', KEYS[at]) == 0 then
+    redis.call('DEL', unpack(KEYS, at + 1, at + kinds - 1))
+    redis.call('ZREM', KEYS[1], id)
+  end
+end
+"""
+
+
+@dataclass(frozen=True)
+class Found:
+    """A job that has not ended, as one look found it; its priority is the one that was asked for last.
+
+    held: paused.
+    """
+
+    job: Job
+    snapshot: Snapshot
+    leased: bool
+    cancel_asked: bool
+    links: Links
+    held: bool = False
+
+
+class Unended:
+    """Remembers what cannot change: the jobs themselves, and which have `ended`."""
+
+    def __init__(self, client: redis.Redis, names: Names) -> None:
+        self._client = client
+        self._names = names
+        self._find_present = client.register_script(FIND_PRESENT)
+        self._find_leased = client.register_script(FIND_LEASED)
+        self._read_snapshots = client.register_script(READ_SNAPSHOTS)
+        self._read_wishes = client.register_script(READ_WISHES)
+        self._drop = client.register_script(DROP)
+        self._jobs: dict[str, tuple[Job, Links]] = {}
+        self.ended: set[str] = set()
+        self._unreadable: set[str] = set()
+        self._oldest: Any = "-inf"
+        self._sweep_at = 0.0
+
+    def look(self) -> list[Found]:
+        """The jobs that have not ended, the oldest first. Those that this version cannot read are left out."""
+        ids = self._candidates()
+        self._read_jobs([job_id for job_id in ids if job_id not in self._jobs])
+        snapshots = dict(self._snapshots([job_id for job_id in ids if job_id in self._jobs]))
+        self.ended |= {job_id for job_id, snapshot in snapshots.items() if snapshot.ended}
+        live = [job_id for job_id in snapshots if job_id not in self.ended]
+        self._jobs = {job_id: self._jobs[job_id] for job_id in live}
+        if ids:
+            self._oldest = self._client.zscore(self._names.jobs(), live[0] if live else ids[-1]) or "-inf"
+        cancelled = self._present([self._names.cancel(job_id) for job_id in live])
+        running = [job_id for job_id in live if snapshots[job_id].status is Status.RUNNING]
+        leased = self._present([self._names.lease(job_id) for job_id in running], self._find_leased)
+        wishes = dict(self._wishes([job_id for job_id in live if snapshots[job_id].status is Status.QUEUED]))
+        found = []
+        for job_id in live:
+            job, links = self._jobs[job_id]
+            priority, held = wishes.get(job_id, (None, False))
+            found.append(
+                Found(
+                    job if priority in (None, job.priority) else job.model_copy(update={"priority": priority}),
+                    snapshots[job_id],
+                    self._names.lease(job_id) in leased,
+                    self._names.cancel(job_id) in cancelled,
+                    links,
+                    held,
+                )
+            )
+        return found
+
+    def _candidates(self) -> list[str]:
+        """Ids of jobs that may not have ended, by their time of submission."""
+        sweep = time.monotonic() >= self._sweep_at
+        first = "-inf" if sweep else self._oldest
+        key = self._names.jobs()
+        found: Any = read_or([], key, lambda: self._client.zrange(key, first, "+inf", byscore=True))
+        ids = [raw.decode(errors="replace") for raw in found]
+        if sweep:
+            self._drop_expired(ids)
+            self._sweep_at = time.monotonic() + SWEEP_EVERY
+        return [job_id for job_id in ids if job_id not in self.ended]
+
+    def _drop_expired(self, ids: list[str]) -> None:
+        """Takes the ids whose records are gone off the farm's list, and removes what workers wrote of those jobs."""
+        self.ended.intersection_update(ids)
+        self._unreadable.intersection_update(ids)
+        for batch in _batches(ids):
+            keys = [self._names.job(job_id) for job_id in batch]
+            if self._client.exists(*keys) == len(keys):
+                continue
+            with self._client.pipeline(transaction=False) as pipeline:
+                for key in keys:
+                    pipeline.exists(key)
+                gone = [job_id for job_id, there in zip(batch, pipeline.execute(), strict=True) if not there]
+            if not gone:
+                continue
+            kinds = [getattr(self._names, kind) for kind in LEFT]
+            left = [kind(job_id) for job_id in gone for kind in kinds]
+            self._drop(keys=[self._names.jobs(), *left], args=gone)
+            self.ended.difference_update(gone)
+            for job_id in gone:
+                self._jobs.pop(job_id, None)
+
+    def _read_jobs(self, ids: list[str]) -> None:
+        with self._client.pipeline(transaction=False) as pipeline:
+            for job_id in ids:
+                pipeline.hmget(self._names.job(job_id), "spec", "links")
+            records = pipeline.execute(raise_on_error=False)
+        for job_id, record in zip(ids, records, strict=True):
+            try:
+                if is_wrong_type(record):
+                    raise UnreadableJob(DAMAGED)
+                if isinstance(record, Exception):
+                    raise record
+                spec, links = record
+                if spec is None:  # expired since the last sweep
+                    continue
+                self._jobs[job_id] = parse_job(spec, job_id), parse_links(links)
+            except UnreadableJob as error:
+                self._leave_alone(job_id, error)
+
+    def _leave_alone(self, job_id: str, error: UnreadableJob) -> None:
+        """Says so once."""
+        if job_id not in self._unreadable:
+            log.warning("job %s: left alone: %s", job_id, error)
+            self._unreadable.add(job_id)
+
+    def _snapshots(self, ids: list[str]) -> Iterator[tuple[str, Snapshot]]:
+        for batch in _batches(ids):
+            stored: Any = self._read_snapshots(keys=[self._names.state(job_id) for job_id in batch])
+            found = dict(zip(stored[::2], stored[1::2], strict=True))
+            for number, job_id in enumerate(batch, 1):
+                try:
+                    if found.get(number) == 0:
+                        raise UnreadableJob(DAMAGED)
+                    yield job_id, parse_snapshot(found[number]) if number in found else UNTOUCHED
+                except UnreadableJob as error:
+                    self._leave_alone(job_id, error)
+
+    def _wishes(self, ids: list[str]) -> Iterator[tuple[str, tuple[int | None, bool]]]:
+        """Of those that have such, the priority that was asked for since it was submitted, and whether it is held."""
+        for batch in _batches(ids):
+            stored: Any = self._read_wishes(keys=[self._names.job(job_id) for job_id in batch])
+            for number, priority, held in zip(*(stored[part::3] for part in range(3)), strict=True):
+                yield batch[number - 1], (parse_priority(priority), bool(held))
+
+    def _present(self, keys: list[str], find: Script | None = None) -> set[str]:
+        """Those of these keys that there are, or of which `find` says so."""
+        found = set()
+        for batch in _batches(keys):
+            numbers: Any = (find or self._find_present)(keys=batch)
+            found |= {batch[number - 1] for number in numbers}
+        return found
+
+
+def _batches(items: list[str]) -> Iterator[list[str]]:
+    for start in range(0, len(items), BATCH):
+        yield items[start : start + BATCH]
