@@ -499,7 +499,7 @@ def test_ctrl_c_before_a_job_is_queued_is_no_question_about_it(farm, monkeypatch
     terminal = SimpleNamespace(isatty=lambda: True)
     monkeypatch.setattr("ltx_client.commands.jobs.render.sys", SimpleNamespace(stdin=terminal))
     monkeypatch.setattr("click.confirm", lambda *_, **__: answer == "y")
-    for name in ("farm.Farm.send", "commands.render._announce"):
+    for name in ("farm.farm.Farm.send", "commands.jobs.render._announce"):
         with monkeypatch.context() as context:
             context.setattr(f"ltx_client.{name}", interrupted)
             done = render(farm, "ball.mp4")
