@@ -16,6 +16,7 @@ from ltx_client.protocol.validation import Name
 from ltx_client.protocol.workers import Gigabytes
 from ltx_client.shared.memory_budget import machine_memory, usable_memory
 from ltx_client.shared.private_files import drawn_once
+from ltx_client.shared.setting_errors import Unit
 from ltx_client.shared.settings import FarmSettings
 from ltx_models.memory import GB, MEMORY_CLASSES
 from ltx_worker.machine.duty_hours import Hours, parse_hours
@@ -31,77 +32,150 @@ LARGEST = 10**15
 LONGEST_NAME, LONGEST_ADDRESS = 100, 255
 """Characters."""
 
-Seconds = Annotated[float, Field(gt=0, le=LONGEST, description="seconds")]
-SecondsOrNone = Annotated[float, Field(ge=0, le=LONGEST, description="seconds")]
-Bytes = Annotated[int, Field(ge=0, le=LARGEST, description="bytes")]
+Seconds = Annotated[float, Field(gt=0, le=LONGEST), Unit("seconds")]
+SecondsOrNone = Annotated[float, Field(ge=0, le=LONGEST), Unit("seconds")]
+Bytes = Annotated[int, Field(ge=0, le=LARGEST), Unit("bytes")]
 Port = Annotated[int, Field(ge=0, le=65535)]
 Address = Annotated[str, Field(min_length=1, max_length=LONGEST_ADDRESS)]
 
 
 class WorkerSettings(FarmSettings):
-    """Read from LTX_WORKER_… besides the farm's own.
+    """What a worker is told by LTX_WORKER_… in its environment, besides the farm's own settings.
 
-    name: what people see.  memory_gb: what renders may use, at most; three quarters of the machine by default.
-    lease, renew_every, heartbeat_every, stop_grace: seconds.  save_every: seconds between two resume points, at least.
-    resume_in_redis: bytes, up to which a resume point is kept in Redis; a larger one is put into the storage.
-    embeds_ttl: seconds without use after which a text's embedding goes from Redis.  embeds_bytes: how much all of them
-    may take there; 0 has this worker keep none, and read none.
-    reap_every: seconds between two looks after the queue.
-    sweep_every: seconds between two looks for what attempts that are over have left in the storage.
-    deliver_for: seconds that a finished video is tried to be stored before the next job begins; after that it waits in
-    a spool folder until it can be.
-    hand_on: seconds that a job whose engine died here is left to other workers, if there are any.
-    idle_limit: seconds that messages may lie in the worker's queues while it is idle, before it connects anew, and as
-    many more before it ends.
-    on_battery: whether to take new jobs while the machine is not plugged in.
-    unused_for: seconds that nobody must have touched the machine for, before it takes new jobs (macOS only).
-    hours: when to take new jobs, by the machine's clock, such as 19:00-07:00, or several such with commas.
-    sign_for: seconds that a link to a finished video holds, by which clients without keys to an s3:// storage download
-    it; 7 days at most, which is also how long a job's record is kept; 0 for none.
-    files_port: where clients that cannot see the storage download finished videos, by links that hold for sign_for
-    seconds, 0 for nowhere; files_address: on which interface; files_url: how clients reach that port, where it is not
-    by this machine's own name, or through something that speaks https.
-    metrics_port: where Prometheus may scrape the worker, 0 for nowhere; metrics_address: on which interface.
-    free_after: seconds without a render after which the models are freed, to be loaded again for the next job; 0 keeps
-    them. Where less than a tenth of the machine's memory is available, an idle worker frees them in any case.
-    unready_after: seconds that a thread of the worker may fail for a reason that is not the broker's, before the worker
-    takes no more jobs; end_after: seconds after which it ends, to be started again.
-    stall_limit: seconds without progress, and time_limit: seconds in all, after which a render is ended.
+    Each field's description is a row of the table in ltx_worker/README.md, which `python -m tests.papers` writes.
     """
 
     complete = "LTX_WORKER_"
 
     worker_name: Name = Field(
-        default_factory=lambda: printable(socket.gethostname().split(".")[0]), min_length=1, max_length=LONGEST_NAME
+        default_factory=lambda: printable(socket.gethostname().split(".")[0]),
+        min_length=1,
+        max_length=LONGEST_NAME,
+        description="The worker's name, as people see it; of this machine, by default.",
     )
-    worker_memory_gb: Gigabytes = Field(default_factory=usable_memory, description="GB")
-    worker_lease: Seconds = 60.0
-    worker_renew_every: Seconds = 10.0
-    worker_heartbeat_every: Seconds = 5.0
-    worker_save_every: SecondsOrNone = 2.0
-    worker_resume_in_redis: Bytes = 8 * 10**6
-    worker_embeds_ttl: Annotated[int, Field(gt=0, le=LONGEST, description="seconds")] = 7 * 24 * 3600
-    worker_embeds_bytes: Bytes = 256 * 10**6
-    worker_reap_every: Annotated[float, Field(gt=0, le=5.0, description="seconds")] = 5.0
-    worker_sweep_every: Seconds = 600.0
-    worker_deliver_for: SecondsOrNone = 20.0
-    worker_stall_limit: Seconds = 600.0
-    worker_time_limit: Seconds = 24 * 3600.0
-    worker_hand_on: SecondsOrNone = 60.0
-    worker_idle_limit: Seconds = 30.0
-    worker_free_after: SecondsOrNone = 1800.0
-    worker_stop_grace: Seconds = 10.0
-    worker_unready_after: Seconds = 30.0
-    worker_end_after: Seconds = 300.0
-    worker_sign_for: Annotated[int, Field(ge=0, le=RESULT_TTL, description="seconds")] = RESULT_TTL
-    worker_files_port: Port = 0
-    worker_files_address: Address = "0.0.0.0"  # noqa: S104 - clients are elsewhere, and nothing is served unasked
-    worker_files_url: str = ""
-    worker_metrics_port: Port = 0
-    worker_metrics_address: Address = "127.0.0.1"
-    worker_on_battery: bool = True
-    worker_unused_for: SecondsOrNone = 0.0
-    worker_hours: str = ""
+    worker_memory_gb: Annotated[Gigabytes, Unit("GB")] = Field(
+        default_factory=usable_memory,
+        description="What renders may use, in GB; three quarters of the machine's memory by default. A worker "
+        "with less than the smallest render of its variant needs does not start.",
+    )
+    worker_lease: Seconds = Field(
+        default=60.0,
+        description="Seconds without a sign of life after which another worker may take over the job.",
+    )
+    worker_renew_every: Seconds = Field(
+        default=10.0,
+        description="Seconds between two renewals of a lease; less than `LTX_WORKER_LEASE`.",
+    )
+    worker_heartbeat_every: Seconds = Field(
+        default=5.0,
+        description="Seconds between two renewals of the worker's own record.",
+    )
+    worker_save_every: SecondsOrNone = Field(
+        default=2.0,
+        description="Seconds between two resume points of a render, at least.",
+    )
+    worker_resume_in_redis: Bytes = Field(
+        default=8 * 10**6,
+        description="Bytes up to which a resume point is kept in Redis; a larger one is put into the storage.",
+    )
+    worker_embeds_ttl: Annotated[int, Field(gt=0, le=LONGEST), Unit("seconds")] = Field(
+        default=7 * 24 * 3600,
+        description="Seconds without use after which a text's embedding is removed from the embeddings cache in Redis.",
+    )
+    worker_embeds_bytes: Bytes = Field(
+        default=256 * 10**6,
+        description="Bytes that the farm's embeddings cache in Redis may take in all; 0: this worker neither "
+        "reads nor fills it.",
+    )
+    worker_reap_every: Annotated[float, Field(gt=0, le=5.0), Unit("seconds")] = Field(
+        default=5.0,
+        description="Seconds between two checks of the queue for jobs that no worker owns any more.",
+    )
+    worker_sweep_every: Seconds = Field(
+        default=600.0,
+        description="Seconds between two searches of the storage for files that ended attempts left there.",
+    )
+    worker_deliver_for: SecondsOrNone = Field(
+        default=20.0,
+        description="Seconds for which storing a finished video is tried before the next job begins; after that"
+        " it waits in the spool folder until it can be stored.",
+    )
+    worker_stall_limit: Seconds = Field(
+        default=600.0,
+        description="Seconds without progress after which a render is ended.",
+    )
+    worker_time_limit: Seconds = Field(
+        default=24 * 3600.0,
+        description="Seconds after which a render is ended, whatever its progress.",
+    )
+    worker_hand_on: SecondsOrNone = Field(
+        default=60.0,
+        description="Seconds for which a job whose engine died here is left to other workers, if there are any.",
+    )
+    worker_idle_limit: Seconds = Field(
+        default=30.0,
+        description="Seconds that messages may lie in the queues of an idle worker before it connects anew, and"
+        " as many more before it ends.",
+    )
+    worker_free_after: SecondsOrNone = Field(
+        default=1800.0,
+        description="Seconds without a render after which the models are removed from memory; 0: never. When "
+        "less than a tenth of the machine's memory is available, an idle worker removes them at "
+        "once.",
+    )
+    worker_stop_grace: Seconds = Field(
+        default=10.0,
+        description="Seconds that the engine gets to stop a render by itself before it is killed.",
+    )
+    worker_unready_after: Seconds = Field(
+        default=30.0,
+        description="Seconds for which a thread of the worker may fail, for a reason that is not the broker's, "
+        "before the worker takes no more jobs.",
+    )
+    worker_end_after: Seconds = Field(
+        default=300.0,
+        description="Seconds of the same failure after which the worker ends with exit code 75, to be started again.",
+    )
+    worker_sign_for: Annotated[int, Field(ge=0, le=RESULT_TTL), Unit("seconds")] = Field(
+        default=RESULT_TTL,
+        description="Seconds for which a download link to a finished video is valid, at most 7 days; 0: no "
+        "links are made.",
+    )
+    worker_files_port: Port = Field(
+        default=0,
+        description="The port from which clients that cannot see the storage download finished videos by "
+        "download links; 0: none.",
+    )
+    worker_files_address: Address = Field(
+        default="0.0.0.0",  # noqa: S104 - clients are elsewhere, and nothing is served unasked
+        description="The interface on which that port is opened.",
+    )
+    worker_files_url: str = Field(
+        default="",
+        description="How clients reach that port, such as `https://videos.studio/mac-1`; empty: `http://` and "
+        "the machine's host name.",
+    )
+    worker_metrics_port: Port = Field(
+        default=0,
+        description="The port at which Prometheus may scrape the worker; 0: none.",
+    )
+    worker_metrics_address: Address = Field(
+        default="127.0.0.1",
+        description="The interface on which the metrics port is opened.",
+    )
+    worker_on_battery: bool = Field(
+        default=True,
+        description="Whether new jobs are taken while the machine is not plugged in.",
+    )
+    worker_unused_for: SecondsOrNone = Field(
+        default=0.0,
+        description="Seconds for which nobody must have touched the machine before new jobs are taken (macOS only).",
+    )
+    worker_hours: str = Field(
+        default="",
+        description="The duty hours in which new jobs are taken, by the machine's clock, such as `19:00-07:00`;"
+        " several with commas; empty: always.",
+    )
 
     @field_validator("worker_hours")
     @classmethod

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import os
+from typing import Annotated
 
 from pydantic import Field
 
 from ltx_client.protocol.workers import Gigabytes
+from ltx_client.shared.setting_errors import Unit
 from ltx_client.shared.settings import HomeSettings
 from ltx_models.errors import ModelError
 from ltx_models.families.variants import VARIANTS, Variant
@@ -32,7 +34,7 @@ def usable_memory() -> float:
 class BudgetSettings(HomeSettings):
     """What a client needs to know of the worker of this machine's own farm."""
 
-    worker_memory_gb: Gigabytes = Field(default_factory=usable_memory, description="GB")
+    worker_memory_gb: Annotated[Gigabytes, Unit("GB")] = Field(default_factory=usable_memory)
 
 
 def why_too_much(budget_gb: float) -> str:

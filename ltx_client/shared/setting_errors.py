@@ -6,6 +6,7 @@ import difflib
 import reprlib
 import types
 from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Union, get_args, get_origin
 
@@ -15,7 +16,15 @@ from pydantic_core import ErrorDetails
 
 from ltx_client.protocol.text import shown
 
-__all__ = ["field_at", "is_shown", "meant", "must_be", "reason"]
+__all__ = ["Unit", "field_at", "is_shown", "meant", "must_be", "reason"]
+
+
+@dataclass(frozen=True)
+class Unit:
+    """Name the unit of a setting's number, in the metadata of its type: `Annotated[float, Unit("seconds")]`."""
+
+    name: str
+
 
 _KINDS: dict[Any, str] = {
     bool: "true or false",
@@ -48,7 +57,7 @@ def reason(detail: ErrorDetails, field: FieldInfo | None) -> str:
 
 
 def must_be(field: FieldInfo) -> str:
-    """Return which values a field takes; its description is the unit."""
+    """Return which values a field takes, with their unit."""
     kind, metadata = _plain(field)
     words = _KINDS.get(kind, "a table")
     limits = {
@@ -62,7 +71,7 @@ def must_be(field: FieldInfo) -> str:
         said = f"from {_number(limits['ge'])} to {_number(limits['le'])}"
     if "max_length" in limits:
         said = f"of {limits.get('min_length', 0)} to {limits['max_length']} characters"
-    unit = f" of {field.description}" if field.description else ""
+    unit = next((f" of {part.name}" for part in metadata if isinstance(part, Unit)), "")
     return f"{words}{unit} {said}".rstrip()
 
 

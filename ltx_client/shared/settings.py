@@ -7,7 +7,7 @@ from collections.abc import Collection, Iterable, Iterator
 from pathlib import Path
 from typing import Any, ClassVar
 
-from pydantic import SecretStr, ValidationError, ValidationInfo, field_validator, model_validator
+from pydantic import Field, SecretStr, ValidationError, ValidationInfo, field_validator, model_validator
 from pydantic.fields import FieldInfo
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
 
@@ -32,16 +32,16 @@ _OTHERS = {f"LTX_{name}" for name in ("FARM", "CONFIG", "MODELS_DIR", "NOTIFY_SE
 
 
 class HomeSettings(BaseSettings):
-    """Where this machine's own files are, for processes that need to know no more of the farm. Raises ConfigError.
-
-    home: this machine's folder for the embedded farm, its files and its identity.
-    """
+    """Where this machine's own files are, for processes that need to know no more of the farm. Raises ConfigError."""
 
     model_config = SettingsConfigDict(
         env_prefix="LTX_", frozen=True, hide_input_in_errors=True, extra="ignore", allow_inf_nan=False
     )
 
-    home: Path = Path("~/.ltx-farm")
+    home: Path = Field(
+        default=Path("~/.ltx-farm"),
+        description="The folder of this machine's own files: the embedded farm, the worker's identity, spool and log.",
+    )
 
     @classmethod
     def settings_customise_sources(
@@ -74,25 +74,39 @@ class FarmSettings(HomeSettings):
     """Read from LTX_BROKER_URL, LTX_STORAGE_URL and so on, then from the farm that LTX_FARM names in the configuration.
 
     Raises ConfigError for a configuration file that cannot be used.
-
-    broker_ca: the file of the authority that signed the broker's certificate, for rediss://; unset: the system's own.
-    broker_url: redis://[USER:PASSWORD@]HOST:PORT/DB, rediss:// for TLS, unix:///PATH, or sentinel://HOST:PORT,…/NAME;
-    `Broker` says more.
-    broker_password_file: a file whose first line is the password, where the URL has none.
-    broker_sentinel_password_file: the same for the sentinels' own password.
-    broker_password_keyring: the password lies in this user's keychain, under the farm's name.
-    storage_url: where results lie: a folder, or any URL by which fsspec can write; made by `ltx storage init`.
     """
 
     model_config = SettingsConfigDict(extra="forbid")
 
-    broker_ca: Path | None = None
-    broker_password_file: Path | None = None
-    broker_password_keyring: bool = False
-    broker_sentinel_password_file: Path | None = None
-    broker_url: SecretStr | None = None  # after what is put into it
-    storage_url: str | None = None
-    namespace: str = DEFAULT_NAMESPACE
+    broker_ca: Path | None = Field(
+        default=None,
+        description="The certificate of the authority that signed the broker's, for `rediss://`; unset: the system's.",
+    )
+    broker_password_file: Path | None = Field(
+        default=None,
+        description="A file whose first line is the broker's password, where the URL has none: as it is, in UTF-8.",
+    )
+    broker_password_keyring: bool = Field(
+        default=False,
+        description="Whether the broker's password lies in this user's keychain, under the farm's name.",
+    )
+    broker_sentinel_password_file: Path | None = Field(
+        default=None,
+        description="The same as `LTX_BROKER_PASSWORD_FILE`, for the password that the sentinels themselves ask for.",
+    )
+    broker_url: SecretStr | None = Field(  # after what is put into it
+        default=None,
+        description="`redis://[USER:PASSWORD@]HOST:PORT/DB`, `rediss://` for TLS, `unix:///PATH?db=DB`, or"
+        " `sentinel://[USER:PASSWORD@]HOST:PORT,HOST:PORT,…/NAME/DB`; unset: this machine alone.",
+    )
+    storage_url: str | None = Field(
+        default=None,
+        description="Where finished videos lie: a folder's whole path, or a URL such as `s3://bucket/folder`; made by"
+        " `ltx storage init`.",
+    )
+    namespace: str = Field(
+        default=DEFAULT_NAMESPACE, description="What the farm's keys in Redis begin with; one broker can serve several."
+    )
 
     complete: ClassVar[str] = ""
     """How the names of those variables begin of which these settings know all."""

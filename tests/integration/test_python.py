@@ -1,10 +1,9 @@
-"""The Python API: the README's own examples, as a stranger would run them; handles and their errors."""
+"""The Python API: the READMEs' own examples, as a stranger would run them; handles and their errors."""
 
 import asyncio
 import re
 import subprocess
 import sys
-from pathlib import Path
 
 import pytest
 
@@ -14,16 +13,27 @@ from ltx_client.errors import JobCancelled, UsageError
 from ltx_client.protocol import events
 from tests.clips import read_clip
 from tests.integration.conftest import PROMPT
+from tests.papers import PAPERS
 
-README = Path(__file__).parents[2] / "README.md"
-EXAMPLES = re.findall(r"```python\n(.*?)```", README.read_text(), re.DOTALL)
+BLOCK = re.compile(r"```python\n(.*?)```", re.DOTALL)
+EXAMPLES = [
+    pytest.param(code, id=f"{paper.parent.name}-{number}")
+    for paper in PAPERS
+    for number, code in enumerate(BLOCK.findall(paper.read_text()))
+]
 SMALL = {"width": 64, "height": 64, "num_frames": 9, "num_steps": 2}
 
 
-@pytest.mark.parametrize("number", range(len(EXAMPLES)))
-def test_an_example_of_the_readme(no_farm_env, tmp_path, number):
+def test_the_readmes_have_examples_of_all_that_there_is():
+    text = "".join(example.values[0] for example in EXAMPLES)
+    assert len(EXAMPLES) >= 5
+    assert all(f"import {name}" in text for name in ("Farm", "AsyncFarm", "LTXPipeline"))
+
+
+@pytest.mark.parametrize("code", EXAMPLES)
+def test_an_example_of_a_readme(no_farm_env, tmp_path, code):
     done = subprocess.run(
-        [sys.executable, "-W", "error", "-c", EXAMPLES[number]],
+        [sys.executable, "-W", "error", "-c", code],
         cwd=tmp_path,
         env={**no_farm_env, "LTX_WORKER_REAP_EVERY": "0.3"},
         capture_output=True,

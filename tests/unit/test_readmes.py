@@ -9,6 +9,7 @@ from click.testing import CliRunner
 
 from ltx_client.cli import main as ltx
 from ltx_worker.cli import main as ltx_worker
+from tests.papers import PAPERS
 
 ROOT = Path(__file__).parents[2]
 BLOCK = re.compile(r"^ *```sh\n(.*?)^ *```", re.DOTALL | re.MULTILINE)
@@ -29,7 +30,7 @@ def shown(path):
                 yield [STANDS_FOR.get(word, word) for word in words]
 
 
-LINES = sorted({tuple(words) for path in (ROOT / "README.md", ROOT / "deploy/README.md") for words in shown(path)})
+LINES = sorted({tuple(words) for path in (*PAPERS, ROOT / "deploy/README.md") for words in shown(path)})
 
 
 def test_they_show_commands():

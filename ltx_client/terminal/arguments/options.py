@@ -170,7 +170,9 @@ def notify_options(function: F) -> F:
         default=None,
         help="Show a notification at the end.  [default: in a terminal, after 30 s]",
     )(function)
-    return click.option("--notify", metavar="URL", help="POST how it ended there (signed: see the README).")(function)
+    return click.option("--notify", metavar="URL", help="POST how it ended there (signed: see ltx_client/README.md).")(
+        function
+    )
 
 
 def batch_option(function: F) -> F:
