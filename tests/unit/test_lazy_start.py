@@ -52,6 +52,16 @@ def test_a_start_without_a_command_imports_nothing_slow(code, env):
     assert {name for name in names if name.startswith(("ltx_client.commands.", "ltx_client.farm"))} == set()
 
 
+def test_a_listing_imports_only_what_it_needs():
+    """It opens no storage, locks nothing, sends no message and changes no configuration."""
+    modules = "ltx_client.commands.jobs.jobs, ltx_client.terminal.arguments.config_changes"
+    names = started(f"import ltx_client.cli, {modules}")
+    assert "ltx_client.farm.farm" in names
+    assert (
+        names & {"fsspec", "filelock", "celery", "kombu", "tomlkit", "rich.progress", "ltx_client.local.join"} == set()
+    )
+
+
 @pytest.mark.parametrize(("group", "name"), ROWS)
 def test_the_table_says_what_the_command_says(group, name):
     row, command = GROUPS[group].table[name], GROUPS[group].commands[name]
