@@ -4,7 +4,8 @@
 
     Farm().render("a red ball rolls to the right on a navy background").wait().download("ball.mp4")
 
-`AsyncFarm` is the same for programs with an event loop. Errors are those of `ltx_client.errors`.
+`AsyncFarm` is the same for programs with an event loop. What they raise is here too, below `FarmError`; the tree of it
+is drawn in `ltx_client.errors`.
 """
 
 from __future__ import annotations
@@ -13,11 +14,40 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from ltx_client.errors import (
+        BrokerError,
+        BrokerUnreachable,
+        FarmError,
+        IdUsed,
+        JobCancelled,
+        JobConflict,
+        JobFailed,
+        JobNotFound,
+        StorageUnreachable,
+        Unreachable,
+        UsageError,
+    )
     from ltx_client.farm.async_farm import AsyncFarm, AsyncRender
     from ltx_client.farm.farm import Farm
     from ltx_client.farm.render import Render
 
-__all__ = ["AsyncFarm", "AsyncRender", "Farm", "Render"]
+__all__ = [
+    "AsyncFarm",
+    "AsyncRender",
+    "BrokerError",
+    "BrokerUnreachable",
+    "Farm",
+    "FarmError",
+    "IdUsed",
+    "JobCancelled",
+    "JobConflict",
+    "JobFailed",
+    "JobNotFound",
+    "Render",
+    "StorageUnreachable",
+    "Unreachable",
+    "UsageError",
+]
 
 _HOMES = {
     "AsyncFarm": "ltx_client.farm.async_farm",
@@ -25,10 +55,15 @@ _HOMES = {
     "Farm": "ltx_client.farm.farm",
     "Render": "ltx_client.farm.render",
 }
+"""The modules of what is no error."""
 
 
 def __getattr__(name: str) -> Any:
-    """Late: a worker imports the wire contract alone."""
-    if name in _HOMES:
-        return getattr(import_module(_HOMES[name]), name)
+    """Return what is exported. Late: a worker imports the wire contract alone."""
+    if name in __all__:
+        return getattr(import_module(_HOMES.get(name, "ltx_client.errors")), name)
     raise AttributeError(f"module 'ltx_client' has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return [*globals(), *__all__]

@@ -2,44 +2,22 @@
 
 from __future__ import annotations
 
+import sys
 from typing import Any, NoReturn
 
 import click
-import redis
-from pydantic import ValidationError
 
-from ltx_client.commands import bench, models
-from ltx_client.commands.batches import batch, batches
-from ltx_client.commands.farm import config, doctor, gc, stats, storage, up, workers
-from ltx_client.commands.jobs import (
-    cancel,
-    download,
-    jobs,
-    logs,
-    pause,
-    priority,
-    render,
-    resume,
-    retry,
-    show,
-    submit,
-    watch,
-)
+from ltx_client.commands import COMMANDS
 from ltx_client.errors import BrokerUnreachable, FarmError, UsageError
-from ltx_client.shared.broker.connection_errors import why_unreachable, why_wrong
-from ltx_client.shared.broker.outages import is_outage
-from ltx_client.shared.config import ConfigError
-from ltx_client.shared.console.stdio import Group
-from ltx_client.shared.settings import FarmSettings, broker_address, why_invalid
+from ltx_client.shared.console.lazy_group import LazyGroup
+from ltx_client.shared.console.stdio import notice
 from ltx_client.terminal.arguments.completion import complete_farms
-from ltx_client.terminal.arguments.config_changes import default_map, use_farm
-from ltx_client.terminal.output import notice
 from ltx_models.errors import ModelError
 
 __all__ = ["main"]
 
 
-class FarmGroup(Group):
+class FarmGroup(LazyGroup):
     """Maps the error trees of `ltx_client.errors` and `ltx_models.errors` to exit codes."""
 
     def invoke(self, ctx: click.Context) -> Any:
@@ -48,22 +26,35 @@ class FarmGroup(Group):
             return super().invoke(ctx)
         except FarmError as error:
             _fail(ctx, str(error), error.exit_code)
-        except redis.RedisError as error:  # of a command that looks at the broker by itself
-            unavailable = is_outage(error)
-            sentence = (why_unreachable if unavailable else why_wrong)(error, _address())
-            _fail(ctx, sentence, BrokerUnreachable.exit_code if unavailable else FarmError.exit_code)
         except ModelError as error:
             _fail(ctx, str(error), UsageError.exit_code)
-        except ConfigError as error:
+        except _imported("redis", "RedisError") as error:  # of a command that looks at the broker by itself
+            _fail_for_the_broker(ctx, error)
+        except _imported("ltx_client.shared.config", "ConfigError") as error:
             _fail(ctx, str(error), UsageError.exit_code)
-        except ValidationError as error:  # of the settings: nothing else reaches this far
+        except _imported("pydantic_core", "ValidationError") as error:  # of the settings: nothing else reaches this far
+            from ltx_client.shared.settings import why_invalid
+
             _fail(ctx, why_invalid(error), UsageError.exit_code)
 
 
-def _address() -> str:
-    """Return where the broker is, as far as the settings say."""
+def _imported(module: str, name: str) -> tuple[type[Any], ...]:
+    """Return a class of errors for an `except`; none while its module is not imported: nothing has raised one then."""
+    found = getattr(sys.modules.get(module), name, None)
+    return () if found is None else (found,)
+
+
+def _fail_for_the_broker(ctx: click.Context, error: Any) -> NoReturn:
+    """End with what redis-py's error means. The address is what the settings say of it."""
+    from ltx_client.shared.broker.connection_errors import why_unreachable, why_wrong
+    from ltx_client.shared.broker.outages import is_outage
+    from ltx_client.shared.settings import FarmSettings, broker_address
+
     url = FarmSettings().broker_url
-    return "of this machine's farm" if url is None else broker_address(url)
+    address = "of this machine's farm" if url is None else broker_address(url)
+    if is_outage(error):
+        _fail(ctx, why_unreachable(error, address), BrokerUnreachable.exit_code)
+    _fail(ctx, why_wrong(error, address), FarmError.exit_code)
 
 
 def _fail(ctx: click.Context, message: str, code: int) -> NoReturn:
@@ -71,7 +62,7 @@ def _fail(ctx: click.Context, message: str, code: int) -> NoReturn:
     ctx.exit(code)
 
 
-@click.group(cls=FarmGroup, context_settings={"help_option_names": ["-h", "--help"]})
+@click.group(cls=FarmGroup, table=COMMANDS, context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(package_name="ltx-farm")
 @click.option(
     "--farm",
@@ -95,13 +86,9 @@ def main(ctx: click.Context, farm: str | None) -> None:
     Exit codes: 0 done, 1 the job failed, 2 wrong use, 3 cancelled, 69 broker or storage out of reach,
     74 stdout cannot be written.
     """
+    from ltx_client.terminal.arguments.config_changes import default_map, use_farm  # pydantic takes long to import
+
     if farm is not None:
         ctx.with_resource(use_farm(farm))
     if ctx.invoked_subcommand != "config":  # which must work while the file does not
         ctx.default_map = default_map()
-
-
-_RENDERING = (render, submit, batch, watch)
-_JOBS = (jobs, batches, show, logs, download, cancel, retry, pause, resume, priority)
-for _module in (*_RENDERING, *_JOBS, workers, stats, gc, doctor, bench, models, storage, up, config):
-    main.add_command(_module.command)

@@ -18,7 +18,6 @@ from ltx_client.farm.jobs.records import read_views
 from ltx_client.farm.ledger.removal import RemovalLedger
 from ltx_client.farm.ledger.scripts import ClientLedger
 from ltx_client.farm.pauses import Pauses
-from ltx_client.local.join import join, why_stopped
 from ltx_client.local.members import FarmFolder, Use
 from ltx_client.protocol.clock import Clock
 from ltx_client.protocol.names import Names
@@ -42,6 +41,8 @@ class Connection:
         with contextlib.ExitStack() as stack:
             embedded, broker_url, storage_url = None, settings.broker_url, settings.storage_url
             if broker_url is None:
+                from ltx_client.local.join import join  # no other farm needs it
+
                 embedded = FarmFolder(settings.home)
                 broker_url = stack.enter_context(join(settings.home, use, variant)).url
                 storage_url = str(embedded.videos)
@@ -123,6 +124,8 @@ class Connection:
         if self._embedded is None:
             return
         if not self._embedded.is_kept():
+            from ltx_client.local.join import why_stopped
+
             raise BrokerUnreachable(why_stopped(self._embedded))
         if why := self._embedded.why_refused():
             raise UsageError(f"this machine's worker does not start: {why}; its jobs stay queued until it does")

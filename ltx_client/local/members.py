@@ -8,14 +8,16 @@ import secrets
 from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
-
-from filelock import FileLock, Timeout
+from typing import TYPE_CHECKING
 
 from ltx_client.local.address import Address
 from ltx_client.local.server_lock import ServerLock
 from ltx_client.local.videos import make_storage
 from ltx_client.shared.own_files import ENTER, WRITE, Problem, problem_with
 from ltx_models.files.volumes import check_mounted
+
+if TYPE_CHECKING:
+    from filelock import FileLock
 
 __all__ = ["FarmFolder", "Member", "Membership", "Use"]
 
@@ -43,12 +45,21 @@ class Member:
 _MEMBER = re.compile(rf"(?P<pid>\d+)\.[0-9a-f]+\.(?P<use>{'|'.join(Use)})\.(?P<variant>.+)")
 
 
+def _lock(path: Path) -> FileLock:
+    """Return the lock of which a path is the file. The library is imported here: a client of a farm of many machines
+    needs it not.
+    """
+    from filelock import FileLock
+
+    return FileLock(path)
+
+
 class Membership:
     """This process's own place among the members; `leave` gives it up, and so does the process's end."""
 
     def __init__(self, path: Path) -> None:
         self._path = path
-        self._lock = FileLock(path)
+        self._lock = _lock(path)
         self._lock.acquire(timeout=0)
 
     def leave(self) -> None:
@@ -94,10 +105,12 @@ class FarmFolder:
 
     def keeper_lock(self) -> FileLock:
         """Held by the keeper as long as it lives."""
-        return FileLock(self.path / "keeper.lock")
+        return _lock(self.path / "keeper.lock")
 
     def is_kept(self) -> bool:
         """Whether a keeper lives."""
+        from filelock import Timeout
+
         lock = self.keeper_lock()
         try:
             lock.acquire(timeout=0)
@@ -127,7 +140,7 @@ class FarmFolder:
 
     def roster_lock(self) -> FileLock:
         """Held while the members change or are counted, so that nobody joins a farm that is about to stop."""
-        return FileLock(self.path / "roster.lock")
+        return _lock(self.path / "roster.lock")
 
     def enter(self, use: Use, variant: str) -> Membership:
         """Becomes a member. The caller holds the roster lock."""
@@ -135,12 +148,14 @@ class FarmFolder:
 
     def members(self) -> list[Member]:
         """The live ones; the files of dead ones are removed. The caller holds the roster lock."""
+        from filelock import Timeout
+
         alive = []
         for path in self._members.iterdir():
             match = _MEMBER.fullmatch(path.name)
             if match is None:  # a file manager's
                 continue
-            lock = FileLock(path)
+            lock = _lock(path)
             try:
                 lock.acquire(timeout=0)
             except Timeout:

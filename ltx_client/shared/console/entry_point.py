@@ -5,13 +5,16 @@ Its modules take a second to import, so the entry points import this one alone a
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 import sys
+import threading
+from collections.abc import Iterator
 from importlib import import_module
 from types import FrameType
 
-__all__ = ["INTERRUPTED", "READER_LEFT", "open_streams", "run"]
+__all__ = ["INTERRUPTED", "READER_LEFT", "interrupt_ends_at_once", "open_streams", "run"]
 
 INTERRUPTED = 128 + signal.SIGINT
 """The exit code of a program that Ctrl-C ended."""
@@ -35,6 +38,25 @@ def run(module: str) -> None:
     finally:
         if interruptible:
             signal.signal(signal.SIGINT, _leave)
+
+
+@contextlib.contextmanager
+def interrupt_ends_at_once() -> Iterator[None]:
+    """Have Ctrl-C end the process in silence while inside, where nothing has begun yet, such as during imports.
+
+    Whoever handles Ctrl-C otherwise, such as a shell that has it ignored, goes on to do so.
+    """
+    if (
+        threading.current_thread() is not threading.main_thread()
+        or signal.getsignal(signal.SIGINT) is not signal.default_int_handler
+    ):
+        yield
+        return
+    signal.signal(signal.SIGINT, _leave)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def open_streams() -> None:

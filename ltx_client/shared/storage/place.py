@@ -8,11 +8,7 @@ import secrets
 import shlex
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
-
-import fsspec
-from fsspec.implementations.cached import CachingFileSystem
-from fsspec.implementations.local import LocalFileSystem
+from typing import TYPE_CHECKING, Any
 
 from ltx_client.protocol.redaction import know_url, shown_url
 from ltx_client.protocol.text import shown
@@ -21,6 +17,9 @@ from ltx_client.shared.storage.marker import LONGEST, MARKER, Marker, new_marker
 from ltx_client.shared.storage.s3 import S3, s3_errors, s3_options
 from ltx_client.shared.storage.urls import check_storage_url
 from ltx_models.files.volumes import unmounted_volume
+
+if TYPE_CHECKING:
+    import fsspec
 
 __all__ = ["PROBE", "DamagedFile", "StorageAway", "StorageError", "StoragePlace"]
 
@@ -52,6 +51,9 @@ class StoragePlace:
 
     def __init__(self, url: str) -> None:
         """Raise StorageError for what cannot be a storage. Asks nobody whether it is there."""
+        import fsspec  # here and below: it takes long to import, and most commands open no storage
+        from fsspec.implementations.cached import CachingFileSystem
+
         know_url(url)
         self.url = shown_url(url)
         is_s3 = url.rpartition("::")[2].startswith(S3)
@@ -214,6 +216,8 @@ class StoragePlace:
 
     @property
     def _is_folder(self) -> bool:
+        from fsspec.implementations.local import LocalFileSystem
+
         return isinstance(self._fs, LocalFileSystem)
 
     @property

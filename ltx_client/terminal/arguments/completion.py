@@ -1,4 +1,7 @@
-"""What a shell offers for a word that is being typed: jobs and batches of the farm, variants, farms."""
+"""What a shell offers for a word that is being typed: jobs and batches of the farm, variants, farms.
+
+`ltx` itself completes its `--farm`, so this module imports what it needs only when a shell asks.
+"""
 
 # ruff: noqa: ARG001 - click passes all three
 
@@ -7,20 +10,14 @@ from __future__ import annotations
 import contextlib
 import re
 from collections.abc import Iterator
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
-from click.shell_completion import CompletionItem
 
-from ltx_client.farm.broker import connect
-from ltx_client.farm.farm import Farm
-from ltx_client.farm.outputs.names import short_id
-from ltx_client.local.members import FarmFolder
-from ltx_client.protocol.text import shown
-from ltx_client.shared.config import LOCAL, load
-from ltx_client.shared.settings import FarmSettings
-from ltx_client.terminal.arguments.config_changes import use_farm
-from ltx_models.families.variants import VARIANTS
+if TYPE_CHECKING:
+    from click.shell_completion import CompletionItem
+
+    from ltx_client.farm.farm import Farm
 
 __all__ = ["complete_batches", "complete_farms", "complete_jobs", "complete_variants", "complete_workers"]
 
@@ -31,18 +28,24 @@ PLAIN = re.compile(r"[\w.@:+-]+")
 
 def complete_variants(ctx: click.Context, param: click.Parameter, incomplete: str) -> list[CompletionItem]:
     """Their names, each with what it is."""
+    from ltx_models.families.variants import VARIANTS
+
     return _fitting(incomplete, ((name, row.description) for name, row in VARIANTS.items()))
 
 
 def complete_farms(ctx: click.Context, param: click.Parameter, incomplete: str) -> list[CompletionItem]:
     """Those of the configuration."""
     with contextlib.suppress(Exception):
+        from ltx_client.shared.config import LOCAL, load
+
         return _fitting(incomplete, ((name, "") for name in (*load().farms, LOCAL)))
     return []
 
 
 def complete_jobs(ctx: click.Context, param: click.Parameter, incomplete: str) -> list[CompletionItem]:
     """The newest ones' short ids, each with its state and prompt; nothing where the farm is out of reach."""
+    from ltx_client.farm.outputs.names import short_id
+
     with contextlib.suppress(Exception), _farm(ctx) as farm:
         return _fitting(
             incomplete,
@@ -53,6 +56,8 @@ def complete_jobs(ctx: click.Context, param: click.Parameter, incomplete: str) -
 
 def complete_batches(ctx: click.Context, param: click.Parameter, incomplete: str) -> list[CompletionItem]:
     """The newest ones' short ids, each with its file."""
+    from ltx_client.farm.outputs.names import short_id
+
     with contextlib.suppress(Exception), _farm(ctx) as farm:
         return _fitting(incomplete, ((short_id(batch.id), batch.name) for batch in farm.batches(OFFERED)))
     return []
@@ -68,6 +73,12 @@ def complete_workers(ctx: click.Context, param: click.Parameter, incomplete: str
 @contextlib.contextmanager
 def _farm(ctx: click.Context) -> Iterator[Farm]:
     """The farm that the line means, as far as it has been typed. An embedded one is not started for this."""
+    from ltx_client.farm.broker import connect
+    from ltx_client.farm.farm import Farm
+    from ltx_client.local.members import FarmFolder
+    from ltx_client.shared.settings import FarmSettings
+    from ltx_client.terminal.arguments.config_changes import use_farm
+
     with contextlib.ExitStack() as stack:
         if name := ctx.find_root().params.get("farm"):
             stack.enter_context(use_farm(name))
@@ -83,6 +94,10 @@ def _farm(ctx: click.Context) -> Iterator[Farm]:
 
 def _fitting(incomplete: str, offers: Any) -> list[CompletionItem]:
     """Those that begin so, and that a shell takes as they are: what is offered is put into the person's command."""
+    from click.shell_completion import CompletionItem
+
+    from ltx_client.protocol.text import shown
+
     return [
         CompletionItem(value, help=shown(" ".join(text.split()))[:WORDS])
         for value, text in offers

@@ -8,7 +8,6 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-import tomlkit
 from pydantic import SecretStr
 
 from ltx_client.errors import UsageError
@@ -86,6 +85,7 @@ def write(farm: str, values: dict[str, str]) -> None:
 
     Raises UsageError for what cannot be right, ConfigError for a file that was broken before; neither changes it.
     """
+    import tomlkit  # only who changes the file needs it
 
     for key, text in values.items():
         try:
