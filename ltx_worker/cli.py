@@ -206,7 +206,7 @@ def _refusals_kept(*, logged: bool) -> Iterator[None]:
         with contextlib.suppress(ConfigError, ValidationError, OSError):
             home = HomeSettings().home
             if running_worker(home) is None:  # it may be the reason, and none when that one has ended
-                note_refusal(home, sentence)
+                note_refusal(home, sentence, is_final=not isinstance(error, _Unavailable))
         if logged and logging.getLogger().hasHandlers():
             log.critical("the worker does not start: %s", sentence)
         if is_job_of_launchd() and not isinstance(error, _Unavailable):

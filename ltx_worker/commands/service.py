@@ -121,7 +121,7 @@ def _carry_out(plan: Plan, *, agent: bool, restart: bool, no_start: bool) -> Non
             notice(f"not taken over from the environment, for {settings} stays as it is: {', '.join(unlike)}")
         if start:
             when = "login of yours" if agent else "start of the machine"
-            pid = await_worker(home)
+            pid = await_worker(plan, notice)
             notice(f"the service runs (process {pid}), and will after each {when}")
             if pid == before:
                 notice("it ran before, and still ends after `stop` or `drain`; --restart starts it anew")
