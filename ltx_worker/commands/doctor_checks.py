@@ -23,6 +23,7 @@ from ltx_client.shared.broker.first_contact import greet
 from ltx_client.shared.broker.url import Broker
 from ltx_client.shared.doctor.broker_checks import BrokerChecks
 from ltx_client.shared.doctor.checks import Check, Finding, Level
+from ltx_client.shared.doctor.ffmpeg_check import examine_ffmpeg
 from ltx_client.shared.doctor.storage_checks import StorageChecks, space
 from ltx_client.shared.own_files import Problem
 from ltx_models.errors import CheckpointError
@@ -36,7 +37,6 @@ from ltx_worker.commands.service import as_the_service
 from ltx_worker.engine.blas import blas_environment
 from ltx_worker.machine.home import SPOOL, UnusableHome, make_home, problem_of, problems_in
 from ltx_worker.machine.mac import local_network, no_apple_silicon, power_findings, share_findings
-from ltx_worker.machine.probes import why_no_video
 from ltx_worker.machine.system_programs import output_of
 from ltx_worker.settings import WorkerSettings
 
@@ -158,22 +158,7 @@ class Machine:
 
     def ffmpeg(self) -> Iterator[Finding]:
         """What MP4s are written with."""
-        import imageio_ffmpeg
-
-        try:
-            path = imageio_ffmpeg.get_ffmpeg_exe()
-            encoders = subprocess.run([path, "-hide_banner", "-encoders"], capture_output=True, text=True, check=True)
-        except (OSError, RuntimeError, subprocess.CalledProcessError) as error:
-            mend = "pip install --force-reinstall imageio-ffmpeg, or set IMAGEIO_FFMPEG_EXE to one that works"
-            yield Finding("ffmpeg", Level.FAILURE, f"it does not run: {error}", mend)
-            return
-        if "libx264" not in encoders.stdout:
-            yield Finding("ffmpeg", Level.FAILURE, f"{path} cannot write H.264", "unset IMAGEIO_FFMPEG_EXE")
-        elif fault := why_no_video():  # for which a worker takes no jobs
-            mend = "unset IMAGEIO_FFMPEG_EXE, or set it to a newer one; pip install --force-reinstall imageio-ffmpeg"
-            yield Finding("ffmpeg", Level.FAILURE, f"{path} makes no video that can be read: {fault}", mend)
-        else:
-            yield Finding("ffmpeg", Level.OK, path)
+        yield examine_ffmpeg()
 
     def home(self) -> Iterator[Finding]:
         """Whether a worker can use its folder, and whether there is room for videos that cannot be delivered yet."""

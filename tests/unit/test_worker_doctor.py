@@ -14,6 +14,8 @@ from pydantic import SecretStr
 from ltx_client.protocol.names import Names
 from ltx_client.shared.doctor.broker_checks import BrokerChecks
 from ltx_client.shared.doctor.checks import Level, run_checks
+from ltx_client.shared.settings import FarmSettings
+from ltx_client.terminal import client_checks
 from ltx_models.families.variants import find_variant
 from ltx_worker.cli import main
 from ltx_worker.commands import doctor, doctor_checks
@@ -64,8 +66,13 @@ def test_an_ffmpeg_that_is_too_old_for_what_a_worker_does_with_it(settings, monk
     old.write_text('#!/bin/sh\ncase "$*" in *-encoders*) echo libx264;; *) echo odd option >&2; exit 1;; esac\n')
     old.chmod(0o755)
     monkeypatch.setenv("IMAGEIO_FFMPEG_EXE", str(old))
-    ((level, text, mend),) = found(Machine(settings, find_variant("pocket"), quick=True).ffmpeg)
-    assert level is Level.FAILURE and f"{old} makes no video" in text and "a newer one" in mend
+    for renders in (Machine(settings, find_variant("pocket"), quick=True), client_checks.Machine(FarmSettings())):
+        ((level, text, mend),) = found(renders.ffmpeg)
+        assert level is Level.FAILURE and f"{old} makes no video" in text and "a newer one" in mend
+    submits = FarmSettings(broker_url=SecretStr("redis://farm:6379/0"))
+    assert found(client_checks.Machine(submits).ffmpeg) == [(Level.OK, str(old), "")], "it only reads videos here"
+    old.write_text("#!/bin/sh\nexit 1\n")
+    assert "it does not run" in found(client_checks.Machine(submits).ffmpeg)[0][1]
 
 
 def test_a_variant_that_does_not_fit_or_is_not_here(settings, monkeypatch, tmp_path):
