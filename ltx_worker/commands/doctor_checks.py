@@ -24,6 +24,7 @@ from ltx_client.shared.broker.url import Broker
 from ltx_client.shared.doctor.broker_checks import BrokerChecks
 from ltx_client.shared.doctor.checks import Check, Finding, Level
 from ltx_client.shared.doctor.ffmpeg_check import examine_ffmpeg
+from ltx_client.shared.doctor.folder_look import look_into
 from ltx_client.shared.doctor.storage_checks import StorageChecks, space
 from ltx_client.shared.own_files import Problem
 from ltx_models.errors import CheckpointError
@@ -210,11 +211,9 @@ class Machine:
         url = self._settings.storage_url
         if url is None or not url.startswith("/"):
             return
-        failed: OSError | None = None
-        try:
-            next(Path(url).iterdir(), None)
-        except OSError as error:
-            failed = error
+        failed = look_into(Path(url))
+        if isinstance(failed, TimeoutError):  # so would all that is asked of it; `storage` tells of it
+            return
         user = pwd.getpwuid(os.geteuid()).pw_name
         yield from share_findings(Path(url), output_of("mount"), user, os.path.realpath(sys.executable), failed)
 

@@ -28,6 +28,8 @@ COMES_UP_WITHIN = 60.0
 """Seconds that a worker has from its start by the service manager to the first sign of it."""
 STOP_TIMEOUT = 70.0
 """Seconds that the service which was there before may take to end; launchd loads no other meanwhile."""
+COMMAND_TIMEOUT = STOP_TIMEOUT + 30.0
+"""Seconds that a command of the system may take; the longest end a service, which has time for that."""
 Say = Callable[[str], object]
 Run = Callable[[Command], None]
 IN_PROGRESS = 37
@@ -248,7 +250,10 @@ def _give(path: Path, owner: str) -> None:
 
 def _run(command: Command) -> None:
     try:
-        subprocess.run(command, check=True, capture_output=True, text=True, errors="replace")
+        subprocess.run(command, check=True, capture_output=True, text=True, errors="replace", timeout=COMMAND_TIMEOUT)
+    except subprocess.TimeoutExpired as error:
+        why = f"has not ended within {COMMAND_TIMEOUT:g} s and was killed; restart this machine, and run this again"
+        raise ServiceError(f"`{shlex.join(command)}` {why}") from error
     except FileNotFoundError as error:
         raise ServiceError(f"there is no {command[0]} on this machine") from error
     except subprocess.CalledProcessError as error:

@@ -245,6 +245,18 @@ def test_a_step_that_fails_is_named(plan, tmp_path):
             install(plan, print, System(failing=[command[:2], plan.is_loaded[:2]]), tmp_path)
 
 
+def test_a_program_of_the_system_that_hangs_holds_nobody(tmp_path, monkeypatch):
+    program = tmp_path / "dscl"
+    program.write_text("#!/bin/sh\nexec sleep 30\n")
+    program.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path}{os.pathsep}{os.environ['PATH']}")
+    monkeypatch.setattr(apply, "COMMAND_TIMEOUT", 0.3)
+    began = time.monotonic()
+    with pytest.raises(ServiceError, match=r"`dscl \. -list /Users` has not ended within 0\.3 s and was killed"):
+        apply._run(("dscl", ".", "-list", "/Users"))
+    assert time.monotonic() - began < 10
+
+
 def test_without_a_start_nothing_is_started_and_nothing_is_stopped(plan, tmp_path):
     system = System()
     install(plan, print, system, tmp_path, start=False)
