@@ -13,6 +13,7 @@ from ltx_models.files.file_lock import why_not_lockable
 from ltx_models.files.volumes import unmounted_volume
 
 __all__ = [
+    "ENDING",
     "LOCK",
     "PID",
     "SPOOL",
@@ -28,6 +29,8 @@ __all__ = [
 ]
 
 LOCK, PID, WORK, SPOOL = "worker.lock", "worker.pid", "work", "spool"
+ENDING = "worker.ending"
+"""The process id of a worker that was told to end. Kept where it can be."""
 REFUSAL, PASSING_REFUSAL = "not-started", "not-started-yet"
 """Kept where they can be: whatever lies there keeps no worker from starting. The second is of what may be over when the
 service manager starts the worker again.

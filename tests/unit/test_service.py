@@ -754,6 +754,19 @@ def test_who_is_not_logged_in_at_the_screen_is_told(mac):
     assert "when you log in at this Mac's screen" in mac("install", "--agent").output
 
 
+def test_a_worker_that_was_told_to_end_is_not_said_to_run_on(mac):
+    mac("install", "--agent")
+    mac.runs = launchd.installed(mac.agent.plist)[1]
+    mark = commands._agent_home() / "worker.ending"
+    mark.parent.mkdir(parents=True, exist_ok=True)
+    mark.write_text("4711")
+    said = mac("install", "--agent").output
+    assert "(process 4711) was told to end" in said and "--restart starts it anew" in said
+    assert "the service runs" not in said and "it ran before" not in said
+    mark.write_text("4712")
+    assert "the service runs (process 4711)" in mac("install", "--agent").output
+
+
 def test_two_workers_on_a_mac_are_told_of(mac):
     assert "two workers share its GPU" not in mac("install", "--agent").output
     launchd.DAEMON.plist.touch()
