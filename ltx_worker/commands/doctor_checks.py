@@ -32,7 +32,7 @@ from ltx_models.families.variants import VARIANTS, Variant
 from ltx_models.files.hub import verify
 from ltx_models.files.model_files import find_files
 from ltx_models.files.safetensors_header import check_checkpoint
-from ltx_models.memory import GB
+from ltx_models.memory import GB, smallest_peak
 from ltx_worker.attempt.delivery import spooled
 from ltx_worker.commands.service import as_the_service
 from ltx_worker.engine.blas import blas_environment
@@ -122,8 +122,12 @@ class Machine:
         fitting = [row.name for row in VARIANTS.values() if row.ram_gb <= budget]
         text = f"renders may use {budget:.3g} of {total:.3g} GB; these fit: {', '.join(fitting) or 'none'}"
         gpu = self._settings.gpu_gb
-        if self._variant.name in fitting and gpu is not None and gpu < self._variant.ram_gb:
-            wanted = -(-self._variant.ram_gb * GB // 2**20)
+        wanted = -(-self._variant.ram_gb * GB // 2**20)
+        if self._variant.name in fitting and gpu is not None and not self._fits_any(gpu):
+            text += f"; the GPU may use {gpu:.2g} GB, so that no render with {self._variant.name} begins here"
+            mend = f"sudo sysctl iogpu.wired_limit_mb=0, which is the system's own limit, or {wanted}"
+            yield Finding("memory", Level.FAILURE, text, mend)
+        elif self._variant.name in fitting and gpu is not None and gpu < self._variant.ram_gb:
             text += f"; the GPU may use {gpu:.1f} GB, so the largest renders with {self._variant.name} go to others"
             yield Finding("memory", Level.WARNING, text, f"sudo sysctl iogpu.wired_limit_mb={wanted}, after each start")
         elif self._variant.name in fitting:
@@ -138,6 +142,10 @@ class Machine:
             mend = f"ltx-worker start --variant {largest.name}" if largest else mend
             text += f"; {self._variant.name} needs {self._variant.ram_gb} GB"
             yield Finding("memory", Level.FAILURE, text, mend)
+
+    def _fits_any(self, gpu: float) -> bool:
+        limit = int(gpu * GB)
+        return smallest_peak(self._variant, limit) <= limit
 
     def weights(self) -> Iterator[Finding]:
         """Whether the variant's files are here, and are what the hub has."""

@@ -23,6 +23,7 @@ from ltx_client.shared.doctor.storage_checks import StorageChecks
 from ltx_client.shared.settings import FarmSettings
 from ltx_client.terminal import client_checks
 from ltx_models.families.variants import find_variant
+from ltx_models.memory import GB
 from ltx_worker.cli import main
 from ltx_worker.commands import doctor, doctor_checks
 from ltx_worker.commands.doctor_checks import Machine, worker_checks
@@ -109,6 +110,21 @@ def test_a_variant_that_does_not_fit_or_is_not_here(settings, monkeypatch, tmp_p
     assert "dev needs 25 GB" in text
     ((level, _, mend),) = found(machine.weights)
     assert (level, mend) == (Level.FAILURE, "ltx models download dev")
+
+
+@pytest.mark.parametrize(
+    ("wired_limit", "level", "words"),
+    [
+        (60, Level.FAILURE, "no render with pocket begins here"),
+        (900, Level.WARNING, "the largest renders with pocket go to others"),
+        (2000, Level.OK, ""),
+    ],
+)
+def test_a_gpu_that_may_use_too_little_memory(settings, monkeypatch, wired_limit, level, words):
+    monkeypatch.setattr(WorkerSettings, "gpu_gb", wired_limit * 2**20 / GB)
+    ((found_level, text, mend),) = found(Machine(settings, find_variant("pocket"), quick=True).memory)
+    assert found_level is level and words in text
+    assert ("iogpu.wired_limit_mb" in mend) == (level is not Level.OK)
 
 
 @pytest.mark.parametrize(
