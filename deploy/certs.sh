@@ -9,6 +9,7 @@
 #
 # What is made anew belongs to whom it belonged to before. Where something fails, nothing is changed.
 set -eu
+. "$(dirname "$0")/broker-owner.sh"
 
 usage() { echo "usage: $0 FOLDER HOST…" >&2; exit 2; }
 case ${1-} in '' | -*) usage ;; esac
@@ -28,25 +29,13 @@ for host; do
   esac
   names=$names${names:+,}$kind:$host
 done
-(umask 022 && mkdir -p "$folder") # which the broker's user may enter: what is secret has a mode of its own
-case $(id -u),$(ls -ld "$folder") in
-  0,d????????-*) echo "$0: only some users can enter $folder; chmod 755 it, if the broker's user is to" >&2 ;;
-esac
-umask 077
+make_folder
 
 if [ -e "$folder/ca.crt" ] && [ ! -e "$folder/ca.key" ]; then
   echo "$0: $folder/ca.key is not here; put it back, or remove ca.crt to begin with a new authority" >&2
   exit 2
 fi
-owner=
-for file in "$folder/broker.key" "$folder/users.acl"; do
-  [ -z "$owner" ] && [ -e "$file" ] || continue
-  owner=$(ls -n "$file" | awk '{ print $3 ":" $4 }')
-  if [ ! -O "$file" ] && [ "$(id -u)" != 0 ]; then
-    echo "$0: $file is another user's; run this as root, who can give that user the new one" >&2
-    exit 2
-  fi
-done
+find_owner "$folder/broker.key" "$folder/users.acl"
 
 new=$(mktemp -d "$folder/.new.XXXXXX")
 trap 'rm -rf "$new"' EXIT
@@ -73,7 +62,7 @@ fi
 
 was=$(openssl x509 -in "$folder/broker.crt" -noout -ext subjectAltName 2>/dev/null | tail -n 1)
 was=$(printf '%s' "$was" | sed -e 's/IP Address:/IP:/g' -e 's/[[:space:]]//g')
-if [ -n "$owner" ] && [ "$(id -u)" = 0 ]; then chown "$owner" "$new/broker.key"; fi
+give "$new/broker.key"
 chmod 644 "$new/ca.crt" "$new/broker.crt"
 [ -e "$folder/ca.crt" ] || mv "$new/ca.key" "$new/ca.crt" "$folder"
 mv -f "$new/broker.key" "$new/broker.crt" "$folder"

@@ -11,6 +11,7 @@
 # A password that is there is kept; to change one, remove its file, run this again, and then
 # `redis-cli … ACL LOAD` as admin. What a user may do stands in users.acl.in, beside this script.
 set -eu
+. "$(dirname "$0")/broker-owner.sh"
 
 case ${1-} in '' | -*) echo "usage: $0 FOLDER [NAMESPACE…]" >&2; exit 2 ;; esac
 folder=$1
@@ -19,21 +20,9 @@ for namespace; do
   case $namespace in *[!A-Za-z0-9:_-]* | '') echo "$0: a namespace is letters, digits, and : _ -" >&2; exit 2 ;; esac
 done
 if [ -d "$folder/users.acl" ]; then echo "$0: $folder/users.acl is a folder; remove it" >&2; exit 2; fi
-(umask 022 && mkdir -p "$folder") # which the broker's user may enter: what is secret has a mode of its own
-case $(id -u),$(ls -ld "$folder") in
-  0,d????????-*) echo "$0: only some users can enter $folder; chmod 755 it, if the broker's user is to" >&2 ;;
-esac
-umask 077
+make_folder
 
-owner= # of the broker's files: who reads them now, and is to read what replaces them
-for file in "$folder/users.acl" "$folder/broker.key"; do
-  [ -z "$owner" ] && [ -e "$file" ] || continue
-  owner=$(ls -n "$file" | awk '{ print $3 ":" $4 }')
-  if [ ! -O "$file" ] && [ "$(id -u)" != 0 ]; then
-    echo "$0: $file is another user's; run this as root, who can give that user the new one" >&2
-    exit 2
-  fi
-done
+find_owner "$folder/users.acl" "$folder/broker.key"
 
 known=$folder/namespaces new=$folder/users.acl.new
 trap 'rm -f "$new" "$known.new"' EXIT
@@ -92,7 +81,7 @@ while read -r namespace; do
   done
 done <"$known.new"
 
-if [ -n "$owner" ] && [ "$(id -u)" = 0 ]; then chown "$owner" "$new"; fi
+give "$new"
 mv -f "$known.new" "$known" # first: what is named in it alone, the next run adds
 mv -f "$new" "$folder/users.acl"
 echo "made $folder/users.acl; a broker that runs takes it by ACL LOAD, as admin"

@@ -39,6 +39,7 @@ __all__ = [
     "phase_working",
     "predict_peak",
     "smallest_class",
+    "smallest_peak",
 ]
 
 GB = 10**9
@@ -351,8 +352,13 @@ def memory_class(peak: int) -> int:
 
 def smallest_class(variant: Variant) -> int:
     """Return the memory class, in GB, of the smallest render of a variant: a worker with less serves none."""
+    return memory_class(smallest_peak(variant))
+
+
+def smallest_peak(variant: Variant, available: int | None = None) -> int:
+    """Return the bytes that the smallest render of a variant needs, with `available` ones."""
     request = GenerationRequest(prompt="a", width=SIZE_STRIDE, height=SIZE_STRIDE, num_frames=1).resolve(variant)
-    return memory_class(predict_peak(variant, request))
+    return predict_peak(variant, request, available)
 
 
 def check_fits(variant: Variant, request: GenerationRequest, available: int | None = None) -> None:

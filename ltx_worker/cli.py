@@ -49,7 +49,14 @@ from ltx_worker.machine.home import (
     problems_in,
 )
 from ltx_worker.machine.open_files import raise_limit
-from ltx_worker.membership.instance_lock import DRAIN_SIGNAL, RESUME_SIGNAL, AlreadyRunning, presence, running_worker
+from ltx_worker.membership.instance_lock import (
+    DRAIN_SIGNAL,
+    RESUME_SIGNAL,
+    AlreadyRunning,
+    is_ending,
+    presence,
+    running_worker,
+)
 from ltx_worker.service.environment import UnsafeFile, load_environment
 from ltx_worker.service.journal import JournalFormatter, is_journal
 from ltx_worker.service.launchd import is_job_of_launchd
@@ -169,9 +176,10 @@ def stop() -> None:
 
 @main.command(epilog="Example: ltx-worker status")
 def status() -> None:
-    """Tells whether a worker runs on this machine: exit code 0 if so, 1 if not."""
+    """Tells whether a worker runs on this machine: exit code 0 if so, as while it ends, 1 if not."""
     home, pid = _worker_here()
-    print_line("not running" if pid is None else f"running, process {pid or 'unknown'}")
+    state = "ending" if pid and is_ending(home, pid) else "running"
+    print_line("not running" if pid is None else f"{state}, process {pid or 'unknown'}")
     if pid is None and (why := last_refusal(home)):
         notice(f"it did not start the last time: {why}")
     if installed_home():
@@ -206,7 +214,7 @@ def _refusals_kept(*, logged: bool) -> Iterator[None]:
         with contextlib.suppress(ConfigError, ValidationError, OSError):
             home = HomeSettings().home
             if running_worker(home) is None:  # it may be the reason, and none when that one has ended
-                note_refusal(home, sentence)
+                note_refusal(home, sentence, is_final=not isinstance(error, _Unavailable))
         if logged and logging.getLogger().hasHandlers():
             log.critical("the worker does not start: %s", sentence)
         if is_job_of_launchd() and not isinstance(error, _Unavailable):

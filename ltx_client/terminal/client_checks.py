@@ -24,6 +24,7 @@ from ltx_client.protocol.workers import PAUSED, UNREADY, worker_names
 from ltx_client.shared.config import chosen_farm, config_path, load
 from ltx_client.shared.doctor.broker_checks import BrokerChecks
 from ltx_client.shared.doctor.checks import Check, Finding, Level
+from ltx_client.shared.doctor.ffmpeg_check import examine_ffmpeg
 from ltx_client.shared.doctor.storage_checks import StorageChecks, different_storages, space
 from ltx_client.shared.live_workers import live_workers
 from ltx_client.shared.memory_budget import BudgetSettings, ServesNothing, check_serves
@@ -124,16 +125,15 @@ class Machine:
             yield Finding("own farm", Level.OK, f"no broker is set: this machine renders, with {server}")
 
     def ffmpeg(self) -> Iterator[Finding]:
-        """What contact sheets are made with."""
+        """What contact sheets are made with and, with no broker set, what this machine renders."""
         missing = [name for name in ("PIL", "imageio_ffmpeg") if importlib.util.find_spec(name) is None]
         if missing:
             yield Finding(
                 "ffmpeg", Level.OK, "not here; only contact sheets (ltx download --sheet) and workers need it"
             )
             return
-        import imageio_ffmpeg
-
-        yield Finding("ffmpeg", Level.OK, imageio_ffmpeg.get_ffmpeg_version())
+        renders = self._settings.broker_url is None and importlib.util.find_spec("mlx") is not None
+        yield examine_ffmpeg(renders=renders)
 
 
 def _workers(broker: BrokerChecks, settings: FarmSettings) -> Iterator[Finding]:

@@ -2,6 +2,8 @@
 
 compare.py   a block of each model and every kernel, against float32 on the CPU and against the kernels' formulas
 clip.py      a clip of the bundled model, through an MP4 and back
+
+video_trial.py is for whoever only wants to know whether an MP4 can be written and read.
 """
 
 __all__ = ["WRONG"]

@@ -181,7 +181,7 @@ def run_worker(
     orphans = Orphans(storage, ledger, lambda: reaper.is_chosen, every=settings.worker_sweep_every, tidy=work.tidy)
 
     def on_ready(**_: object) -> None:
-        _handle_signals(renderer, health, outlives_terminal=outlives_terminal)
+        _handle_signals(renderer, health, presence, outlives_terminal=outlives_terminal)
         for part in beside:
             part.start()
         consumer.watch(THREADS)
@@ -199,6 +199,7 @@ def run_worker(
     def end(why: str) -> None:
         """Give the job back, and end for whoever supervises the process; by force, should that hang."""
         log.critical("this worker ends, to be started again: %s", why)
+        presence.note_ending()
         renderer.leave()
         if state.should_stop is None:
             state.should_stop = os.EX_TEMPFAIL
@@ -285,16 +286,18 @@ def _others_serve(client: redis.Redis, settings: WorkerSettings, ledger: Ledger,
     )
 
 
-def _handle_signals(renderer: Renderer, health: Health, *, outlives_terminal: bool) -> None:
+def _handle_signals(renderer: Renderer, health: Health, presence: Presence, *, outlives_terminal: bool) -> None:
     """In place of Celery's own handlers: its cold shutdown loses the job in hand, or hangs until it ends. At SIGHUP,
     which comes when a terminal is closed, it would start itself anew.
     """
 
     def leave(*_: object) -> None:
+        presence.note_ending()
         renderer.leave()
         state.should_stop = os.EX_OK
 
     def drain(*_: object) -> None:
+        presence.note_ending()
         state.should_stop = os.EX_OK
 
     for number in (signal.SIGTERM, signal.SIGINT, signal.SIGQUIT):

@@ -23,6 +23,8 @@ from ltx_client.shared.broker.first_contact import greet
 from ltx_client.shared.broker.url import Broker
 from ltx_client.shared.doctor.broker_checks import BrokerChecks
 from ltx_client.shared.doctor.checks import Check, Finding, Level
+from ltx_client.shared.doctor.ffmpeg_check import examine_ffmpeg
+from ltx_client.shared.doctor.folder_look import look_into
 from ltx_client.shared.doctor.storage_checks import StorageChecks, space
 from ltx_client.shared.own_files import Problem
 from ltx_models.errors import CheckpointError
@@ -30,13 +32,12 @@ from ltx_models.families.variants import VARIANTS, Variant
 from ltx_models.files.hub import verify
 from ltx_models.files.model_files import find_files
 from ltx_models.files.safetensors_header import check_checkpoint
-from ltx_models.memory import GB
+from ltx_models.memory import GB, smallest_peak
 from ltx_worker.attempt.delivery import spooled
 from ltx_worker.commands.service import as_the_service
 from ltx_worker.engine.blas import blas_environment
 from ltx_worker.machine.home import SPOOL, UnusableHome, make_home, problem_of, problems_in
 from ltx_worker.machine.mac import local_network, no_apple_silicon, power_findings, share_findings
-from ltx_worker.machine.probes import why_no_video
 from ltx_worker.machine.system_programs import output_of
 from ltx_worker.settings import WorkerSettings
 
@@ -121,8 +122,12 @@ class Machine:
         fitting = [row.name for row in VARIANTS.values() if row.ram_gb <= budget]
         text = f"renders may use {budget:.3g} of {total:.3g} GB; these fit: {', '.join(fitting) or 'none'}"
         gpu = self._settings.gpu_gb
-        if self._variant.name in fitting and gpu is not None and gpu < self._variant.ram_gb:
-            wanted = -(-self._variant.ram_gb * GB // 2**20)
+        wanted = -(-self._variant.ram_gb * GB // 2**20)
+        if self._variant.name in fitting and gpu is not None and not self._fits_any(gpu):
+            text += f"; the GPU may use {gpu:.2g} GB, so that no render with {self._variant.name} begins here"
+            mend = f"sudo sysctl iogpu.wired_limit_mb=0, which is the system's own limit, or {wanted}"
+            yield Finding("memory", Level.FAILURE, text, mend)
+        elif self._variant.name in fitting and gpu is not None and gpu < self._variant.ram_gb:
             text += f"; the GPU may use {gpu:.1f} GB, so the largest renders with {self._variant.name} go to others"
             yield Finding("memory", Level.WARNING, text, f"sudo sysctl iogpu.wired_limit_mb={wanted}, after each start")
         elif self._variant.name in fitting:
@@ -137,6 +142,10 @@ class Machine:
             mend = f"ltx-worker start --variant {largest.name}" if largest else mend
             text += f"; {self._variant.name} needs {self._variant.ram_gb} GB"
             yield Finding("memory", Level.FAILURE, text, mend)
+
+    def _fits_any(self, gpu: float) -> bool:
+        limit = int(gpu * GB)
+        return smallest_peak(self._variant, limit) <= limit
 
     def weights(self) -> Iterator[Finding]:
         """Whether the variant's files are here, and are what the hub has."""
@@ -158,22 +167,7 @@ class Machine:
 
     def ffmpeg(self) -> Iterator[Finding]:
         """What MP4s are written with."""
-        import imageio_ffmpeg
-
-        try:
-            path = imageio_ffmpeg.get_ffmpeg_exe()
-            encoders = subprocess.run([path, "-hide_banner", "-encoders"], capture_output=True, text=True, check=True)
-        except (OSError, RuntimeError, subprocess.CalledProcessError) as error:
-            mend = "pip install --force-reinstall imageio-ffmpeg, or set IMAGEIO_FFMPEG_EXE to one that works"
-            yield Finding("ffmpeg", Level.FAILURE, f"it does not run: {error}", mend)
-            return
-        if "libx264" not in encoders.stdout:
-            yield Finding("ffmpeg", Level.FAILURE, f"{path} cannot write H.264", "unset IMAGEIO_FFMPEG_EXE")
-        elif fault := why_no_video():  # for which a worker takes no jobs
-            mend = "unset IMAGEIO_FFMPEG_EXE, or set it to a newer one; pip install --force-reinstall imageio-ffmpeg"
-            yield Finding("ffmpeg", Level.FAILURE, f"{path} makes no video that can be read: {fault}", mend)
-        else:
-            yield Finding("ffmpeg", Level.OK, path)
+        yield examine_ffmpeg()
 
     def home(self) -> Iterator[Finding]:
         """Whether a worker can use its folder, and whether there is room for videos that cannot be delivered yet."""
@@ -225,11 +219,9 @@ class Machine:
         url = self._settings.storage_url
         if url is None or not url.startswith("/"):
             return
-        failed: OSError | None = None
-        try:
-            next(Path(url).iterdir(), None)
-        except OSError as error:
-            failed = error
+        failed = look_into(Path(url))
+        if isinstance(failed, TimeoutError):  # so would all that is asked of it; `storage` tells of it
+            return
         user = pwd.getpwuid(os.geteuid()).pw_name
         yield from share_findings(Path(url), output_of("mount"), user, os.path.realpath(sys.executable), failed)
 

@@ -19,7 +19,7 @@ from ltx_client.shared.console.stdio import notice, print_line
 from ltx_models.errors import ModelError
 from ltx_models.families.variants import find_variant
 from ltx_worker.machine.home import forget_refusal
-from ltx_worker.membership.instance_lock import running_worker
+from ltx_worker.membership.instance_lock import is_ending, running_worker
 from ltx_worker.service import launchd, systemd
 from ltx_worker.service.apply import ServiceError, await_worker, describe, unreachable_part
 from ltx_worker.service.apply import install as carry_out
@@ -121,12 +121,16 @@ def _carry_out(plan: Plan, *, agent: bool, restart: bool, no_start: bool) -> Non
             notice(f"not taken over from the environment, for {settings} stays as it is: {', '.join(unlike)}")
         if start:
             when = "login of yours" if agent else "start of the machine"
-            pid = await_worker(home)
-            notice(f"the service runs (process {pid}), and will after each {when}")
-            if pid == before:
+            pid = await_worker(plan, notice)
+            if ends := is_ending(home, pid):
+                notice(f"the worker (process {pid}) was told to end, and does after its job; --restart starts it anew")
+            else:
+                notice(f"the service runs (process {pid}), and will after each {when}")
+            if pid == before and not ends:
                 notice("it ran before, and still ends after `stop` or `drain`; --restart starts it anew")
         elif before is not None and not no_start:
-            notice(f"a worker runs as before (process {before or 'unknown'})")
+            does = "is ending, as it was told" if is_ending(home, before) else "runs as before"
+            notice(f"a worker {does} (process {before or 'unknown'})")
     except ServiceError as error:
         hint = "; it is written, and starts when you log in at this Mac's screen" if error.code == NO_SCREEN else ""
         raise click.ClickException(f"{error}{hint}") from error

@@ -13,11 +13,13 @@ from ltx_models.files.file_lock import why_not_lockable
 from ltx_models.files.volumes import unmounted_volume
 
 __all__ = [
+    "ENDING",
     "LOCK",
     "PID",
     "SPOOL",
     "WORK",
     "UnusableHome",
+    "final_refusal",
     "forget_refusal",
     "last_refusal",
     "make_home",
@@ -27,8 +29,12 @@ __all__ = [
 ]
 
 LOCK, PID, WORK, SPOOL = "worker.lock", "worker.pid", "work", "spool"
-REFUSAL = "not-started"
-"""Kept where it can be: whatever lies there keeps no worker from starting."""
+ENDING = "worker.ending"
+"""The process id of a worker that was told to end. Kept where it can be."""
+REFUSAL, PASSING_REFUSAL = "not-started", "not-started-yet"
+"""Kept where they can be: whatever lies there keeps no worker from starting. The second is of what may be over when the
+service manager starts the worker again.
+"""
 REFUSAL_BYTES = 4096
 _KEPT: dict[str, tuple[bool, int]] = {
     LOCK: (False, WRITE),
@@ -68,25 +74,39 @@ def make_home(home: Path) -> None:
         raise UnusableHome(f"LTX_HOME {home} {why}")
 
 
-def note_refusal(home: Path, sentence: str) -> None:
-    """Keep why a worker did not start, for whoever asks about it, if the folder is there and can be written."""
+def note_refusal(home: Path, sentence: str, *, is_final: bool = True) -> None:
+    """Keep why a worker did not start, for whoever asks about it, if the folder is there and can be written.
+
+    is_final: no service manager starts it again.
+    """
     forget_refusal(home)  # which may be another user's, as of a worker that root has tried by hand
+    path = home / (REFUSAL if is_final else PASSING_REFUSAL)
     with contextlib.suppress(OSError):
-        handle = os.open(home / REFUSAL, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW | os.O_NONBLOCK, 0o600)
+        handle = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW | os.O_NONBLOCK, 0o600)
         with os.fdopen(handle, "wb") as file:
             file.write(sentence.encode(errors="replace")[:REFUSAL_BYTES])
 
 
 def forget_refusal(home: Path) -> None:
     """Remove what `note_refusal` kept, as where a worker has started."""
-    with contextlib.suppress(OSError):
-        (home / REFUSAL).unlink(missing_ok=True)
+    for name in (REFUSAL, PASSING_REFUSAL):
+        with contextlib.suppress(OSError):
+            (home / name).unlink(missing_ok=True)
 
 
 def last_refusal(home: Path) -> str:
     """Return why the last worker of this folder did not start; "" where it did, or that cannot be read."""
+    return final_refusal(home) or _read_refusal(home / PASSING_REFUSAL)
+
+
+def final_refusal(home: Path) -> str:
+    """Return why the last worker of this folder did not start, where it is not started again; else ""."""
+    return _read_refusal(home / REFUSAL)
+
+
+def _read_refusal(path: Path) -> str:
     try:
-        handle = os.open(home / REFUSAL, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
+        handle = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
         with os.fdopen(handle, "rb") as file:
             return printable(file.read(REFUSAL_BYTES).decode(errors="replace"))
     except OSError:

@@ -20,13 +20,14 @@ import redis
 from ltx_client.shared.storage.store import Storage, StorageError
 from ltx_models.errors import FaultKind, MachineFault
 from ltx_models.faults import machine_fault
+from ltx_models.self_test.video_trial import try_video
 from ltx_worker.engine.supervisor import Engine
 from ltx_worker.machine.duty_hours import seconds_since_input
 from ltx_worker.machine.home import problem_of
 from ltx_worker.machine.mac import why_display_is_on
 from ltx_worker.machine.system_programs import output_of
 
-__all__ = ["PROBE", "Probes", "why_no_video"]
+__all__ = ["PROBE", "Probes"]
 
 PROBE = ".probe-"
 """What the names of folders begin with that a probe makes, and removes."""
@@ -138,11 +139,6 @@ class Probes:
             self._see_storage()
 
 
-def why_no_video() -> MachineFault | None:
-    """Return why frames cannot become an MP4 here, or not be read again."""
-    return _probe(_encode)
-
-
 def _temporary() -> Path:
     """Return the folder for temporary files that every process takes which starts while it is there."""
     try:
@@ -174,16 +170,7 @@ def _write_and_read(folder: Path, data: bytes) -> None:
 
 def _encode() -> None:
     """Frames become an MP4, and that frames again."""
-    import numpy as np
-
-    from ltx_models.media.clips import read_clip
-    from ltx_models.video import write_mp4
-
-    with tempfile.TemporaryDirectory(prefix=PROBE, ignore_cleanup_errors=True) as folder:
-        path = Path(folder) / "probe.mp4"
-        write_mp4(np.zeros((2, 32, 32, 3), np.uint8), path, 24)
-        if len(list(read_clip(path, 2))) != 2:
-            raise MachineFault("ffmpeg does not read what it has written", FaultKind.FFMPEG)
+    try_video(PROBE)
 
 
 def _see_display() -> None:

@@ -15,10 +15,19 @@ import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-from ltx_worker.machine.home import LOCK, PID
+from ltx_worker.machine.home import ENDING, LOCK, PID
 from ltx_worker.threads.background import Background
 
-__all__ = ["DRAIN_SIGNAL", "RESUME_SIGNAL", "AlreadyRunning", "Presence", "PresenceWatch", "presence", "running_worker"]
+__all__ = [
+    "DRAIN_SIGNAL",
+    "RESUME_SIGNAL",
+    "AlreadyRunning",
+    "Presence",
+    "PresenceWatch",
+    "is_ending",
+    "presence",
+    "running_worker",
+]
 
 log = logging.getLogger(__name__)
 
@@ -62,10 +71,23 @@ class Presence:
         """Return whether everybody can still see that this worker runs."""
         return all(map(self._has, (self._home, self._home / LOCK))) and self._is_told()
 
+    def note_ending(self) -> None:
+        """Tell whoever asks that this worker was told to end, where that can be kept."""
+        self.forget_ending()  # which may be another user's
+        with contextlib.suppress(OSError):
+            _write_in_place(self._home / ENDING, str(os.getpid()))
+
+    def forget_ending(self) -> None:
+        """Remove the mark of `note_ending`, as of an earlier worker that was killed meanwhile."""
+        with contextlib.suppress(OSError):
+            (self._home / ENDING).unlink(missing_ok=True)
+
     def leave(self) -> None:
         """Give the folder up."""
         if self._is_told():
             (self._home / PID).unlink(missing_ok=True)
+        if is_ending(self._home, os.getpid()):
+            self.forget_ending()
         while self._locked:
             os.close(self._locked.popitem()[1])
 
@@ -87,7 +109,7 @@ class Presence:
         while not _try_lock(handle, fcntl.LOCK_EX):
             if time.monotonic() > deadline:
                 os.close(handle)
-                pid = _read_pid(self._home)
+                pid = _read_pid(self._home / PID)
                 raise AlreadyRunning(
                     f"a worker runs here already ({f'process {pid}' if pid else 'its process is not known'}); another"
                     " one needs an LTX_HOME of its own"
@@ -98,7 +120,7 @@ class Presence:
         self._locked[path] = handle
 
     def _is_told(self) -> bool:
-        return _read_pid(self._home) == os.getpid()
+        return _read_pid(self._home / PID) == os.getpid()
 
 
 class PresenceWatch(Background):
@@ -128,6 +150,7 @@ def presence(home: Path) -> Iterator[Presence]:
     here = Presence(home)
     try:
         here.take()
+        here.forget_ending()
         yield here
     finally:
         here.leave()
@@ -139,12 +162,17 @@ def running_worker(home: Path) -> int | None:
     """
     deadline = time.monotonic() + PID_WITHIN
     while _is_locked(home) or _is_locked(home / LOCK):
-        if pid := _read_pid(home):
+        if pid := _read_pid(home / PID):
             return pid
         if time.monotonic() > deadline:
             return 0
         time.sleep(0.05)
     return None
+
+
+def is_ending(home: Path, pid: int) -> bool:
+    """Return whether the worker of `home` that is this process was told to end; it may have a job to finish yet."""
+    return pid > 0 and _read_pid(home / ENDING) == pid
 
 
 def _is_locked(path: Path) -> bool:
@@ -168,15 +196,18 @@ def _try_lock(handle: int, kind: int) -> bool:
     return True
 
 
-def _read_pid(home: Path) -> int | None:
+def _read_pid(path: Path) -> int | None:
     try:
-        handle = os.open(home / PID, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+        handle = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
     except OSError:
         return None
-    with os.fdopen(handle, "rb") as file, contextlib.suppress(OSError, ValueError):
-        pid = int(file.read(20))
-        return pid if pid > 0 else None
-    return None
+    try:
+        pid = int(os.read(handle, 20))
+    except (OSError, ValueError):  # as of a folder
+        return None
+    finally:
+        os.close(handle)
+    return pid if pid > 0 else None
 
 
 def _write_in_place(path: Path, text: str) -> None:

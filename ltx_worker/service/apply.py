@@ -17,7 +17,7 @@ from pathlib import Path
 
 import psutil
 
-from ltx_worker.machine.home import last_refusal
+from ltx_worker.machine.home import final_refusal, last_refusal
 from ltx_worker.membership.instance_lock import running_worker
 from ltx_worker.service.plan import Command, File, Plan
 from ltx_worker.threads.retrying import patiently
@@ -28,6 +28,8 @@ COMES_UP_WITHIN = 60.0
 """Seconds that a worker has from its start by the service manager to the first sign of it."""
 STOP_TIMEOUT = 70.0
 """Seconds that the service which was there before may take to end; launchd loads no other meanwhile."""
+COMMAND_TIMEOUT = STOP_TIMEOUT + 30.0
+"""Seconds that a command of the system may take; the longest end a service, which has time for that."""
 Say = Callable[[str], object]
 Run = Callable[[Command], None]
 IN_PROGRESS = 37
@@ -119,15 +121,25 @@ def uninstall(plan: Plan, say: Say, run: Run | None = None, root: Path = Path("/
         raise ServiceError(f"its files are removed, and it still runs: `{shlex.join(plan.is_loaded)}` tells of it")
 
 
-def await_worker(home: Path) -> int:
-    """Return the process of the worker of `home` once it has come up, as its service. Raise ServiceError."""
+def await_worker(plan: Plan, say: Say, run: Run | None = None) -> int:
+    """Return the process of the service's worker once it has come up. Raise ServiceError, at once where the worker has
+    ended for good. Say why it has not come up yet where it is started again.
+    """
+    run = run or _run
+    home = plan.setup.home
     deadline = time.monotonic() + COMES_UP_WITHIN
+    told = ""
     while not (pid := running_worker(home)):
-        if time.monotonic() > deadline:
-            why = last_refusal(home) or "`ltx-worker logs` says why"
+        has_ended = bool(final_refusal(home)) or (bool(plan.has_failed) and _succeeds(run, plan.has_failed))
+        why = last_refusal(home)
+        if has_ended or time.monotonic() > deadline:
+            what = "does not start" if has_ended else f"has not come up within {COMES_UP_WITHIN:g} s"
             raise ServiceError(
-                f"the service is installed, and its worker has not come up within {COMES_UP_WITHIN:g} s: {why}"
+                f"the service is installed, and its worker {what}: {why or '`ltx-worker logs` says why'}"
             )
+        if why not in ("", told):
+            told = why
+            say(f"the worker has not come up yet, and is tried again for {COMES_UP_WITHIN:g} s: {why}")
         time.sleep(0.2)
     return pid
 
@@ -238,7 +250,10 @@ def _give(path: Path, owner: str) -> None:
 
 def _run(command: Command) -> None:
     try:
-        subprocess.run(command, check=True, capture_output=True, text=True, errors="replace")
+        subprocess.run(command, check=True, capture_output=True, text=True, errors="replace", timeout=COMMAND_TIMEOUT)
+    except subprocess.TimeoutExpired as error:
+        why = f"has not ended within {COMMAND_TIMEOUT:g} s and was killed; restart this machine, and run this again"
+        raise ServiceError(f"`{shlex.join(command)}` {why}") from error
     except FileNotFoundError as error:
         raise ServiceError(f"there is no {command[0]} on this machine") from error
     except subprocess.CalledProcessError as error:

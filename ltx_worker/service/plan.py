@@ -55,8 +55,9 @@ class Plan:
     """A service. make_user: run where there is no such user.  enable: has it start with the machine.  start: starts it.
 
     changed: run before `enable` where a file of a service that was there has changed; it may stop the service.
-    unload: stops and forgets it.  is_loaded: succeeds where the service manager has it.  patience: seconds that `start`
-    is tried again, for managers that are not ready at once.
+    unload: stops and forgets it.  is_loaded: succeeds where the service manager has it.  has_failed: succeeds where the
+    service has ended and is not started again, for managers that can tell.  patience: seconds that `start` is tried
+    again, for managers that are not ready at once.
     """
 
     setup: Setup
@@ -68,6 +69,7 @@ class Plan:
     start: tuple[Command, ...]
     unload: tuple[Command, ...]
     is_loaded: Command
+    has_failed: Command = ()
     patience: float = 0.0
 
     @property

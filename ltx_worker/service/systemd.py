@@ -89,6 +89,7 @@ def plan(setup: Setup, given: dict[str, str]) -> Plan:
         start=(("systemctl", "start", UNIT),),
         unload=(("systemctl", "disable", "--now", UNIT),),
         is_loaded=("systemctl", "is-active", "--quiet", UNIT),
+        has_failed=("systemctl", "is-failed", "--quiet", UNIT),
     )
 
 

@@ -78,11 +78,13 @@ def test_under_nohup_a_worker_outlives_its_terminal(farm_env):
 def test_drain_finishes_the_job_in_hand_and_takes_no_more(farm_env):
     worker = farm_env.start_worker()
     with farm_env.connect() as farm:
-        jobs = [farm.submit(GenerationRequest(prompt=PROMPT, num_steps=60, seed=1)) for _ in range(2)]
+        jobs = [farm.submit(GenerationRequest(prompt=PROMPT, num_steps=120, seed=1)) for _ in range(2)]
         first_step(farm, jobs[0].id)
         assert ltx_worker(farm_env, "status").stdout == f"running, process {worker.pid}\n"
         assert ltx_worker(farm_env, "drain").returncode == 0
-        assert worker.wait(30) == 0
+        ending = f"ending, process {worker.pid}\n"
+        wait_until(lambda: ltx_worker(farm_env, "status").stdout == ending, 10, "that it is ending, being told")
+        assert worker.wait(60) == 0
         assert [farm.view(job.id).status for job in jobs] == [Status.DONE, Status.QUEUED]
         assert farm.view(jobs[0].id).snapshot.attempt == 1
     assert ltx_worker(farm_env, "status").returncode == 1

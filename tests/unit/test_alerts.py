@@ -9,6 +9,9 @@ from pathlib import Path
 import pytest
 import yaml
 
+from ltx_models.errors import FaultKind
+from ltx_worker.observe.metrics import Metrics
+
 DEPLOY = Path(__file__).parents[2] / "deploy"
 MAC = {"job": "ltx-farm", "instance": "mac-1:9105"}
 CASES = {
@@ -38,7 +41,11 @@ CASES = {
         (
             {'ltx_machine_faults_total{kind="disk"}': "0x10 1+1x20 21x90"},
             {12: None, 20: {"instance": MAC["instance"], "kind": "disk"}, 100: None},
-        )
+        ),
+        (  # all at once: a counter that has no 0 before them would show no increase
+            {'ltx_machine_faults_total{kind="disk"}': "0x10 4x40"},
+            {9: None, 13: {"instance": MAC["instance"], "kind": "disk"}},
+        ),
     ],
     "WorkerUnready": [
         ({'ltx_worker_state{state="unready"}': "0x4 1x20 0x9"}, {3: None, 6: {**MAC, "state": "unready"}, 26: None})
@@ -130,6 +137,17 @@ def test_every_alert_fires_when_it_should_and_ends(promtool, tmp_path):
     (tmp_path / "tests.yml").write_text(yaml.safe_dump({"rule_files": ["alerts.yml"], "tests": tests}))
     promtool("test", "rules", tmp_path / "tests.yml")
     promtool("check", "rules", DEPLOY / "alerts.yml")  # with their sentences
+
+
+def test_every_kind_of_fault_counts_from_its_first():
+    metrics = Metrics("pocket")
+    counted = {
+        "ltx_machine_faults_total": ("kind", FaultKind),
+        "ltx_engine_deaths_total": ("fault", ("machine", "unknown")),
+    }
+    for name, (label, values) in counted.items():
+        for value in values:
+            assert metrics.registry.get_sample_value(name, {"variant": "pocket", label: value}) == 0, (name, value)
 
 
 def test_prometheus_can_read_what_the_dashboard_asks(promtool, tmp_path):

@@ -36,6 +36,7 @@ PLAIN = {
         "memory",
         "pocket.grammar",
         "request",
+        "self_test.video_trial",
         "text_encoders.tokenizer",
     )
 }

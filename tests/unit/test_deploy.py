@@ -166,6 +166,13 @@ def test_the_containers():
         )
 
 
+def test_no_password_is_an_argument_of_a_program_of_the_compose_file():
+    """Whoever is on the machine may list those; what the shell itself says is none."""
+    lines = [line.strip() for line in (DEPLOY / "compose.yaml").read_text().splitlines()]
+    named = [line for line in lines if "$$WORKER_PASSWORD" in line]
+    assert named and all(line.startswith("printf ") for line in named)
+
+
 def test_secrets_of_a_farm_that_is_set_up_in_the_checkout_are_not_committed():
     ignored = (DEPLOY.parent / ".gitignore").read_text().split()
     assert {"deploy/secrets/", "deploy/.env"} <= set(ignored)

@@ -6,7 +6,14 @@ from pathlib import Path
 
 import pytest
 
-from ltx_worker.membership.instance_lock import AlreadyRunning, Presence, PresenceWatch, presence, running_worker
+from ltx_worker.membership.instance_lock import (
+    AlreadyRunning,
+    Presence,
+    PresenceWatch,
+    is_ending,
+    presence,
+    running_worker,
+)
 from tests.integration.conftest import wait_until
 
 
@@ -92,6 +99,25 @@ def test_a_worker_whose_folder_another_has_taken_ends(home, watched):
     other.leave()
     (reason,) = watched
     assert reason.startswith("its LTX_HOME was taken from it: a worker runs here already")
+
+
+@pytest.mark.parametrize("lying", ["nothing", "a folder", "not a number", "of one that was killed"])
+def test_that_a_worker_is_ending_is_seen_until_it_has_ended(home, lying):
+    mark = home / "worker.ending"
+    home.mkdir()
+    match lying:
+        case "a folder":
+            mark.mkdir()
+        case "not a number":
+            mark.write_bytes(b"\xff" * 100)
+        case "of one that was killed":
+            mark.write_text(str(os.getpid()))  # whose number is another worker's by now
+    with presence(home) as here:
+        assert not is_ending(home, os.getpid()) and not is_ending(home, 0)
+        here.note_ending()
+        assert is_ending(home, os.getpid()) == (lying != "a folder")
+        assert running_worker(home) == os.getpid()
+    assert lying == "a folder" or not mark.exists()
 
 
 def test_a_worker_of_an_older_version_is_seen_by_its_lock_alone(home):

@@ -9,6 +9,7 @@ import pwd
 import shutil
 import subprocess
 import sys
+import time
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -22,7 +23,7 @@ from ltx_worker.cli import main
 from ltx_worker.commands import doctor
 from ltx_worker.commands import service as commands
 from ltx_worker.commands.service import make_plan
-from ltx_worker.machine.home import forget_refusal, last_refusal, note_refusal
+from ltx_worker.machine.home import final_refusal, forget_refusal, last_refusal, note_refusal
 from ltx_worker.membership.instance_lock import presence
 from ltx_worker.service import apply, launchd, systemd
 from ltx_worker.service.apply import ServiceError, install, uninstall
@@ -244,6 +245,18 @@ def test_a_step_that_fails_is_named(plan, tmp_path):
             install(plan, print, System(failing=[command[:2], plan.is_loaded[:2]]), tmp_path)
 
 
+def test_a_program_of_the_system_that_hangs_holds_nobody(tmp_path, monkeypatch):
+    program = tmp_path / "dscl"
+    program.write_text("#!/bin/sh\nexec sleep 30\n")
+    program.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path}{os.pathsep}{os.environ['PATH']}")
+    monkeypatch.setattr(apply, "COMMAND_TIMEOUT", 0.3)
+    began = time.monotonic()
+    with pytest.raises(ServiceError, match=r"`dscl \. -list /Users` has not ended within 0\.3 s and was killed"):
+        apply._run(("dscl", ".", "-list", "/Users"))
+    assert time.monotonic() - began < 10
+
+
 def test_without_a_start_nothing_is_started_and_nothing_is_stopped(plan, tmp_path):
     system = System()
     install(plan, print, system, tmp_path, start=False)
@@ -310,20 +323,50 @@ def test_launchd_is_asked_again_for_a_while(tmp_path, monkeypatch, code, fails, 
             install(plan, print, system, tmp_path)
 
 
-def test_a_worker_that_does_not_come_up_is_told_with_its_reason(tmp_path, monkeypatch):
-    monkeypatch.setattr(apply, "COMES_UP_WITHIN", 0.1)
+def at_home(plan, home):
+    """A plan whose worker's folder is this one."""
+    return dataclasses.replace(plan, setup=dataclasses.replace(plan.setup, home=home))
+
+
+def test_a_worker_that_does_not_come_up_is_told_with_its_reason(plan, tmp_path, monkeypatch):
+    monkeypatch.setattr(apply, "COMES_UP_WITHIN", 0.5)
+    plan, runs, said = at_home(plan, tmp_path), System([("systemctl", "is-failed")]), []
     with pytest.raises(ServiceError, match=r"has not come up within .*: `ltx-worker logs` says why"):
-        apply.await_worker(tmp_path)
-    note_refusal(tmp_path, "no storage is set")
-    with pytest.raises(ServiceError, match=r"has not come up within .*: no storage is set"):
-        apply.await_worker(tmp_path)
+        apply.await_worker(plan, said.append, runs)
+    note_refusal(tmp_path, "the storage is away", is_final=False)
+    with pytest.raises(ServiceError, match=r"has not come up within .*: the storage is away"):
+        apply.await_worker(plan, said.append, runs)
+    assert said == ["the worker has not come up yet, and is tried again for 0.5 s: the storage is away"], "once"
     with presence(tmp_path):
-        assert apply.await_worker(tmp_path) == os.getpid()
+        assert apply.await_worker(plan, said.append, runs) == os.getpid()
+
+
+def test_a_worker_that_has_ended_for_good_is_told_at_once(plan, tmp_path):
+    plan, runs, began = at_home(plan, tmp_path), System([("systemctl", "is-failed")]), time.monotonic()
+    note_refusal(tmp_path, "no storage is set")
+    with pytest.raises(ServiceError, match=r"its worker does not start: no storage is set"):
+        apply.await_worker(plan, print, runs)
+    forget_refusal(tmp_path)
+    if plan.has_failed:  # as where it could not even keep its reason
+        with pytest.raises(ServiceError, match=r"its worker does not start: `ltx-worker logs` says why"):
+            apply.await_worker(plan, print, System())
+    assert time.monotonic() - began < apply.COMES_UP_WITHIN / 10
+
+
+@pytest.mark.parametrize(("away", "final"), [(True, ""), (False, "no storage is set")])
+def test_what_may_come_back_is_no_end_for_good(tmp_path, monkeypatch, away, final):
+    monkeypatch.setenv("LTX_HOME", str(tmp_path))
+    monkeypatch.setenv("LTX_BROKER_URL", "redis://localhost:1/0")
+    if away:
+        monkeypatch.setenv("LTX_STORAGE_URL", str(tmp_path / "away"))
+    CliRunner().invoke(main, ["start"])
+    assert final_refusal(tmp_path).startswith(final) and bool(final_refusal(tmp_path)) == bool(final)
+    assert "away" in last_refusal(tmp_path) if away else last_refusal(tmp_path) == final_refusal(tmp_path)
 
 
 def test_why_an_earlier_worker_did_not_start_is_not_told_of_this_one(tmp_path, monkeypatch):
     plan = make_plan("linux", "pocket", None, "INFO")
-    plan = dataclasses.replace(plan, setup=dataclasses.replace(plan.setup, home=tmp_path))
+    plan = dataclasses.replace(at_home(plan, tmp_path), has_failed=())
     monkeypatch.setattr(apply, "COMES_UP_WITHIN", 0.1)
     monkeypatch.setattr(commands, "carry_out", lambda *_, **__: None)
     note_refusal(tmp_path, "no storage is set")
@@ -615,7 +658,7 @@ class Mac:
         monkeypatch.setattr(apply, "_run", self.system)
         monkeypatch.setattr(launchd, "DAEMON", launchd.Kind("system", tmp_path / "daemon.plist", tmp_path / "logs"))
         monkeypatch.setattr(commands, "running_worker", lambda home: 4711 if self.runs else None)
-        monkeypatch.setattr(commands, "await_worker", lambda home: 4711)
+        monkeypatch.setattr(commands, "await_worker", lambda plan, say: 4711)
         process = SimpleNamespace(cmdline=lambda: list(self.runs))
         monkeypatch.setattr(commands.psutil, "Process", lambda pid: process)
         self.agent = commands._own_agent()
@@ -709,6 +752,19 @@ def test_a_plist_in_another_form_is_written_anew_and_a_damaged_one_is_none(mac):
 def test_who_is_not_logged_in_at_the_screen_is_told(mac):
     mac.system.failing, mac.system.code = {("launchctl", "bootstrap"): 99, ("launchctl", "print"): 99}, 125
     assert "when you log in at this Mac's screen" in mac("install", "--agent").output
+
+
+def test_a_worker_that_was_told_to_end_is_not_said_to_run_on(mac):
+    mac("install", "--agent")
+    mac.runs = launchd.installed(mac.agent.plist)[1]
+    mark = commands._agent_home() / "worker.ending"
+    mark.parent.mkdir(parents=True, exist_ok=True)
+    mark.write_text("4711")
+    said = mac("install", "--agent").output
+    assert "(process 4711) was told to end" in said and "--restart starts it anew" in said
+    assert "the service runs" not in said and "it ran before" not in said
+    mark.write_text("4712")
+    assert "the service runs (process 4711)" in mac("install", "--agent").output
 
 
 def test_two_workers_on_a_mac_are_told_of(mac):

@@ -1,9 +1,13 @@
 """What `ltx-worker doctor` finds on machines that are well and on others; each failure says what mends it."""
 
+import errno
 import json
+import os
 import struct
 import subprocess
 import sys
+import time
+from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
@@ -12,9 +16,14 @@ from click.testing import CliRunner
 from pydantic import SecretStr
 
 from ltx_client.protocol.names import Names
+from ltx_client.shared.doctor import folder_look
 from ltx_client.shared.doctor.broker_checks import BrokerChecks
 from ltx_client.shared.doctor.checks import Level, run_checks
+from ltx_client.shared.doctor.storage_checks import StorageChecks
+from ltx_client.shared.settings import FarmSettings
+from ltx_client.terminal import client_checks
 from ltx_models.families.variants import find_variant
+from ltx_models.memory import GB
 from ltx_worker.cli import main
 from ltx_worker.commands import doctor, doctor_checks
 from ltx_worker.commands.doctor_checks import Machine, worker_checks
@@ -64,8 +73,33 @@ def test_an_ffmpeg_that_is_too_old_for_what_a_worker_does_with_it(settings, monk
     old.write_text('#!/bin/sh\ncase "$*" in *-encoders*) echo libx264;; *) echo odd option >&2; exit 1;; esac\n')
     old.chmod(0o755)
     monkeypatch.setenv("IMAGEIO_FFMPEG_EXE", str(old))
-    ((level, text, mend),) = found(Machine(settings, find_variant("pocket"), quick=True).ffmpeg)
-    assert level is Level.FAILURE and f"{old} makes no video" in text and "a newer one" in mend
+    for renders in (Machine(settings, find_variant("pocket"), quick=True), client_checks.Machine(FarmSettings())):
+        ((level, text, mend),) = found(renders.ffmpeg)
+        assert level is Level.FAILURE and f"{old} makes no video" in text and "a newer one" in mend
+    submits = FarmSettings(broker_url=SecretStr("redis://farm:6379/0"))
+    assert found(client_checks.Machine(submits).ffmpeg) == [(Level.OK, str(old), "")], "it only reads videos here"
+    old.write_text("#!/bin/sh\nexit 1\n")
+    assert "it does not run" in found(client_checks.Machine(submits).ffmpeg)[0][1]
+
+
+def test_a_share_whose_server_is_away_holds_no_doctor(settings, monkeypatch, tmp_path):
+    monkeypatch.setattr(folder_look, "PROGRAM", "import time; time.sleep(30)")
+    monkeypatch.setattr(folder_look, "PATIENCE", 0.3)
+    monkeypatch.setattr(Path, "iterdir", lambda path: pytest.fail("a hard mount would hold it"))
+    monkeypatch.setattr(os.path, "realpath", lambda path: pytest.fail("a hard mount would hold it"))
+    share = settings.model_copy(update={"storage_url": str(tmp_path)})
+    began = time.monotonic()
+    assert found(Machine(share, find_variant("pocket"), quick=True).share) == []
+    ((level, text, mend),) = found(StorageChecks(str(tmp_path)).storage)
+    assert level is Level.FAILURE and f"{tmp_path}: it has not answered within 0.3 s" in text and "umount -f" in mend
+    assert time.monotonic() - began < 10
+
+
+def test_what_a_look_into_a_folder_meets(tmp_path):
+    assert folder_look.look_into(tmp_path) is None
+    assert folder_look.look_into(tmp_path / "missing").errno == errno.ENOENT
+    (tmp_path / "file").touch()
+    assert folder_look.look_into(tmp_path / "file").errno == errno.ENOTDIR
 
 
 def test_a_variant_that_does_not_fit_or_is_not_here(settings, monkeypatch, tmp_path):
@@ -76,6 +110,21 @@ def test_a_variant_that_does_not_fit_or_is_not_here(settings, monkeypatch, tmp_p
     assert "dev needs 25 GB" in text
     ((level, _, mend),) = found(machine.weights)
     assert (level, mend) == (Level.FAILURE, "ltx models download dev")
+
+
+@pytest.mark.parametrize(
+    ("wired_limit", "level", "words"),
+    [
+        (60, Level.FAILURE, "no render with pocket begins here"),
+        (900, Level.WARNING, "the largest renders with pocket go to others"),
+        (2000, Level.OK, ""),
+    ],
+)
+def test_a_gpu_that_may_use_too_little_memory(settings, monkeypatch, wired_limit, level, words):
+    monkeypatch.setattr(WorkerSettings, "gpu_gb", wired_limit * 2**20 / GB)
+    ((found_level, text, mend),) = found(Machine(settings, find_variant("pocket"), quick=True).memory)
+    assert found_level is level and words in text
+    assert ("iogpu.wired_limit_mb" in mend) == (level is not Level.OK)
 
 
 @pytest.mark.parametrize(

@@ -11,6 +11,7 @@ from pathlib import Path
 from ltx_client.protocol.redaction import shown_url
 from ltx_client.protocol.workers import WorkerInfo
 from ltx_client.shared.doctor.checks import Check, Finding, Level
+from ltx_client.shared.doctor.folder_look import look_into
 from ltx_client.shared.storage.store import Storage, StorageError
 
 __all__ = ["StorageChecks", "different_storages", "space"]
@@ -56,6 +57,13 @@ class StorageChecks:
         mend = "ltx config set storage_url URL, as the workers have it"
         try:
             storage = Storage(self._url)
+            folder = storage.local_folder
+            if folder and isinstance(failed := look_into(folder), TimeoutError):
+                text = f"{shown}: {failed.strerror}; the server of its share is away"
+                yield Finding(
+                    "storage", Level.FAILURE, text, "mount it again once its server answers (umount -f first)"
+                )
+                return
             mend = f"mount the farm's share there; of a storage that is new: ltx storage init {shlex.quote(shown)}"
             storage_id = storage.identify()
             mend = "let this user write there, or set another storage_url"

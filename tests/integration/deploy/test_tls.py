@@ -17,7 +17,7 @@ from ltx_client.protocol.names import Names
 from ltx_client.shared.passwords import password_from_file
 from ltx_worker.observe.metrics import _Clock, _Lookups
 from tests.integration.conftest import ltx
-from tests.integration.deploy.conftest import run_script, running_broker
+from tests.integration.deploy.conftest import DEPLOY, run_script, running_broker
 
 SIDES = ["client", "worker"]
 
@@ -148,6 +148,24 @@ def test_the_scripts_keep_what_they_made_before(secrets, tmp_path):
     for name in ("ca.key", "broker.key", "client.password", "worker.password", "admin.password", "users.acl"):
         assert (tmp_path / name).stat().st_mode & 0o077 == 0, name
     assert (tmp_path / "ca.crt").stat().st_mode & 0o777 == 0o644
+
+
+def test_the_scripts_work_where_their_folder_is_copied_to(secrets, tmp_path):
+    """From wherever they are called."""
+    copy = tmp_path / "a copy"
+    copy.mkdir()
+    for path in (*DEPLOY.glob("*.sh"), DEPLOY / "users.acl.in"):
+        shutil.copy(path, copy)
+    for command in (["a copy/certs.sh", "made", "one.local"], ["a copy/users.sh", "made"]):
+        subprocess.run(command, cwd=tmp_path, check=True, capture_output=True, timeout=60)
+    assert (tmp_path / "made" / "broker.crt").exists() and (tmp_path / "made" / "users.acl").exists()
+
+
+def test_the_scripts_find_the_brokers_owner_in_one_place():
+    here = [{line for line in (DEPLOY / name).read_text().splitlines() if line} for name in ("certs.sh", "users.sh")]
+    assert not [
+        line for line in here[0] & here[1] if "chown" in line or "another user's" in line or "umask 022" in line
+    ]
 
 
 def test_a_certificate_is_not_made_by_another_authority_because_the_key_was_put_away(secrets, tmp_path):

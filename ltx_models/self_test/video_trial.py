@@ -1,0 +1,29 @@
+"""Whether frames can become an MP4 on this machine, and that be read again. Needs no MLX."""
+
+from __future__ import annotations
+
+import tempfile
+from pathlib import Path
+
+from ltx_models.errors import FaultKind, MachineFault
+
+__all__ = ["try_video"]
+
+FRAMES = 2
+
+
+def try_video(prefix: str = "ltx-trial-") -> None:
+    """Write an MP4 as a render does, and read it. Raise what keeps that from working: MachineFault, or any other error.
+
+    prefix: what the name of the folder begins with that is made for it, and removed.
+    """
+    import numpy as np
+
+    from ltx_models.media.clips import read_clip
+    from ltx_models.video import write_mp4
+
+    with tempfile.TemporaryDirectory(prefix=prefix, ignore_cleanup_errors=True) as folder:
+        path = Path(folder) / "trial.mp4"
+        write_mp4(np.zeros((FRAMES, 32, 32, 3), np.uint8), path, 24)
+        if len(list(read_clip(path, FRAMES))) != FRAMES:
+            raise MachineFault("ffmpeg does not read what it has written", FaultKind.FFMPEG)
