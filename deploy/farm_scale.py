@@ -19,7 +19,7 @@ import secrets
 import sys
 import tempfile
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -41,6 +41,7 @@ from ltx_client.shared.celery.celery_settings import queue_keys, unacked_keys
 from ltx_models.request import GenerationRequest
 from ltx_worker.ledger.embeddings_cache import EmbeddingsLimit
 from ltx_worker.ledger.ledger import Ledger, Turn
+from ltx_worker.ledger.scripts import NEXT, SCRIPTS
 from ltx_worker.queue.reaper import Reaper
 
 PEOPLE = 200
@@ -183,8 +184,8 @@ class ThinWorkers:
         keys = [
             key for turn in zip(*(queue_keys(names, queue) for queue in _all_queues()), strict=True) for key in turn
         ]
-        scripts = {name: client.register_script(script.script) for name, script in self._ledger._scripts.items()}
-        scripts["next"] = client.register_script(self._ledger._next.script)
+        scripts = {name: client.register_script(script.text) for name, script in SCRIPTS.items()}
+        scripts["next"] = client.register_script(NEXT.text)
         await asyncio.sleep(self.render_seconds * secrets.randbelow(1000) / 1000)
         while time.monotonic() < self._stop:
             found = await client.brpop(keys, timeout=1)
@@ -217,12 +218,12 @@ class _Recorder:
         self._ledger.read_with_spec = lambda *_: (Snapshot(), b"")  # type: ignore[method-assign]
         self._names = names
 
-    def _record_next(self, keys: list[str], args: list[Any]) -> list[bytes]:
-        self._next_keys, self._next_args = keys, args
+    def _record_next(self, **named: Any) -> list[bytes]:
+        self._next_keys, self._next_args = NEXT.arrange(named)
         return []
 
-    def _record(self, script: str, job_id: str, keys: str, args: list[Any], more_keys: Sequence[str] = ()) -> str:
-        self._calls.append((script, [*self._ledger._keys(job_id, keys), *more_keys], args))
+    def _record(self, script: str, job_id: str, named: dict[str, Any]) -> str:
+        self._calls.append((script, *SCRIPTS[script].arrange(self._ledger._with_keys(script, job_id, named))))
         return {"claim": "claimed", "commit": "committed"}.get(script, "go on")
 
     async def render(self, scripts: dict[str, Any], job_id: str, number: int, seconds: float, steps: int) -> None:

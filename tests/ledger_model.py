@@ -20,15 +20,15 @@ class FaultyLedger(Ledger):
 
     fault = ""
 
-    def _run(self, script, job_id, keys, args, more_keys=()):
+    def _run(self, script, job_id, named):
         fault, self.fault = self.fault, ""
         if fault == "never arrived":
             raise redis.ConnectionError(fault)
-        answer = super()._run(script, job_id, keys, args, more_keys)
+        answer = super()._run(script, job_id, named)
         if fault == "answer lost":
             raise redis.ConnectionError(fault)
         if fault == "sent twice":
-            again = super()._run(script, job_id, keys, args, more_keys)
+            again = super()._run(script, job_id, named)
             expected = "left" if script == "requeue" else {"claimed": "mine"}.get(answer, answer)
             assert again == expected, f"{script}: {answer}, then {again}"
         return answer

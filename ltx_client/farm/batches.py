@@ -15,6 +15,7 @@ from ltx_client.farm.jobs.views import JobView
 from ltx_client.protocol.events import LATEST
 from ltx_client.protocol.jobs import Job, Links
 from ltx_client.protocol.names import Names
+from ltx_client.shared.lua.lua_script import Argument, RegisteredScript, load_script
 from ltx_client.shared.unexpected_data import read_or
 
 __all__ = ["Batch", "Batches", "PreparedBatch", "derived_id"]
@@ -25,43 +26,9 @@ _FAMILY = uuid.UUID("0192f0c2-6d1f-7c1e-8f3a-5b6f6a0c9d11")
 JUST_NOTED = 3600
 """Seconds from when a batch is noted, in which its jobs may still be on their way."""
 
-_ANY_JOB = """
--- KEYS: batch, batch_jobs, batches.  ARGV: id, what the keys job begin with.
-local function has_jobs()
-  for _, id in ipairs(redis.call('ZRANGE', KEYS[2], 0, -1)) do
-    if redis.call('EXISTS', ARGV[2] .. id) == 1 then return true end
-  end
-  return false
-end
-local time = redis.call('TIME')
-local now = time[1] .. '.' .. string.format('%06d', time[2])
-local noted_at = redis.call('HGET', KEYS[1], 'noted_at') or redis.call('HGET', KEYS[1], 'submitted_at')
-local is_new = noted_at and tonumber(now) - (tonumber(noted_at) or 0) < 3600
-""".replace("3600", str(JUST_NOTED))
-
-_NOTE = (
-    _ANY_JOB
-    + """
--- ARGV: then its name and submitter. What is known of an earlier one of this id, whose jobs are all gone, goes.
-if noted_at and not is_new and not has_jobs() then redis.call('DEL', KEYS[1], KEYS[2]) end
-redis.call('HSETNX', KEYS[1], 'name', ARGV[3])
-redis.call('HSETNX', KEYS[1], 'submitter', ARGV[4])
-redis.call('HSETNX', KEYS[1], 'submitted_at', now)
-redis.call('HSET', KEYS[1], 'noted_at', now)
-redis.call('ZADD', KEYS[3], tonumber(redis.call('HGET', KEYS[1], 'submitted_at')) or now, ARGV[1])
-return 1
-"""
-)
-
-_DROP = (
-    _ANY_JOB
-    + """
-if is_new or has_jobs() then return 0 end
-redis.call('DEL', KEYS[1], KEYS[2])
-redis.call('ZREM', KEYS[3], ARGV[1])
-return 1
-"""
-)
+_HERE = "ltx_client.farm.ledger"
+_NOTE = load_script(_HERE, "note_batch")
+_DROP = load_script(_HERE, "drop_batch")
 
 
 @dataclass
@@ -122,13 +89,12 @@ class Batches:
         self._client = client
         self._names = names
         self._read = read
-        self._note = client.register_script(_NOTE)
-        self._drop = client.register_script(_DROP)
+        self._note = RegisteredScript(client, _NOTE)
+        self._drop = RegisteredScript(client, _DROP)
 
     def note(self, batch: PreparedBatch) -> None:
         """Writes what the batch is, before its jobs. The same again changes nothing."""
-        args = [batch.id, self._names.job(""), batch.name, batch.jobs[0][0].submitter]
-        self._note(keys=self._keys(batch.id), args=args)
+        self._note(**self._about(batch.id), name=batch.name, submitter=batch.jobs[0][0].submitter)
 
     def find(self, text: str, least: int) -> str:
         """The id of the batch whose id is, or ends with, `text` (`least` characters at least). Raises JobNotFound."""
@@ -151,7 +117,7 @@ class Batches:
             if batch.views:
                 yield batch
             elif is_whole:
-                self._drop(keys=self._keys(batch_id), args=[batch_id, self._names.job("")])
+                self._drop(**self._about(batch_id))
 
     def _get(self, batch_id: str) -> tuple[Batch, bool]:
         """Return the batch, and whether none of its own keys is damaged."""
@@ -172,8 +138,17 @@ class Batches:
         )
         return batch, is_whole
 
-    def _keys(self, batch_id: str) -> list[str]:
-        return [self._names.batch(batch_id), self._names.batch_jobs(batch_id), self._names.batches()]
+    def _about(self, batch_id: str) -> dict[str, Argument]:
+        """Return what both scripts are given."""
+        names = self._names
+        return {
+            "batch": names.batch(batch_id),
+            "batch_jobs": names.batch_jobs(batch_id),
+            "batches": names.batches(),
+            "id": batch_id,
+            "job_prefix": names.job(""),
+            "just_noted": JUST_NOTED,
+        }
 
     def _ids(self) -> Sequence[str]:
         key = self._names.batches()

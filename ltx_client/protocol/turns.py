@@ -4,7 +4,8 @@
 priority. `line:{variant}:{PRIORITY:SUBMITTER}` is a sorted set of that person's waiting jobs, `MEMORY_CLASS:JOB`, the
 oldest first. Both are an index of the ledger, which a worker's script reads when a message has it take a job: what they
 say of a job is checked against the job itself, and the reaper adds what is missing. A message, of whichever job, has a
-worker take the job whose turn it is; a queue has one for each job.
+worker take the job whose turn it is; a queue has one for each job. Scripts of both sides keep them by `turns.lua`
+(`ltx_client.shared.lua`).
 """
 
 from __future__ import annotations
@@ -13,41 +14,12 @@ from ltx_client.protocol.jobs import Job
 from ltx_client.protocol.names import Names
 from ltx_models.memory import memory_class
 
-__all__ = ["ENTER_LINE", "GIVEN_BACK", "ROUND", "line_entry", "line_keys", "not_on_field", "turn_of"]
+__all__ = ["GIVEN_BACK", "ROUND", "line_entry", "line_keys", "not_on_field", "turn_of"]
 
 GIVEN_BACK = 0
 """The priority of a job of which an attempt was made and that waits again."""
 ROUND = 10**12
 """Numbers of the turns of one priority; where they are used up, they begin anew."""
-
-ENTER_LINE = """
-local ROUND = 1e12
-local function is_turn(turn, score)  -- whether it is one, in its place; whoever may submit may write anything
-  local priority = tonumber(string.match(turn, '^(%d):'))
-  return priority and score >= priority * ROUND and score < (priority + 1) * ROUND
-end
-local function give_turn(turns, turn)  -- behind all others of its priority
-  local priority = tonumber(string.match(turn, '^(%d):'))
-  if not priority then return end
-  local first, last = string.format('%.0f', priority * ROUND), string.format('%.0f', (priority + 1) * ROUND - 1)
-  local newest = redis.call('ZRANGE', turns, last, first, 'BYSCORE', 'REV', 'LIMIT', 0, 1, 'WITHSCORES')
-  local score = tonumber(newest[2] or first) + 1
-  if score > tonumber(last) then  -- all numbers are used up: the others begin anew, in the same order
-    score = tonumber(first)
-    for _, other in ipairs(redis.call('ZRANGE', turns, first, last, 'BYSCORE')) do
-      score = score + 1
-      redis.call('ZADD', turns, string.format('%.0f', score), other)
-    end
-    score = score + 1
-  end
-  redis.call('ZADD', turns, string.format('%.0f', score), turn)
-end
-local function enter_line(line, turns, turn, entry, score)  -- keys of another type are for the reaper to set right
-  local entered, known = redis.pcall('ZADD', line, score, entry), redis.pcall('ZSCORE', turns, turn)
-  if type(entered) == 'number' and not known then give_turn(turns, turn) end
-end
-"""
-"""Lua for the scripts of both sides. line, turns: keys.  turn: `PRIORITY:SUBMITTER`.  score: milliseconds."""
 
 
 def turn_of(job: Job, priority: int | None = None) -> str:

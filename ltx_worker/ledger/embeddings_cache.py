@@ -20,7 +20,9 @@ from typing import Any
 import redis
 
 from ltx_client.protocol.names import Names
+from ltx_client.shared.lua.lua_script import RegisteredScript
 from ltx_client.shared.unexpected_data import is_wrong_type
+from ltx_worker.ledger.scripts import FIND_EMBEDDINGS, STORE_EMBEDDING
 from ltx_worker.threads.background import Background
 from ltx_worker.threads.watched import LIVE_EVERY, THREADS
 
@@ -36,23 +38,6 @@ LARGEST = 64 * 10**6
 
 _HASH = re.compile(rb"[0-9a-f]{64}")
 
-_FIND = """
--- KEYS: index, then values.  ARGV: ttl in seconds, then the value's member of the index, for each.
-local found, now = {}, redis.call('TIME')
-for i = 2, #KEYS do
-  found[i - 1] = redis.call('STRLEN', KEYS[i]) <= LARGEST and redis.call('GETEX', KEYS[i], 'EX', ARGV[1])
-  if found[i - 1] then redis.call('ZADD', KEYS[1], 'XX', now[1] .. '.' .. string.format('%06d', now[2]), ARGV[i]) end
-end
-return found
-""".replace("LARGEST", str(LARGEST))
-
-_STORE = """
--- KEYS: index, value.  ARGV: ttl in seconds, the value's member of the index, the value.
-local now = redis.call('TIME')
-redis.call('SET', KEYS[2], ARGV[3], 'EX', ARGV[1])
-redis.call('ZADD', KEYS[1], now[1] .. '.' .. string.format('%06d', now[2]), ARGV[2])
-"""
-
 
 class EmbeddingsCache(Background):
     """Finds at once, and stores from a thread of its own, which no render waits for.
@@ -64,8 +49,8 @@ class EmbeddingsCache(Background):
         super().__init__("embeddings")
         self._names = names
         self._ttl = ttl
-        self._find = client.register_script(_FIND)
-        self._store = client.register_script(_STORE)
+        self._find = RegisteredScript(client, FIND_EMBEDDINGS)
+        self._store = RegisteredScript(client, STORE_EMBEDDING)
         self._waiting: queue.Queue[tuple[str, dict[str, bytes]] | None] = queue.Queue(MAX_WAITING)
         self._leaving = threading.Event()
 
@@ -81,9 +66,11 @@ class EmbeddingsCache(Background):
         """Those of the texts' embeddings that are there, made by `maker`; none while Redis is away."""
         names = self._names
         hashes = [_hash(maker, text) for text in texts]
-        keys = [names.embeddings(), *(names.embedding(name) for name in hashes)]
+        values = [names.embedding(name) for name in hashes]
         try:
-            found: Any = self._find(keys=keys, args=[self._ttl, *hashes])
+            found: Any = self._find(
+                index=names.embeddings(), values=values, ttl=self._ttl, largest=LARGEST, members=hashes
+            )
         except redis.RedisError as error:
             THREADS.note(error)
             log.debug("the cache of text embeddings is out of reach: %s", error)
@@ -108,9 +95,9 @@ class EmbeddingsCache(Background):
         maker, embeddings = item
         for text, value in embeddings.items():
             name = _hash(maker, text)
-            keys = [self._names.embeddings(), self._names.embedding(name)]
+            index, key = self._names.embeddings(), self._names.embedding(name)
             try:
-                self._store(keys=keys, args=[self._ttl, name, value])
+                self._store(index=index, key=key, ttl=self._ttl, member=name, value=value)
             except redis.RedisError as error:  # no harm: the text is encoded again
                 self._note(error)
                 if self._leaving.is_set():

@@ -27,13 +27,14 @@ import redis
 
 from ltx_client.protocol import events
 from ltx_client.protocol.events import Event, Result
-from ltx_client.protocol.file_names import attempt_name
+from ltx_client.protocol.file_names import TOKEN_SHOWN, attempt_name
 from ltx_client.protocol.jobs import Job, Links, UnreadableJob, parse_job, parse_links
 from ltx_client.protocol.names import Names
 from ltx_client.protocol.pauses import queue_field, worker_field
 from ltx_client.protocol.state import RESULT_TTL, Snapshot, Status, apply, parse_snapshot, sources_of
 from ltx_client.protocol.turns import GIVEN_BACK, line_entry, line_keys, turn_of
 from ltx_client.shared.broker.outages import is_outage
+from ltx_client.shared.lua.lua_script import Argument, RegisteredScript
 from ltx_client.shared.unexpected_data import read_or, tell_once
 from ltx_models.memory import memory_class
 from ltx_worker.ledger.ownership import Ownership, read_ownership
@@ -50,7 +51,8 @@ PREVIEW_TTL = 3600
 """Seconds that the newest preview lives after the job's end."""
 MOST_RACES = 20
 """Tries of one claim: as often as others may have changed the job meanwhile, and no state is worth more."""
-Args = list[str | int | bytes]
+Named = dict[str, Argument]
+"""What a script is given, by its names; keys of the job are added."""
 
 
 class Verdict(StrEnum):
@@ -94,7 +96,8 @@ class Strike(StrEnum):
 POISON_LIMITS = {Strike.DEATH: 2, Strike.HOST_FAULT: 4, Strike.MISHAP: 8, Strike.NOT_FINITE: 2, Strike.LAPSE: 3}
 """So many of one kind, with no step gained in between, fail a job."""
 
-_JOB_KEYS = "job state lease cancel events preview latents"
+TOKENS_REMEMBERED = 100 * (TOKEN_SHOWN + 1)
+"""Characters: of the newest 100 attempts of a job, it is remembered that this farm has granted them."""
 
 
 class StaleAttempt(Exception):
@@ -135,7 +138,7 @@ class Ledger(NextTurn):
     def __init__(self, client: redis.Redis, names: Names, lease: float = 60.0) -> None:
         super().__init__(client, names)
         self._lease = round(lease * 1000)
-        self._scripts = {name: client.register_script(text) for name, text in SCRIPTS.items()}
+        self._scripts = {name: RegisteredScript(client, script) for name, script in SCRIPTS.items()}
 
     def claim(
         self,
@@ -189,12 +192,25 @@ class Ledger(NextTurn):
             claimed = events.Claimed(attempt=state.attempt + 1, worker=worker, worker_name=worker_name)
             cancelled = events.Cancelled()
             after = apply(state, claimed)
-            args: Args = [after.attempt, token, after.seq, self._lease]
-            args += [*_pair(claimed, after), *_pair(cancelled, apply(state, cancelled))]
-            args += [RESULT_TTL, PREVIEW_TTL, self._names.paused(), worker_field(worker), queue_field(variant)]
-            args += [turn.entry if turn else "", *sorted(sources_of(Status.RUNNING))]
-            line = turn.line if turn else self._names.job(job_id)
-            answer = self._run("claim", job_id, _JOB_KEYS, args, [line])
+            named: Named = {
+                "line": turn.line if turn else self._names.job(job_id),
+                "attempt": after.attempt,
+                "token": token,
+                "seq": after.seq,
+                "lease_ms": self._lease,
+                **_written("claimed", claimed, after),
+                **_written("cancelled", cancelled, apply(state, cancelled)),
+                "ttl": RESULT_TTL,
+                "preview_ttl": PREVIEW_TTL,
+                "paused": self._names.paused(),
+                "worker_field": worker_field(worker),
+                "queue_field": queue_field(variant),
+                "entry": turn.entry if turn else "",
+                "shown": TOKEN_SHOWN,
+                "remembered": TOKENS_REMEMBERED,
+                "claimable": sorted(sources_of(Status.RUNNING)),
+            }
+            answer = self._run("claim", job_id, named)
             if answer == "claimed":
                 return Attempt(job_id, after.attempt, token, after, spec=spec)
             if answer == "mine":  # by an earlier call, whose answer was lost: what that has written counts
@@ -217,8 +233,7 @@ class Ledger(NextTurn):
 
     def renew(self, attempt: Attempt) -> Verdict:
         """Keeps the lease, or takes it back if it lapsed while nobody else claimed the job. Tells of a pause, too."""
-        args: Args = [attempt.number, attempt.token, self._lease]
-        return Verdict(self._run("renew", attempt.job_id, "state lease cancel job", args))
+        return Verdict(self._run("renew", attempt.job_id, {**_who(attempt), "lease_ms": self._lease}))
 
     def emit(self, attempt: Attempt, event: Event, preview: bytes = b"") -> Verdict:
         """Writes one event: into the job's stream, its channel and its snapshot, under the next number.
@@ -239,12 +254,12 @@ class Ledger(NextTurn):
         def write() -> Verdict:
             attempt.unsure = unsure
             after = attempt.snapshot
-            calls: list[Args] = []
+            calls: list[Named] = []
             for event, preview in news:
                 after = apply(after, event)
                 step = event.step if isinstance(event, events.Stepped) else 0
-                calls.append([attempt.number, attempt.token, after.seq, *_pair(event, after), step, preview])
-            verdict = Verdict(self._run_all("emit", attempt.job_id, "state events cancel preview", calls)[-1])
+                calls.append({**_who(attempt), "seq": after.seq, **_event(event, after), "step": step, "jpeg": preview})
+            verdict = Verdict(self._run_all("emit", attempt.job_id, calls)[-1])
             attempt.snapshot, attempt.unsure = after, ()
             return verdict
 
@@ -257,9 +272,9 @@ class Ledger(NextTurn):
         def write() -> Verdict:
             after = apply(attempt.snapshot, event)
             result = event.result if isinstance(event, events.Done) else None
-            args: Args = [attempt.number, attempt.token, after.seq, after.status, *_pair(event, after)]
-            args += [RESULT_TTL, PREVIEW_TTL, _files(result) if result else ""]
-            answer = self._run("commit", attempt.job_id, "job state lease cancel events preview result latents", args)
+            named: Named = {**_who(attempt), "seq": after.seq, "status": after.status, **_event(event, after)}
+            named |= {"ttl": RESULT_TTL, "preview_ttl": PREVIEW_TTL, "files": _files(result) if result else ""}
+            answer = self._run("commit", attempt.job_id, named)
             if answer == "cancel":
                 return Verdict.CANCEL
             attempt.snapshot = after
@@ -274,8 +289,7 @@ class Ledger(NextTurn):
 
     def save(self, attempt: Attempt, resume_point: bytes) -> None:
         """Keeps what the next attempt needs to go on from here. The newest wins; the job's end removes it."""
-        args: Args = [attempt.number, attempt.token, resume_point]
-        self._run("save", attempt.job_id, "state latents", args)
+        self._run("save", attempt.job_id, {**_who(attempt), "resume_point": resume_point})
 
     def saved(self, job_id: str) -> bytes | None:
         """The newest resume point, as it lies there."""
@@ -296,9 +310,8 @@ class Ledger(NextTurn):
 
         def write() -> Status:
             job = _parsed(attempt.spec, attempt.job_id)
-            line, given_back = self._give_back(job, attempt.snapshot, reason, strike, by, verdict)
-            args = [attempt.number, attempt.token, *given_back]
-            return Status(self._run("release", attempt.job_id, _JOB_KEYS, args, line))
+            given_back = self._give_back(attempt.job_id, job, attempt.snapshot, reason, strike, by, verdict)
+            return Status(self._run("release", attempt.job_id, {**_who(attempt), **given_back}))
 
         return self._after_what_is_there(attempt, write)
 
@@ -311,20 +324,42 @@ class Ledger(NextTurn):
         one does it.
         """
         reason = f"worker {snapshot.worker_name} stopped answering"
-        line, args = self._give_back(job, snapshot, reason, Strike.LAPSE)
-        answer = self._run("requeue", job_id, _JOB_KEYS, [snapshot.attempt, *args], line)
+        given_back = self._give_back(job_id, job, snapshot, reason, Strike.LAPSE)
+        answer = self._run("requeue", job_id, {"attempt": snapshot.attempt, **given_back})
         return None if answer == "left" else Status(answer)
 
     def _give_back(
-        self, job: Job | None, snapshot: Snapshot, reason: str, strike: Strike | None, by: str = "", verdict: str = ""
-    ) -> tuple[list[str], Args]:
-        """For the scripts that give a job back: the keys of the line where it waits again, and the arguments from the
-        sequence number on. A job whose record cannot be read waits in nobody's line.
-        """
-        args = _give_back_args(snapshot, reason, strike, by, verdict)
-        if job is None:
-            return [], args
-        return line_keys(self._names, job, GIVEN_BACK), [*args, turn_of(job, GIVEN_BACK), line_entry(job)]
+        self,
+        job_id: str,
+        job: Job | None,
+        snapshot: Snapshot,
+        reason: str,
+        strike: Strike | None,
+        by: str = "",
+        verdict: str = "",
+    ) -> Named:
+        """For the scripts that give a job back. A job whose record cannot be read waits in nobody's line."""
+        released, failed, cancelled = (
+            events.Released(reason=reason),
+            events.Failed(error=verdict or reason),
+            events.Cancelled(),
+        )
+        line, turns = line_keys(self._names, job, GIVEN_BACK) if job else [self._names.job(job_id)] * 2
+        return {
+            "line": line,
+            "turns": turns,
+            "seq": snapshot.seq + 1,
+            **_written("released", released, apply(snapshot, released)),
+            **_written("failed", failed, apply(snapshot, failed)),
+            **_written("cancelled", cancelled, apply(snapshot, cancelled)),
+            "strike": strike or "",
+            "limit": POISON_LIMITS[strike] if strike else 0,
+            "ttl": RESULT_TTL,
+            "preview_ttl": PREVIEW_TTL,
+            "machine": by,
+            "turn": turn_of(job, GIVEN_BACK) if job else "",
+            "entry": line_entry(job) if job else "",
+        }
 
     def ownership(self, ids: Iterable[str]) -> dict[str, Ownership]:
         """What tells whose the files of these jobs are; of those that this farm knows, and has begun."""
@@ -367,45 +402,40 @@ class Ledger(NextTurn):
             snapshot, spec = pipeline.execute()
         return parse_snapshot(snapshot), spec
 
-    def _run(self, script: str, job_id: str, keys: str, args: Args, more_keys: Sequence[str] = ()) -> str:
-        reply = self._scripts[script](keys=[*self._keys(job_id, keys), *more_keys], args=args)
-        return self._answer(script, reply, args)
+    def _run(self, script: str, job_id: str, named: Named) -> str:
+        return self._answer(script, self._scripts[script](**self._with_keys(script, job_id, named)), named)
 
-    def _run_all(self, script: str, job_id: str, keys: str, calls: list[Args]) -> list[str]:
+    def _run_all(self, script: str, job_id: str, calls: list[Named]) -> list[str]:
         """The answers to several calls of a script, sent together."""
         if len(calls) == 1:
-            return [self._run(script, job_id, keys, calls[0])]
-        sha, names = self._scripts[script].sha, self._keys(job_id, keys)
+            return [self._run(script, job_id, calls[0])]
+        registered = self._scripts[script]
         for _ in range(2):
             with self._client.pipeline(transaction=False) as pipeline:
-                for args in calls:
-                    pipeline.evalsha(sha, len(names), *names, *args)
+                for named in calls:
+                    keys, args = registered.script.arrange(self._with_keys(script, job_id, named))
+                    pipeline.evalsha(registered.sha, len(keys), *keys, *args)
                 replies = pipeline.execute(raise_on_error=False)
             errors = [reply for reply in replies if isinstance(reply, Exception)]
             if not errors:
                 break
             if not isinstance(errors[0], redis.exceptions.NoScriptError):
                 raise errors[0]
-            self._client.script_load(SCRIPTS[script])
-        return [self._answer(script, reply, args) for reply, args in zip(replies, calls, strict=True)]
+            self._client.script_load(registered.script.text)
+        return [self._answer(script, reply, named) for reply, named in zip(replies, calls, strict=True)]
 
-    def _keys(self, job_id: str, keys: str) -> list[str]:
-        return [getattr(self._names, key)(job_id) for key in keys.split()]
+    def _with_keys(self, script: str, job_id: str, named: Named) -> Named:
+        """Add the script's keys that are the job's own."""
+        keys = [key for key in self._scripts[script].script.keys if key not in named]
+        return {**{key: getattr(self._names, key)(job_id) for key in keys}, **named}
 
-    def _answer(self, script: str, reply: Any, args: Args) -> str:
+    def _answer(self, script: str, reply: Any, named: Named) -> str:
         answer = reply.decode(errors="replace") if isinstance(reply, bytes) else str(reply)
         if answer == "stale":
-            raise StaleAttempt(f"{script}: attempt {args[0]!r} is no longer the current one")
+            raise StaleAttempt(f"{script}: attempt {named['attempt']!r} is no longer the current one")
         if answer == "gap":
-            raise _ServerIsBehind(f"{script}: event {args[2]!r} does not follow the last one")
+            raise _ServerIsBehind(f"{script}: event {named['seq']!r} does not follow the last one")
         return answer
-
-
-def _give_back_args(snapshot: Snapshot, reason: str, strike: Strike | None, by: str = "", verdict: str = "") -> Args:
-    outcomes: list[Event] = [events.Released(reason=reason), events.Failed(error=verdict or reason), events.Cancelled()]
-    pairs = [text for event in outcomes for text in _pair(event, apply(snapshot, event))]
-    limit = POISON_LIMITS[strike] if strike else 0
-    return [snapshot.seq + 1, *pairs, strike or "", limit, RESULT_TTL, PREVIEW_TTL, by]
 
 
 def _serves(spec: bytes | None, job_id: str, variant: str, budget_gb: float) -> bool:
@@ -426,5 +456,14 @@ def _files(result: Result) -> str:
     return json.dumps({**result.model_dump(), "link": result.link})
 
 
-def _pair(event: Event, after: Snapshot) -> tuple[str, str]:
-    return event.model_dump_json(), after.model_dump_json()
+def _who(attempt: Attempt) -> Named:
+    return {"attempt": attempt.number, "token": attempt.token}
+
+
+def _event(event: Event, after: Snapshot) -> Named:
+    return {"event": event.model_dump_json(), "snapshot": after.model_dump_json()}
+
+
+def _written(name: str, event: Event, after: Snapshot) -> Named:
+    """Return the same under the names that a script has for one of several events."""
+    return {name: event.model_dump_json(), f"{name}_snapshot": after.model_dump_json()}

@@ -20,13 +20,15 @@ from ltx_client.protocol.clock import CLOCK
 from ltx_client.protocol.pauses import parse_pause, queue_field, why_held, worker_field
 from ltx_client.protocol.text import printable
 from ltx_client.protocol.workers import CLIP_PARTS, HELD, OFF_DUTY, PAUSED, UNREADY, WorkerInfo
+from ltx_client.shared.lua.lua_script import RegisteredScript
 from ltx_client.shared.unexpected_data import tell_once
 from ltx_models.errors import FaultKind, MachineFault
+from ltx_worker.ledger.scripts import BEAT, LEAVE
 from ltx_worker.machine.health import Fitness, Health
 from ltx_worker.machine.system_programs import output_of
 from ltx_worker.machine.thermal import Thermometer
 from ltx_worker.membership.common_storage import CommonStorage
-from ltx_worker.membership.identity import BEAT, LEAVE, Identity
+from ltx_worker.membership.identity import Identity
 from ltx_worker.membership.restart_safety import RestartSafety
 from ltx_worker.settings import WorkerSettings
 from ltx_worker.threads.background import LONGEST_PAUSE, Background
@@ -64,8 +66,8 @@ class Heartbeat(Background):
         self.chip = printable(chip_name())
         self._client = client
         self._names = settings.names
-        self._tell_script = client.register_script(BEAT)
-        self._leave_script = client.register_script(LEAVE)
+        self._tell_script = RegisteredScript(client, BEAT)
+        self._leave_script = RegisteredScript(client, LEAVE)
         self._every = settings.worker_heartbeat_every
         self._info = WorkerInfo(
             id=self.worker_id,
@@ -110,9 +112,9 @@ class Heartbeat(Background):
 
     def leave(self) -> None:
         """Takes the worker off the farm's list."""
-        keys = [self._names.worker(self.worker_id), self._names.workers()]
+        worker, workers = self._names.worker(self.worker_id), self._names.workers()
         with contextlib.suppress(redis.RedisError):
-            self._leave_script(keys=keys, args=[self.worker_id, self.run])
+            self._leave_script(worker=worker, workers=workers, id=self.worker_id, run=self.run)
 
     def note_failure(self, job_id: str, reason: str) -> None:
         """An attempt of this worker's failed: shown as its last failure."""
@@ -145,10 +147,20 @@ class Heartbeat(Background):
         CLOCK.measure(self._client)
         info, names, identity = self.info(), self._names, self._identity
         pause_fields = [worker_field(info.id), queue_field(self.variant)]
-        args: list[Any] = [info.id, identity.run, identity.former_run, info.seen_at]
-        args += [round(self._every * MISSED_BEATS * 1000), info.seen_at - FORGOTTEN_AFTER, *pause_fields]
-        args += [part for pair in info.fields().items() for part in pair]
-        reply: Any = self._tell_script(keys=[names.worker(info.id), names.workers(), names.paused()], args=args)
+        reply: Any = self._tell_script(
+            worker=names.worker(info.id),
+            workers=names.workers(),
+            paused=names.paused(),
+            id=info.id,
+            run=identity.run,
+            former_run=identity.former_run,
+            seen_at=info.seen_at,
+            ttl_ms=round(self._every * MISSED_BEATS * 1000),
+            forgotten_at=info.seen_at - FORGOTTEN_AFTER,
+            worker_field=pause_fields[0],
+            queue_field=pause_fields[1],
+            fields=[part for pair in info.fields().items() for part in pair],
+        )
         *values, other, damaged = reply
         if identity.meets(other):
             identity.draw()

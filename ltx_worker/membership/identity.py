@@ -9,49 +9,11 @@ from pathlib import Path
 
 from ltx_client.shared.private_files import read_word, write_private
 from ltx_client.shared.settings import FarmSettings
-from ltx_worker.ledger.scripts import PRELUDE
 from ltx_worker.settings import machine_id
 
-__all__ = ["BEAT", "LEAVE", "Identity"]
+__all__ = ["Identity"]
 
 log = logging.getLogger(__name__)
-
-BEAT = (
-    PRELUDE
-    + """
--- KEYS: worker, workers, paused.
--- ARGV: id, run, the run before, when, ms until it is gone, when an id is forgotten, two fields of paused, then what
---       the worker says, as fields and values.
--- Answers with the values of those two fields, with the run and the time in the record of another run, which is left as
--- it is, and with a key that was damaged. What it can, it makes anew: each worker is in the list with its next beat.
-local found = read('damaged', 'HMGET', KEYS[1], 'run', 'seen_at')
-local pauses = read({false, false}, 'HMGET', KEYS[3], ARGV[7], ARGV[8])
-if found == 'damaged' then redis.call('DEL', KEYS[1]) end
-if found ~= 'damaged' and found[1] and found[1] ~= ARGV[2] and found[1] ~= ARGV[3] then
-  return {pauses[1], pauses[2], found[1] .. ' ' .. (found[2] or ''), false}
-end
-redis.call('HSET', KEYS[1], unpack(ARGV, 9))
-redis.call('PEXPIRE', KEYS[1], ARGV[5])
-local damaged = found == 'damaged' and KEYS[1] or false
-if read('damaged', 'ZADD', KEYS[2], ARGV[4], ARGV[1]) == 'damaged' then
-  damaged = KEYS[2]
-  redis.pcall('DEL', KEYS[2])  -- a user of an older version has no right to it
-  if read('damaged', 'ZADD', KEYS[2], ARGV[4], ARGV[1]) == 'damaged' then
-    return {pauses[1], pauses[2], false, damaged}
-  end
-end
-redis.call('ZREMRANGEBYSCORE', KEYS[2], '-inf', ARGV[6])
-return {pauses[1], pauses[2], false, damaged}
-"""
-)
-
-LEAVE = """
--- KEYS: worker, workers.  ARGV: id, run.
-if redis.call('HGET', KEYS[1], 'run') ~= ARGV[2] then return 0 end
-redis.call('DEL', KEYS[1])
-redis.call('ZREM', KEYS[2], ARGV[1])
-return 1
-"""
 
 
 class Identity:

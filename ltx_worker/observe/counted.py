@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 from collections import deque
-from collections.abc import Callable, Generator, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator
 from concurrent.futures import Future
 from typing import Any
 
@@ -14,7 +14,7 @@ from ltx_client.protocol.state import Snapshot, Status
 from ltx_worker.engine import messages
 from ltx_worker.engine.messages import Message, Ready, Render, Written
 from ltx_worker.engine.supervisor import Engine, EngineDied
-from ltx_worker.ledger.ledger import Args, Attempt, Ledger, StaleAttempt, Strike, Verdict
+from ltx_worker.ledger.ledger import Attempt, Ledger, Named, StaleAttempt, Strike, Verdict
 from ltx_worker.observe.metrics import Metrics
 
 __all__ = ["MeteredEngine", "MeteredLedger"]
@@ -96,20 +96,20 @@ class MeteredLedger(Ledger):
             self._ended.remove(own)
             raise
 
-    def _run(self, script: str, job_id: str, keys: str, args: Args, more_keys: Sequence[str] = ()) -> str:
-        with self._noticing_loss(script, job_id, args):
-            return super()._run(script, job_id, keys, args, more_keys)
+    def _run(self, script: str, job_id: str, named: Named) -> str:
+        with self._noticing_loss(script, job_id, named):
+            return super()._run(script, job_id, named)
 
-    def _run_all(self, script: str, job_id: str, keys: str, calls: list[Args]) -> list[str]:
+    def _run_all(self, script: str, job_id: str, calls: list[Named]) -> list[str]:
         with self._noticing_loss(script, job_id, calls[0]):
-            return super()._run_all(script, job_id, keys, calls)
+            return super()._run_all(script, job_id, calls)
 
     @contextlib.contextmanager
-    def _noticing_loss(self, script: str, job_id: str, args: Args) -> Iterator[None]:
+    def _noticing_loss(self, script: str, job_id: str, named: Named) -> Iterator[None]:
         try:
             yield
         except StaleAttempt:
-            attempt = (job_id, args[0])
+            attempt = (job_id, named["attempt"])
             expected = attempt in self._ended and script not in ("commit", "release")
             if not expected and attempt not in self._lost:  # each of its threads hears of it
                 self._lost.append(attempt)

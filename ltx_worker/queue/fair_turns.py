@@ -17,9 +17,11 @@ import redis
 
 from ltx_client.protocol.jobs import Job
 from ltx_client.protocol.names import Names
-from ltx_client.protocol.turns import ENTER_LINE, line_entry, line_keys, turn_of
+from ltx_client.protocol.turns import line_entry, line_keys, turn_of
 from ltx_client.shared.celery.celery_settings import queue_keys
+from ltx_client.shared.lua.lua_script import RegisteredScript
 from ltx_client.shared.unexpected_data import is_wrong_type, tell_once
+from ltx_worker.ledger.scripts import ENTER_LINES
 
 __all__ = ["SendRender", "Turns", "Waiting", "job_of"]
 
@@ -31,24 +33,6 @@ AT_ONCE = 1000
 """Jobs of one call: the broker serves nobody else meanwhile."""
 MOST_MESSAGES = 5000
 """That are sent for one queue at one look."""
-
-_ENTER = (
-    ENTER_LINE
-    + """
--- KEYS: line, turns.  ARGV: turn, what the keys job begin with, then entries.
-for _, key in ipairs(KEYS) do
-  local kind = redis.call('TYPE', key).ok
-  if kind ~= 'zset' and kind ~= 'none' then redis.call('DEL', key) end
-end
-for i = 3, #ARGV do
-  if not redis.call('ZSCORE', KEYS[1], ARGV[i]) then
-    local job = ARGV[2] .. string.match(ARGV[i], ':(.+)$')
-    enter_line(KEYS[1], KEYS[2], ARGV[1], ARGV[i], redis.call('HGET', job, 'submitted_at') or 0)
-  end
-end
-if not redis.call('ZSCORE', KEYS[2], ARGV[1]) then give_turn(KEYS[2], ARGV[1]) end
-"""
-)
 
 
 class SendRender(Protocol):
@@ -72,7 +56,7 @@ class Turns:
         self._client = client
         self._names = names
         self._send = send
-        self._enter = client.register_script(_ENTER)
+        self._enter = RegisteredScript(client, ENTER_LINES)
         self._entered: set[tuple[str, int]] = set()
         self._enter_all_at = 0.0
         self._short: dict[str, int] = {}
@@ -113,10 +97,10 @@ class Turns:
             if (job.id, priority) not in self._entered:
                 lines[job.variant, turn_of(job, priority)].append((job, priority))
         for (_, turn), jobs in lines.items():
-            keys = line_keys(self._names, *jobs[0])
+            line, its_turns = line_keys(self._names, *jobs[0])
             for at in range(0, len(jobs), AT_ONCE):
                 entries = [line_entry(job) for job, _ in jobs[at : at + AT_ONCE]]
-                self._enter(keys=keys, args=[turn, self._names.job(""), *entries])
+                self._enter(line=line, turns=its_turns, turn=turn, job_prefix=self._names.job(""), entries=entries)
         self._entered = {(job.id, priority) for job, priority in waiting}
 
     def _count_messages(self, queues: Sequence[str]) -> dict[str, int]:

@@ -9,13 +9,13 @@ from dataclasses import dataclass
 from typing import Any
 
 import redis
-from redis.commands.core import Script
 
 from ltx_client.protocol.jobs import Job, Links, UnreadableJob, parse_job, parse_links, parse_priority
 from ltx_client.protocol.names import Names
 from ltx_client.protocol.state import Snapshot, Status, parse_snapshot
+from ltx_client.shared.lua.lua_script import RegisteredScript
 from ltx_client.shared.unexpected_data import is_wrong_type, read_or
-from ltx_worker.ledger.scripts import FIND_LEASED, FIND_PRESENT, READ_SNAPSHOTS, READ_WISHES
+from ltx_worker.ledger.scripts import DROP_EXPIRED, FIND_LEASED, FIND_PRESENT, READ_SNAPSHOTS, READ_WISHES
 
 __all__ = ["Found", "Unended"]
 
@@ -31,17 +31,6 @@ BATCH = 1000
 
 LEFT = ("job", "state", "events", "latents", "preview", "result")
 """Kinds of keys of a job: its record, then what may be left when that is gone."""
-DROP = """
--- KEYS: jobs, then of each job the kinds in LEFT.  ARGV: ids. A job of that id that was submitted since is left alone.
-local kinds = (#KEYS - 1) / #ARGV
-for i, id in ipairs(ARGV) do
-  local at = 2 + (i - 1) * kinds
-  if redis.call('EXISTS', KEYS[at]) == 0 then
-    redis.call('DEL', unpack(KEYS, at + 1, at + kinds - 1))
-    redis.call('ZREM', KEYS[1], id)
-  end
-end
-"""
 
 
 @dataclass(frozen=True)
@@ -65,11 +54,11 @@ class Unended:
     def __init__(self, client: redis.Redis, names: Names) -> None:
         self._client = client
         self._names = names
-        self._find_present = client.register_script(FIND_PRESENT)
-        self._find_leased = client.register_script(FIND_LEASED)
-        self._read_snapshots = client.register_script(READ_SNAPSHOTS)
-        self._read_wishes = client.register_script(READ_WISHES)
-        self._drop = client.register_script(DROP)
+        self._find_present = RegisteredScript(client, FIND_PRESENT)
+        self._find_leased = RegisteredScript(client, FIND_LEASED)
+        self._read_snapshots = RegisteredScript(client, READ_SNAPSHOTS)
+        self._read_wishes = RegisteredScript(client, READ_WISHES)
+        self._drop = RegisteredScript(client, DROP_EXPIRED)
         self._jobs: dict[str, tuple[Job, Links]] = {}
         self.ended: set[str] = set()
         self._unreadable: set[str] = set()
@@ -134,7 +123,7 @@ class Unended:
                 continue
             kinds = [getattr(self._names, kind) for kind in LEFT]
             left = [kind(job_id) for job_id in gone for kind in kinds]
-            self._drop(keys=[self._names.jobs(), *left], args=gone)
+            self._drop(jobs=self._names.jobs(), left=left, ids=gone)
             self.ended.difference_update(gone)
             for job_id in gone:
                 self._jobs.pop(job_id, None)
@@ -165,7 +154,7 @@ class Unended:
 
     def _snapshots(self, ids: list[str]) -> Iterator[tuple[str, Snapshot]]:
         for batch in _batches(ids):
-            stored: Any = self._read_snapshots(keys=[self._names.state(job_id) for job_id in batch])
+            stored: Any = self._read_snapshots(states=[self._names.state(job_id) for job_id in batch])
             found = dict(zip(stored[::2], stored[1::2], strict=True))
             for number, job_id in enumerate(batch, 1):
                 try:
@@ -178,11 +167,11 @@ class Unended:
     def _wishes(self, ids: list[str]) -> Iterator[tuple[str, tuple[int | None, bool]]]:
         """Of those that have such, the priority that was asked for since it was submitted, and whether it is held."""
         for batch in _batches(ids):
-            stored: Any = self._read_wishes(keys=[self._names.job(job_id) for job_id in batch])
+            stored: Any = self._read_wishes(jobs=[self._names.job(job_id) for job_id in batch])
             for number, priority, held in zip(*(stored[part::3] for part in range(3)), strict=True):
                 yield batch[number - 1], (parse_priority(priority), bool(held))
 
-    def _present(self, keys: list[str], find: Script | None = None) -> set[str]:
+    def _present(self, keys: list[str], find: RegisteredScript | None = None) -> set[str]:
         """Those of these keys that there are, or of which `find` says so."""
         found = set()
         for batch in _batches(keys):

@@ -1,5 +1,7 @@
 """The ledger against its model; and the proof that this finds what is wrong: each guard is taken out in turn."""
 
+import dataclasses
+
 import pytest
 
 from ltx_client.farm.ledger import scripts as client_scripts
@@ -11,58 +13,62 @@ pytestmark = pytest.mark.timeout(900)  # on a busy machine; what interrupts an e
 EXAMPLES = 60
 MORE_EXAMPLES = 500
 """For what is found: that ends at the first."""
-IS_CURRENT = "if not is_current(KEYS[{}], ARGV[1], ARGV[2]) then return 'stale' end"
-IS_RUNNING = "if redis.call('HGET', KEYS[1], 'status') ~= 'running' then return 'stale' end"
+IS_CURRENT = "if not is_current(state, attempt, token) then return 'stale' end"
+IS_RUNNING = "if redis.call('HGET', state, 'status') ~= 'running' then return 'stale' end"
 
 MUTANTS = {
-    "claim: of a job that is not there": ("claim", "if redis.call('EXISTS', KEYS[1]) == 0 then return 'gone' end", ""),
-    "claim: of a job that ended": ("claim", "if not claimable then return 'ended' end", ""),
-    "claim: of a leased job": ("claim", "if is_leased(KEYS[3]) then return 'leased' end", ""),
-    "claim: by what was read before another": ("claim", "tonumber(ARGV[3]) ~= seq + 1", "false"),
-    "claim: of a cancelled job": ("claim", "if redis.call('EXISTS', KEYS[4]) == 1 then", "if false then"),
-    "claim: of a held job": ("claim", "if redis.call('HEXISTS', KEYS[1], 'held') == 1 then return 'held' end", ""),
-    "claim: sent twice": ("claim", "if held[3] == ARGV[2] then", "if false then"),
-    "claim: keeps the old preview": ("claim", "redis.call('DEL', KEYS[6])", ""),
-    "claim: a cancelled job never expires": ("claim", "  expire(ARGV[9], {KEYS[1], KEYS[2], KEYS[4], KEYS[5]})", ""),
-    "claim: a cancelled job keeps its resume point": ("claim", "  redis.call('DEL', KEYS[7])", ""),
-    "renew: by a stale attempt": ("renew", IS_CURRENT.format(1), ""),
+    "claim: of a job that is not there": ("claim", "if redis.call('EXISTS', job) == 0 then return 'gone' end", ""),
+    "claim: of a job that ended": ("claim", "if not contains(claimable, status) then return 'ended' end", ""),
+    "claim: of a leased job": ("claim", "if is_leased(lease) then return 'leased' end", ""),
+    "claim: by what was read before another": ("claim", "tonumber(seq) ~= known_seq + 1", "false"),
+    "claim: of a cancelled job": ("claim", "if redis.call('EXISTS', cancel) == 1 then", "if false then"),
+    "claim: of a held job": ("claim", "if redis.call('HEXISTS', job, 'held') == 1 then return 'held' end", ""),
+    "claim: sent twice": ("claim", "if held[3] == token then", "if false then"),
+    "claim: keeps the old preview": ("claim", "redis.call('DEL', preview)", ""),
+    "claim: a cancelled job never expires": ("claim", "  expire(ttl, {job, state, cancel, events})", ""),
+    "claim: a cancelled job keeps its resume point": ("claim", "  redis.call('DEL', latents)", ""),
+    "renew: by a stale attempt": ("renew", IS_CURRENT, ""),
     "renew: of a job that does not run": ("renew", IS_RUNNING, ""),
-    "renew: does not tell of a cancel": ("renew", "redis.call('EXISTS', KEYS[3]) == 1", "false"),
-    "renew: does not tell of a pause": ("renew", "redis.call('HEXISTS', KEYS[4], 'held') == 1", "false"),
-    "emit: by a stale attempt": ("emit", IS_CURRENT.format(1), ""),
+    "renew: does not tell of a cancel": ("renew", "redis.call('EXISTS', cancel) == 1", "false"),
+    "renew: does not tell of a pause": ("renew", "redis.call('HEXISTS', job, 'held') == 1", "false"),
+    "emit: by a stale attempt": ("emit", IS_CURRENT, ""),
     "emit: into a job that does not run": ("emit", "if held[1] ~= 'running' then return 'stale' end", ""),
-    "emit: sent twice": ("emit", "tonumber(ARGV[3]) == tonumber(held[2]) + 1", "true"),
-    "emit: does not tell of a cancel": ("emit", "redis.call('EXISTS', KEYS[3]) == 1", "false"),
+    "emit: sent twice": ("emit", "tonumber(seq) == tonumber(held[2]) + 1", "true"),
+    "emit: does not tell of a cancel": ("emit", "redis.call('EXISTS', cancel) == 1", "false"),
     "emit: a step does not clear the strikes": ("emit", ", 'deaths', 0, 'lapses', 0", ""),
     "emit: a step does not clear who had NaN": ("emit", ", 'not_finite', 0, 'not_finite_by', ''", ""),
-    "emit: any step clears the strikes": ("emit", "> tonumber(redis.call('HGET', KEYS[1], 'furthest') or 0)", "> 0"),
-    "save: by a stale attempt": ("save", IS_CURRENT.format(1), ""),
+    "emit: any step clears the strikes": ("emit", "> tonumber(redis.call('HGET', state, 'furthest') or 0)", "> 0"),
+    "save: by a stale attempt": ("save", IS_CURRENT, ""),
     "save: for a job that does not run": ("save", IS_RUNNING, ""),
-    "commit: by a stale attempt": ("commit", IS_CURRENT.format(2), ""),
+    "commit: by a stale attempt": ("commit", IS_CURRENT, ""),
     "commit: of a job that does not run": ("commit", "if held[1] ~= 'running' then return 'stale' end", ""),
-    "commit: sent twice": ("commit", "if held[1] == ARGV[4] then return 'committed' end", ""),
-    "commit: a result after a cancel": ("commit", "redis.call('EXISTS', KEYS[4]) == 1", "false"),
-    "commit: keeps lease and resume point": ("commit", "redis.call('DEL', KEYS[3], KEYS[8])", ""),
-    "commit: the job never expires": ("commit", "expire(ARGV[7], {KEYS[1], KEYS[2], KEYS[4], KEYS[5], KEYS[7]})", ""),
-    "commit: the preview never expires": ("commit", "expire(ARGV[8], {KEYS[6]})", ""),
-    "release: by a stale attempt": ("release", IS_CURRENT.format(2), ""),
-    "release: sent twice": ("release", "tonumber(held[2]) == tonumber(ARGV[3]) and held[1] or 'stale'", "'stale'"),
+    "commit: sent twice": ("commit", "if held[1] == status then return 'committed' end", ""),
+    "commit: a result after a cancel": ("commit", "redis.call('EXISTS', cancel) == 1", "false"),
+    "commit: keeps lease and resume point": ("commit", "redis.call('DEL', lease, latents)", ""),
+    "commit: the job never expires": ("commit", "expire(ttl, {job, state, cancel, events, result})", ""),
+    "commit: the preview never expires": ("commit", "expire(preview_ttl, {preview})", ""),
+    "release: by a stale attempt": ("release", IS_CURRENT, ""),
+    "release: sent twice": ("release", "tonumber(held[2]) == tonumber(seq) and held[1] or 'stale'", "'stale'"),
     "release: of a job that does not run": ("release", "if held[1] ~= 'running' then", "if false then"),
-    "release: of a cancelled job": ("release", "if redis.call('EXISTS', KEYS[4]) == 1 then", "if false then"),
-    "release: keeps the lease": ("release", "redis.call('DEL', KEYS[3])", ""),
-    "release: a failed job keeps its resume point": ("release", "redis.call('DEL', KEYS[7])", ""),
-    "release: strikes have no limit": ("release", ">= tonumber(ARGV[first + 8])", "> 99"),
-    "release: NaN twice by one machine": ("release", "if string.find(known, '|' .. by .. '|', 1, true)", "if false"),
-    "release: NaN is remembered of nobody": ("release", "known .. '|' .. by .. '|'", "known"),
+    "release: of a cancelled job": ("release", "if redis.call('EXISTS', cancel) == 1 then", "if false then"),
+    "release: keeps the lease": ("release", "redis.call('DEL', lease)", ""),
+    "release: a failed job keeps its resume point": ("release", "redis.call('DEL', latents)", ""),
+    "release: strikes have no limit": ("release", ">= tonumber(limit)", "> 99"),
+    "release: NaN twice by one machine": (
+        "release",
+        "if string.find(known, '|' .. machine .. '|', 1, true)",
+        "if false",
+    ),
+    "release: NaN is remembered of nobody": ("release", "known .. '|' .. machine .. '|'", "known"),
     "release: latents that became NaN are kept": (
         "release",
-        "redis.call('DEL', KEYS[7])\n  local known",
+        "redis.call('DEL', latents)\n  local known",
         "local known",
     ),
-    "release: a job that waits again is in nobody's line": ("release", "elseif KEYS[8] then", "elseif false then"),
-    "requeue: a job that waits again is in nobody's line": ("requeue", "elseif KEYS[8] then", "elseif false then"),
-    "requeue: of a job with an owner": ("requeue", "or is_leased(KEYS[3])", ""),
-    "requeue: by what was read long ago": ("requeue", "or tonumber(ARGV[2]) ~= seq + 1", ""),
+    "release: a job that waits again is in nobody's line": ("release", "elseif entry ~= '' then", "elseif false then"),
+    "requeue: a job that waits again is in nobody's line": ("requeue", "elseif entry ~= '' then", "elseif false then"),
+    "requeue: of a job with an owner": ("requeue", "or is_leased(lease)", ""),
+    "requeue: by what was read long ago": ("requeue", "or tonumber(seq) ~= known_seq + 1", ""),
     "requeue: of a job that waits": (
         "requeue",
         "if status == 'queued' and redis.call",
@@ -73,14 +79,14 @@ CLIENT_MUTANTS = {
     "submit: another job under a used id": ("_SUBMIT", "'exists' or 'conflict'", "'exists' or 'exists'"),
     "submit: puts it into nobody's line": (
         "_SUBMIT",
-        "enter_line(KEYS[3], KEYS[4], ARGV[6], ARGV[7], milliseconds)",
+        "enter_line(line, turns, turn, entry, submitted_at)",
         "",
     ),
-    "asked: a pause's end puts it into nobody's line": ("_ASK", "(waited or ARGV[5] == '1')", "waited"),
-    "asked: for a job that ended": ("_ASK", "if status == ARGV[i] then return status end", ""),
+    "asked: a pause's end puts it into nobody's line": ("_ASK", "(waited or enters == '1')", "waited"),
+    "asked: for a job that ended": ("_ASK", "if contains(ended, status) then return status end", ""),
     "asked: for a job that is not there": ("_ASK", " return 'missing'", ""),
-    "asked: cannot be taken back": ("_ASK", "redis.call('HDEL', KEYS[1], ARGV[1])", ""),
-    "cancel: of a job that ended": ("_CANCEL", "if status == ARGV[i] then return status end", ""),
+    "asked: cannot be taken back": ("_ASK", "redis.call('HDEL', job, field)", ""),
+    "cancel: of a job that ended": ("_CANCEL", "if contains(ended, status) then return status end", ""),
     "cancel: of a job that is not there": ("_CANCEL", "  return 'missing'", ""),
     "cancel: of a waiting job never expires": ("_CANCEL", "if status == 'queued' then", "if false then"),
     "cancel: of a running job expires": ("_CANCEL", "if status == 'queued' then", "if true then"),
@@ -94,24 +100,25 @@ def test_the_scripts_keep_what_the_model_promises(redis_client):
 @pytest.mark.parametrize("name", MUTANTS)
 def test_a_script_without_one_of_its_guards_is_found_out(redis_client, monkeypatch, name):
     script, guard, instead = MUTANTS[name]
-    text = scripts.SCRIPTS[script]
-    assert guard in text
-    monkeypatch.setitem(scripts.SCRIPTS, script, text.replace(guard, instead))
+    monkeypatch.setitem(scripts.SCRIPTS, script, without(scripts.SCRIPTS[script], guard, instead))
     assert_found_out(redis_client)
 
 
 @pytest.mark.parametrize("name", CLIENT_MUTANTS)
 def test_a_script_of_the_client_without_one_of_its_guards_is_found_out(redis_client, monkeypatch, name):
     script, guard, instead = CLIENT_MUTANTS[name]
-    text = getattr(client_scripts, script)
-    assert guard in text
-    monkeypatch.setattr(client_scripts, script, text.replace(guard, instead))
+    monkeypatch.setattr(client_scripts, script, without(getattr(client_scripts, script), guard, instead))
     assert_found_out(redis_client)
 
 
 def test_an_owner_that_does_not_ask_what_became_of_a_lost_write_is_found_out(redis_client, monkeypatch):
     monkeypatch.setattr(Ledger, "_settle", lambda ledger, attempt: None)
     assert_found_out(redis_client)
+
+
+def without(script, guard, instead):
+    assert guard in script.text
+    return dataclasses.replace(script, text=script.text.replace(guard, instead))
 
 
 def assert_found_out(client):

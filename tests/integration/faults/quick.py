@@ -14,8 +14,9 @@ from ltx_client.farm.ledger import scripts as client_ledger
 from ltx_client.local.members import FarmFolder
 from ltx_client.local.server import Server
 from ltx_client.protocol.names import Names
+from ltx_client.shared.lua.lua_script import LuaScript
 from ltx_models.request import GenerationRequest
-from ltx_worker.ledger import embeddings_cache, scripts
+from ltx_worker.ledger import scripts
 from tests.integration.conftest import ltx_here, wait_until
 from tests.integration.faults.harness import STAND_IN
 from tests.integration.faults.proxy import Proxy
@@ -26,14 +27,13 @@ START = "import ltx_worker.cli as cli; cli.NOOP_ENGINE = 'slow_engine'; cli.main
 
 
 def scripts_of(module):
-    """The Lua in a module, by the names that it has there."""
-    return {name: text for name, text in vars(module).items() if isinstance(text, str) and "-- KEYS" in text}
+    """The texts of a module's scripts, by the names that they have there."""
+    return {name: script.text for name, script in vars(module).items() if isinstance(script, LuaScript)}
 
 
 WORKER_SCRIPTS = {
-    **scripts.SCRIPTS,
-    **{name: text for name, text in scripts_of(scripts).items() if not name.startswith("_")},
-    **scripts_of(embeddings_cache),
+    **{name: script.text for name, script in scripts.SCRIPTS.items()},
+    **scripts_of(scripts),
 }
 CLIENT_SCRIPTS = scripts_of(client_ledger)
 

@@ -1,5 +1,6 @@
 """Inside the worker: holds before the claim and the commit, the faulty storage, and safeguards broken on purpose."""
 
+import dataclasses
 import os
 
 import fsspec
@@ -13,12 +14,12 @@ fsspec.register_implementation("faulty", "faulty_storage.FaultyFileSystem")
 
 def _break(names, healthy, broken):
     for name in names:
-        text = scripts.SCRIPTS[name]
-        assert healthy in text, f"the script {name} no longer says {healthy}"
-        scripts.SCRIPTS[name] = text.replace(healthy, broken)
+        script = scripts.SCRIPTS[name]
+        assert healthy in script.text, f"the script {name} no longer says {healthy}"
+        scripts.SCRIPTS[name] = dataclasses.replace(script, text=script.text.replace(healthy, broken))
 
 
-COMMIT_FOLLOWS = "if tonumber(ARGV[3]) ~= tonumber(held[2]) + 1 then return 'gap' end"
+COMMIT_FOLLOWS = "if tonumber(seq) ~= tonumber(held[2]) + 1 then return 'gap' end"
 
 match os.environ.get("LTX_FAULTS_BREAK"):
     case "fencing":
@@ -28,7 +29,7 @@ match os.environ.get("LTX_FAULTS_BREAK"):
         _break(scripts.SCRIPTS, "return held[1] == attempt and held[2] == token", "return held[1] == attempt")
         _break(["commit"], COMMIT_FOLLOWS, "")
     case "reaper":
-        _break(["requeue"], "if status == 'running' then return give_back(2) end", "")
+        _break(["requeue"], "if status == 'running' then return give_back() end", "")
 
 from ltx_worker.ledger.ledger import Ledger  # noqa: E402 — it compiles the scripts as they are by now
 

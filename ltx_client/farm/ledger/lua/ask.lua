@@ -1,0 +1,27 @@
+-- Write a field of a job's record that asks for something: a pause, or another priority.
+--
+-- KEYS  job, state, cancel; line_before: in which it is; line_after: in which it is to be; turns.
+-- ARGV  field; value, or '' to remove the field; turn, entry; enters: '1' to put it into that line also from none;
+--       ended: the states that are the end.
+--
+-- Guarantee: answers with the state at that moment, or 'missing'; a job that has ended is left as it is. A job that
+-- waits is in one line afterwards, or in none while it is paused.
+-- include: turns
+local job, state, cancel, line_before, line_after, turns = unpack(KEYS)
+local field, value, turn, entry, enters = unpack(ARGV, 1, 5)
+local ended = rest(ARGV, 6)
+
+if redis.call('EXISTS', job) == 0 then return 'missing' end
+local status = redis.call('HGET', state, 'status') or 'queued'
+if contains(ended, status) then return status end
+if value == '' then
+  redis.call('HDEL', job, field)
+else
+  redis.call('HSET', job, field, value)
+end
+local waited = entry ~= '' and redis.pcall('ZREM', line_before, entry) == 1
+if status == 'queued' and (waited or enters == '1') and redis.call('HEXISTS', job, 'held') == 0 then
+  enter_line(line_after, turns, turn, entry, redis.call('HGET', job, 'submitted_at'))
+end
+redis.call('PUBLISH', cancel, '0')
+return status

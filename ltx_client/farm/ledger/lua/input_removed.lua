@@ -1,0 +1,11 @@
+-- Say that the removal of an input is over.
+--
+-- KEYS  input.
+-- ARGV  token: of the removal.
+--
+-- Guarantee: what another removal, or somebody who wants the input, has written since stays.
+local input = KEYS[1]
+local token = ARGV[1]
+
+if redis.call('GET', input) == token then redis.call('DEL', input) end
+return 1

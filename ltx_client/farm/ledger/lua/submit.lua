@@ -1,0 +1,40 @@
+-- Write a job's record; that write is the submission.
+--
+-- KEYS  job, jobs, line, turns; batch_jobs, or job again for a job of no batch; others: all else that a job's id may
+--       have, then what the job is given.
+-- ARGV  leftover_count: how many of `others` come first; id, spec; links: JSON or ''; item: in the batch, or ''; turn,
+--       entry; waits: '1' if it waits for other jobs; dry: '1' to write nothing; wanted_ttl: seconds for which the
+--       inputs stay wanted; lead: milliseconds by which the newest job may be ahead of the clock; not_on: the fields
+--       that keep it from workers.
+--
+-- Guarantee: the same job again changes nothing and answers 'exists'; another job under its id changes nothing and
+-- answers 'conflict', or 'used' where that one is gone. No two jobs have the same time of submission.
+-- include: turns
+local job, jobs, line, turns, batch_jobs = unpack(KEYS, 1, 5)
+local others = rest(KEYS, 6)
+local leftover_count, id, spec, links, item, turn, entry = unpack(ARGV, 1, 7)
+local waits, dry, wanted_ttl, lead = unpack(ARGV, 8, 11)
+local not_on = rest(ARGV, 12)
+
+local known = redis.call('HGET', job, 'spec')
+if known then return known == spec and 'exists' or 'conflict' end
+if redis.call('EXISTS', unpack(others, 1, tonumber(leftover_count))) > 0 then return 'used' end
+local inputs = rest(others, leftover_count + 1)
+for _, input in ipairs(inputs) do
+  if redis.pcall('GET', input) ~= 'wanted' then return 'not wanted' end
+end
+if dry == '1' then return 'created' end
+for _, input in ipairs(inputs) do redis.call('SET', input, 'wanted', 'EX', wanted_ttl) end
+local moment = milliseconds_now()
+local newest = tonumber(redis.call('ZRANGE', jobs, 0, 0, 'REV', 'WITHSCORES')[2] or 0)
+if newest >= moment and newest < moment + lead then moment = newest + 1 end
+local submitted_at = string.format('%.0f', moment)
+-- The lists first: one that is damaged is noticed before there is a record.
+if item ~= '' then redis.call('ZADD', batch_jobs, item, id) end
+redis.call('ZADD', jobs, submitted_at, id)
+redis.call('HSET', job, 'spec', spec, 'submitted_at', submitted_at)
+if links ~= '' then redis.call('HSET', job, 'links', links) end
+for _, field in ipairs(not_on) do redis.call('HSET', job, field, '1') end
+if waits == '1' then return 'waits' end
+enter_line(line, turns, turn, entry, submitted_at)
+return 'created'

@@ -1,0 +1,26 @@
+-- Write one event of a running attempt.
+--
+-- KEYS  state, events, cancel, preview.
+-- ARGV  attempt, token, seq, event, snapshot; step: the one that is done, or 0; jpeg: of the preview, or ''.
+--
+-- Guarantee: an event is written once, under the number after the last one; 'gap', with nothing changed, where one is
+-- missing before it, and 'stale' unless the attempt is the current one of a running job. A step that no attempt had
+-- reached clears all strikes. Answers 'cancel' if that was asked for, else 'go on'.
+-- include: attempt
+local state, events, cancel, preview = unpack(KEYS)
+local attempt, token, seq, event, snapshot, step, jpeg = unpack(ARGV)
+
+if not is_current(state, attempt, token) then return 'stale' end
+local held = redis.call('HMGET', state, 'status', 'seq')
+if held[1] ~= 'running' then return 'stale' end
+if tonumber(seq) == tonumber(held[2]) + 1 then
+  record(state, events, seq, event, snapshot)
+  if jpeg ~= '' then redis.call('SET', preview, jpeg) end
+  if tonumber(step) > tonumber(redis.call('HGET', state, 'furthest') or 0) then
+    redis.call('HSET', state, 'furthest', step, 'mishaps', 0, 'not_finite', 0, 'not_finite_by', '')
+    redis.call('HSET', state, 'host_faults', 0, 'deaths', 0, 'lapses', 0)
+  end
+elseif tonumber(seq) > tonumber(held[2]) then
+  return 'gap'
+end
+return redis.call('EXISTS', cancel) == 1 and 'cancel' or 'go on'

@@ -1,0 +1,41 @@
+-- Give a job back to the queue, or end it. For what `release` and `requeue` share.
+--
+-- KEYS  job, state, lease, cancel, events, preview, latents; line, turns: where it waits again, or job twice.
+-- ARGV  seq; released, released_snapshot, failed, failed_snapshot, cancelled, cancelled_snapshot: events and the
+--       snapshots after them; strike: its kind, or ''; limit: of strikes of that kind; ttl, preview_ttl: seconds that a
+--       job lives that is ended here; machine: that had the strike, or ''; turn; entry: in the line, or '' for none.
+-- include: attempt, turns
+local job, state, lease, cancel, events, preview, latents, line, turns = unpack(KEYS)
+local seq, released, released_snapshot, failed, failed_snapshot = unpack(ARGV)
+local cancelled, cancelled_snapshot, strike, limit, ttl, preview_ttl, machine, turn, entry = unpack(ARGV, 6)
+
+-- Count a strike, and return how many of its kind there are; of NaN, the same machine's are one.
+local function count_strike()
+  if strike ~= 'not_finite' then return redis.call('HINCRBY', state, strike, 1) end
+  redis.call('DEL', latents)
+  local known = redis.call('HGET', state, 'not_finite_by') or ''
+  if string.find(known, '|' .. machine .. '|', 1, true) then return 0 end
+  redis.call('HSET', state, 'not_finite_by', known .. '|' .. machine .. '|')
+  return redis.call('HINCRBY', state, strike, 1)
+end
+
+-- Return what became of the job: 'queued', 'cancelled' if that was asked for, 'failed' at the limit of strikes.
+local function give_back()
+  local status, event, snapshot = 'queued', released, released_snapshot
+  if redis.call('EXISTS', cancel) == 1 then
+    status, event, snapshot = 'cancelled', cancelled, cancelled_snapshot
+  elseif strike ~= '' and count_strike() >= tonumber(limit) then
+    status, event, snapshot = 'failed', failed, failed_snapshot
+  end
+  record(state, events, seq, event, snapshot)
+  redis.call('HSET', state, 'status', status)
+  redis.call('DEL', lease)
+  if status ~= 'queued' then
+    redis.call('DEL', latents)
+    expire(ttl, {job, state, cancel, events})
+    expire(preview_ttl, {preview})
+  elseif entry ~= '' then
+    enter_line(line, turns, turn, entry, redis.call('HGET', job, 'submitted_at') or 0)
+  end
+  return status
+end

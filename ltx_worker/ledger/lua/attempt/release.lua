@@ -1,0 +1,17 @@
+-- Give the job of an attempt back, by the attempt itself.
+--
+-- KEYS  of `give_back`.
+-- ARGV  of `give_back`, then attempt, token.
+--
+-- Guarantee: sent again, it changes nothing and gives the same answer. Refuses with nothing changed: 'stale' unless the
+-- attempt is the current one of a running job; 'gap' where an event is missing before this one.
+-- include: give_back
+local attempt, token = unpack(ARGV, 15)
+
+if not is_current(state, attempt, token) then return 'stale' end
+local held = redis.call('HMGET', state, 'status', 'seq')
+if held[1] ~= 'running' then
+  return tonumber(held[2]) == tonumber(seq) and held[1] or 'stale'
+end
+if tonumber(seq) ~= tonumber(held[2]) + 1 then return 'gap' end
+return give_back()

@@ -1,0 +1,16 @@
+-- Keep an attempt's lease, or take it back if it lapsed while nobody else claimed the job.
+--
+-- KEYS  state, lease, cancel, job.
+-- ARGV  attempt, token; lease_ms: milliseconds that the lease lasts.
+--
+-- Guarantee: 'stale', with nothing changed, unless the attempt is the current one of a running job. Answers 'cancel' or
+-- 'pause' if that was asked for, else 'go on'.
+-- include: attempt
+local state, lease, cancel, job = unpack(KEYS)
+local attempt, token, lease_ms = unpack(ARGV)
+
+if not is_current(state, attempt, token) then return 'stale' end
+if redis.call('HGET', state, 'status') ~= 'running' then return 'stale' end
+redis.call('SET', lease, token, 'PX', lease_ms)
+if redis.call('EXISTS', cancel) == 1 then return 'cancel' end
+return redis.call('HEXISTS', job, 'held') == 1 and 'pause' or 'go on'

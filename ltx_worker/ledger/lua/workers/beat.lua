@@ -1,0 +1,32 @@
+-- Write what a worker says of itself.
+--
+-- KEYS  worker, workers, paused.
+-- ARGV  id, run; former_run: of the same LTX_HOME; seen_at; ttl_ms: milliseconds until the worker is gone;
+--       forgotten_at: ids that were seen last before it go from the list; worker_field, queue_field: of paused; fields:
+--       names and values of the record.
+--
+-- Guarantee: the record of another run is left as it is, but for the former one's. Answers with the values of the two
+-- fields of paused, with the run and the time in the record of another run or false, and with a key that was damaged or
+-- false. What it can, it makes anew: each worker is in the list with its next beat.
+local worker, workers, paused = unpack(KEYS)
+local id, run, former_run, seen_at, ttl_ms, forgotten_at, worker_field, queue_field = unpack(ARGV, 1, 8)
+local fields = rest(ARGV, 9)
+
+local found = read('damaged', 'HMGET', worker, 'run', 'seen_at')
+local pauses = read({false, false}, 'HMGET', paused, worker_field, queue_field)
+if found == 'damaged' then redis.call('DEL', worker) end
+if found ~= 'damaged' and found[1] and found[1] ~= run and found[1] ~= former_run then
+  return {pauses[1], pauses[2], found[1] .. ' ' .. (found[2] or ''), false}
+end
+redis.call('HSET', worker, unpack(fields))
+redis.call('PEXPIRE', worker, ttl_ms)
+local damaged = found == 'damaged' and worker or false
+if read('damaged', 'ZADD', workers, seen_at, id) == 'damaged' then
+  damaged = workers
+  redis.pcall('DEL', workers)  -- a user of an older version has no right to it
+  if read('damaged', 'ZADD', workers, seen_at, id) == 'damaged' then
+    return {pauses[1], pauses[2], false, damaged}
+  end
+end
+redis.call('ZREMRANGEBYSCORE', workers, '-inf', forgotten_at)
+return {pauses[1], pauses[2], false, damaged}
