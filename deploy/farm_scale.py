@@ -36,8 +36,8 @@ from ltx_client.protocol import events
 from ltx_client.protocol.jobs import Job
 from ltx_client.protocol.names import Names
 from ltx_client.protocol.state import Snapshot
-from ltx_client.protocol.workers import live_workers
 from ltx_client.shared.celery.celery_settings import queue_keys, unacked_keys
+from ltx_client.shared.live_workers import live_workers
 from ltx_models.request import GenerationRequest
 from ltx_worker.ledger.embeddings_cache import EmbeddingsLimit
 from ltx_worker.ledger.ledger import Ledger, Turn

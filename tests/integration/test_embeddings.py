@@ -16,7 +16,7 @@ REQUEST = GenerationRequest(prompt=PROMPT, seed=5)
 NOTES = """
 import sys
 if "ltx_worker.engine" in sys.orig_argv:
-    from ltx_models import residency
+    from ltx_models.pipeline import residency
     from ltx_models.text_encoders.t5 import T5Encoder
 
     def note(text):
