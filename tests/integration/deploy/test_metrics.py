@@ -23,7 +23,7 @@ from tests.integration.test_farm import engines_of, reach
 HOT = """
 import sys
 if "ltx_worker" in sys.orig_argv:
-    from ltx_worker import thermal
+    from ltx_worker.machine import thermal
 
     thermal._look = lambda: thermal.Heat(71.6, "heavy")
 """
