@@ -150,7 +150,7 @@ def pytest_terminal_summary(terminalreporter):
     """Print what became of the inputs of tests/fuzz, wherever they were fed, and which tests are in quarantine."""
     reports = [report for reports in terminalreporter.stats.values() for report in reports if hasattr(report, "when")]
     for kind in ("fuzz", "quarantine"):
-        properties = (pair for report in reports for pair in report.user_properties)
+        properties = (pair for report in reports for pair in getattr(report, "user_properties", ()))
         lines = sorted({str(text) for name, text in properties if name == kind})
         for line in lines or (["no test of this run"] if reports and kind == "quarantine" else []):
             terminalreporter.write_line(f"{kind}: {line}")
