@@ -1,6 +1,21 @@
-"""The ledger's two sides on `redis_client`, which each folder or module makes of its own kind of server; options."""
+"""Put every test into one lane; make the ledger's two sides on `redis_client`, which each folder or module provides.
+
+`uv run pytest` runs the lane `quick`: tests of every part, parity with the goldens, and one render from prompt to MP4.
+`-m LANE` runs another lane, `-m ""` all of them: `uv run pytest -m "" tests/integration/test_farm.py` runs one file.
+CI runs `quick`, then `-m "not quick and not slow and not chaos"`, so each test of both once; the lanes `slow` and
+`chaos` are for a person with time.
+
+A test's lane is, in this order: what its mark `lane("…")` says, the parameter's before the function's before the
+module's; `machine` if it has a `skipif`; what `LANES` says of its file or folder. pyproject.toml describes each lane.
+Give a new test no mark. Give it one if it takes more than a second in tests/unit or tests/models, or if it is the one
+test of tests/integration that shows a promise which no quick test shows. A test of the lane `quick` that is skipped
+fails: what only some machines have is tested in the lane `machine`.
+
+`quarantine("reason")` marks a test that fails at times beside others, and is listed at the end of every run.
+"""
 
 import os
+from pathlib import Path
 
 import pytest
 
@@ -11,6 +26,22 @@ from ltx_client.protocol.names import Names
 from ltx_models.families.variants import find_variant
 from ltx_models.request import GenerationRequest
 from ltx_worker.ledger.ledger import Ledger
+
+TESTS = Path(__file__).parent
+QUICK = "quick"
+LANES = {
+    ".": QUICK,
+    "fuzz": "fuzz",
+    "integration": "integration",
+    "integration/deploy": "deploy",
+    "integration/faults": "faults",
+    "integration/test_embedded_kills.py": "faults",
+    "models/metal": "machine",
+    "models/test_pocket_export.py": "machine",
+    "models/test_pocket_training.py": "machine",
+    "unit/test_alerts.py": "machine",
+}
+"""The lane of each file or folder below tests/ that differs from that of the folder around it."""
 
 os.environ["LTX_CONFIG"] = os.devnull  # whatever the person who runs the tests has configured
 
@@ -63,10 +94,48 @@ def pytest_addoption(parser):
     fuzz.addoption("--fuzz-inputs", type=int, default=500, help="how many inputs of each kind; 10000 in a campaign")
 
 
+def lane_of_path(path):
+    """Return what `LANES` says of a file: of itself or of the nearest folder around it."""
+    below = path.relative_to(TESTS)
+    return next(LANES[at.as_posix()] for at in (below, *below.parents) if at.as_posix() in LANES)
+
+
+def lane_of(item):
+    """Return the one lane of a test. The mark of a parameter stands behind that of its function."""
+    own = [mark for mark in item.own_markers if mark.name == "lane"]
+    if mark := own[-1] if own else item.get_closest_marker("lane"):
+        (lane,) = mark.args
+        return lane
+    return "machine" if item.get_closest_marker("skipif") else lane_of_path(item.path)
+
+
+def pytest_ignore_collect(collection_path, config):
+    """Leave out files of other lanes without importing them where only the quick lane is wanted."""
+    if config.option.markexpr != QUICK or not collection_path.match("test_*.py"):
+        return None
+    is_quick = lane_of_path(collection_path) == QUICK or f'lane("{QUICK}")' in collection_path.read_text("utf-8")
+    return None if is_quick else True
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(items):
+    """Mark every test with its lane, before pytest selects by marks."""
+    for item in items:
+        item.add_marker(lane_of(item))
+        for mark in item.iter_markers("quarantine"):
+            item.user_properties.append(("quarantine", f"{item.nodeid}: {mark.args[0]}"))
+
+
 @pytest.hookimpl(wrapper=True)
-def pytest_runtest_makereport():
-    """Escape what is no text in a report (a file's name, say): pytest-xdist cannot send it and ends the whole run."""
+def pytest_runtest_makereport(item):
+    """Fail a quick test that is skipped, as no machine may lack what it needs.
+
+    Escape what is no text in a report (a file's name, say): pytest-xdist cannot send it and ends the whole run.
+    """
     report = yield
+    if report.skipped and item.get_closest_marker(QUICK):
+        report.outcome = "failed"
+        report.longrepr = f'{item.nodeid} was skipped in the lane {QUICK}: mark it lane("machine")'
     if report.longrepr and "\\udc" in ascii(report.longreprtext):
         report.longrepr = sendable(report.longreprtext)
     report.sections = [(title, sendable(text)) for title, text in report.sections]
@@ -78,11 +147,13 @@ def sendable(text):
 
 
 def pytest_terminal_summary(terminalreporter):
-    """What became of the inputs of tests/fuzz, wherever they were fed."""
-    reports = (report for reports in terminalreporter.stats.values() for report in reports)
-    lines = {str(text) for report in reports for name, text in getattr(report, "user_properties", ()) if name == "fuzz"}
-    for line in sorted(lines):
-        terminalreporter.write_line(f"fuzz: {line}")
+    """Print what became of the inputs of tests/fuzz, wherever they were fed, and which tests are in quarantine."""
+    reports = [report for reports in terminalreporter.stats.values() for report in reports if hasattr(report, "when")]
+    for kind in ("fuzz", "quarantine"):
+        properties = (pair for report in reports for pair in getattr(report, "user_properties", ()))
+        lines = sorted({str(text) for name, text in properties if name == kind})
+        for line in lines or (["no test of this run"] if reports and kind == "quarantine" else []):
+            terminalreporter.write_line(f"{kind}: {line}")
 
 
 def pytest_xdist_auto_num_workers(config):

@@ -6,7 +6,7 @@ import pytest
 
 from tests.fuzz.campaign import IN_CI, run
 
-SECONDS = 300
+SECONDS = 600
 """For the inputs of a run in CI; more inputs get more."""
 
 

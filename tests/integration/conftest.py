@@ -26,6 +26,8 @@ from tests.storages import made
 PROMPT = "a red ball rolls to the right on a navy background"
 SLOW_STEPS = 1000
 """Enough for a render that a test interrupts."""
+PATIENCE = 120.0
+"""Seconds after which what is waited for does not happen, however busy the machine is."""
 
 
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
@@ -35,7 +37,7 @@ if signal.getsignal(signal.SIGHUP) is signal.SIG_IGN:  # as under nohup
     signal.signal(signal.SIGHUP, signal.SIG_DFL)
 
 
-def wait_until(condition, timeout=60.0, what="the condition"):
+def wait_until(condition, timeout=PATIENCE, what="the condition"):
     deadline = time.monotonic() + timeout
     while time.monotonic() < deadline:
         if value := condition():
@@ -64,7 +66,7 @@ def ltx(*arguments, env, **options):
         capture_output=True,
         stdin=subprocess.DEVNULL,
         text=True,
-        timeout=120,
+        timeout=2 * PATIENCE,
         check=False,
         **options,
     )
@@ -102,7 +104,7 @@ def no_farm_env(tmp_path, clean_env):
     """The same with a home of its own: what is started there is this machine's own."""
     yield {**clean_env, "LTX_HOME": str(tmp_path / "home")}
     with contextlib.suppress(AssertionError):
-        wait_until(lambda: not processes_of(tmp_path), timeout=20)  # the last may still be unwinding
+        wait_until(lambda: not processes_of(tmp_path), timeout=60)  # the last may still be unwinding
     leftover = processes_of(tmp_path)
     for process in leftover:
         process.kill()
@@ -157,7 +159,7 @@ class RunningFarm:
             if worker.poll() is None:
                 worker.send_signal(signal.SIGTERM)
         for worker in self.workers:
-            worker.wait(30)
+            worker.wait(PATIENCE)
 
 
 @pytest.fixture

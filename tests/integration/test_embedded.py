@@ -41,6 +41,7 @@ def spawn(env, *arguments, cwd):
     )
 
 
+@pytest.mark.lane("quick")
 def test_render_with_nothing_set_up(env, tmp_path):
     done = ltx("render", PROMPT, env=env, cwd=tmp_path)
     assert done.returncode == 0, done.stderr

@@ -54,7 +54,7 @@ def kill(process, number=signal.SIGKILL):
 
 
 def assert_nothing_runs(home):
-    wait_until(lambda: not processes_of(home), timeout=30, what="the farm's end")
+    wait_until(lambda: not processes_of(home), what="the farm's end")
     assert not FarmFolder(home).server_lock.is_taken()
 
 

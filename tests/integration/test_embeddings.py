@@ -101,7 +101,7 @@ def test_a_prompt_is_encoded_once_for_all_workers_and_the_frames_are_the_same(fa
         assert np.array_equal(render(farm, REQUEST), uncached)
         assert notes() == []
         first.terminate()
-        first.wait(10)
+        first.wait(120)
         farm_env.start_worker("two")  # another machine of the farm, whose engine has encoded nothing
         assert np.array_equal(render(farm, REQUEST), uncached)
         assert not np.array_equal(render(farm, dataclasses.replace(REQUEST, seed=6)), uncached)

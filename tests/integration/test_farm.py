@@ -30,6 +30,7 @@ def first_step(farm, job_id):
     raise AssertionError("the job ended without a step")
 
 
+@pytest.mark.lane("quick")
 def test_a_prompt_becomes_an_mp4(farm_env, tmp_path):
     farm_env.start_worker()
     out = tmp_path / "ball.mp4"
@@ -132,6 +133,7 @@ def test_two_workers_race_for_one_job_and_one_renders_it(farm_env):
     assert len(list(farm_env.storage.glob("*.mp4"))) == 1
 
 
+@pytest.mark.lane("quick")
 def test_of_many_claims_at_once_one_is_granted(farm_env):
     with farm_env.connect() as farm:
         for _ in range(30):
@@ -170,7 +172,7 @@ def undisturbed(farm_env, resumed_request):
         job = farm.submit(resumed_request)
         *_, last = farm.watch(job.id)
     worker.send_signal(signal.SIGTERM)
-    worker.wait(20)
+    worker.wait(120)
     return read_clip(farm_env.storage / last.snapshot.result.video).frames
 
 
@@ -202,7 +204,7 @@ def test_a_worker_that_is_stopped_gives_its_job_to_the_next(farm_env, resumed_re
         job = farm.submit(resumed_request)
         reach(farm, job.id, 30)
         first.send_signal(signal.SIGTERM)
-        assert first.wait(20) == 0
+        assert first.wait(120) == 0
         view = farm.view(job.id)
         assert (view.status, view.snapshot.attempt) == (Status.QUEUED, 1)
         assert "shutting down" in view.snapshot.message

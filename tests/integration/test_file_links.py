@@ -106,7 +106,7 @@ def test_a_flood_of_connections_costs_a_worker_nothing(farm_env, tmp_path):
         farm.storage_url = None
         farm.download(job.id, tmp_path / "a.mp4")
         assert (tmp_path / "a.mp4").stat().st_size == last.snapshot.result.size
-        with urllib.request.urlopen(f"http://127.0.0.1:{metrics}/metrics", timeout=10) as reply:
+        with urllib.request.urlopen(f"http://127.0.0.1:{metrics}/metrics", timeout=60) as reply:
             assert b"ltx_jobs_total" in reply.read()
     log = (farm_env.folder / "one.log").read_text()
     assert "Too many open files" not in log

@@ -78,7 +78,7 @@ def test_a_machine_that_fails_jobs_which_others_render_pauses_and_says_so(farm_e
         assert "paused" in shown.stdout
 
         farm_env.workers[1].send_signal(signal.SIGTERM)
-        farm_env.workers[1].wait(20)
+        farm_env.workers[1].wait(120)
         assert not any(worker.serves(jobs[0]) for worker in farm.workers())
         waiting = farm.submit(GenerationRequest(prompt=PROMPT, seed=99))
         flag.unlink()

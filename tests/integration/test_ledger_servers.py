@@ -31,11 +31,11 @@ def server(request, tmp_path_factory):
     )
     with redis.Redis(port=port) as client:
         try:
-            wait_until(lambda: answers(client), timeout=20, what="the server answering")
+            wait_until(lambda: answers(client), what="the server answering")
             yield request.param, client
         finally:
             process.terminate()
-            process.wait(20)
+            process.wait(120)
 
 
 @pytest.fixture

@@ -14,7 +14,7 @@ from ltx_client.protocol import events
 from ltx_client.protocol.state import Status
 from ltx_client.shared.settings import FarmSettings
 from ltx_models.request import GenerationRequest
-from tests.integration.conftest import PROMPT, RunningFarm, ltx_here, start_ltx, wait_until
+from tests.integration.conftest import PATIENCE, PROMPT, RunningFarm, ltx_here, start_ltx, wait_until
 from tests.integration.servers import free_port
 from tests.integration.test_farm import reach
 from tests.storages import made
@@ -126,10 +126,10 @@ def test_a_primary_that_dies_in_the_middle(watched_farm, sentinels):
         jobs = [farm.submit(GenerationRequest(prompt=PROMPT, num_steps=steps, seed=1)).id for steps in (STEPS, 2)]
         follower = stack.enter_context(start_ltx("watch", "--json", jobs[0], env=watched_farm.env))
         stack.callback(follower.kill)
-        watched_farm.launch_worker(lease=5, renew_every=1, reap_every=1)
+        watched_farm.launch_worker(lease=60, renew_every=1, reap_every=1)
         assert follower.stdout.readline()
         reach(farm, jobs[0], 3)
-        sentinels.ask(sentinels.ports[0], "WAIT", 1, 2000)
+        wait_until(lambda: sentinels.ask(sentinels.ports[0], "WAIT", 1, 1000), what="the replica having all of it")
         sentinels.servers[0].kill()
         ended = [_ended(farm, job) for job in jobs]
         assert sentinels.primary() == sentinels.ports[1]
@@ -137,7 +137,7 @@ def test_a_primary_that_dies_in_the_middle(watched_farm, sentinels):
         for job in jobs:
             assert sum(isinstance(update.event, events.Done) for update in farm.watch(job)) == 1
         assert {path.name for path in watched_farm.storage.glob("*.mp4")} == {v.snapshot.result.video for v in ended}
-        said, errors = follower.communicate(timeout=30)
+        said, errors = follower.communicate(timeout=PATIENCE)
         assert follower.returncode == 0, errors
         assert json.loads(said.splitlines()[-1])["type"] == "done"
         assert "Traceback" not in errors

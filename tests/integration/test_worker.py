@@ -94,7 +94,7 @@ def test_drain_finishes_the_job_in_hand_and_takes_no_more(farm_env):
 def test_stop_ends_an_idle_worker(farm_env):
     worker = farm_env.start_worker()
     assert ltx_worker(farm_env, "stop").returncode == 0
-    assert worker.wait(10) == 0
+    assert worker.wait(120) == 0
     with farm_env.connect() as farm:
         assert farm.workers() == []
 
@@ -203,4 +203,4 @@ def test_a_worker_stays_the_one_of_its_folder_when_all_in_there_is_removed(farm_
         assert last.snapshot.status is Status.DONE
         assert len(farm.workers()) == 1
     assert ltx_worker(farm_env, "stop").returncode == 0
-    assert first.wait(20) == 0
+    assert first.wait(120) == 0

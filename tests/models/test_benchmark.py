@@ -91,6 +91,7 @@ def test_the_table(monkeypatch: pytest.MonkeyPatch) -> None:
     assert lines[2].startswith("whole render: decode")
 
 
+@pytest.mark.lane("models")
 @pytest.mark.skipif(importlib.util.find_spec("matplotlib") is None, reason="matplotlib is not installed")
 def test_the_plot(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setattr(model, "_run", lambda _: [{"device": "CPU"}, row()])
@@ -140,11 +141,13 @@ def test_a_machine_with_too_little_memory_is_told_and_nothing_is_measured(monkey
     renders.check_memory(pocket, GenerationRequest(prompt="a", seed=0).resolve(pocket))
 
 
+@pytest.mark.lane("models")
 def test_for_memory_only_renders_are_measured_that_have_a_prediction() -> None:
     done = invoke(*SMALL, "--memory", "--json")
     assert {row["part"] for row in json.loads(done.stdout)["measurements"]} == {"whole render"}
 
 
+@pytest.mark.lane("models")
 @pytest.mark.parametrize("option", ["--steps", "--width", "--frames"])
 def test_nothing_of_an_option_is_not_the_variants(option: str) -> None:
     done = invoke("bench", "model", "--memory", option, "0")

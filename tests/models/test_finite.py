@@ -123,6 +123,7 @@ def test_large_values_are_finite(dtype: mx.Dtype) -> None:
     assert not all_finite(values).item()
 
 
+@pytest.mark.lane("models")
 def test_the_check_costs_next_to_nothing_of_a_step(pipeline: LTXPipeline) -> None:
     """At the size that pocket is for: less than a fiftieth."""
     steps = list(pipeline.stream(GenerationRequest(prompt="a red ball", seed=1, num_steps=6)))

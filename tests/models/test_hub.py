@@ -75,6 +75,7 @@ def served(hub: StandInHub, name: str) -> list[tuple[int, int]]:
     return [(one.start, one.sent) for one in hub.served if one.path == name and one.method == "GET"]
 
 
+@pytest.mark.lane("models")
 def test_a_download_falls_back_is_found_and_is_done_once(hub: StandInHub, run: Run, tmp_path: Path) -> None:
     first = run("download", "distilledFP8")
     assert first.returncode == 0, first.stderr
@@ -98,6 +99,7 @@ def test_a_download_falls_back_is_found_and_is_done_once(hub: StandInHub, run: R
     assert {row["name"]: row["missing"] for row in listing}["distilled-fp8"] == []
 
 
+@pytest.mark.lane("models")
 def test_a_broken_download_goes_on_in_the_next_process(hub: StandInHub, run: Run, tmp_path: Path) -> None:
     hub.cut[DISTILLED] = 15 * 10**6
     broken = run("download", "distilled-fp8")
@@ -127,6 +129,7 @@ def test_a_wrong_checksum_is_refused_and_leaves_nothing(hub: StandInHub, run: Ru
     assert served(hub, DISTILLED) == [(0, size), (0, size)]
 
 
+@pytest.mark.lane("models")
 def test_verify_finds_a_damaged_file(hub: StandInHub, run: Run) -> None:
     checkpoint = Path(run("download", "distilled-fp8").stdout.split()[0])
     good = run("verify", "distilled-fp8")
@@ -141,6 +144,7 @@ def test_verify_finds_a_damaged_file(hub: StandInHub, run: Run) -> None:
     assert "1 file is damaged" in bad.stderr
 
 
+@pytest.mark.lane("models")
 def test_a_models_folder_takes_the_place_of_the_cache(hub: StandInHub, run: Run, tmp_path: Path) -> None:
     share = tmp_path / "share"
     done = run("download", "distilled-fp8", LTX_MODELS_DIR=str(share))
@@ -156,23 +160,27 @@ def test_a_models_folder_takes_the_place_of_the_cache(hub: StandInHub, run: Run,
     assert run("verify", "distilled-fp8", LTX_MODELS_DIR=str(share)).returncode == 0
 
 
+@pytest.mark.lane("models")
 def test_tokens_are_sent(hub: StandInHub, run: Run) -> None:
     assert run("download", "distilled-fp8", HF_TOKEN="hf_secret").returncode == 0
     assert {one.authorization for one in hub.served} == {"Bearer hf_secret"}
 
 
+@pytest.mark.lane("models")
 def test_offline_with_nothing_here(run: Run) -> None:
     refused = run("download", "distilled-fp8", HF_HUB_OFFLINE="1")
     assert refused.returncode == 69
     assert "HF_HUB_OFFLINE is set" in refused.stderr
 
 
+@pytest.mark.lane("models")
 def test_a_hub_that_is_not_there(run: Run) -> None:
     refused = run("download", "distilled-fp8", HF_ENDPOINT="http://127.0.0.1:9")
     assert refused.returncode == 69
     assert "http://127.0.0.1:9 does not answer" in refused.stderr
 
 
+@pytest.mark.lane("models")
 def test_nothing_on_the_hub(hub: StandInHub, run: Run) -> None:
     del hub.repositories[OFFICIAL]
     refused = run("download", "distilled-fp8")
@@ -180,6 +188,7 @@ def test_nothing_on_the_hub(hub: StandInHub, run: Run) -> None:
     assert "the checkpoint is not on the hub" in refused.stderr
 
 
+@pytest.mark.lane("models")
 def test_a_disk_that_is_too_small(hub: StandInHub, run: Run) -> None:
     hub.sizes[DISTILLED] = 10**16
     refused = run("download", "distilled-fp8")
@@ -188,6 +197,7 @@ def test_a_disk_that_is_too_small(hub: StandInHub, run: Run) -> None:
     assert hub.served == []
 
 
+@pytest.mark.lane("models")
 def test_an_incomplete_text_encoder_is_not_here(run: Run, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     shard = Path(run("download", "distilled-fp8").stdout.split()[1]) / SHARD
     monkeypatch.setenv("HF_HOME", str(tmp_path / "hf"))
@@ -226,6 +236,7 @@ def test_without_the_client_the_message_says_what_to_install(monkeypatch: pytest
         download(VARIANTS["dev"])
 
 
+@pytest.mark.lane("models")
 def test_progress_is_of_all_files_together(run: Run) -> None:
     lines = run("download", "distilled-fp8").stderr.splitlines()
     shown = [line for line in lines if " of 0.03 GB: " in line]
@@ -265,6 +276,7 @@ def test_a_token_that_cannot_be_sent(token: str, monkeypatch: pytest.MonkeyPatch
     assert token not in str(raised.value)
 
 
+@pytest.mark.lane("models")
 @pytest.mark.parametrize("endpoint", ["", "hf-mirror.com", "htps://hf-mirror.com"])
 def test_an_endpoint_that_is_no_url(endpoint: str, run: Run) -> None:
     result = run("download", "distilled", HF_ENDPOINT=endpoint)
@@ -272,6 +284,7 @@ def test_an_endpoint_that_is_no_url(endpoint: str, run: Run) -> None:
     assert result.stderr == "Error: HF_ENDPOINT must begin with http:// or https://, as in https://huggingface.co\n"
 
 
+@pytest.mark.lane("models")
 def test_a_damaged_reference_in_the_cache_is_passed_over(run: Run, tmp_path: Path) -> None:
     folder = tmp_path / "hf" / "hub" / f"models--{OFFICIAL.replace('/', '--')}"
     for name in ("refs/main", f"snapshots/1/{DISTILLED}"):
@@ -282,6 +295,7 @@ def test_a_damaged_reference_in_the_cache_is_passed_over(run: Run, tmp_path: Pat
     assert "checkpoint" not in listed["distilled-fp8"]
 
 
+@pytest.mark.lane("models")
 @pytest.mark.parametrize("index", [json.dumps({"weight_map": {"a": "x" * 300}}), "[" * 100_000, "\0"])
 def test_an_index_that_cannot_be_followed_is_no_traceback(index: str, run: Run, tmp_path: Path) -> None:
     folder = tmp_path / "models" / HALF_T5 / "text_encoder"

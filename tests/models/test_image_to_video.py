@@ -79,6 +79,7 @@ def test_the_first_frame_is_the_picture_as_the_vae_gives_it_back(
     assert psnr(first, expected) > alone - 1
 
 
+@pytest.mark.lane("models")
 def test_without_the_picture_the_first_frame_is_another(pocket: LTXPipeline, picture: ConditioningItem) -> None:
     expected = conditioning_pixels(picture, REQUEST)[0]
     assert psnr(render(pocket, picture).frames[0] / 255, expected) > psnr(render(pocket).frames[0] / 255, expected) + 3
@@ -93,6 +94,7 @@ def test_a_clip_is_extended(pocket: LTXPipeline, clip: ConditioningItem) -> None
     assert psnr(result.frames[:9] / 255, expected[:9]) > alone - 1
 
 
+@pytest.mark.lane("models")
 def test_a_later_picture_changes_the_video_and_adds_no_frames(pocket: LTXPipeline, picture: ConditioningItem) -> None:
     last = dataclasses.replace(picture, frame=LAST_FRAME, strength=0.9)
     with_last, without = render(pocket, picture, last), render(pocket, picture)
@@ -119,6 +121,7 @@ def test_a_resumed_render_is_the_unbroken_one_bit_for_bit(
         list(pocket.stream(REQUEST, resume=resume))
 
 
+@pytest.mark.lane("models")
 def test_given_latents_take_the_place_of_the_file(pocket: LTXPipeline, picture: ConditioningItem) -> None:
     encoded = pocket.encode(conditioning_pixels(picture, REQUEST))
     nowhere = dataclasses.replace(picture, source="sha256:0")
@@ -126,6 +129,7 @@ def test_given_latents_take_the_place_of_the_file(pocket: LTXPipeline, picture: 
     assert again.latents.tobytes() == render(pocket, picture).latents.tobytes()
 
 
+@pytest.mark.lane("models")
 def test_latents_to_begin_with(pocket: LTXPipeline) -> None:
     """With all but the last step skipped, a video comes back as it went in, but for that step's noise."""
     latents = pocket.encode(drawn_clip(25))
@@ -136,6 +140,7 @@ def test_latents_to_begin_with(pocket: LTXPipeline) -> None:
     assert np.corrcoef(last.result.latents.flatten(), latents.flatten())[0, 1] > 0.99
 
 
+@pytest.mark.lane("models")
 def test_a_skipped_last_step_leaves_noise(pocket: LTXPipeline) -> None:
     whole, steps = REQUEST, dataclasses.replace(REQUEST, skip_last_steps=1)
     before_last = [event.resume for event in pocket.stream(whole) if isinstance(event, Stepped)][-2]

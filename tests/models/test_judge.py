@@ -16,7 +16,7 @@ from ltx_models.pocket.scores import ASPECTS
 from tests.models.conftest import DATA
 
 SMALL = (17, 64, 64)
-SIZES_OF_CLIPS = [SMALL, (9, 64, 64), (25, 128, 128), (25, 96, 160), (33, 160, 96)]
+MORE_SIZES = [(9, 64, 64), (25, 128, 128), (25, 96, 160), (33, 160, 96)]
 
 
 def drawn(wanted: list[Combination], size: tuple[int, int, int]) -> Iterator[np.ndarray]:
@@ -30,7 +30,9 @@ def some(count: int, seed: int) -> list[Combination]:
     return random.Random(seed).sample(combinations(), count)
 
 
-@pytest.mark.parametrize("size", SIZES_OF_CLIPS)
+@pytest.mark.parametrize(
+    "size", [SMALL, *(pytest.param(size, marks=pytest.mark.lane("models")) for size in MORE_SIZES)]
+)
 def test_what_is_drawn_is_right(size: tuple[int, int, int]) -> None:
     wanted = some(500 if size == SMALL else 100, seed=1)
     verdicts = [judge_combination(frames, said) for frames, said in zip(drawn(wanted, size), wanted, strict=True)]
@@ -38,6 +40,7 @@ def test_what_is_drawn_is_right(size: tuple[int, int, int]) -> None:
         assert np.mean([getattr(verdict, aspect) for verdict in verdicts]) >= 0.99, aspect
 
 
+@pytest.mark.lane("models")
 def test_shuffled_captions_are_right_by_chance_only() -> None:
     """Words agree by chance: all at once hardly ever, and each no more often than two captions have it in common."""
     wanted = some(500, seed=2)
@@ -54,6 +57,7 @@ def test_shuffled_captions_are_right_by_chance_only() -> None:
 CHANGES = {"shape": SHAPES, "size": SIZES, "motion": MOTIONS}
 
 
+@pytest.mark.lane("models")
 @pytest.mark.parametrize("aspect", CHANGES)
 def test_one_wrong_word_is_seen(aspect: str) -> None:
     """Everything else is as the caption says, so nothing but that word can be what is found wrong."""

@@ -34,8 +34,8 @@ print("done")
 """
 
 
-@pytest.mark.parametrize("size", [(128, 128), (256, 192)])
-@pytest.mark.parametrize("megapixels", [0.1, 20, 80])
+@pytest.mark.parametrize("size", [(128, 128), pytest.param((256, 192), marks=pytest.mark.lane("models"))])
+@pytest.mark.parametrize("megapixels", [0.1, *(pytest.param(of, marks=pytest.mark.lane("models")) for of in (20, 80))])
 def test_a_render_takes_no_more_than_was_predicted(tmp_path: Path, size: tuple[int, int], megapixels: float) -> None:
     side = round((megapixels * 1e6) ** 0.5)
     inputs = {

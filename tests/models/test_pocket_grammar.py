@@ -111,6 +111,7 @@ def test_of_none_it_draws_a_still_and_even_picture() -> None:
     assert np.ptp(clip, axis=-1).max() == 0
 
 
+@pytest.mark.lane("machine")
 def test_torch_draws_the_same() -> None:
     torch = pytest.importorskip("torch")
     scenes = sample_scenes([None, *combinations()[::200]], np.random.default_rng(0))

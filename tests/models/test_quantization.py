@@ -86,7 +86,13 @@ def unquantized(dit_weights: dict[str, mx.array]) -> np.ndarray:
     return dit_output(dit_weights)
 
 
-@pytest.mark.parametrize(("kind", "bound"), [("8 bits", 0.02), ("fp8", 0.07), ("4 bits", 0.20)])
+@pytest.mark.parametrize(
+    ("kind", "bound"),
+    [
+        ("fp8", 0.07),
+        *(pytest.param(*row, marks=pytest.mark.lane("models")) for row in (("8 bits", 0.02), ("4 bits", 0.20))),
+    ],
+)
 def test_one_call_of_the_transformer(
     dit_weights: dict[str, mx.array], unquantized: np.ndarray, kind: str, bound: float
 ) -> None:
@@ -185,7 +191,9 @@ def test_integers_are_refused(golden_098: Golden, tmp_path: Path) -> None:
         load_transformer(rewritten(golden_098, tmp_path, {"proj_out.weight": weight.astype(mx.int32)}), mx.float32)
 
 
-@pytest.mark.parametrize("kind", ["fp8", "8 bits", "4 bits"])
+@pytest.mark.parametrize(
+    "kind", ["fp8", *(pytest.param(kind, marks=pytest.mark.lane("models")) for kind in ("8 bits", "4 bits"))]
+)
 def test_loading_holds_one_block_at_full_precision(dit_weights: dict[str, mx.array], tmp_path: Path, kind: str) -> None:
     weights = to_fp8(dit_weights) if kind == "fp8" else dit_weights
     path = tmp_path / "model.safetensors"
@@ -210,6 +218,7 @@ def test_loading_holds_one_block_at_full_precision(dit_weights: dict[str, mx.arr
     assert peak < resident + 2 * block
 
 
+@pytest.mark.lane("models")
 def test_pocket_follows_its_prompts() -> None:
     """Three of its captions; all 24 come out right, at 4 bits too."""
     pipe = LTXPipeline.from_files(

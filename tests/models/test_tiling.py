@@ -92,10 +92,12 @@ def assert_streaming_is_exact(decoder: Decoder, z: mx.array, chunk_bytes: int) -
     assert relative_error(np.concatenate(chunks, axis=1), whole) < 1e-5
 
 
+@pytest.mark.lane("models")
 def test_streaming_is_exact() -> None:
     assert_streaming_is_exact(make("0.9.8"), latents(), 300_000)
 
 
+@pytest.mark.lane("models")
 @pytest.mark.parametrize("layout", LAYOUTS)
 @pytest.mark.parametrize("causal", [False, True])
 @pytest.mark.parametrize("timestep_conditioning", [False, True])
@@ -116,7 +118,10 @@ def test_streaming_a_few_frames_one_by_one(frames: int, causal: bool) -> None:
     assert relative_error(np.concatenate(chunks, axis=1), whole) < 1e-5
 
 
-@pytest.mark.parametrize(("padding", "frames"), [("zeros", LATENT[1]), *((p, 2) for p in PADDINGS if p != "zeros")])
+@pytest.mark.parametrize(
+    ("padding", "frames"),
+    [pytest.param("zeros", LATENT[1], marks=pytest.mark.lane("models")), *((p, 2) for p in PADDINGS if p != "zeros")],
+)
 def test_tiles_meet_without_a_seam(padding: str, frames: int) -> None:
     decoder = make("0.9.8", padding=padding)
     z = latents()[:, :frames]
@@ -130,6 +135,7 @@ def test_tiles_meet_without_a_seam(padding: str, frames: int) -> None:
     assert high < 0.03
 
 
+@pytest.mark.lane("models")
 def test_memory_falls_with_the_size_of_the_pieces() -> None:
     decoder = make("0.9.8")
     mx.eval(decoder.parameters())
@@ -184,6 +190,7 @@ def failing(monkeypatch: pytest.MonkeyPatch, error: Exception, *, after: int, up
 PLANS = [DecodePlan(50_000), DecodePlan(25_000), DecodePlan(18_000)]
 
 
+@pytest.mark.lane("models")
 @pytest.mark.parametrize(
     "error",
     [

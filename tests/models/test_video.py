@@ -166,7 +166,7 @@ def test_a_result_is_saved_through_links_and_into_pipes_and_replaces_nothing_els
     reader = threading.Thread(target=lambda: got.append((tmp_path / "pipe").read_bytes()))
     reader.start()
     result.save(tmp_path / "pipe")
-    reader.join(10)
+    reader.join(60)
     assert got == [whole]
     for name, why in (
         ("", "Is a directory"),

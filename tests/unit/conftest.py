@@ -1,4 +1,5 @@
 import math
+import signal
 
 import fakeredis
 import pytest
@@ -17,3 +18,14 @@ def _forget_threads():
     yield
     THREADS.refused_at, THREADS.why_unready = -math.inf, ""
     THREADS._histories.clear()
+
+
+@pytest.fixture(autouse=True)
+def _forget_signals():
+    """Put back the handlers of signals that a command has set, which in its own process ends with it."""
+    numbers = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+    before = {number: signal.getsignal(number) for number in numbers}
+    yield
+    for number, handler in before.items():
+        if signal.getsignal(number) is not handler:
+            signal.signal(number, handler)

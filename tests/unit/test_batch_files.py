@@ -185,6 +185,7 @@ names = st.sampled_from(["prompt", "width", "height", "frames", "steps", "seed",
 objects = st.dictionaries(names, values, max_size=5).map(json.dumps)
 
 
+@pytest.mark.lane("unit")
 @settings(max_examples=200, deadline=None)
 @given(st.one_of(st.binary(max_size=200), st.lists(objects, max_size=4).map(lambda lines: "\n".join(lines).encode())))
 def test_whatever_a_file_holds_it_is_read_or_refused(data):

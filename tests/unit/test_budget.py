@@ -82,6 +82,7 @@ def test_both_doctors_say_it(monkeypatch):
     assert "the smallest render of pocket needs 1 GB" in done.output and done.exit_code == 1
 
 
+@pytest.mark.lane("unit")
 def test_a_worker_that_refuses_its_settings_is_not_waited_for(home, monkeypatch):
     """The keeper would start it again for ever, and a render wait."""
     monkeypatch.setenv("LTX_WORKER_LEASE", "abc")

@@ -37,11 +37,11 @@ def machine(monkeypatch):
 def test_a_clock_shows_what_the_brokers_does(machine, redis_client, wall):
     machine.wall, machine.ticks = wall, 12345.0
     own = Clock()
-    assert own.now() == pytest.approx(time.time() + wall, abs=1)
+    assert own.now() == pytest.approx(time.time() + wall, abs=30)
     own.measure(redis_client)
-    assert own.now() == pytest.approx(time.time(), abs=1)
+    assert own.now() == pytest.approx(time.time(), abs=30)
     machine.wall += 7 * DAY  # somebody sets it
-    assert own.now() == pytest.approx(time.time(), abs=1)
+    assert own.now() == pytest.approx(time.time(), abs=30)
 
 
 def test_a_machine_that_slept_measures_anew(machine, redis_client):
@@ -51,7 +51,7 @@ def test_a_machine_that_slept_measures_anew(machine, redis_client):
     machine.ticks -= HOUR
     machine.wall = 0.0
     own.measure(redis_client)
-    assert own.now() == pytest.approx(time.time(), abs=1)
+    assert own.now() == pytest.approx(time.time(), abs=30)
 
 
 def test_times_do_not_jitter_with_the_network(machine, redis_client, monkeypatch):

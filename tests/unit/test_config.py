@@ -256,7 +256,13 @@ def test_the_file_is_written_through_links(path, tmp_path):
     assert "/renders" in (tmp_path / "dotfiles/ltx.toml").read_text()
 
 
-@pytest.mark.parametrize("kind", ["a device", "a loop of links", "below a device"])
+@pytest.mark.parametrize(
+    "kind",
+    [
+        "a loop of links",
+        *(pytest.param(kind, marks=pytest.mark.lane("machine")) for kind in ("a device", "below a device")),
+    ],
+)
 def test_what_is_no_file_is_not_replaced_by_one(path, tmp_path, monkeypatch, kind):
     if kind == "a loop of links":
         path.symlink_to(path.name)

@@ -37,6 +37,7 @@ def ansible(program, *arguments, **options):
     return done
 
 
+@pytest.mark.lane("unit")
 @pytest.mark.parametrize("playbook", ["farm.yml", "upgrade.yml"])
 def test_ansible_takes_the_playbooks(playbook):
     ansible("ansible-playbook", "-i", "inventory.example.yml", playbook, "--syntax-check")

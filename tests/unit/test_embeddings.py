@@ -30,7 +30,7 @@ def stored(cache, embeddings, maker="m"):
     """Offers them and waits until they are there: what a stop does."""
     cache.offer(maker, embeddings)
     cache._waiting.put(None)
-    cache._thread.join(5)
+    cache._thread.join(60)
 
 
 @pytest.mark.parametrize("array", [ARRAY, ROUNDED], ids=["float32", "bfloat16"])

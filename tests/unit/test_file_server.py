@@ -48,7 +48,7 @@ def serve(storage, tmp_path):
 
 def get(files, path, query=""):
     """Status and body; the path as it is, with no client to tidy it up."""
-    connection = http.client.HTTPConnection("127.0.0.1", files._port, timeout=10)
+    connection = http.client.HTTPConnection("127.0.0.1", files._port, timeout=60)
     connection.request("GET", f"{path}?{query}")
     with connection.getresponse() as reply:
         return reply.status, reply.read()
@@ -159,7 +159,7 @@ def test_players_ask_for_parts(asked, method, serve, monkeypatch):
     files = serve()
     path, query = link_of(files)
     status, part = RANGES[asked]
-    connection = http.client.HTTPConnection("127.0.0.1", files._port, timeout=10)
+    connection = http.client.HTTPConnection("127.0.0.1", files._port, timeout=60)
     connection.request(method, f"{path}?{query}", headers={"Range": asked.encode()})
     with connection.getresponse() as reply:
         assert (reply.status, reply.read()) == (status, part if method == "GET" else b"")
@@ -176,7 +176,7 @@ def test_a_part_of_what_was_another_video_is_not_sent(serve):
     files = serve()
     path, query = link_of(files)
     for tag, status in ((f'"{NAME}"', 206), (f'"{OTHER}"', 200), ("Sun, 29 Nov 2026 06:00:00 GMT", 200)):
-        connection = http.client.HTTPConnection("127.0.0.1", files._port, timeout=10)
+        connection = http.client.HTTPConnection("127.0.0.1", files._port, timeout=60)
         connection.request("GET", f"{path}?{query}", headers={"Range": "bytes=1-2", "If-Range": tag})
         with connection.getresponse() as reply:
             assert reply.status == status
@@ -187,7 +187,7 @@ def test_a_part_of_what_was_another_video_is_not_sent(serve):
 def test_without_a_link_there_is_no_part_either(serve):
     files = serve()
     for method in ("GET", "HEAD"):
-        connection = http.client.HTTPConnection("127.0.0.1", files._port, timeout=10)
+        connection = http.client.HTTPConnection("127.0.0.1", files._port, timeout=60)
         connection.request(method, f"/videos/{NAME}", headers={"Range": "bytes=0-1"})
         with connection.getresponse() as reply:
             assert reply.status == 403

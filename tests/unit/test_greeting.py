@@ -112,6 +112,7 @@ def test_a_server_that_speaks_no_tls(server, scheme, right, end, monkeypatch):
     assert f"does not speak TLS there; LTX_BROKER_URL must begin with {right}://" in str(raised.value)
 
 
+@pytest.mark.lane("machine")
 @pytest.mark.parametrize(
     ("scheme", "right", "end"), [("redis", "rediss", ""), ("valkey", "valkeys", ""), ("sentinel", "sentinels", "main")]
 )

@@ -25,7 +25,7 @@ class Hello(BoundedHandler):
     def do_GET(self):  # noqa: N802
         if self.path == "/trusted":
             self.server.trust(self.request)
-            self.let_go.wait(20)
+            self.let_go.wait(120)
         self.send_response(HTTPStatus.OK)
         self.send_header("Content-Length", "5")
         self.end_headers()
@@ -52,7 +52,7 @@ def serve():
     wait_for(lambda: not any(server._open for server in running))
 
 
-def wait_for(condition, timeout=10):
+def wait_for(condition, timeout=60):
     deadline = time.monotonic() + timeout
     while not condition():
         assert time.monotonic() < deadline
@@ -60,7 +60,7 @@ def wait_for(condition, timeout=10):
 
 
 def connect(server, source="127.0.0.1"):
-    return socket.create_connection(server.server_address, timeout=10, source_address=(source, 0))
+    return socket.create_connection(server.server_address, timeout=60, source_address=(source, 0))
 
 
 def ask(server, request=b"GET / HTTP/1.1\r\nHost: a\r\n\r\n", source="127.0.0.1"):
@@ -119,7 +119,7 @@ def test_who_does_not_finish_a_request_is_let_go(said, serve, monkeypatch, caplo
             client.sendall(said)
         with contextlib.suppress(ConnectionError):
             assert client.recv(100) == b""
-        assert 0.2 < time.monotonic() - began < 5
+        assert 0.2 < time.monotonic() - began < 30
     assert caplog.text == ""
 
 
@@ -194,13 +194,14 @@ def test_without_a_free_descriptor_it_does_not_spin(serve, monkeypatch, caplog):
     assert "Too many open files" in caplog.text
 
 
+@pytest.mark.lane("machine")
 def test_an_address_of_ipv6(serve):
     try:
         server = BoundedServer(("::1", 0), Hello)
     except OSError:
         pytest.skip("there is no IPv6 here")
     threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02}, daemon=True).start()
-    connection = http.client.HTTPConnection("::1", server.server_address[1], timeout=10)
+    connection = http.client.HTTPConnection("::1", server.server_address[1], timeout=60)
     connection.request("GET", "/")
     assert connection.getresponse().read() == b"hello"
     connection.close()

@@ -197,7 +197,7 @@ DAMAGES = {
 }
 
 
-@pytest.mark.timeout(20)
+@pytest.mark.timeout(120)
 @pytest.mark.parametrize("damage", DAMAGES)
 def test_who_submits_replaces_what_is_damaged_in_the_storage(tmp_path, picture, damage):
     """Else a picture that was damaged once would fail for ever: its name is its content's."""

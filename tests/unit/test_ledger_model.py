@@ -97,6 +97,7 @@ def test_the_scripts_keep_what_the_model_promises(redis_client):
     run_machine(redis_client, EXAMPLES)
 
 
+@pytest.mark.lane("unit")
 @pytest.mark.parametrize("name", MUTANTS)
 def test_a_script_without_one_of_its_guards_is_found_out(redis_client, monkeypatch, name):
     script, guard, instead = MUTANTS[name]
@@ -104,6 +105,7 @@ def test_a_script_without_one_of_its_guards_is_found_out(redis_client, monkeypat
     assert_found_out(redis_client)
 
 
+@pytest.mark.lane("unit")
 @pytest.mark.parametrize("name", CLIENT_MUTANTS)
 def test_a_script_of_the_client_without_one_of_its_guards_is_found_out(redis_client, monkeypatch, name):
     script, guard, instead = CLIENT_MUTANTS[name]
@@ -111,6 +113,7 @@ def test_a_script_of_the_client_without_one_of_its_guards_is_found_out(redis_cli
     assert_found_out(redis_client)
 
 
+@pytest.mark.lane("unit")
 def test_an_owner_that_does_not_ask_what_became_of_a_lost_write_is_found_out(redis_client, monkeypatch):
     monkeypatch.setattr(Ledger, "_settle", lambda ledger, attempt: None)
     assert_found_out(redis_client)

@@ -89,6 +89,7 @@ def test_the_video_of_a_link(answer, tmp_path):
     assert b"Accept-Encoding: identity" in asked[0]
 
 
+@pytest.mark.lane("machine")
 def test_a_link_to_an_address_of_ipv6(answer, tmp_path):
     try:
         port, _ = answer(whole, "::1")
@@ -235,7 +236,7 @@ def test_a_server_that_drips(where, answer, tmp_path, monkeypatch):
     port, _ = answer(SLOW[where])
     began = time.monotonic()
     assert "too slow for its size" in refused(f"http://127.0.0.1:{port}/a?{KEY}", tmp_path)
-    assert time.monotonic() - began < 5
+    assert time.monotonic() - began < 30
 
 
 def test_a_server_that_drips_while_encryption_is_agreed(answer, tmp_path, monkeypatch):

@@ -343,7 +343,7 @@ def test_a_job_that_makes_every_machine_seem_faulty_fails_after_a_number_of_atte
     assert f"{attempts} attempts" in snapshot.error
 
 
-@pytest.mark.timeout(60)
+@pytest.mark.timeout(120)
 @pytest.mark.parametrize("damage", ["changed", "a link", "a pipe"])
 def test_a_picture_that_is_damaged_in_the_storage_fails_its_job_after_a_number_of_attempts(
     machines, with_picture, tmp_path, damage

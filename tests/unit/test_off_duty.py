@@ -109,10 +109,10 @@ def test_the_consumption_follows():
     health.control(consumption)
     health.start()
     try:
-        wait_until(lambda: not consumption.consuming, timeout=5)
+        wait_until(lambda: not consumption.consuming)
         assert health.why_paused == "it is on battery"
         why = ""
-        wait_until(lambda: consumption.consuming, timeout=5)
+        wait_until(lambda: consumption.consuming)
         assert health.fitness is Fitness.FIT
     finally:
         health.stop()
@@ -133,7 +133,7 @@ def test_a_mac_stays_awake_while_it_renders(tmp_path):
     caffeinate.chmod(caffeinate.stat().st_mode | stat.S_IXUSR)
     before = children()
     with awake("darwin", str(caffeinate)):
-        wait_until(lambda: arguments.exists() and arguments.read_text(), timeout=10)
+        wait_until(lambda: arguments.exists() and arguments.read_text())
         assert arguments.read_text().split() == ["-i", "-w", str(os.getpid())]
         assert len(children() - before) == 1
     assert children() == before

@@ -258,7 +258,7 @@ def test_a_named_pipe_is_written_to_and_stays(farm, tmp_path, through):
     got = []
     reader = drained(tmp_path / "pipe.gif", got)
     done = render(farm, output)
-    reader.join(10)
+    reader.join(60)
     assert done.exit_code == 0, done.output
     assert got == [VIDEO]
     assert f"{output} is a named pipe: it is written to when something reads it" in done.stderr
@@ -271,7 +271,7 @@ def test_a_reader_that_leaves_is_no_traceback(farm, tmp_path):
     reader.start()
     with pytest.MonkeyPatch.context() as monkeypatch:
         pour = output_files._pour
-        monkeypatch.setattr(output_files, "_pour", lambda *arguments: (reader.join(10), pour(*arguments)))
+        monkeypatch.setattr(output_files, "_pour", lambda *arguments: (reader.join(60), pour(*arguments)))
         sentence = said_last(render(farm, "pipe"))
     assert sentence.startswith("Error: cannot write pipe: Broken pipe; the video is kept, and ltx download ")
 
@@ -282,6 +282,7 @@ def said_last(done):
     return done.stderr.splitlines()[-1]
 
 
+@pytest.mark.lane("machine")
 def test_a_device_is_written_to_and_stays(farm, tmp_path):
     null = device(tmp_path / "null", 3)
     assert render(farm, "null").exit_code == 0
@@ -289,6 +290,7 @@ def test_a_device_is_written_to_and_stays(farm, tmp_path):
     assert sorted(tree(tmp_path)) == ["null"]
 
 
+@pytest.mark.lane("machine")
 def test_a_full_device_is_one_sentence_with_the_way_to_fetch_the_video(farm, tmp_path):
     full = device(tmp_path / "full", 7)
     sentence = said_last(render(farm, "full"))
@@ -373,7 +375,7 @@ def test_a_pipe_that_does_not_wait_for_its_reader_gets_all():
         file.write(large)
         reader.start()
     os.close(theirs)
-    reader.join(10)
+    reader.join(60)
     assert got == [large]
 
 
@@ -389,6 +391,7 @@ def test_a_terminal_gets_no_video(farm, job):
         os.close(theirs)
 
 
+@pytest.mark.lane("unit")
 def test_closed_standard_output_is_said_first(tmp_path):
     words = [sys.executable, "-m", "ltx_client", "render", PROMPT, "-o", "-"]
     env = {**os.environ, "LTX_HOME": str(tmp_path / "home")}
@@ -459,6 +462,7 @@ def test_the_folder_of_the_process_may_be_gone(farm, job, tmp_path, monkeypatch)
     monkeypatch.chdir(tmp_path)
 
 
+@pytest.mark.lane("machine")
 def test_a_preview_that_fails_in_the_middle_ends_no_render(farm, tmp_path):
     device(tmp_path / "full", 7)
     done = render(farm, "a.mp4", "--preview", "full")

@@ -73,8 +73,8 @@ def test_from_beginning_to_end(home):
 @pytest.mark.parametrize("what", REMOVED)
 def test_what_is_removed_is_made_again(home, watched, what):
     REMOVED[what](home)
-    wait_until(lambda: running_worker(home) == os.getpid(), 5, "the process id")
-    wait_until((home / "worker.lock").exists, 5, "the lock")
+    wait_until(lambda: running_worker(home) == os.getpid(), what="the process id")
+    wait_until((home / "worker.lock").exists, what="the lock")
     assert "a worker runs here already" in another_worker(home)
     assert watched == []
 
@@ -87,17 +87,16 @@ def test_no_other_worker_gets_in_even_before_it_is_made_again(home, what):
         assert running_worker(home) in (0, 1, os.getpid())
 
 
-def test_a_worker_whose_folder_another_has_taken_ends(home, watched):
-    home.rename(home.with_name("renamed"))
-    other = Presence(home)
-    try:
-        other.take()
-    except AlreadyRunning:
-        other.leave()
-        pytest.skip("the watch was faster")
-    wait_until(lambda: watched, 5, "the end")
-    other.leave()
-    (reason,) = watched
+def test_a_worker_whose_folder_another_has_taken_ends(home):
+    reasons = []
+    with presence(home) as here:
+        home.rename(home.with_name("renamed"))
+        with presence(home):
+            watch = PresenceWatch(here, reasons.append)
+            watch.start()
+            wait_until(lambda: reasons, what="the end")
+            watch.stop()
+    (reason,) = reasons
     assert reason.startswith("its LTX_HOME was taken from it: a worker runs here already")
 
 

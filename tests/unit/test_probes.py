@@ -73,6 +73,7 @@ def test_nothing_is_wrong_here(probes, folder, kind):
     assert list(folder.iterdir()) == [], "a probe has left something"
 
 
+@pytest.mark.lane("machine")
 def test_a_full_disk_until_it_has_room(full_disk, tmp_path, probes):
     mount, filler = full_disk
     probes = Probes([mount], made(tmp_path), Engine(), lambda: False)
@@ -81,6 +82,7 @@ def test_a_full_disk_until_it_has_room(full_disk, tmp_path, probes):
     assert probes.quick() is None
 
 
+@pytest.mark.lane("machine")
 def test_a_full_folder_for_temporary_files(full_disk, folder, tmp_path, monkeypatch):
     mount, filler = full_disk
     monkeypatch.setattr(tempfile, "tempdir", str(mount))
@@ -90,6 +92,7 @@ def test_a_full_folder_for_temporary_files(full_disk, folder, tmp_path, monkeypa
     assert probes.quick() is None
 
 
+@pytest.mark.lane("machine")
 def test_a_worker_starts_where_no_folder_takes_temporary_files(full_disk, folder, tmp_path, monkeypatch):
     """As where the only disk of a machine is full."""
     mount, filler = full_disk

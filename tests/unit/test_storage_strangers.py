@@ -25,7 +25,7 @@ VIDEO = "job-1.2.mp4"
 NAMES = [VIDEO, input_name(DIGEST), "resume/job-1.2.0"]
 
 
-pytestmark = pytest.mark.timeout(20)
+pytestmark = pytest.mark.timeout(120)
 """Whoever waits for a pipe waits for ever."""
 
 

@@ -450,6 +450,7 @@ PIECES = st.sampled_from(
 )
 
 
+@pytest.mark.lane("unit")
 @settings(max_examples=300, deadline=None)
 @given(
     st.lists(PIECES, max_size=25).map("".join),

@@ -220,7 +220,7 @@ def test_a_thread_goes_on_whatever_its_calls_raise(make_parts, name):
     part, fails = make_parts[name]()
     part.start()
     try:
-        assert fails.worked.wait(10), f"{len(fails.left)} errors were left: {fails.left[:1]}"
+        assert fails.worked.wait(60), f"{len(fails.left)} errors were left: {fails.left[:1]}"
         assert part._thread.is_alive()
     finally:
         part.stop()
@@ -255,7 +255,7 @@ def test_a_stale_attempt_publishes_no_more(job):
 def test_the_saver_saves_the_next_point_whatever_befell_the_last(job):
     save = Fails(None)
     with ResumeSaver(SimpleNamespace(save=save), attempt_of(job), lambda fault: None) as saver:
-        deadline = time.monotonic() + 10
+        deadline = time.monotonic() + 60
         while not save.worked.is_set() and time.monotonic() < deadline:
             saver.offer(b"point")
     assert save.worked.is_set()
@@ -274,7 +274,7 @@ def test_an_error_is_counted_and_told_once_a_kind(caplog):
     assert counted == [("leases", "OOM")] * 5
     assert (info.name, info.errors, info.failing) == ("leases", 5, False)
     assert "full" in info.error
-    assert abs(info.error_at - time.time()) < 5
+    assert abs(info.error_at - time.time()) < 60
     assert [record.levelname for record in caplog.records] == ["WARNING", "INFO"]
     assert "works again" in caplog.messages[1]
 

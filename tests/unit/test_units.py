@@ -40,6 +40,7 @@ def test_a_worker_keeps_what_renders_need():
     assert options(worker_unit())["ProtectSystem"] == "full"
 
 
+@pytest.mark.lane("machine")
 @pytest.mark.parametrize("unit", [worker_unit, broker_unit])
 def test_a_unit(unit, tmp_path):
     analyze = shutil.which("systemd-analyze")

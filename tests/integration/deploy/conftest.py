@@ -54,7 +54,7 @@ class SecuredBroker:
         options = ["--tls-port" if self.tls else "--port", str(self.port), "--bind", "127.0.0.1"]
         with (self.folder / "redis.log").open("ab") as log:
             self.process = subprocess.Popen([self.binary, config, *options], stdout=log, stderr=log)
-        wait_until(self._answers, timeout=20, what="the broker answering")
+        wait_until(self._answers, what="the broker answering")
 
     @property
     def tls(self):
@@ -62,7 +62,7 @@ class SecuredBroker:
 
     def stop(self):
         self.process.terminate()
-        self.process.wait(20)
+        self.process.wait(120)
 
     def password(self, user):
         return (self.secrets / f"{user}.password").read_text().strip()

@@ -98,13 +98,13 @@ def test_nobody_is_the_default_user(broker):
 def shut_down(broker):
     with broker.connect("admin") as admin:
         admin.shutdown()
-    broker.process.wait(20)
+    broker.process.wait(120)
 
 
 def end_by(number):
     def end(broker):
         broker.process.send_signal(number)
-        broker.process.wait(20)
+        broker.process.wait(120)
 
     return end
 

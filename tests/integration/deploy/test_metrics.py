@@ -23,7 +23,7 @@ from tests.integration.test_farm import engines_of, reach
 HOT = """
 import sys
 if "ltx_worker" in sys.orig_argv:
-    from ltx_worker import thermal
+    from ltx_worker.machine import thermal
 
     thermal._look = lambda: thermal.Heat(71.6, "heavy")
 """
@@ -32,7 +32,7 @@ SAMPLE = re.compile(r"\bltx_[a-z_]+\b")
 
 def scrape(port):
     """{(sample, its labels): value}"""
-    with urllib.request.urlopen(f"http://127.0.0.1:{port}/metrics", timeout=10) as reply:
+    with urllib.request.urlopen(f"http://127.0.0.1:{port}/metrics", timeout=60) as reply:
         families = text_string_to_metric_families(reply.read().decode())
         return {(s.name, frozenset(s.labels.items())): s.value for family in families for s in family.samples}
 
@@ -46,7 +46,7 @@ def test_a_worker_is_scraped(farm_env, tmp_path):
     port = free_port()
     (tmp_path / "sitecustomize.py").write_text(HOT)
     farm_env.env["PYTHONPATH"] = str(tmp_path)
-    farm_env.start_worker(metrics_port=port, memory_gb=12, lease=3, renew_every=0.5, reap_every=0.5, save_every=0)
+    farm_env.start_worker(metrics_port=port, memory_gb=12, lease=60, renew_every=0.5, reap_every=0.5, save_every=0)
     before = scrape(port)
     with farm_env.connect() as farm:
         done = farm.submit(GenerationRequest(prompt=PROMPT, num_steps=8, seed=1))

@@ -59,7 +59,7 @@ def test_no_password_is_seen_anywhere(secured, tmp_path):
         seen["processes"] = "\n".join(command_lines())
         *_, last = farm.watch(done.id)
         assert last.snapshot.status is Status.DONE
-    with urllib.request.urlopen(f"http://127.0.0.1:{port}/metrics", timeout=10) as reply:
+    with urllib.request.urlopen(f"http://127.0.0.1:{port}/metrics", timeout=60) as reply:
         seen["metrics"] = reply.read().decode()
 
     ran("show", "show", done.id, "--json")

@@ -18,7 +18,7 @@ from ltx_client.protocol.state import RESULT_TTL, Snapshot, Status, apply
 from ltx_client.shared.celery.celery_settings import PRIORITY_SEPARATOR
 from ltx_client.shared.storage.marker import MARKER
 from tests.clips import read_clip
-from tests.integration.conftest import processes_of
+from tests.integration.conftest import PATIENCE, processes_of
 from tests.integration.faults.dead_threads import dead_threads
 from tests.integration.faults.machine_faults import STRAYS
 
@@ -43,7 +43,7 @@ class Finding:
         return f"{self.kind}: {self.text}" + (f" (job {self.job})" if self.job else "")
 
 
-def settle_and_audit(farm, patience=60.0, tidy_within=8.0):
+def settle_and_audit(farm, patience=PATIENCE, tidy_within=60.0):
     """Waits for the jobs' end and for what follows it, at most so many seconds each; then says what does not hold.
 
     What an earlier audit of the farm has found is not said again; jobs that one found clean are not looked at again,

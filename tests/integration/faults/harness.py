@@ -29,7 +29,7 @@ from ltx_client.protocol.names import Names
 from ltx_client.protocol.state import Status
 from ltx_models.request import GenerationRequest
 from tests.clips import read_clip
-from tests.integration.conftest import PROMPT, processes_of, wait_until
+from tests.integration.conftest import PATIENCE, PROMPT, processes_of, wait_until
 from tests.integration.faults.proxy import Proxy
 from tests.storages import made
 
@@ -96,7 +96,7 @@ class Worker:
     def signal(self, number):
         self.process.send_signal(number)
 
-    def await_exit(self, timeout=30):
+    def await_exit(self, timeout=PATIENCE):
         return self.process.wait(timeout)
 
     def suspend(self):
@@ -190,7 +190,7 @@ class BreakableFarm:
     def insist(self, ask):
         """What `ask(farm)` returns, once the broker answers."""
         retrying = Retrying(
-            retry=retry_if_exception_type(BrokerUnreachable), wait=wait_fixed(0.1), stop=stop_after_delay(60)
+            retry=retry_if_exception_type(BrokerUnreachable), wait=wait_fixed(0.1), stop=stop_after_delay(PATIENCE)
         )
         for attempt in retrying:
             with attempt, self.connect() as farm:
@@ -251,7 +251,7 @@ class BreakableFarm:
         self.unmark(job_id, f"{phase}.hold")
         self.unmark(job_id, f"{phase}.held")
 
-    def await_held(self, job_id, phase, timeout=60):
+    def await_held(self, job_id, phase, timeout=PATIENCE):
         """The worker that has the job in `phase`, once there is one."""
         return wait_until(lambda: self._holder(job_id, phase), timeout, f"job {job_id} being held in {phase}")
 
@@ -316,7 +316,7 @@ class BreakableFarm:
             return None
         return next((worker for worker in self.workers.values() if worker.process.pid in parents), None)
 
-    def await_ended(self, *job_ids, timeout=60):
+    def await_ended(self, *job_ids, timeout=PATIENCE):
         """Returns once these jobs have ended, by their state and not only in what is shown of them."""
         for job_id in job_ids:
             wait_until(lambda job_id=job_id: self.view(job_id).snapshot.ended, timeout, f"job {job_id} ending")
@@ -344,10 +344,10 @@ class BreakableFarm:
                 worker.signal(signal.SIGCONT)
                 worker.signal(signal.SIGTERM)
         for worker in self.workers.values():
-            worker.process.wait(30)
+            worker.process.wait(PATIENCE)
             worker.proxy.close()
         self.server.stop()
-        deadline = time.monotonic() + 20
+        deadline = time.monotonic() + 60
         while (left := processes_of(self.folder)) and time.monotonic() < deadline:
             time.sleep(0.05)
         for process in left:

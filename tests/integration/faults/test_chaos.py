@@ -40,7 +40,7 @@ def recovery_time(farm, job_id, name):
     return next((event.at - when for event in log if isinstance(event, events.Claimed) and event.at > when), None)
 
 
-@pytest.mark.chaos
+@pytest.mark.lane("chaos")
 @pytest.mark.timeout(0)
 def test_rounds_of_faults(breakable, request, tell):
     rounds, only = request.config.getoption("--chaos-rounds"), request.config.getoption("--chaos-round")

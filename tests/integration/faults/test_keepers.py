@@ -80,7 +80,7 @@ def strike(machine, draw, stopping):
     return victim
 
 
-@pytest.mark.chaos
+@pytest.mark.lane("chaos")
 @pytest.mark.timeout(0)
 def test_rounds_of_kills(machine, request, tell):
     rounds = max(3, request.config.getoption("--chaos-rounds") // 5)

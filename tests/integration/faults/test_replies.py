@@ -98,7 +98,7 @@ def test_replies_that_nobody_foresaw_end_no_thread(farm):
     assert_well_afterwards(farm)
 
 
-@pytest.mark.slow
+@pytest.mark.lane("slow")
 @pytest.mark.parametrize("only", [*WORKER_SCRIPTS, *COMMANDS])
 def test_every_reply_to_every_script_and_command(farm, only):
     jobs = {name: strike(farm, error, {only}, seconds=0.3) for name, error in OUTAGES.items()}
