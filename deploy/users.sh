@@ -62,6 +62,17 @@ while read -r namespace; do
   done
 done <"$known.new"
 
+# The pattern of a farm's queues has room for any name: it would match those of a namespace that begins with its own.
+for namespace; do
+  if grep -qxF -e "$namespace" "$known" 2>/dev/null; then continue; fi # it has been there, and its jobs are
+  while read -r other; do
+    case $other in "$namespace") continue ;; esac
+    case $namespace in "$other"*) ;; *) case $other in "$namespace"*) ;; *) continue ;; esac ;; esac
+    echo "$0: of the namespaces $namespace and $other, one begins with the other; choose another name" >&2
+    exit 2
+  done <"$known.new"
+done
+
 # One line a user, as Redis wants it: comments go, and what is indented joins the line above.
 rules=$(sed -e 's/[[:space:]]*#.*//' "$(dirname "$0")/users.acl.in" | awk '
   NF == 0 { next }

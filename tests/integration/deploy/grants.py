@@ -64,8 +64,10 @@ def names_of(command):
 
 
 def matches(pattern, text):
-    """Redis's glob, of which the file uses the asterisk only."""
-    return re.fullmatch(".*".join(map(re.escape, pattern.split("*"))), text, re.DOTALL) is not None
+    """Redis's glob, of which the file uses the asterisk and sets of characters only."""
+    parts = re.split(r"(\*|\[[^]]+\])", pattern)
+    expression = "".join(".*" if part == "*" else part if part[:1] == "[" else re.escape(part) for part in parts)
+    return re.fullmatch(expression, text, re.DOTALL) is not None
 
 
 def parse_users(text):

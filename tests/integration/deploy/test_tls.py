@@ -247,6 +247,18 @@ def test_no_farm_of_a_broker_is_left_out(secrets, tmp_path):
     assert "would be called as another namespace's" in refused_by_script("users.sh", tmp_path, "new:", "third")
 
 
+@pytest.mark.parametrize("further", ["ltx:studio:", "lt"])
+def test_no_namespace_begins_with_another(secrets, tmp_path, further):
+    """By the pattern of its queues, one farm could reach the other's. A farm that there is already keeps its name."""
+    run_script("users.sh", tmp_path, "ltx:", "other:")
+    before = {path.name: path.read_bytes() for path in tmp_path.iterdir()}
+    assert "one begins with the other; choose another name" in refused_by_script("users.sh", tmp_path, further)
+    assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == before
+    (tmp_path / "namespaces").write_text(f"ltx:\n{further}\n")
+    run_script("users.sh", tmp_path, further)
+    assert f"~{further}job:*" in (tmp_path / "users.acl").read_text()
+
+
 @pytest.mark.parametrize(
     "host", ["", "broker.local:6380", "10.0.0.5:6380", "10.0.0.5/24", "[::1]", "a b", "https://broker.local", "a,DNS:b"]
 )
