@@ -32,7 +32,7 @@ from ltx_client.shared.memory_budget import check_serves, why_too_much
 from ltx_client.shared.settings import FarmSettings, HomeSettings, broker_address, why_invalid
 from ltx_client.shared.storage.store import Storage, StorageError
 from ltx_models.errors import CheckpointError, ModelError
-from ltx_models.families.variants import find_variant
+from ltx_models.families.variants import DEFAULT_VARIANT, find_variant
 from ltx_models.faults import machine_fault
 from ltx_models.files.model_files import find_files, models_folder
 from ltx_worker.commands.doctor import doctor
@@ -88,7 +88,9 @@ def main() -> None:
 
 
 @main.command(epilog="Example: LTX_BROKER_URL=redis://farm:6379/0 LTX_STORAGE_URL=/mnt/farm ltx-worker start -v pocket")
-@click.option("-v", "--variant", default="pocket", show_default=True, help="The model variant that this worker holds.")
+@click.option(
+    "-v", "--variant", default=DEFAULT_VARIANT, show_default=True, help="The model variant that this worker holds."
+)
 @click.option("--log-level", default="INFO", show_default=True, help="DEBUG, INFO, WARNING or ERROR.")
 @click.option("--log-file", type=click.Path(path_type=Path), help="Log here instead of to stderr, rotated at 10 MB.")
 @click.option("--env-file", type=click.Path(path_type=Path), help="Read LTX_… settings here first; mode 0600.")

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 from ltx_models.errors import UnknownVariant
 from ltx_models.families.architectures import LTX_2B, POCKET, Architecture
 
-__all__ = ["UNLISTED", "VARIANTS", "Files", "Source", "Variant", "find_variant"]
+__all__ = ["DEFAULT_VARIANT", "UNLISTED", "VARIANTS", "Files", "Source", "Variant", "find_variant"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -34,6 +34,10 @@ class Variant:
     """One model that a worker can hold, with what a request means for it when it does not say.
 
     aliases: other names that find it.
+    is_default: whether it is meant where nobody names a variant; true of one row.
+    introduction: what it is, told to who renders with it; "" where its description is enough.
+    vocabulary: which words it knows, where those are few (see `ltx_client.terminal.notices.vocabulary`).
+    needs_gpu: whether a CPU takes too long for its renders.
     checkpoint, text_encoder, tokenizer: its files.
     quantize_transformer, quantize_text_encoder: bits to which their matrices are reduced while they are loaded (see
     `ltx_models.layers.quantization`), or None to keep the pipeline's precision.
@@ -48,6 +52,10 @@ class Variant:
     name: str
     description: str
     aliases: tuple[str, ...] = ()
+    is_default: bool = False
+    introduction: str = ""
+    vocabulary: Literal["shapes"] | None = None
+    needs_gpu: bool = True
     checkpoint: Files
     text_encoder: Files
     tokenizer: Files
@@ -90,6 +98,7 @@ class Variant:
 OFFICIAL = "Lightricks/LTX-Video"
 SPLIT_PATTERNS = ("config.json", "transformer.safetensors", "vae_config.json", "vae_decoder.safetensors")
 """What a repository holds that keeps the transformer and the VAE's decoder in files of their own."""
+POCKET_INTRODUCTION = "a small bundled model: it knows one coloured shape that moves on a plain background"
 DISTILLED_TIMESTEPS = (1.0, 0.9937, 0.9875, 0.9812, 0.9750, 0.9094, 0.7250)
 
 T5_XXL = (
@@ -126,6 +135,10 @@ _TABLE = (
     Variant(
         name="pocket",
         description="a small bundled model that draws one moving coloured shape; needs no download",
+        is_default=True,
+        introduction=POCKET_INTRODUCTION,
+        vocabulary="shapes",
+        needs_gpu=False,
         checkpoint="pocket/pocket.safetensors",
         text_encoder="pocket/text_encoder",
         tokenizer="pocket/tokenizer/spiece.model",
@@ -144,6 +157,9 @@ _TABLE = (
     Variant(
         name="pocket-distilled",
         description="pocket in 4 steps without guidance, bundled too",
+        introduction=POCKET_INTRODUCTION,
+        vocabulary="shapes",
+        needs_gpu=False,
         checkpoint="pocket/pocket-distilled.safetensors",
         text_encoder="pocket/text_encoder",
         tokenizer="pocket/tokenizer/spiece.model",
@@ -246,12 +262,12 @@ UNLISTED = Variant(
 """LTX-Video's usual values, for a pipeline of files that no row of the table names."""
 
 VARIANTS = {row.name: row for row in _TABLE}
-_BY_ANY_NAME = {name: row for row in _TABLE for name in (row.name, *row.aliases)}
+DEFAULT_VARIANT = next(row.name for row in _TABLE if row.is_default)
 
 
 def find_variant(name: str) -> Variant:
     """The row of that name or alias. Raises UnknownVariant, which names those that exist."""
-    try:
-        return _BY_ANY_NAME[name]
-    except KeyError:
-        raise UnknownVariant(f"there is no variant {name!r}; the known ones are: {', '.join(VARIANTS)}") from None
+    for row in VARIANTS.values():
+        if name in (row.name, *row.aliases):
+            return row
+    raise UnknownVariant(f"there is no variant {name!r}; the known ones are: {', '.join(VARIANTS)}")

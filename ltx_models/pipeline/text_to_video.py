@@ -26,7 +26,7 @@ from ltx_models.events import (
     Stepped,
     TextEncoded,
 )
-from ltx_models.families.variants import UNLISTED, Variant, find_variant
+from ltx_models.families.variants import DEFAULT_VARIANT, UNLISTED, Variant, find_variant
 from ltx_models.files.model_files import find_files
 from ltx_models.layers.finite import CheckedConversion, require_finite
 from ltx_models.media.spans import Span
@@ -62,7 +62,7 @@ class LTXPipeline:
     Nothing is loaded before `load_models`, which the first render calls. Raises UnknownVariant.
     """
 
-    def __init__(self, variant: str = "pocket", *, dtype: mx.Dtype | None = None) -> None:
+    def __init__(self, variant: str = DEFAULT_VARIANT, *, dtype: mx.Dtype | None = None) -> None:
         self._set(find_variant(variant), dtype)
 
     @classmethod

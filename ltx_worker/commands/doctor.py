@@ -21,7 +21,7 @@ from ltx_client.shared.doctor.checks import Check, Finding
 from ltx_client.shared.doctor.deep_checks import DEEP_REPORT, DeepChecks
 from ltx_client.shared.doctor.report import report as print_report
 from ltx_models.errors import ModelError
-from ltx_models.families.variants import find_variant
+from ltx_models.families.variants import DEFAULT_VARIANT, find_variant
 from ltx_worker.commands.service import installed_home, installed_service
 from ltx_worker.engine.blas import blas_environment
 from ltx_worker.service.environment import ENVIRONMENT, UnsafeFile, load_environment
@@ -35,7 +35,9 @@ KEPT = ("PATH", "LANG", "LC_ALL", "LC_CTYPE", "TERM", "COLUMNS", "NO_COLOR", "TZ
 
 
 @click.command(epilog="Example: sudo ltx-worker doctor --variant distilled-fp8")
-@click.option("-v", "--variant", help="The model variant that is to be held.  [default: the service's, else pocket]")
+@click.option(
+    "-v", "--variant", help=f"The model variant that is to be held.  [default: the service's, else {DEFAULT_VARIANT}]"
+)
 @click.option("--quick", is_flag=True, help="Do not read the model's files through.")
 @click.option("--deep", is_flag=True, help="Compute for some minutes, and write a report: is it right, and how fast?")
 @click.option("--report", type=click.Path(path_type=Path), help="With --deep: the report.  [default: in LTX_HOME]")
@@ -70,7 +72,7 @@ def doctor(
             load_environment(env_file or own_settings)
             if home and not env_file:
                 os.environ.setdefault("LTX_HOME", str(home))
-        settings, row = WorkerSettings(), find_variant(variant or "pocket")
+        settings, row = WorkerSettings(), find_variant(variant or DEFAULT_VARIANT)
         checks = worker_checks(settings, row, quick=quick)
         if home and not env_file:
             checks = [_of_a_service(check, own_settings) for check in checks]

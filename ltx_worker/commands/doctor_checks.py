@@ -109,7 +109,7 @@ class Machine:
             text += f", of whose memory it should use {found['working_set'] / GB:.0f} GB at most"
         if found["device"] == "cpu" and sys.platform == "darwin":
             yield Finding("device", Level.FAILURE, text, "use a Mac with Apple silicon, and a Python for arm64")
-        elif found["device"] == "cpu" and self._variant.name != "pocket":
+        elif found["device"] == "cpu" and self._variant.needs_gpu:
             yield Finding(
                 "device", Level.WARNING, f"{text}: hours for a video", "pip install 'ltx-farm[cuda]' on a GPU"
             )

@@ -17,7 +17,7 @@ import ltx_worker
 from ltx_client.shared.console.child_output import run_shown
 from ltx_client.shared.console.stdio import notice, print_line
 from ltx_models.errors import ModelError
-from ltx_models.families.variants import find_variant
+from ltx_models.families.variants import DEFAULT_VARIANT, find_variant
 from ltx_worker.machine.home import forget_refusal
 from ltx_worker.membership.instance_lock import is_ending, running_worker
 from ltx_worker.service import launchd, systemd
@@ -40,7 +40,9 @@ LEVELS = ("DEBUG", "INFO", "WARNING", "ERROR")
 
 
 @click.command(epilog="Example: sudo ltx-worker install --variant distilled-fp8")
-@click.option("-v", "--variant", default="pocket", show_default=True, help="The model variant that the worker holds.")
+@click.option(
+    "-v", "--variant", default=DEFAULT_VARIANT, show_default=True, help="The model variant that the worker holds."
+)
 @click.option("--user", help=f"Whom it runs as.  [default: {systemd.DEFAULT_USER}; on macOS {launchd.DEFAULT_USER}]")
 @click.option(
     "--log-level",
@@ -156,7 +158,7 @@ def uninstall(agent: bool) -> None:
     _require_user("uninstall", agent=agent)
     try:
         service = None if agent else launchd.installed() if sys.platform == "darwin" else systemd.installed()
-        undo(make_plan(sys.platform, "pocket", service[0] if service else None, "INFO", agent=agent), notice)
+        undo(make_plan(sys.platform, DEFAULT_VARIANT, service[0] if service else None, "INFO", agent=agent), notice)
     except ValueError as error:
         raise click.UsageError(str(error)) from error
     except ServiceError as error:

@@ -39,7 +39,7 @@ MEASURED = [
     ("dev", (768, 512, 97), (15.46, 17.71, 16.40)),
     ("dev", (1216, 704, 121), (15.32, 21.81, 16.96)),
 ]
-FULL_SIZE = [name for name in VARIANTS if "pocket" not in name]
+FULL_SIZE = [name for name, row in VARIANTS.items() if not isinstance(row.checkpoint, str)]
 PICTURE = ConditioningItem(kind="image", source="x.png")
 CLIP = ConditioningItem(kind="video", source="x.mp4")
 

@@ -17,6 +17,7 @@ from ltx_client.bench.private_farm import PrivateFarm
 from ltx_client.farm.outputs.paths import is_stdout
 from ltx_client.terminal.arguments.options import OutputPath, json_option
 from ltx_client.terminal.output import notice, print_json, print_table
+from ltx_models.families.variants import DEFAULT_VARIANT
 
 __all__ = ["command"]
 
@@ -109,7 +110,10 @@ def _idle_table(idle: Idle) -> Table:
     for heading in ("ENGINE, FULL QUEUE", "A RENDER", "WAITS FOR THE NEXT", "MP4 COMPLETE AFTER"):
         table.add_column(heading, no_wrap=True)
     table.add_row(
-        f"pocket, {idle.renders} renders", f"{idle.seconds:.2f} s", f"{idle.waiting:.1%}", f"{idle.writing:.2f} s"
+        f"{DEFAULT_VARIANT}, {idle.renders} renders",
+        f"{idle.seconds:.2f} s",
+        f"{idle.waiting:.1%}",
+        f"{idle.writing:.2f} s",
     )
     return table
 

@@ -20,14 +20,14 @@ from ltx_client.shared.console.stdio import print_line
 from ltx_client.shared.doctor.deep_checks import PEAK_STEPS
 from ltx_client.terminal.arguments.options import OutputPath, json_option
 from ltx_client.terminal.output import print_json, print_table
-from ltx_models.families.variants import find_variant
+from ltx_models.families.variants import DEFAULT_VARIANT, find_variant
 from ltx_models.memory import GB
 
 __all__ = ["command"]
 
 
 @click.command("model", epilog="Example: ltx bench model -v distilled --frames 97 --plot bars.png")
-@click.option("-v", "--variant", default="pocket", show_default=True, help="Whose sizes to measure.")
+@click.option("-v", "--variant", default=DEFAULT_VARIANT, show_default=True, help="Whose sizes to measure.")
 @click.option("--width", type=int, help="Pixels.  [default: the variant's]")
 @click.option("--height", type=int, help="Pixels.  [default: the variant's]")
 @click.option("--frames", type=int, help="Frames.  [default: the variant's]")

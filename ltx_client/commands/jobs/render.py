@@ -12,7 +12,6 @@ import click
 from ltx_client.errors import INTERRUPTED, FarmError, JobCancelled, JobFailed, JobNotFound, UsageError
 from ltx_client.farm.farm import Farm
 from ltx_client.farm.jobs.inputs import clip_parts
-from ltx_client.farm.jobs.prepare import DEFAULT_VARIANT
 from ltx_client.farm.jobs.views import JobView
 from ltx_client.farm.outputs.naming import VideoOutput
 from ltx_client.farm.outputs.paths import JPEG, is_stdout, output_path, place_of, write_output
@@ -40,6 +39,7 @@ from ltx_client.terminal.output import duration, notice, print_line, short_id
 from ltx_client.terminal.waited import Ending
 from ltx_client.terminal.watching.progress import display
 from ltx_client.terminal.watching.terminal_images import Picture, detect
+from ltx_models.families.variants import find_variant
 
 __all__ = ["command"]
 
@@ -154,8 +154,8 @@ def _announce(farm: Farm, job: Job, links: Links) -> None:
         f"{job.variant}, {request.width}x{request.height}, {request.num_frames} frames at"
         f" {request.frame_rate:g} fps, {request.num_steps} steps, seed {request.seed}"
     )
-    if job.variant == DEFAULT_VARIANT:
-        notice("pocket is a small bundled model: it knows one coloured shape that moves on a plain background")
+    if introduction := find_variant(job.variant).introduction:
+        notice(f"{job.variant} is {introduction}")
     if note := vocabulary_note(job.variant, job.request.prompt):
         notice(note)
     tell_of_cut_texts(job)

@@ -12,13 +12,11 @@ from ltx_client.errors import UsageError
 from ltx_client.farm.jobs.inputs import Inputs, address_inputs
 from ltx_client.protocol.jobs import DEFAULT_PRIORITY, Job, new_job_id
 from ltx_client.protocol.text import printable
-from ltx_models.families.variants import find_variant
+from ltx_models.families.variants import DEFAULT_VARIANT, find_variant
 from ltx_models.memory import check_fits, memory_class, predict_peak
 from ltx_models.request import GenerationRequest
 
 __all__ = ["DEFAULT_VARIANT", "Prepared", "prepare", "submitter"]
-
-DEFAULT_VARIANT = "pocket"
 
 
 class Prepared(NamedTuple):

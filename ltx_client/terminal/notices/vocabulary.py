@@ -1,21 +1,23 @@
-"""What to say of a prompt that the bundled model cannot know."""
+"""What to say of a prompt with words that a variant does not know."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable
 
+from ltx_models.families.variants import find_variant
 from ltx_models.pocket.grammar import BACKGROUNDS, COLOURS, MOTIONS, SHAPES, SIZES, unknown_words
 
 __all__ = ["vocabulary_note"]
 
-SMALL_MODELS = "pocket"
-"""What the names of variants that know no more than the grammar begin with."""
 NAMED = 5
 
 
 def vocabulary_note(variant: str, prompt: str) -> str | None:
-    """A sentence on words that a pocket variant does not know, and those that it does; None where there are none."""
-    if not variant.startswith(SMALL_MODELS):
+    """A sentence on words that a variant does not know, and those that it does; None where there are none.
+
+    Raises UnknownVariant.
+    """
+    if find_variant(variant).vocabulary != "shapes":
         return None
     unknown = unknown_words(prompt)
     if not unknown:
