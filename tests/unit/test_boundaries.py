@@ -3,6 +3,7 @@
 import ast
 import subprocess
 import sys
+import tomllib
 from collections import Counter
 from pathlib import Path
 
@@ -145,6 +146,16 @@ def test_the_wire_needs_nothing_but_pydantic():
 def test_one_folder_of_each_side_knows_celery(library):
     users = {room_of(name) for name, path in MODULES.items() if library in {n.split(".")[0] for n in imported(path)}}
     assert users <= {"ltx_client.shared.celery", "ltx_worker.celery"}
+
+
+def test_what_is_installed_does_not_import_the_training():
+    """Which is in a clone alone: the wheel leaves it out."""
+    training = "ltx_models.pocket.train"
+    wheel = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["hatch"]["build"]["targets"]["wheel"]
+    assert wheel["exclude"] == [f"/{training.replace('.', '/')}"]
+    inside = set(in_folder(training))
+    assert inside
+    assert {name for name in MODULES.keys() - inside if modules_imported(name) & inside} == set()
 
 
 def test_no_command_imports_a_command():
