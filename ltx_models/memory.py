@@ -1,4 +1,5 @@
-"""What a render needs: arithmetic without MLX, so that a client can sort a job into its memory class.
+"""What a render needs, and how much memory this machine has: arithmetic without MLX, so that a client can sort a job
+into its memory class.
 
 GB is 10**9 bytes everywhere. A phase of a render needs the weights that are resident and its own working memory; the
 constants below are ratios measured by MLX's own counter of its peak, on one H100 with MLX 0.32 (see the README's
@@ -10,6 +11,7 @@ from __future__ import annotations
 import dataclasses
 import itertools
 import math
+import os
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -34,6 +36,7 @@ __all__ = [
     "decode_working",
     "evictions",
     "latent_size",
+    "machine_memory",
     "memory_class",
     "phase_peaks",
     "phase_working",
@@ -122,6 +125,11 @@ class DecodePlan:
 
 SMALLEST_PLAN = DecodePlan(CHUNKS[-1])
 """The one that needs the least memory without tiles."""
+
+
+def machine_memory() -> int:
+    """Return the bytes of this machine's memory."""
+    return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
 
 
 def latent_size(request: GenerationRequest) -> LatentSize:

@@ -14,11 +14,11 @@ from ltx_client.protocol.state import RESULT_TTL
 from ltx_client.protocol.text import printable
 from ltx_client.protocol.validation import Name
 from ltx_client.protocol.workers import Gigabytes
-from ltx_client.shared.memory_budget import machine_memory, usable_memory
+from ltx_client.shared.memory_budget import usable_memory
 from ltx_client.shared.private_files import drawn_once
 from ltx_client.shared.setting_errors import Unit
 from ltx_client.shared.settings import FarmSettings
-from ltx_models.memory import GB, MEMORY_CLASSES
+from ltx_models.memory import GB, MEMORY_CLASSES, machine_memory
 from ltx_worker.machine.duty_hours import Hours, parse_hours
 from ltx_worker.machine.mac import working_set
 from ltx_worker.machine.system_programs import output_of

@@ -12,18 +12,13 @@ from ltx_client.shared.setting_errors import Unit
 from ltx_client.shared.settings import HomeSettings
 from ltx_models.errors import ModelError
 from ltx_models.families.variants import VARIANTS, Variant
-from ltx_models.memory import GB, USABLE_PART, smallest_class
+from ltx_models.memory import GB, USABLE_PART, machine_memory, smallest_class
 
-__all__ = ["BudgetSettings", "ServesNothing", "check_serves", "machine_memory", "usable_memory", "why_too_much"]
+__all__ = ["BudgetSettings", "ServesNothing", "check_serves", "usable_memory", "why_too_much"]
 
 
 class ServesNothing(ModelError):
     """A worker of a variant for whose smallest render its memory is not enough."""
-
-
-def machine_memory() -> int:
-    """Return the bytes of this machine's memory."""
-    return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
 
 
 def usable_memory() -> float:

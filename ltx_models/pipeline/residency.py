@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Iterator
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -15,7 +14,7 @@ from ltx_models.checkpoint import Checkpoint, open_checkpoint, parse_config
 from ltx_models.errors import CheckpointError, InvalidRequest, OutOfMemory
 from ltx_models.families.variants import VARIANTS
 from ltx_models.files.model_files import find_files
-from ltx_models.memory import DecodePlan, LatentSize
+from ltx_models.memory import DecodePlan, LatentSize, machine_memory
 from ltx_models.request import GenerationRequest
 from ltx_models.schedulers import SchedulerConfig
 from ltx_models.text_encoders.t5 import T5Encoder, load_text_encoder, text_encoder_config, text_encoder_files
@@ -213,4 +212,4 @@ def _machine() -> tuple[int, int | None]:
         total = info.get("memory_size") or info.get("total_memory")
         if total:
             return int(total), info.get("max_recommended_working_set_size")
-    return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"), None
+    return machine_memory(), None

@@ -11,7 +11,6 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 
-import psutil
 import redis
 from redis.backoff import NoBackoff
 from redis.retry import Retry
@@ -32,7 +31,7 @@ from ltx_models.families.variants import VARIANTS, Variant
 from ltx_models.files.hub import verify
 from ltx_models.files.model_files import find_files
 from ltx_models.files.safetensors_header import check_checkpoint
-from ltx_models.memory import GB, smallest_peak
+from ltx_models.memory import GB, machine_memory, smallest_peak
 from ltx_worker.attempt.delivery import spooled
 from ltx_worker.commands.service import as_the_service
 from ltx_worker.engine.blas import blas_environment
@@ -118,7 +117,7 @@ class Machine:
 
     def memory(self) -> Iterator[Finding]:
         """Which variants fit, and whether the one that is meant does."""
-        total, budget = psutil.virtual_memory().total / GB, self._settings.worker_memory_gb
+        total, budget = machine_memory() / GB, self._settings.worker_memory_gb
         fitting = [row.name for row in VARIANTS.values() if row.ram_gb <= budget]
         text = f"renders may use {budget:.3g} of {total:.3g} GB; these fit: {', '.join(fitting) or 'none'}"
         gpu = self._settings.gpu_gb

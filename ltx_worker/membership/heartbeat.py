@@ -13,7 +13,6 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
-import psutil
 import redis
 
 from ltx_client.protocol.clock import CLOCK
@@ -23,6 +22,7 @@ from ltx_client.protocol.workers import CLIP_PARTS, HELD, OFF_DUTY, PAUSED, UNRE
 from ltx_client.shared.lua.lua_script import RegisteredScript
 from ltx_client.shared.unexpected_data import tell_once
 from ltx_models.errors import FaultKind, MachineFault
+from ltx_models.memory import machine_memory
 from ltx_worker.ledger.scripts import BEAT, LEAVE
 from ltx_worker.machine.health import Fitness, Health
 from ltx_worker.machine.system_programs import output_of
@@ -73,7 +73,7 @@ class Heartbeat(Background):
             id=self.worker_id,
             name=settings.worker_name,
             chip=self.chip,
-            memory=psutil.virtual_memory().total,
+            memory=machine_memory(),
             budget_gb=settings.worker_memory_gb,
             gpu_gb=settings.gpu_gb,
             variant=variant,

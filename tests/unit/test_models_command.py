@@ -5,6 +5,7 @@ import json
 import shutil
 
 import click
+import psutil
 import pytest
 from click.testing import CliRunner
 
@@ -49,6 +50,7 @@ def test_the_macs_that_the_descriptions_name_are_large_enough(gigabytes, fits):
 
 def test_this_machine_has_memory():
     assert 10**9 < listing.machine_memory() < 10**14
+    assert abs(listing.machine_memory() - psutil.virtual_memory().total) < 2**20, "what other programs show"
 
 
 def test_aliases_find_their_variant():

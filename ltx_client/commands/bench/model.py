@@ -21,7 +21,7 @@ from ltx_client.shared.doctor.deep_checks import PEAK_STEPS
 from ltx_client.terminal.arguments.options import OutputPath, json_option
 from ltx_client.terminal.output import print_json, print_table
 from ltx_models.families.variants import DEFAULT_VARIANT, find_variant
-from ltx_models.memory import GB
+from ltx_models.memory import GB, machine_memory
 
 __all__ = ["command"]
 
@@ -96,12 +96,10 @@ def _run(arguments: list[str]) -> list[dict[str, Any]]:
 
 def memory_report(variant: str, machine: dict[str, Any], measured: list[dict[str, Any]]) -> list[str]:
     """Return what was measured of memory as lines of text: no name of a person or a machine is in it."""
-    import psutil  # which comes with MLX's extra
-
     system = f"{platform.system()} {platform.mac_ver()[0] or platform.release()}"
     lines = [
         f"ltx-farm {version('ltx-farm')}, MLX {machine['mlx']}, {system}",
-        f"{machine['device']}, {psutil.virtual_memory().total / GB:.1f} GB of memory, {machine['dtype']}",
+        f"{machine['device']}, {machine_memory() / GB:.1f} GB of memory, {machine['dtype']}",
         f"{variant}; peak / predicted in GB, {'over' if _over(measured) else 'none over'} its prediction:",
     ]
     for row in measured:

@@ -9,13 +9,12 @@ import click
 from rich.text import Text
 
 from ltx_client.shared.console.rich_console import styled
-from ltx_client.shared.memory_budget import machine_memory
 from ltx_client.terminal.arguments.options import json_option
 from ltx_client.terminal.listing import Column, Listing
 from ltx_client.terminal.output import print_json, print_table
 from ltx_models.families.variants import VARIANTS, Variant
 from ltx_models.files.model_files import missing_parts
-from ltx_models.memory import GB, USABLE_PART
+from ltx_models.memory import GB, USABLE_PART, machine_memory
 
 __all__ = ["command"]
 

@@ -26,12 +26,11 @@ from typing import Any
 from ltx_client.protocol.text import shown
 from ltx_client.shared.console.child_output import ending_with_us
 from ltx_client.shared.doctor.checks import Check, Finding, Level
-from ltx_client.shared.memory_budget import machine_memory
 from ltx_models.errors import FaultKind
 from ltx_models.faults import fault_in_words
 from ltx_models.files.output_files import Content, descriptor, destination, kind_of, writing
 from ltx_models.gpu_environment import GPU_ENVIRONMENT
-from ltx_models.memory import GB
+from ltx_models.memory import GB, machine_memory
 
 __all__ = ["DEEP_REPORT", "PEAK_STEPS", "DeepChecks"]
 
