@@ -7,13 +7,12 @@ does, whoever started the server and however that process ended.
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import os
-import time
 from collections.abc import Iterator
 from pathlib import Path
 
 from ltx_client.errors import FarmError
+from ltx_client.shared.process_lock import is_locked, lock_within
 
 __all__ = ["ServerLock"]
 
@@ -35,33 +34,15 @@ class ServerLock:
         """
         handle = os.open(self._path, os.O_RDWR | os.O_CREAT, 0o600)
         try:
-            deadline = time.monotonic() + PATIENCE
-            while not _lock(handle, fcntl.LOCK_EX):
-                if time.monotonic() > deadline:
-                    raise FarmError(
-                        f"another process has locked {self._path}, and it is no server of this machine; give each"
-                        " machine an LTX_HOME of its own"
-                    )
-                time.sleep(0.05)
+            if not lock_within(handle, PATIENCE):
+                raise FarmError(
+                    f"another process has locked {self._path}, and it is no server of this machine; give each"
+                    " machine an LTX_HOME of its own"
+                )
             yield handle
         finally:
             os.close(handle)
 
     def is_taken(self) -> bool:
         """Return whether a server runs."""
-        try:
-            handle = os.open(self._path, os.O_RDONLY)
-        except FileNotFoundError:
-            return False
-        try:
-            return not _lock(handle, fcntl.LOCK_SH)  # shared: two who ask at the same time do not see each other
-        finally:
-            os.close(handle)
-
-
-def _lock(handle: int, kind: int) -> bool:
-    try:
-        fcntl.flock(handle, kind | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return False
-    return True
+        return is_locked(self._path)

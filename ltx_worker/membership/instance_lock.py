@@ -7,14 +7,13 @@ is in the folder does not let a second worker in.
 from __future__ import annotations
 
 import contextlib
-import fcntl
-import logging
 import os
 import signal
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+from ltx_client.shared.process_lock import is_locked, lock_within
 from ltx_worker.machine.home import ENDING, LOCK, PID
 from ltx_worker.threads.background import Background
 
@@ -28,8 +27,6 @@ __all__ = [
     "presence",
     "running_worker",
 ]
-
-log = logging.getLogger(__name__)
 
 DRAIN_SIGNAL = signal.SIGUSR1
 """Finish the job in hand, take no more, end."""
@@ -105,16 +102,13 @@ class Presence:
             if self._home in self._locked and not path.exists():
                 return
             raise
-        deadline = time.monotonic() + PATIENCE
-        while not _try_lock(handle, fcntl.LOCK_EX):
-            if time.monotonic() > deadline:
-                os.close(handle)
-                pid = _read_pid(self._home / PID)
-                raise AlreadyRunning(
-                    f"a worker runs here already ({f'process {pid}' if pid else 'its process is not known'}); another"
-                    " one needs an LTX_HOME of its own"
-                )
-            time.sleep(0.05)
+        if not lock_within(handle, PATIENCE, needs_locks=False):
+            os.close(handle)
+            pid = _read_pid(self._home / PID)
+            raise AlreadyRunning(
+                f"a worker runs here already ({f'process {pid}' if pid else 'its process is not known'}); another"
+                " one needs an LTX_HOME of its own"
+            )
         if path in self._locked:
             os.close(self._locked[path])
         self._locked[path] = handle
@@ -161,7 +155,7 @@ def running_worker(home: Path) -> int | None:
     OSError.
     """
     deadline = time.monotonic() + PID_WITHIN
-    while _is_locked(home) or _is_locked(home / LOCK):
+    while any(is_locked(path, needs_locks=False) for path in (home, home / LOCK)):
         if pid := _read_pid(home / PID):
             return pid
         if time.monotonic() > deadline:
@@ -173,27 +167,6 @@ def running_worker(home: Path) -> int | None:
 def is_ending(home: Path, pid: int) -> bool:
     """Return whether the worker of `home` that is this process was told to end; it may have a job to finish yet."""
     return pid > 0 and _read_pid(home / ENDING) == pid
-
-
-def _is_locked(path: Path) -> bool:
-    try:
-        handle = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
-    except FileNotFoundError:
-        return False
-    try:
-        return not _try_lock(handle, fcntl.LOCK_SH)  # shared: two who ask at the same time do not see each other
-    finally:
-        os.close(handle)
-
-
-def _try_lock(handle: int, kind: int) -> bool:
-    try:
-        fcntl.flock(handle, kind | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return False
-    except OSError as error:  # as some network file systems answer, of folders
-        log.debug("cannot be locked: %s", error)
-    return True
 
 
 def _read_pid(path: Path) -> int | None:

@@ -13,6 +13,7 @@ from ltx_client.errors import BrokerUnreachable
 from ltx_client.local.join import join, stop_up
 from ltx_client.local.members import Use
 from ltx_client.shared.doctor.checks import Level
+from ltx_client.shared.process_lock import is_locked, lock_within
 from ltx_client.shared.settings import FarmSettings
 from ltx_client.terminal.client_checks import Machine
 from ltx_models.files import hub
@@ -111,3 +112,32 @@ def test_the_farm_of_one_machine_needs_them(monkeypatch, tmp_path):
     sentence = "its file system has no locks, as a share's may not; set LTX_HOME to a folder on a disk of this machine"
     with pytest.raises(BrokerUnreachable, match=sentence), join(tmp_path / "home", Use.READ, "pocket"):
         pass
+
+
+@pytest.mark.parametrize("kind", ["file", "folder"])
+def test_a_process_that_runs_is_seen_by_its_lock_and_by_nothing_else(tmp_path, kind):
+    path = tmp_path / "here"
+    assert not is_locked(path), "nothing is there"
+    path.mkdir() if kind == "folder" else path.touch()
+    handles = [os.open(path, os.O_RDONLY) for _ in range(2)]
+    assert not is_locked(path)
+    assert lock_within(handles[0], 0)
+    assert is_locked(path) and is_locked(path), "to ask does not take it"
+    assert not lock_within(handles[1], 0.1)
+    os.close(handles[0])
+    assert lock_within(handles[1], 0)
+    os.close(handles[1])
+
+
+def test_a_file_system_without_locks_is_an_error_only_where_locks_are_needed(tmp_path, monkeypatch):
+    def refuse(*_):
+        raise OSError(errno.ENOTSUP, "Operation not supported")
+
+    monkeypatch.setattr(fcntl, "flock", refuse)
+    handle = os.open(tmp_path, os.O_RDONLY)
+    for ask in (lambda **how: lock_within(handle, 0, **how), lambda **how: is_locked(tmp_path, **how)):
+        with pytest.raises(OSError, match="not supported"):
+            ask()
+    assert lock_within(handle, 0, needs_locks=False)
+    assert not is_locked(tmp_path, needs_locks=False)
+    os.close(handle)

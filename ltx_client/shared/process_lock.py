@@ -1,0 +1,59 @@
+"""The system's lock (`flock`) on an open file or folder, as a sign that a process runs.
+
+It lasts as long as the process that has it and those that inherit the descriptor, however they end.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import logging
+import os
+import time
+from pathlib import Path
+
+__all__ = ["is_locked", "lock_within"]
+
+log = logging.getLogger(__name__)
+
+TRY_EVERY = 0.05
+
+
+def lock_within(handle: int, seconds: float, *, needs_locks: bool = True) -> bool:
+    """Lock an open file for this process alone. Return False where another one still has it locked after so long.
+
+    needs_locks: whether a file system without locks raises OSError; where it does not, all is as if it were locked.
+    """
+    deadline = time.monotonic() + seconds
+    while not _try_lock(handle, fcntl.LOCK_EX, needs_locks):
+        if time.monotonic() > deadline:
+            return False
+        time.sleep(TRY_EVERY)
+    return True
+
+
+def is_locked(path: Path, *, needs_locks: bool = True) -> bool:
+    """Return whether a process has the file or folder locked; False where there is none. Raise OSError.
+
+    needs_locks: whether a file system without locks raises OSError; where it does not, nothing is locked.
+    """
+    try:
+        handle = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+    except FileNotFoundError:
+        return False
+    try:
+        # Shared: two who ask at the same time do not see each other.
+        return not _try_lock(handle, fcntl.LOCK_SH, needs_locks)
+    finally:
+        os.close(handle)
+
+
+def _try_lock(handle: int, kind: int, needs_locks: bool) -> bool:
+    try:
+        fcntl.flock(handle, kind | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    except OSError as error:  # as some network file systems answer, of folders
+        if needs_locks:
+            raise
+        log.debug("cannot be locked: %s", error)
+    return True
