@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Annotated
@@ -12,6 +11,8 @@ import redis
 from pydantic import Field, SecretStr, TypeAdapter, ValidationError
 from redis.backoff import NoBackoff
 from redis.retry import Retry
+
+from ltx_client.shared.private_files import replace_file
 
 __all__ = ["LOOPBACK", "Address"]
 
@@ -37,11 +38,7 @@ class Address:
 
     def write(self, path: Path) -> None:
         """Replace the description in one step, so that no other user can read any of it."""
-        temporary = path.with_suffix(".tmp")
-        temporary.unlink(missing_ok=True)
-        with os.fdopen(os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as file:
-            file.write(json.dumps(asdict(self)))
-        temporary.replace(path)
+        replace_file(path, json.dumps(asdict(self)))
 
     @classmethod
     def read(cls, path: Path) -> Address | None:

@@ -14,7 +14,7 @@ from pathlib import Path
 from ltx_client.shared.storage.folder import flush
 from ltx_models.files.output_files import destination, kind_of
 
-__all__ = ["drawn_once", "read_word", "write_private"]
+__all__ = ["drawn_once", "read_word", "replace_file", "write_private"]
 
 LONGEST = 4096
 """Bytes of such a file that are read."""
@@ -28,18 +28,31 @@ def write_private(path: Path, text: str) -> None:
     path = destination(path)
     if kind_of(path) not in (0, stat.S_IFREG):
         raise OSError(errno.EINVAL, "what is there is no file", str(path))
+    replace_file(path, text)
+    with contextlib.suppress(OSError):
+        flush(str(path.parent))
+
+
+def replace_file(path: Path, text: str, mode: int = 0o600, prepare: Callable[[Path], object] | None = None) -> None:
+    """Replace a file, or a link, in one step by a new one, whose content is on the disk by then. Raise OSError, and all
+    is as it was then.
+
+    mode: whatever the umask; nobody else may read it before the content is whole.  prepare: what is done with the new
+    file before it has its name, such as to give it to another user; what that raises is raised.
+    """
     temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}")
     try:
         handle = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
         with os.fdopen(handle, "w", encoding="utf-8") as file:
             file.write(text)
             file.flush()
+            os.fchmod(handle, mode)
             os.fsync(handle)
+        if prepare:
+            prepare(temporary)
         temporary.replace(path)
     finally:
         temporary.unlink(missing_ok=True)
-    with contextlib.suppress(OSError):
-        flush(str(path.parent))
 
 
 def read_word(path: Path) -> str:

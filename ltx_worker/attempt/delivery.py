@@ -23,6 +23,7 @@ from ltx_client.protocol.events import Count, Result
 from ltx_client.protocol.file_names import attempt_name
 from ltx_client.protocol.jobs import JobId
 from ltx_client.protocol.state import Snapshot
+from ltx_client.shared.private_files import replace_file
 from ltx_client.shared.storage.folder import flush
 from ltx_client.shared.storage.store import DamagedSource, Storage, StorageError
 from ltx_client.shared.unexpected_data import tell_once
@@ -154,11 +155,7 @@ class Spool(Background):
             for source, name in ((video, "video.mp4"), (sidecar, "sidecar.json")):
                 shutil.move(source, folder / name)
                 flush(str(folder / name))
-            temporary = folder / "delivery.tmp"
-            temporary.touch(mode=0o600)  # the token in it is the right to write
-            temporary.write_text(delivery.model_dump_json())
-            flush(str(temporary))
-            temporary.replace(folder / "delivery.json")
+            replace_file(folder / "delivery.json", delivery.model_dump_json())  # the token in it is the right to write
             flush(str(folder))
         except BaseException:  # also the worker's end: half a delivery must not be taken for one
             shutil.rmtree(folder, ignore_errors=True)

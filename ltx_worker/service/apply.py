@@ -17,6 +17,7 @@ from pathlib import Path
 
 import psutil
 
+from ltx_client.shared.private_files import replace_file
 from ltx_worker.machine.home import final_refusal, last_refusal
 from ltx_worker.membership.instance_lock import running_worker
 from ltx_worker.service.plan import Command, File, Plan
@@ -202,13 +203,7 @@ def _write(root: Path, file: File, say: Say) -> bool:
     if not path.parent.exists():
         path.parent.mkdir(parents=True)
         path.parent.chmod(0o755)  # whatever root's umask: the service reads there
-    temporary = path.with_name(f".{path.name}.new")
-    temporary.unlink(missing_ok=True)
-    with os.fdopen(os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, file.mode), "wb") as output:
-        os.fchmod(output.fileno(), file.mode)
-        output.write(file.text.encode())
-    _give(temporary, file.owner)
-    temporary.replace(path)
+    replace_file(path, file.text, file.mode, lambda new: _give(new, file.owner))
     say(f"wrote {file.path}")
     return True
 

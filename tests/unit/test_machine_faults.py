@@ -17,6 +17,7 @@ from ltx_models.families.variants import find_variant
 from ltx_models.faults import KIND_OF, machine_fault
 from ltx_models.files.output_files import PART
 from ltx_models.request import ConditioningItem, GenerationRequest
+from ltx_worker.attempt import delivery
 from ltx_worker.attempt.outcomes import Outcome
 from ltx_worker.engine import messages
 from ltx_worker.engine.supervisor import EngineDied
@@ -138,8 +139,10 @@ PLACES = {
     "sidecar": lambda broken, machine: broken.fail(Path, "write_text", _named("sidecar.json")),
     "spool folder": lambda broken, machine: broken.fail(Path, "mkdir", lambda path, *_: path.parent.name == "spool"),
     "spool": lambda broken, machine: broken.fail(shutil, "move"),
-    "spool's note": lambda broken, machine: broken.fail(Path, "write_text", _named("delivery.tmp")),
-    "spool's rename": lambda broken, machine: broken.fail(Path, "replace", _named("delivery.tmp")),
+    "spool's note": lambda broken, machine: broken.fail(delivery, "replace_file"),
+    "spool's rename": lambda broken, machine: broken.fail(
+        Path, "replace", lambda _, target: target.name == "delivery.json"
+    ),
 }
 
 

@@ -6,7 +6,8 @@ import stat
 import pytest
 
 from ltx_client.errors import UsageError
-from ltx_client.shared.private_files import drawn_once, write_private
+from ltx_client.local.address import Address
+from ltx_client.shared.private_files import drawn_once, replace_file, write_private
 from ltx_client.terminal.notify import secret
 from ltx_worker.http.files import link_key
 from ltx_worker.settings import WorkerSettings, machine_id
@@ -86,6 +87,34 @@ def test_a_private_file_is_on_the_disk_before_it_has_its_name(tmp_path, monkeypa
         write_private(path, "never")
     assert path.read_text() == "after"
     assert [entry.name for entry in tmp_path.iterdir()] == ["key"]
+
+
+def test_a_file_is_made_ready_before_it_has_its_name_and_replaces_a_link_itself(tmp_path):
+    path, seen = tmp_path / "unit", []
+    path.symlink_to("elsewhere")
+    replace_file(path, "é", 0o644, lambda new: seen.append((path.is_symlink(), stat.S_IMODE(new.stat().st_mode))))
+    assert seen == [(True, 0o644)]
+    assert not path.is_symlink() and path.read_bytes() == "é".encode()
+
+    def fail(_new):
+        raise ValueError("no such user")
+
+    with pytest.raises(ValueError, match="no such user"):
+        replace_file(path, "never", 0o644, fail)
+    assert path.read_text(encoding="utf-8") == "é"
+    assert [entry.name for entry in tmp_path.iterdir()] == ["unit"]
+
+
+@pytest.mark.parametrize("umask", [0, 0o077])
+def test_a_mode_holds_whatever_the_umask(tmp_path, umask):
+    before = os.umask(umask)
+    try:
+        replace_file(tmp_path / "unit", "x", 0o644)
+        Address(6379, "hush").write(tmp_path / "server.json")
+    finally:
+        os.umask(before)
+    assert [stat.S_IMODE((tmp_path / name).stat().st_mode) for name in ("unit", "server.json")] == [0o644, 0o600]
+    assert Address.read(tmp_path / "server.json") == Address(6379, "hush")
 
 
 def test_an_empty_secret_signs_nothing_in_silence(tmp_path, monkeypatch):
