@@ -40,6 +40,7 @@ from ltx_client.shared.live_workers import live_workers
 from ltx_client.shared.storage.store import Storage
 from ltx_client.shared.unexpected_data import read_or
 from ltx_models.families.variants import find_variant
+from ltx_models.files.formats import HEAD_BYTES, JPEG, format_of
 from ltx_models.request import GenerationRequest
 
 __all__ = ["Farm"]
@@ -47,8 +48,6 @@ __all__ = ["Farm"]
 
 FORECAST_FROM = 2000
 """Jobs that a forecast looks at."""
-JPEG = b"\xff\xd8\xff"
-"""How a JPEG begins."""
 AT_ONCE = 1000
 """Jobs of one round trip."""
 
@@ -198,7 +197,7 @@ class Farm(Sending):
         with broker_errors(self._address):
             key = self._names.preview(job_id)
             jpeg: Any = read_or(None, key, lambda: self._client.get(key))
-        return bytes(jpeg) if jpeg and jpeg.startswith(JPEG) else None
+        return bytes(jpeg) if jpeg and format_of(jpeg[:HEAD_BYTES]) == JPEG else None
 
     def download(self, job_id: str, target: Path) -> None:
         """Copies a finished job's MP4 to `target`, whole or not at all, its checksum verified.

@@ -1,1 +1,1 @@
-"""Files: of models, on this machine and on the hub; how they are locked, named and written."""
+"""Files: of models, on this machine and on the hub; how they are locked, named and written; and what a file is."""

@@ -11,6 +11,22 @@ import zipfile
 from collections.abc import Callable, Iterable
 from pathlib import Path
 
+from ltx_models.files.formats import (
+    COMPRESSED,
+    GIF,
+    HEAD_BYTES,
+    HEIF,
+    JPEG,
+    MATROSKA,
+    MOV,
+    PNG,
+    RIFF,
+    WEBP,
+    ZIP,
+    Format,
+    format_of,
+)
+
 __all__ = [
     "AGAIN",
     "PREFIXES",
@@ -42,13 +58,17 @@ def _begins(*magic: bytes, at: int = 0) -> Callable[[bytes, Path], bool]:
     return lambda start, _: start[at:].startswith(magic)
 
 
+def _is(*formats: Format) -> Callable[[bytes, Path], bool]:
+    return lambda start, _: format_of(start[:HEAD_BYTES]) in formats
+
+
 def _matches(pattern: bytes) -> Callable[[bytes, Path], bool]:
     compiled = re.compile(pattern, re.DOTALL | re.IGNORECASE)
     return lambda start, _: compiled.match(start) is not None
 
 
 def _is_torch_zip(start: bytes, path: Path) -> bool:
-    if not start.startswith(b"PK\x03\x04"):
+    if not _is(ZIP)(start, path):
         return False
     try:
         with zipfile.ZipFile(path) as archive:
@@ -112,12 +132,8 @@ FORMATS: tuple[tuple[Callable[[bytes, Path], bool], str, str], ...] = (
     (_is_torch_zip, f"a PyTorch pickle (.pt, .pth, .ckpt or .bin), {PICKLE}", ""),
     (_matches(rb"\x80[\x02-\x05]"), f"a pickle (.pt, .pth, .ckpt or .bin of old), {PICKLE}", ""),
     (_begins(b"ustar", at=257), "a tar archive", "unpack it and name the safetensors file in it"),
-    (_begins(b"PK\x03\x04", b"PK\x05\x06"), "a ZIP archive", "unpack it and name the safetensors file in it"),
-    (
-        _begins(b"\x1f\x8b", b"BZh", b"\xfd7zXZ\0", b"\x28\xb5\x2f\xfd", b"7z\xbc\xaf\x27\x1c", b"Rar!\x1a\x07"),
-        "a compressed file",
-        "unpack it and name the safetensors file in it",
-    ),
+    (_is(ZIP), "a ZIP archive", "unpack it and name the safetensors file in it"),
+    (_is(*COMPRESSED), "a compressed file", "unpack it and name the safetensors file in it"),
     (_begins(b"\x93NUMPY"), "a NumPy array", "take the safetensors file of the model"),
     (_begins(b"\x89HDF\r\n\x1a\n"), "an HDF5 file", "take the safetensors file of the model"),
     (_begins(b"TFL3", at=4), "a TensorFlow Lite model", "take the safetensors file of the model"),
@@ -126,12 +142,8 @@ FORMATS: tuple[tuple[Callable[[bytes, Path], bool], str, str], ...] = (
         "what macOS writes of a file's attributes (._NAME)",
         "name the file without the ._",
     ),
-    (
-        _begins(b"\x89PNG", b"\xff\xd8\xff", b"GIF8", b"RIFF"),
-        "a picture or a clip",
-        "name the checkpoint's safetensors file",
-    ),
-    (_begins(b"ftyp", at=4), "a clip", "name the checkpoint's safetensors file"),
+    (_is(PNG, JPEG, WEBP, GIF, HEIF), "a picture", "name the checkpoint's safetensors file"),
+    (_is(MOV, MATROSKA, RIFF), "a clip or a sound", "name the checkpoint's safetensors file"),
     (_is_text, "a text", AGAIN),
     (lambda start, _: len(start) < 8, "the beginning of one", AGAIN),
 )

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import BinaryIO
 
 from ltx_models.errors import MediaError
+from ltx_models.files.formats import HEAD_BYTES, JPEG, PNG, WEBP, format_of
 
 __all__ = ["PictureHeader", "check_picture", "read_header"]
 
@@ -80,13 +81,14 @@ def check_picture(file: BinaryIO, name: object) -> PictureHeader | None:
 def read_header(file: BinaryIO) -> PictureHeader | None:
     """Return what the header of a PNG, JPEG or WebP says; None where it is none of them, or cut off."""
     file.seek(0)
-    head = file.read(30)
+    head = file.read(HEAD_BYTES)
+    kind = format_of(head)
     try:
-        if head.startswith(b"\x89PNG\r\n\x1a\n"):
+        if kind == PNG:
             return _png(head) if head[12:16] == b"IHDR" else None
-        if head.startswith(b"\xff\xd8"):
+        if kind == JPEG:
             return _jpeg(file)
-        if head.startswith(b"RIFF") and head[8:12] == b"WEBP":
+        if kind == WEBP:
             return _webp(file, head)
     except (struct.error, IndexError, KeyError, ValueError, ZeroDivisionError):
         pass

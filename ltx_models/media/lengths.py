@@ -10,7 +10,7 @@ import struct
 from collections.abc import Iterable, Iterator
 from typing import BinaryIO, NamedTuple
 
-from ltx_models.media.formats import GIF, HEAD_BYTES, MATROSKA, MOV, format_of
+from ltx_models.files.formats import GIF, HEAD_BYTES, MATROSKA, MOV, format_of
 
 __all__ = ["clip_length", "is_only_sound"]
 

@@ -18,10 +18,10 @@ import numpy as np
 from PIL import ExifTags, Image, UnidentifiedImageError
 
 from ltx_models.errors import MediaError
+from ltx_models.files.formats import HEIF, PNG, format_of, names_of
 from ltx_models.media.display import ToSrgb, is_transparent, srgb_of, still_filters
 from ltx_models.media.ffmpeg import read_frames
 from ltx_models.media.fit import Box, Fit
-from ltx_models.media.formats import HEIF, PNG, format_of, names_of
 from ltx_models.media.headers import check_picture
 from ltx_models.media.png import coded_as, needed_of, write_needed
 from ltx_models.media.streams import first_bytes

@@ -12,9 +12,10 @@ import zlib
 from pathlib import Path
 from typing import BinaryIO, NamedTuple
 
-__all__ = ["PNG_SIGNATURE", "coded_as", "needed_of", "write_needed"]
+from ltx_models.files.formats import PNG_SIGNATURE
 
-PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"
+__all__ = ["coded_as", "needed_of", "write_needed"]
+
 CRITICAL = {b"IHDR": 13, b"PLTE": 768, b"IDAT": 2**31}
 """What a picture consists of, and how many bytes each may have."""
 NEEDED = (b"tRNS", b"iCCP", b"sRGB", b"gAMA", b"eXIf")

@@ -9,8 +9,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ltx_models.errors import MediaError
+from ltx_models.files.formats import GIF, HEAD_BYTES, MATROSKA, MOV, format_of, names_of
 from ltx_models.media.ffmpeg import ffmpeg_lines
-from ltx_models.media.formats import GIF, HEAD_BYTES, MATROSKA, MOV, format_of, names_of
 from ltx_models.request import MAX_FRAME_RATE
 
 __all__ = ["FIRST_VIDEO", "Stream", "demuxer_of", "first_bytes", "read_stream"]

@@ -77,6 +77,9 @@ BYTES: dict[str, tuple[bytes, str, str]] = {
     "HDF5": (b"\x89HDF\r\n\x1a\n" + bytes(20), "an HDF5 file", "take the safetensors file"),
     "macOS's own": (b"\x00\x05\x16\x07" + bytes(80), "what macOS writes", "name the file without the ._"),
     "a picture": (b"\x89PNG\r\n\x1a\n" + bytes(80), "a picture", "name the checkpoint"),
+    "a HEIF picture": (b"\0\0\0\x20ftyphevx" + bytes(80), "a picture", "name the checkpoint"),
+    "a WebM": (b"\x1a\x45\xdf\xa3" + bytes(80), "a clip", "name the checkpoint"),
+    "RAR": (b"Rar!\x1a\x07\x01" + bytes(20), "a compressed file", "unpack it"),
     "a clip": (b"\0\0\0\x20ftypisom" + bytes(80), "a clip", "name the checkpoint"),
     "anything": (b"\xc1\xfe" * 50, "it does not begin with a header's length", "download it again"),
     "no header": (

@@ -133,6 +133,10 @@ def test_a_file_is_judged_by_how_it_begins(tmp_path, name, kind):
     [
         (b"\0\0\0\x18ftypheic" + b"\0" * 40, "HEIC or AVIF.*export it as JPEG or PNG"),
         (b"hello", "unknown format, and PNG, JPEG and WebP are read; export it as PNG first"),
+        (b"PK\x03\x04" + bytes(26), "it is a ZIP archive, and PNG, JPEG and WebP are read; export it as PNG first"),
+        (b"\x1f\x8b\x08" + bytes(20), "it is compressed by gzip, and PNG, JPEG and WebP are read"),
+        (b"RIFF\x24\0\0\0AVI LIST", "it is AVI, WAV or another RIFF file, and PNG, JPEG and WebP are read"),
+        (b"The wide road", "unknown format, and PNG, JPEG and WebP are read; export it as PNG first"),
         (b"", "IMG_0001 is empty"),
     ],
 )

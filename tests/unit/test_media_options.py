@@ -1,6 +1,7 @@
 """What --image and --video may say, in commands and batches, what is said of it, and what is refused in a sentence."""
 
 import json
+import struct
 from types import SimpleNamespace
 
 import click
@@ -17,7 +18,7 @@ from ltx_client.terminal.arguments.media_options import media_item
 from ltx_client.terminal.arguments.options import job_from_options, video_options
 from ltx_client.terminal.notices.waiting import tell_who_waits
 from ltx_models.errors import InvalidRequest
-from ltx_models.media.formats import format_of
+from ltx_models.files.formats import format_of
 from ltx_models.request import LAST_FRAME, ConditioningItem, GenerationRequest
 
 
@@ -210,6 +211,28 @@ BRANDS = {
 def test_heif_is_told_by_its_content(kind):
     major, compatible = BRANDS[kind]
     assert format_of(box(b"ftyp", major, bytes(4), compatible)).name == "HEIC or AVIF"
+
+
+HEIF_BRANDS = ["heic", "heix", "hevc", "hevx", "heim", "heis", "hevm", "hevs", "mif1", "msf1", "avif", "avis"]
+"""By ISO/IEC 23008-12 and AVIF: of pictures and of bursts, coded by HEVC and AV1."""
+
+
+@pytest.mark.parametrize("brand", HEIF_BRANDS)
+def test_every_brand_of_heif_is_a_picture_that_is_not_read(brand):
+    name = brand.encode()
+    for content in (
+        box(b"ftyp", name, bytes(4)),
+        box(b"ftyp", name, bytes(4), b"isom", name),
+        box(b"ftyp", b"xyz1", bytes(4), b"iso8", name),
+        bytes(4) + b"ftypxyz1" + bytes(4) + name,
+        struct.pack(">I4sQ4s4x4s", 1, b"ftyp", 28, b"xyz1", name) + box(b"moov", b"isom"),
+        box(b"ftyp", name, bytes(4)) + box(b"moov", b"isom"),
+    ):
+        assert format_of(content).holds == "unsupported", content
+
+
+def test_brands_after_the_box_of_brands_do_not_count():
+    assert format_of(box(b"ftyp", b"xyz1", bytes(4), b"iso8") + b"heicheic").holds == "video"
 
 
 @pytest.mark.parametrize(

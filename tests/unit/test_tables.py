@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 
 from ltx_client.cli import main
 from ltx_client.errors import UsageError
+from ltx_client.terminal.batch_files.decoding import decode
 from ltx_client.terminal.batch_files.jobs import BadLines, prepare_batch
 from tests.unit.test_batch_files import defaults
 
@@ -317,8 +318,10 @@ REFUSED = {
     ),
     "a table without prompts": ("description,seed\na ball,7", "a.txt", "a.txt, line 1: this may be a prompt, or name"),
     "gzip": (b"\x1f\x8b\x08", "a.csv.gz", "is compressed by gzip, which is not read; unpack it first"),
-    "a picture": (b"\x89PNG\r\n", "a.png", "a.png is a picture, which is not read"),
-    "a clip": (b"\0\0\0\x18ftypmp42", "a.mp4", "a.mp4 is a clip or a picture, which is not read"),
+    "a picture": (b"\x89PNG\r\n\x1a\n", "a.png", "a.png is a picture, which is not read"),
+    "a clip": (b"\0\0\0\x18ftypmp42", "a.mp4", "a.mp4 is a clip, which is not read"),
+    "a HEIF picture": (b"\0\0\0\x18ftyphevx", "a.heic", "a.heic is a picture, which is not read"),
+    "an MP4 whose frames come first": (b"\x7f\0\0\0mdat", "a.mp4", "a.mp4 is a clip, which is not read"),
     "Windows-1252": (
         b"x\r\na \xe4 ball",
         "a.txt",
@@ -333,6 +336,11 @@ REFUSED = {
     "NUL": (b"x\ny\0z", "a.txt", "a.txt, line 2, column 2: there is a NUL byte, so this is no text"),
     "NUL, UTF-16": ("x\ny\0z".encode("utf-16"), "a.txt", "line 2, column 2: there is a NUL character; remove it"),
 }
+
+
+@pytest.mark.parametrize("prompt", ["The wide road", "Set free", "Now skip it", "PK fire", "BZ", "7z", "Rar!"])
+def test_a_prompt_that_begins_nearly_as_a_clip_or_an_archive_is_read(prompt):
+    assert decode(prompt.encode(), "a.txt") == prompt
 
 
 @pytest.mark.parametrize("kind", REFUSED)

@@ -10,7 +10,7 @@ from typing import NamedTuple
 
 from ltx_client.errors import UsageError
 from ltx_models.errors import MediaError
-from ltx_models.media.formats import HEAD_BYTES, format_of, names_of
+from ltx_models.files.formats import HEAD_BYTES, format_of, names_of
 from ltx_models.media.headers import check_picture
 from ltx_models.media.lengths import clip_length, is_only_sound
 from ltx_models.media.spans import Span, span_of

@@ -8,6 +8,20 @@ from pathlib import Path
 
 from ltx_client.errors import UsageError
 from ltx_client.terminal.batch_files.lines import LINE_END
+from ltx_models.files.formats import (
+    COMPRESSED,
+    GIF,
+    HEAD_BYTES,
+    HEIF,
+    JPEG,
+    MATROSKA,
+    MOV,
+    PNG,
+    RIFF,
+    WEBP,
+    ZIP,
+    format_of,
+)
 
 __all__ = ["check_suffix", "decode"]
 
@@ -25,23 +39,20 @@ _PACKED = {
 }
 """What a ZIP archive is, by a name in it."""
 _SIGNATURES = {
-    b"PK\x03\x04": ("a ZIP archive", _UNPACK),
     b"\xd0\xcf\x11\xe0": ("an old Excel or Word document", _AS_TABLE),
     b"%PDF": ("a PDF", _AS_TEXT),
     b"{\\rtf": ("rich text", _AS_TEXT),
-    b"\x1f\x8b": ("compressed by gzip", _UNPACK),
-    b"BZh": ("compressed by bzip2", _UNPACK),
-    b"\xfd7zXZ": ("compressed by xz", _UNPACK),
-    b"\x28\xb5\x2f\xfd": ("compressed by zstd", _UNPACK),
-    b"7z\xbc\xaf": ("a 7z archive", _UNPACK),
-    b"\x89PNG": ("a picture", _NEITHER),
-    b"\xff\xd8\xff": ("a picture", _NEITHER),
-    b"GIF8": ("a picture", _NEITHER),
-    b"RIFF": ("a picture or a clip", _NEITHER),
     b"SQLite format 3": ("an SQLite database", _AS_TABLE),
     b"PAR1": ("a Parquet table", _AS_TABLE),
     b"bplist": ("a property list", _NEITHER),
     b"\x7fELF": ("a program", _NEITHER),
+}
+"""Documents and the like. Pictures, clips and archives are in `ltx_models.files.formats`."""
+_FORMATS = {
+    **dict.fromkeys((PNG, JPEG, WEBP, GIF, HEIF), ("a picture", _NEITHER)),
+    **dict.fromkeys((MOV, MATROSKA), ("a clip", _NEITHER)),
+    RIFF: ("a clip or a sound", _NEITHER),
+    **{kind: (kind.name, _UNPACK) for kind in (ZIP, *COMPRESSED)},
 }
 _MARKUP = re.compile(rb"\s*<(?:!doctype|\?xml|html|table|svg|plist|!--)", re.IGNORECASE)
 _FOREIGN = {
@@ -92,10 +103,11 @@ def check_suffix(name: str) -> None:
 
 def _check_signature(data: bytes, name: str) -> None:
     found = next((found for start, found in _SIGNATURES.items() if data.startswith(start)), None)
-    if data.startswith(b"PK\x03\x04"):
-        found = next((packed for part, packed in _PACKED.items() if part in data), found)
-    elif data[4:8] == b"ftyp":
-        found = "a clip or a picture", _NEITHER
+    kind = format_of(data[:HEAD_BYTES])
+    if kind == ZIP:
+        found = next((packed for part, packed in _PACKED.items() if part in data), _FORMATS[kind])
+    elif kind in _FORMATS:
+        found = _FORMATS[kind]
     elif _MARKUP.match(data[:200].removeprefix(codecs.BOM_UTF8)):
         found = "a web page or XML", _AS_TABLE
     if found:

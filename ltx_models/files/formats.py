@@ -1,15 +1,36 @@
-"""What a file is, by how it begins: the one list of formats, for the client and for what reads them."""
+"""What a file is, by how it begins: the one table of signatures, for the client and for what reads files.
+
+Other modules add what only they tell apart, such as a Git LFS pointer or an Excel workbook.
+"""
 
 from __future__ import annotations
 
 from typing import NamedTuple
 
-__all__ = ["HEAD_BYTES", "Format", "format_of", "names_of"]
+__all__ = [
+    "COMPRESSED",
+    "GIF",
+    "HEAD_BYTES",
+    "HEIF",
+    "JPEG",
+    "MATROSKA",
+    "MOV",
+    "PNG",
+    "PNG_SIGNATURE",
+    "RIFF",
+    "WEBP",
+    "ZIP",
+    "Format",
+    "format_of",
+    "names_of",
+]
 
 HEAD_BYTES = 256
 """Of a file, that tell what it is."""
 ISO_BOXES = (b"ftyp", b"moov", b"mdat", b"wide", b"free", b"skip", b"pnot")
 """Boxes with which an MP4 or MOV may begin."""
+LARGE_BOXES = (b"moov", b"mdat")
+"""Those whose size may need all of its four bytes: before another word of these, "The wide road" is no MP4."""
 STILL_BRANDS = frozenset(
     {
         b"heic",
@@ -37,7 +58,10 @@ FILM_BRANDS = frozenset(
 
 
 class Format(NamedTuple):
-    """A kind of file: its name for people, and whether it holds an "image", a "video", or what is "unsupported"."""
+    """A kind of file.
+
+    name: for people.  holds: an "image", a "video", a picture that is "unsupported", or "" for neither.
+    """
 
     name: str
     holds: str
@@ -50,14 +74,28 @@ HEIF = Format("HEIC or AVIF", "unsupported")
 MOV = Format("MP4 or MOV", "video")
 MATROSKA = Format("WebM or Matroska", "video")
 GIF = Format("GIF", "video")
+RIFF = Format("AVI, WAV or another RIFF file", "")
+ZIP = Format("a ZIP archive", "")
+COMPRESSED = tuple(Format(f"compressed by {name}", "") for name in ("gzip", "bzip2", "xz", "zstd", "7z", "RAR"))
+GZIP, BZIP2, XZ, ZSTD, SEVEN_ZIP, RAR = COMPRESSED
 UNKNOWN = Format("unknown format", "")
 FORMATS = (PNG, JPEG, WEBP, HEIF, MOV, MATROSKA, GIF)
+PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"
 BEGINNINGS = {
-    b"\x89PNG\r\n\x1a\n": PNG,
+    PNG_SIGNATURE: PNG,
     b"\xff\xd8\xff": JPEG,
     b"\x1a\x45\xdf\xa3": MATROSKA,
     b"GIF87a": GIF,
     b"GIF89a": GIF,
+    b"RIFF": RIFF,
+    b"PK\x03\x04": ZIP,
+    b"PK\x05\x06": ZIP,  # an empty one
+    b"\x1f\x8b": GZIP,
+    b"BZh": BZIP2,
+    b"\xfd7zXZ\0": XZ,
+    b"\x28\xb5\x2f\xfd": ZSTD,
+    b"7z\xbc\xaf\x27\x1c": SEVEN_ZIP,
+    b"Rar!\x1a\x07": RAR,
 }
 
 
@@ -65,7 +103,7 @@ def format_of(head: bytes) -> Format:
     """Return what a file is that begins with `head`, its first HEAD_BYTES."""
     if head.startswith(b"RIFF") and head[8:12] == b"WEBP":
         return WEBP
-    if head[4:8] in ISO_BOXES:
+    if head[4:8] in ISO_BOXES and (head[0] == 0 or head[4:8] in LARGE_BOXES):
         return HEIF if _is_heif(head) else MOV
     return next((kind for begin, kind in BEGINNINGS.items() if head.startswith(begin)), UNKNOWN)
 
@@ -79,8 +117,11 @@ def names_of(holds: str) -> str:
 def _is_heif(head: bytes) -> bool:
     if head[4:8] != b"ftyp":
         return False
-    major, size = head[8:12], int.from_bytes(head[:4], "big")
-    compatible = head[16 : min(size, len(head))]
+    size, at = int.from_bytes(head[:4], "big"), 8
+    if size == 1:  # it stands after the box's name, in 64 bits
+        size, at = int.from_bytes(head[8:16], "big"), 16
+    major = head[at : at + 4]
+    compatible = head[at + 8 : size or len(head)]  # 0 is to the file's end
     brands = {compatible[at : at + 4] for at in range(0, len(compatible) - 3, 4)}
     return major in STILL_BRANDS or (
         not brands & FILM_BRANDS and major not in FILM_BRANDS and bool(brands & STILL_BRANDS)
