@@ -19,6 +19,7 @@ MOST_MODULES = 12
 PLAIN = {
     f"ltx_models.{name}"
     for name in (
+        "blas",
         "errors",
         "faults",
         "gpu_environment",
