@@ -23,7 +23,6 @@ from ltx_client.shared.doctor.report import report as print_report
 from ltx_models.errors import ModelError
 from ltx_models.families.variants import DEFAULT_VARIANT, find_variant
 from ltx_worker.commands.service import installed_home, installed_service
-from ltx_worker.engine.blas import blas_environment
 from ltx_worker.service.environment import ENVIRONMENT, UnsafeFile, load_environment
 from ltx_worker.settings import WorkerSettings
 
@@ -77,7 +76,6 @@ def doctor(
         if home and not env_file:
             checks = [_of_a_service(check, own_settings) for check in checks]
         if deep:
-            os.environ |= blas_environment()  # as an engine is started
             checks += DeepChecks(row.name, report or settings.home / DEEP_REPORT).checks()
     except ValidationError:
         raise

@@ -26,6 +26,7 @@ from ltx_client.shared.doctor.ffmpeg_check import examine_ffmpeg
 from ltx_client.shared.doctor.folder_look import look_into
 from ltx_client.shared.doctor.storage_checks import StorageChecks, space
 from ltx_client.shared.own_files import Problem
+from ltx_models.blas import blas_environment
 from ltx_models.errors import CheckpointError
 from ltx_models.families.variants import VARIANTS, Variant
 from ltx_models.files.hub import verify
@@ -34,7 +35,6 @@ from ltx_models.files.safetensors_header import check_checkpoint
 from ltx_models.memory import GB, machine_memory, smallest_peak
 from ltx_worker.attempt.delivery import spooled
 from ltx_worker.commands.service import as_the_service
-from ltx_worker.engine.blas import blas_environment
 from ltx_worker.machine.home import SPOOL, UnusableHome, make_home, problem_of, problems_in
 from ltx_worker.machine.mac import local_network, no_apple_silicon, power_findings, share_findings
 from ltx_worker.machine.system_programs import output_of
@@ -204,7 +204,7 @@ class Machine:
         if self._device != "cpu":
             return
         if library := blas_environment().get("LD_PRELOAD"):
-            yield Finding("BLAS", Level.OK, library)
+            yield Finding("BLAS", Level.OK, os.path.realpath(library.partition(":")[0]))
         else:
             text = "MLX's own is the reference BLAS: a render on the CPU takes many times longer than it need"
             yield Finding("BLAS", Level.WARNING, text, "sudo apt-get install libopenblas0-pthread")

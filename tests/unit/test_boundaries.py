@@ -20,6 +20,7 @@ MOST_MODULES = 12
 PLAIN = {
     f"ltx_models.{name}"
     for name in (
+        "blas",
         "errors",
         "faults",
         "gpu_environment",

@@ -130,6 +130,7 @@ def test_a_program_ends_with_whoever_has_left(tmp_path, monkeypatch):
         "import time\nprint('{}', flush=True)\nprint('[]\\n{\"a\": 1}', flush=True)\ntime.sleep(60)\n"
     )
     monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+    monkeypatch.setattr(deep_checks, "blas_environment", dict)  # which starts a program of its own
     started, popen = [], subprocess.Popen
     monkeypatch.setattr(deep_checks.subprocess, "Popen", lambda *a, **k: started.append(popen(*a, **k)) or started[0])
     lines = DeepChecks("pocket", tmp_path / "report.json")._run("waits")

@@ -20,6 +20,7 @@ from ltx_client.shared.console.stdio import print_line
 from ltx_client.shared.doctor.deep_checks import PEAK_STEPS
 from ltx_client.terminal.arguments.options import OutputPath, json_option
 from ltx_client.terminal.output import print_json, print_table
+from ltx_models.blas import blas_environment
 from ltx_models.families.variants import DEFAULT_VARIANT, find_variant
 from ltx_models.memory import GB, machine_memory
 
@@ -88,7 +89,7 @@ def command(
 def _run(arguments: list[str]) -> list[dict[str, Any]]:
     """Lines of JSON from a process of its own: the client itself never loads MLX."""
     lines: list[str] = []
-    code = run_shown([sys.executable, "-m", "ltx_models.benchmark", *arguments], lines.append)
+    code = run_shown([sys.executable, "-m", "ltx_models.benchmark", *arguments], lines.append, blas_environment())
     if code:
         click.get_current_context().exit(code)
     return [json.loads(line) for line in lines]

@@ -10,6 +10,7 @@ import click
 from ltx_client.errors import UsageError
 from ltx_client.shared.console.child_output import run_shown
 from ltx_client.terminal.output import print_line
+from ltx_models.blas import blas_environment
 
 __all__ = ["command"]
 
@@ -35,7 +36,8 @@ def command(
     options = {"--quantize": quantize, "--text-encoder": text_encoder, "--tokenizer": tokenizer}
     given = [text for name, value in options.items() if value for text in (name, value)]
     # A process of its own: the client itself never loads MLX.
-    code = run_shown([sys.executable, "-m", "ltx_models.convert", source, destination, *given])
+    program = [sys.executable, "-m", "ltx_models.convert", source, destination, *given]
+    code = run_shown(program, variables=blas_environment())
     if code:
         click.get_current_context().exit(code)
     print_line(destination, done=f"the model is in {destination}")

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import signal
 import subprocess
 import sys
 import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import IO, Any
 
 from ltx_client.shared.console.stdio import notice, print_line
@@ -38,15 +39,24 @@ def ending_with_us(process: subprocess.Popen[Any]) -> Iterator[None]:
             process.kill()
 
 
-def run_shown(command: Sequence[str], take: Callable[[str], object] = print_line) -> int:
+def run_shown(
+    command: Sequence[str], take: Callable[[str], object] = print_line, variables: Mapping[str, str] | None = None
+) -> int:
     """Run a process to its end, and show each line as it comes; return the exit code.
 
-    take: gets each line of its stdout, to print it or to keep it; those of its stderr are notices.
+    take: gets each line of its stdout, to print it or to keep it; those of its stderr are notices.  variables: of its
+    environment, beside those of this process.
     Raises OSError where the program is not there.
     """
     with (
         subprocess.Popen(
-            command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, encoding="utf-8", errors="replace"
+            command,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+            encoding="utf-8",
+            errors="replace",
+            env={**os.environ, **(variables or {})},
         ) as process,
         ending_with_us(process),
     ):

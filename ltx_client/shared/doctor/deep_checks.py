@@ -26,6 +26,7 @@ from typing import Any
 from ltx_client.protocol.text import shown
 from ltx_client.shared.console.child_output import ending_with_us
 from ltx_client.shared.doctor.checks import Check, Finding, Level
+from ltx_models.blas import blas_environment
 from ltx_models.errors import FaultKind
 from ltx_models.faults import fault_in_words
 from ltx_models.files.output_files import Content, descriptor, destination, kind_of, writing
@@ -159,7 +160,13 @@ class DeepChecks:
         with tempfile.TemporaryFile("w+", errors="replace") as said:  # a pipe that nobody reads would fill
             with (
                 subprocess.Popen(
-                    command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=said, text=True, errors="replace"
+                    command,
+                    stdin=subprocess.DEVNULL,
+                    stdout=subprocess.PIPE,
+                    stderr=said,
+                    text=True,
+                    errors="replace",
+                    env=os.environ | blas_environment(),  # as an engine is started
                 ) as process,
                 ending_with_us(process),
             ):
