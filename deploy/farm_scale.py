@@ -26,7 +26,6 @@ from typing import Any
 
 import click
 import redis
-import redis.asyncio
 
 from ltx_client.bench.plot import plot_path, save
 from ltx_client.bench.private_farm import PrivateFarm
@@ -36,6 +35,7 @@ from ltx_client.protocol import events
 from ltx_client.protocol.jobs import Job
 from ltx_client.protocol.names import Names
 from ltx_client.protocol.state import Snapshot
+from ltx_client.shared.broker.client import Purpose, make_async_client
 from ltx_client.shared.celery.celery_settings import queue_keys, unacked_keys
 from ltx_client.shared.live_workers import live_workers
 from ltx_models.request import GenerationRequest
@@ -144,12 +144,7 @@ class ThinWorkers:
 
     async def run(self, seconds: float) -> None:
         """Works for so long."""
-        options = self.farm.client.connection_pool.connection_kwargs
-        pool = redis.asyncio.ConnectionPool(
-            max_connections=3 * self.count + 10,
-            **{name: options[name] for name in ("host", "port", "password")},
-        )
-        client = redis.asyncio.Redis(connection_pool=pool)
+        client = make_async_client(self.farm.broker, Purpose.LOAD, max_connections=3 * self.count + 10)
         self._ledger = Ledger(self.farm.client, self.farm.names)
         self._stop = time.monotonic() + seconds
         try:
@@ -160,7 +155,6 @@ class ThinWorkers:
                         group.create_task(self._work(client, number))
         finally:
             await client.aclose()
-            await pool.disconnect()
 
     async def _beat(self, client: Any, number: int) -> None:
         """The heartbeat, the reaper's lock that another one has, and the watchdog's look."""

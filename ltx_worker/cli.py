@@ -16,10 +16,8 @@ from typing import Any, NoReturn
 import click
 import redis
 from pydantic import SecretStr, ValidationError
-from redis.backoff import NoBackoff
-from redis.retry import Retry
 
-from ltx_client.shared.broker.client import make_client
+from ltx_client.shared.broker.client import Purpose, make_client
 from ltx_client.shared.broker.connection_errors import why_refused
 from ltx_client.shared.broker.first_contact import greet
 from ltx_client.shared.broker.url import Broker
@@ -235,9 +233,8 @@ def _why_refused(settings: WorkerSettings, broker_url: SecretStr) -> str | None:
     """Return why waiting for this broker would be in vain, or why it is not to be used. One that does not answer may be
     about to start. What else may lose jobs is logged.
     """
-    once = Retry(NoBackoff(), 0)
     broker = Broker.parse(broker_url.get_secret_value())
-    with make_client(broker, socket_connect_timeout=3, socket_timeout=3, retry=once) as client:
+    with make_client(broker, Purpose.WORKER_START) as client:
         checks = BrokerChecks(lambda: client, broker_url, settings.names)
         try:
             greet(client, broker)

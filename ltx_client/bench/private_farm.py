@@ -21,6 +21,7 @@ from ltx_client.local.members import FarmFolder
 from ltx_client.local.server import Server
 from ltx_client.protocol.names import Names
 from ltx_client.protocol.state import ENDED
+from ltx_client.shared.broker.url import Broker
 from ltx_client.shared.settings import FarmSettings
 from ltx_client.shared.storage.store import Storage
 
@@ -39,6 +40,7 @@ class PrivateFarm:
         self.names = Names(NAMESPACE)
         self.client = client
         self.farm = farm
+        self.broker = Broker.parse(server.address.url.get_secret_value())
         self._folder = folder
         self._environment = {
             **{name: value for name, value in os.environ.items() if not name.startswith("LTX_")},

@@ -111,12 +111,17 @@ class Batches:
         return self._get(batch_id)[0]
 
     def newest(self) -> Iterator[Batch]:
-        """The newest first. What is known of batches whose jobs are all gone goes, too."""
+        """Yield the batches that have jobs, the newest first."""
         for batch_id in self._ids():
-            batch, is_whole = self._get(batch_id)
+            batch, _ = self._get(batch_id)
             if batch.views:
                 yield batch
-            elif is_whole:
+
+    def drop_empty(self) -> None:
+        """Remove what is known of batches whose jobs are all gone, but for those whose keys are damaged."""
+        for batch_id in self._ids():
+            batch, is_whole = self._get(batch_id)
+            if is_whole and not batch.views:
                 self._drop(**self._about(batch_id))
 
     def _get(self, batch_id: str) -> tuple[Batch, bool]:

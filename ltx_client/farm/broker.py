@@ -7,21 +7,16 @@ from collections.abc import Iterator
 
 import redis
 from pydantic import SecretStr
-from redis.backoff import NoBackoff
-from redis.retry import Retry
 
 from ltx_client.errors import BrokerError, BrokerUnreachable
 from ltx_client.protocol.redaction import know_url
-from ltx_client.shared.broker.client import make_client
+from ltx_client.shared.broker.client import Purpose, make_client
 from ltx_client.shared.broker.connection_errors import why_unreachable, why_wrong
 from ltx_client.shared.broker.first_contact import greet
 from ltx_client.shared.broker.outages import is_outage
 from ltx_client.shared.broker.url import Broker
 
 __all__ = ["broker_errors", "connect", "operator_errors"]
-
-CONNECT_TIMEOUT = 3.0
-ANSWER_TIMEOUT = 3.0
 
 
 @contextlib.contextmanager
@@ -52,14 +47,7 @@ def connect(broker_url: SecretStr) -> redis.Redis:
     """A client that answers, or BrokerUnreachable within five seconds."""
     know_url(broker_url.get_secret_value())
     broker = Broker.parse(broker_url.get_secret_value())
-    client = make_client(
-        broker,
-        socket_connect_timeout=CONNECT_TIMEOUT,
-        socket_timeout=ANSWER_TIMEOUT,
-        socket_keepalive=True,
-        protocol=2,
-        retry=Retry(NoBackoff(), 0),
-    )
+    client = make_client(broker, Purpose.COMMAND)
     with broker_errors(broker.address):
         greet(client, broker)
     return client

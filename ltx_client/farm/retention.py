@@ -142,8 +142,7 @@ def remove(old: Old, storage: Storage | None, removals: RemovalLedger, batches: 
         else:
             removed.kept.append(f"job {job_id}")
         yield removed
-    for _ in batches.newest():  # which drops those whose jobs are gone
-        pass
+    batches.drop_empty()
     if storage is None:
         return
     for name, (job_id, size) in old.videos.items():

@@ -3,21 +3,20 @@
 from __future__ import annotations
 
 import json
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Annotated
 
 import redis
 from pydantic import Field, SecretStr, TypeAdapter, ValidationError
-from redis.backoff import NoBackoff
-from redis.retry import Retry
 
+from ltx_client.shared.broker.client import Purpose, make_client
+from ltx_client.shared.broker.url import Broker
 from ltx_client.shared.private_files import replace_file
 
 __all__ = ["LOOPBACK", "Address"]
 
 LOOPBACK = "127.0.0.1"
-ANSWER_TIMEOUT = 5.0
 
 
 @dataclass(frozen=True)
@@ -50,13 +49,8 @@ class Address:
 
     def connect(self, *, anonymous: bool = False) -> redis.Redis:
         """Return a client that is not connected yet, which tries everything once; `anonymous`: without the password."""
-        return redis.Redis(
-            host=LOOPBACK,
-            port=self.port,
-            password=None if anonymous else self.password,
-            socket_timeout=ANSWER_TIMEOUT,
-            retry=Retry(NoBackoff(), 0),
-        )
+        broker = Broker.parse(self.url.get_secret_value())
+        return make_client(replace(broker, password="") if anonymous else broker, Purpose.EMBEDDED)
 
     def answers(self) -> bool:
         """Return whether a server with this password answers at the port."""

@@ -14,13 +14,11 @@ from celery import Celery
 from celery.signals import setup_logging, worker_ready
 from celery.worker import state
 from pydantic import SecretStr
-from redis.backoff import ExponentialBackoff
-from redis.retry import Retry
 
 from ltx_client.protocol.clock import CLOCK
 from ltx_client.protocol.jobs import Job
 from ltx_client.protocol.names import queue_name
-from ltx_client.shared.broker.client import make_client
+from ltx_client.shared.broker.client import Purpose, make_client
 from ltx_client.shared.broker.url import Broker
 from ltx_client.shared.celery.celery_settings import celery_settings, queue_keys, send_render
 from ltx_client.shared.live_workers import live_workers
@@ -62,13 +60,8 @@ __all__ = ["run_worker"]
 
 LAST_GRACE = 15.0
 """Seconds, besides those in which a render stops, that a worker has to end when it cannot go on."""
-HASTE = 2.0
-"""Seconds within which Redis must answer where the answer only saves work, or somebody waits for another one."""
 
 log = logging.getLogger(__name__)
-
-RETRIES = 3
-"""How often a command is sent again at once; who must not give up waits longer (`ltx_worker.threads.retrying`)."""
 
 
 def run_worker(
@@ -81,7 +74,8 @@ def run_worker(
 ) -> int:
     """Serves `variant` until told to stop, as the worker whose presence that is. Returns the process's exit code."""
     outlives_terminal = signal.getsignal(signal.SIGHUP) is signal.SIG_IGN  # under nohup; Celery forgets
-    client = _connect(broker_url)
+    broker = Broker.parse(broker_url.get_secret_value())
+    client = make_client(broker, Purpose.WORKER)
     with contextlib.suppress(redis.RedisError):  # else with the first heartbeat
         CLOCK.measure(client)
     metrics = Metrics(variant)
@@ -134,9 +128,9 @@ def run_worker(
     thrift = Thrift(engine, settings.worker_free_after)
     leases = Leases(client, settings.names, ledger, settings.worker_renew_every)
     queues = [key for queue in _queues(settings, variant) for key in queue_keys(settings.names, queue)]
-    hasty = _connect(broker_url, retries=0, answer_within=HASTE)
+    hasty = make_client(broker, Purpose.WORKER_ASIDE)
     embeddings = EmbeddingsCache(hasty, settings.names, settings.worker_embeds_ttl)
-    app = _celery_app(settings, broker_url)
+    app = _celery_app(settings, broker)
     send = functools.partial(send_render, app)
     endings = Endings(ledger, points, health, heartbeat, leaving, probes.quick)
     finisher = Finisher(endings, engine, spool, heartbeat, health, send, stop_grace=settings.worker_stop_grace)
@@ -311,20 +305,9 @@ def _queues(settings: WorkerSettings, variant: str) -> list[str]:
     return [queue_name(variant, size) for size in settings.memory_classes]
 
 
-def _connect(broker_url: SecretStr, *, retries: int = RETRIES, answer_within: float = 10.0) -> redis.Redis:
-    return make_client(
-        Broker.parse(broker_url.get_secret_value()),
-        socket_connect_timeout=min(3.0, answer_within),
-        socket_timeout=answer_within,
-        socket_keepalive=True,
-        health_check_interval=10,
-        retry=Retry(ExponentialBackoff(cap=1, base=0.1), retries),
-    )
-
-
-def _celery_app(settings: WorkerSettings, broker_url: SecretStr) -> Celery:
+def _celery_app(settings: WorkerSettings, broker: Broker) -> Celery:
     app = Celery("ltx_worker", set_as_current=False)
-    app.conf.update(celery_settings(Broker.parse(broker_url.get_secret_value()), settings.names))
+    app.conf.update(celery_settings(broker, settings.names))
     app.conf.broker_transport = TRANSPORT
     app.conf.broker_transport_options["dead_list"] = settings.names.dead()
     app.conf.update(

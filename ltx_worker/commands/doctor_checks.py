@@ -12,11 +12,9 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import redis
-from redis.backoff import NoBackoff
-from redis.retry import Retry
 
 from ltx_client.protocol.workers import WorkerInfo
-from ltx_client.shared.broker.client import make_client
+from ltx_client.shared.broker.client import Purpose, make_client
 from ltx_client.shared.broker.connection_errors import why_unreachable
 from ltx_client.shared.broker.first_contact import greet
 from ltx_client.shared.broker.url import Broker
@@ -236,9 +234,8 @@ class Machine:
     def connect(self) -> redis.Redis:
         """A client that answers. Raises an error whose text says why there is none."""
         assert self._settings.broker_url is not None
-        once = Retry(NoBackoff(), 0)
         broker = Broker.parse(self._settings.broker_url.get_secret_value())
-        client = make_client(broker, socket_connect_timeout=3, socket_timeout=4, retry=once)
+        client = make_client(broker, Purpose.WORKER_DOCTOR)
         try:
             greet(client, broker)
         except redis.RedisError as error:

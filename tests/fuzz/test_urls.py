@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from ltx_client.errors import UsageError
 from ltx_client.protocol import redaction
 from ltx_client.protocol.redaction import shown_url
-from ltx_client.shared.broker.client import make_pool
+from ltx_client.shared.broker.client import Purpose, make_pool
 from ltx_client.shared.broker.url import FORMS, Broker
 from ltx_client.shared.celery.kombu_transport import Channel
 from ltx_client.terminal import notify
@@ -76,7 +76,7 @@ def use(broker):
     assert SECRET not in repr(broker) or SECRET in f"{broker.hosts}{broker.path}{broker.primary}"
     channel = Channel.__new__(Channel)
     channel.broker = broker
-    for pool in (make_pool(broker), channel._get_pool(asynchronous=True)):
+    for pool in (make_pool(broker, Purpose.COMMAND), channel._get_pool(asynchronous=True)):
         pool.make_connection()
         assert (pool.connection_kwargs["password"] or "") == broker.password
 

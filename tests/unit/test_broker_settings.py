@@ -10,7 +10,7 @@ from celery import Celery
 from pydantic import SecretStr, ValidationError
 
 from ltx_client.protocol.names import Names
-from ltx_client.shared.broker.client import make_pool
+from ltx_client.shared.broker.client import Purpose, make_pool
 from ltx_client.shared.broker.url import Broker
 from ltx_client.shared.celery.celery_settings import celery_settings
 from ltx_client.shared.settings import FarmSettings, broker_address
@@ -39,7 +39,7 @@ def test_kombu_encrypts_too_and_verifies(authority):
         app = Celery("test", set_as_current=False)
         app.conf.update(celery_settings(broker, Names()))
         assert app.connection_for_write().transport_options["broker"] == broker
-        connection = make_pool(broker).make_connection()
+        connection = make_pool(broker, Purpose.COMMAND).make_connection()
         assert connection.cert_reqs == ssl.CERT_REQUIRED
         assert connection.check_hostname
         assert connection.ca_certs == (str(given) if given else None)

@@ -15,7 +15,7 @@ from redis.sentinel import SentinelConnectionPool
 from ltx_client.cli import main
 from ltx_client.protocol.names import Names
 from ltx_client.protocol.redaction import shown_url
-from ltx_client.shared.broker.client import make_pool
+from ltx_client.shared.broker.client import Purpose, make_pool
 from ltx_client.shared.broker.url import Broker
 from ltx_client.shared.celery.celery_settings import celery_settings
 from ltx_client.shared.passwords import password_from_file
@@ -81,7 +81,7 @@ def test_both_libraries_are_told_the_same(url, asynchronous, monkeypatch):
     kind, expected = TAKEN[url]
     full = settings(url).broker_url.get_secret_value()
     theirs, connection = celery_pool(full, asynchronous)
-    for pool in (make_pool(Broker.parse(full)), theirs):
+    for pool in (make_pool(Broker.parse(full), Purpose.COMMAND), theirs):
         assert issubclass(pool.connection_class, kind)
         assert {name: pool.connection_kwargs[name] for name in expected} == expected
         pool.make_connection()  # which refuses an option that it does not know
@@ -94,7 +94,7 @@ def test_both_libraries_are_told_the_same(url, asynchronous, monkeypatch):
 def test_sentinels(scheme, tls, asynchronous):
     url = f"{scheme}://ann:p%2Cw@one:1,two,[::1]:3/my%20main/2?sentinel_password=own%40"
     full = settings(url).broker_url.get_secret_value()
-    for pool in (make_pool(Broker.parse(full)), celery_pool(full, asynchronous)[0]):
+    for pool in (make_pool(Broker.parse(full), Purpose.COMMAND), celery_pool(full, asynchronous)[0]):
         assert isinstance(pool, SentinelConnectionPool)
         assert (pool.service_name, pool.connection_kwargs["db"]) == ("my main", 2)
         assert issubclass(pool.connection_class, redis.SSLConnection) == tls

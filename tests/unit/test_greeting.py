@@ -1,6 +1,7 @@
 """The first word with a broker that is not what its URL says: the sentence names what would be right."""
 
 import contextlib
+import dataclasses
 import os
 import shutil
 import socket
@@ -13,12 +14,12 @@ import pytest
 from pydantic import SecretStr
 
 from ltx_client.errors import BrokerUnreachable
-from ltx_client.farm import broker
 from ltx_client.farm.broker import connect
 from ltx_client.farm.ledger.scripts import ClientLedger
 from ltx_client.local.members import FarmFolder
 from ltx_client.local.server import Server, find_server
 from ltx_client.protocol.names import Names
+from ltx_client.shared.broker.client import LIMITS, Purpose
 from ltx_client.shared.broker.url import Broker
 from ltx_client.shared.celery.messages import publish
 from ltx_worker.cli import _why_refused
@@ -104,9 +105,9 @@ def test_a_database_that_the_user_may_not_choose(server):
     ("scheme", "right", "end"), [("rediss", "redis", ""), ("valkeys", "valkey", ""), ("sentinels", "sentinel", "main")]
 )
 def test_a_server_that_speaks_no_tls(server, scheme, right, end, monkeypatch):
-    monkeypatch.setattr(broker, "CONNECT_TIMEOUT", 0.3)
-    monkeypatch.setattr(broker, "ANSWER_TIMEOUT", 0.3)
-    monkeypatch.setattr("ltx_client.shared.broker.client.SENTINEL_TIMEOUT", 0.3)
+    for purpose in (Purpose.COMMAND, Purpose.SENTINEL):
+        brief = dataclasses.replace(LIMITS[purpose], connect_within=0.3, answer_within=0.3)
+        monkeypatch.setitem(LIMITS, purpose, brief)
     with pytest.raises(BrokerUnreachable) as raised:
         connect(SecretStr(f"{scheme}://127.0.0.1:{server.address.port}/{end}"))
     assert f"does not speak TLS there; LTX_BROKER_URL must begin with {right}://" in str(raised.value)

@@ -1,11 +1,17 @@
-"""Connections to the broker, whatever its URL says: the one place that makes them, for the ledger and for Celery."""
+"""Connections to the broker, whatever its URL says: the one place that makes them, for the ledger and for Celery.
+
+`LIMITS` says for each purpose how long a connection waits, and why. What the broker's URL says itself, such as
+`?socket_timeout=20`, goes before that.
+"""
 
 from __future__ import annotations
 
-from typing import Any
+from dataclasses import dataclass
+from enum import Enum
+from typing import TYPE_CHECKING, Any
 
 import redis
-from redis.backoff import NoBackoff
+from redis.backoff import ExponentialBackoff
 from redis.retry import Retry
 from redis.sentinel import (
     Sentinel,
@@ -16,12 +22,108 @@ from redis.sentinel import (
 
 from ltx_client.shared.broker.url import Broker
 
-__all__ = ["connection_class", "make_client", "make_pool"]
+if TYPE_CHECKING:
+    import redis.asyncio
 
-SENTINEL_TIMEOUT = 1.0
-"""Seconds for which one sentinel is waited for: there are others."""
+__all__ = ["LIMITS", "Limits", "Purpose", "connection_class", "make_async_client", "make_client", "make_pool"]
+
 OF_TCP = ("socket_connect_timeout", "socket_keepalive", "socket_keepalive_options")
 """Options that a connection to a unix socket does not take."""
+
+
+class Purpose(Enum):
+    """What a connection to the broker is for."""
+
+    COMMAND = "command"
+    EMBEDDED = "embedded"
+    SENTINEL = "sentinel"
+    WORKER_START = "worker's start"
+    WORKER = "worker's ledger"
+    WORKER_ASIDE = "worker, aside"
+    WORKER_DOCTOR = "worker's doctor"
+    CELERY = "Celery"
+    LOAD = "load"
+
+
+@dataclass(frozen=True)
+class Limits:
+    """How long a connection waits, and how often it tries.
+
+    Attributes:
+        connect_within: Seconds in which a connection must be there.
+        answer_within: Seconds in which each command must be answered; a command that blocks must block for less.
+        why: The reason for both, in a sentence.
+        retries: How often a command is sent again at once after an outage, at most a second apart.
+        check_every: Seconds unused after which a connection is checked with a ping before its next use; 0 for never.
+        protocol: RESP's version; None for the library's own choice.
+    """
+
+    connect_within: float
+    answer_within: float
+    why: str
+    retries: int = 0
+    check_every: int = 0
+    protocol: int | None = None
+
+
+LIMITS = {
+    Purpose.COMMAND: Limits(
+        3,
+        3,
+        "A person waits, and is told of a dead broker within five seconds. Who follows a job, by a command or from"
+        " Python, uses the same connection and waits a second at a time.",
+        protocol=2,
+    ),
+    Purpose.EMBEDDED: Limits(
+        5,
+        5,
+        "The server is on this machine, so it is there or it is not; it may be reading its log or syncing to a disk.",
+    ),
+    Purpose.SENTINEL: Limits(
+        1,
+        1,
+        "There are other sentinels to ask.",
+        protocol=2,
+    ),
+    Purpose.WORKER_START: Limits(
+        3,
+        3,
+        "A worker asks once whether it may use this broker; one that does not answer may be about to start.",
+    ),
+    Purpose.WORKER: Limits(
+        3,
+        10,
+        "A render must not be lost for a slow answer or a broker's restart: short outages are ridden out here, longer"
+        " ones by `ltx_worker.threads.retrying`.",
+        retries=3,
+        check_every=10,
+    ),
+    Purpose.WORKER_ASIDE: Limits(
+        2,
+        2,
+        "The answer only saves work (the cache of embeddings), or somebody waits for another one (metrics).",
+        check_every=10,
+    ),
+    Purpose.WORKER_DOCTOR: Limits(
+        3,
+        4,
+        "A person waits, for the checks of a server that may be slow, and wants to see the first failure.",
+    ),
+    Purpose.CELERY: Limits(
+        3,
+        15,
+        "kombu blocks for a second at a time. A slow answer is waited for: with a lost connection it begins anew, and"
+        " gives back the messages that it holds.",
+        check_every=10,
+    ),
+    Purpose.LOAD: Limits(
+        5,
+        5,
+        "A measurement is to show a broker that gives way, and not to wait for it.",
+    ),
+}
+"""For each purpose its limits."""
+
 _CLASSES: dict[tuple[str, bool], Any] = {
     ("tcp", False): redis.Connection,
     ("tcp", True): redis.SSLConnection,
@@ -36,16 +138,21 @@ def connection_class(broker: Broker) -> Any:
     return _CLASSES[broker.kind, broker.tls]
 
 
-def make_client(broker: Broker, **options: Any) -> redis.Redis:
-    """Return a client that is not connected yet. options: as `make_pool` takes them."""
-    return redis.Redis.from_pool(make_pool(broker, **options))
+def make_client(broker: Broker, purpose: Purpose) -> redis.Redis:
+    """Return a client that is not connected yet."""
+    return redis.Redis.from_pool(make_pool(broker, purpose))
 
 
-def make_pool(broker: Broker, **options: Any) -> redis.ConnectionPool:
-    """Return a pool of connections.  options: redis-py's, over which those of the broker's URL go."""
-    options |= {**broker.given("socket_"), **broker.given("health_"), **broker.given("ssl_")}
-    options |= {"db": broker.database, "username": broker.username or None, "password": broker.password or None}
-    options.setdefault("connection_class", connection_class(broker))
+def make_pool(broker: Broker, purpose: Purpose, **options: Any) -> redis.ConnectionPool:
+    """Return a pool of connections.
+
+    Args:
+        broker: Where the connections lead, and how; its options go before those of the purpose.
+        purpose: What they are for.
+        options: The pool's own, such as `max_connections`, or another `connection_class`.
+    """
+    retry = Retry(ExponentialBackoff(cap=1, base=0.1), LIMITS[purpose].retries)
+    options = {"connection_class": connection_class(broker), "retry": retry, **options, **_options(broker, purpose)}
     if broker.kind == "tcp":
         host, port = broker.hosts[0]
         return redis.ConnectionPool(host=host, port=port, **options)
@@ -54,16 +161,56 @@ def make_pool(broker: Broker, **options: Any) -> redis.ConnectionPool:
     return SentinelConnectionPool(broker.primary, _sentinel(broker), **options)
 
 
+def make_async_client(broker: Broker, purpose: Purpose, *, max_connections: int) -> redis.asyncio.Redis:
+    """Return a client of asyncio's that is not connected yet, and closes its pool with itself.
+
+    Raises:
+        ValueError: The broker is not reached by TCP without TLS.
+    """
+    import redis.asyncio as redis_asyncio  # commands need none of it, and it takes a while
+    from redis.asyncio.retry import Retry as AsyncRetry
+
+    if (broker.kind, broker.tls) != ("tcp", False):
+        raise ValueError(
+            f"asyncio's connections are by plain TCP only, and the broker at {broker.address} needs another way"
+        )
+    host, port = broker.hosts[0]
+    retry = AsyncRetry(ExponentialBackoff(cap=1, base=0.1), LIMITS[purpose].retries)
+    pool = redis_asyncio.ConnectionPool(
+        host=host, port=port, retry=retry, max_connections=max_connections, **_options(broker, purpose)
+    )
+    return redis_asyncio.Redis.from_pool(pool)
+
+
+def _options(broker: Broker, purpose: Purpose) -> dict[str, Any]:
+    """Return a connection's options: the purpose's, over which those of the broker's URL go."""
+    limits = LIMITS[purpose]
+    return {
+        "socket_connect_timeout": limits.connect_within,
+        "socket_timeout": limits.answer_within,
+        "socket_keepalive": True,
+        "health_check_interval": limits.check_every,
+        **({} if limits.protocol is None else {"protocol": limits.protocol}),
+        **broker.given("socket_"),
+        **broker.given("health_"),
+        **broker.given("ssl_"),
+        "db": broker.database,
+        "username": broker.username or None,
+        "password": broker.password or None,
+    }
+
+
 def _sentinel(broker: Broker) -> Sentinel:
+    limits = LIMITS[Purpose.SENTINEL]
     return Sentinel(
         broker.hosts,
         sentinel_kwargs={
             "username": broker.option("sentinel_username"),
             "password": broker.option("sentinel_password"),
-            "socket_connect_timeout": SENTINEL_TIMEOUT,
-            "socket_timeout": SENTINEL_TIMEOUT,
-            "protocol": 2,
-            "retry": Retry(NoBackoff(), 0),
+            "socket_connect_timeout": limits.connect_within,
+            "socket_timeout": limits.answer_within,
+            "protocol": limits.protocol,
+            "retry": Retry(ExponentialBackoff(cap=1, base=0.1), limits.retries),
             "ssl": broker.tls,
             **broker.given("ssl_"),
         },

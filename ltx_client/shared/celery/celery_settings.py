@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from ltx_client.protocol.jobs import RENDER_TASK, Job
 from ltx_client.protocol.names import Names
+from ltx_client.shared.broker.client import LIMITS, Purpose
 
 if TYPE_CHECKING:
     from celery import Celery
@@ -37,10 +38,7 @@ def celery_settings(broker: Broker, names: Names) -> dict[str, Any]:
             "visibility_timeout": VISIBILITY_TIMEOUT,
             "unacked_restore_interval": 10,
             "unacked_restore_throttle": 1,
-            "socket_connect_timeout": 3,
-            "socket_timeout": 15,
-            "socket_keepalive": True,
-            "health_check_interval": 10,
+            "health_check_interval": LIMITS[Purpose.CELERY].check_every,  # kombu's loop goes by it, too
         },
         "task_serializer": "json",
         "accept_content": ["json"],

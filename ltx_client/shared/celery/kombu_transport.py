@@ -10,7 +10,7 @@ from typing import Any
 import redis
 from kombu.transport import redis as kombu_redis
 
-from ltx_client.shared.broker.client import connection_class, make_pool
+from ltx_client.shared.broker.client import Purpose, connection_class, make_pool
 from ltx_client.shared.broker.url import Broker
 
 __all__ = ["Channel", "Transport"]
@@ -28,12 +28,9 @@ class Channel(kombu_redis.Channel):
         self.keyprefix_fanout = self.keyprefix_fanout.format(db=self.broker.database)
         return make_pool(
             self.broker,
+            Purpose.CELERY,
             connection_class=_watched(kind, self) if asynchronous else kind,
             max_connections=self.max_connections,
-            socket_timeout=self.socket_timeout,
-            socket_connect_timeout=self.socket_connect_timeout,
-            socket_keepalive=self.socket_keepalive,
-            health_check_interval=self.health_check_interval,
         )
 
 
