@@ -26,7 +26,7 @@ OTHER = replace(NEXT, prompt="a green triangle rises on a black background")
 SABOTAGE = """
 import sys
 if "ltx_worker.engine" in sys.orig_argv:
-    from ltx_models import pipeline
+    from ltx_models.pipeline import text_to_video as pipeline
     from ltx_models.errors import CheckpointError
 
     def embed_beside(self, texts):
