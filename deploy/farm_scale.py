@@ -52,7 +52,7 @@ HEARTBEAT_EVERY = REAP_EVERY = WATCH_EVERY = 5.0
 SIZES = (0, 1_000, 10_000, 100_000)
 VARIANT = "pocket"
 QUEUES = ("pocket.1", "pocket.4", "pocket.8", "pocket.12", "pocket.16", "pocket.25")
-"""Of a worker of 32 GB."""
+"""The queues that a worker of 32 GB serves."""
 
 
 def server_seconds(client: redis.Redis) -> float:
@@ -63,7 +63,7 @@ def server_seconds(client: redis.Redis) -> float:
 
 @dataclass
 class Cost:
-    """Of one thing: the server's and the caller's seconds of processor time, and the bytes between them."""
+    """Hold what one thing costs: seconds of processor time, the server's and the caller's, and bytes between them."""
 
     server: float
     caller: float
@@ -305,7 +305,7 @@ def measure(farm: PrivateFarm, workers: int, sizes: tuple[int, ...], seconds: fl
 
 
 def run_workers(farm: PrivateFarm, thin: ThinWorkers, seconds: float) -> dict[str, float]:
-    """Which share of the time the server's thread works for them, and the jobs that they do."""
+    """Return the share of the time that the server's thread works for them, and the jobs that they do."""
     before, began = server_seconds(farm.client), time.perf_counter()
     asyncio.run(thin.run(seconds))
     took = time.perf_counter() - began

@@ -58,9 +58,9 @@ class Drain:
 
 @dataclass(frozen=True)
 class Idle:
-    """Of an engine with a full queue: the share of its time in which it waited for the next render, the seconds from
-    one render's beginning to the next, and how long after its frames an MP4 was complete, which the next render does
-    not wait for.
+    """Hold how an engine with a full queue spent its time: the share in which it waited for the next render, seconds
+    from one render's beginning to the next, and how long after its frames an MP4 was complete, which the next render
+    does not wait for.
     """
 
     renders: int

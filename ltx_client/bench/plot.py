@@ -26,7 +26,7 @@ def plot_path(given: str, as_json: bool = False) -> Path:
 
 
 def plot_latencies(milliseconds: list[float], path: Path) -> None:
-    """Which part of the submits had their first event within how long."""
+    """Draw which part of the submits had their first event within how long."""
     figure, axes = new_figure(7, 3.5)
     ordered = sorted(milliseconds)
     axes.plot(ordered, [100 * (index + 1) / len(ordered) for index in range(len(ordered))])

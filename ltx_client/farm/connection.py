@@ -13,7 +13,6 @@ from pydantic import SecretStr
 from ltx_client.errors import BrokerUnreachable, UsageError
 from ltx_client.farm.batches import Batches
 from ltx_client.farm.broker import broker_errors, connect
-from ltx_client.farm.jobs.prepare import DEFAULT_VARIANT
 from ltx_client.farm.jobs.records import read_views
 from ltx_client.farm.ledger.removal import RemovalLedger
 from ltx_client.farm.ledger.scripts import ClientLedger
@@ -22,6 +21,7 @@ from ltx_client.local.members import FarmFolder, Use
 from ltx_client.protocol.clock import Clock
 from ltx_client.protocol.names import Names
 from ltx_client.shared.settings import FarmSettings, broker_address
+from ltx_models.families.variants import DEFAULT_VARIANT
 
 __all__ = ["Connection"]
 

@@ -24,7 +24,7 @@ from ltx_client.farm.broker import broker_errors, operator_errors
 from ltx_client.farm.jobs.files import fetch_video
 from ltx_client.farm.jobs.forecast import Paces, Place, Turns, measure, places
 from ltx_client.farm.jobs.obstacles import why_waiting
-from ltx_client.farm.jobs.prepare import DEFAULT_VARIANT, prepare, submitter
+from ltx_client.farm.jobs.prepare import prepare, submitter
 from ltx_client.farm.jobs.views import JobView
 from ltx_client.farm.render import Render
 from ltx_client.farm.retention import Old, Removed, remove
@@ -39,7 +39,7 @@ from ltx_client.protocol.workers import WorkerInfo
 from ltx_client.shared.live_workers import live_workers
 from ltx_client.shared.storage.store import Storage
 from ltx_client.shared.unexpected_data import read_or
-from ltx_models.families.variants import find_variant
+from ltx_models.families.variants import DEFAULT_VARIANT, find_variant
 from ltx_models.files.formats import HEAD_BYTES, JPEG, format_of
 from ltx_models.request import GenerationRequest
 

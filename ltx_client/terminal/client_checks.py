@@ -13,7 +13,6 @@ from redis.exceptions import NoPermissionError
 
 from ltx_client.errors import FarmError
 from ltx_client.farm.broker import connect
-from ltx_client.farm.jobs.prepare import DEFAULT_VARIANT
 from ltx_client.farm.pauses import Pauses
 from ltx_client.local.join import how_to_render
 from ltx_client.local.members import FarmFolder
@@ -29,7 +28,7 @@ from ltx_client.shared.doctor.storage_checks import StorageChecks, different_sto
 from ltx_client.shared.live_workers import live_workers
 from ltx_client.shared.memory_budget import BudgetSettings, ServesNothing, check_serves
 from ltx_client.shared.settings import FarmSettings
-from ltx_models.families.variants import find_variant
+from ltx_models.families.variants import DEFAULT_VARIANT, find_variant
 from ltx_models.files.file_lock import why_not_lockable
 from ltx_models.files.volumes import check_mounted
 

@@ -52,7 +52,7 @@ class Watchdog(Background):
             return
         try:
             self._look()
-        except BaseException:
+        except BaseException:  # whatever it is: the look is lost, and what it was to be compared with is old
             self._idle_with = None
             raise
 

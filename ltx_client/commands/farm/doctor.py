@@ -8,13 +8,12 @@ from pathlib import Path
 import click
 
 from ltx_client.errors import UsageError
-from ltx_client.farm.jobs.prepare import DEFAULT_VARIANT
 from ltx_client.shared.doctor.deep_checks import DEEP_REPORT, DeepChecks
 from ltx_client.shared.doctor.report import report as print_report
 from ltx_client.shared.settings import FarmSettings
 from ltx_client.terminal.arguments.options import json_option
 from ltx_client.terminal.client_checks import client_checks
-from ltx_models.families.variants import find_variant
+from ltx_models.families.variants import DEFAULT_VARIANT, find_variant
 
 __all__ = ["command"]
 

@@ -9,13 +9,12 @@ import click
 
 from ltx_client.errors import UsageError
 from ltx_client.farm.farm import Farm
-from ltx_client.farm.jobs.prepare import DEFAULT_VARIANT
 from ltx_client.local.join import stop_up
 from ltx_client.local.members import FarmFolder, Use
 from ltx_client.shared.settings import FarmSettings
 from ltx_client.terminal.arguments.completion import complete_variants
 from ltx_client.terminal.output import notice
-from ltx_models.families.variants import find_variant
+from ltx_models.families.variants import DEFAULT_VARIANT, find_variant
 
 __all__ = ["command"]
 

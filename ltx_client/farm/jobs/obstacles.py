@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 
-from ltx_client.farm.jobs.prepare import DEFAULT_VARIANT
 from ltx_client.farm.jobs.views import JobView
 from ltx_client.protocol.jobs import NO_LINKS, Job, Links
 from ltx_client.protocol.pauses import Pause
 from ltx_client.protocol.state import Status
 from ltx_client.protocol.workers import HELD, OFF_DUTY, PAUSED, UNREADY, WorkerInfo, fits_gpu
+from ltx_models.families.variants import DEFAULT_VARIANT
 from ltx_models.memory import memory_class
 
 __all__ = ["paused_queue", "unknown_workers", "why_not_taken", "why_waiting"]

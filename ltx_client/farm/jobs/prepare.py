@@ -16,7 +16,7 @@ from ltx_models.families.variants import DEFAULT_VARIANT, find_variant
 from ltx_models.memory import check_fits, memory_class, predict_peak
 from ltx_models.request import GenerationRequest
 
-__all__ = ["DEFAULT_VARIANT", "Prepared", "prepare", "submitter"]
+__all__ = ["Prepared", "prepare", "submitter"]
 
 
 class Prepared(NamedTuple):

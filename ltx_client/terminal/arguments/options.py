@@ -10,7 +10,7 @@ from typing import Any, TypeVar
 import click
 
 from ltx_client.errors import UsageError
-from ltx_client.farm.jobs.prepare import DEFAULT_VARIANT, Prepared, prepare
+from ltx_client.farm.jobs.prepare import Prepared, prepare
 from ltx_client.farm.outputs.names import FIELDS
 from ltx_client.protocol.jobs import DEFAULT_PRIORITY
 from ltx_client.terminal.arguments.completion import (
@@ -20,7 +20,7 @@ from ltx_client.terminal.arguments.completion import (
     complete_workers,
 )
 from ltx_client.terminal.arguments.media_options import media_item
-from ltx_models.families.variants import find_variant
+from ltx_models.families.variants import DEFAULT_VARIANT, find_variant
 from ltx_models.request import FRAME_STRIDE, GenerationRequest
 
 __all__ = [
