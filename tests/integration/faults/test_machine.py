@@ -149,8 +149,10 @@ def test_a_machine_with_a_fault_fails_no_job_says_so_and_comes_back(farm_env, re
         bad = wait_until(lambda: (w := worker_named(farm, "bad")).state == PAUSED and w, what="the pause")
         assert broken.says in bad.why_paused
         assert not bad.serves(first)
-        waiting = farm.view(first.id).snapshot
-        assert waiting.status is Status.QUEUED
+        # The heartbeat publishes the pause, the attempt puts its job back: either may be first.
+        waiting = wait_until(
+            lambda: (s := farm.view(first.id).snapshot).status is Status.QUEUED and s, what="the job to be put back"
+        )
         assert broken.says in waiting.message
         said = ltx_here("workers", env=farm_env.env).stderr
         assert "bad is paused: " in said
