@@ -31,12 +31,19 @@ Schedule = Sequence[tuple[float, float]]
 
 
 def schedule_steps(timesteps: Sequence[float], skip_first: int, skip_last: int) -> Schedule:
-    """The steps between the timesteps, and from the last to 0, without the first and the last few.
+    """Return the steps of a render: from each timestep that is kept to the next, and from the last one to 0.
 
-    Where last ones are left out, the latents stay noisy, as the next one's timestep says.
+    The first and the last few timesteps are left out as if they had never been in the list, so the last step that is
+    kept removes all noise, however much there is. That is what `skip_initial_inference_steps` and
+    `skip_final_inference_steps` do in the pipeline of LTX-Video.
+
+    Args:
+        timesteps: All timesteps of the schedule, falling, in (0, 1].
+        skip_first: How many of the first timesteps are left out.
+        skip_last: How many of the last timesteps are left out.
     """
-    steps = list(itertools.pairwise((*timesteps, 0.0)))
-    return steps[skip_first : len(steps) - skip_last]
+    kept = timesteps[skip_first : len(timesteps) - skip_last]
+    return list(itertools.pairwise((*kept, 0.0)))
 
 
 class Denoiser:

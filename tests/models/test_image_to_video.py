@@ -141,12 +141,24 @@ def test_latents_to_begin_with(pocket: LTXPipeline) -> None:
 
 
 @pytest.mark.lane("models")
-def test_a_skipped_last_step_leaves_noise(pocket: LTXPipeline) -> None:
-    whole, steps = REQUEST, dataclasses.replace(REQUEST, skip_last_steps=1)
-    before_last = [event.resume for event in pocket.stream(whole) if isinstance(event, Stepped)][-2]
-    *_, last = pocket.stream(steps)
-    assert isinstance(last, Finished)
-    np.testing.assert_array_equal(last.result.latents, before_last.latents)
+def test_the_last_step_that_is_kept_removes_all_noise(pocket: LTXPipeline) -> None:
+    """As in LTX-Video's pipeline, where the cut list of timesteps replaces the scheduler's."""
+    skipping = dataclasses.replace(REQUEST, num_steps=4, skip_last_steps=2)
+    *steps, last = pocket.stream(skipping)
+    kept = tuple(event.timestep for event in steps if isinstance(event, Stepped))
+    assert len(kept) == 2
+    *_, same = pocket.stream(dataclasses.replace(REQUEST, num_steps=2, timesteps=kept))
+    assert isinstance(last, Finished) and isinstance(same, Finished)
+    np.testing.assert_array_equal(last.result.latents, same.result.latents)
+
+
+@pytest.mark.lane("models")
+def test_blocks_beyond_the_models_last_are_inert_without_guidance(pocket: LTXPipeline) -> None:
+    """The official file of the 2B model names block 42 of 28, with a scale of 0."""
+    *_, plain = pocket.stream(REQUEST)
+    *_, named = pocket.stream(dataclasses.replace(REQUEST, stg_blocks=(42,)))
+    assert isinstance(plain, Finished) and isinstance(named, Finished)
+    np.testing.assert_array_equal(plain.result.latents, named.result.latents)
 
 
 @pytest.mark.parametrize(
