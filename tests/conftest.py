@@ -1,7 +1,7 @@
 """Put every test into one lane; make the ledger's two sides on `redis_client`, which each folder or module provides.
 
 `uv run pytest` runs the lane `quick`: tests of every part, parity with the goldens, and one render from prompt to MP4.
-`-m LANE` runs another lane, `-m ""` all of them: `uv run pytest -m "" tests/integration/test_farm.py` runs one file.
+`-m LANE` runs another lane, `-m ""` all of them: `uv run pytest -m "" tests/models/test_parity.py` runs one file.
 CI runs `quick`, then `-m "not quick and not slow and not chaos"`, so each test of both once; the lanes `slow` and
 `chaos` are for a person with time.
 
@@ -35,11 +35,11 @@ LANES = {
     "integration": "integration",
     "integration/deploy": "deploy",
     "integration/faults": "faults",
-    "integration/test_embedded_kills.py": "faults",
-    "models/metal": "machine",
-    "models/test_pocket_export.py": "machine",
-    "models/test_pocket_training.py": "machine",
-    "unit/test_alerts.py": "machine",
+    "integration/local/test_kills.py": "faults",
+    "models/kernels/metal": "machine",
+    "models/pocket/test_export.py": "machine",
+    "models/pocket/test_training.py": "machine",
+    "unit/deploy/test_alerts.py": "machine",
 }
 """The lane of each file or folder below tests/ that differs from that of the folder around it."""
 

@@ -11,8 +11,8 @@ from ltx_client.shared.config import ConfigError, parse
 from ltx_client.terminal.batch_files.jobs import prepare_batch
 from tests.fuzz.campaign import Kind
 from tests.fuzz.mutations import mutated_bytes, mutated_json, odd_json
-from tests.unit.test_batch_files import defaults
-from tests.unit.test_config import STUDIO
+from tests.unit.client.shared.test_config import STUDIO
+from tests.unit.client.terminal.test_batch_files import defaults
 
 LINES = [
     {"prompt": "a red ball", **fields}

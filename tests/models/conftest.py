@@ -22,7 +22,7 @@ from ltx_models import convert
 from ltx_models.checkpoint import SingleFile
 from ltx_models.events import PromptEmbeddings
 from ltx_models.pipeline.text_to_video import LTXPipeline
-from tests.models.raw_safetensors import Entries, read_raw
+from tests.models.checkpoint.raw_safetensors import Entries, read_raw
 
 DATA = Path(__file__).parent.parent / "data"
 TOKENIZER = DATA / "tokenizer" / "spiece.model"

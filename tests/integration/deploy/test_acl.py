@@ -18,8 +18,8 @@ from ltx_models.request import GenerationRequest
 from tests.integration.conftest import PROMPT, SLOW_STEPS, ltx, wait_until
 from tests.integration.deploy.conftest import DEPLOY
 from tests.integration.deploy.grants import Monitor, Operation, matches, operations, parse_users
+from tests.integration.farm.test_jobs import engines_of, reach
 from tests.integration.faults.proxy import Proxy
-from tests.integration.test_farm import engines_of, reach
 
 QUICK = {
     "lease": 10,  # a busy worker keeps it, and that of a worker which was killed ends soon enough

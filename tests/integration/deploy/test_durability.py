@@ -26,8 +26,8 @@ from ltx_client.shared.doctor.replay_check import LOGGED, examine_replay
 from ltx_models.request import GenerationRequest
 from tests.integration.conftest import PROMPT, ltx_here, wait_until
 from tests.integration.deploy.conftest import running_broker
+from tests.integration.farm.test_jobs import engines_of, reach
 from tests.integration.servers import SERVERS, binary_of, release_of
-from tests.integration.test_farm import engines_of, reach
 from tests.storages import made
 
 SMALL = {"width": 64, "height": 64, "num_frames": 9, "num_steps": 2}

@@ -16,7 +16,7 @@ from ltx_worker.cli import _why_refused
 from ltx_worker.settings import WorkerSettings
 from tests.integration.conftest import PROMPT, ltx_here, wait_until
 from tests.integration.deploy.conftest import run_script, running_broker
-from tests.integration.test_farm import reach
+from tests.integration.farm.test_jobs import reach
 
 SMALL = {"width": 64, "height": 64, "num_frames": 9, "num_steps": 2}
 

@@ -17,8 +17,8 @@ from ltx_worker.observe.metrics import Metrics
 from ltx_worker.settings import WorkerSettings
 from tests.integration.conftest import PROMPT, SLOW_STEPS, ltx, wait_until
 from tests.integration.deploy.conftest import DEPLOY
+from tests.integration.farm.test_jobs import engines_of, reach
 from tests.integration.servers import free_port
-from tests.integration.test_farm import engines_of, reach
 
 HOT = """
 import sys

@@ -1,0 +1,81 @@
+"""The READMEs say what the code says, name only what there is, and the first one is short."""
+
+import re
+from pathlib import Path
+
+import pytest
+
+from ltx_worker.settings import WorkerSettings
+from tests.papers import DOORS, PAPERS, places_in, written
+
+ROOT = Path(__file__).parents[3]
+TABLES = {
+    "ltx_client": {"ltx commands", "farm settings", "glossary"},
+    "ltx_worker": {"ltx-worker commands", "worker settings", "redis keys", "states", "glossary"},
+    "ltx_models": {"variants", "glossary"},
+}
+LONGEST = 120
+"""Lines of the first README: it is read from its beginning to its end."""
+LINK = re.compile(r"\]\((?!https?://)([^)#\s]*)(?:#([^)]*))?\)")
+FILE = re.compile(r"`((?:[a-z_0-9.]+/)*[A-Za-z_0-9.-]+\.(?:py|md|toml|lua|sh|in|json|yml|png)|(?:\.?[a-z_0-9]+/)+)`")
+ELSEWHERE = {"worker.env", "self-test.json", "sidecar.json"}
+"""What a machine of a farm has, and this repository has not."""
+
+
+def names_of(paper):
+    return str(paper.relative_to(ROOT))
+
+
+@pytest.mark.parametrize("paper", PAPERS, ids=names_of)
+def test_what_is_made_of_the_code_is_as_the_code_says(paper):
+    assert paper.read_text() == written(paper), "run `python -m tests.papers`"
+
+
+def test_each_door_has_its_tables():
+    assert {path.parent.name: set(places_in(path.read_text())) for path in DOORS} == TABLES
+    assert len({places_in(path.read_text())["glossary"] for path in DOORS}) == 1
+
+
+def test_the_first_readme_is_short_and_begins_with_the_two_commands():
+    lines = (ROOT / "README.md").read_text().splitlines()
+    assert len(lines) <= LONGEST
+    blocks = re.findall(r"```sh\n(.*?)```", "\n".join(lines), re.DOTALL)
+    assert blocks[:2] == [
+        'pip install uv && uv run ltx render "a red ball rolls to the right on a navy background"\n',
+        "uv run pytest\n",
+    ]
+
+
+def test_each_setting_has_a_description():
+    fields = WorkerSettings.model_fields
+    assert {name for name, field in fields.items() if not re.fullmatch(r"[A-Z`].*\.", field.description or "")} == set()
+
+
+def anchors(paper):
+    """As GitHub makes them of headings."""
+    headings = re.findall(r"^#+ (.*)$", paper.read_text(), re.MULTILINE)
+    return {re.sub(r"[^\w -]", "", heading.lower()).replace(" ", "-") for heading in headings}
+
+
+@pytest.mark.parametrize("paper", PAPERS, ids=names_of)
+def test_each_link_leads_to_something(paper):
+    for path, anchor in LINK.findall(paper.read_text()):
+        target = paper.parent / path if path else paper
+        assert target.exists(), path
+        assert not anchor or anchor in anchors(target), f"{path}#{anchor}"
+
+
+@pytest.mark.parametrize("paper", PAPERS, ids=names_of)
+def test_each_file_that_is_named_exists(paper):
+    """As seen from the README's folder, or from the repository's."""
+    named = set(FILE.findall(paper.read_text())) - ELSEWHERE
+    places = (paper.parent, ROOT)
+    assert {name for name in named if not any((place / name).exists() for place in places)} == set()
+
+
+@pytest.mark.parametrize("paper", PAPERS, ids=names_of)
+def test_no_line_is_longer_than_an_editor_is_wide(paper):
+    """But those of tables, and what stands in a block."""
+    text = re.sub(r"```.*?```", "", paper.read_text(), flags=re.DOTALL)
+    lines = [line for line in text.splitlines() if not line.startswith("|")]
+    assert [line for line in lines if len(line) > 125] == []
