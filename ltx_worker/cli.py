@@ -7,7 +7,6 @@ import logging
 import os
 import signal
 import sys
-import threading
 from collections.abc import Iterator
 from logging.handlers import RotatingFileHandler
 from pathlib import Path
@@ -59,6 +58,7 @@ from ltx_worker.service.environment import UnsafeFile, load_environment
 from ltx_worker.service.journal import JournalFormatter, is_journal
 from ltx_worker.service.launchd import is_job_of_launchd
 from ltx_worker.settings import WorkerSettings
+from ltx_worker.threads.daemon import daemon
 
 __all__ = ["main"]
 
@@ -137,7 +137,7 @@ def _start(variant: str, env_file: Path | None, engine: str, *, until_stdin_clos
     from ltx_worker.celery.app import run_worker  # Celery takes half a second to import
 
     if until_stdin_closes:
-        threading.Thread(target=_end_with_stdin, daemon=True).start()
+        daemon(_end_with_stdin, "stdin").start()
     log.info("broker %s, storage %s", broker_address(settings.broker_url), storage.url)
     if too_much := why_too_much(settings.worker_memory_gb):
         log.warning("%s", too_much)

@@ -12,7 +12,7 @@ import shutil
 import threading
 import time
 from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor, wait
+from concurrent.futures import wait
 from pathlib import Path
 
 import redis
@@ -31,6 +31,7 @@ from ltx_worker.attempt.resume_points import ResumePoints
 from ltx_worker.ledger.ledger import Attempt, Ledger, StaleAttempt, Verdict
 from ltx_worker.machine.probes import PROBE
 from ltx_worker.threads.background import LONGEST_PAUSE, Background
+from ltx_worker.threads.daemon import concurrently
 from ltx_worker.threads.retrying import patiently
 from ltx_worker.threads.watched import STORAGE_LIMIT, acquire, brief
 
@@ -104,7 +105,6 @@ class Spool(Background):
         self._own_link = own_link
         self._busy = threading.Lock()
         self._sweep_at = 0.0
-        self._beside = ThreadPoolExecutor(1, thread_name_prefix="sidecar")
         with contextlib.suppress(OSError):  # as on a full disk: it is tried again in each cycle
             folder.mkdir(parents=True, exist_ok=True)
 
@@ -201,7 +201,7 @@ class Spool(Background):
             self._storage.put(folder / "video.mp4", result.video, result.sha256)
             self._storage.put(folder / "sidecar.json", result.sidecar)
             return
-        sidecar = self._beside.submit(self._storage.put, folder / "sidecar.json", result.sidecar)
+        sidecar = concurrently("sidecar", self._storage.put, folder / "sidecar.json", result.sidecar)
         try:
             self._storage.put(folder / "video.mp4", result.video, result.sha256)
         except (StorageError, DamagedSource):

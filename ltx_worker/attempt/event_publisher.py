@@ -10,8 +10,9 @@ from types import TracebackType
 from ltx_client.protocol.events import Event
 from ltx_worker.attempt.lease import LeaseKeeper
 from ltx_worker.ledger.ledger import Attempt, Ledger, StaleAttempt
+from ltx_worker.threads.background import watched
 from ltx_worker.threads.retrying import until_redis_answers
-from ltx_worker.threads.watched import LIVE_EVERY, THREADS, Loop, brief, join
+from ltx_worker.threads.watched import LIVE_EVERY, Loop, brief, join
 
 __all__ = ["EventPublisher"]
 
@@ -33,7 +34,7 @@ class EventPublisher:
         self._leaving = leaving
         self._events: queue.SimpleQueue[tuple[Event, bytes] | None] = queue.SimpleQueue()
         self._ended = False
-        self._thread = threading.Thread(target=self._run, name=f"events-{attempt.job_id}", daemon=True)
+        self._thread = watched(self._run, "events", name=f"events-{attempt.job_id}")
 
     def __enter__(self) -> EventPublisher:
         self._thread.start()
@@ -68,20 +69,19 @@ class EventPublisher:
                 news.append(item)
         return news
 
-    def _run(self) -> None:
-        with THREADS.at_work("events") as loop:
-            while news := self._next(loop):
-                try:
-                    retrying = until_redis_answers(self._leaving)
-                    self._keeper.heed(retrying(self._ledger.emit_all, self._attempt, news))
-                except StaleAttempt as error:
-                    log.warning("job %s: %s", self._attempt.job_id, error)
-                    self._keeper.stale.set()
-                    return
-                except BaseException as error:  # noqa: BLE001 - the attempt must end, rather than go on unheard
-                    loop.note(error)
-                    if not self._leaving.is_set():
-                        self._keeper.give_up(f"its events cannot be published: {brief(error)}")
-                    log.warning("job %s: left with events unpublished: %s", self._attempt.job_id, brief(error))
-                    return
-                loop.beat()
+    def _run(self, loop: Loop) -> None:
+        while news := self._next(loop):
+            try:
+                retrying = until_redis_answers(self._leaving)
+                self._keeper.heed(retrying(self._ledger.emit_all, self._attempt, news))
+            except StaleAttempt as error:
+                log.warning("job %s: %s", self._attempt.job_id, error)
+                self._keeper.stale.set()
+                return
+            except BaseException as error:  # noqa: BLE001 - the attempt must end, rather than go on unheard
+                loop.note(error)
+                if not self._leaving.is_set():
+                    self._keeper.give_up(f"its events cannot be published: {brief(error)}")
+                log.warning("job %s: left with events unpublished: %s", self._attempt.job_id, brief(error))
+                return
+            loop.beat()

@@ -11,7 +11,8 @@ from ltx_models.errors import MachineFault
 from ltx_models.faults import machine_fault
 from ltx_worker.attempt.resume_points import ResumePoints
 from ltx_worker.ledger.ledger import Attempt, StaleAttempt
-from ltx_worker.threads.watched import LIVE_EVERY, STORAGE_LIMIT, THREADS, Loop, brief, join
+from ltx_worker.threads.background import watched
+from ltx_worker.threads.watched import LIVE_EVERY, STORAGE_LIMIT, Loop, brief, join
 
 __all__ = ["ResumeSaver"]
 
@@ -31,7 +32,7 @@ class ResumeSaver:
         self._newest: bytes | None = None
         self._leaving = False
         self._changed = threading.Condition()
-        self._thread = threading.Thread(target=self._run, name=f"saver-{attempt.job_id}", daemon=True)
+        self._thread = watched(self._run, "saver", name=f"saver-{attempt.job_id}", limit=STORAGE_LIMIT)
 
     def __enter__(self) -> ResumeSaver:
         return self
@@ -56,20 +57,19 @@ class ResumeSaver:
         if self._thread.ident is None:
             self._thread.start()
 
-    def _run(self) -> None:
-        with THREADS.at_work("saver", STORAGE_LIMIT) as loop:
-            while (point := self._next(loop)) is not None:
-                try:
-                    self._points.save(self._attempt, point)
-                except StaleAttempt:
-                    return
-                except BaseException as error:  # noqa: BLE001 - the next point may be saved; none costs some steps
-                    loop.note(error)
-                    log.debug("job %s: a resume point was not saved: %s", self._attempt.job_id, brief(error))
-                    if fault := machine_fault(error):  # the render may still end well here, but no other should begin
-                        self._note_fault(fault)
-                else:
-                    loop.beat()
+    def _run(self, loop: Loop) -> None:
+        while (point := self._next(loop)) is not None:
+            try:
+                self._points.save(self._attempt, point)
+            except StaleAttempt:
+                return
+            except BaseException as error:  # noqa: BLE001 - the next point may be saved; none costs some steps
+                loop.note(error)
+                log.debug("job %s: a resume point was not saved: %s", self._attempt.job_id, brief(error))
+                if fault := machine_fault(error):  # the render may still end well here, but no other should begin
+                    self._note_fault(fault)
+            else:
+                loop.beat()
 
     def _next(self, loop: Loop) -> bytes | None:
         """Return the newest point, once there is one; None at the end."""

@@ -8,6 +8,7 @@ import logging
 import os
 import signal
 import threading
+import time
 
 import redis
 from celery import Celery
@@ -53,6 +54,7 @@ from ltx_worker.queue.claiming import TurnTaker
 from ltx_worker.queue.orphans import Orphans
 from ltx_worker.queue.reaper import Reaper
 from ltx_worker.settings import WorkerSettings, machine_id
+from ltx_worker.threads.daemon import daemon
 from ltx_worker.threads.supervision import Supervisor
 from ltx_worker.threads.watched import THREADS
 
@@ -197,9 +199,7 @@ def run_worker(
         renderer.leave()
         if state.should_stop is None:
             state.should_stop = os.EX_TEMPFAIL
-        deadline = threading.Timer(settings.worker_stop_grace + LAST_GRACE, os._exit, (os.EX_TEMPFAIL,))
-        deadline.daemon = True
-        deadline.start()
+        daemon(lambda: _exit_after(settings.worker_stop_grace + LAST_GRACE), "deadline").start()
 
     worker = make_worker(
         app,
@@ -258,6 +258,12 @@ def run_worker(
             heartbeat.compare_storage()
         worker.start()
     return int(state.should_stop or worker.exitcode or 0)
+
+
+def _exit_after(seconds: float) -> None:
+    """End the process by force, if it has not ended by then."""
+    time.sleep(seconds)
+    os._exit(os.EX_TEMPFAIL)
 
 
 def _keep_logging(**_: object) -> None:

@@ -43,6 +43,7 @@ from ltx_worker.engine.messages import Command, Encode, Load, Message, Render, S
 from ltx_worker.engine.packing import embeddings
 from ltx_worker.engine.packing.resume_points import Maker, ResumeRefused, pack, unpack
 from ltx_worker.engine.writer import VideoWriter
+from ltx_worker.threads.daemon import daemon
 
 log = logging.getLogger(__name__)
 
@@ -75,7 +76,7 @@ class EngineProcess:
 
     def run(self) -> None:
         """Serves commands until the worker is gone."""
-        threading.Thread(target=self._read, daemon=True).start()
+        daemon(self._read, "commands").start()
         while True:
             command = self._work.get()
             try:

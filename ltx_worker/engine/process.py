@@ -23,8 +23,8 @@ from ltx_models.faults import machine_fault
 from ltx_models.gpu_environment import set_gpu_environment
 from ltx_worker.engine.exit_reasons import host_fault, kills_for_memory
 from ltx_worker.engine.messages import Command, Message, Unwritten, Written, receive_message, send
-from ltx_worker.threads.background import keep_at_it
-from ltx_worker.threads.watched import THREADS, brief
+from ltx_worker.threads.background import keep_at_it, watched
+from ltx_worker.threads.watched import Loop, brief
 
 __all__ = ["ENGINE", "EngineDied", "EngineProcess"]
 
@@ -73,8 +73,9 @@ class EngineProcess:
             kind = fault.kind if fault and fault.kind is not FaultKind.FOLDER else FaultKind.SOFTWARE
             raise MachineFault(f"the render process cannot be started: {error}", kind, confirmed=True) from error
         assert self._process.stdout is not None
-        self._drain = threading.Thread(target=self._keep_output, args=(self._process.stdout,), daemon=True)
-        self._reader = threading.Thread(target=self._read, name="engine-messages", daemon=True)
+        output = self._process.stdout
+        self._drain = watched(lambda loop: self._keep_output(output, loop), "engine-output", limit=math.inf)
+        self._reader = watched(self._read, "engine-messages", limit=math.inf)  # an idle engine says nothing
         self._drain.start()
         self._reader.start()
 
@@ -133,23 +134,22 @@ class EngineProcess:
             self._process.wait()
         self._reader.join()
 
-    def _read(self) -> None:
-        with THREADS.at_work("engine-messages", math.inf) as loop:  # an idle engine says nothing
-            try:
-                while True:
-                    message = receive_message(self._messages)
-                    if isinstance(message, Written | Unwritten):
-                        self._tell_of_video(message)
-                    else:
-                        self._inbox.put(message)
-                    loop.beat()
-            except (EOFError, OSError):
-                pass
-            except BaseException as error:  # noqa: BLE001 - not a message, or no memory for it: nobody hears it any more
-                loop.note(error)
-                log.error("what the engine said cannot be read; ending it: %s", brief(error))
-                self._process.kill()
-            self._end_of_messages()
+    def _read(self, loop: Loop) -> None:
+        try:
+            while True:
+                message = receive_message(self._messages)
+                if isinstance(message, Written | Unwritten):
+                    self._tell_of_video(message)
+                else:
+                    self._inbox.put(message)
+                loop.beat()
+        except (EOFError, OSError):
+            pass
+        except BaseException as error:  # noqa: BLE001 - not a message, or no memory for it: nobody hears it any more
+            loop.note(error)
+            log.error("what the engine said cannot be read; ending it: %s", brief(error))
+            self._process.kill()
+        self._end_of_messages()
 
     def _end_of_messages(self) -> None:
         with contextlib.suppress(OSError):
@@ -171,7 +171,7 @@ class EngineProcess:
         else:
             video.set_exception(VideoError(message.error, message.kind))
 
-    def _keep_output(self, stream: IO[bytes]) -> None:
+    def _keep_output(self, stream: IO[bytes], loop: Loop) -> None:
         """Read to the end, whatever comes: an engine whose output nobody reads stands still."""
         ended = threading.Event()
 
@@ -183,7 +183,7 @@ class EngineProcess:
                 self._output.append(text)
                 log.info("engine: %s", text)
 
-        with stream, THREADS.at_work("engine-output", math.inf) as loop:
+        with stream:
             keep_at_it(read, loop, ended)
 
     def _death(self, *, alone: bool) -> EngineDied:

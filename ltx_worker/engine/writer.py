@@ -15,6 +15,7 @@ from ltx_models.errors import VideoError
 from ltx_models.faults import machine_fault
 from ltx_models.video import write_mp4
 from ltx_worker.engine.messages import Unwritten, Written
+from ltx_worker.threads.daemon import daemon
 
 __all__ = ["VideoWriter"]
 
@@ -30,7 +31,7 @@ class VideoWriter:
         self._stopped = threading.Event()
         self._held = 0
         self._completed_at = time.monotonic()
-        self._thread = threading.Thread(target=self._run, name=f"writer-{output}", daemon=True)
+        self._thread = daemon(self._run, f"writer-{output}")
         self._thread.start()
 
     def put(self, frames: np.ndarray) -> None:

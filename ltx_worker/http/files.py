@@ -20,7 +20,7 @@ from urllib.parse import parse_qs, urlencode
 from ltx_client.shared.private_files import drawn_once
 from ltx_client.shared.storage.store import Storage, StorageError
 from ltx_worker.http.server import BoundedHandler, BoundedServer
-from ltx_worker.threads.background import keep_at_it
+from ltx_worker.threads.background import keep_at_it, watched
 from ltx_worker.threads.watched import THREADS
 
 __all__ = ["FileServer", "link_key"]
@@ -67,7 +67,8 @@ class FileServer:
             self.why_not = f"no videos at {self._address}:{self._port}, so no links to them: {error.strerror}"
             log.error("%s", self.why_not)
             return
-        threading.Thread(target=self._serve, args=(self._server,), name="files", daemon=True).start()
+        serve = self._server.serve_forever
+        watched(lambda loop: keep_at_it(serve, loop, self._stopped), "files").start()
         log.info("finished videos at port %d, by links to %s", self._port, self._url)
 
     def stop(self) -> None:
@@ -76,10 +77,6 @@ class FileServer:
         if self._server is not None:
             self._server.shutdown()
             self._server.server_close()
-
-    def _serve(self, server: _Server) -> None:
-        with THREADS.at_work("files") as loop:
-            keep_at_it(server.serve_forever, loop, self._stopped)
 
     def link(self, name: str, seconds: int) -> str | None:
         """A URL by which anybody can read that video for so long; None where nothing is served."""

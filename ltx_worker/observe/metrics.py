@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import math
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator
@@ -25,7 +26,8 @@ from ltx_models.memory import MEMORY_CLASSES
 from ltx_worker.http.server import BoundedHandler, BoundedServer
 from ltx_worker.machine.thermal import PRESSURES
 from ltx_worker.membership.heartbeat import Heartbeat
-from ltx_worker.threads.watched import THREADS, Loop
+from ltx_worker.threads.background import keep_at_it, watched
+from ltx_worker.threads.watched import THREADS
 
 __all__ = ["Metrics"]
 
@@ -75,7 +77,7 @@ class Metrics:
         )
         self._clock = _Clock()
         self._server: BoundedServer | None = None
-        self._loop: Loop | None = None
+        self._stopped = threading.Event()
 
     def _counter(self, name: str, text: str, *labels: str) -> Counter:
         counter = Counter(name, text, [*self._labels, *labels], registry=self.registry)
@@ -100,17 +102,15 @@ class Metrics:
             log.error("%s", why)
             return why
         else:
-            thread = threading.Thread(target=self._server.serve_forever, name="metrics-server", daemon=True)
-            self._loop = THREADS.adopt("metrics-server", thread)
-            thread.start()
+            serve = self._server.serve_forever
+            watched(lambda loop: keep_at_it(serve, loop, self._stopped), "metrics-server", limit=math.inf).start()
             log.info("metrics at http://%s:%d/metrics", address, port)
         return ""
 
     def stop(self) -> None:
         """Answers no more."""
+        self._stopped.set()
         if self._server is not None:
-            if self._loop is not None:
-                THREADS.release(self._loop)
             self._server.shutdown()
             self._server.server_close()
 

@@ -1,4 +1,4 @@
-"""What a worker does beside its renders: in threads that never end for an error."""
+"""What a worker does concurrently with its renders: in threads that are watched, and never end for an error."""
 
 from __future__ import annotations
 
@@ -6,9 +6,10 @@ import contextlib
 import threading
 from collections.abc import Callable
 
+from ltx_worker.threads.daemon import daemon
 from ltx_worker.threads.watched import LIMIT, THREADS, Loop, Threads
 
-__all__ = ["Background", "keep_at_it"]
+__all__ = ["Background", "keep_at_it", "watched"]
 
 FIRST_PAUSE = 0.1
 LONGEST_PAUSE = 5.0
@@ -16,8 +17,8 @@ LONGEST_PAUSE = 5.0
 
 
 class Background:
-    """A thread from `start` to `stop`, named `name`, which does a subclass's `_cycle` again and again; whatever that
-    raises is noted, and it is tried again, with longer and longer pauses.
+    """Runs a thread from `start` to `stop`, named `name`, which does a subclass's `_cycle` again and again; whatever
+    that raises is noted, and it is tried again, with longer and longer pauses.
 
     limit: seconds without a beat after which it is taken to hang.  longest_pause: between two tries.
     """
@@ -30,14 +31,14 @@ class Background:
         self._limit = limit
         self._longest_pause = longest_pause
         self._loop: Loop | None = None
-        self._thread = threading.Thread(target=self._run, name=name, daemon=True)
+        self._thread = watched(self._run, name, limit=limit, threads=threads)
 
     def start(self) -> None:
-        """Begins."""
+        """Start the thread."""
         self._thread.start()
 
     def stop(self) -> None:
-        """Ends what it does, and returns then."""
+        """End what the thread does, and return then."""
         self._stopped.set()
         if self._thread.is_alive():
             self._thread.join()
@@ -56,9 +57,29 @@ class Background:
         if self._loop is not None:
             self._loop.note(error)
 
-    def _run(self) -> None:
-        with self._threads.at_work(self._thread.name, self._limit) as self._loop:
-            keep_at_it(self._cycle, self._loop, self._stopped, self._longest_pause)
+    def _run(self, loop: Loop) -> None:
+        self._loop = loop
+        keep_at_it(self._cycle, loop, self._stopped, self._longest_pause)
+
+
+def watched(
+    run: Callable[[Loop], object], kind: str, *, name: str = "", limit: float = LIMIT, threads: Threads = THREADS
+) -> threading.Thread:
+    """Return a thread, yet to be started, that is a loop of this kind, watched over by `threads`, while it does `run`.
+
+    Args:
+        run: What the thread does; it is given its loop.
+        kind: The kind of thread, such as `events` for every attempt's.
+        name: The thread's own name, where there may be several of a kind.
+        limit: Seconds without a beat after which it is taken to hang.
+        threads: Those that it is one of.
+    """
+
+    def work() -> None:
+        with threads.at_work(kind, limit) as loop:
+            run(loop)
+
+    return daemon(work, name or kind)
 
 
 def keep_at_it(
