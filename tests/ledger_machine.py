@@ -18,7 +18,7 @@ from ltx_client.protocol import events
 from ltx_client.protocol.events import Result
 from ltx_client.protocol.state import ENDED, TRANSITIONS, Snapshot, Status, apply
 from ltx_client.protocol.turns import GIVEN_BACK, line_entry, line_keys, turn_of
-from ltx_worker.ledger.ledger import Attempt, Ledger, Refusal, StaleAttempt, Strike, Verdict
+from ltx_worker.ledger.ledger import Claim, Ledger, Refusal, StaleAttempt, Strike, Verdict
 from tests.ledger_model import JOB, NAMES, FaultyLedger, Model
 
 ENDINGS = {
@@ -109,7 +109,7 @@ class LedgerMachine(RuleBasedStateMachine):
         self.ledger = FaultyLedger(self.redis, NAMES)
         self.asking = ClientLedger(self.redis, NAMES)
         self.model = Model()
-        self.attempts: list[Attempt] = []
+        self.attempts: list[Claim] = []
         self.unanswered: dict[str, tuple] = {}
         self.seen = [Snapshot()]
 
@@ -206,7 +206,7 @@ class LedgerMachine(RuleBasedStateMachine):
             expected = self.claim_in_model(worker)
             assert answer is None or expected == getattr(answer, "number", answer), (answer, expected)
             self.model.token = self.redis.hget(NAMES.state(JOB.id), "token") and self.token()
-        if isinstance(answer, Attempt):
+        if isinstance(answer, Claim):
             self.attempts.append(answer)
 
     def token(self):
@@ -227,7 +227,7 @@ class LedgerMachine(RuleBasedStateMachine):
             attempt = Ledger(self.redis, NAMES).claim(job_id, "faster", "faster")
             expected = self.claim_in_model("faster")
             assert expected == getattr(attempt, "number", attempt)
-            if isinstance(attempt, Attempt):
+            if isinstance(attempt, Claim):
                 self.attempts.append(attempt)
                 self.ledger.release(attempt, "overtook")
                 self.model.give_back("overtook", None)

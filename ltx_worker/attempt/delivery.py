@@ -28,7 +28,7 @@ from ltx_client.shared.storage.folder import flush
 from ltx_client.shared.storage.store import DamagedSource, Storage, StorageError
 from ltx_client.shared.unexpected_data import tell_once
 from ltx_worker.attempt.resume_points import ResumePoints
-from ltx_worker.ledger.ledger import Attempt, Ledger, StaleAttempt, Verdict
+from ltx_worker.ledger.ledger import Claim, Ledger, StaleAttempt, Verdict
 from ltx_worker.machine.probes import PROBE
 from ltx_worker.threads.background import LONGEST_PAUSE, Background
 from ltx_worker.threads.daemon import concurrently
@@ -114,7 +114,7 @@ class Spool(Background):
 
     def deliver(
         self,
-        attempt: Attempt,
+        attempt: Claim,
         video: Path,
         sidecar: Path,
         result: Result,
@@ -161,9 +161,7 @@ class Spool(Background):
             shutil.rmtree(folder, ignore_errors=True)
             raise
 
-    def _try(
-        self, folder: Path, delivery: Delivery, attempt: Attempt, settle: Callable[[], None] | None = None
-    ) -> None:
+    def _try(self, folder: Path, delivery: Delivery, attempt: Claim, settle: Callable[[], None] | None = None) -> None:
         """Stores and commits. Raises UNDELIVERABLE errors, and StaleAttempt after removing what was stored.
 
         A video that was damaged in the spool, as by a power cut, can never be stored: its job goes back to the queue.
@@ -211,7 +209,7 @@ class Spool(Background):
             raise
         sidecar.result()
 
-    def _try_again(self, folder: Path, delivery: Delivery, attempt: Attempt) -> None:
+    def _try_again(self, folder: Path, delivery: Delivery, attempt: Claim) -> None:
         """The same, after a try that may have left part of a file, which could not be removed then."""
         try:
             for name in (delivery.result.video, delivery.result.sidecar):
@@ -279,7 +277,7 @@ class Spool(Background):
         delivery = Delivery.model_validate_json(note.read_bytes())
         if folder.name not in (delivery.name, f"{delivery.job_id}.{delivery.attempt}"):  # which older versions gave
             raise ValueError(f"its delivery.json is of {delivery.name}")
-        attempt = Attempt(delivery.job_id, delivery.attempt, delivery.token, Snapshot())
+        attempt = Claim(delivery.job_id, delivery.attempt, delivery.token, Snapshot())
         try:
             self._ledger.refresh(attempt)
             self._try_again(folder, delivery, attempt)

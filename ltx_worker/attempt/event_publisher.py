@@ -9,7 +9,7 @@ from types import TracebackType
 
 from ltx_client.protocol.events import Event
 from ltx_worker.attempt.lease import LeaseKeeper
-from ltx_worker.ledger.ledger import Attempt, Ledger, StaleAttempt
+from ltx_worker.ledger.ledger import Claim, Ledger, StaleAttempt
 from ltx_worker.threads.background import watched
 from ltx_worker.threads.retrying import until_redis_answers
 from ltx_worker.threads.watched import LIVE_EVERY, Loop, brief, join
@@ -27,7 +27,7 @@ class EventPublisher:
     and Redis is away.
     """
 
-    def __init__(self, ledger: Ledger, attempt: Attempt, keeper: LeaseKeeper, leaving: threading.Event) -> None:
+    def __init__(self, ledger: Ledger, attempt: Claim, keeper: LeaseKeeper, leaving: threading.Event) -> None:
         self._ledger = ledger
         self._attempt = attempt
         self._keeper = keeper

@@ -12,7 +12,7 @@ import redis
 
 from ltx_client.protocol.names import Names
 from ltx_client.shared.broker.outages import is_outage
-from ltx_worker.ledger.ledger import Attempt, Ledger, StaleAttempt, Verdict
+from ltx_worker.ledger.ledger import Claim, Ledger, StaleAttempt, Verdict
 from ltx_worker.threads.background import Background
 
 __all__ = ["LeaseKeeper", "Leases"]
@@ -28,7 +28,7 @@ class LeaseKeeper:
     thread that renews or to the owner's own writes; `broken`, when one of its own threads cannot go on.
     """
 
-    def __init__(self, attempt: Attempt) -> None:
+    def __init__(self, attempt: Claim) -> None:
         self.cancelled = threading.Event()
         self.paused = threading.Event()
         self.stale = threading.Event()
@@ -66,7 +66,7 @@ class Leases(Background):
         """By the channel of the job's cancel."""
 
     @contextlib.contextmanager
-    def keep(self, attempt: Attempt) -> Iterator[LeaseKeeper]:
+    def keep(self, attempt: Claim) -> Iterator[LeaseKeeper]:
         """While inside, the attempt's lease is renewed."""
         keeper, channel = LeaseKeeper(attempt), self._names.cancel(attempt.job_id)
         self._in_hand = {**self._in_hand, channel: keeper}

@@ -21,7 +21,7 @@ from ltx_worker.attempt.resume_points import ResumePoints
 from ltx_worker.attempt.running_attempt import InHand
 from ltx_worker.engine.messages import Faulty, Message, Refused, Stopped
 from ltx_worker.engine.supervisor import EngineDied
-from ltx_worker.ledger.ledger import POISON_LIMITS, Attempt, Ledger, StaleAttempt, Strike
+from ltx_worker.ledger.ledger import POISON_LIMITS, Claim, Ledger, StaleAttempt, Strike
 from ltx_worker.machine.health import Health
 from ltx_worker.membership.heartbeat import Heartbeat
 from ltx_worker.threads.retrying import until_redis_answers
@@ -80,7 +80,7 @@ class Endings:
         self._heartbeat = heartbeat
         self._probe = probe
 
-    def see_through(self, attempt: Attempt, held: contextlib.ExitStack, work: Callable[[], Outcome]) -> Outcome:
+    def see_through(self, attempt: Claim, held: contextlib.ExitStack, work: Callable[[], Outcome]) -> Outcome:
         """What comes of work on this attempt: LOST where another attempt has taken over meanwhile. Closes what is held
         for it, before it is given back for the machine's fault.
         """
@@ -127,7 +127,7 @@ class Endings:
             return self.refuse(hand.attempt, last.error.replace(f"the file {folder}/", "").replace(f"{folder}/", ""))
         return self.stop(hand)
 
-    def refuse(self, attempt: Attempt, error: str) -> Outcome:
+    def refuse(self, attempt: Claim, error: str) -> Outcome:
         """The job cannot be done, as far as this machine can tell: where something is wrong with the machine, another
         one is to say so. Raises MachineFault.
         """
@@ -135,7 +135,7 @@ class Endings:
             raise MachineFault(f"{error}; but that may be this machine's fault: {found}", found.kind, confirmed=True)
         return self.fail(attempt, error)
 
-    def fail(self, attempt: Attempt, error: str) -> Outcome:
+    def fail(self, attempt: Claim, error: str) -> Outcome:
         """The job cannot be done: why, in a sentence."""
         log.error("job %s: %s", attempt.job_id, error)
         self._heartbeat.note_failure(attempt.job_id, error)
@@ -157,7 +157,7 @@ class Endings:
             return Outcome.PAUSED if outcome is Outcome.RELEASED else outcome
         return self._give_back(attempt, f"worker {self._heartbeat.worker_name} is shutting down")
 
-    def _after(self, attempt: Attempt, error: Exception) -> Outcome:
+    def _after(self, attempt: Claim, error: Exception) -> Outcome:
         """The attempt ended early; another one may do better. Raises what nobody expects."""
         died = error if isinstance(error, EngineDied) else None
         fault = died.fault if died else machine_fault(error)
@@ -183,12 +183,12 @@ class Endings:
             log.warning("job %s: left without the broker: %s", attempt.job_id, outage)
             return Outcome.RELEASED
 
-    def _give_back_after_death(self, attempt: Attempt, job: Job, reason: str, *, alone: bool) -> Outcome:
+    def _give_back_after_death(self, attempt: Claim, job: Job, reason: str, *, alone: bool) -> Outcome:
         """It counts against a job that the engine had in hand alone, as it has every attempt but the first."""
         self._health.note_death(job, attempt.snapshot.step, reason)
         return self._give_back(attempt, reason, Strike.DEATH if alone else None)
 
-    def _give_back_for(self, attempt: Attempt, job: Job, fault: MachineFault, *, counts: bool) -> Outcome:
+    def _give_back_for(self, attempt: Claim, job: Job, fault: MachineFault, *, counts: bool) -> Outcome:
         """What a probe finds is the machine's alone. What none finds counts against the job, should it be the one thing
         that all the machines have in common; at far higher limits than an engine's death of no known cause.
         """
@@ -207,7 +207,7 @@ class Endings:
         verdict = f"{fault}; {times} attempts ended early, and no fault of their machines was found that lasts"
         return self._give_back(attempt, reason, strike, verdict=verdict)
 
-    def _give_back_not_finite(self, attempt: Attempt, job: Job, fault: MachineFault, reason: str) -> Outcome:
+    def _give_back_not_finite(self, attempt: Claim, job: Job, fault: MachineFault, reason: str) -> Outcome:
         """Another machine is to tell whose fault it is; where there is none, this one once more."""
         by, where = self._health.worker_id, "on a second machine too: it is the job's own doing"
         if not self._patiently(self._health.others_serve, job):
@@ -215,7 +215,7 @@ class Endings:
         return self._give_back(attempt, reason, Strike.NOT_FINITE, by=by, verdict=f"{fault}, {where}")
 
     def _give_back(
-        self, attempt: Attempt, reason: str, strike: Strike | None = None, *, by: str = "", verdict: str = ""
+        self, attempt: Claim, reason: str, strike: Strike | None = None, *, by: str = "", verdict: str = ""
     ) -> Outcome:
         log.warning("job %s: %s", attempt.job_id, reason)
         status = self._patiently(self._ledger.release, attempt, reason, strike, by=by, verdict=verdict)

@@ -32,7 +32,7 @@ from ltx_worker.engine import messages
 from ltx_worker.engine.messages import Message, Ready, Render
 from ltx_worker.engine.supervisor import Engine
 from ltx_worker.ledger.embeddings_cache import EmbeddingsCache
-from ltx_worker.ledger.ledger import Attempt, Ledger
+from ltx_worker.ledger.ledger import Claim, Ledger
 from ltx_worker.machine.health import Health
 from ltx_worker.machine.keep_awake import awake
 from ltx_worker.membership.heartbeat import Heartbeat
@@ -120,7 +120,7 @@ class Renderer:
         self._health.note_fault(fault)
         return Outcome.RELEASED
 
-    def _render(self, attempt: Attempt, held: contextlib.ExitStack) -> Outcome:
+    def _render(self, attempt: Claim, held: contextlib.ExitStack) -> Outcome:
         keeper = held.enter_context(self._leases.keep(attempt))
         held.enter_context(self._heartbeat.busy(attempt.job_id))
         held.enter_context(awake())

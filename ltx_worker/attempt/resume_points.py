@@ -17,7 +17,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from ltx_client.protocol.file_names import RESUME
 from ltx_client.shared.broker.outages import is_outage
 from ltx_client.shared.storage.store import Storage, StorageError
-from ltx_worker.ledger.ledger import Attempt, Ledger
+from ltx_worker.ledger.ledger import Claim, Ledger
 
 __all__ = ["ResumePoints"]
 
@@ -55,7 +55,7 @@ class ResumePoints:
         self.has_files = False
         """Whether a file was written or read since the last sweep."""
 
-    def save(self, attempt: Attempt, resume_point: bytes) -> None:
+    def save(self, attempt: Claim, resume_point: bytes) -> None:
         """Keeps it in place of the one before. Raises StaleAttempt, redis.RedisError and StorageError."""
         if len(resume_point) <= self._max_in_redis:
             self._ledger.save(attempt, resume_point)

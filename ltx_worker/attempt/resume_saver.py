@@ -10,7 +10,7 @@ from types import TracebackType
 from ltx_models.errors import MachineFault
 from ltx_models.faults import machine_fault
 from ltx_worker.attempt.resume_points import ResumePoints
-from ltx_worker.ledger.ledger import Attempt, StaleAttempt
+from ltx_worker.ledger.ledger import Claim, StaleAttempt
 from ltx_worker.threads.background import watched
 from ltx_worker.threads.watched import LIVE_EVERY, STORAGE_LIMIT, Loop, brief, join
 
@@ -25,7 +25,7 @@ class ResumeSaver:
     note_fault: told of what is wrong with the machine, where that is why one was not saved.
     """
 
-    def __init__(self, points: ResumePoints, attempt: Attempt, note_fault: Callable[[MachineFault], object]) -> None:
+    def __init__(self, points: ResumePoints, attempt: Claim, note_fault: Callable[[MachineFault], object]) -> None:
         self._points = points
         self._note_fault = note_fault
         self._attempt = attempt

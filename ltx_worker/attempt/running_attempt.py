@@ -18,7 +18,7 @@ from ltx_worker.engine import messages
 from ltx_worker.engine.messages import Decoded, Message, Ready, Written
 from ltx_worker.engine.supervisor import Engine
 from ltx_worker.ledger.embeddings_cache import EmbeddingsCache
-from ltx_worker.ledger.ledger import Attempt
+from ltx_worker.ledger.ledger import Claim
 
 __all__ = ["InHand", "Video"]
 
@@ -39,7 +39,7 @@ class InHand:
     end.  video: once the frames are decoded.  cut: texts that are longer than what is read of them.
     """
 
-    attempt: Attempt
+    attempt: Claim
     job: Job
     engine: Engine
     stream: Generator[Message, None, None]

@@ -41,7 +41,7 @@ from ltx_worker.ledger.ownership import Ownership, read_ownership
 from ltx_worker.ledger.scripts import SCRIPTS
 from ltx_worker.ledger.selection import NextTurn, Turn
 
-__all__ = ["Attempt", "Ledger", "Refusal", "StaleAttempt", "Strike", "Verdict"]
+__all__ = ["Claim", "Ledger", "Refusal", "StaleAttempt", "Strike", "Verdict"]
 
 log = logging.getLogger(__name__)
 
@@ -109,7 +109,7 @@ class _ServerIsBehind(Exception):
 
 
 @dataclass
-class Attempt:
+class Claim:
     """A claim that was granted. `snapshot` is the job's state as this attempt has written it; `unsure` are events that
     may have been written since, for no answer came.  spec: the job's record, as the claim has read it.
     """
@@ -150,7 +150,7 @@ class Ledger(NextTurn):
         *,
         budget_gb: float = math.inf,
         turn: Turn | None = None,
-    ) -> Attempt | Refusal:
+    ) -> Claim | Refusal:
         """Takes the job, if nobody holds it: raises the attempt number, sets a token, takes the lease.
 
         Of any number of workers that race for a job, one is granted. A job whose cancel was asked is ended
@@ -179,7 +179,7 @@ class Ledger(NextTurn):
         token: str,
         budget_gb: float,
         turn: Turn | None,
-    ) -> Attempt | Refusal:
+    ) -> Claim | Refusal:
         for number in range(MOST_RACES):
             try:
                 is_read = turn is not None and turn.spec is not None and number == 0
@@ -212,16 +212,16 @@ class Ledger(NextTurn):
             }
             answer = self._run("claim", job_id, named)
             if answer == "claimed":
-                return Attempt(job_id, after.attempt, token, after, spec=spec)
+                return Claim(job_id, after.attempt, token, after, spec=spec)
             if answer == "mine":  # by an earlier call, whose answer was lost: what that has written counts
                 state, spec = self.read_with_spec(job_id)
-                return Attempt(job_id, state.attempt, token, state, spec=spec)
+                return Claim(job_id, state.attempt, token, state, spec=spec)
             if answer != "raced":
                 return Refusal(answer)
         log.warning("job %s: left alone: what its state says and what it counts do not go together", job_id)
         return Refusal.UNREADABLE
 
-    def job(self, attempt: Attempt) -> Job:
+    def job(self, attempt: Claim) -> Job:
         """What the attempt, which a claim has made, is to render. Raises UnreadableJob."""
         return parse_job(attempt.spec or b"", attempt.job_id)
 
@@ -231,18 +231,18 @@ class Ledger(NextTurn):
         links: Any = read_or(None, key, lambda: self._client.hget(key, "links"))
         return parse_links(links)
 
-    def renew(self, attempt: Attempt) -> Verdict:
+    def renew(self, attempt: Claim) -> Verdict:
         """Keeps the lease, or takes it back if it lapsed while nobody else claimed the job. Tells of a pause, too."""
         return Verdict(self._run("renew", attempt.job_id, {**_who(attempt), "lease_ms": self._lease}))
 
-    def emit(self, attempt: Attempt, event: Event, preview: bytes = b"") -> Verdict:
+    def emit(self, attempt: Claim, event: Event, preview: bytes = b"") -> Verdict:
         """Writes one event: into the job's stream, its channel and its snapshot, under the next number.
 
         After an error whose outcome is unknown the same event may be sent again, and is written once.
         """
         return self.emit_all(attempt, [(event, preview)])
 
-    def emit_all(self, attempt: Attempt, news: Sequence[tuple[Event, bytes]]) -> Verdict:
+    def emit_all(self, attempt: Claim, news: Sequence[tuple[Event, bytes]]) -> Verdict:
         """The same of events and previews that follow each other, in one round trip: the disk is waited for once.
 
         After an error whose outcome is unknown, the same ones may be sent again.
@@ -265,7 +265,7 @@ class Ledger(NextTurn):
 
         return self._after_what_is_there(attempt, write)
 
-    def commit(self, attempt: Attempt, event: events.Done | events.Failed | events.Cancelled) -> Verdict:
+    def commit(self, attempt: Claim, event: events.Done | events.Failed | events.Cancelled) -> Verdict:
         """Ends the job. CANCEL: a cancel was accepted before, so a result is refused and nothing was written."""
         self._settle(attempt)
 
@@ -282,12 +282,12 @@ class Ledger(NextTurn):
 
         return self._after_what_is_there(attempt, write)
 
-    def is_result(self, attempt: Attempt) -> bool:
+    def is_result(self, attempt: Claim) -> bool:
         """Whether the job is done, by this attempt."""
         held: Any = self._client.hmget(self._names.state(attempt.job_id), "status", "token")
         return bool(held == [Status.DONE.encode(), attempt.token.encode()])
 
-    def save(self, attempt: Attempt, resume_point: bytes) -> None:
+    def save(self, attempt: Claim, resume_point: bytes) -> None:
         """Keeps what the next attempt needs to go on from here. The newest wins; the job's end removes it."""
         self._run("save", attempt.job_id, {**_who(attempt), "resume_point": resume_point})
 
@@ -297,7 +297,7 @@ class Ledger(NextTurn):
         return None if data is None else bytes(data)
 
     def release(
-        self, attempt: Attempt, reason: str, strike: Strike | None = None, *, by: str = "", verdict: str = ""
+        self, attempt: Claim, reason: str, strike: Strike | None = None, *, by: str = "", verdict: str = ""
     ) -> Status:
         """Gives the job back to the queue; the caller sees to it that a message brings it to a worker again.
 
@@ -365,18 +365,18 @@ class Ledger(NextTurn):
         """What tells whose the files of these jobs are; of those that this farm knows, and has begun."""
         return read_ownership(self._client, self._names, ids)
 
-    def refresh(self, attempt: Attempt) -> None:
+    def refresh(self, attempt: Claim) -> None:
         """Reads what this attempt has written: after a restart, or when an answer was lost. Writes nothing."""
         held: Any = self._client.hmget(self._names.state(attempt.job_id), "attempt", "token", "snapshot")
         if held[:2] == [str(attempt.number).encode(), attempt.token.encode()]:
             attempt.snapshot = parse_snapshot(held[2])
         attempt.unsure = ()
 
-    def _settle(self, attempt: Attempt) -> None:
+    def _settle(self, attempt: Claim) -> None:
         if attempt.unsure:
             self.refresh(attempt)
 
-    def _after_what_is_there(self, attempt: Attempt, write: Callable[[], T]) -> T:
+    def _after_what_is_there(self, attempt: Claim, write: Callable[[], T]) -> T:
         """What `write` gives. A server that came back without its last writes gets it after those that it has."""
         try:
             return write()
@@ -456,7 +456,7 @@ def _files(result: Result) -> str:
     return json.dumps({**result.model_dump(), "link": result.link})
 
 
-def _who(attempt: Attempt) -> Named:
+def _who(attempt: Claim) -> Named:
     return {"attempt": attempt.number, "token": attempt.token}
 
 

@@ -14,7 +14,7 @@ from ltx_client.protocol.state import Snapshot, Status
 from ltx_worker.engine import messages
 from ltx_worker.engine.messages import Message, Ready, Render, Written
 from ltx_worker.engine.supervisor import Engine, EngineDied
-from ltx_worker.ledger.ledger import Attempt, Ledger, Named, StaleAttempt, Strike, Verdict
+from ltx_worker.ledger.ledger import Claim, Ledger, Named, StaleAttempt, Strike, Verdict
 from ltx_worker.observe.metrics import Metrics
 
 __all__ = ["MeteredEngine", "MeteredLedger"]
@@ -61,7 +61,7 @@ class MeteredLedger(Ledger):
         self._ended: deque[tuple[str, object]] = deque(maxlen=REMEMBERED)
         self._lost: deque[tuple[str, object]] = deque(maxlen=REMEMBERED)
 
-    def commit(self, attempt: Attempt, event: events.Done | events.Failed | events.Cancelled) -> Verdict:
+    def commit(self, attempt: Claim, event: events.Done | events.Failed | events.Cancelled) -> Verdict:
         """As Ledger does."""
         with self._ending(attempt):
             verdict = super().commit(attempt, event)
@@ -70,7 +70,7 @@ class MeteredLedger(Ledger):
         return verdict
 
     def release(
-        self, attempt: Attempt, reason: str, strike: Strike | None = None, *, by: str = "", verdict: str = ""
+        self, attempt: Claim, reason: str, strike: Strike | None = None, *, by: str = "", verdict: str = ""
     ) -> Status:
         """As Ledger does."""
         with self._ending(attempt):
@@ -86,7 +86,7 @@ class MeteredLedger(Ledger):
         return status
 
     @contextlib.contextmanager
-    def _ending(self, attempt: Attempt) -> Iterator[None]:
+    def _ending(self, attempt: Claim) -> Iterator[None]:
         """What other threads hear of an attempt that this worker ends itself is no loss, even before the answer."""
         own = (attempt.job_id, attempt.number)
         self._ended.append(own)

@@ -12,7 +12,7 @@ from typing import NamedTuple
 from ltx_client.protocol.jobs import UnreadableJob, parse_job, parse_links
 from ltx_client.protocol.state import Status
 from ltx_client.protocol.workers import fits_gpu
-from ltx_worker.ledger.ledger import Attempt, Ledger, Refusal
+from ltx_worker.ledger.ledger import Claim, Ledger, Refusal
 from ltx_worker.ledger.selection import Turn
 from ltx_worker.machine.health import Fitness, Health
 from ltx_worker.membership.heartbeat import Heartbeat
@@ -67,7 +67,7 @@ class TurnTaker:
         self._budget_gb = budget_gb
         self._gpu_gb = gpu_gb
 
-    def take(self, job_id: str, queue: str = "") -> Attempt | None:
+    def take(self, job_id: str, queue: str = "") -> Claim | None:
         """An attempt of the job whose turn it is, now that a message for this one has come from that queue; of this one
         itself where all that is left to do is to end it as cancelled. None where there is nothing to take.
         """
@@ -81,7 +81,7 @@ class TurnTaker:
             self._ledger.next, *worker, self._budget_gb, cancelled=job_id, leave=leave.copy()
         ):
             answer = self._claim(turn, worker) if isinstance(turn, Turn) else Refusal.PAUSED
-            if isinstance(answer, Attempt):
+            if isinstance(answer, Claim):
                 log.info("job %s: attempt %d begins", answer.job_id, answer.number)
                 self._replace_message(answer, job_id, queue)
                 return answer
@@ -96,7 +96,7 @@ class TurnTaker:
         self._leaving.wait(min(LONGEST_REST, REST * (time.monotonic() - began)))
         return None
 
-    def _claim(self, turn: Turn, worker: _Worker) -> Attempt | Refusal:
+    def _claim(self, turn: Turn, worker: _Worker) -> Claim | Refusal:
         if parse_links(turn.links).excludes(worker.id, worker.name):
             return Refusal.ELSEWHERE  # as of a client that does not say so in a way that the turn's script sees
         if not self._fits(turn):
@@ -116,7 +116,7 @@ class TurnTaker:
             return fits_gpu(parse_job(turn.spec or b"", turn.job_id), self._gpu_gb)
         return True
 
-    def _replace_message(self, attempt: Attempt, job_id: str, queue: str) -> None:
+    def _replace_message(self, attempt: Claim, job_id: str, queue: str) -> None:
         """Where a message of one memory class had a job of another one taken, and its own waits: other workers, which
         serve that class alone, must not wait for it.
         """

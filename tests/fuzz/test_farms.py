@@ -12,7 +12,7 @@ from ltx_client.protocol.jobs import UnreadableJob
 from ltx_client.protocol.names import Names
 from ltx_client.shared.celery.celery_settings import queue_keys
 from ltx_worker.ledger.embeddings_cache import EmbeddingsLimit
-from ltx_worker.ledger.ledger import Attempt, Ledger, Refusal
+from ltx_worker.ledger.ledger import Claim, Ledger, Refusal
 from ltx_worker.ledger.selection import Turn
 from ltx_worker.queue.reaper import Reaper
 from tests.fuzz.campaign import Kind
@@ -88,7 +88,7 @@ def read_farm(tmp_path_factory):
             claimed = ledger.claim(ID, "w", "mac")
             if isinstance(claimed, Refusal):
                 return f"not claimed: {claimed}"
-            assert isinstance(claimed, Attempt)
+            assert isinstance(claimed, Claim)
             try:
                 assert ledger.job(claimed).id == ID
             except UnreadableJob as error:

@@ -24,7 +24,7 @@ from ltx_client.shared.doctor.broker_checks import BrokerChecks
 from ltx_client.shared.doctor.checks import run_checks
 from ltx_models.request import GenerationRequest
 from ltx_worker.ledger.embeddings_cache import EmbeddingsCache, EmbeddingsLimit
-from ltx_worker.ledger.ledger import Attempt, Ledger, Refusal
+from ltx_worker.ledger.ledger import Claim, Ledger, Refusal
 from ltx_worker.ledger.selection import Turn
 from ltx_worker.machine.health import Health
 from ltx_worker.membership.heartbeat import Heartbeat
@@ -143,9 +143,9 @@ def test_a_key_of_another_type(farm, client, tmp_path, key, kind, caplog):
         assert GOOD in {view.job.id for view in farm.jobs()}
     turns = [ledger.next("w", "one", "pocket", 64) for _ in range(2)]
     assert GOOD in [turn.job_id for turn in turns if isinstance(turn, Turn)] or key == "jobs"
-    assert isinstance(ledger.claim(GOOD, "w", "one"), Attempt)
+    assert isinstance(ledger.claim(GOOD, "w", "one"), Claim)
     claimed = ledger.claim(BAD, "w", "one")
-    assert isinstance(claimed, Attempt | Refusal)
+    assert isinstance(claimed, Claim | Refusal)
     if isinstance(claimed, Refusal):
         status = client.hget(NAMES.state(BAD), "status") if client.type(NAMES.state(BAD)) == b"hash" else None
         assert status in (None, b"cancelled"), "a refused claim has changed the job's state"
@@ -263,7 +263,7 @@ def test_a_record_that_cannot_be_read(farm, client, tmp_path, server, name):
     assert set(sent) == {GOOD}
     turns = [ledger.next("w", "one", "pocket", 64) for _ in range(2)]
     assert GOOD in [turn.job_id for turn in turns if isinstance(turn, Turn)]
-    assert isinstance(ledger.claim(GOOD, "w", "one"), Attempt)
+    assert isinstance(ledger.claim(GOOD, "w", "one"), Claim)
     assert {view.job.id for view in farm.jobs()} == {GOOD}
     assert set(farm.places()) <= {GOOD}
     assert [len(batch.views) for batch in farm.batches()] == [1]

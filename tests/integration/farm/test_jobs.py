@@ -15,7 +15,7 @@ from ltx_client.protocol.names import Names
 from ltx_client.protocol.state import Snapshot, Status, apply
 from ltx_client.shared.storage.marker import MARKER
 from ltx_models.request import GenerationRequest
-from ltx_worker.ledger.ledger import Attempt, Ledger, Refusal
+from ltx_worker.ledger.ledger import Claim, Ledger, Refusal
 from tests.clips import read_clip
 from tests.integration.conftest import PROMPT, ltx, processes_of, start_ltx, wait_until
 
@@ -152,7 +152,7 @@ def test_of_many_claims_at_once_one_is_granted(farm_env):
                 thread.start()
             for thread in threads:
                 thread.join()
-            assert sum(isinstance(answer, Attempt) for answer in answers) == 1
+            assert sum(isinstance(answer, Claim) for answer in answers) == 1
             assert answers.count(Refusal.LEASED) == 7
 
 

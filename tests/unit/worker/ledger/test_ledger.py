@@ -9,7 +9,7 @@ from ltx_client.farm.ledger.scripts import Submission
 from ltx_client.protocol import events
 from ltx_client.protocol.events import Result
 from ltx_client.protocol.state import RESULT_TTL, Snapshot, Stage, Status, apply
-from ltx_worker.ledger.ledger import PREVIEW_TTL, Attempt, Ledger, Refusal, StaleAttempt, Strike, Verdict
+from ltx_worker.ledger.ledger import PREVIEW_TTL, Claim, Ledger, Refusal, StaleAttempt, Strike, Verdict
 
 RESULT = Result(video="a.mp4", sidecar="a.json", size=3, sha256="00")
 
@@ -43,7 +43,7 @@ def test_the_record_keeps_empty_lists_and_order(client_ledger, redis_client, nam
 
 def test_claim_grants_one_attempt_and_refuses_the_second(ledger, job, redis_client, names):
     attempt = ledger.claim(job.id, "w1", "one")
-    assert isinstance(attempt, Attempt)
+    assert isinstance(attempt, Claim)
     assert (attempt.number, ledger.job(attempt)) == (1, job)
     assert ledger.claim(job.id, "w2", "two") is Refusal.LEASED
     assert redis_client.get(names.lease(job.id)).decode() == attempt.token

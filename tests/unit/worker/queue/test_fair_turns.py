@@ -23,7 +23,7 @@ from ltx_client.protocol.state import Snapshot, Status
 from ltx_client.shared.celery.celery_settings import PRIORITY_SEPARATOR, queue_keys
 from ltx_models.memory import MEMORY_CLASSES
 from ltx_worker.ledger.embeddings_cache import EmbeddingsLimit
-from ltx_worker.ledger.ledger import Attempt, Refusal, Turn
+from ltx_worker.ledger.ledger import Claim, Refusal, Turn
 from ltx_worker.machine.health import Fitness
 from ltx_worker.queue import claiming
 from ltx_worker.queue.claiming import TurnTaker
@@ -82,7 +82,7 @@ def begin(ledger, queues):
             turn = ledger.next(worker, name, variant, budget_gb, cancelled=job_id)
             if isinstance(turn, Turn):
                 attempt = ledger.claim(turn.job_id, worker, name, variant, budget_gb=budget_gb, turn=turn)
-                if isinstance(attempt, Attempt):
+                if isinstance(attempt, Claim):
                     return attempt.job_id
         return None
 
@@ -499,7 +499,7 @@ def test_a_job_that_waits_for_others_begins_when_they_have_ended(submit, ledger,
     for job in (first, second):
         assert queues.messages("pocket.1") == []
         reaper.look()
-        attempt = Attempt(job.id, 1, "", Snapshot())
+        attempt = Claim(job.id, 1, "", Snapshot())
         attempt.token = ledger._client.hget(ledger._names.state(job.id), "token").decode()
         ledger.refresh(attempt)
         ledger.commit(attempt, events.Failed(error="no"))
@@ -638,7 +638,7 @@ def test_a_job_that_had_ended_and_runs_after_a_restart_that_lost_it_is_brought_t
     monkeypatch.setattr(redis_client, "info", lambda *_: dict(run))
     monkeypatch.setattr(Reaper, "_notice_restart", NOTICE_RESTART)
     attempt = ledger.claim(job.id, "w1", "one", "pocket")
-    assert isinstance(attempt, Attempt)
+    assert isinstance(attempt, Claim)
     before = redis_client.hgetall(names.state(job.id))
     ledger.commit(attempt, events.Failed(error="x"))
     reaper.look()

@@ -27,7 +27,7 @@ from ltx_worker.attempt.resume_points import ResumePoints
 from ltx_worker.attempt.resume_saver import ResumeSaver
 from ltx_worker.celery.watchdog import Watchdog
 from ltx_worker.ledger.embeddings_cache import EmbeddingsCache
-from ltx_worker.ledger.ledger import Attempt, StaleAttempt, Verdict
+from ltx_worker.ledger.ledger import Claim, StaleAttempt, Verdict
 from ltx_worker.machine import health, idle_unload
 from ltx_worker.machine.health import Health
 from ltx_worker.machine.idle_unload import Thrift
@@ -132,7 +132,7 @@ def make_parts(redis_client, names, ledger, settings, tmp_path, monkeypatch, job
 
     def renewals():
         part = Leases(redis_client, names, ledger, 0.001)
-        keeper = part.keep(Attempt("j", 1, "t", Snapshot()))
+        keeper = part.keep(Claim("j", 1, "t", Snapshot()))
         keeper.__enter__()
         part._ledger = SimpleNamespace(renew=(fails := Fails(Verdict.GO_ON)))
         part._serve_once = keeper
@@ -184,7 +184,7 @@ def make_parts(redis_client, names, ledger, settings, tmp_path, monkeypatch, job
         return part, fails
 
     def finisher():
-        hand = SimpleNamespace(attempt=Attempt(job.id, 1, "t", Snapshot()), held=threading.Lock())
+        hand = SimpleNamespace(attempt=Claim(job.id, 1, "t", Snapshot()), held=threading.Lock())
         fails = Fails()
         endings = SimpleNamespace(see_through=fails)
         part = Finisher(endings, None, None, None, None, None, stop_grace=1)
@@ -227,7 +227,7 @@ def test_a_thread_goes_on_whatever_its_calls_raise(make_parts, name):
 
 
 def attempt_of(job):
-    return Attempt(job.id, 1, "t", Snapshot())
+    return Claim(job.id, 1, "t", Snapshot())
 
 
 @pytest.mark.parametrize("error", ERRORS, ids=lambda error: type(error).__name__)
