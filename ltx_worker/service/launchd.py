@@ -110,7 +110,7 @@ def plan(setup: Setup, given: dict[str, str], user_id: int, kind: Kind = DAEMON)
     if not kind.is_agent:
         files.insert(1, File(NEWSYSLOG, _NEWSYSLOG.format(path=kind.last_words, user=setup.user)))
     return Plan(
-        setup,
+        setup=setup,
         folders=(Folder(setup.home, 0o750, setup.user), Folder(kind.logs, 0o755, setup.user)),
         files=tuple(files),
         make_user=() if kind.is_agent else _make_user(setup, user_id),

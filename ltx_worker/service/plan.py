@@ -50,7 +50,7 @@ class Folder:
     owner: str
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Plan:
     """A service. make_user: run where there is no such user.  enable: has it start with the machine.  start: starts it.
 

@@ -77,7 +77,7 @@ def plan(setup: Setup, given: dict[str, str]) -> Plan:
     )
     home = str(setup.home)
     return Plan(
-        setup,
+        setup=setup,
         folders=(Folder(setup.home, 0o750, setup.user),),
         files=(
             File(UNIT_PATH, unit),
