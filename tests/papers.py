@@ -18,6 +18,8 @@ from ltx_client.protocol.names import Names
 from ltx_client.protocol.state import TRANSITIONS, Status
 from ltx_client.shared.settings import FarmSettings
 from ltx_models.families.variants import VARIANTS
+from ltx_worker.attempt.states import BEGINNINGS, ENDS, State
+from ltx_worker.attempt.states import TRANSITIONS as ATTEMPT_MOVES
 from ltx_worker.cli import main as ltx_worker
 from ltx_worker.settings import WorkerSettings
 
@@ -133,6 +135,13 @@ def _states() -> str:
     return "```mermaid\n" + "\n".join(lines) + "\n```\n"
 
 
+def _attempt_states() -> str:
+    begin = [f"    [*] --> {state}: {why}" for state, why in BEGINNINGS.items()]
+    moves = [f"    {before} --> {after}: {why}" for (before, after), why in ATTEMPT_MOVES.items()]
+    ends = [f"    {state} --> [*]" for state in State if state in ENDS]
+    return "```mermaid\n" + "\n".join(["stateDiagram-v2", *begin, *moves, *ends]) + "\n```\n"
+
+
 def _transitions() -> Iterator[tuple[Status, Status]]:
     for source, targets in TRANSITIONS.items():
         yield from ((source, target) for target in sorted(targets, key=list(Status).index))
@@ -160,6 +169,7 @@ TEXTS = {
     "redis keys": _keys,
     "variants": _variants,
     "states": _states,
+    "attempt states": _attempt_states,
     "lanes": _lanes,
     "glossary": _glossary,
 }

@@ -1,4 +1,5 @@
-"""From a finished MP4 to a committed job. What cannot be delivered now waits in a spool folder, also over a restart.
+"""Delivers a finished MP4 and commits its job. What cannot be delivered now waits in a spool folder, also over a
+restart.
 
 spool/{attempt}/    video.mp4, sidecar.json, delivery.json
 """
@@ -11,7 +12,7 @@ import re
 import shutil
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import wait
 from pathlib import Path
 
@@ -27,7 +28,9 @@ from ltx_client.shared.private_files import replace_file
 from ltx_client.shared.storage.folder import flush
 from ltx_client.shared.storage.store import DamagedSource, Storage, StorageError
 from ltx_client.shared.unexpected_data import tell_once
+from ltx_worker.attempt.attempt import Attempt, AttemptObserver
 from ltx_worker.attempt.resume_points import ResumePoints
+from ltx_worker.attempt.states import State
 from ltx_worker.ledger.ledger import Claim, Ledger, StaleAttempt, Verdict
 from ltx_worker.machine.probes import PROBE
 from ltx_worker.threads.background import LONGEST_PAUSE, Background
@@ -80,6 +83,7 @@ class Spool(Background):
     retry_for: seconds that a delivery is tried again before it goes to that thread, while the worker's next job waits.
     look_every: seconds between that thread's tries, each of which renews the lease.
     sign_for: seconds that a link to the video holds; 0 for none.  own_link: makes one, where the storage cannot.
+    observers: are told of the attempts whose videos have waited.
     """
 
     def __init__(
@@ -93,6 +97,7 @@ class Spool(Background):
         look_every: float,
         sign_for: int = 0,
         own_link: Callable[[str, int], str | None] | None = None,
+        observers: Sequence[AttemptObserver] = (),
     ) -> None:
         super().__init__("spool", limit=STORAGE_LIMIT + look_every, longest_pause=min(LONGEST_PAUSE, look_every))
         self._folder = folder
@@ -103,50 +108,51 @@ class Spool(Background):
         self._look_every = look_every
         self._sign_for = sign_for
         self._own_link = own_link
+        self._observers = observers
+        self._attempts: dict[str, Attempt] = {}
+        """By the names of their folders, as far as this worker has had them in hand."""
         self._busy = threading.Lock()
         self._sweep_at = 0.0
         with contextlib.suppress(OSError):  # as on a full disk: it is tried again in each cycle
             folder.mkdir(parents=True, exist_ok=True)
 
     def waiting(self) -> int:
-        """How many finished videos are not delivered yet."""
+        """Return how many finished videos are not delivered yet."""
         return len(spooled(self._folder)[0])
 
-    def deliver(
-        self,
-        attempt: Claim,
-        video: Path,
-        sidecar: Path,
-        result: Result,
-        settle: Callable[[], None] | None = None,
-    ) -> None:
-        """Takes the files, stores them and commits the job; what fails for now is left to the spool's thread.
+    def deliver(self, attempt: Attempt, video: Path, sidecar: Path, result: Result) -> None:
+        """Take the files, store them and commit the job; what fails for now is left to the spool's thread.
 
-        settle: what has to be waited for before the commit, of an attempt that was the current one a moment ago: the
-        files are stored meanwhile, without asking once more.
+        The files of an attempt that was the current one a moment ago are stored without asking once more, while the
+        last of its events are published.
 
-        Raises StaleAttempt when the attempt is over, and OSError where this machine cannot keep the files.
+        Raise StaleAttempt when the attempt is over, and OSError where this machine cannot keep the files.
         """
-        delivery = Delivery(job_id=attempt.job_id, attempt=attempt.number, token=attempt.token, result=result)
+        sure = attempt.is_rendered and attempt.keeper.is_wanted
+        delivery = Delivery(job_id=attempt.job_id, attempt=attempt.number, token=attempt.claim.token, result=result)
         folder = self._folder / delivery.name
         with self._alone():
             self._take(delivery, video, sidecar)
+            self._attempts[folder.name] = attempt
             try:
-                self._try(folder, delivery, attempt, settle)
+                self._try(folder, delivery, attempt, sure=sure)
                 return
             except UNDELIVERABLE as error:
                 log.warning("job %s: not delivered, trying again: %s", attempt.job_id, error)
-            if settle is not None:
-                settle()
+            if sure:
+                attempt.rendering.publisher.finish()
             try:
                 patiently(UNDELIVERABLE, self._stopped, self._retry_for)(self._try_again, folder, delivery, attempt)
             except UNDELIVERABLE as error:
                 log.warning("job %s: kept in the spool: %s", attempt.job_id, error)
+                if attempt.is_over:  # and only its files could not be removed
+                    return
                 with contextlib.suppress(redis.RedisError):  # if Redis is what is away, nobody can be told
-                    self._ledger.emit(attempt, events.Delayed(reason=str(error)))
+                    self._ledger.emit(attempt.claim, events.Delayed(reason=str(error)))
+                attempt.to(State.SPOOLED)
 
     def _take(self, delivery: Delivery, video: Path, sidecar: Path) -> None:
-        """Moves the files into the spool; a folder without delivery.json, which is written last, is incomplete. Raises
+        """Move the files into the spool; a folder without delivery.json, which is written last, is incomplete. Raise
         OSError, and nothing is there then.
         """
         folder = self._folder / delivery.name
@@ -161,29 +167,30 @@ class Spool(Background):
             shutil.rmtree(folder, ignore_errors=True)
             raise
 
-    def _try(self, folder: Path, delivery: Delivery, attempt: Claim, settle: Callable[[], None] | None = None) -> None:
-        """Stores and commits. Raises UNDELIVERABLE errors, and StaleAttempt after removing what was stored.
+    def _try(self, folder: Path, delivery: Delivery, attempt: Attempt, *, sure: bool = False) -> None:
+        """Store and commit. Raise UNDELIVERABLE errors, and StaleAttempt after removing what was stored.
 
         A video that was damaged in the spool, as by a power cut, can never be stored: its job goes back to the queue.
         """
         result = delivery.result
         try:
-            if settle is not None or self._ledger.renew(attempt) is not Verdict.CANCEL:
+            if sure or self._ledger.renew(attempt.claim) is not Verdict.CANCEL:
                 self._store(folder, result)
-                if settle is not None:
-                    settle()
+                if sure:
+                    attempt.rendering.publisher.finish()
                 done = events.Done(result=result.model_copy(update={"link": self._link(result)}))
-                if self._ledger.commit(attempt, done) is Verdict.GO_ON:
+                if attempt.commit(done) is Verdict.GO_ON:
                     shutil.rmtree(folder)
                     return
-            self._ledger.commit(attempt, events.Cancelled())
+            attempt.commit(events.Cancelled())
         except DamagedSource as error:
-            if settle is not None:
-                settle()
+            if sure:
+                attempt.rendering.publisher.finish()
             log.error("job %s: its video is rendered again: %s", delivery.job_id, error)
-            self._ledger.release(attempt, f"the finished video was damaged before it was stored: {error}")
+            attempt.release(f"the finished video was damaged before it was stored: {error}")
         except StaleAttempt:
-            if self._ledger.is_result(attempt):  # the answer to its commit was lost, or the worker died on it
+            if self._ledger.is_result(attempt.claim):  # the answer to its commit was lost, or the worker died on it
+                attempt.to(State.DONE)
                 shutil.rmtree(folder)
                 return
             self._discard(folder, delivery)
@@ -191,9 +198,8 @@ class Spool(Background):
         self._discard(folder, delivery)
 
     def _store(self, folder: Path, result: Result) -> None:
-        """In a folder both files at once: the disk is waited for once. Other storages may have but one connection.
-
-        A sidecar without its video is not left behind.
+        """Store both files, in a folder at once: the disk is waited for once. Other storages may have but one
+        connection. A sidecar without its video is not left behind.
         """
         if self._storage.local_folder is None:
             self._storage.put(folder / "video.mp4", result.video, result.sha256)
@@ -209,19 +215,26 @@ class Spool(Background):
             raise
         sidecar.result()
 
-    def _try_again(self, folder: Path, delivery: Delivery, attempt: Claim) -> None:
-        """The same, after a try that may have left part of a file, which could not be removed then."""
+    def _try_again(self, folder: Path, delivery: Delivery, attempt: Attempt) -> None:
+        """Do the same after a try that may have left part of a file, which could not be removed then."""
+        if attempt.is_over:
+            self._clear(folder, delivery, attempt)
+            return
+        if attempt.state is not State.DELIVERING:
+            attempt.to(State.DELIVERING)
         try:
             for name in (delivery.result.video, delivery.result.sidecar):
                 self._storage.remove_unfinished(name)
         except StorageError:
-            if self._ledger.renew(attempt) is Verdict.CANCEL:  # else the job stays this worker's
-                self._ledger.commit(attempt, events.Cancelled())
+            if self._ledger.renew(attempt.claim) is Verdict.CANCEL:  # else the job stays this worker's
+                attempt.commit(events.Cancelled())
             raise
         self._try(folder, delivery, attempt)
 
     def _link(self, result: Result) -> str | None:
-        """For clients that cannot see the storage, or have no key to it. A video without one is better than none."""
+        """Return a link for clients that cannot see the storage, or have no key to it. A video without one is better
+        than none.
+        """
         if not self._sign_for:
             return None
         try:
@@ -233,18 +246,26 @@ class Spool(Background):
             return None
 
     def _discard(self, folder: Path, delivery: Delivery) -> None:
-        """Removes what this attempt has stored, and nothing that may be another's: files of older versions, whose names
-        another attempt may have, are left. Raises StorageError while that cannot be done; the spool's thread tries
+        """Remove what this attempt has stored, and nothing that may be another's: files of older versions, whose names
+        another attempt may have, are left. Raise StorageError while that cannot be done; the spool's thread tries
         again.
         """
         for name in filter(delivery.is_own, (delivery.result.video, delivery.result.sidecar)):
             self._storage.remove(name)
         shutil.rmtree(folder)
 
+    def _clear(self, folder: Path, delivery: Delivery, attempt: Attempt) -> None:
+        """Remove what an attempt has left that ended before: from the storage, too, unless it is the job's result."""
+        if attempt.state is State.DONE:
+            shutil.rmtree(folder)
+        else:
+            self._discard(folder, delivery)
+
     def _cycle(self) -> None:
         with self._alone():
             self._folder.mkdir(parents=True, exist_ok=True)
             folders, strange = spooled(self._folder)
+            self._attempts = {path.name: self._attempts[path.name] for path in folders if path.name in self._attempts}
             for path in strange:
                 tell_once(f"{path} is set aside: it is nothing that a worker has put into the spool; remove it")
             for folder in folders:
@@ -277,17 +298,33 @@ class Spool(Background):
         delivery = Delivery.model_validate_json(note.read_bytes())
         if folder.name not in (delivery.name, f"{delivery.job_id}.{delivery.attempt}"):  # which older versions gave
             raise ValueError(f"its delivery.json is of {delivery.name}")
-        attempt = Claim(delivery.job_id, delivery.attempt, delivery.token, Snapshot())
+        attempt = self._spooled_attempt(folder, delivery)
         try:
-            self._ledger.refresh(attempt)
+            if not attempt.is_over:
+                self._ledger.refresh(attempt.claim)
             self._try_again(folder, delivery, attempt)
         except StaleAttempt:
             log.warning("job %s: its video came too late; another attempt has taken over", delivery.job_id)
+            attempt.lose()
         except UNDELIVERABLE as error:
             self._note(error)
             log.debug("job %s: still in the spool: %s", delivery.job_id, error)
+            if attempt.state is State.DELIVERING or attempt.state is State.COMMITTING:
+                attempt.to(State.SPOOLED)
         else:
             log.info("job %s: delivered from the spool", delivery.job_id)
+
+    def _spooled_attempt(self, folder: Path, delivery: Delivery) -> Attempt:
+        """Return the attempt whose video lies in a folder: a new one, as after a restart, unless it is known to be over
+        and only its files could not be removed.
+        """
+        known = self._attempts.get(folder.name)
+        if known is not None and known.is_over:
+            return known
+        claim = Claim(delivery.job_id, delivery.attempt, delivery.token, Snapshot())
+        attempt = Attempt(claim, self._ledger, observers=self._observers, state=State.SPOOLED)
+        self._attempts[folder.name] = attempt
+        return attempt
 
 
 def spooled(spool: Path) -> tuple[list[Path], list[Path]]:

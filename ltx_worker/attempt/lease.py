@@ -1,4 +1,4 @@
-"""Keeps the leases of the attempts in hand while their renders run, and listens for cancels and pauses."""
+"""Keeps the leases of running attempts, and listens for cancels and pauses."""
 
 from __future__ import annotations
 
@@ -24,21 +24,31 @@ LISTEN = 0.5
 
 
 class LeaseKeeper:
-    """What is known of an attempt in hand: `cancelled`, `paused` and `stale` are set by what the ledger answers, to the
-    thread that renews or to the owner's own writes; `broken`, when one of its own threads cannot go on.
+    """Knows what was asked of an attempt: `cancelled`, `paused` and `stale` are set by what the ledger answers, to the
+    thread that renews or to the attempt's own writes; `broken`, when one of its own threads cannot go on.
     """
 
-    def __init__(self, attempt: Claim) -> None:
+    def __init__(self, claim: Claim) -> None:
         self.cancelled = threading.Event()
         self.paused = threading.Event()
         self.stale = threading.Event()
         self.broken = threading.Event()
         self.why_broken = ""
-        self.attempt = attempt
+        self.claim = claim
         self.renew_at = 0.0
 
+    @property
+    def is_to_stop(self) -> bool:
+        """Whether the attempt's render is to end."""
+        return self.cancelled.is_set() or self.paused.is_set() or self.stale.is_set() or self.broken.is_set()
+
+    @property
+    def is_wanted(self) -> bool:
+        """Whether the attempt's video is wanted, as far as is known."""
+        return not (self.cancelled.is_set() or self.stale.is_set())
+
     def heed(self, verdict: Verdict) -> None:
-        """Takes note of what a write answered."""
+        """Take note of what a write answered."""
         if verdict is Verdict.CANCEL:
             self.cancelled.set()
         elif verdict is Verdict.PAUSE:
@@ -51,7 +61,7 @@ class LeaseKeeper:
 
 
 class Leases(Background):
-    """A thread: renews each attempt in hand every `renew_every` seconds, and at once when its cancel or pause is
+    """Runs a thread that renews each lease every `renew_every` seconds, and at once when its job's cancel or pause is
     published.
     """
 
@@ -66,9 +76,9 @@ class Leases(Background):
         """By the channel of the job's cancel."""
 
     @contextlib.contextmanager
-    def keep(self, attempt: Claim) -> Iterator[LeaseKeeper]:
-        """While inside, the attempt's lease is renewed."""
-        keeper, channel = LeaseKeeper(attempt), self._names.cancel(attempt.job_id)
+    def keep(self, keeper: LeaseKeeper) -> Iterator[LeaseKeeper]:
+        """Have an attempt's lease renewed while inside."""
+        channel = self._names.cancel(keeper.claim.job_id)
         self._in_hand = {**self._in_hand, channel: keeper}
         try:
             yield keeper
@@ -107,10 +117,10 @@ class Leases(Background):
 
     def _renew(self, keeper: LeaseKeeper) -> None:
         try:
-            keeper.heed(self._ledger.renew(keeper.attempt))
+            keeper.heed(self._ledger.renew(keeper.claim))
         except StaleAttempt as error:
             if keeper in self._in_hand.values():  # else it has just ended
-                log.warning("job %s: %s", keeper.attempt.job_id, error)
+                log.warning("job %s: %s", keeper.claim.job_id, error)
             keeper.stale.set()
         except redis.RedisError as error:
             if is_outage(error):

@@ -1,10 +1,8 @@
-"""How attempts go on, and how they end other than with a video: failed, cancelled, given back, or lost."""
+"""Decides how attempts end other than with a video: failed, cancelled, given back, or lost."""
 
 from __future__ import annotations
 
-import contextlib
 import logging
-import threading
 from collections.abc import Callable
 from enum import StrEnum
 from typing import ParamSpec, TypeVar
@@ -17,17 +15,14 @@ from ltx_client.protocol.state import Status
 from ltx_client.shared.broker.outages import is_outage
 from ltx_models.errors import FaultKind, MachineFault
 from ltx_models.faults import machine_fault
-from ltx_worker.attempt.resume_points import ResumePoints
-from ltx_worker.attempt.running_attempt import InHand
+from ltx_worker.attempt.attempt import Attempt, WorkerContext
 from ltx_worker.engine.messages import Faulty, Message, Refused, Stopped
 from ltx_worker.engine.supervisor import EngineDied
-from ltx_worker.ledger.ledger import POISON_LIMITS, Claim, Ledger, StaleAttempt, Strike
-from ltx_worker.machine.health import Health
-from ltx_worker.membership.heartbeat import Heartbeat
+from ltx_worker.ledger.ledger import POISON_LIMITS, StaleAttempt, Strike
 from ltx_worker.threads.retrying import until_redis_answers
 from ltx_worker.threads.watched import THREADS, brief
 
-__all__ = ["Endings", "Outcome"]
+__all__ = ["Outcome", "Outcomes", "Step"]
 
 log = logging.getLogger(__name__)
 
@@ -48,7 +43,7 @@ class Outcome(StrEnum):
     """What came of a message that said: look at this job."""
 
     HANDED_ON = "handed on"
-    """The rest is done beside the next render."""
+    """The rest is done concurrently with the next render."""
     ENDED = "ended"
     RELEASED = "released"
     LOST = "lost"
@@ -56,49 +51,54 @@ class Outcome(StrEnum):
     REFUSED = "refused"
 
 
-class Endings:
-    """Writes them to the ledger, waiting for Redis while it is away; not any more once `leaving` is set. Whose fault an
-    early end is, is decided here: by `machine_fault`, and by what the machine's probes find.
+Step = Callable[[Attempt], Outcome]
+"""Takes an attempt as far as it goes, and tells what came of it."""
+
+
+class Outcomes:
+    """Writes ends to the ledger, waiting for Redis while it is away; not any more once the worker leaves. Whose fault
+    an early end is, is decided here: by `machine_fault`, and by what the machine's probes find.
 
     probe: what is wrong with this machine, after a fault of this kind (None: of none) in a render that needs so many
     bytes of memory.
     """
 
-    def __init__(
-        self,
-        ledger: Ledger,
-        points: ResumePoints,
-        health: Health,
-        heartbeat: Heartbeat,
-        leaving: threading.Event,
-        probe: Callable[[FaultKind | None, int], MachineFault | None],
-    ) -> None:
-        self.leaving = leaving
-        self._ledger = ledger
-        self._health = health
-        self._points = points
-        self._heartbeat = heartbeat
+    def __init__(self, context: WorkerContext, probe: Callable[[FaultKind | None, int], MachineFault | None]) -> None:
+        self._leaving = context.leaving
+        self._health = context.health
+        self._points = context.points
+        self._heartbeat = context.heartbeat
         self._probe = probe
 
-    def see_through(self, attempt: Claim, held: contextlib.ExitStack, work: Callable[[], Outcome]) -> Outcome:
-        """What comes of work on this attempt: LOST where another attempt has taken over meanwhile. Closes what is held
-        for it, before it is given back for the machine's fault.
+    def see_through(self, attempt: Attempt, step: Step) -> Outcome:
+        """Take the attempt through a step; return what came of it: LOST where another attempt has taken over meanwhile.
+
+        What is held for it is closed, before it is given back for the machine's fault. Whatever is raised, it is over.
         """
         try:
-            with held:
-                outcome = work()
+            return self._see(attempt, step)
+        except BaseException:
+            attempt.drop()
+            raise
+
+    def _see(self, attempt: Attempt, step: Step) -> Outcome:
+        try:
+            with attempt.held:
+                outcome = step(attempt)
         except StaleAttempt as error:
             log.warning("job %s: %s; dropped", attempt.job_id, error)
-            return Outcome.LOST
+            return self._lose(attempt)
         except Exception as error:  # noqa: BLE001 — what nobody expects is raised again
             if is_outage(error):  # while leaving: the lease lapses, and the reaper brings the job to another worker
                 log.warning("job %s: left without the broker: %s", attempt.job_id, brief(error))
+                attempt.drop()
                 return Outcome.RELEASED
             if isinstance(error, redis.RedisError):
                 THREADS.note(error)
                 log.error(
                     "job %s: dropped, for the broker refuses what is written of it: %s", attempt.job_id, brief(error)
                 )
+                attempt.drop()
                 return Outcome.LOST
             outcome = self._after(attempt, error)
         log.info("job %s: attempt %d %s: %s", attempt.job_id, attempt.number, outcome, attempt.snapshot.status)
@@ -106,50 +106,50 @@ class Endings:
             self._points.sweep()
         return outcome
 
-    def render(self, hand: InHand, until: Callable[[Message], bool] | None = None) -> Outcome | None:
-        """Goes on with a render, to its decoded frames or to a message of which `until` says so. What came of it, where
-        that was its end. Raises EngineDied and MachineFault.
+    def render(self, attempt: Attempt, until: Callable[[Message], bool] | None = None) -> Outcome | None:
+        """Go on with a render, to its decoded frames or to a message of which `until` says so; return what came of it,
+        where that was its end. Raise EngineDied and MachineFault.
         """
         try:
-            last = hand.follow(until)
+            last = attempt.follow(until)
         except (EngineDied, MachineFault):
-            if not hand.asked_to_stop():
+            if not attempt.asked_to_stop():
                 raise
-            hand.settle()
-            return self.stop(hand)
+            attempt.rendering.settle()
+            return self.stop(attempt)
         if isinstance(last, Faulty):
             raise last.fault
         if not isinstance(last, Refused | Stopped):
             return None
-        hand.settle()
+        attempt.rendering.settle()
         if isinstance(last, Refused):
-            folder = hand.output.parent
-            return self.refuse(hand.attempt, last.error.replace(f"the file {folder}/", "").replace(f"{folder}/", ""))
-        return self.stop(hand)
+            folder = attempt.rendering.output.parent
+            return self.refuse(attempt, last.error.replace(f"the file {folder}/", "").replace(f"{folder}/", ""))
+        return self.stop(attempt)
 
-    def refuse(self, attempt: Claim, error: str) -> Outcome:
-        """The job cannot be done, as far as this machine can tell: where something is wrong with the machine, another
-        one is to say so. Raises MachineFault.
+    def refuse(self, attempt: Attempt, error: str) -> Outcome:
+        """Fail a job that cannot be done, as far as this machine can tell: where something is wrong with the machine,
+        another one is to say so. Raise MachineFault.
         """
         if found := self._probe(None, 0):
             raise MachineFault(f"{error}; but that may be this machine's fault: {found}", found.kind, confirmed=True)
         return self.fail(attempt, error)
 
-    def fail(self, attempt: Claim, error: str) -> Outcome:
-        """The job cannot be done: why, in a sentence."""
+    def fail(self, attempt: Attempt, error: str) -> Outcome:
+        """Fail a job that cannot be done: why, in a sentence."""
         log.error("job %s: %s", attempt.job_id, error)
         self._heartbeat.note_failure(attempt.job_id, error)
-        self._patiently(self._ledger.commit, attempt, events.Failed(error=error))
+        self._patiently(attempt.commit, events.Failed(error=error))
         return Outcome.ENDED
 
-    def stop(self, hand: InHand) -> Outcome:
-        """What stopped it decides: cancel, loss, pause, or the worker's end."""
-        attempt, keeper = hand.attempt, hand.keeper
+    def stop(self, attempt: Attempt) -> Outcome:
+        """End an attempt as what stopped it demands: cancel, loss, pause, or the worker's end."""
+        keeper = attempt.keeper
         if keeper.cancelled.is_set():
-            self._patiently(self._ledger.commit, attempt, events.Cancelled())
+            self._patiently(attempt.commit, events.Cancelled())
             return Outcome.ENDED
         if keeper.stale.is_set():
-            return Outcome.LOST
+            return self._lose(attempt)
         if keeper.broken.is_set():
             return self._give_back(attempt, keeper.why_broken)
         if keeper.paused.is_set():
@@ -157,8 +157,8 @@ class Endings:
             return Outcome.PAUSED if outcome is Outcome.RELEASED else outcome
         return self._give_back(attempt, f"worker {self._heartbeat.worker_name} is shutting down")
 
-    def _after(self, attempt: Claim, error: Exception) -> Outcome:
-        """The attempt ended early; another one may do better. Raises what nobody expects."""
+    def _after(self, attempt: Attempt, error: Exception) -> Outcome:
+        """Give back what ended early, for another attempt may do better. Raise what nobody expects."""
         died = error if isinstance(error, EngineDied) else None
         fault = died.fault if died else machine_fault(error)
         if fault is None and died is None:
@@ -167,7 +167,7 @@ class Endings:
             fault = MachineFault(f"{error}; {found}", found.kind, confirmed=True)
         self._heartbeat.note_failure(attempt.job_id, str(error))
         try:
-            job = self._ledger.job(attempt)
+            job = attempt.job
         except UnreadableJob as unreadable:
             return self.fail(attempt, str(unreadable))
         try:
@@ -176,21 +176,23 @@ class Endings:
             return self._give_back_for(attempt, job, fault, counts=died is None or died.alone)
         except StaleAttempt as stale:
             log.warning("job %s: %s; dropped", attempt.job_id, stale)
-            return Outcome.LOST
+            return self._lose(attempt)
         except Exception as outage:
             if not is_outage(outage):
                 raise
             log.warning("job %s: left without the broker: %s", attempt.job_id, outage)
+            attempt.drop()
             return Outcome.RELEASED
 
-    def _give_back_after_death(self, attempt: Claim, job: Job, reason: str, *, alone: bool) -> Outcome:
-        """It counts against a job that the engine had in hand alone, as it has every attempt but the first."""
+    def _give_back_after_death(self, attempt: Attempt, job: Job, reason: str, *, alone: bool) -> Outcome:
+        """Count it against a job that the engine rendered alone, as it does every attempt but the first."""
         self._health.note_death(job, attempt.snapshot.step, reason)
         return self._give_back(attempt, reason, Strike.DEATH if alone else None)
 
-    def _give_back_for(self, attempt: Claim, job: Job, fault: MachineFault, *, counts: bool) -> Outcome:
-        """What a probe finds is the machine's alone. What none finds counts against the job, should it be the one thing
-        that all the machines have in common; at far higher limits than an engine's death of no known cause.
+    def _give_back_for(self, attempt: Attempt, job: Job, fault: MachineFault, *, counts: bool) -> Outcome:
+        """Give back for a fault. What a probe finds is the machine's alone; what none finds counts against the job,
+        should it be the one thing that all the machines have in common; at far higher limits than an engine's death of
+        no known cause.
         """
         if not fault.confirmed and (found := self._probe(fault.kind, job.predicted_peak)):
             text = str(fault) if str(found) in str(fault) else f"{fault}; {found}"
@@ -207,19 +209,24 @@ class Endings:
         verdict = f"{fault}; {times} attempts ended early, and no fault of their machines was found that lasts"
         return self._give_back(attempt, reason, strike, verdict=verdict)
 
-    def _give_back_not_finite(self, attempt: Claim, job: Job, fault: MachineFault, reason: str) -> Outcome:
-        """Another machine is to tell whose fault it is; where there is none, this one once more."""
+    def _give_back_not_finite(self, attempt: Attempt, job: Job, fault: MachineFault, reason: str) -> Outcome:
+        """Have another machine tell whose fault it is; where there is none, this one once more."""
         by, where = self._health.worker_id, "on a second machine too: it is the job's own doing"
         if not self._patiently(self._health.others_serve, job):
             by, where = f"{by}/{attempt.number}", "each time that it was tried, and no other machine serves the job"
         return self._give_back(attempt, reason, Strike.NOT_FINITE, by=by, verdict=f"{fault}, {where}")
 
     def _give_back(
-        self, attempt: Claim, reason: str, strike: Strike | None = None, *, by: str = "", verdict: str = ""
+        self, attempt: Attempt, reason: str, strike: Strike | None = None, *, by: str = "", verdict: str = ""
     ) -> Outcome:
         log.warning("job %s: %s", attempt.job_id, reason)
-        status = self._patiently(self._ledger.release, attempt, reason, strike, by=by, verdict=verdict)
+        status = self._patiently(attempt.release, reason, strike, by=by, verdict=verdict)
         return Outcome.RELEASED if status is Status.QUEUED else Outcome.ENDED
 
+    @staticmethod
+    def _lose(attempt: Attempt) -> Outcome:
+        attempt.lose()
+        return Outcome.LOST
+
     def _patiently(self, write: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
-        return until_redis_answers(self.leaving)(write, *args, **kwargs)
+        return until_redis_answers(self._leaving)(write, *args, **kwargs)

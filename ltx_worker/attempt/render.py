@@ -1,41 +1,37 @@
-"""One job, from claim to where the next may begin. No Celery in it."""
+"""Renders a job, from its claim to where the next may begin. Nothing here knows Celery."""
 
 from __future__ import annotations
 
-import contextlib
 import logging
 import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Generator
+from pathlib import Path
 
 import redis
 
 from ltx_client.protocol import events
 from ltx_client.protocol.jobs import Job, UnreadableJob, job_digest
 from ltx_client.shared.broker.outages import is_outage
-from ltx_client.shared.storage.store import Storage, StorageError
+from ltx_client.shared.storage.store import StorageError
 from ltx_models.errors import InvalidRequest, MachineFault
 from ltx_models.families.variants import find_variant
 from ltx_models.faults import machine_fault
 from ltx_models.memory import GB, predict_peak
 from ltx_models.request import GenerationRequest
+from ltx_worker.attempt.attempt import Attempt, Rendering, WorkerContext
 from ltx_worker.attempt.event_publisher import EventPublisher
 from ltx_worker.attempt.finish import Finisher
 from ltx_worker.attempt.inputs import fetch_inputs
 from ltx_worker.attempt.lease import Leases
-from ltx_worker.attempt.outcomes import Endings, Outcome
-from ltx_worker.attempt.resume_points import ResumePoints
+from ltx_worker.attempt.outcomes import Outcome, Outcomes
 from ltx_worker.attempt.resume_saver import ResumeSaver
-from ltx_worker.attempt.running_attempt import InHand
+from ltx_worker.attempt.states import State
 from ltx_worker.attempt.work_folders import WorkFolders
 from ltx_worker.engine import messages
 from ltx_worker.engine.messages import Message, Ready, Render
-from ltx_worker.engine.supervisor import Engine
 from ltx_worker.ledger.embeddings_cache import EmbeddingsCache
-from ltx_worker.ledger.ledger import Claim, Ledger
-from ltx_worker.machine.health import Health
 from ltx_worker.machine.keep_awake import awake
-from ltx_worker.membership.heartbeat import Heartbeat
 from ltx_worker.queue.claiming import TurnTaker
 from ltx_worker.settings import WorkerSettings
 from ltx_worker.threads.retrying import until_redis_answers
@@ -47,64 +43,54 @@ log = logging.getLogger(__name__)
 
 
 class Renderer:
-    """Renders jobs one at a time on one engine; `finisher` has them written and delivered, beside the next. A job whose
-    earlier attempts have failed has the engine to itself, so that what it dies of is known.
+    """Renders jobs one at a time on one engine; `finisher` has them written and delivered, concurrently with the next.
+    A job whose earlier attempts have failed has the engine to itself, so that what it dies of is known.
 
-    work: for what they need meanwhile.  are_more_waiting: whether there are jobs for this worker in its
-    queues, as far as is known.  find_fault: what keeps this machine from taking a job, found at once.
+    work: for what they need meanwhile.  are_more_waiting: whether there are jobs for this worker in its queues, as far
+    as is known.  find_fault: what keeps this machine from taking a job, found at once.
     """
 
     def __init__(
         self,
-        settings: WorkerSettings,
-        ledger: Ledger,
-        leases: Leases,
-        engine: Engine,
-        storage: Storage,
+        context: WorkerContext,
+        outcomes: Outcomes,
         finisher: Finisher,
-        endings: Endings,
-        points: ResumePoints,
-        embeddings: EmbeddingsCache | None,
-        heartbeat: Heartbeat,
-        health: Health,
+        *,
+        settings: WorkerSettings,
+        leases: Leases,
         turns: TurnTaker,
         work: WorkFolders,
+        embeddings: EmbeddingsCache | None = None,
         are_more_waiting: Callable[[], bool],
         find_fault: Callable[[], MachineFault | None] = lambda: None,
     ) -> None:
-        self._settings = settings
-        self._ledger = ledger
-        self._leases = leases
-        self._engine = engine
-        self._storage = storage
+        self._context = context
+        self._outcomes = outcomes
         self._finisher = finisher
-        self._endings = endings
-        self._heartbeat = heartbeat
-        self._health = health
+        self._settings = settings
+        self._leases = leases
         self._turns = turns
         self._work = work
+        self._embeddings = embeddings
         self._are_more_waiting = are_more_waiting
         self._find_fault = find_fault
-        self._points = points
-        self._embeddings = embeddings
 
     def leave(self) -> None:
-        """Has the render in hand, if any, stop at once and give its job back."""
-        self._endings.leaving.set()
+        """Have the render in hand, if any, stop at once and give its job back."""
+        self._context.leaving.set()
 
     def run(self, job_id: str, queue: str = "") -> Outcome:
-        """Renders the job whose turn it is, if there is one, now that a message for this one has come from that queue.
-        Waits for the broker as long as it is away.
+        """Render the job whose turn it is, if there is one, now that a message for this one has come from that queue.
+        Wait for the broker as long as it is away.
         """
         with THREADS.at_work("render", STORAGE_LIMIT):
             try:
                 if found := self._find_fault():
                     return self._leave_to_others(job_id, found)
-                attempt = self._turns.take(job_id, queue)
-                if attempt is None:
+                claim = self._turns.take(job_id, queue)
+                if claim is None:
                     return Outcome.REFUSED
-                held = contextlib.ExitStack()
-                return self._endings.see_through(attempt, held, lambda: self._render(attempt, held))
+                return self._outcomes.see_through(self._context.begin(claim), self._render)
             except redis.RedisError as error:
                 THREADS.note(error)
                 log.warning("job %s: left for another time: %s", job_id, brief(error))
@@ -117,90 +103,93 @@ class Renderer:
 
     def _leave_to_others(self, job_id: str, fault: MachineFault) -> Outcome:
         log.warning("job %s: left to others, for this machine's fault: %s", job_id, fault)
-        self._health.note_fault(fault)
+        self._context.health.note_fault(fault)
         return Outcome.RELEASED
 
-    def _render(self, attempt: Claim, held: contextlib.ExitStack) -> Outcome:
-        keeper = held.enter_context(self._leases.keep(attempt))
-        held.enter_context(self._heartbeat.busy(attempt.job_id))
-        held.enter_context(awake())
-        leaving = self._endings.leaving
-
-        def should_stop() -> bool:
-            THREADS.live()
-            asked = keeper.cancelled.is_set() or keeper.paused.is_set()
-            return asked or keeper.stale.is_set() or keeper.broken.is_set() or leaving.is_set()
-
+    def _render(self, attempt: Attempt) -> Outcome:
+        attempt.hold(self._leases.keep(attempt.keeper))
+        attempt.hold(self._context.heartbeat.busy(attempt.job_id))
+        attempt.hold(awake())
         try:
-            job = self._ledger.job(attempt)
+            job = attempt.job
         except UnreadableJob as error:
             name = self._settings.worker_name
-            return self._endings.fail(attempt, f"worker {name} cannot read the job: {error}")
+            return self._outcomes.fail(attempt, f"worker {name} cannot read the job: {error}")
         if too_large := self._why_too_large(job):
-            return self._endings.fail(attempt, too_large)
+            return self._outcomes.fail(attempt, too_large)
         if attempt.number == 1:  # later ones wait for the render in hand anyway
             self._encode_ahead(job.request)
-        folder = held.enter_context(self._work.of(attempt.name))
+        attempt.to(State.FETCHING)
+        folder = attempt.hold(self._work.of(attempt.name))
         try:
-            request = fetch_inputs(
-                job.request,
-                self._storage,
-                folder,
-                retry_for=self._settings.worker_deliver_for,
-                leaving=leaving,
-            )
+            request = self._fetch(job.request, folder)
         except (StorageError, InvalidRequest) as error:
-            return self._endings.refuse(attempt, str(error))
-        output = folder / "video.mp4"
-        digest = job_digest(job)
-        lost: list[str] = []
-        resume = until_redis_answers(leaving)(self._points.load, job.id, lost.append) if attempt.number > 1 else None
-
-        def command(ready: Ready) -> Render:
-            return Render(
-                request=request,
-                checkpoint_every=job.checkpoint_every,
-                output=output,
-                job=digest,
-                resume=resume,
-                embeddings=self._known_embeddings(ready, request),
-                save_every=self._settings.worker_save_every,
-            )
-
-        if attempt.number > 1 and resume is None:
-            resumed = events.Resumed(step=0, reason=next(iter(lost), None))
-            until_redis_answers(leaving)(self._ledger.emit, attempt, resumed)
+            return self._outcomes.refuse(attempt, str(error))
+        resume = self._find_resume_point(attempt) if attempt.number > 1 else None
         limit = min(job.time_limit or math.inf, self._settings.worker_time_limit)
         give_up_at = time.monotonic() + limit
         if attempt.number > 1:
             self._finisher.wait()
-        stream = self._engine.render(command, should_stop, limit)
-        hand = InHand(
-            attempt,
-            job,
-            self._engine,
-            stream,
-            self._embeddings,
-            keeper,
-            held.enter_context(EventPublisher(self._ledger, attempt, keeper, leaving)),
-            held.enter_context(ResumeSaver(self._points, attempt, self._health.note_fault)),
-            output,
-            give_up_at,
-            should_stop,
-            held,
-        )
-        held.callback(stream.close)
-        if (outcome := self._endings.render(hand, self._is_to_be_handed_on)) is not None:
+        make = self._command(job, request, folder / "video.mp4", resume)
+        stream = self._context.engine.render(make, attempt.asked_to_stop, limit)
+        attempt.begin(self._rendering(attempt, stream, folder / "video.mp4", give_up_at))
+        if (outcome := self._outcomes.render(attempt, self._is_to_be_handed_on)) is not None:
             return outcome
-        hand.held = held.pop_all()
-        self._finisher.take(hand)
+        return self._hand_on(attempt)
+
+    def _fetch(self, request: GenerationRequest, folder: Path) -> GenerationRequest:
+        retry_for, leaving = self._settings.worker_deliver_for, self._context.leaving
+        return fetch_inputs(request, self._context.storage, folder, retry_for=retry_for, leaving=leaving)
+
+    def _find_resume_point(self, attempt: Attempt) -> bytes | None:
+        """Return what an earlier attempt has saved; where there is nothing, tell the job's watchers."""
+        context, lost = self._context, list[str]()
+        resume = until_redis_answers(context.leaving)(context.points.load, attempt.job_id, lost.append)
+        if resume is None:
+            resumed = events.Resumed(step=0, reason=next(iter(lost), None))
+            until_redis_answers(context.leaving)(context.ledger.emit, attempt.claim, resumed)
+        return resume
+
+    def _command(
+        self, job: Job, request: GenerationRequest, output: Path, resume: bytes | None
+    ) -> Callable[[Ready], Render]:
+        """Return what makes the command for an engine that is ready."""
+        digest = job_digest(job)
+        return lambda ready: Render(
+            request=request,
+            checkpoint_every=job.checkpoint_every,
+            output=output,
+            job=digest,
+            resume=resume,
+            embeddings=self._known_embeddings(ready, request),
+            save_every=self._settings.worker_save_every,
+        )
+
+    def _rendering(
+        self, attempt: Attempt, stream: Generator[Message, None, None], output: Path, give_up_at: float
+    ) -> Rendering:
+        context = self._context
+        return Rendering(
+            engine=context.engine,
+            stream=stream,
+            embeddings=self._embeddings,
+            publisher=attempt.hold(EventPublisher(context.ledger, attempt.keeper, context.leaving)),
+            saver=attempt.hold(ResumeSaver(context.points, attempt.claim, context.health.note_fault)),
+            output=output,
+            give_up_at=give_up_at,
+        )
+
+    def _hand_on(self, attempt: Attempt) -> Outcome:
+        """Give it to the finisher with all that it holds. A later attempt than the first is waited for."""
+        attempt.held = attempt.held.pop_all()
+        self._finisher.take(attempt)
         if attempt.number > 1:
             self._finisher.wait()
         return Outcome.HANDED_ON
 
     def _why_too_large(self, job: Job) -> str:
-        """What is wrong with a job that needs more than its record says, and more than this worker may use: it was led
-        here by that, and would fell one machine after the other.
+        """Return what is wrong with a job that needs more than its record says, and more than this worker may use: it
+        was led here by that, and would fell one machine after the other.
         """
         needed = predict_peak(find_variant(job.variant), job.request)
         budget = self._settings.worker_memory_gb * GB
@@ -212,8 +201,8 @@ class Renderer:
         )
 
     def _is_to_be_handed_on(self, message: Message) -> bool:
-        """Once only decoding is left, so that the next job is claimed meanwhile; but only where one waits already. One
-        that comes later, a worker with nothing in hand may begin sooner.
+        """Return whether only decoding is left, so that the next job is claimed meanwhile; but only where one waits
+        already. One that comes later, a worker with nothing in hand may begin sooner.
         """
         return isinstance(message, messages.Stepped) and message.step == message.steps and self._are_more_waiting()
 
@@ -221,10 +210,10 @@ class Renderer:
         return {} if self._embeddings is None else self._embeddings.find(ready.embeds_by, request.texts)
 
     def _encode_ahead(self, request: GenerationRequest) -> None:
-        """Has the engine encode, beside the render in hand, what this one needs and nobody has encoded yet."""
-        ready = self._engine.ready
-        if ready is None or not self._engine.is_rendering:
+        """Have the engine encode, concurrently with the render in hand, what this one needs and nobody has encoded."""
+        ready = self._context.engine.ready
+        if ready is None or not self._context.engine.is_rendering:
             return
         known = self._known_embeddings(ready, request)
         if missing := [text for text in request.texts if text not in known]:
-            self._engine.encode_ahead(missing)
+            self._context.engine.encode_ahead(missing)

@@ -44,7 +44,10 @@ class _Pointer(BaseModel):
 
 
 class ResumePoints:
-    """Saves and finds them. max_in_redis: bytes, above which one goes into the storage.  work: a local folder."""
+    """Saves and finds resume points.
+
+    max_in_redis: bytes, above which one goes into the storage.  work: a local folder.
+    """
 
     def __init__(self, ledger: Ledger, storage: Storage, work: Path, max_in_redis: int) -> None:
         self._ledger = ledger
@@ -55,27 +58,27 @@ class ResumePoints:
         self.has_files = False
         """Whether a file was written or read since the last sweep."""
 
-    def save(self, attempt: Claim, resume_point: bytes) -> None:
-        """Keeps it in place of the one before. Raises StaleAttempt, redis.RedisError and StorageError."""
+    def save(self, claim: Claim, resume_point: bytes) -> None:
+        """Keep it in place of the one before. Raise StaleAttempt, redis.RedisError and StorageError."""
         if len(resume_point) <= self._max_in_redis:
-            self._ledger.save(attempt, resume_point)
+            self._ledger.save(claim, resume_point)
             return
         self.has_files = True
-        count = self._written.get(attempt.token, 0)
-        name = f"{FOLDER}/{attempt.name}.{count % 2}"
+        count = self._written.get(claim.token, 0)
+        name = f"{FOLDER}/{claim.name}.{count % 2}"
         with tempfile.NamedTemporaryFile(dir=self._work) as file:
             file.write(resume_point)
             file.flush()
             self._storage.put(Path(file.name), name)
         pointer = _Pointer(file=name, sha256=hashlib.sha256(resume_point).hexdigest())
-        self._ledger.save(attempt, pointer.model_dump_json().encode())
-        self._written = {attempt.token: count + 1}
+        self._ledger.save(claim, pointer.model_dump_json().encode())
+        self._written = {claim.token: count + 1}
 
     def load(self, job_id: str, tell: Callable[[str], object] = str) -> bytes | None:
-        """The newest resume point of a job; none where there is no right one, or the storage fails.
+        """Return the newest resume point of a job; none where there is no right one, or the storage fails.
 
         tell: gets the reason, in a few words, where the render begins again though something was saved.
-        Raises redis.RedisError while the broker is away.
+        Raise redis.RedisError while the broker is away.
         """
         try:
             return self._load(job_id)
@@ -107,7 +110,7 @@ class ResumePoints:
             return target.read_bytes()
 
     def sweep(self) -> None:
-        """Removes the files of jobs that have ended, as far as they can be removed now, and are this farm's."""
+        """Remove the files of jobs that have ended, as far as they can be removed now, and are this farm's."""
         self.has_files = False
         try:
             names = {*self._storage.names(FOLDER), *self._storage.unfinished(FOLDER)}

@@ -1,4 +1,4 @@
-"""Saves resume points beside the render: the newest wins, and no step waits for it."""
+"""Saves resume points while a render goes on: the newest wins, and no step waits for it."""
 
 from __future__ import annotations
 
@@ -20,19 +20,19 @@ log = logging.getLogger(__name__)
 
 
 class ResumeSaver:
-    """A context manager; on leaving, the newest point has been saved, or its saving has failed.
+    """Is a context manager; on leaving, the newest point has been saved, or its saving has failed.
 
     note_fault: told of what is wrong with the machine, where that is why one was not saved.
     """
 
-    def __init__(self, points: ResumePoints, attempt: Claim, note_fault: Callable[[MachineFault], object]) -> None:
+    def __init__(self, points: ResumePoints, claim: Claim, note_fault: Callable[[MachineFault], object]) -> None:
         self._points = points
         self._note_fault = note_fault
-        self._attempt = attempt
+        self._claim = claim
         self._newest: bytes | None = None
         self._leaving = False
         self._changed = threading.Condition()
-        self._thread = watched(self._run, "saver", name=f"saver-{attempt.job_id}", limit=STORAGE_LIMIT)
+        self._thread = watched(self._run, "saver", name=f"saver-{claim.job_id}", limit=STORAGE_LIMIT)
 
     def __enter__(self) -> ResumeSaver:
         return self
@@ -43,14 +43,14 @@ class ResumeSaver:
         self.finish()
 
     def finish(self) -> None:
-        """Returns when the newest point has been saved, or could not be."""
+        """Return when the newest point has been saved, or could not be."""
         with self._changed:
             self._leaving = True
             self._changed.notify()
         join(self._thread)
 
     def offer(self, resume_point: bytes) -> None:
-        """Saves it soon, unless a newer one comes before. Never waits."""
+        """Save it soon, unless a newer one comes before. Never wait."""
         with self._changed:
             self._newest = resume_point
             self._changed.notify()
@@ -60,12 +60,12 @@ class ResumeSaver:
     def _run(self, loop: Loop) -> None:
         while (point := self._next(loop)) is not None:
             try:
-                self._points.save(self._attempt, point)
+                self._points.save(self._claim, point)
             except StaleAttempt:
                 return
             except BaseException as error:  # noqa: BLE001 - the next point may be saved; none costs some steps
                 loop.note(error)
-                log.debug("job %s: a resume point was not saved: %s", self._attempt.job_id, brief(error))
+                log.debug("job %s: a resume point was not saved: %s", self._claim.job_id, brief(error))
                 if fault := machine_fault(error):  # the render may still end well here, but no other should begin
                     self._note_fault(fault)
             else:

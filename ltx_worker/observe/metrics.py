@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import logging
 import math
 import threading
@@ -88,8 +87,17 @@ class Metrics:
     def watch(
         self, client: redis.Redis, names: Names, heartbeat: Heartbeat, *, budget: float, waiting: Callable[[], int]
     ) -> None:
-        """What is looked up at each scrape. budget: bytes.  waiting: how many videos wait to be delivered."""
-        self.registry.register(_Lookups(self._labels, self._clock, client, names, heartbeat, budget, waiting))
+        """Look these up at each scrape. budget: bytes.  waiting: how many videos wait to be delivered."""
+        lookups = _Lookups(
+            labels=self._labels,
+            clock=self._clock,
+            client=client,
+            names=names,
+            heartbeat=heartbeat,
+            budget=budget,
+            waiting=waiting,
+        )
+        self.registry.register(lookups)
 
     def serve(self, address: str, port: int) -> str:
         """Answer scrapes from a thread; port 0: none. Return why it cannot, as where the port is another worker's."""
@@ -114,14 +122,10 @@ class Metrics:
             self._server.shutdown()
             self._server.server_close()
 
-    @contextlib.contextmanager
-    def rendering(self) -> Iterator[None]:
-        """While inside, the GPU has work."""
-        self._clock.add(1)
-        try:
-            yield
-        finally:
-            self._clock.add(-1)
+    def rendering(self, renders: int) -> None:
+        """Count for how long the GPU has work: so many renders more have begun, or have ended if it is negative."""
+        if renders:
+            self._clock.add(renders)
 
     def stepped(self, seconds: float) -> None:
         """A denoising step took so long."""
@@ -194,7 +198,7 @@ class _Clock:
         self._since = now
 
 
-@dataclass(eq=False)
+@dataclass(eq=False, kw_only=True)
 class _Lookups(Collector):
     """Answers each scrape anew. The farm's queues are the same whichever worker is asked."""
 

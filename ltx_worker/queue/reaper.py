@@ -11,7 +11,7 @@ from __future__ import annotations
 import contextlib
 import logging
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import redis
@@ -44,7 +44,8 @@ class Reaper(Background):
     """A thread that looks every `every` seconds, while it holds the farm's reaper lock.
 
     send: puts a message for a job into its queue, at a priority.  holder: of the lock; of this process alone.  lease:
-    seconds; after Redis was away or restarted, no lease is held against its owner for so long.
+    seconds; after Redis was away or restarted, no lease is held against its owner for so long.  note_requeued: called
+    for each job of a worker that is gone, once it is back in its queue.
     """
 
     def __init__(
@@ -58,6 +59,7 @@ class Reaper(Background):
         holder: str,
         every: float,
         lease: float,
+        note_requeued: Callable[[], object] = lambda: None,
     ) -> None:
         super().__init__("reaper", limit=REAPER_LIMIT, longest_pause=every)
         self._client = client
@@ -70,6 +72,7 @@ class Reaper(Background):
         """Whether this worker's reaper is the one of the farm, as far as it knows."""
         self._every = every
         self._lease = lease
+        self._note_requeued = note_requeued
         self._unended = Unended(client, names)
         self._turns = Turns(client, names, self._send_or_leave)
         self._aside: set[str] = set()
@@ -174,6 +177,7 @@ class Reaper(Background):
         if outcome is not None:
             log.warning("job %s: its worker is gone; it is %s now", found.job.id, outcome)
         if outcome is Status.QUEUED:
+            self._note_requeued()
             self._send_or_leave(found.job, GIVEN_BACK)
 
     def _following(self, look: list[Found]) -> set[str]:

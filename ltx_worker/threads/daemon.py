@@ -1,4 +1,4 @@
-"""Makes every thread of a worker and of its engine; nobody else does (`tests/unit/test_thread_idiom.py`).
+"""Makes every thread of a worker and of its engine; nobody else does (`tests/unit/worker/threads/test_daemon.py`).
 
 The worker's own threads are watched: `watched` in `threads/background.py`, and `Background`, make them. Nothing but the
 standard library is imported here, for the engine's process and the command line make threads too.

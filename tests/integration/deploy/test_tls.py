@@ -87,7 +87,15 @@ def test_the_end_of_the_brokers_certificate_is_told_before(tmp_path, no_farm_env
         found = findings(env)["certificate"]
         assert (found["level"], "in 825 days" in found["text"] or "in 824 days" in found["text"]) == ("ok", True)
         with connect(broker.settings("worker").broker_url) as client:
-            lookups = _Lookups({}, _Clock(), client, Names(), mock.MagicMock(), 0.0, lambda: 0)
+            lookups = _Lookups(
+                labels={},
+                clock=_Clock(),
+                client=client,
+                names=Names(),
+                heartbeat=mock.MagicMock(),
+                budget=0.0,
+                waiting=lambda: 0,
+            )
             assert abs(gauges(lookups)["ltx_broker_certificate_expiry_timestamp_seconds"] - time.time()) > 800 * 86400
             sign_for(broker, 10)
             found = findings(env)["certificate"]

@@ -8,12 +8,14 @@ import math
 import threading
 from concurrent.futures import Future
 
+from ltx_worker.attempt.attempt import Attempt, WorkerContext
 from ltx_worker.attempt.delivery import Spool
 from ltx_worker.attempt.finish import Finisher
 from ltx_worker.attempt.lease import Leases
-from ltx_worker.attempt.outcomes import Endings
+from ltx_worker.attempt.outcomes import Outcomes
 from ltx_worker.attempt.render import Renderer
 from ltx_worker.attempt.resume_points import ResumePoints
+from ltx_worker.attempt.states import BEGINNINGS, TRANSITIONS
 from ltx_worker.attempt.work_folders import WorkFolders
 from ltx_worker.engine import messages
 from ltx_worker.ledger.ledger import Ledger
@@ -66,9 +68,10 @@ class Machine:
     machines that serve its jobs.
     """
 
-    def __init__(self, name, client, names, folder, storage, max_in_redis=10**6):
+    def __init__(self, name, client, names, folder, storage, max_in_redis=10**6, observers=()):
         self.name = name
         self.others = True
+        self.more_waiting = False
         self.probed = None
         self.engine = Engine()
         self.sent = []
@@ -90,26 +93,32 @@ class Machine:
         store = made(storage)
         points = ResumePoints(self.ledger, store, self.home / "work", max_in_redis)
         leaving = threading.Event()
-        endings = Endings(self.ledger, points, self.health, self.heartbeat, leaving, lambda kind, needs: self.probed)
-        spool = Spool(self.home / "spool", store, self.ledger, points, retry_for=0.1, look_every=1)
+        context = WorkerContext(
+            ledger=self.ledger,
+            engine=self.engine,
+            storage=store,
+            points=points,
+            health=self.health,
+            heartbeat=self.heartbeat,
+            leaving=leaving,
+            observers=observers,
+        )
+        outcomes = Outcomes(context, lambda kind, needs: self.probed)
+        self.spool = Spool(
+            self.home / "spool", store, self.ledger, points, retry_for=0.1, look_every=1, observers=observers
+        )
         send = functools.partial(lambda job, priority, later=False: self.sent.append(job.id))
-        self.finisher = Finisher(endings, self.engine, spool, self.heartbeat, self.health, send, stop_grace=1)
+        self.finisher = Finisher(context, outcomes, self.spool, send, stop_grace=1)
         self.renderer = Renderer(
-            settings,
-            self.ledger,
-            Leases(client, names, self.ledger, 10),
-            self.engine,
-            store,
+            context,
+            outcomes,
             self.finisher,
-            endings,
-            points,
-            None,
-            self.heartbeat,
-            self.health,
-            TurnTaker(self.ledger, self.heartbeat, self.health, send, leaving, budget_gb=512),
-            WorkFolders(self.home / "work"),
-            lambda: False,
-            Probes([self.home, self.home / "work", self.home / "spool"], store, None, lambda: False).folders,
+            settings=settings,
+            leases=Leases(client, names, self.ledger, 10),
+            turns=TurnTaker(self.ledger, self.heartbeat, self.health, send, leaving, budget_gb=512),
+            work=WorkFolders(self.home / "work"),
+            are_more_waiting=lambda: self.more_waiting,
+            find_fault=Probes([self.home, self.home / "work", self.home / "spool"], store, None, lambda: False).folders,
         )
         self.finisher.start()
 
@@ -121,3 +130,15 @@ class Machine:
 
     def close(self):
         self.finisher.stop()
+
+
+def brought_to(state, claim, ledger, observers=()):
+    """An attempt in that state, by the shortest way that the table allows."""
+    ways = {beginning: (beginning,) for beginning in BEGINNINGS}
+    while state not in ways:
+        ways = {after: (*ways[before], after) for before, after in TRANSITIONS if before in ways} | ways
+    beginning, *rest = ways[state]
+    attempt = Attempt(claim, ledger, observers=observers, state=beginning)
+    for each in rest:
+        attempt.to(each)
+    return attempt

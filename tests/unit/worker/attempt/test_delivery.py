@@ -19,10 +19,16 @@ from ltx_client.shared.storage import folder as storage_folder
 from ltx_client.shared.storage.marker import MARKER
 from ltx_worker.attempt.delivery import Delivery, Spool
 from ltx_worker.attempt.resume_points import ResumePoints
+from ltx_worker.attempt.states import State
 from ltx_worker.ledger.ledger import StaleAttempt
 from tests.storages import made
+from tests.unit.worker.attempt.attempts import brought_to
 
 CONTENT = b"whole"
+
+
+def delivering(claim, ledger):
+    return brought_to(State.DELIVERING, claim, ledger)
 
 
 def result_of(attempt, **fields):
@@ -65,7 +71,7 @@ def test_a_try_that_left_part_of_a_file_is_cleared_up_by_the_next(spool, ledger,
     for path in (video, sidecar):
         path.write_bytes(CONTENT)
     attempt = ledger.claim(job.id, "w1", "one")
-    spool.deliver(attempt, video, sidecar, result_of(attempt))
+    spool.deliver(delivering(attempt, ledger), video, sidecar, result_of(attempt))
     assert ledger.read(job.id).status is Status.DONE
     assert len(read_only) == 2
     assert sorted(path.name for path in (tmp_path / "storage").iterdir()) == [
@@ -84,7 +90,7 @@ def keep(spool, ledger, job, tmp_path):
     attempt = ledger.claim(job.id, "w1", "one")
     commit, ledger.commit = ledger.commit, lambda *_: (_ for _ in ()).throw(redis.ConnectionError("gone"))
     spool._retry_for = 0
-    spool.deliver(attempt, folder / "video.mp4", folder / "sidecar.json", result_of(attempt))
+    spool.deliver(delivering(attempt, ledger), folder / "video.mp4", folder / "sidecar.json", result_of(attempt))
     ledger.commit = commit
     (kept,) = (path for path in spool._folder.iterdir() if path.name.startswith(job.id))
     return kept
@@ -271,7 +277,7 @@ def test_a_stale_attempt_of_the_same_number_removes_what_is_its_own_alone(
     first = ledger.claim(job.id, "w1", "one")
     away(storage)
     spool._retry_for = 0
-    spool.deliver(first, *finished(), result_of(first))
+    spool.deliver(delivering(first, ledger), *finished(), result_of(first))
     assert kept(spool) == [first.name]
 
     back(storage)
@@ -279,7 +285,7 @@ def test_a_stale_attempt_of_the_same_number_removes_what_is_its_own_alone(
     second = ledger.claim(job.id, "w2", "two")
     assert second.number == first.number == 1
     other = Spool(tmp_path / "other spool", storage, ledger, spool._points, retry_for=0, look_every=1)
-    other.deliver(second, *finished(), result_of(second))
+    other.deliver(delivering(second, ledger), *finished(), result_of(second))
     result = ledger.read(job.id).result
     assert stored(storage) == {result.video, result.sidecar}
 
@@ -308,7 +314,7 @@ def test_a_stale_attempt_that_had_stored_already_takes_back_its_own(
 
     monkeypatch.setattr(ledger, "commit", lost)
     with pytest.raises(StaleAttempt):
-        spool.deliver(first, *finished(), result_of(first))
+        spool.deliver(delivering(first, ledger), *finished(), result_of(first))
     result = ledger.read(job.id).result
     assert first.name not in result.video
     assert stored(storage) == {result.video, result.sidecar}
@@ -390,7 +396,7 @@ def test_a_video_that_was_damaged_in_the_spool_is_rendered_again(
     attempt = ledger.claim(job.id, "w1", "one")
     away(storage)
     spool._retry_for = 0
-    spool.deliver(attempt, *finished(), result_of(attempt))
+    spool.deliver(delivering(attempt, ledger), *finished(), result_of(attempt))
     back(storage)
     video = spool._folder / attempt.name / "video.mp4"
     video.unlink() if damage == "gone" else video.write_bytes(b"")
@@ -407,7 +413,7 @@ def test_what_lies_in_the_spool_is_on_the_disk_and_its_owners_alone(spool, stora
     attempt = ledger.claim(job.id, "w1", "one")
     away(storage)
     spool._retry_for = 0
-    spool.deliver(attempt, *finished(), result_of(attempt))
+    spool.deliver(delivering(attempt, ledger), *finished(), result_of(attempt))
     note = spool._folder / attempt.name / "delivery.json"
     assert stat.S_IMODE(note.stat().st_mode) == 0o600, "the token in it is the right to write"
     assert "is away" in ledger.read(job.id).message
@@ -420,7 +426,7 @@ def test_a_storage_that_lies_gets_no_commit(spool, storage, ledger, job, finishe
     some = CONTENT[: 2 * (how == "half")]
     with monkeypatch.context() as lying:
         lying.setattr(storage_folder, "copy_in", lambda _, *to: storage_folder.write_new_at(*to, some))
-        spool.deliver(attempt, *finished(), result_of(attempt))
+        spool.deliver(delivering(attempt, ledger), *finished(), result_of(attempt))
     assert ledger.read(job.id).status is Status.RUNNING
     assert "it was taken, but" in ledger.read(job.id).message
     assert stored(storage) == set()

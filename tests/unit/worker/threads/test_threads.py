@@ -19,6 +19,7 @@ from ltx_client.protocol.jobs import UnreadableJob
 from ltx_client.protocol.state import Snapshot
 from ltx_client.protocol.workers import WorkerInfo
 from ltx_client.shared.storage.store import StorageError
+from ltx_worker.attempt.attempt import Attempt
 from ltx_worker.attempt.delivery import Spool
 from ltx_worker.attempt.event_publisher import EventPublisher
 from ltx_worker.attempt.finish import Finisher
@@ -132,7 +133,7 @@ def make_parts(redis_client, names, ledger, settings, tmp_path, monkeypatch, job
 
     def renewals():
         part = Leases(redis_client, names, ledger, 0.001)
-        keeper = part.keep(Claim("j", 1, "t", Snapshot()))
+        keeper = part.keep(LeaseKeeper(Claim("j", 1, "t", Snapshot())))
         keeper.__enter__()
         part._ledger = SimpleNamespace(renew=(fails := Fails(Verdict.GO_ON)))
         part._serve_once = keeper
@@ -184,14 +185,13 @@ def make_parts(redis_client, names, ledger, settings, tmp_path, monkeypatch, job
         return part, fails
 
     def finisher():
-        hand = SimpleNamespace(attempt=Claim(job.id, 1, "t", Snapshot()), held=threading.Lock())
+        attempt = Attempt(claim_of(job), ledger)
         fails = Fails()
-        endings = SimpleNamespace(see_through=fails)
-        part = Finisher(endings, None, None, None, None, None, stop_grace=1)
+        part = Finisher(None, SimpleNamespace(see_through=fails), None, None, stop_grace=1)
 
         def bring():
             while not fails.worked.is_set():
-                part.take(hand)
+                part.take(attempt)
 
         part.start = lambda: (Background.start(part), threading.Thread(target=bring, daemon=True).start())
         return part, fails
@@ -226,7 +226,7 @@ def test_a_thread_goes_on_whatever_its_calls_raise(make_parts, name):
         part.stop()
 
 
-def attempt_of(job):
+def claim_of(job):
     return Claim(job.id, 1, "t", Snapshot())
 
 
@@ -235,8 +235,8 @@ def test_events_are_published_or_the_attempt_ends(job, error, monkeypatch):
     """An outage is waited for; after anything else the attempt is given up, and nobody waits for its events."""
     monkeypatch.setattr("ltx_worker.threads.retrying.wait_exponential", lambda **_: lambda _: 0)
     emit = Fails(Verdict.GO_ON, [error, error])
-    keeper = LeaseKeeper(attempt_of(job))
-    with EventPublisher(SimpleNamespace(emit_all=emit), keeper.attempt, keeper, threading.Event()) as publisher:
+    keeper = LeaseKeeper(claim_of(job))
+    with EventPublisher(SimpleNamespace(emit_all=emit), keeper, threading.Event()) as publisher:
         publisher.put(events.TextEncoded())
     assert not publisher._thread.is_alive()
     assert emit.worked.is_set() != keeper.broken.is_set()
@@ -244,9 +244,9 @@ def test_events_are_published_or_the_attempt_ends(job, error, monkeypatch):
 
 
 def test_a_stale_attempt_publishes_no_more(job):
-    keeper = LeaseKeeper(attempt_of(job))
+    keeper = LeaseKeeper(claim_of(job))
     emit = Fails(Verdict.GO_ON, [StaleAttempt("no")])
-    with EventPublisher(SimpleNamespace(emit_all=emit), keeper.attempt, keeper, threading.Event()) as publisher:
+    with EventPublisher(SimpleNamespace(emit_all=emit), keeper, threading.Event()) as publisher:
         publisher.put(events.TextEncoded())
     assert keeper.stale.is_set()
     assert not keeper.broken.is_set()
@@ -254,7 +254,7 @@ def test_a_stale_attempt_publishes_no_more(job):
 
 def test_the_saver_saves_the_next_point_whatever_befell_the_last(job):
     save = Fails(None)
-    with ResumeSaver(SimpleNamespace(save=save), attempt_of(job), lambda fault: None) as saver:
+    with ResumeSaver(SimpleNamespace(save=save), claim_of(job), lambda fault: None) as saver:
         deadline = time.monotonic() + 60
         while not save.worked.is_set() and time.monotonic() < deadline:
             saver.offer(b"point")

@@ -8,7 +8,7 @@ import pytest
 from ltx_worker.threads.background import watched
 from ltx_worker.threads.daemon import concurrently, daemon
 from ltx_worker.threads.watched import Threads
-from tests.unit.test_boundaries import MODULES, in_folder
+from tests.unit.house.test_boundaries import MODULES, in_folder
 
 MAKER = "ltx_worker.threads.daemon"
 MAKES_THREADS = {"Thread", "Timer", "ThreadPoolExecutor", "start_new_thread", "ThreadPool"}
