@@ -22,9 +22,9 @@ ADDRESS = re.compile(r"sha256:([0-9a-f]{64})")
 def fetch_inputs(
     request: GenerationRequest, storage: Storage, folder: Path, *, retry_for: float, leaving: threading.Event
 ) -> GenerationRequest:
-    """The request with local files in place of content addresses.
+    """Return the request with local files in place of content addresses.
 
-    Tries for `retry_for` seconds. Raises StorageError for a file that is not there; MachineFault where the storage is
+    Try for `retry_for` seconds. Raise StorageError for a file that is not there; MachineFault where the storage is
     what cannot be used, or has another file there as this machine reads it; OSError where the folder cannot be used;
     and InvalidRequest for a source that is not a content address: a job may not name files of the worker's.
     """
@@ -45,7 +45,7 @@ def fetch_inputs(
 
 
 def _whose(error: StorageError, storage: Storage, name: str) -> StorageError | MachineFault:
-    """The error, or what it says of the storage as this machine sees it, where that is to blame."""
+    """Return the error, or what it says of the storage as this machine sees it, where that is to blame."""
     try:
         storage.check()
         if isinstance(error, DamagedFile):

@@ -1,4 +1,4 @@
-"""The folders in which renders keep what they need meanwhile: one of each attempt, removed when it is over."""
+"""Keeps the folders of what renders need meanwhile: one for each attempt, removed when it is over."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ __all__ = ["WorkFolders"]
 
 
 class WorkFolders:
-    """Folders in `path`, which is emptied first: what a worker that was killed has left there goes."""
+    """Makes folders in `path`, which is emptied first: what a worker that was killed has left there goes."""
 
     def __init__(self, path: Path) -> None:
         self.path = path

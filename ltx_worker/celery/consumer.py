@@ -1,4 +1,4 @@
-"""Celery's taking of messages, as other threads of the worker may ask for it."""
+"""Lets other threads of the worker stop and start Celery's taking of messages."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def make_worker(app: Celery, on_collapse: Callable[[], object], **options: Any) 
 
 
 class Consumer:
-    """What is asked for is done in Celery's own loop, soon. worker: a `celery.worker.WorkController`."""
+    """Does what is asked for in Celery's own loop, soon. worker: a `celery.worker.WorkController`."""
 
     def __init__(self, worker: Any) -> None:
         self._worker = worker
@@ -54,21 +54,21 @@ class Consumer:
         return self._worker.consumer.connection is None or state.should_stop is not None
 
     def stop(self) -> None:
-        """Takes no more messages."""
+        """Take no more messages."""
         self._wanted = False
         self._worker.consumer.call_soon(self._apply)
 
     def start(self) -> None:
-        """Takes them again."""
+        """Take messages again."""
         self._wanted = True
         self._worker.consumer.call_soon(self._apply)
 
     def rebuild(self) -> None:
-        """Connects anew."""
+        """Connect anew."""
         self._worker.consumer.call_soon(_lose_connection)
 
     def taken(self) -> int | None:
-        """How many messages were taken so far; None while one is in hand, or no more are to be taken."""
+        """Return how many messages were taken so far; None while one is in hand, or no more are to be taken."""
         busy = state.reserved_requests or state.active_requests or state.should_stop is not None
         return None if busy or not self._wanted else state.all_total_count[0]
 
@@ -83,5 +83,5 @@ class Consumer:
 
 
 def _lose_connection() -> None:
-    """What Celery does after an error of its connection is to build its consumer anew."""
+    """Raise an error of the connection, after which Celery builds its consumer anew."""
     raise ConnectionResetError("the consumer was deaf")

@@ -16,7 +16,7 @@ __all__ = ["register"]
 
 
 def register(app: Celery, renderer: Renderer) -> None:
-    """Adds the task to the app."""
+    """Add the task to the app."""
     logging.getLogger("celery.app.trace").addFilter(_without_traceback)
 
     @app.task(name=RENDER_TASK, acks_late=True, ignore_result=True, bind=True, shared=False)  # of this app alone

@@ -118,7 +118,7 @@ _body: TypeAdapter[Any] = TypeAdapter(tuple[tuple[JobId], dict[str, None], dict[
 
 
 def why_refused(item: bytes) -> str | None:
-    """What is wrong with a queue's item: a sentence's end, or None for a message that has a job rendered."""
+    """Return what is wrong with a queue's item: a sentence's end, or None for a message that has a job rendered."""
     if len(item) > MAX_ITEM_BYTES:
         return f"it has {len(item)} bytes, and a message at most {MAX_ITEM_BYTES}"
     try:
@@ -159,12 +159,12 @@ class QoS(kombu_redis.QoS):
             super().append(message, delivery_tag)
 
     def ack(self, delivery_tag: str) -> None:
-        """Note that it was seen to."""
+        """Note that a message was seen to."""
         with self._or_in_memory(lambda: super(kombu_redis.QoS, self).ack(delivery_tag)):
             super().ack(delivery_tag)
 
     def reject(self, delivery_tag: str, requeue: bool = False) -> None:
-        """Give it back."""
+        """Give a message back."""
         with self._or_in_memory(lambda: super(kombu_redis.QoS, self).ack(delivery_tag)):
             super().reject(delivery_tag, requeue=requeue)
 
@@ -215,7 +215,7 @@ class Channel(kombu_transport.Channel):
         return functools.partial(_Client, global_keyprefix=self.global_keyprefix, set_aside=self._set_aside)
 
     def _create_client(self, asynchronous: bool = False) -> Any:
-        """kombu makes a client for each acknowledgement, which takes as long as sending it; all share one pool."""
+        """Share one pool: kombu makes a client for each acknowledgement, which takes as long as sending it."""
         if asynchronous:
             return super()._create_client(asynchronous=True)
         if self._shared is None or self._shared.connection_pool is not self.pool:
@@ -247,11 +247,11 @@ class Channel(kombu_transport.Channel):
             THREADS.note(error)
 
     def _size(self, _queue: str) -> int:
-        """Nobody asks how many messages a queue has when it is declared; one of its keys may be damaged."""
+        """Count nothing: nobody asks how long a queue is when it is declared, and one of its keys may be damaged."""
         return 0
 
     def _brpop_start(self, timeout: float | None = None) -> None:
-        """As kombu does, without the keys that hold no list."""
+        """Do as kombu does, without the keys that hold no list."""
         now = time.monotonic()
         if now < self._ask_at:
             return

@@ -20,8 +20,8 @@ LOOKS = 6
 
 
 class Watchdog(Background):
-    """A thread. What lies in `queue_keys` for `limit` seconds while the worker is idle has it call `rebuild`; what lies
-    there for so long again, `give_up`.
+    """Runs a thread. What lies in `queue_keys` for `limit` seconds while the worker is idle has it call `rebuild`; what
+    lies there for so long again, `give_up`.
 
     taken: how many messages the worker has taken so far, or None while it has one in hand or is not to take any.
     """

@@ -40,7 +40,7 @@ PHASE_BUCKETS = (0.03, 0.1, 0.3, 1, 3, 10, 30, 60, 120, 300, 600, 1200, 1800, 36
 
 
 class Metrics:
-    """One worker's counters, and what is looked up when somebody scrapes them."""
+    """Has one worker's counters, and looks up the rest when somebody scrapes them."""
 
     def __init__(self, variant: str) -> None:
         self.registry = CollectorRegistry()
@@ -116,7 +116,7 @@ class Metrics:
         return ""
 
     def stop(self) -> None:
-        """Answers no more."""
+        """Answer no more."""
         self._stopped.set()
         if self._server is not None:
             self._server.shutdown()
@@ -128,41 +128,41 @@ class Metrics:
             self._clock.add(renders)
 
     def stepped(self, seconds: float) -> None:
-        """A denoising step took so long."""
+        """Count a denoising step that took so long."""
         self._steps.labels(**self._labels).observe(seconds)
 
     def rendered(self, seconds: dict[str, float], peak_memory: int) -> None:
-        """A render came to its end: seconds by phase, bytes."""
+        """Count a render that came to its end: seconds by phase, bytes."""
         for phase, duration in seconds.items():
             self._phases.labels(**self._labels, phase=phase).observe(duration)
         self._peak.labels(**self._labels).set(peak_memory)
 
     def written(self, seconds: float) -> None:
-        """An MP4 was complete so long after its frames were decoded."""
+        """Count an MP4 that was complete so long after its frames were decoded."""
         self._phases.labels(**self._labels, phase="encode").observe(seconds)
 
     def engine_died(self, *, of_its_machine: bool) -> None:
-        """The render process died."""
+        """Count a death of the engine."""
         self._deaths.labels(**self._labels, fault="machine" if of_its_machine else "unknown").inc()
 
     def machine_failed(self, kind: FaultKind) -> None:
-        """Something was found wrong with this machine."""
+        """Count what was found wrong with this machine."""
         self._faults.labels(**self._labels, kind=kind).inc()
 
     def ended(self, outcome: str) -> None:
-        """An attempt ended, and the job is done, failed, cancelled or released."""
+        """Count an attempt that ended, and whose job is done, failed, cancelled or released."""
         self._jobs.labels(**self._labels, outcome=outcome).inc()
 
     def lease_lost(self) -> None:
-        """Another worker took an attempt over."""
+        """Count an attempt that another worker has taken over."""
         self._losses.labels(**self._labels).inc()
 
     def thread_failed(self, thread: str, error: str) -> None:
-        """Something went wrong in a thread of this kind, and is tried again."""
+        """Count an error in a thread of this kind, after which it tries again."""
         self._thread_errors.labels(**self._labels, thread=thread, error=error).inc()
 
     def requeued(self) -> None:
-        """A job of a worker that was gone was put back."""
+        """Count a job that was put back for a worker that is gone."""
         self._requeued.labels(**self._labels).inc()
 
 
@@ -172,7 +172,7 @@ def _handler(registry: CollectorRegistry) -> type[BoundedHandler]:
 
 
 class _Clock:
-    """How long the GPU had work, and had none, in seconds."""
+    """Measures for how long the GPU had work, and had none, in seconds."""
 
     def __init__(self) -> None:
         self._renders = 0
@@ -181,13 +181,13 @@ class _Clock:
         self._lock = threading.Lock()
 
     def add(self, renders: int) -> None:
-        """So many more have begun, or have ended if it is negative."""
+        """Note that so many renders more have begun, or have ended if it is negative."""
         with self._lock:
             self._count()
             self._renders += renders
 
     def seconds(self) -> tuple[float, float]:
-        """Busy, idle."""
+        """Return the seconds with work, and without."""
         with self._lock:
             self._count()
             return self._seconds[True], self._seconds[False]
@@ -213,7 +213,7 @@ class _Lookups(Collector):
     """As the broker showed it last: an expired one is not shown to anybody."""
 
     def collect(self) -> Iterator[GaugeMetricFamily | CounterMetricFamily]:
-        """The families, those of the queues only where Redis answers."""
+        """Yield the families, those of the queues only where Redis answers."""
         info = self.heartbeat.info()
         labels = {"id": info.id, "name": info.name, "chip": info.chip, "version": info.version, **self.labels}
         yield _gauge("ltx_worker_info", "What this worker is.", [({**labels}, 1)])

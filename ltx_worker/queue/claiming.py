@@ -1,4 +1,4 @@
-"""From a message to an attempt: of the job whose turn it is, which need not be the one that the message names."""
+"""Claims the job whose turn it is when a message comes, which need not be the one that the message names."""
 
 from __future__ import annotations
 
@@ -68,8 +68,8 @@ class TurnTaker:
         self._gpu_gb = gpu_gb
 
     def take(self, job_id: str, queue: str = "") -> Claim | None:
-        """An attempt of the job whose turn it is, now that a message for this one has come from that queue; of this one
-        itself where all that is left to do is to end it as cancelled. None where there is nothing to take.
+        """Claim the job whose turn it is, now that a message for this one has come from that queue; this one itself
+        where all that is left to do is to end it as cancelled. Return None where there is nothing to take.
         """
         if self._health.fitness is not Fitness.FIT:
             log.info("job %s: its message came to a worker that takes none; another one is sent", job_id)
@@ -117,8 +117,8 @@ class TurnTaker:
         return True
 
     def _replace_message(self, attempt: Claim, job_id: str, queue: str) -> None:
-        """Where a message of one memory class had a job of another one taken, and its own waits: other workers, which
-        serve that class alone, must not wait for it.
+        """Send another message where one of one memory class had a job of another taken, and its own waits: other
+        workers, which serve that class alone, must not wait for it.
         """
         try:
             if not queue or self._ledger.job(attempt).queue == queue:

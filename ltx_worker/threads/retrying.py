@@ -1,4 +1,4 @@
-"""What to do while something is away: wait and try again, for a render must not be lost for a broker's restart."""
+"""Tries again while something is away, for a render must not be lost for a broker's restart."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ def until_redis_answers(give_up: threading.Event) -> Retrying:
 
 
 class _Patience:
-    """Whether to try again. Without end in an outage; for REFUSED_FOR seconds in a row after other error replies."""
+    """Tells whether to try again: always in an outage; for REFUSED_FOR seconds in a row after other error replies."""
 
     def __init__(self) -> None:
         self._refused_since: float | None = None

@@ -30,9 +30,9 @@ class _Watched:
 
 
 class Supervisor(Background):
-    """A thread. A loop at fault for `unready_after` seconds, refused a right by the broker for as long, or without a
-    sign of life for its limit, makes the worker unready; one at fault for `end_after` seconds, silent for as many more,
-    or whose thread has ended, has it call `end` with the reason.
+    """Runs a thread. A loop at fault for `unready_after` seconds, refused a right by the broker for as long, or without
+    a sign of life for its limit, makes the worker unready; one at fault for `end_after` seconds, silent for as many
+    more, or whose thread has ended, has it call `end` with the reason.
 
     Seconds count only while this thread runs itself: a machine that slept, or a process that was suspended, has done
     nothing wrong.

@@ -1,4 +1,4 @@
-"""The threads of a worker: when each was last seen at work, and what went wrong in it.
+"""Watches the threads of a worker: when each was last seen at work, and what went wrong in it.
 
 Each is a *loop*: it beats whenever it has done a piece of its work, and notes every error. What is counted of a kind of
 thread, such as `events` for every attempt's, stays when a thread of it ends.
@@ -65,7 +65,7 @@ class _History:
 
 
 class Loop:
-    """One thread at work.
+    """Is one thread at work.
 
     limit: seconds without a beat after which it hangs.  may_be_silent: whether it does not beat now for a good reason.
     signs: how often it gave a sign of life.  failing: whether its last piece of work failed; at_fault: since then with
@@ -102,7 +102,7 @@ class Loop:
             log.info("thread %s: works again", self.kind)
 
     def live(self) -> None:
-        """Say that it is at work, in the middle of a piece of it."""
+        """Say that the thread is at work, in the middle of a piece of it."""
         self.signs += 1
         self.lacking = ""
 
@@ -122,7 +122,7 @@ class Loop:
 
 
 class Threads:
-    """Those of one process. on_error: is told the kind of thread and of error, for each error."""
+    """Knows the threads of one process. on_error: is told the kind of thread and of error, for each error."""
 
     def __init__(self) -> None:
         self.on_error: Callable[[str, str], None] = lambda *_: None
@@ -136,7 +136,7 @@ class Threads:
 
     @contextlib.contextmanager
     def at_work(self, kind: str, limit: float = LIMIT) -> Iterator[Loop]:
-        """While inside, the current thread is a loop of that kind."""
+        """Make the current thread a loop of that kind while inside."""
         loop = self.adopt(kind, threading.current_thread(), limit)
         try:
             yield loop
@@ -154,7 +154,7 @@ class Threads:
         return loop
 
     def release(self, loop: Loop) -> None:
-        """Watch over it no more: it ends, as it should."""
+        """Watch over a loop no more: it ends, as it should."""
         with self._changing:
             self._loops = [other for other in self._loops if other is not loop]
 
