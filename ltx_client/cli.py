@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import sys
 from typing import Any, NoReturn
 
 import click
 
 from ltx_client.commands import COMMANDS
 from ltx_client.errors import BrokerUnreachable, FarmError, UsageError
-from ltx_client.shared.console.lazy_group import LazyGroup
+from ltx_client.shared.console.entry_point import interrupt_ends_at_once
+from ltx_client.shared.console.lazy_group import LazyGroup, is_help, preload, raised_by
 from ltx_client.shared.console.stdio import notice
 from ltx_client.terminal.arguments.completion import complete_farms
 from ltx_models.errors import ModelError
@@ -28,20 +28,14 @@ class FarmGroup(LazyGroup):
             _fail(ctx, str(error), error.exit_code)
         except ModelError as error:
             _fail(ctx, str(error), UsageError.exit_code)
-        except _imported("redis", "RedisError") as error:  # of a command that looks at the broker by itself
+        except raised_by("redis", "RedisError") as error:  # of a command that looks at the broker by itself
             _fail_for_the_broker(ctx, error)
-        except _imported("ltx_client.shared.config", "ConfigError") as error:
+        except raised_by("ltx_client.shared.config", "ConfigError") as error:
             _fail(ctx, str(error), UsageError.exit_code)
-        except _imported("pydantic_core", "ValidationError") as error:  # of the settings: nothing else reaches this far
+        except raised_by("pydantic_core", "ValidationError") as error:  # of the settings: nothing else reaches this far
             from ltx_client.shared.settings import why_invalid
 
             _fail(ctx, why_invalid(error), UsageError.exit_code)
-
-
-def _imported(module: str, name: str) -> tuple[type[Any], ...]:
-    """Return a class of errors for an `except`; none while its module is not imported: nothing has raised one then."""
-    found = getattr(sys.modules.get(module), name, None)
-    return () if found is None else (found,)
 
 
 def _fail_for_the_broker(ctx: click.Context, error: Any) -> NoReturn:
@@ -86,9 +80,12 @@ def main(ctx: click.Context, farm: str | None) -> None:
     Exit codes: 0 done, 1 the job failed, 2 wrong use, 3 cancelled, 69 broker or storage out of reach,
     74 stdout cannot be written.
     """
-    from ltx_client.terminal.arguments.config_changes import default_map, use_farm  # pydantic takes long to import
-
+    if is_help(ctx):  # which is the same for every farm, and shown while the configuration is broken
+        return
+    with interrupt_ends_at_once():  # pydantic takes long to import
+        from ltx_client.terminal.arguments.config_changes import default_map, use_farm
     if farm is not None:
         ctx.with_resource(use_farm(farm))
     if ctx.invoked_subcommand != "config":  # which must work while the file does not
         ctx.default_map = default_map()
+    preload(ctx)

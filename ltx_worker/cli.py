@@ -1,81 +1,32 @@
-"""The `ltx-worker` command."""
+"""The `ltx-worker` command: what its commands are called and take. Their modules are imported when they run."""
 
 from __future__ import annotations
 
-import contextlib
-import logging
-import os
-import signal
-import sys
-from collections.abc import Iterator
-from logging.handlers import RotatingFileHandler
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any
 
 import click
-import redis
-from pydantic import SecretStr, ValidationError
 
-from ltx_client.shared.broker.client import Purpose, make_client
-from ltx_client.shared.broker.connection_errors import why_refused
-from ltx_client.shared.broker.first_contact import greet
-from ltx_client.shared.broker.url import Broker
-from ltx_client.shared.config import ConfigError
-from ltx_client.shared.console.stdio import Group, LineFormatter, notice, print_line
-from ltx_client.shared.doctor.broker_checks import BrokerChecks
-from ltx_client.shared.doctor.checks import Level
-from ltx_client.shared.doctor.replay_check import examine_replay
-from ltx_client.shared.memory_budget import check_serves, why_too_much
-from ltx_client.shared.settings import FarmSettings, HomeSettings, broker_address, why_invalid
-from ltx_client.shared.storage.store import Storage, StorageError
-from ltx_models.errors import CheckpointError, ModelError
-from ltx_models.families.variants import DEFAULT_VARIANT, find_variant
-from ltx_models.faults import machine_fault
-from ltx_models.files.model_files import find_files, models_folder
-from ltx_worker.commands.doctor import doctor
-from ltx_worker.commands.service import as_the_service, install, installed_home, logs, uninstall
-from ltx_worker.engine.supervisor import ENGINE
-from ltx_worker.machine.home import (
-    LOCK,
-    PID,
-    UnusableHome,
-    forget_refusal,
-    last_refusal,
-    make_home,
-    note_refusal,
-    problems_in,
-)
-from ltx_worker.machine.open_files import raise_limit
-from ltx_worker.membership.instance_lock import (
-    DRAIN_SIGNAL,
-    RESUME_SIGNAL,
-    AlreadyRunning,
-    is_ending,
-    presence,
-    running_worker,
-)
-from ltx_worker.service.environment import UnsafeFile, load_environment
-from ltx_worker.service.journal import JournalFormatter, is_journal
-from ltx_worker.service.launchd import is_job_of_launchd
-from ltx_worker.settings import WorkerSettings
-from ltx_worker.threads.daemon import daemon
+from ltx_client.shared.console.entry_point import interrupt_ends_at_once
+from ltx_client.shared.console.lazy_group import raised_by
+from ltx_client.shared.console.stdio import Group
+from ltx_models.families.variants import DEFAULT_VARIANT
+from ltx_worker.service import launchd, systemd
 
 __all__ = ["main"]
 
-log = logging.getLogger(__name__)
-
-LOG_BYTES, LOG_FILES = 10 * 2**20, 5
-NOOP_ENGINE = "ltx_worker.engine.noop"
-LOG_FORMAT = "%(asctime)s %(levelname)s %(name)s: %(message)s"
+LEVELS = ("DEBUG", "INFO", "WARNING", "ERROR")
 
 
 class _Group(Group):
     def invoke(self, ctx: click.Context) -> Any:
         try:
             return super().invoke(ctx)
-        except ConfigError as error:
+        except raised_by("ltx_client.shared.config", "ConfigError") as error:
             raise click.UsageError(str(error)) from error
-        except ValidationError as error:  # of the settings
+        except raised_by("pydantic_core", "ValidationError") as error:  # of the settings
+            from ltx_client.shared.settings import why_invalid
+
             raise click.UsageError(why_invalid(error)) from error
 
 
@@ -103,194 +54,138 @@ def start(
     until_stdin_closes: bool,
 ) -> None:
     """Serves jobs of one variant until stopped (SIGTERM or Ctrl-C: the job in hand goes back to the queue)."""
-    raise_limit()
-    with _refusals_kept(logged=log_file is not None or is_journal(sys.stderr)):
-        _set_up_logging(log_level, log_file)
-        _start(variant, env_file, NOOP_ENGINE if no_op else ENGINE, until_stdin_closes=until_stdin_closes)
-
-
-def _start(variant: str, env_file: Path | None, engine: str, *, until_stdin_closes: bool) -> NoReturn:
-    try:
-        if env_file is not None:
-            load_environment(env_file)
-        settings = WorkerSettings()
-        check_serves(find_variant(variant), settings.worker_memory_gb)
-        if settings.broker_url is None:
-            raise click.UsageError("no broker is set; set LTX_BROKER_URL to redis://[USER:PASSWORD@]HOST:PORT/DB")
-        if settings.storage_url is None:
-            raise click.UsageError("no storage is set; set LTX_STORAGE_URL to the folder or URL for finished videos")
-        make_home(settings.home)
-        storage = Storage(settings.storage_url)
-        storage.check()
-        if (models := models_folder()) and not models.is_dir():  # a share that is mounted later than this starts
-            _unavailable(f"LTX_MODELS_DIR {models} is not there; mount its share, or set it to a folder that is there")
-        find_files(find_variant(variant))
-    except (ModelError, UnsafeFile) as error:
-        download = f"ltx models download {find_variant(variant).name}" if isinstance(error, CheckpointError) else ""
-        raise click.UsageError(as_the_service(str(error), download) if download else str(error)) from error
-    except (StorageError, UnusableHome) as error:
-        _unavailable(str(error))
-    except OSError as error:
-        _unavailable(_why_no_home(settings.home, error))
-    if refused := _why_refused(settings, settings.broker_url):
-        _unavailable(refused)
-    from ltx_worker.celery.app import run_worker  # Celery takes half a second to import
-
-    if until_stdin_closes:
-        daemon(_end_with_stdin, "stdin").start()
-    log.info("broker %s, storage %s", broker_address(settings.broker_url), storage.url)
-    if too_much := why_too_much(settings.worker_memory_gb):
-        log.warning("%s", too_much)
-    try:
-        with presence(settings.home) as here:
-            forget_refusal(settings.home)
-            sys.exit(run_worker(settings, settings.broker_url, storage, find_variant(variant).name, here, engine))
-    except AlreadyRunning as error:  # it may be about to end
-        _unavailable(str(error))
-    except OSError as error:
-        if machine_fault(error) is None:
-            raise
-        _unavailable(_why_no_home(settings.home, error))
+    with interrupt_ends_at_once():
+        from ltx_worker.commands import start
+    start.start(
+        variant=variant,
+        log_level=log_level,
+        log_file=log_file,
+        env_file=env_file,
+        no_op=no_op,
+        until_stdin_closes=until_stdin_closes,
+    )
 
 
 @main.command(epilog="Example: ltx-worker drain")
 def drain() -> None:
     """Has this machine's worker finish the job in hand, take no more, and end."""
-    _signal_worker(DRAIN_SIGNAL)
-    notice("the worker ends after the job in hand")
+    with interrupt_ends_at_once():
+        from ltx_worker.commands import control
+    control.drain()
 
 
 @main.command(epilog="Example: ltx-worker resume")
 def resume() -> None:
     """Has this machine's worker take jobs again, after it paused itself. What `ltx pause` began, `ltx resume` ends."""
-    _signal_worker(RESUME_SIGNAL)
-    notice("the worker takes jobs again, unless `ltx pause` keeps it from them")
+    with interrupt_ends_at_once():
+        from ltx_worker.commands import control
+    control.resume()
 
 
 @main.command(epilog="Example: ltx-worker stop")
 def stop() -> None:
     """Has this machine's worker give its job back to the queue and end."""
-    _signal_worker(signal.SIGTERM)
-    notice("the worker ends; its job, if any, goes back to the queue")
+    with interrupt_ends_at_once():
+        from ltx_worker.commands import control
+    control.stop()
 
 
 @main.command(epilog="Example: ltx-worker status")
 def status() -> None:
     """Tells whether a worker runs on this machine: exit code 0 if so, as while it ends, 1 if not."""
-    home, pid = _worker_here()
-    state = "ending" if pid and is_ending(home, pid) else "running"
-    print_line("not running" if pid is None else f"{state}, process {pid or 'unknown'}")
-    if pid is None and (why := last_refusal(home)):
-        notice(f"it did not start the last time: {why}")
-    if installed_home():
-        notice("it is a service of this machine; `ltx-worker logs` shows its log")
-    sys.exit(1 if pid is None else 0)
+    with interrupt_ends_at_once():
+        from ltx_worker.commands import control
+    control.status()
 
 
-for _command in (install, uninstall, logs, doctor):
-    main.add_command(_command)
+@main.command(epilog="Example: sudo ltx-worker install --variant distilled-fp8")
+@click.option(
+    "-v", "--variant", default=DEFAULT_VARIANT, show_default=True, help="The model variant that the worker holds."
+)
+@click.option("--user", help=f"Whom it runs as.  [default: {systemd.DEFAULT_USER}; on macOS {launchd.DEFAULT_USER}]")
+@click.option(
+    "--log-level",
+    type=click.Choice(LEVELS, case_sensitive=False),
+    default="INFO",
+    show_default=True,
+    help="How much it logs.",
+)
+@click.option("--dry-run", is_flag=True, help="Print what would be written and run, and do nothing.")
+@click.option("--agent", is_flag=True, help="On macOS: a worker of your own, from login to logout, without root.")
+@click.option("--restart", is_flag=True, help="Start it anew, if it runs: as after a change of its settings.")
+@click.option("--no-start", is_flag=True, help="Write everything, and start nothing.")
+@click.option("--platform", type=click.Choice(["linux", "darwin"]), help="With --dry-run: for which system.")
+def install(
+    variant: str,
+    user: str | None,
+    log_level: str,
+    agent: bool,
+    restart: bool,
+    no_start: bool,
+    dry_run: bool,
+    platform: str | None,
+) -> None:
+    """Has a worker run as a service of this machine, from now on and after each start.
 
+    It runs as a user of its own, which is made if there is none. Where the farm is stands in
+    /etc/ltx-farm/worker.env (mode 0600), with a line such as LTX_BROKER_URL='…' for each setting. If there is no such
+    file yet, it is made, with the LTX_… variables that are set now; no password belongs on sudo's command line, which
+    is logged. Again, this changes only what is not as it should be. The worker is started once the settings name a
+    broker, and waited for.
 
-class _Unavailable(click.ClickException):
-    """What may be there later: whoever supervises the worker starts it again."""
-
-    exit_code = os.EX_UNAVAILABLE
-
-
-def _unavailable(sentence: str) -> NoReturn:
-    raise _Unavailable(sentence)
-
-
-@contextlib.contextmanager
-def _refusals_kept(*, logged: bool) -> Iterator[None]:
-    """Keep why a worker does not start where `status` and `install` find it, and in the log that its operator reads.
-
-    launchd starts a job again after any exit code but 0, so wrong settings end with that; systemd knows code 2.
+    On macOS, --agent installs a worker of the user who runs this: it sees the shares that this user mounts, which no
+    service does; macOS asks once whether it may use the local network.
     """
-    try:
-        yield
-    except (click.ClickException, ConfigError, ValidationError) as error:
-        sentence = why_invalid(error) if isinstance(error, ValidationError) else str(error)
-        with contextlib.suppress(ConfigError, ValidationError, OSError):
-            home = HomeSettings().home
-            if running_worker(home) is None:  # it may be the reason, and none when that one has ended
-                note_refusal(home, sentence, is_final=not isinstance(error, _Unavailable))
-        if logged and logging.getLogger().hasHandlers():
-            log.critical("the worker does not start: %s", sentence)
-        if is_job_of_launchd() and not isinstance(error, _Unavailable):
-            sys.exit(0)
-        raise
-
-
-def _why_no_home(home: Path, error: OSError) -> str:
-    return (
-        f"this machine cannot work for the farm now: {error.strerror or error}; its own files are in LTX_HOME {home},"
-        " a folder that this user must be able to write, with space left"
+    with interrupt_ends_at_once():
+        from ltx_worker.commands import service
+    service.install(
+        variant=variant,
+        user=user,
+        log_level=log_level,
+        agent=agent,
+        restart=restart,
+        no_start=no_start,
+        dry_run=dry_run,
+        platform=platform,
     )
 
 
-def _why_refused(settings: WorkerSettings, broker_url: SecretStr) -> str | None:
-    """Return why waiting for this broker would be in vain, or why it is not to be used. One that does not answer may be
-    about to start. What else may lose jobs is logged.
+@main.command(epilog="Example: sudo ltx-worker uninstall")
+@click.option("--agent", is_flag=True, help="On macOS: your own worker, which `install --agent` made.")
+def uninstall(agent: bool) -> None:
+    """Stops the service and removes it. The settings, the worker's folder and its user stay."""
+    with interrupt_ends_at_once():
+        from ltx_worker.commands import service
+    service.uninstall(agent=agent)
+
+
+@main.command(epilog="Example: ltx-worker logs -n 50 --follow")
+@click.option("-n", "--lines", type=click.IntRange(1), default=100, show_default=True, help="How many, from the end.")
+@click.option("-f", "--follow", is_flag=True, help="Go on as the log grows, until Ctrl-C.")
+def logs(lines: int, follow: bool) -> None:
+    """Shows the end of the service's log."""
+    with interrupt_ends_at_once():
+        from ltx_worker.commands import service
+    service.logs(lines=lines, follow=follow)
+
+
+@main.command(epilog="Example: sudo ltx-worker doctor --variant distilled-fp8")
+@click.option(
+    "-v", "--variant", help=f"The model variant that is to be held.  [default: the service's, else {DEFAULT_VARIANT}]"
+)
+@click.option("--quick", is_flag=True, help="Do not read the model's files through.")
+@click.option("--deep", is_flag=True, help="Compute for some minutes, and write a report: is it right, and how fast?")
+@click.option("--report", type=click.Path(path_type=Path), help="With --deep: the report.  [default: in LTX_HOME]")
+@click.option("--json", "as_json", is_flag=True, help="As JSON, for programs.")
+@click.option("--env-file", type=click.Path(path_type=Path), help="Settings to read first.  [default: the service's]")
+def doctor(
+    variant: str | None, quick: bool, deep: bool, report: Path | None, as_json: bool, env_file: Path | None
+) -> None:
+    """Looks at this machine as a worker, at the broker and the storage, and says what is wrong and what mends it.
+
+    As root on a machine that has the service, it looks as the service does: as its user, with its settings and its
+    variant. Exit code 1 when something has failed; a warning is no failure.
     """
-    broker = Broker.parse(broker_url.get_secret_value())
-    with make_client(broker, Purpose.WORKER_START) as client:
-        checks = BrokerChecks(lambda: client, broker_url, settings.names)
-        try:
-            greet(client, broker)
-            replayed = examine_replay(client, settings.names)
-            found = [finding for check in (checks.broker, checks.logging, checks.memory) for finding in check()]
-        except redis.RedisError as error:
-            return why_refused(error, broker.address)
-    if replayed.level is Level.FAILURE:
-        return f"the broker at {broker.address} is not used: {replayed.text}; {replayed.mend}"
-    for finding in found:
-        if finding.level is Level.FAILURE:
-            log.warning("the broker at %s: %s; to change that, %s", broker.address, finding.text, finding.mend)
-    return None
-
-
-def _signal_worker(number: signal.Signals) -> None:
-    home, pid = _worker_here()
-    if pid is None:
-        raise click.UsageError(f"no worker runs here (LTX_HOME is {home})")
-    if not pid:
-        _unavailable(f"a worker runs here, and its process id cannot be read in {home / PID}")
-    try:
-        os.kill(pid, number)
-    except PermissionError:
-        raise click.UsageError("the worker is another user's; ask it with sudo") from None
-
-
-def _worker_here() -> tuple[Path, int | None]:
-    """The LTX_HOME that is meant, which is the service's where none is set, and the process of its worker."""
-    service = None if "LTX_HOME" in os.environ else installed_home()
-    home = service or FarmSettings().home
-    try:
-        return home, running_worker(home)
-    except PermissionError:
-        raise click.UsageError(f"{home} is another user's; ask its worker with sudo") from None
-    except OSError as error:
-        found = problems_in(home, (LOCK, PID))
-        _unavailable(found[0].text if found else f"LTX_HOME {home} cannot be read: {error.strerror}")
-
-
-def _set_up_logging(level: str, path: Path | None) -> None:
-    handler: logging.Handler = logging.StreamHandler(sys.stderr)
-    try:
-        if path is not None:
-            handler = RotatingFileHandler(path, maxBytes=LOG_BYTES, backupCount=LOG_FILES, encoding="utf-8")
-        journal = path is None and is_journal(sys.stderr)
-        handler.setFormatter(JournalFormatter() if journal else LineFormatter(LOG_FORMAT))
-        logging.basicConfig(level=level.upper(), handlers=[handler])
-    except OSError as error:
-        raise click.UsageError(f"cannot write the log {path}: {error.strerror}") from error
-    except ValueError as error:
-        raise click.UsageError(f"there is no log level {level}; there are DEBUG, INFO, WARNING and ERROR") from error
-
-
-def _end_with_stdin() -> None:
-    with contextlib.suppress(OSError, ValueError):  # which is its end as well
-        while os.read(sys.stdin.fileno(), 4096):
-            pass
-    os.kill(os.getpid(), signal.SIGTERM)
+    with interrupt_ends_at_once():
+        from ltx_worker.commands import doctor
+    doctor.doctor(variant=variant, quick=quick, deep=deep, report=report, as_json=as_json, env_file=env_file)

@@ -27,7 +27,11 @@ __all__ = ["DOORS", "PAPERS", "commands_of", "places_in", "plain", "written"]
 
 ROOT = Path(__file__).parents[1]
 DOORS = tuple(ROOT / package / "README.md" for package in ("ltx_client", "ltx_worker", "ltx_models"))
-PAPERS = (ROOT / "README.md", *DOORS, ROOT / "tests/README.md", ROOT / ".github/CONTRIBUTING.md")
+PAPERS = (
+    ROOT / "README.md",
+    *DOORS,
+    *(ROOT / name for name in ("tests/README.md", ".github/CONTRIBUTING.md", "deploy/CHANGELOG.md")),
+)
 PLACE = re.compile(r"(<!-- (?P<name>[a-z -]+) -->\n)(?P<text>.*?)(<!-- end of (?P=name) -->\n)", re.DOTALL)
 MOVES = {
     (Status.QUEUED, Status.RUNNING): "claim",

@@ -31,9 +31,10 @@ from ltx_client.farm.retention import Old, Removed, remove
 from ltx_client.farm.submit import Sending
 from ltx_client.farm.watching import MIN_ID_TAIL
 from ltx_client.protocol.events import Result
-from ltx_client.protocol.jobs import DEFAULT_PRIORITY, Links
+from ltx_client.protocol.jobs import Links
 from ltx_client.protocol.pauses import Pause
 from ltx_client.protocol.state import Status
+from ltx_client.protocol.turns import DEFAULT_PRIORITY
 from ltx_client.protocol.validation import READING, check_name
 from ltx_client.protocol.workers import WorkerInfo
 from ltx_client.shared.live_workers import live_workers

@@ -10,13 +10,13 @@ from uuid_utils import uuid7
 
 from ltx_client.protocol import PROTOCOL_VERSION
 from ltx_client.protocol.names import queue_name
+from ltx_client.protocol.turns import DEFAULT_PRIORITY
 from ltx_client.protocol.validation import READING, Name, first_error
 from ltx_models.errors import InvalidRequest
 from ltx_models.memory import memory_class
 from ltx_models.request import GenerationRequest
 
 __all__ = [
-    "DEFAULT_PRIORITY",
     "NO_LINKS",
     "RENDER_TASK",
     "Job",
@@ -32,7 +32,6 @@ __all__ = [
 
 RENDER_TASK = "render"
 """Name of the Celery task. Its id is the job's id, its only argument too."""
-DEFAULT_PRIORITY = 5
 
 JobId = Annotated[str, Field(pattern=r"^[0-9a-zA-Z][0-9a-zA-Z-]{0,63}$")]
 """Becomes part of key and file names, and so is letters, digits and hyphens only."""

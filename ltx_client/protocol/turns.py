@@ -10,12 +10,18 @@ worker take the job whose turn it is; a queue has one for each job. Scripts of b
 
 from __future__ import annotations
 
-from ltx_client.protocol.jobs import Job
+from typing import TYPE_CHECKING
+
 from ltx_client.protocol.names import Names
 from ltx_models.memory import memory_class
 
-__all__ = ["GIVEN_BACK", "ROUND", "line_entry", "line_keys", "not_on_field", "turn_of"]
+if TYPE_CHECKING:
+    from ltx_client.protocol.jobs import Job
 
+__all__ = ["DEFAULT_PRIORITY", "GIVEN_BACK", "ROUND", "line_entry", "line_keys", "not_on_field", "turn_of"]
+
+DEFAULT_PRIORITY = 5
+"""From 0, the first, to 9, the last."""
 GIVEN_BACK = 0
 """The priority of a job of which an attempt was made and that waits again."""
 ROUND = 10**12

@@ -7,9 +7,16 @@ from collections.abc import Collection, Iterable, Iterator
 from pathlib import Path
 from typing import Any, ClassVar
 
-from pydantic import Field, SecretStr, ValidationError, ValidationInfo, field_validator, model_validator
-from pydantic.fields import FieldInfo
-from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    SecretStr,
+    ValidationError,
+    ValidationInfo,
+    field_validator,
+    model_validator,
+)
 
 from ltx_client.protocol.names import DEFAULT_NAMESPACE, Names
 from ltx_client.protocol.redaction import know_environment, know_url
@@ -31,11 +38,15 @@ _OTHERS = {f"LTX_{name}" for name in ("FARM", "CONFIG", "MODELS_DIR", "NOTIFY_SE
 """Variables that are read elsewhere."""
 
 
-class HomeSettings(BaseSettings):
-    """Where this machine's own files are, for processes that need to know no more of the farm. Raises ConfigError."""
+class HomeSettings(BaseModel):
+    """Where this machine's own files are, for processes that need to know no more of the farm. Raises ConfigError.
 
-    model_config = SettingsConfigDict(
-        env_prefix="LTX_", frozen=True, hide_input_in_errors=True, extra="ignore", allow_inf_nan=False
+    What is given goes before the environment, and that before the configuration file. pydantic-settings would read the
+    environment as these lines do, and takes as long to import as click, in each command.
+    """
+
+    model_config = ConfigDict(
+        frozen=True, hide_input_in_errors=True, extra="ignore", allow_inf_nan=False, validate_default=True
     )
 
     home: Path = Field(
@@ -43,17 +54,8 @@ class HomeSettings(BaseSettings):
         description="The folder of this machine's own files: the embedded farm, the worker's identity, spool and log.",
     )
 
-    @classmethod
-    def settings_customise_sources(
-        cls,
-        settings_cls: type[BaseSettings],
-        init_settings: PydanticBaseSettingsSource,
-        env_settings: PydanticBaseSettingsSource,
-        dotenv_settings: PydanticBaseSettingsSource,  # noqa: ARG003 - pydantic-settings passes it by name
-        file_secret_settings: PydanticBaseSettingsSource,  # noqa: ARG003
-    ) -> tuple[PydanticBaseSettingsSource, ...]:
-        """The first that has a value wins."""
-        return init_settings, env_settings, _ProfileSource(settings_cls)
+    def __init__(self, **given: Any) -> None:
+        super().__init__(**{**_in_file(), **_in_environment(type(self).model_fields), **given})
 
     @field_validator("home")
     @classmethod
@@ -76,7 +78,7 @@ class FarmSettings(HomeSettings):
     Raises ConfigError for a configuration file that cannot be used.
     """
 
-    model_config = SettingsConfigDict(extra="forbid")
+    model_config = ConfigDict(extra="forbid")
 
     broker_ca: Path | None = Field(
         default=None,
@@ -179,17 +181,16 @@ class FarmSettings(HomeSettings):
         return Names(self.namespace)
 
 
-class _ProfileSource(PydanticBaseSettingsSource):
-    """What the configuration file says of the farm that is meant."""
+def _in_file() -> dict[str, Any]:
+    """Return what the configuration file says of the farm that is meant. Raises ConfigError."""
+    config = load()
+    return config.profile(chosen_farm(config)).settings()
 
-    def get_field_value(self, field: FieldInfo, field_name: str) -> tuple[Any, str, bool]:  # noqa: ARG002
-        """Unused: the values come all at once."""
-        return None, field_name, False
 
-    def __call__(self) -> dict[str, Any]:
-        """The farm's values. Raises ConfigError."""
-        config = load()
-        return config.profile(chosen_farm(config)).settings()
+def _in_environment(names: Iterable[str]) -> dict[str, str]:
+    """Return the settings of these names that are set; a variable's name may be in small letters too."""
+    environment = {name.lower(): value for name, value in os.environ.items()}
+    return {name: environment[f"ltx_{name}"] for name in names if f"ltx_{name}" in environment}
 
 
 def check_broker_url(url: str) -> Broker:
@@ -211,7 +212,7 @@ def why_invalid(error: ValidationError) -> str:
     return shown(f"the settings are not right: {sentences}")
 
 
-def _with_subclasses(model: type[BaseSettings]) -> Iterator[type[BaseSettings]]:
+def _with_subclasses(model: type[HomeSettings]) -> Iterator[type[HomeSettings]]:
     yield model
     for subclass in model.__subclasses__():
         yield from _with_subclasses(subclass)

@@ -10,6 +10,7 @@ from ltx_client.farm.batches import Batch
 from ltx_client.farm.farm import Farm
 from ltx_client.farm.jobs.files import is_here
 from ltx_client.farm.jobs.views import JobView
+from ltx_client.farm.outputs.names import SHEET
 from ltx_client.farm.outputs.naming import BatchOutput
 from ltx_client.farm.outputs.paths import make_folder, waits_for_reader, write_output
 from ltx_client.farm.outputs.templates import safe_name
@@ -17,10 +18,9 @@ from ltx_client.protocol.text import json_text
 from ltx_client.terminal.contact_sheet import draw_sheet
 from ltx_client.terminal.output import notice, print_line, short_id
 
-__all__ = ["SHEET", "download_batch", "fetch", "tell_of_reader"]
+__all__ = ["download_batch", "fetch", "tell_of_reader"]
 
 INDEX = "index.json"
-SHEET = "contact-sheet.png"
 
 
 def fetch(farm: Farm, job_id: str, target: Path) -> None:

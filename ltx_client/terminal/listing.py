@@ -2,6 +2,7 @@
 
 Only free text, such as a prompt, is ever shortened. Where a terminal is too narrow for the rest, columns are left out,
 those of least use first; what stays is whole, and is wrapped by the terminal itself if it must be.
+rich is imported when something is laid out: `--json` does without.
 """
 
 from __future__ import annotations
@@ -9,15 +10,17 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-
-from rich.cells import cell_len
-from rich.segment import Segment, Segments
-from rich.table import Table
-from rich.text import Text
+from typing import TYPE_CHECKING
 
 from ltx_client.protocol.text import shown
-from ltx_client.shared.console.rich_console import Console, styled
 from ltx_client.shared.console.stdio import notice
+
+if TYPE_CHECKING:
+    from rich.segment import Segment
+    from rich.table import Table
+    from rich.text import Text
+
+    from ltx_client.shared.console.rich_console import Console
 
 __all__ = ["Column", "Listing", "print_facts", "print_table"]
 
@@ -49,6 +52,8 @@ class Listing:
 
     def add_row(self, *cells: str | Text) -> None:
         """Add a row."""
+        from rich.text import Text
+
         self.rows.append(tuple(cell if isinstance(cell, Text) else Text(shown(cell)) for cell in cells))
 
     def left_out(self, width: int | None) -> list[str]:
@@ -62,6 +67,8 @@ class Listing:
 
     def table(self, width: int | None) -> Table:
         """Return what rich can print. width: of the terminal; None where there is none, and so no limit."""
+        from rich.table import Table
+
         fitted = self._fitted(width)
         table = Table(box=None, pad_edge=False)
         for place, cells in fitted.items():
@@ -74,6 +81,8 @@ class Listing:
 
     def _fitted(self, width: int | None) -> dict[int, int]:
         """The cells that each column is given, by its place; those that are left out are not there."""
+        from rich.cells import cell_len
+
         full = [
             max([cell_len(column.heading), *(cell_len(row[place].plain) for row in self.rows)])
             for place, column in enumerate(self.columns)
@@ -112,6 +121,10 @@ def print_table(table: Listing | Table, *, stderr: bool = False) -> None:
 
     stderr: the data there too, where something else is written to stdout.
     """
+    from rich.segment import Segments
+
+    from ltx_client.shared.console.rich_console import Console
+
     console = Console(stderr=stderr)
     width = terminal_width(console)
     left_out: list[str] = []
@@ -133,6 +146,11 @@ def print_facts(*blocks: Mapping[str, str], stderr: bool = False) -> None:
     stderr: there in place of stdout, where something else is written.
     A value of several words is wrapped in a terminal, but no word is divided: an id can be copied as it is.
     """
+    from rich.cells import cell_len
+    from rich.text import Text
+
+    from ltx_client.shared.console.rich_console import Console, styled
+
     console = Console(stderr=stderr)
     width = terminal_width(console)
     indent = max((cell_len(name) for block in blocks for name in block if block[name]), default=0) + GAP
@@ -156,6 +174,8 @@ def terminal_width(console: Console) -> int | None:
 
 def _wrapped(text: str, room: int) -> list[str]:
     """The text in lines of at most so many cells; a longer word is in a line of its own."""
+    from rich.cells import cell_len
+
     lines = [""]
     for word in re.findall(r"\s*\S+", text):
         if lines[-1] and cell_len(lines[-1]) + cell_len(word) > room:
@@ -172,6 +192,8 @@ def _total(widths: Iterable[int]) -> int:
 
 def _stripped(line: list[Segment]) -> list[Segment]:
     """A line without blanks at its end, which a terminal that is narrower would wrap, and with a line feed."""
+    from rich.segment import Segment
+
     while line and not line[-1].text.strip():
         line = line[:-1]
     if line:

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
-
-from rich.text import Text
+from typing import TYPE_CHECKING, Any
 
 from ltx_client.farm.jobs.forecast import Place
 from ltx_client.farm.jobs.views import JobView
@@ -12,9 +10,11 @@ from ltx_client.farm.outputs.names import short_id
 from ltx_client.protocol.pauses import Pause
 from ltx_client.protocol.state import Status
 from ltx_client.protocol.workers import HELD, PAUSED, WorkerInfo, worker_names
-from ltx_client.shared.console.rich_console import styled
 from ltx_client.shared.console.stdio import notice, print_json, print_line
 from ltx_client.terminal.listing import Column, Listing, print_facts, print_table
+
+if TYPE_CHECKING:
+    from rich.text import Text
 
 __all__ = [
     "STATUS_STYLE",
@@ -107,6 +107,8 @@ def status_word(view: JobView) -> str:
 
 def status_text(view: JobView, words: str) -> Text:
     """Words on how a job stands, in the colour for that."""
+    from ltx_client.shared.console.rich_console import styled
+
     return styled(words, STATUS_STYLE[view.status])
 
 

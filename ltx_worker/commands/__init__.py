@@ -1,1 +1,1 @@
-"""The commands of `ltx-worker` but for `start`, and what its doctor looks at."""
+"""What the commands of `ltx-worker` do. Their options are in `ltx_worker.cli`, which imports these late."""

@@ -33,23 +33,10 @@ KEPT = ("PATH", "LANG", "LC_ALL", "LC_CTYPE", "TERM", "COLUMNS", "NO_COLOR", "TZ
 """Of root's environment, what the service's user is given to look with."""
 
 
-@click.command(epilog="Example: sudo ltx-worker doctor --variant distilled-fp8")
-@click.option(
-    "-v", "--variant", help=f"The model variant that is to be held.  [default: the service's, else {DEFAULT_VARIANT}]"
-)
-@click.option("--quick", is_flag=True, help="Do not read the model's files through.")
-@click.option("--deep", is_flag=True, help="Compute for some minutes, and write a report: is it right, and how fast?")
-@click.option("--report", type=click.Path(path_type=Path), help="With --deep: the report.  [default: in LTX_HOME]")
-@click.option("--json", "as_json", is_flag=True, help="As JSON, for programs.")
-@click.option("--env-file", type=click.Path(path_type=Path), help="Settings to read first.  [default: the service's]")
 def doctor(
-    variant: str | None, quick: bool, deep: bool, report: Path | None, as_json: bool, env_file: Path | None
+    *, variant: str | None, quick: bool, deep: bool, report: Path | None, as_json: bool, env_file: Path | None
 ) -> None:
-    """Looks at this machine as a worker, at the broker and the storage, and says what is wrong and what mends it.
-
-    As root on a machine that has the service, it looks as the service does: as its user, with its settings and its
-    variant. Exit code 1 when something has failed; a warning is no failure.
-    """
+    """Look at this machine as a worker, and exit with 1 when something has failed."""
     from ltx_worker.commands.doctor_checks import worker_checks  # the hub's client takes a while to import
 
     if report and not deep:

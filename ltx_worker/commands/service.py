@@ -36,27 +36,8 @@ NO_SCREEN = 125
 """What launchctl exits with for the domain of a user who has not logged in at the screen, as by SSH alone."""
 
 
-LEVELS = ("DEBUG", "INFO", "WARNING", "ERROR")
-
-
-@click.command(epilog="Example: sudo ltx-worker install --variant distilled-fp8")
-@click.option(
-    "-v", "--variant", default=DEFAULT_VARIANT, show_default=True, help="The model variant that the worker holds."
-)
-@click.option("--user", help=f"Whom it runs as.  [default: {systemd.DEFAULT_USER}; on macOS {launchd.DEFAULT_USER}]")
-@click.option(
-    "--log-level",
-    type=click.Choice(LEVELS, case_sensitive=False),
-    default="INFO",
-    show_default=True,
-    help="How much it logs.",
-)
-@click.option("--dry-run", is_flag=True, help="Print what would be written and run, and do nothing.")
-@click.option("--agent", is_flag=True, help="On macOS: a worker of your own, from login to logout, without root.")
-@click.option("--restart", is_flag=True, help="Start it anew, if it runs: as after a change of its settings.")
-@click.option("--no-start", is_flag=True, help="Write everything, and start nothing.")
-@click.option("--platform", type=click.Choice(["linux", "darwin"]), help="With --dry-run: for which system.")
 def install(
+    *,
     variant: str,
     user: str | None,
     log_level: str,
@@ -66,17 +47,7 @@ def install(
     dry_run: bool,
     platform: str | None,
 ) -> None:
-    """Has a worker run as a service of this machine, from now on and after each start.
-
-    It runs as a user of its own, which is made if there is none. Where the farm is stands in
-    /etc/ltx-farm/worker.env (mode 0600), with a line such as LTX_BROKER_URL='…' for each setting. If there is no such
-    file yet, it is made, with the LTX_… variables that are set now; no password belongs on sudo's command line, which
-    is logged. Again, this changes only what is not as it should be. The worker is started once the settings name a
-    broker, and waited for.
-
-    On macOS, --agent installs a worker of the user who runs this: it sees the shares that this user mounts, which no
-    service does; macOS asks once whether it may use the local network.
-    """
+    """Install the service, as `ltx-worker install` says."""
     if restart and no_start:
         raise click.UsageError("--restart starts the service, and --no-start does not; name one of them")
     if platform and not dry_run:
@@ -151,10 +122,8 @@ def _carry_out(plan: Plan, *, agent: bool, restart: bool, no_start: bool) -> Non
         notice(f"now say in {settings} where the farm is, and run this again: it is not started before")
 
 
-@click.command(epilog="Example: sudo ltx-worker uninstall")
-@click.option("--agent", is_flag=True, help="On macOS: your own worker, which `install --agent` made.")
-def uninstall(agent: bool) -> None:
-    """Stops the service and removes it. The settings, the worker's folder and its user stay."""
+def uninstall(*, agent: bool) -> None:
+    """Stop the service and remove it. The settings, the worker's folder and its user stay."""
     _require_user("uninstall", agent=agent)
     try:
         service = None if agent else launchd.installed() if sys.platform == "darwin" else systemd.installed()
@@ -167,11 +136,8 @@ def uninstall(agent: bool) -> None:
         raise click.ClickException(_why_not(error)) from error
 
 
-@click.command(epilog="Example: ltx-worker logs -n 50 --follow")
-@click.option("-n", "--lines", type=click.IntRange(1), default=100, show_default=True, help="How many, from the end.")
-@click.option("-f", "--follow", is_flag=True, help="Go on as the log grows, until Ctrl-C.")
-def logs(lines: int, follow: bool) -> None:
-    """Shows the end of the service's log."""
+def logs(*, lines: int, follow: bool) -> None:
+    """Show the end of the service's log."""
     if sys.platform == "darwin":
         kind = _installed_kind() or launchd.DAEMON
         if not (_is_there(kind.log) or _is_there(kind.last_words)):

@@ -8,18 +8,13 @@ import itertools
 import sys
 import time
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from ltx_client.errors import INTERRUPTED, JobFailed, UsageError
-from ltx_client.farm.batches import PreparedBatch, derived_id
-from ltx_client.farm.farm import Farm
-from ltx_client.farm.jobs.inputs import clip_parts
-from ltx_client.farm.outputs.naming import BatchOutput
-from ltx_client.local.members import Use
-from ltx_client.protocol.jobs import Links, new_job_id
-from ltx_client.shared.settings import FarmSettings
+from ltx_client.farm.outputs.names import short_id
+from ltx_client.shared.console.stdio import notice, print_line
 from ltx_client.terminal.arguments.options import (
     FIELDS_HELP,
     OutputPath,
@@ -28,20 +23,16 @@ from ltx_client.terminal.arguments.options import (
     link_options,
     notify_options,
 )
-from ltx_client.terminal.background_renders import check_background, render_in_background
-from ltx_client.terminal.batch_files import FORMATS, MAX_BYTES, parse_seeds
-from ltx_client.terminal.batch_files.jobs import BadLines, prepare_batch
-from ltx_client.terminal.downloading import download_batch
-from ltx_client.terminal.notices.dry_run import print_plan
-from ltx_client.terminal.notices.prompt_length import cut_texts
-from ltx_client.terminal.notices.waiting import tell_of_pauses, tell_who_waits
-from ltx_client.terminal.output import notice, print_line, short_id
-from ltx_client.terminal.waited import Ending
-from ltx_client.terminal.watching.following import follow
+
+if TYPE_CHECKING:
+    from ltx_client.farm.batches import PreparedBatch
+    from ltx_client.farm.outputs.naming import BatchOutput
+    from ltx_client.terminal.batch_files.jobs import BadLines
 
 __all__ = ["command"]
 
 
+FORMATS = ("jsonl", "json", "csv", "tsv", "text")
 LINES_TOLD = 20
 """Of a file, whose prompts are too long."""
 
@@ -53,6 +44,8 @@ class Seeds(click.ParamType[list[int]]):
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> list[int]:
         """Raises click.BadParameter."""
+        from ltx_client.terminal.batch_files import parse_seeds
+
         try:
             return value if isinstance(value, list) else parse_seeds(value)
         except ValueError as error:
@@ -97,6 +90,18 @@ def command(
     said; another unknown name is refused. Everything is checked first: when a line is wrong, all wrong ones are
     reported, and nothing is queued.
     """
+    from ltx_client.farm.farm import Farm
+    from ltx_client.farm.outputs.naming import BatchOutput
+    from ltx_client.local.members import Use
+    from ltx_client.protocol.jobs import Links, new_job_id
+    from ltx_client.shared.settings import FarmSettings
+    from ltx_client.terminal.background_renders import check_background, render_in_background
+    from ltx_client.terminal.downloading import download_batch
+    from ltx_client.terminal.notices.dry_run import print_plan
+    from ltx_client.terminal.notices.waiting import tell_of_pauses, tell_who_waits
+    from ltx_client.terminal.waited import Ending
+    from ltx_client.terminal.watching.following import follow
+
     batch_id = batch_id or new_job_id()
     ending = Ending(notify, desktop)
     wait = wait or output is not None or notify is not None or bool(desktop)
@@ -157,6 +162,8 @@ def command(
 
 def _tell_of_cut_texts(batch: PreparedBatch) -> set[str]:
     """Say of which lines the prompts are longer than what is read of them; return the ids of all jobs of these."""
+    from ltx_client.terminal.notices.prompt_length import cut_texts
+
     cut = [(number, job, texts) for number, job in batch.lines if (texts := cut_texts(job))]
     for number, _, texts in cut[:LINES_TOLD]:
         for text in texts:
@@ -184,6 +191,10 @@ def _prepare(
     files: list[str], batch_id: str, form: str | None, seeds: list[int], options: dict[str, Any]
 ) -> list[PreparedBatch]:
     """All batches, each of which waits for the one before. Raises UsageError when anything is wrong in any."""
+    from ltx_client.farm.batches import derived_id
+    from ltx_client.protocol.jobs import Links
+    from ltx_client.terminal.batch_files.jobs import BadLines, prepare_batch
+
     batches: list[PreparedBatch] = []
     failures: list[BadLines] = []
     for number, file in enumerate(files):
@@ -205,6 +216,8 @@ def _prepare(
 
 def clip_sentences(batches: list[PreparedBatch]) -> list[str]:
     """Return what is read of the batches' clips, each sentence once."""
+    from ltx_client.farm.jobs.inputs import clip_parts
+
     parts = (part for batch in batches for job, _ in batch.jobs for part in clip_parts(job.request, batch.inputs))
     return list(dict.fromkeys(map(str, parts)))
 
@@ -215,6 +228,8 @@ def _remark(name: str, sentence: str) -> None:
 
 def _read(file: str) -> tuple[bytes, str]:
     """The beginning of a file, which is longer than a batch's may be where it is not all."""
+    from ltx_client.terminal.batch_files import MAX_BYTES
+
     if file == "-":
         if sys.stdin is None:
             raise UsageError("standard input is closed; give a file's name")

@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 from collections import Counter
+from typing import TYPE_CHECKING
 
 import click
 
-from ltx_client.farm.batches import Batch
-from ltx_client.farm.farm import Farm
-from ltx_client.farm.jobs.prepare import submitter
-from ltx_client.local.members import Use
-from ltx_client.protocol.state import Status
+from ltx_client.farm.outputs.names import short_id
+from ltx_client.shared.console.stdio import notice, print_json
 from ltx_client.terminal.arguments.options import COUNT, json_option
-from ltx_client.terminal.listing import Column, Listing
-from ltx_client.terminal.output import duration, notice, print_json, print_table, short_id
+
+if TYPE_CHECKING:
+    from ltx_client.farm.batches import Batch
+    from ltx_client.terminal.listing import Listing
 
 __all__ = ["command", "counted"]
 
@@ -24,6 +24,11 @@ __all__ = ["command", "counted"]
 @json_option
 def command(limit: int, mine: bool, as_json: bool) -> None:
     """Lists the farm's batches, the newest first."""
+    from ltx_client.farm.farm import Farm
+    from ltx_client.farm.jobs.prepare import submitter
+    from ltx_client.local.members import Use
+    from ltx_client.terminal.output import print_table
+
     with Farm.connect(use=Use.READ) as farm:
         batches = [batch for batch in farm.batches(limit) if not mine or batch.submitter == submitter()]
         now = farm.now()
@@ -37,6 +42,8 @@ def command(limit: int, mine: bool, as_json: bool) -> None:
 
 def counted(batch: Batch) -> dict[str, int]:
     """How many of its videos are done, and so on, in the order of a job's life."""
+    from ltx_client.protocol.state import Status
+
     counts = Counter(view.status for view in batch.views)
     return {status.value: counts[status] for status in Status if counts[status]}
 
@@ -54,6 +61,9 @@ def _described(batch: Batch) -> dict[str, object]:
 
 
 def _table(batches: list[Batch], now: float) -> Listing:
+    from ltx_client.terminal.listing import Column, Listing
+    from ltx_client.terminal.output import duration
+
     table = Listing(
         Column("BATCH"),
         Column("FILE", leave_out=1, is_free=True),

@@ -6,18 +6,20 @@ import os
 import platform
 import tempfile
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
-from rich.table import Table
 
-from ltx_client.bench.overhead import Drain, Idle, measure_drain, measure_idle, measure_latencies, percentile
 from ltx_client.bench.plot import plot_latencies, plot_path
-from ltx_client.bench.private_farm import PrivateFarm
 from ltx_client.farm.outputs.paths import is_stdout
+from ltx_client.shared.console.stdio import notice, print_json
 from ltx_client.terminal.arguments.options import OutputPath, json_option
-from ltx_client.terminal.output import notice, print_json, print_table
 from ltx_models.families.variants import DEFAULT_VARIANT
+
+if TYPE_CHECKING:
+    from rich.table import Table
+
+    from ltx_client.bench.overhead import Drain, Idle
 
 __all__ = ["command"]
 
@@ -36,6 +38,10 @@ def command(jobs: int, steps: int, plot: str | None, as_json: bool) -> None:
     event, jobs a second through one worker, and what Redis does for a job, which should not depend on the number of
     jobs or workers. Last, with the bundled model, how long an engine with a full queue waits between renders.
     """
+    from ltx_client.bench.overhead import measure_drain, measure_idle, measure_latencies
+    from ltx_client.bench.private_farm import PrivateFarm
+    from ltx_client.terminal.output import print_table
+
     path = None if plot is None else plot_path(plot, as_json)
     with tempfile.TemporaryDirectory(prefix="ltx-bench-") as folder, PrivateFarm.start(Path(folder)) as farm:
         notice(f"submitting {jobs} jobs one after the other to an idle worker")
@@ -57,6 +63,8 @@ def command(jobs: int, steps: int, plot: str | None, as_json: bool) -> None:
 
 
 def _describe(latencies: list[float], drains: list[Drain], idle: Idle, steps: int) -> dict[str, Any]:
+    from ltx_client.bench.overhead import percentile
+
     return {
         "machine": {
             "platform": platform.platform(),
@@ -97,6 +105,10 @@ def _describe(latencies: list[float], drains: list[Drain], idle: Idle, steps: in
 
 
 def _latency_table(latencies: list[float]) -> Table:
+    from rich.table import Table
+
+    from ltx_client.bench.overhead import percentile
+
     table = Table(box=None, pad_edge=False)
     for heading in ("SUBMIT TO FIRST EVENT", "JOBS", "P50", "P99", "MAX"):
         table.add_column(heading, no_wrap=True)
@@ -106,6 +118,8 @@ def _latency_table(latencies: list[float]) -> Table:
 
 
 def _idle_table(idle: Idle) -> Table:
+    from rich.table import Table
+
     table = Table(box=None, pad_edge=False)
     for heading in ("ENGINE, FULL QUEUE", "A RENDER", "WAITS FOR THE NEXT", "MP4 COMPLETE AFTER"):
         table.add_column(heading, no_wrap=True)
@@ -119,6 +133,8 @@ def _idle_table(idle: Idle) -> Table:
 
 
 def _drain_table(drains: list[Drain]) -> Table:
+    from rich.table import Table
+
     table = Table(box=None, pad_edge=False)
     for heading in ("QUEUE OF", "WORKERS", "JOBS/S", "REDIS COMMANDS A JOB", "BYTES A JOB"):
         table.add_column(heading, no_wrap=True)

@@ -7,22 +7,20 @@ import json
 import platform
 import sys
 from importlib.metadata import version
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
-from rich.table import Table
 
 from ltx_client.bench.plot import plot_path, plot_times
 from ltx_client.errors import UsageError
 from ltx_client.farm.outputs.paths import is_stdout
-from ltx_client.shared.console.child_output import run_shown
-from ltx_client.shared.console.stdio import print_line
-from ltx_client.shared.doctor.deep_checks import PEAK_STEPS
+from ltx_client.shared.console.stdio import print_json, print_line
 from ltx_client.terminal.arguments.options import OutputPath, json_option
-from ltx_client.terminal.output import print_json, print_table
-from ltx_models.blas import blas_environment
 from ltx_models.families.variants import DEFAULT_VARIANT, find_variant
 from ltx_models.memory import GB, machine_memory
+
+if TYPE_CHECKING:
+    from rich.table import Table
 
 __all__ = ["command"]
 
@@ -62,6 +60,9 @@ def command(
     The shapes are the variant's, the weights random: nothing is downloaded. Peaks are of MLX's memory with all models
     resident, beside what ltx-farm predicts.
     """
+    from ltx_client.shared.doctor.deep_checks import PEAK_STEPS
+    from ltx_client.terminal.output import print_table
+
     if importlib.util.find_spec("mlx") is None:
         raise UsageError("measuring needs MLX, which the base install leaves out: pip install 'ltx-farm[worker]'")
     if compare and (importlib.util.find_spec("torch") is None or importlib.util.find_spec("diffusers") is None):
@@ -88,6 +89,9 @@ def command(
 
 def _run(arguments: list[str]) -> list[dict[str, Any]]:
     """Lines of JSON from a process of its own: the client itself never loads MLX."""
+    from ltx_client.shared.console.child_output import run_shown
+    from ltx_models.blas import blas_environment
+
     lines: list[str] = []
     code = run_shown([sys.executable, "-m", "ltx_models.benchmark", *arguments], lines.append, blas_environment())
     if code:
@@ -117,6 +121,8 @@ def _over(measured: list[dict[str, Any]]) -> bool:
 
 def table(measured: list[dict[str, Any]]) -> Table:
     """Measurements for people, a line each."""
+    from rich.table import Table
+
     result = Table(box=None, pad_edge=False)
     for heading in ("PART", "ENGINE"):
         result.add_column(heading, no_wrap=True)

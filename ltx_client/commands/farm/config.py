@@ -4,18 +4,42 @@ from __future__ import annotations
 
 import os
 import sys
+from typing import TYPE_CHECKING, Any
 
 import click
-from rich.table import Table
 
 from ltx_client.errors import UsageError
 from ltx_client.protocol.redaction import shown_url
-from ltx_client.shared.config import LOCAL, chosen_farm, config_path, load
-from ltx_client.terminal.arguments.config_changes import KEYS, SECRET, effective, store_password, write
+from ltx_client.shared.console.stdio import notice, print_json, print_line
 from ltx_client.terminal.arguments.options import json_option
-from ltx_client.terminal.output import notice, print_json, print_line, print_table
+
+if TYPE_CHECKING:
+    from click.shell_completion import CompletionItem
 
 __all__ = ["command"]
+
+
+class Key(click.ParamType[str]):
+    """The name of a setting. The choices are computed late: pydantic, whose models name them, takes long to import."""
+
+    name = "KEY"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> str:
+        """Return the name. Raise click.BadParameter for one that is unknown."""
+        return self._choice().convert(value, param, ctx)
+
+    def get_missing_message(self, param: click.Parameter, ctx: click.Context | None) -> str | None:
+        """Return which names there are."""
+        return self._choice().get_missing_message(param, ctx)
+
+    def shell_complete(self, ctx: click.Context, param: click.Parameter, incomplete: str) -> list[CompletionItem]:
+        """Return the names that begin so."""
+        return self._choice().shell_complete(ctx, param, incomplete)
+
+    def _choice(self) -> click.Choice[str]:
+        from ltx_client.terminal.arguments.config_changes import KEYS, SECRET
+
+        return click.Choice([*KEYS, SECRET])
 
 
 @click.group("config", epilog="Example: ltx config show")
@@ -33,6 +57,8 @@ def path_command() -> None:
 
     LTX_HOME does not: each farm of the file may have a home of its own.
     """
+    from ltx_client.shared.config import config_path
+
     print_line(config_path())
 
 
@@ -40,6 +66,12 @@ def path_command() -> None:
 @json_option
 def show_command(as_json: bool) -> None:
     """Shows what commands would use, and where each value comes from. Passwords are not shown."""
+    from rich.table import Table
+
+    from ltx_client.shared.config import LOCAL, chosen_farm, config_path, load
+    from ltx_client.terminal.arguments.config_changes import effective
+    from ltx_client.terminal.output import print_table
+
     config = load()
     farm = chosen_farm(config)
     rows = effective()
@@ -59,7 +91,7 @@ def show_command(as_json: bool) -> None:
 
 
 @command.command("set", epilog="Example: ltx --farm studio config set storage_url /Volumes/farm")
-@click.argument("key", metavar="KEY", type=click.Choice([*KEYS, SECRET]))
+@click.argument("key", metavar="KEY", type=Key())
 @click.argument("value", required=False)
 @click.option("--keyring", is_flag=True, help="Keep the password in this user's keychain, not in a file.")
 def set_command(key: str, value: str | None, keyring: bool) -> None:
@@ -69,6 +101,9 @@ def set_command(key: str, value: str | None, keyring: bool) -> None:
     the default one. `farm` itself is the default farm's name.
     `broker_password` is asked for, or read from standard input, never taken from the command line.
     """
+    from ltx_client.shared.config import config_path, load
+    from ltx_client.terminal.arguments.config_changes import SECRET, store_password, write
+
     farm = os.environ.get("LTX_FARM") or load().farm
     if key != "farm" and not farm:
         raise UsageError(f"say which farm is meant: ltx --farm NAME config set {key} …")

@@ -8,11 +8,7 @@ from pathlib import Path
 import click
 
 from ltx_client.errors import UsageError
-from ltx_client.shared.doctor.deep_checks import DEEP_REPORT, DeepChecks
-from ltx_client.shared.doctor.report import report as print_report
-from ltx_client.shared.settings import FarmSettings
 from ltx_client.terminal.arguments.options import json_option
-from ltx_client.terminal.client_checks import client_checks
 from ltx_models.families.variants import DEFAULT_VARIANT, find_variant
 
 __all__ = ["command"]
@@ -28,6 +24,11 @@ def command(deep: bool, variant: str | None, report: Path | None, as_json: bool)
 
     Exit code 1 when something has failed; a warning is no failure. On a Mac that renders, ltx-worker doctor sees more.
     """
+    from ltx_client.shared.doctor.deep_checks import DEEP_REPORT, DeepChecks
+    from ltx_client.shared.doctor.report import report as print_report
+    from ltx_client.shared.settings import FarmSettings
+    from ltx_client.terminal.client_checks import client_checks
+
     if not deep and (variant or report):
         raise UsageError(f"{'--variant' if variant else '--report'} is for --deep, which was not given")
     settings = FarmSettings()

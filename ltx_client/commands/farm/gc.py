@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 import sys
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from ltx_client.errors import StorageUnreachable, UsageError
-from ltx_client.farm.farm import Farm
-from ltx_client.farm.retention import Old, Removed, find_old, parse_age
-from ltx_client.local.members import Use
-from ltx_client.shared.storage.store import Storage, StorageError
-from ltx_client.terminal.output import notice, print_line
+from ltx_client.shared.console.stdio import notice, print_line
+
+if TYPE_CHECKING:
+    from ltx_client.farm.retention import Old
 
 __all__ = ["command"]
 
@@ -27,6 +26,8 @@ class Age(click.ParamType[int]):
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> int:
         """Raises click.BadParameter."""
+        from ltx_client.farm.retention import parse_age
+
         try:
             return value if isinstance(value, int) else parse_age(value)
         except ValueError as error:
@@ -44,6 +45,11 @@ def command(older_than: int, dry_run: bool, yes: bool) -> None:
     does a video that is being downloaded. Ages are by the broker's clock, or, of files that no job is known of, by the
     storage's.
     """
+    from ltx_client.farm.farm import Farm
+    from ltx_client.farm.retention import Removed, find_old
+    from ltx_client.local.members import Use
+    from ltx_client.shared.storage.store import Storage, StorageError
+
     with Farm.connect(use=Use.READ) as farm:
         try:
             storage = Storage(farm.storage_url) if farm.storage_url is not None else None

@@ -4,19 +4,17 @@ from __future__ import annotations
 
 from collections import Counter, defaultdict
 from statistics import median
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
-from ltx_client.farm.farm import Farm
-from ltx_client.farm.jobs.prepare import submitter
-from ltx_client.farm.jobs.views import JobView
-from ltx_client.local.members import Use
-from ltx_client.protocol.state import Status
-from ltx_client.protocol.workers import WorkerInfo
+from ltx_client.shared.console.stdio import notice, print_json
 from ltx_client.terminal.arguments.options import COUNT, json_option
-from ltx_client.terminal.listing import Column, Listing
-from ltx_client.terminal.output import duration, notice, print_json, print_table
+
+if TYPE_CHECKING:
+    from ltx_client.farm.jobs.views import JobView
+    from ltx_client.protocol.workers import WorkerInfo
+    from ltx_client.terminal.listing import Listing
 
 __all__ = ["command"]
 
@@ -27,6 +25,11 @@ __all__ = ["command"]
 @json_option
 def command(mine: bool, limit: int, as_json: bool) -> None:
     """Counts the jobs of the last days by variant and worker, and what they took, as far as they are still known."""
+    from ltx_client.farm.farm import Farm
+    from ltx_client.farm.jobs.prepare import submitter
+    from ltx_client.local.members import Use
+    from ltx_client.terminal.output import print_table
+
     with Farm.connect(use=Use.READ) as farm:
         views = [view for view in farm.jobs(limit) if not mine or view.job.submitter == submitter()]
         rows = _rows(views, farm.workers())
@@ -48,6 +51,8 @@ def _rows(views: list[JobView], workers: list[WorkerInfo]) -> list[dict[str, Any
 
 
 def _row(variant: str, worker: str, chip: str, views: list[JobView]) -> dict[str, Any]:
+    from ltx_client.protocol.state import Status
+
     done = [view.snapshot for view in views if view.status is Status.DONE]
     took = [state.took for state in done if state.took is not None]
     steps = [state.step_seconds for state in done if state.step_seconds]
@@ -70,6 +75,9 @@ def _row(variant: str, worker: str, chip: str, views: list[JobView]) -> dict[str
 
 
 def _table(rows: list[dict[str, Any]]) -> Listing:
+    from ltx_client.terminal.listing import Column, Listing
+    from ltx_client.terminal.output import duration
+
     optional = {"FAILED": 1, "OPEN": 2, "RENDER": 3, "STEP": 4, "CANCELLED": 5, "VIDEO": 6, "CHIP": 7}
     headings = ("VARIANT", "WORKER", "DONE", "FAILED", "CANCELLED", "OPEN", "RENDER", "STEP", "VIDEO", "CHIP")
     table = Listing(*(Column(heading, leave_out=optional.get(heading, 0)) for heading in headings))

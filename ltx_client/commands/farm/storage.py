@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import click
 
 from ltx_client.errors import StorageUnreachable, UsageError
 from ltx_client.shared.console.stdio import notice, print_line
-from ltx_client.shared.settings import FarmSettings
-from ltx_client.shared.storage.store import Storage, StorageError
 from ltx_client.shared.storage.urls import check_storage_url
+
+if TYPE_CHECKING:
+    from ltx_client.shared.storage.store import Storage
 
 __all__ = ["command"]
 
@@ -30,6 +33,8 @@ def init_command(url: str | None) -> None:
     Of a folder, only the last part is made where it is not there. What is in it stays, and a storage stays the one that
     it is.
     """
+    from ltx_client.shared.storage.store import StorageError
+
     storage = _opened(url)
     is_new = storage.local_folder is not None and not storage.local_folder.exists()
     try:
@@ -47,6 +52,8 @@ def init_command(url: str | None) -> None:
 @click.argument("url", required=False)
 def check_command(url: str | None) -> None:
     """Writes a small file to URL (LTX_STORAGE_URL, by default), reads it and removes it. Prints the storage's id."""
+    from ltx_client.shared.storage.store import StorageError
+
     storage = _opened(url)
     try:
         storage.check()
@@ -57,6 +64,9 @@ def check_command(url: str | None) -> None:
 
 
 def _opened(url: str | None) -> Storage:
+    from ltx_client.shared.settings import FarmSettings
+    from ltx_client.shared.storage.store import Storage, StorageError
+
     url = FarmSettings().storage_url if url is None else url
     if url is None:
         raise UsageError("no storage is set; give its URL, or set LTX_STORAGE_URL")

@@ -8,12 +8,8 @@ import threading
 import click
 
 from ltx_client.errors import UsageError
-from ltx_client.farm.farm import Farm
-from ltx_client.local.join import stop_up
-from ltx_client.local.members import FarmFolder, Use
-from ltx_client.shared.settings import FarmSettings
+from ltx_client.shared.console.stdio import notice
 from ltx_client.terminal.arguments.completion import complete_variants
-from ltx_client.terminal.output import notice
 from ltx_models.families.variants import DEFAULT_VARIANT, find_variant
 
 __all__ = ["command"]
@@ -39,6 +35,11 @@ def command(variant: str, until_idle: bool, stop: bool) -> None:
 
     A job in hand then goes back to the queue, and the next `ltx up` or `ltx render` goes on with it.
     """
+    from ltx_client.farm.farm import Farm
+    from ltx_client.local.join import stop_up
+    from ltx_client.local.members import FarmFolder, Use
+    from ltx_client.shared.settings import FarmSettings
+
     settings = FarmSettings()
     if stop:
         count = stop_up(settings.home)

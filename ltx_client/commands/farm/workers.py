@@ -4,11 +4,9 @@ from __future__ import annotations
 
 import click
 
-from ltx_client.farm.farm import Farm
-from ltx_client.local.members import Use
-from ltx_client.protocol.workers import PAUSED, UNREADY, worker_names
+from ltx_client.farm.outputs.names import short_id
+from ltx_client.shared.console.stdio import notice, print_json
 from ltx_client.terminal.arguments.options import json_option
-from ltx_client.terminal.output import ago, notice, pause_text, print_json, print_table, short_id, workers_table
 
 __all__ = ["command"]
 
@@ -17,6 +15,11 @@ __all__ = ["command"]
 @json_option
 def command(as_json: bool) -> None:
     """Lists the farm's live workers and what each is doing."""
+    from ltx_client.farm.farm import Farm
+    from ltx_client.local.members import Use
+    from ltx_client.protocol.workers import PAUSED, UNREADY, worker_names
+    from ltx_client.terminal.output import ago, pause_text, print_table, workers_table
+
     with Farm.connect(use=Use.READ) as farm:
         workers = farm.workers()
         pauses = farm.pauses()

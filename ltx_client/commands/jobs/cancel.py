@@ -4,12 +4,8 @@ from __future__ import annotations
 
 import click
 
-from ltx_client.farm.farm import Farm
-from ltx_client.local.members import Use
-from ltx_client.protocol.state import ENDED, Status
+from ltx_client.shared.console.stdio import notice
 from ltx_client.terminal.arguments.options import batch_option, jobs_argument
-from ltx_client.terminal.arguments.selection import select
-from ltx_client.terminal.output import notice
 
 __all__ = ["command"]
 
@@ -19,6 +15,11 @@ __all__ = ["command"]
 @batch_option
 def command(jobs: tuple[str, ...], batch: str | None) -> None:
     """Cancels jobs: a queued one never runs, a running one stops at its next step."""
+    from ltx_client.farm.farm import Farm
+    from ltx_client.local.members import Use
+    from ltx_client.protocol.state import ENDED, Status
+    from ltx_client.terminal.arguments.selection import select
+
     with Farm.connect(use=Use.READ) as farm:
         for job_id in [view.job.id for view in select(farm, jobs, batch)]:
             status = farm.cancel(job_id)

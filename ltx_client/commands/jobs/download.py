@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import click
 
 from ltx_client.errors import UsageError
-from ltx_client.farm.farm import Farm
-from ltx_client.farm.outputs.naming import BatchOutput, VideoOutput
+from ltx_client.farm.outputs.names import SHEET
 from ltx_client.farm.outputs.paths import is_stdout
-from ltx_client.local.members import Use
+from ltx_client.shared.console.stdio import print_line
 from ltx_client.terminal.arguments.completion import complete_batches, complete_jobs
 from ltx_client.terminal.arguments.options import FIELDS_HELP, OutputPath
-from ltx_client.terminal.downloading import SHEET, download_batch, fetch
-from ltx_client.terminal.output import print_line
+
+if TYPE_CHECKING:
+    from ltx_client.farm.outputs.naming import BatchOutput
 
 __all__ = ["command"]
 
@@ -39,6 +41,11 @@ def command(job: str | None, batch: str | None, output: str | None, sheet: bool)
     Of a batch, all that are done and not in the folder already, and index.json, which says what each is
     (index-BATCH.json where an index.json is that is not of this batch).
     """
+    from ltx_client.farm.farm import Farm
+    from ltx_client.farm.outputs.naming import BatchOutput, VideoOutput
+    from ltx_client.local.members import Use
+    from ltx_client.terminal.downloading import fetch
+
     if (job is None) == (batch is None):
         raise UsageError("name one JOB (ltx jobs lists them), or a batch with --batch")
     if sheet and batch is None:
@@ -57,6 +64,11 @@ def command(job: str | None, batch: str | None, output: str | None, sheet: bool)
 
 
 def _download_batch(name: str, output: BatchOutput | None, *, sheet: bool) -> None:
+    from ltx_client.farm.farm import Farm
+    from ltx_client.farm.outputs.naming import BatchOutput
+    from ltx_client.local.members import Use
+    from ltx_client.terminal.downloading import download_batch
+
     with Farm.connect(use=Use.READ) as farm:
         batch = farm.batch(name)
         download_batch(farm, batch, output or BatchOutput.default(batch.id), sheet=sheet)

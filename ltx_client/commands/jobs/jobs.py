@@ -4,13 +4,8 @@ from __future__ import annotations
 
 import click
 
-from ltx_client.farm.farm import Farm
-from ltx_client.farm.jobs.prepare import submitter
-from ltx_client.local.members import Use
-from ltx_client.protocol.state import Status
+from ltx_client.shared.console.stdio import notice, print_json
 from ltx_client.terminal.arguments.options import COUNT, batch_option, json_option
-from ltx_client.terminal.notices.waiting import tell_who_waits
-from ltx_client.terminal.output import describe_job, jobs_table, notice, print_json, print_table
 
 __all__ = ["command"]
 
@@ -22,6 +17,13 @@ __all__ = ["command"]
 @json_option
 def command(limit: int, mine: bool, batch: str | None, as_json: bool) -> None:
     """Lists the farm's jobs, the newest first; or a batch's, in its own order."""
+    from ltx_client.farm.farm import Farm
+    from ltx_client.farm.jobs.prepare import submitter
+    from ltx_client.local.members import Use
+    from ltx_client.protocol.state import Status
+    from ltx_client.terminal.notices.waiting import tell_who_waits
+    from ltx_client.terminal.output import describe_job, jobs_table, print_table
+
     with Farm.connect(use=Use.READ) as farm:
         views = farm.batch(batch).views if batch is not None else farm.jobs(limit)
         if not as_json:

@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterable
+from typing import TYPE_CHECKING
 
 import click
 
-from ltx_client.farm.farm import Farm
-from ltx_client.local.members import Use
-from ltx_client.protocol import events
-from ltx_client.protocol.events import Event
+from ltx_client.shared.console.stdio import print_json, print_line
 from ltx_client.terminal.arguments.options import job_argument
-from ltx_client.terminal.output import print_json, print_line
+
+if TYPE_CHECKING:
+    from ltx_client.protocol.events import Event
 
 __all__ = ["command"]
 
@@ -23,6 +23,9 @@ __all__ = ["command"]
 @click.option("--json", "as_json", is_flag=True, help="Print every event as a line of JSON.")
 def command(job: str, follow: bool, as_json: bool) -> None:
     """Prints everything that happened to a job, a line each, with the time by the broker's clock."""
+    from ltx_client.farm.farm import Farm
+    from ltx_client.local.members import Use
+
     with Farm.connect(use=Use.READ) as farm:
         job_id = farm.find(job)
         for update in farm.watch(job_id) if follow else farm.log(job_id):
@@ -36,6 +39,8 @@ def command(job: str, follow: bool, as_json: bool) -> None:
 
 
 def _words(event: Event) -> Iterable[str]:
+    from ltx_client.protocol import events
+
     match event:
         case events.Claimed():
             return f"attempt {event.attempt} begins on {event.worker_name}", f"({event.worker})"

@@ -4,12 +4,8 @@ from __future__ import annotations
 
 import click
 
-from ltx_client.farm.farm import Farm
-from ltx_client.local.members import Use
-from ltx_client.protocol.state import ENDED, Status
+from ltx_client.shared.console.stdio import notice
 from ltx_client.terminal.arguments.options import batch_option, jobs_argument, operator_options
-from ltx_client.terminal.arguments.selection import select
-from ltx_client.terminal.output import notice
 
 __all__ = ["command"]
 
@@ -26,6 +22,11 @@ def command(jobs: tuple[str, ...], batch: str | None, workers: tuple[str, ...], 
     it back would cost the steps since its last resume point, and another machine the time to load the model;
     `ltx-worker stop` on the machine does that at once.
     """
+    from ltx_client.farm.farm import Farm
+    from ltx_client.local.members import Use
+    from ltx_client.protocol.state import ENDED, Status
+    from ltx_client.terminal.arguments.selection import select
+
     with Farm.connect(use=Use.READ) as farm:
         for variant in queues:
             notice(f"queue {farm.pause_queue(variant).name} is paused: no worker begins a job of it")

@@ -4,12 +4,8 @@ from __future__ import annotations
 
 import click
 
-from ltx_client.farm.farm import Farm
-from ltx_client.local.members import Use
-from ltx_client.protocol.state import Status
+from ltx_client.shared.console.stdio import notice
 from ltx_client.terminal.arguments.options import batch_option, jobs_argument
-from ltx_client.terminal.arguments.selection import select
-from ltx_client.terminal.output import notice
 
 __all__ = ["command"]
 
@@ -20,6 +16,11 @@ __all__ = ["command"]
 @batch_option
 def command(jobs: tuple[str, ...], priority: int, batch: str | None) -> None:
     """Gives jobs that wait another PRIORITY: 0 is first, 9 is last."""
+    from ltx_client.farm.farm import Farm
+    from ltx_client.local.members import Use
+    from ltx_client.protocol.state import Status
+    from ltx_client.terminal.arguments.selection import select
+
     with Farm.connect(use=Use.READ) as farm:
         for job_id in [view.job.id for view in select(farm, jobs, batch)]:
             status = farm.prioritize(job_id, priority)

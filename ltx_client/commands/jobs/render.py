@@ -5,22 +5,14 @@ from __future__ import annotations
 import sys
 import time
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from ltx_client.errors import INTERRUPTED, FarmError, JobCancelled, JobFailed, JobNotFound, UsageError
-from ltx_client.farm.farm import Farm
-from ltx_client.farm.jobs.inputs import clip_parts
-from ltx_client.farm.jobs.views import JobView
-from ltx_client.farm.outputs.naming import VideoOutput
+from ltx_client.farm.outputs.names import short_id
 from ltx_client.farm.outputs.paths import JPEG, is_stdout, output_path, place_of, write_output
-from ltx_client.local.background import continue_in_background
-from ltx_client.local.members import Use
-from ltx_client.protocol.jobs import Job, Links
-from ltx_client.protocol.state import Status
-from ltx_client.shared.settings import FarmSettings
-from ltx_client.shared.storage.store import Storage, StorageError
+from ltx_client.shared.console.stdio import notice, print_line
 from ltx_client.terminal.arguments.options import (
     FIELDS_HELP,
     OutputPath,
@@ -30,16 +22,14 @@ from ltx_client.terminal.arguments.options import (
     notify_options,
     video_options,
 )
-from ltx_client.terminal.downloading import fetch
-from ltx_client.terminal.notices.dry_run import print_plan
-from ltx_client.terminal.notices.prompt_length import cut_texts, tell_of_cut_texts
-from ltx_client.terminal.notices.vocabulary import vocabulary_note
-from ltx_client.terminal.notices.waiting import explain_waits, tell_of_pauses, tell_who_waits
-from ltx_client.terminal.output import duration, notice, print_line, short_id
-from ltx_client.terminal.waited import Ending
-from ltx_client.terminal.watching.progress import display
-from ltx_client.terminal.watching.terminal_images import Picture, detect
 from ltx_models.families.variants import find_variant
+
+if TYPE_CHECKING:
+    from ltx_client.farm.farm import Farm
+    from ltx_client.farm.jobs.views import JobView
+    from ltx_client.protocol.jobs import Job, Links
+    from ltx_client.shared.settings import FarmSettings
+    from ltx_client.terminal.watching.terminal_images import Picture
 
 __all__ = ["command"]
 
@@ -79,6 +69,16 @@ def command(
 
     Ctrl-C asks whether to cancel the job or let it go on without you.
     """
+    from ltx_client.farm.farm import Farm
+    from ltx_client.farm.jobs.inputs import clip_parts
+    from ltx_client.farm.outputs.naming import VideoOutput
+    from ltx_client.local.members import Use
+    from ltx_client.shared.settings import FarmSettings
+    from ltx_client.terminal.notices.dry_run import print_plan
+    from ltx_client.terminal.notices.prompt_length import tell_of_cut_texts
+    from ltx_client.terminal.waited import Ending
+    from ltx_client.terminal.watching.terminal_images import detect
+
     job, inputs = job_from_options(**options)
     target = VideoOutput(output).path(job, time.time())
     frames = None if preview is None else _preview_path(preview, target)
@@ -113,6 +113,10 @@ def _preview_path(given: str, target: Path) -> Path:
 
 def _deliver(farm: Farm, view: JobView, target: Path, *, path_is_data: bool) -> None:
     """Downloads what a job ended with, and says where it is, or raises what that means."""
+    from ltx_client.protocol.state import Status
+    from ltx_client.terminal.downloading import fetch
+    from ltx_client.terminal.output import duration
+
     job_id, snapshot = view.job.id, view.snapshot
     if view.status is Status.CANCELLED:
         raise JobCancelled(f"job {job_id} was cancelled")
@@ -148,6 +152,10 @@ def _written(preview: Path, frame: bytes) -> Path | None:
 
 
 def _announce(farm: Farm, job: Job, links: Links) -> None:
+    from ltx_client.terminal.notices.prompt_length import tell_of_cut_texts
+    from ltx_client.terminal.notices.vocabulary import vocabulary_note
+    from ltx_client.terminal.notices.waiting import tell_of_pauses, tell_who_waits
+
     request = job.request
     notice(f"job {job.id}")
     notice(
@@ -167,6 +175,8 @@ def _announce(farm: Farm, job: Job, links: Links) -> None:
 
 def _warn_of_storage(farm: Farm) -> None:
     """Say before the render, and not after it, that its video cannot be fetched from here."""
+    from ltx_client.shared.storage.store import Storage, StorageError
+
     if farm.is_embedded or farm.storage_url is None:
         return
     try:
@@ -177,6 +187,10 @@ def _warn_of_storage(farm: Farm) -> None:
 
 def _follow(farm: Farm, job: Job, preview: Path | None, picture: Picture | None = None) -> JobView:
     """Shows the job until it ends."""
+    from ltx_client.terminal.notices.prompt_length import cut_texts
+    from ltx_client.terminal.notices.waiting import explain_waits
+    from ltx_client.terminal.watching.progress import display
+
     view, shown = None, None
     job_id, told = job.id, cut_texts(job)
     with display(told=[job_id] if told else ()) as screen:
@@ -212,6 +226,8 @@ def _interrupted(farm: Farm, job: Job, preview: Path | None, settings: FarmSetti
 
 
 def _let_go_on(job: Job, settings: FarmSettings) -> None:
+    from ltx_client.local.background import continue_in_background
+
     name = short_id(job.id)
     if settings.broker_url is None:
         try:

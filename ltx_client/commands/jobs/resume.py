@@ -4,15 +4,8 @@ from __future__ import annotations
 
 import click
 
-from ltx_client.farm.farm import Farm
-from ltx_client.local.members import Use
-from ltx_client.protocol.state import ENDED
-from ltx_client.protocol.workers import PAUSED
-from ltx_client.shared.settings import FarmSettings
+from ltx_client.shared.console.stdio import notice
 from ltx_client.terminal.arguments.options import batch_option, jobs_argument, operator_options
-from ltx_client.terminal.arguments.selection import select
-from ltx_client.terminal.background_renders import render_in_background
-from ltx_client.terminal.output import notice
 
 __all__ = ["command"]
 
@@ -23,6 +16,14 @@ __all__ = ["command"]
 @operator_options
 def command(jobs: tuple[str, ...], batch: str | None, workers: tuple[str, ...], queues: tuple[str, ...]) -> None:
     """Has paused jobs go on from where they were, and paused workers and queues go on."""
+    from ltx_client.farm.farm import Farm
+    from ltx_client.local.members import Use
+    from ltx_client.protocol.state import ENDED
+    from ltx_client.protocol.workers import PAUSED
+    from ltx_client.shared.settings import FarmSettings
+    from ltx_client.terminal.arguments.selection import select
+    from ltx_client.terminal.background_renders import render_in_background
+
     settings = FarmSettings()
     with Farm.connect(settings, use=Use.READ) as farm:
         for variant in queues:

@@ -4,14 +4,8 @@ from __future__ import annotations
 
 import click
 
-from ltx_client.farm.farm import Farm
-from ltx_client.local.members import Use
-from ltx_client.protocol.state import Status
-from ltx_client.shared.settings import FarmSettings
+from ltx_client.shared.console.stdio import notice, print_line
 from ltx_client.terminal.arguments.options import batch_option, jobs_argument
-from ltx_client.terminal.arguments.selection import select
-from ltx_client.terminal.background_renders import render_in_background
-from ltx_client.terminal.output import notice, print_line
 
 __all__ = ["command"]
 
@@ -24,6 +18,13 @@ def command(jobs: tuple[str, ...], batch: str | None) -> None:
 
     Of a batch, those that failed; the new ones take their places in it.
     """
+    from ltx_client.farm.farm import Farm
+    from ltx_client.local.members import Use
+    from ltx_client.protocol.state import Status
+    from ltx_client.shared.settings import FarmSettings
+    from ltx_client.terminal.arguments.selection import select
+    from ltx_client.terminal.background_renders import render_in_background
+
     settings = FarmSettings()
     with Farm.connect(settings, use=Use.READ) as farm:
         views = select(farm, jobs, None) if jobs or batch is None else []

@@ -3,32 +3,20 @@
 from __future__ import annotations
 
 import dataclasses
+from typing import TYPE_CHECKING
 
 import click
 
 from ltx_client.errors import UsageError
-from ltx_client.farm.farm import Farm
-from ltx_client.farm.jobs.forecast import Place
-from ltx_client.farm.jobs.obstacles import paused_queue
-from ltx_client.farm.jobs.views import JobView
 from ltx_client.farm.outputs.paths import JPEG, is_stdout, output_path, write_output
-from ltx_client.local.members import Use
-from ltx_client.protocol.pauses import Pause
 from ltx_client.protocol.redaction import shown_url
+from ltx_client.shared.console.stdio import notice, print_json
 from ltx_client.terminal.arguments.options import OutputPath, job_argument, json_option
-from ltx_client.terminal.downloading import tell_of_reader
-from ltx_client.terminal.output import (
-    ago,
-    describe_job,
-    duration,
-    notice,
-    pause_text,
-    place_text,
-    print_facts,
-    print_json,
-    status_word,
-)
-from ltx_client.terminal.watching.progress import progress_text
+
+if TYPE_CHECKING:
+    from ltx_client.farm.jobs.forecast import Place
+    from ltx_client.farm.jobs.views import JobView
+    from ltx_client.protocol.pauses import Pause
 
 __all__ = ["command"]
 
@@ -41,6 +29,12 @@ __all__ = ["command"]
 @json_option
 def command(job: str, preview: str | None, as_json: bool) -> None:
     """Shows one job: what was asked, where it stands, and where its result is."""
+    from ltx_client.farm.farm import Farm
+    from ltx_client.farm.jobs.obstacles import paused_queue
+    from ltx_client.local.members import Use
+    from ltx_client.terminal.downloading import tell_of_reader
+    from ltx_client.terminal.output import describe_job, print_facts
+
     path = None if preview is None else output_path(preview, JPEG)
     if as_json and is_stdout(path):
         raise UsageError(f"--json and --preview {preview} are both written to standard output; leave one of them out")
@@ -70,6 +64,9 @@ def command(job: str, preview: str | None, as_json: bool) -> None:
 def _facts(
     view: JobView, storage_url: str | None, place: Place | None, paused: Pause | None, waits_for: str, now: float
 ) -> dict[str, str]:
+    from ltx_client.terminal.output import ago, duration, pause_text, place_text, status_word
+    from ltx_client.terminal.watching.progress import progress_text
+
     snapshot, job = view.snapshot, view.job
     rows = {
         "job": job.id,

@@ -6,10 +6,8 @@ from typing import Any
 
 import click
 
-from ltx_client.farm.farm import Farm
-from ltx_client.farm.jobs.inputs import clip_parts
-from ltx_client.local.members import Use
-from ltx_client.shared.settings import FarmSettings
+from ltx_client.farm.outputs.names import short_id
+from ltx_client.shared.console.stdio import notice, print_json, print_line
 from ltx_client.terminal.arguments.options import (
     dry_run_option,
     job_from_options,
@@ -17,12 +15,6 @@ from ltx_client.terminal.arguments.options import (
     link_options,
     video_options,
 )
-from ltx_client.terminal.background_renders import check_background, render_in_background
-from ltx_client.terminal.notices.dry_run import print_plan
-from ltx_client.terminal.notices.prompt_length import tell_of_cut_texts
-from ltx_client.terminal.notices.vocabulary import vocabulary_note
-from ltx_client.terminal.notices.waiting import tell_of_pauses, tell_who_waits
-from ltx_client.terminal.output import describe_job, notice, print_json, print_line, short_id
 
 __all__ = ["command"]
 
@@ -34,6 +26,17 @@ __all__ = ["command"]
 @json_option
 def command(as_json: bool, dry_run: bool, after: tuple[str, ...], not_on: tuple[str, ...], **options: Any) -> None:
     """Queues PROMPT and prints the job's id. With no broker set, this machine renders it in the background."""
+    from ltx_client.farm.farm import Farm
+    from ltx_client.farm.jobs.inputs import clip_parts
+    from ltx_client.local.members import Use
+    from ltx_client.shared.settings import FarmSettings
+    from ltx_client.terminal.background_renders import check_background, render_in_background
+    from ltx_client.terminal.notices.dry_run import print_plan
+    from ltx_client.terminal.notices.prompt_length import tell_of_cut_texts
+    from ltx_client.terminal.notices.vocabulary import vocabulary_note
+    from ltx_client.terminal.notices.waiting import tell_of_pauses, tell_who_waits
+    from ltx_client.terminal.output import describe_job
+
     job, inputs = job_from_options(**options)
     parts = clip_parts(job.request, inputs)
     for part in parts:

@@ -8,9 +8,7 @@ import sys
 import click
 
 from ltx_client.errors import UsageError
-from ltx_client.shared.console.child_output import run_shown
-from ltx_client.terminal.output import print_line
-from ltx_models.blas import blas_environment
+from ltx_client.shared.console.stdio import print_line
 
 __all__ = ["command"]
 
@@ -31,6 +29,9 @@ def command(
 
     Under the name of its variant in LTX_MODELS_DIR, the folder takes the place of the variant's own files.
     """
+    from ltx_client.shared.console.child_output import run_shown
+    from ltx_models.blas import blas_environment
+
     if importlib.util.find_spec("mlx") is None:
         raise UsageError("converting needs MLX, which the base install leaves out: pip install 'ltx-farm[worker]'")
     options = {"--quantize": quantize, "--text-encoder": text_encoder, "--tokenizer": tokenizer}

@@ -6,15 +6,12 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 import click
-from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn, TransferSpeedColumn
 
 from ltx_client.errors import Unreachable
-from ltx_client.shared.console.rich_console import Console
+from ltx_client.shared.console.stdio import notice, print_line
 from ltx_client.terminal.arguments.completion import complete_variants
-from ltx_client.terminal.output import notice, print_line
 from ltx_models.errors import HubUnreachable
 from ltx_models.families.variants import find_variant
-from ltx_models.files.hub import download
 from ltx_models.files.model_files import find_files
 from ltx_models.memory import GB
 
@@ -32,6 +29,8 @@ def command(variant: str) -> None:
     A download that was broken off goes on where it stopped. HF_HOME, HF_ENDPOINT, HF_TOKEN and HF_HUB_OFFLINE mean
     what they mean to the Hugging Face hub; LTX_MODELS_DIR names a folder to keep the files in instead of its cache.
     """
+    from ltx_models.files.hub import download
+
     row = find_variant(variant)
     with _progress() as progress:
         try:
@@ -46,6 +45,10 @@ def command(variant: str) -> None:
 @contextmanager
 def _progress() -> Iterator[Callable[[int, int, str], None]]:
     """One bar for all files, or a line now and then where stderr is no terminal."""
+    from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn, TransferSpeedColumn
+
+    from ltx_client.shared.console.rich_console import Console
+
     console = Console(stderr=True)
     if not console.is_terminal:
         yield _PlainProgress()

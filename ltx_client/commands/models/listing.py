@@ -4,17 +4,18 @@ from __future__ import annotations
 
 import dataclasses
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import click
-from rich.text import Text
 
-from ltx_client.shared.console.rich_console import styled
+from ltx_client.shared.console.stdio import print_json
 from ltx_client.terminal.arguments.options import json_option
-from ltx_client.terminal.listing import Column, Listing
-from ltx_client.terminal.output import print_json, print_table
 from ltx_models.families.variants import VARIANTS, Variant
 from ltx_models.files.model_files import missing_parts
 from ltx_models.memory import GB, USABLE_PART, machine_memory
+
+if TYPE_CHECKING:
+    from ltx_client.terminal.listing import Listing
 
 __all__ = ["command"]
 
@@ -50,6 +51,11 @@ def listed(variant: Variant, memory: int) -> Listed:
 
 def table(rows: list[Listed]) -> Listing:
     """Variants for people, a line each."""
+    from rich.text import Text
+
+    from ltx_client.shared.console.rich_console import styled
+    from ltx_client.terminal.listing import Column, Listing
+
     result = Listing(
         Column("VARIANT"),
         Column("RAM"),
@@ -73,6 +79,8 @@ def table(rows: list[Listed]) -> Listing:
 @json_option
 def command(as_json: bool) -> None:
     """Lists the variants: what they need, whether they fit this machine, and whether their files are here."""
+    from ltx_client.terminal.output import print_table
+
     rows = [listed(variant, machine_memory()) for variant in VARIANTS.values()]
     if as_json:
         print_json([dataclasses.asdict(row) for row in rows])

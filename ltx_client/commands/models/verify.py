@@ -5,10 +5,9 @@ from __future__ import annotations
 import click
 
 from ltx_client.errors import FarmError
+from ltx_client.shared.console.stdio import notice, print_line
 from ltx_client.terminal.arguments.completion import complete_variants
-from ltx_client.terminal.output import notice, print_line
 from ltx_models.families.variants import VARIANTS, find_variant
-from ltx_models.files.hub import verify
 from ltx_models.files.model_files import missing_parts
 
 __all__ = ["command"]
@@ -21,6 +20,8 @@ def command(variant: str | None) -> None:
 
     A file that was put into LTX_MODELS_DIR by hand has no checksum; of such a file is checked whether it is whole.
     """
+    from ltx_models.files.hub import verify
+
     rows = [find_variant(variant)] if variant else list(VARIANTS.values())
     bad = 0
     for row in rows:

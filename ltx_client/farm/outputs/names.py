@@ -6,6 +6,8 @@ __all__ = ["BATCH_NAMES", "FIELDS", "default_name", "short_id"]
 
 BATCH_NAMES = "{index:04}-{id}.mp4"
 """Of a batch's MP4s, as a template of `ltx_client.farm.outputs.templates`."""
+SHEET = "contact-sheet.png"
+"""A batch's contact sheet, beside its videos."""
 FIELDS = ("prompt", "seed", "id", "variant", "width", "height", "frames", "fps", "steps", "index", "date", "time")
 """What such a template may ask for."""
 

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import re
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from ltx_client.errors import UsageError
-from ltx_models.request import LAST_FRAME, ConditioningItem
+
+if TYPE_CHECKING:
+    from ltx_models.request import ConditioningItem
 
 __all__ = ["media_item"]
 
@@ -36,6 +38,8 @@ def media_item(kind: Literal["image", "video"], text: str, **switches: bool) -> 
 
     Raises UsageError, and InvalidRequest as `ConditioningItem`.
     """
+    from ltx_models.request import LAST_FRAME, ConditioningItem
+
     if _is_file(text):
         return ConditioningItem(kind=kind, source=text, **switches)
     matches = [found for form in FORMS[kind] if (found := form.fullmatch(text))]

@@ -5,23 +5,23 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
 from ltx_client.errors import UsageError
-from ltx_client.farm.jobs.prepare import Prepared, prepare
 from ltx_client.farm.outputs.names import FIELDS
-from ltx_client.protocol.jobs import DEFAULT_PRIORITY
+from ltx_client.protocol.turns import DEFAULT_PRIORITY
 from ltx_client.terminal.arguments.completion import (
     complete_batches,
     complete_jobs,
     complete_variants,
     complete_workers,
 )
-from ltx_client.terminal.arguments.media_options import media_item
 from ltx_models.families.variants import DEFAULT_VARIANT, find_variant
-from ltx_models.request import FRAME_STRIDE, GenerationRequest
+
+if TYPE_CHECKING:
+    from ltx_client.farm.jobs.prepare import Prepared
 
 __all__ = [
     "COUNT",
@@ -231,6 +231,10 @@ def job_from_options(
     job_id: str | None,
 ) -> Prepared:
     """The job that `video_options` describe. Raises what `prepare` raises."""
+    from ltx_client.farm.jobs.prepare import prepare
+    from ltx_client.terminal.arguments.media_options import media_item
+    from ltx_models.request import GenerationRequest
+
     if seconds is not None:
         if frames is not None:
             raise UsageError("--frames and --seconds were both given; give one of the two")
@@ -262,6 +266,8 @@ def job_from_options(
 
 def _frames_of(seconds: float, frame_rate: float) -> int:
     """The nearest number of frames that a video can have."""
+    from ltx_models.request import FRAME_STRIDE
+
     if not 0 < seconds < math.inf:
         raise UsageError(f"--seconds {seconds:g} is not a length; give a number above 0")
     if not math.isfinite(seconds * frame_rate):

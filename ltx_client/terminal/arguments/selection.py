@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 from ltx_client.errors import UsageError
-from ltx_client.farm.farm import Farm
-from ltx_client.farm.jobs.views import JobView
+
+if TYPE_CHECKING:
+    from ltx_client.farm.farm import Farm
+    from ltx_client.farm.jobs.views import JobView
 
 __all__ = ["select"]
 

@@ -11,9 +11,8 @@ from ltx_client.terminal.batch_files.lines import LINE_END, Line, LineError, Rem
 from ltx_client.terminal.batch_files.objects import looks_like_json, read_objects
 from ltx_client.terminal.batch_files.tables import TableLikeness, names_columns, read_table, table_likeness
 
-__all__ = ["FORMATS", "MAX_BYTES", "read_batch"]
+__all__ = ["MAX_BYTES", "read_batch"]
 
-FORMATS = ("jsonl", "json", "csv", "tsv", "text")
 MAX_BYTES = 32 * 10**6
 _SUFFIXES = {".jsonl": "jsonl", ".ndjson": "jsonl", ".json": "json", ".csv": "csv", ".tsv": "tsv", ".tab": "tsv"}
 _SEEN_FIRST = 20

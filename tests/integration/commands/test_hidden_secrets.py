@@ -163,7 +163,7 @@ def assert_hidden(what, text):
 def run(program, arguments, env, tmp_path, picture):
     words = [word.replace("{folder}", str(tmp_path)).replace("{picture}", str(picture)) for word in arguments]
     words = [word.replace("{storage}", env.get("LTX_STORAGE_URL", "")) for word in words]
-    with mock.patch.dict(os.environ, env, clear=True), mock.patch("ltx_worker.cli.logging.basicConfig"):
+    with mock.patch.dict(os.environ, env, clear=True), mock.patch("ltx_worker.commands.start.logging.basicConfig"):
         done = CliRunner().invoke(program, words)
     assert_hidden(arguments, done.output)
     assert done.exception is None or isinstance(done.exception, SystemExit), (arguments, done.exception)

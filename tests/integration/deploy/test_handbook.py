@@ -12,7 +12,7 @@ from ltx_client.protocol.names import Names
 from ltx_client.protocol.state import Status
 from ltx_client.protocol.workers import HELD
 from ltx_models.request import GenerationRequest
-from ltx_worker.cli import _why_refused
+from ltx_worker.commands.start import _why_refused
 from ltx_worker.settings import WorkerSettings
 from tests.integration.conftest import PROMPT, ltx_here, wait_until
 from tests.integration.deploy.conftest import run_script, running_broker

@@ -23,7 +23,10 @@ from tests.integration.faults.proxy import Proxy
 from tests.storages import made
 
 LEASE = 1.2
-START = "import ltx_worker.cli as cli; cli.NOOP_ENGINE = 'slow_engine'; cli.main(['start', '--no-op'])"
+START = (
+    "from ltx_worker.commands import start; start.NOOP_ENGINE = 'slow_engine';"
+    " from ltx_worker.cli import main; main(['start', '--no-op'])"
+)
 
 
 def scripts_of(module):

@@ -52,13 +52,14 @@ def test_however_it_is_stopped_the_job_goes_on(farm_env, signals):
 
 FULL_DISK = """
 import resource
-from ltx_worker import cli
-presence = cli.presence
+from ltx_worker.cli import main
+from ltx_worker.commands import start
+presence = start.presence
 def on_a_full_disk(home):
     resource.setrlimit(resource.RLIMIT_FSIZE, (0, 0))  # which is as near to one as any user comes
     return presence(home)
-cli.presence = on_a_full_disk
-cli.main(prog_name="ltx-worker")
+start.presence = on_a_full_disk
+main(prog_name="ltx-worker")
 """
 
 

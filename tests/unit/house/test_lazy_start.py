@@ -1,5 +1,6 @@
-"""`ltx` starts at once: what it imports before a command is used, and the table that stands in for the commands."""
+"""`ltx` and `ltx-worker` start at once: what they import before a command is used, and the table of the commands."""
 
+import importlib
 import json
 import os
 import signal
@@ -9,10 +10,12 @@ from pathlib import Path
 
 import click
 import pytest
+from click.testing import CliRunner
 
 from ltx_client.cli import main
 from ltx_client.commands.bench import command as bench
 from ltx_client.commands.models import command as models
+from ltx_worker.cli import main as worker
 
 ROOT = Path(__file__).parents[3]
 SLOW = ("redis", "pydantic", "pydantic_core", "pydantic_settings", "rich", "celery", "kombu", "fsspec", "tomlkit")
@@ -30,8 +33,12 @@ def started(code, **env):
     return set(done.stderr.splitlines()[-1].split())
 
 
-def run(*words):
-    return f"sys.argv[:] = ['ltx', *{json.dumps(words)}]; from ltx_client.__main__ import main; main()"
+def run(*words, package="ltx_client"):
+    return f"sys.argv[:] = ['ltx', *{json.dumps(words)}]; from {package}.__main__ import main; main()"
+
+
+def slow_ones(names):
+    return {name.split(".")[0] for name in names} & {*SLOW, *STANDARD}
 
 
 @pytest.mark.parametrize(
@@ -48,18 +55,108 @@ def run(*words):
 def test_a_start_without_a_command_imports_nothing_slow(code, env):
     names = started(code, **env)
     assert "ltx_client.cli" in names
-    assert {name.split(".")[0] for name in names} & {*SLOW, *STANDARD} == set()
+    assert slow_ones(names) == set()
     assert {name for name in names if name.startswith(("ltx_client.commands.", "ltx_client.farm"))} == set()
 
 
-def test_a_listing_imports_only_what_it_needs():
-    """It opens no storage, locks nothing, sends no message and changes no configuration."""
-    modules = "ltx_client.commands.jobs.jobs, ltx_client.terminal.arguments.config_changes"
-    names = started(f"import ltx_client.cli, {modules}")
-    assert "ltx_client.farm.farm" in names
-    assert (
-        names & {"fsspec", "filelock", "celery", "kombu", "tomlkit", "rich.progress", "ltx_client.local.join"} == set()
-    )
+def test_a_help_imports_nothing_slow():
+    """Whichever command's: none of their modules does, and none is imported with another one's help."""
+    modules = sorted({row.place.partition(":")[0] for group in GROUPS.values() for row in group.table.values()})
+    assert slow_ones(started(f"import {', '.join(modules)}")) == set()
+    names = started(run("models", "download", "--help"))
+    assert slow_ones(names) == set()
+    assert {name for name in names if name.startswith("ltx_client.commands.")} == {
+        "ltx_client.commands.models",
+        "ltx_client.commands.models.download",
+    }
+
+
+@pytest.mark.parametrize(
+    "words", ["--version", "--help", "no-such-command", *(f"{name} --help" for name in sorted(worker.commands))]
+)
+def test_a_start_of_the_worker_without_a_command_imports_nothing_slow(words):
+    names = started(run(*words.split(), package="ltx_worker"))
+    assert "ltx_worker.cli" in names
+    assert slow_ones(names) == set()
+    assert {name for name in names if name.startswith(("ltx_worker.commands.", "ltx_client.farm"))} == set()
+
+
+@pytest.fixture
+def broken_config(tmp_path, monkeypatch):
+    path = tmp_path / "config.toml"
+    path.write_text("farm = [")
+    monkeypatch.setenv("LTX_CONFIG", str(path))
+
+
+@pytest.mark.parametrize("group", GROUPS)
+def test_a_help_is_shown_while_the_configuration_is_broken(broken_config, group):
+    for name in GROUPS[group].table:
+        for words in ([name, "--help"], ["--farm", "no-such-farm", *group.split(), name, "-h"]):
+            done = CliRunner().invoke(main, [*group.split(), *words] if words[0] == name else words)
+            assert (done.exit_code, done.stdout[:6]) == (0, "Usage:"), done.output
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["models"],
+        ["bench"],
+        ["config", "-h"],
+        ["config", "set", "--help"],
+        ["config", "set", "farm", "-h"],
+        ["render", "-v", "pocket", "-h"],
+    ],
+    ids=" ".join,
+)
+def test_what_shows_a_help_as_well(broken_config, words):
+    done = CliRunner().invoke(main, words)
+    assert "Usage: main" in done.output
+    assert "config.toml" not in done.output
+
+
+@pytest.mark.parametrize(
+    "words", [["render", "--", "--help"], ["render", "--negative-prompt", "-h", "x"], ["jobs", "--batch", "--help"]]
+)
+def test_words_that_only_look_like_a_wish_for_help(broken_config, words):
+    """They are a prompt, or an option's value."""
+    done = CliRunner().invoke(main, words)
+    assert done.exit_code == 2
+    assert "config.toml, line 1" in done.stderr
+
+
+def test_a_command_runs_with_what_it_imports():
+    """What is named to be imported first, while Ctrl-C is one quiet end, is what the command itself imports."""
+    for name, row in main.table.items():
+        text = Path(importlib.import_module(row.place.partition(":")[0]).__file__).read_text()
+        assert [module for module in row.runs_with if f"    from {module} import" not in text] == [], name
+
+
+LISTING = """
+import contextlib
+from ltx_client.farm.farm import Farm
+from ltx_client.farm.jobs.prepare import prepare
+from ltx_client.farm.jobs.views import JobView
+from ltx_client.protocol.state import Snapshot, Status
+from ltx_models.request import GenerationRequest
+job = prepare(GenerationRequest(prompt="a red ball"), variant="pocket").job
+class Answers:
+    jobs = lambda self, limit: [JobView(job, 1.0, Snapshot(status=Status.DONE), False, False)]
+    pauses = workers = lambda self: []
+    is_embedded = False
+    now = lambda self: 2.0
+Farm.connect = lambda *_, **__: contextlib.nullcontext(Answers())
+"""
+"""A farm that has a job, and whose server takes no time."""
+
+
+@pytest.mark.parametrize(("option", "lays_out"), [("--json", False), ("--mine", True)])
+def test_a_listing_imports_only_what_it_needs(option, lays_out):
+    """It opens no storage, locks nothing, sends no message and changes no configuration; JSON is not laid out."""
+    names = started("\n ".join([*LISTING.splitlines(), run("jobs", option)]))
+    assert {"ltx_client.farm.farm", "ltx_client.terminal.output"} <= names
+    assert ("rich.table" in names) == ("rich" in names) == lays_out
+    unused = {"pydantic_settings", "fsspec", "filelock", "celery", "kombu", "tomlkit", "rich.progress", "httpx"}
+    assert names & {*unused, "ltx_client.local.join", "ltx_client.terminal.watching.progress"} == set()
 
 
 @pytest.mark.parametrize(("group", "name"), ROWS)

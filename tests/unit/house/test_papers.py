@@ -16,6 +16,8 @@ TABLES = {
 }
 LONGEST = 120
 """Lines of the first README: it is read from its beginning to its end."""
+LARGEST = 200_000
+"""Bytes of a picture of the first README."""
 LINK = re.compile(r"\]\((?!https?://)([^)#\s]*)(?:#([^)]*))?\)")
 FILE = re.compile(r"`((?:[a-z_0-9.]+/)*[A-Za-z_0-9.-]+\.(?:py|md|toml|lua|sh|in|json|yml|png)|(?:\.?[a-z_0-9]+/)+)`")
 ELSEWHERE = {"worker.env", "self-test.json", "sidecar.json"}
@@ -63,6 +65,17 @@ def test_each_link_leads_to_something(paper):
         target = paper.parent / path if path else paper
         assert target.exists(), path
         assert not anchor or anchor in anchors(target), f"{path}#{anchor}"
+
+
+def test_the_first_readme_shows_each_picture_that_is_made_for_it():
+    """Small ones, for which a browser asks nobody else."""
+    shown = re.findall(r"!\[[^\]]+\]\((.github/[^)]*)\)", (ROOT / "README.md").read_text())
+    assert sorted(ROOT / path for path in shown) == sorted((ROOT / ".github/pictures").iterdir()) != []
+    for path in shown:
+        content = (ROOT / path).read_bytes()
+        assert len(content) < LARGEST
+        hosts = re.findall(rb"(?:https?:)?//[^\s\"')]+", content) if path.endswith(".svg") else []
+        assert set(hosts) <= {b"http://www.w3.org/2000/svg"}, "its namespace is no address that is asked"
 
 
 @pytest.mark.parametrize("paper", PAPERS, ids=names_of)

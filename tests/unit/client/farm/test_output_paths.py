@@ -512,7 +512,7 @@ def test_ctrl_c_before_a_job_is_queued_is_no_question_about_it(farm, monkeypatch
 
 
 def test_ctrl_c_while_a_video_is_fetched_says_how_it_is_fetched_later(farm, monkeypatch):
-    monkeypatch.setattr("ltx_client.commands.jobs.render.fetch", interrupted)
+    monkeypatch.setattr("ltx_client.terminal.downloading.fetch", interrupted)
     done = render(farm, "ball.mp4")
     (job_id,) = farm.sent
     assert (done.exit_code, done.stdout) == (130, "")

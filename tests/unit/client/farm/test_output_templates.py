@@ -221,7 +221,7 @@ def test_ctrl_c_in_a_batch_says_its_id_and_how_it_is_fetched(farm, monkeypatch):
     def interrupted(*_, **__):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("ltx_client.commands.batches.batch.follow", interrupted)
+    monkeypatch.setattr("ltx_client.terminal.watching.following.follow", interrupted)
     done = batch(farm, ["a red ball"], "-o", "shots", "--id", "one-3fa85f64a1b2")
     assert (done.exit_code, done.stdout) == (130, "one-3fa85f64a1b2\n")
     assert "ltx download --batch 3fa85f64a1b2 -o FOLDER fetches the videos" in done.stderr.splitlines()[-1]
@@ -231,7 +231,7 @@ def test_a_batch_after_one_that_failed_is_fetched_too(farm, monkeypatch):
     Path("more.txt").write_text("a green square\n")
     finish = farm.finish
     monkeypatch.setattr(farm, "finish", lambda job_id: finish(job_id) if farm.sent else farm.sent.append(job_id))
-    monkeypatch.setattr("ltx_client.commands.batches.batch.follow", lambda *_: None)
+    monkeypatch.setattr("ltx_client.terminal.watching.following.follow", lambda *_: None)
     done = batch(farm, ["a red ball"], "--then", "more.txt", "-o", "shots/{prompt}.mp4", "--id", "one-3fa85f64a1b2")
     assert done.exit_code == 1, done.output
     assert "1 of 1 videos of batch one-3fa85f64a1b2 are not done" in done.stderr

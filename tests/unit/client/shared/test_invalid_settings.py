@@ -103,7 +103,7 @@ def test_no_text_breaks_a_setting_or_is_quoted(monkeypatch):
         ("LTX_WORKER_XYZZY", "secret-x", WorkerSettings, "LTX_WORKER_XYZZY is no setting; unset it"),
         ("LTX_BROKR_URL", "redis://x", FarmSettings, "is LTX_BROKER_URL meant?"),
         ("LTX_STORAGEURL", "/x", FarmSettings, "is LTX_STORAGE_URL meant?"),
-        ("LTX_STORAGE_URl", "/x", FarmSettings, ""),  # whatever case: pydantic-settings reads it
+        ("LTX_STORAGE_URl", "/x", FarmSettings, ""),  # in whatever case
         ("LTX_BROKER_URL_OLD", "redis://x", FarmSettings, ""),  # kept on purpose
         ("LTX_WORKER_MEMROY_GB", "4", FarmSettings, ""),  # a client's environment may be of another version
         ("LTX_SOMETHING_ELSE", "4", WorkerSettings, ""),

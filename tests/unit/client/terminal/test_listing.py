@@ -20,6 +20,7 @@ from ltx_client.protocol import events
 from ltx_client.protocol.events import Result
 from ltx_client.protocol.jobs import Links
 from ltx_client.protocol.workers import WorkerInfo
+from ltx_client.shared.console import rich_console
 from ltx_client.shared.console.rich_console import Console
 from ltx_client.terminal import listing
 from ltx_client.terminal.listing import Column, Listing, print_table
@@ -52,7 +53,7 @@ def farm(redis_client, names, client_ledger, ledger, make_job, monkeypatch, work
     """With a job of each prompt, in each state, all of one batch, and two workers."""
     farm = Farm.over(redis_client, SecretStr("redis://localhost"), names, None)
     monkeypatch.setattr(Farm, "connect", lambda *_, **__: Farm.over(redis_client, farm._broker_url, names, None))
-    monkeypatch.setattr("ltx_client.commands.jobs.jobs.tell_who_waits", lambda *_: None)  # nobody serves these
+    monkeypatch.setattr("ltx_client.terminal.notices.waiting.tell_who_waits", lambda *_: None)  # nobody serves these
     farm._batches.note(SimpleNamespace(id=BATCH, name=FILE, jobs=[(make_job(), None)]))
     for item, (job_id, prompt) in enumerate(IDS.items(), 1):
         request = dataclasses.replace(make_job().request, prompt=re.sub("[\x1b]", "", prompt))
@@ -227,7 +228,9 @@ def test_any_table_is_printed_whole(monkeypatch, capsys):
 
 
 def test_of_a_fact_the_name_alone_is_dim(monkeypatch, capsys):
-    monkeypatch.setattr(listing, "Console", lambda **_: Console(force_terminal=True, color_system="standard", width=60))
+    monkeypatch.setattr(
+        rich_console, "Console", lambda **_: Console(force_terminal=True, color_system="standard", width=60)
+    )
     listing.print_facts({"job": "12", "none": ""}, {"prompt": "a b"})
     assert capsys.readouterr().out == "\x1b[2mjob     \x1b[0m12\n\n\x1b[2mprompt  \x1b[0ma b\n"
 

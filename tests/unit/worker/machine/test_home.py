@@ -11,8 +11,8 @@ from ltx_client.shared import own_files
 from ltx_client.shared.doctor.checks import Level, run_checks
 from ltx_models.errors import FaultKind
 from ltx_models.families.variants import find_variant
-from ltx_worker import cli
 from ltx_worker.cli import main
+from ltx_worker.commands import start
 from ltx_worker.commands.doctor_checks import Machine
 from ltx_worker.machine import home
 from ltx_worker.machine.home import UnusableHome, make_home, problems_in
@@ -153,7 +153,7 @@ def test_without_a_place_to_be_made_in(folder, monkeypatch):
     def full(_):
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(cli, "make_home", full)
+    monkeypatch.setattr(start, "make_home", full)
     done = CliRunner().invoke(main, ["start"])
     assert done.exit_code == os.EX_UNAVAILABLE
     assert "No space left on device" in done.stderr

@@ -383,7 +383,7 @@ def test_why_a_worker_did_not_start_is_kept_until_it_does(tmp_path, monkeypatch)
     assert runner.invoke(main, ["start", "--log-file", path]).exit_code == 2
     for handler in logging.getLogger().handlers:
         handler.close()
-    assert "CRITICAL ltx_worker.cli: the worker does not start: no broker is set" in path.read_text()
+    assert "CRITICAL ltx_worker.commands.start: the worker does not start: no broker is set" in path.read_text()
     shown = runner.invoke(main, ["start"])
     assert shown.output.count("no broker is set") == 1, "a person reads it once"
     told = runner.invoke(main, ["status"])
@@ -611,7 +611,7 @@ def test_a_log_that_grows_is_rotated(tmp_path, monkeypatch):
     root, log = logging.getLogger(), tmp_path / "worker.log"
     monkeypatch.setattr(root, "handlers", [])
     monkeypatch.setattr(root, "level", root.level)
-    monkeypatch.setattr("ltx_worker.cli.LOG_BYTES", 1000)
+    monkeypatch.setattr("ltx_worker.commands.start.LOG_BYTES", 1000)
     CliRunner().invoke(main, ["start", "--log-file", str(log), "-v", "giant"])
     for number in range(300):
         logging.getLogger("test").warning("line %d", number)

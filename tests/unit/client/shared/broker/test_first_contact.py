@@ -22,7 +22,7 @@ from ltx_client.protocol.names import Names
 from ltx_client.shared.broker.client import LIMITS, Purpose
 from ltx_client.shared.broker.url import Broker
 from ltx_client.shared.celery.messages import publish
-from ltx_worker.cli import _why_refused
+from ltx_worker.commands.start import _why_refused
 from ltx_worker.settings import WorkerSettings
 from tests.integration.servers import free_port
 

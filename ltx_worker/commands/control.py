@@ -1,0 +1,74 @@
+"""`ltx-worker drain`, `resume`, `stop` and `status`: what is said to this machine's worker, and asked of it."""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+from pathlib import Path
+
+import click
+
+from ltx_client.shared.console.stdio import notice, print_line
+from ltx_client.shared.settings import FarmSettings
+from ltx_worker.commands.errors import unavailable
+from ltx_worker.commands.service import installed_home
+from ltx_worker.machine.home import LOCK, PID, last_refusal, problems_in
+from ltx_worker.membership.instance_lock import DRAIN_SIGNAL, RESUME_SIGNAL, is_ending, running_worker
+
+__all__ = ["drain", "resume", "status", "stop"]
+
+
+def drain() -> None:
+    """Tell the worker to finish its job, to take no more, and to end."""
+    _signal_worker(DRAIN_SIGNAL)
+    notice("the worker ends after the job in hand")
+
+
+def resume() -> None:
+    """Tell the worker to take jobs again."""
+    _signal_worker(RESUME_SIGNAL)
+    notice("the worker takes jobs again, unless `ltx pause` keeps it from them")
+
+
+def stop() -> None:
+    """Tell the worker to give its job back and to end."""
+    _signal_worker(signal.SIGTERM)
+    notice("the worker ends; its job, if any, goes back to the queue")
+
+
+def status() -> None:
+    """Print whether a worker runs here, and exit with 0 if so."""
+    home, pid = _worker_here()
+    state = "ending" if pid and is_ending(home, pid) else "running"
+    print_line("not running" if pid is None else f"{state}, process {pid or 'unknown'}")
+    if pid is None and (why := last_refusal(home)):
+        notice(f"it did not start the last time: {why}")
+    if installed_home():
+        notice("it is a service of this machine; `ltx-worker logs` shows its log")
+    sys.exit(1 if pid is None else 0)
+
+
+def _signal_worker(number: signal.Signals) -> None:
+    home, pid = _worker_here()
+    if pid is None:
+        raise click.UsageError(f"no worker runs here (LTX_HOME is {home})")
+    if not pid:
+        unavailable(f"a worker runs here, and its process id cannot be read in {home / PID}")
+    try:
+        os.kill(pid, number)
+    except PermissionError:
+        raise click.UsageError("the worker is another user's; ask it with sudo") from None
+
+
+def _worker_here() -> tuple[Path, int | None]:
+    """The LTX_HOME that is meant, which is the service's where none is set, and the process of its worker."""
+    service = None if "LTX_HOME" in os.environ else installed_home()
+    home = service or FarmSettings().home
+    try:
+        return home, running_worker(home)
+    except PermissionError:
+        raise click.UsageError(f"{home} is another user's; ask its worker with sudo") from None
+    except OSError as error:
+        found = problems_in(home, (LOCK, PID))
+        unavailable(found[0].text if found else f"LTX_HOME {home} cannot be read: {error.strerror}")
