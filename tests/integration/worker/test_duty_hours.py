@@ -12,7 +12,7 @@ import os, types
 import psutil
 import ltx_worker.machine.duty_hours
 
-ltx_worker.machine.duty_hours.LOOK_EVERY = 0.2
+ltx_worker.machine.duty_hours.CHECK_EVERY = 0.2
 
 def sensors_battery():
     return types.SimpleNamespace(power_plugged=not os.path.exists("{flag}"))

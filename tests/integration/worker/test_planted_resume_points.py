@@ -135,7 +135,7 @@ def test_another_jobs_latents_are_not_taken(render, undisturbed):
     for job in (digest_of(REQUEST), digest_of(OTHER, new_job_id())):
         messages, _ = render(REQUEST, job=job, resume=theirs)
         (told,) = (message for message in messages if isinstance(message, Resuming))
-        assert (told.step, told.reason) == (0, "it was begun with another job")
+        assert (told.step, told.reason) == (0, "it was made with another job")
 
 
 def test_an_embedding_of_another_text_is_not_taken(render, undisturbed):

@@ -27,7 +27,7 @@ IOREG = """+-o IOHIDSystem  <class IOHIDSystem, id 0x100000489, registered, matc
 
 @pytest.fixture(autouse=True)
 def look_each_time(monkeypatch):
-    monkeypatch.setattr(duty_hours, "LOOK_EVERY", 0.0)
+    monkeypatch.setattr(duty_hours, "CHECK_EVERY", 0.0)
 
 
 def duty(**options):
@@ -58,7 +58,7 @@ def at(text):
 def test_hours(hours, now, works):
     why = duty(hours=parse_hours(hours), now=at(now)).why()
     assert (why == "") == works
-    assert works or why == f"it works {hours}"
+    assert works or why == f"its duty hours are {hours}"
 
 
 @pytest.mark.parametrize("text", ["19-7", "25:00-07:00", "19:60-07:00", "nights", "19:00-07:00;", "24:01-03:00"])
@@ -119,7 +119,7 @@ def test_the_consumption_follows():
 
 
 def test_an_answer_holds_for_a_while(monkeypatch):
-    monkeypatch.setattr(duty_hours, "LOOK_EVERY", 60.0)
+    monkeypatch.setattr(duty_hours, "CHECK_EVERY", 60.0)
     asked = []
     machine = duty(battery=False, is_on_battery=lambda: asked.append(1) or True)
     assert {machine.why() for _ in range(3)} == {"it is on battery"}

@@ -44,7 +44,7 @@ FULL = MachineFault("the disk is full", FaultKind.SPACE, confirmed=True)
 @pytest.fixture
 def machine(monkeypatch):
     """A machine that probes find `machine.found` of, looked at often."""
-    monkeypatch.setattr(health, "LOOK_EVERY", 0.01)
+    monkeypatch.setattr(health, "CHECK_EVERY", 0.01)
     monkeypatch.setattr(health, "FIRST_PROBE", 0.02)
     monkeypatch.setattr(health, "LONGEST_PROBE", 0.08)
     probed = []

@@ -34,5 +34,5 @@ class StandIn:
 def test_an_idle_engine_goes_after_a_while_or_when_memory_runs_short(monkeypatch, idle, after, available, freed):
     monkeypatch.setattr(psutil, "virtual_memory", lambda: SimpleNamespace(total=100, available=available))
     engine = StandIn(idle)
-    Thrift(engine, after).look()
+    Thrift(engine, after).unload_if_due()
     assert engine.freed is freed

@@ -135,7 +135,7 @@ def test_a_display_that_needed_the_gpu_is_waited_for(programs, tmp_path):
 @pytest.mark.parametrize("line", ["exec /bin/sleep 60", "exit 3", r"printf '\377\376'", None])
 def test_a_program_that_is_slow_missing_or_odd_ends_no_thread(programs, monkeypatch, line):
     monkeypatch.setattr(system_programs.output_of, "__kwdefaults__", {"timeout": 0.3})
-    monkeypatch.setattr("ltx_worker.machine.thermal.PATIENCE", 0.3)
+    monkeypatch.setattr("ltx_worker.machine.thermal.TIMEOUT", 0.3)
     if line is not None:
         programs(pmset=line, ioreg=line, sysctl=line, notifyutil=line)
     began = time.monotonic()

@@ -105,8 +105,8 @@ class Fails:
 @pytest.fixture(autouse=True)
 def _in_haste(monkeypatch):
     monkeypatch.setattr(background, "FIRST_PAUSE", 1e-6)
-    monkeypatch.setattr(health, "LOOK_EVERY", 0.001)
-    monkeypatch.setattr(idle_unload, "LOOK_EVERY", 0.001)
+    monkeypatch.setattr(health, "CHECK_EVERY", 0.001)
+    monkeypatch.setattr(idle_unload, "CHECK_EVERY", 0.001)
     monkeypatch.setattr("ltx_worker.threads.retrying.REFUSED_FOR", 0.0)
 
 
