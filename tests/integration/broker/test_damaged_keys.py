@@ -345,7 +345,7 @@ def test_a_damaged_list_of_workers_is_made_anew_by_the_next_beat(farm, client, t
     make_heartbeat(client, tmp_path)._tell()
     assert client.type(NAMES.workers()) == b"zset"
     assert [worker.name for worker in farm.workers()] == ["one"]
-    assert (f"the key {NAMES.workers()} held another kind" in caplog.text) == (kind != "zset")
+    assert (f"the key {NAMES.workers()} had a value of the wrong kind" in caplog.text) == (kind != "zset")
 
 
 def test_a_user_of_an_older_version_beats_beside_a_damaged_list(client, server, tmp_path):

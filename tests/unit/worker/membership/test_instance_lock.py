@@ -44,8 +44,8 @@ REMOVED = {
 
 @pytest.fixture
 def home(tmp_path, monkeypatch):
-    monkeypatch.setattr("ltx_worker.membership.instance_lock.PATIENCE", 0.05)
-    monkeypatch.setattr("ltx_worker.membership.instance_lock.LOOK_EVERY", 0.05)
+    monkeypatch.setattr("ltx_worker.membership.instance_lock.LOCK_TIMEOUT", 0.05)
+    monkeypatch.setattr("ltx_worker.membership.instance_lock.CHECK_EVERY", 0.05)
     return tmp_path / "home"
 
 
@@ -97,7 +97,7 @@ def test_a_worker_whose_folder_another_has_taken_ends(home):
             wait_until(lambda: reasons, what="the end")
             watch.stop()
     (reason,) = reasons
-    assert reason.startswith("its LTX_HOME was taken from it: a worker runs here already")
+    assert reason.startswith("another worker has locked its LTX_HOME: a worker runs here already")
 
 
 @pytest.mark.parametrize("lying", ["nothing", "a folder", "not a number", "of one that was killed"])
