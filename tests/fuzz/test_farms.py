@@ -82,7 +82,7 @@ def read_farm(tmp_path_factory):
                 lease=1.0,
             )
             for _ in range(2):
-                reaper.look()
+                reaper.run_once()
             assert sent or client.llen(queue), "no message has a worker take a job"
             assert OTHER in in_turn(ledger), "a good job has no turn"
             claimed = ledger.claim(ID, "w", "mac")

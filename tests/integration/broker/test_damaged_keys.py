@@ -126,7 +126,7 @@ def see_to(client, tmp_path, sent):
     )
     wait_until(reaper._has_lock, 5, "the reaper's lock")  # where it never expires, somebody else set it
     for _ in range(2):
-        reaper.look()
+        reaper.run_once()
     return ledger
 
 

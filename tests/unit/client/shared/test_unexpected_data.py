@@ -152,7 +152,7 @@ def test_the_index_of_embeddings_loses_what_is_no_hash(redis_client, names):
     redis_client.zadd(names.embeddings(), {good: time.time(), **later, b"inf": float("inf")})
     limit = EmbeddingsLimit(redis_client, names, ttl=100, limit=100)
     for _ in range(2):
-        limit.keep()
+        limit.trim()
         assert redis_client.zrange(names.embeddings(), 0, -1) == [good.encode()]
 
 

@@ -143,7 +143,7 @@ def test_a_program_that_is_slow_missing_or_odd_ends_no_thread(programs, monkeypa
     assert Thermometer().read() == Heat()
     assert heartbeat.chip_name()
     assert system_programs.output_of("pmset", "-g") in ("", "\ufffd\ufffd")
-    assert "cannot be told" in OffDuty(battery=True, unused_for=5.0, hours=()).why()
+    assert "it is unknown" in OffDuty(battery=True, unused_for=5.0, hours=()).why()
     assert time.monotonic() - began < 10
 
 
@@ -221,7 +221,7 @@ nas.local:/export/opt on /System/Volumes/Data/opt/farm (nfs, nodev, nosuid)
 @pytest.mark.parametrize(
     ("folder", "user", "failed", "level", "said"),
     [
-        ("/Volumes/farm/videos", "_ltxfarm", None, Level.FAILURE, "macOS shows it to ann alone, and not to _ltxfarm"),
+        ("/Volumes/farm/videos", "_ltxfarm", None, Level.FAILURE, "macOS shows it to ann only, and not to _ltxfarm"),
         ("/Volumes/farm/videos", "ann", None, Level.OK, "/Volumes/farm is smbfs, mounted by ann"),
         ("/net/farm", "_ltxfarm", errno.EPERM, Level.FAILURE, "macOS keeps this program from /net/farm"),
         (
@@ -238,10 +238,10 @@ nas.local:/export/opt on /System/Volumes/Data/opt/farm (nfs, nodev, nosuid)
         ("/Volumes/My Disk (1)/videos", "ann", errno.EPERM, Level.FAILURE, "from /Volumes/My Disk (1)/videos"),
         ("/net/farm", "_ltxfarm", errno.ESTALE, Level.FAILURE, "and cannot be read: Stale file handle"),
         ("/net/farm", "_ltxfarm", errno.EIO, Level.FAILURE, "/net/farm is nfs, mounted by root, and cannot be read"),
-        ("/volumes/FARM/videos", "_ltxfarm", None, Level.FAILURE, "macOS shows it to ann alone"),
+        ("/volumes/FARM/videos", "_ltxfarm", None, Level.FAILURE, "macOS shows it to ann only"),
         ("/volumes/other/videos", "ann", None, Level.FAILURE, "nothing is mounted at /volumes/other"),
         ("/Volumes/f\u00fcr alle, gro\u00df/x", "ann", None, Level.FAILURE, "bob has mounted"),
-        ("/Volumes/hidden/x", "_ltxfarm", errno.EACCES, Level.FAILURE, "macOS shows it to ann alone"),
+        ("/Volumes/hidden/x", "_ltxfarm", errno.EACCES, Level.FAILURE, "macOS shows it to ann only"),
         ("/opt/farm/videos", "ann", None, Level.OK, "/System/Volumes/Data/opt/farm is nfs"),
     ],
 )

@@ -178,7 +178,7 @@ def make_parts(redis_client, names, ledger, settings, tmp_path, monkeypatch, job
 
     def embeddings():
         part = EmbeddingsCache(redis_client, names, 10)
-        part._waiting = SimpleNamespace(
+        part._pending = SimpleNamespace(
             get=(fails := Fails(lambda timeout: ("m", {}))), empty=lambda: True, put_nowait=lambda _: None
         )
         return part, fails
