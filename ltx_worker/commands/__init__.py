@@ -1,1 +1,1 @@
-"""The commands of `ltx-worker` but for `start`, and what its doctor looks at."""
+"""The commands of `ltx-worker` that concern its service, and its doctor."""

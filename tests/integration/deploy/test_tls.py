@@ -174,7 +174,7 @@ def test_a_certificate_is_not_made_by_another_authority_because_the_key_was_put_
     before = {path.name: path.read_bytes() for path in tmp_path.iterdir()}
     with pytest.raises(subprocess.CalledProcessError) as raised:
         run_script("certs.sh", tmp_path, "one.local")
-    assert raised.value.returncode == 2 and "ca.key is not here; put it back" in raised.value.stderr
+    assert raised.value.returncode == 2 and "ca.key is missing; put it back" in raised.value.stderr
     assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == before
 
 
@@ -223,7 +223,7 @@ def refused_by_script(name, folder, *arguments):
 def test_nobody_is_given_the_password_of_an_empty_line(secrets, tmp_path, damage):
     run_script("users.sh", tmp_path)
     subprocess.run(["sh", "-euc", damage.format(tmp_path / "worker.password")], check=True)
-    assert "no password can be read from" in refused_by_script("users.sh", tmp_path)
+    assert "its first line is empty" in refused_by_script("users.sh", tmp_path)
 
 
 @pytest.mark.parametrize("written", ["a secret", "a secret\r\n", "a secret\nand a second line\n"])
@@ -244,7 +244,7 @@ def test_no_farm_of_a_broker_is_left_out(secrets, tmp_path):
     run_script("users.sh", tmp_path)
     assert users_in(tmp_path) == ["default", *everybody]
     assert (tmp_path / "namespaces").read_text() == "ltx:\nstudio:\nthird:\n"
-    assert "would be called as another namespace's" in refused_by_script("users.sh", tmp_path, "new:", "third")
+    assert "its users would have another one's names" in refused_by_script("users.sh", tmp_path, "new:", "third")
 
 
 @pytest.mark.parametrize("further", ["ltx:studio:", "lt"])
@@ -252,7 +252,7 @@ def test_no_namespace_begins_with_another(secrets, tmp_path, further):
     """By the pattern of its queues, one farm could reach the other's. A farm that there is already keeps its name."""
     run_script("users.sh", tmp_path, "ltx:", "other:")
     before = {path.name: path.read_bytes() for path in tmp_path.iterdir()}
-    assert "one begins with the other; choose another name" in refused_by_script("users.sh", tmp_path, further)
+    assert "begin alike; use another name" in refused_by_script("users.sh", tmp_path, further)
     assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == before
     (tmp_path / "namespaces").write_text(f"ltx:\n{further}\n")
     run_script("users.sh", tmp_path, further)
@@ -271,12 +271,12 @@ def test_names_that_a_new_certificate_lacks_are_told(secrets, tmp_path):
     assert not run_script("certs.sh", tmp_path, "one.local", "10.0.0.5").stderr
     assert not run_script("certs.sh", tmp_path, "10.0.0.5", "one.local", "two.local").stderr
     said = run_script("certs.sh", tmp_path, "two.local").stderr.splitlines()
-    assert [line.rpartition("no more for ")[2].split(",")[0] for line in said] == ["IP:10.0.0.5", "DNS:one.local"]
+    assert [line.rpartition("is not for ")[2].split(",")[0] for line in said] == ["IP:10.0.0.5", "DNS:one.local"]
 
 
 def test_a_damaged_authority_is_told(secrets, tmp_path):
     run_script("certs.sh", tmp_path, f"{'a' * 60}.{'b' * 60}.local")
     (tmp_path / "ca.key").write_text("")
-    assert "no certificate could be made for DNS:broker.local" in refused_by_script(
+    assert "could not make a certificate for DNS:broker.local" in refused_by_script(
         "certs.sh", tmp_path, "broker.local"
     )

@@ -187,7 +187,7 @@ def test_the_real_programs_are_there():
     [
         (client, ["doctor", "--variant", "pocket"], "--variant is for --deep, which was not given"),
         (client, ["doctor", "--report", "report.json"], "--report is for --deep, which was not given"),
-        (worker, ["doctor", "--report", "report.json"], "--report is for --deep, which was not given"),
+        (worker, ["doctor", "--report", "report.json"], "--report is invalid without --deep"),
     ],
 )
 def test_what_is_for_deep_alone_is_not_ignored(command, arguments, said):

@@ -63,7 +63,7 @@ def test_what_is_well(settings, tmp_path):
     for check in (machine.device, machine.memory, machine.weights, machine.ffmpeg, machine.home):
         ((level, text, mend),) = found(check)
         assert (level, mend) == (Level.OK, ""), text
-    assert "these fit: pocket, pocket-distilled, distilled-fp8" in found(machine.memory)[0][1]
+    assert "variants that fit: pocket, pocket-distilled, distilled-fp8" in found(machine.memory)[0][1]
     assert "intact" in found(machine.weights)[0][1]
 
 
@@ -116,7 +116,7 @@ def test_a_variant_that_does_not_fit_or_is_not_here(settings, monkeypatch, tmp_p
     ("wired_limit", "level", "words"),
     [
         (60, Level.FAILURE, "no render with pocket begins here"),
-        (900, Level.WARNING, "the largest renders with pocket go to others"),
+        (900, Level.WARNING, "the largest renders with pocket go to other workers"),
         (2000, Level.OK, ""),
     ],
 )
