@@ -1,4 +1,4 @@
-"""deploy/README.md's section on the broker, word by word, on Debian's Redis as a user without rights."""
+"""Test deploy/README.md's section on the broker, word by word, on Debian's Redis as an unprivileged user."""
 
 import contextlib
 import os
@@ -51,7 +51,7 @@ if command != "daemon-reload":
 
 
 class Machine:
-    """A machine whose /etc, /var and units are folders of a test's, and a copy of deploy/ that says so."""
+    """A machine whose /etc, /var and units are a test's folders, with a copy of deploy/ that names those."""
 
     def __init__(self, place):
         self.place, self.port = place, free_port()
@@ -102,7 +102,7 @@ class Machine:
         return done.stdout + done.stderr
 
     def follow(self, beginning):
-        """Do what the only block of the README says that has a line which begins so."""
+        """Do what the README's only block with a line that begins so says."""
         (block,) = [block for block in self.blocks if f"\n{beginning}" in f"\n{block}"]
         return self.run(block)
 
@@ -125,7 +125,10 @@ class Machine:
 
 @pytest.fixture
 def machine(secrets):
-    """In a folder that a user without rights may enter, as none of pytest's is. secrets: openssl is here."""
+    """Return a machine in a folder that an unprivileged user may enter, unlike pytest's.
+
+    secrets: whether openssl is there.
+    """
     place = Path(tempfile.mkdtemp(prefix="ltx-broker-"))
     place.chmod(0o755)
     machine = Machine(place)
@@ -148,7 +151,7 @@ def put(machine, seed):
 
 
 def secrets_are_safe(machine):
-    """Each is its owner's alone; the broker's user has two of them, and the passwords are not among these."""
+    """Check that each secret is readable by its owner only; the broker's user owns two of them, and no password."""
     broker = pwd.getpwnam("redis").pw_uid if IS_ROOT else os.geteuid()
     assert machine.etc.stat().st_mode & 0o777 == 0o755
     for path in machine.etc.iterdir():

@@ -1,4 +1,4 @@
-"""A broker that is not the right one, or that does not let us in: one clear sentence and exit code 69 on both sides."""
+"""Test a broker that is the wrong one, or refuses: one clear sentence and exit code 69 on both sides."""
 
 import hashlib
 import json
@@ -23,7 +23,7 @@ SIDES = ["client", "worker"]
 
 
 def refused(secured, side, **changes):
-    """What a command of that side says to its user, when its environment is changed so."""
+    """Return the error of a command of that side when its environment is changed so."""
     env = {**secured.env, "LTX_BROKER_URL": secured.server.url(side), **changes}
     if side == "client":
         done = ltx("jobs", env=env)
@@ -66,7 +66,7 @@ def test_no_authority_is_not_any_authority(secured, side):
 
 
 def sign_for(broker, days):
-    """Another certificate of the broker's by its own authority, as it is some time before its end, or after."""
+    """Make another certificate by the broker's own authority, as it is shortly before or after its end."""
     folder = broker.secrets
     script = """openssl req -new -key broker.key -subj /CN=localhost -out csr
     printf 'subjectAltName=IP:127.0.0.1' >ext
@@ -106,7 +106,7 @@ def test_the_end_of_the_brokers_certificate_is_told_before(tmp_path, no_farm_env
 
 
 def gauges(lookups):
-    """What it tells, of the broker and the queues."""
+    """Return its metrics of the broker and the queues."""
     lookups.heartbeat.info.return_value.threads = ()
     lookups.heartbeat.info.return_value.temperature = lookups.heartbeat.info.return_value.thermal_pressure = None
     return {sample.name: sample.value for family in lookups.collect() for sample in family.samples}
@@ -151,7 +151,7 @@ def test_the_scripts_keep_what_they_made_before(secrets, tmp_path):
 
 
 def test_the_scripts_work_where_their_folder_is_copied_to(secrets, tmp_path):
-    """From wherever they are called."""
+    """They may be called from any folder."""
     copy = tmp_path / "a copy"
     copy.mkdir()
     for path in (*DEPLOY.glob("*.sh"), DEPLOY / "users.acl.in"):
@@ -211,7 +211,7 @@ def test_the_scripts_say_how_they_are_used(arguments, tmp_path):
 
 
 def refused_by_script(name, folder, *arguments):
-    """What it says; it has changed nothing."""
+    """Return the script's message, and check that it has changed nothing."""
     before = {path.name: path.read_bytes() for path in folder.iterdir() if path.is_file()}
     with pytest.raises(subprocess.CalledProcessError) as raised:
         run_script(name, folder, *arguments)
@@ -249,7 +249,7 @@ def test_no_farm_of_a_broker_is_left_out(secrets, tmp_path):
 
 @pytest.mark.parametrize("further", ["ltx:studio:", "lt"])
 def test_no_namespace_begins_with_another(secrets, tmp_path, further):
-    """By the pattern of its queues, one farm could reach the other's. A farm that there is already keeps its name."""
+    """By the pattern of its queues, one farm could access the other's. An existing farm keeps its name."""
     run_script("users.sh", tmp_path, "ltx:", "other:")
     before = {path.name: path.read_bytes() for path in tmp_path.iterdir()}
     assert "begin alike; use another name" in refused_by_script("users.sh", tmp_path, further)

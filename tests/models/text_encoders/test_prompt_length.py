@@ -1,4 +1,4 @@
-"""That what is said of a prompt's tokens is what the text encoder has read."""
+"""Test that the reported number of a prompt's tokens is what the text encoder has read."""
 
 from __future__ import annotations
 

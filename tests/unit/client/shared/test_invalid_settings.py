@@ -1,4 +1,4 @@
-"""Every setting, wrong in every way: one sentence that names the variable, its value, and what would be right."""
+"""Test every setting, wrong in every way: one sentence with the variable, its value, and what would be right."""
 
 import os
 import re
@@ -131,7 +131,7 @@ def test_commands_say_it_in_a_sentence(monkeypatch, runner, command):
 
 
 def of_file(model, prefix):
-    """A table's line with a value of a wrong kind for each setting that a configuration file has."""
+    """Return a line with a value of a wrong kind for each setting that a configuration file has."""
     for name, field in model.model_fields.items():
         if name not in ("farms", "defaults"):
             yield f"{prefix}{name}", field

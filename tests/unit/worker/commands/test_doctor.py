@@ -1,4 +1,4 @@
-"""What `ltx-worker doctor` finds on machines that are well and on others; each failure says what mends it."""
+"""Test what `ltx-worker doctor` finds on healthy machines and on others; each failure has a fix."""
 
 import errno
 import json
@@ -229,7 +229,7 @@ def test_the_report(settings, monkeypatch, tmp_path):
 
 
 def test_a_services_mends_name_the_file_that_it_reads(monkeypatch, tmp_path):
-    """As its own user, who cannot change what it reads, and has no configuration."""
+    """The service's own user cannot change the file that it reads, and has no configuration."""
     monkeypatch.setattr(doctor, "installed_home", lambda: tmp_path)
     monkeypatch.setattr(doctor, "installed_service", lambda: ("root", ()))
     monkeypatch.setenv("LTX_BROKER_URL", "redis://worker:hush@127.0.0.1:1/0")

@@ -1,4 +1,4 @@
-"""What an engine's end says of its machine."""
+"""Test what an engine's end says about its machine."""
 
 import signal
 

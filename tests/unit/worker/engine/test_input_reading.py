@@ -1,4 +1,4 @@
-"""What the engine says while pictures and clips are read: often enough that it is not taken to hang."""
+"""Test the engine's messages while pictures and clips are read: frequent enough that it does not seem to hang."""
 
 import time
 from multiprocessing import Pipe

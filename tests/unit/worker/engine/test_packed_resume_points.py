@@ -1,4 +1,4 @@
-"""Resume points on their way from one attempt to the next."""
+"""Test resume points on their way from one attempt to the next."""
 
 import io
 import json

@@ -1,4 +1,4 @@
-"""The farm's cache of text embeddings: what is stored, what is found again, what is refused, and how it is bounded."""
+"""Test the embeddings cache: what is stored, what is found again, what is refused, and how it is limited."""
 
 import numpy as np
 import pytest
@@ -27,7 +27,7 @@ def cache(redis_client, names):
 
 
 def stored(cache, embeddings, maker="m"):
-    """Offers them and waits until they are there: what a stop does."""
+    """Offer embeddings and wait until they are stored, which a stop does."""
     cache.offer(maker, embeddings)
     cache._pending.put(None)
     cache._thread.join(60)

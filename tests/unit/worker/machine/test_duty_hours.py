@@ -1,4 +1,4 @@
-"""When a machine takes no new work, and that its consumption stops and starts accordingly."""
+"""Test when a machine takes no new jobs, and that its consumption stops and starts accordingly."""
 
 import os
 import stat

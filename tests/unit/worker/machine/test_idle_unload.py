@@ -1,4 +1,4 @@
-"""When an idle engine is ended."""
+"""Test when an idle engine is ended."""
 
 from types import SimpleNamespace
 
@@ -9,7 +9,7 @@ from ltx_worker.machine.idle_unload import BETWEEN_JOBS, Thrift
 
 
 class StandIn:
-    """In place of an engine that has been idle for so long."""
+    """Stands in for an engine that has been idle for so long."""
 
     def __init__(self, idle):
         self.idle = idle

@@ -1,4 +1,4 @@
-"""What a Mac's own programs say, as macOS 14, 15 and 26 print it, and odd, missing, failing and slow ones."""
+"""Test the output of a Mac's own programs, of macOS 14, 15 and 26, and strange, missing, failing and slow ones."""
 
 import errno
 import os
@@ -64,7 +64,7 @@ IOREG = '    | |   "HIDIdleTime" = {nanoseconds}\n'
 
 @pytest.fixture
 def programs(tmp_path, monkeypatch):
-    """Stand-ins for the system's programs, by name: what each prints, or a shell line."""
+    """Replace the system's programs, by name: what each prints, or a shell line."""
     monkeypatch.setenv("PATH", str(tmp_path))
     monkeypatch.setattr(system_programs, "FOLDERS", ())
     monkeypatch.setattr(sys, "platform", "darwin")
@@ -183,7 +183,7 @@ def test_what_a_macs_gpu_may_use(memory, wired_limit, expected):
 
 
 def test_a_worker_claims_no_job_that_its_gpu_cannot_hold(programs, monkeypatch):
-    """A class of the ladder may be larger than what the GPU of a 16 GB Mac may use."""
+    """A memory class may be larger than what the GPU of a 16 GB Mac may use."""
     programs(sysctl="echo 0")
     monkeypatch.setattr("ltx_worker.settings.machine_memory", lambda: 16 * 2**30)
     settings = WorkerSettings(worker_memory_gb=12.88, broker_url=None)
@@ -324,7 +324,7 @@ def test_no_server_asks_for_its_own_name(monkeypatch, tmp_path):
 
 
 def test_no_folder_is_made_where_a_share_is_not_mounted(monkeypatch, tmp_path):
-    """Finder would mount the share beside it, as farm-1, from then on."""
+    """Finder would then mount the share under another name, farm-1."""
     monkeypatch.setattr(sys, "platform", "darwin")
     monkeypatch.setattr(volumes, "VOLUMES", tmp_path)
     farm = tmp_path / "farm"

@@ -1,4 +1,4 @@
-"""One worker for each LTX_HOME, whatever is removed from that folder meanwhile."""
+"""Test that there is one worker for each LTX_HOME, whatever is removed from that folder meanwhile."""
 
 import os
 import shutil
@@ -18,7 +18,7 @@ from tests.integration.conftest import wait_until
 
 
 def another_worker(home):
-    """What the start of one says; a lock is an open file's, in whichever process."""
+    """Return what the start of one says; a lock is an open file's, in whichever process."""
     try:
         with presence(home):
             return "took it"
@@ -51,7 +51,7 @@ def home(tmp_path, monkeypatch):
 
 @pytest.fixture
 def watched(home):
-    """A worker's presence, and what its watch ended the worker for."""
+    """Return a worker's lock, and the reasons for which its watch ended the worker."""
     reasons = []
     with presence(home) as here:
         watch = PresenceWatch(here, reasons.append)
@@ -120,7 +120,7 @@ def test_that_a_worker_is_ending_is_seen_until_it_has_ended(home, lying):
 
 
 def test_a_worker_of_an_older_version_is_seen_by_its_lock_alone(home):
-    """And sees a new one's."""
+    """It sees a new one's lock too."""
     from filelock import FileLock, Timeout
 
     home.mkdir()

@@ -1,4 +1,4 @@
-"""Whose job comes next: what submit decides, and what a look of the reaper does about it."""
+"""Test whose job comes next: what submit decides, and what a round of the reaper does about it."""
 
 import json
 import random
@@ -33,7 +33,7 @@ from ltx_worker.queue.reaper import Reaper
 
 @pytest.fixture
 def queues(redis_client, names):
-    """The messages, as kombu would lay them; a stand-in for Celery's sending."""
+    """Provide the messages, as kombu stores them, and a replacement for Celery's sending."""
 
     class Queues:
         def __init__(self):
@@ -44,7 +44,7 @@ def queues(redis_client, names):
             redis_client.lpush(key, json.dumps({"headers": {"id": job.id}, "tag": next(self.numbers)}))
 
         def messages(self, *queues):
-            """Ids, in the order in which workers get them."""
+            """Return ids, in the order in which workers get them."""
             lists = [redis_client.lrange(key, 0, -1)[::-1] for queue in queues for key in queue_keys(names, queue)]
             return [json.loads(message)["headers"]["id"] for messages in lists for message in messages]
 
@@ -60,7 +60,7 @@ def queues(redis_client, names):
 
 @pytest.fixture
 def submit(client_ledger, make_job, queues):
-    """As a client does: the record, then the message."""
+    """Submit as a client does: the record, then the message."""
 
     def submit_job(who, priority=5, links=NO_LINKS, **fields):
         job = make_job(submitter=who, priority=priority, **fields)
@@ -74,7 +74,7 @@ def submit(client_ledger, make_job, queues):
 
 @pytest.fixture
 def begin(ledger, queues):
-    """As a worker does that is free: takes a message, and begins the job whose turn it is; its id, or None."""
+    """Take a message as a free worker does, and begin the job whose turn it is; return its id, or None."""
 
     def begin_next(worker="w1", name="one", budget_gb=1, variant="pocket"):
         classes = [size for size in MEMORY_CLASSES if size <= budget_gb]
@@ -109,12 +109,12 @@ def reaper(redis_client, names, ledger, queues, monkeypatch):
 
 
 def starts(begin, **worker):
-    """The jobs in the order in which they begin, until none is left."""
+    """Return the jobs in the order in which they begin, until none is left."""
     return list(iter(lambda: begin(**worker), None))
 
 
 def test_who_comes_later_has_turns_at_once(submit, begin):
-    """The issue's first case: with quick jobs no reaper looks in between."""
+    """With quick jobs no reaper runs in between."""
     ann = [submit("ann").id for _ in range(60)]
     first = [begin() for _ in range(3)]
     bob = [submit("bob").id for _ in range(10)]
@@ -124,7 +124,7 @@ def test_who_comes_later_has_turns_at_once(submit, begin):
 
 
 def test_of_two_with_hundreds_of_jobs_none_is_ahead(submit, begin):
-    """The issue's second case, smaller: 1,200 on a real server are in tests/integration."""
+    """It is smaller here: 1,200 jobs on a real server are in tests/integration."""
     people = {submit(who).id: who for who in ("ann", "bob") for _ in range(60)}
     assert [people[job_id] for job_id in starts(begin)] == ["ann", "bob"] * 60
 
@@ -251,7 +251,7 @@ def test_workers_that_are_free_at_once_take_different_jobs(submit, ledger):
     ],
 )
 def test_whatever_stands_in_the_index_of_turns_people_have_theirs(submit, begin, redis_client, names, turn, score):
-    """Whoever may submit a job may write there."""
+    """Everybody who may submit a job may write there."""
     member = turn if isinstance(turn, bytes) else turn.encode()
     redis_client.zadd(names.turns("pocket"), {member: score})
     redis_client.zadd(names.line("pocket", "").encode() + member, {"99:nothing": 0})
@@ -263,7 +263,7 @@ def test_whatever_stands_in_the_index_of_turns_people_have_theirs(submit, begin,
 
 
 def test_jobs_that_are_kept_from_a_worker_cost_the_broker_little(submit, ledger, client_ledger, redis_client):
-    """They are all looked at, but nothing large is read of them; what was cancelled leaves the line."""
+    """They are all examined, but nothing large is read of them; a cancelled one leaves the line."""
     kept = [submit("ann", links=Links(not_on=("one",))) for _ in range(300)]
     for job in kept[:100]:
         client_ledger.cancel(job.id)
@@ -287,7 +287,7 @@ def test_a_worker_that_finds_nothing_leaves_the_broker_alone_for_a_while(monkeyp
 
 
 def test_a_job_that_the_gpu_cannot_hold_waits_for_another_worker(submit, ledger, monkeypatch):
-    """It stays in its line, and what comes after it is begun."""
+    """It stays in its line, and the job after it begins."""
     large, small = submit("ann"), submit("ann")
     monkeypatch.setattr(claiming, "fits_gpu", lambda job, gpu_gb: gpu_gb > 11 or job.id == small.id)
     heartbeat = SimpleNamespace(worker_id="w", worker_name="one", variant="pocket")
@@ -557,7 +557,7 @@ def test_wishes_for_what_has_ended_change_nothing(submit, client_ledger, ledger,
 def test_after_a_silence_of_the_broker_no_lease_is_held_against_its_owner(
     reaper, submit, ledger, redis_client, names, monkeypatch
 ):
-    """It answers in the end, so that nobody saw it away; but nobody could renew either."""
+    """It answers in the end, so that nobody noticed an outage; but nobody could renew either."""
     job = submit("ann")
     ledger.claim(job.id, "w2", "two")
     redis_client.delete(names.lease(job.id))
@@ -576,7 +576,7 @@ def test_after_a_silence_of_the_broker_no_lease_is_held_against_its_owner(
 def test_a_forecast_says_in_which_order_they_begin(
     submit, begin, client_ledger, ledger, redis_client, names, reaper, seed
 ):
-    """Whatever was submitted, begun, given back, paused and given another priority before."""
+    """Before that, jobs were submitted, begun, given back, paused and given another priority."""
     chance = random.Random(seed)
     farm = Farm.over(redis_client, SecretStr("redis://localhost"), names, None)
     jobs = [submit(f"p{chance.randrange(4)}", priority=chance.choice((4, 5, 5, 5))) for _ in range(25)]
@@ -599,7 +599,7 @@ def test_a_forecast_says_in_which_order_they_begin(
 def test_a_job_that_was_led_to_the_wrong_worker_finds_the_right_one(
     make_job, client_ledger, queues, begin, reaper, redis_client, names, ledger, how, fields
 ):
-    """By a message in another queue, or by an entry in the line of another variant or memory class."""
+    """A message in another queue, or an entry in the line of another variant or memory class, led to it."""
     job = make_job(submitter="ann", **fields)
     client_ledger.submit(job)
     if how != "its line":

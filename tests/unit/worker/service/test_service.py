@@ -1,4 +1,4 @@
-"""What `ltx-worker install` writes for each platform, as the platform's own reader sees it; that it may run again."""
+"""Test what `ltx-worker install` writes for each platform, as the platform reads it, and that it may run again."""
 
 import dataclasses
 import io
@@ -35,7 +35,7 @@ SECRET = "hush'w\"o\\rd $HOME #1"
 
 @pytest.fixture(autouse=True)
 def as_someone(monkeypatch):
-    """The users are there, and files go to nobody."""
+    """Let the users exist, and let files be given to nobody."""
     monkeypatch.setattr(apply, "_has_user", lambda name: True)
     monkeypatch.setattr(apply, "_give", lambda path, owner: None)
     monkeypatch.setattr(apply, "STOP_TIMEOUT", 0)
@@ -52,7 +52,7 @@ def plan(request):
 
 
 class System:
-    """Notes the commands, and fails those that a test names: always, or as often as it says."""
+    """Records the commands, and fails those that a test names: always, or as often as it says."""
 
     def __init__(self, failing=(), code=5):
         self.commands, self.code = [], code
@@ -140,7 +140,7 @@ def plan_logs(platform):
 
 
 def test_the_doctor_looks_as_the_service_does(monkeypatch, tmp_path):
-    """As its user, with its groups, home and variant."""
+    """It runs as the service's user, with its groups, home and variant."""
     ran = []
     monkeypatch.setattr(doctor, "installed_home", lambda: tmp_path)
     monkeypatch.setattr(doctor, "installed_service", lambda: ("nobody", ("x", "--variant", "distilled")))
@@ -167,7 +167,7 @@ def test_the_doctor_looks_as_the_service_does(monkeypatch, tmp_path):
 
 @pytest.mark.skipif(os.getuid() != 0, reason="becomes another user")
 def test_another_user_sees_what_it_may(tmp_path, capfd):
-    """Where this checkout lies, the service's user may not be able to start Python: then that is said."""
+    """The service's user may be unable to start Python in this checkout: then the doctor says so."""
     try:
         outcome = str(doctor._as_user("nobody", tmp_path, ["--help"]))
     except click.UsageError as error:
@@ -293,7 +293,7 @@ def test_a_worker_that_runs_with_older_settings_is_started_anew(plan, tmp_path):
 
 
 def _with_question(plan):
-    """The commands that start a service which is loaded already."""
+    """Return the commands that start a service which is loaded already."""
     for command in plan.start:
         yield command
         if command[:2] == ("launchctl", "bootstrap"):
@@ -324,7 +324,7 @@ def test_launchd_is_asked_again_for_a_while(tmp_path, monkeypatch, code, fails, 
 
 
 def at_home(plan, home):
-    """A plan whose worker's folder is this one."""
+    """Return a plan whose worker's folder is this one."""
     return dataclasses.replace(plan, setup=dataclasses.replace(plan.setup, home=home))
 
 
@@ -410,7 +410,7 @@ def test_that_a_worker_runs_here_is_no_reason_why_none_does(tmp_path, monkeypatc
 
 
 def test_launchd_does_not_start_again_what_has_wrong_settings(tmp_path, monkeypatch):
-    """It has no exit code but 0 after which a job stays down."""
+    """For it, only exit code 0 keeps a job down."""
     monkeypatch.setenv("LTX_HOME", str(tmp_path))
     monkeypatch.setattr(logging.getLogger(), "handlers", [])
     monkeypatch.setenv("XPC_SERVICE_NAME", "farm.ltx.worker")
@@ -633,7 +633,7 @@ def test_a_log_that_cannot_be_written(tmp_path, monkeypatch):
 
 
 def test_settings_that_were_written_before_become_the_services_own(tmp_path, monkeypatch):
-    """As an operator makes them, so that no password stands on a command line: of root, and maybe for all to read."""
+    """An operator makes it before, so that no password is on a command line: as root, and maybe readable by all."""
     plan = make_plan("linux", "pocket", None, "INFO")
     settings = tmp_path / "etc/ltx-farm/worker.env"
     settings.parent.mkdir(parents=True)
@@ -647,7 +647,10 @@ def test_settings_that_were_written_before_become_the_services_own(tmp_path, mon
 
 
 class Mac:
-    """launchd, files and users of a Mac, below a folder. runs: the words of the worker's process, if one runs."""
+    """launchd, files and users of a Mac, below a folder.
+
+    runs: the words of the worker's process, if one runs.
+    """
 
     def __init__(self, monkeypatch, tmp_path, runs=None):
         self.system, self.home, self.runs = System(), tmp_path / "ann", runs
@@ -675,7 +678,7 @@ def mac(monkeypatch, tmp_path):
 
 
 def test_what_was_written_without_a_start_is_what_starts_later(mac):
-    """launchd starts what it was given last, and not what the file says by now."""
+    """launchd starts what it was given last, not what the file says by now."""
     assert mac("install", "--agent").exit_code == 0
     mac.runs = launchd.installed(mac.agent.plist)[1]
     assert "left as it is" not in mac("install", "--agent", "-v", "pocket-distilled", "--no-start").output
@@ -841,7 +844,7 @@ def test_a_log_level_that_there_is_not_is_refused_at_once(tmp_path, monkeypatch)
 
 @pytest.mark.skipif(os.getuid() != 0, reason="gives files away")
 def test_another_user_gets_what_the_one_before_has_left(plan, tmp_path):
-    """It could neither write the log nor take the lock."""
+    """Otherwise it could neither write the log nor take the lock."""
     home, elsewhere = tmp_path / "home", tmp_path / "roots"
     (home / "spool").mkdir(parents=True)
     elsewhere.write_text("root's")
