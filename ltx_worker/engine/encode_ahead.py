@@ -43,7 +43,7 @@ class TextsAhead:
         self._encoded = {}
         try:
             self._encoded = self._pipeline.embed_beside(texts)
-        except ModelError as error:  # of the next render, which will meet it too; the current one continues
+        except ModelError as error:  # of the next render, which will fail too; the current one continues
             log.warning("texts of the next render were not encoded ahead: %s", error)
         else:
             log.debug("%d of %d texts of the next render are encoded ahead", len(self._encoded), len(texts))

@@ -89,7 +89,7 @@ class EngineHost:
                     self._render_from(command)
                 else:
                     self._load()
-            except Exception as error:  # noqa: BLE001 — what nobody expects is raised again
+            except Exception as error:  # noqa: BLE001 — an unexpected error is raised again
                 self._send(self._answer(error, loading=isinstance(command, Load)))
 
     def _answer(self, error: Exception, *, loading: bool) -> messages.Refused | messages.Faulty:

@@ -73,7 +73,7 @@ class EngineProcess:
         self._kills_before = kills_for_memory()
         try:
             self._process, self._commands, self._messages = _start(module, variant)
-        except OSError as error:  # whatever it says, no render has a part in it
+        except OSError as error:  # whatever the error is, no render has caused it
             fault = machine_fault(error)
             kind = fault.kind if fault and fault.kind is not FaultKind.FOLDER else FaultKind.SOFTWARE
             raise MachineFault(f"the render process cannot be started: {error}", kind, confirmed=True) from error
@@ -147,7 +147,7 @@ class EngineProcess:
         self._reader.join()
 
     def _read(self) -> None:
-        with THREADS.at_work("engine-messages", math.inf) as loop:  # an idle engine says nothing
+        with THREADS.at_work("engine-messages", math.inf) as loop:  # an idle engine sends nothing
             try:
                 while True:
                     message = receive_message(self._messages)
@@ -158,7 +158,7 @@ class EngineProcess:
                     loop.beat()
             except (EOFError, OSError):
                 pass
-            except BaseException as error:  # noqa: BLE001 - not a message, or no memory for it: nobody hears it any more
+            except BaseException as error:  # noqa: BLE001 - an invalid message, or no memory for it: no later one can be read
                 loop.note(error)
                 log.error("the engine is ended: a message of it cannot be read: %s", brief(error))
                 self._process.kill()

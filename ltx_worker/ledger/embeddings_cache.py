@@ -149,7 +149,7 @@ class EmbeddingsLimit:
         """Read which embeddings were used since the last time, and their sizes."""
         index = self._names.embeddings()
         used: Any = self._client.zrange(index, self._last, "+inf", byscore=True, withscores=True)
-        if strange := [name for name, _ in used if not _HASH.fullmatch(name)]:  # whoever has put them there
+        if strange := [name for name, _ in used if not _HASH.fullmatch(name)]:  # another program may write there
             self._client.zrem(index, *strange)
         hashes = [name.decode() for name, _ in used if name not in strange]
         with self._client.pipeline(transaction=False) as pipeline:

@@ -173,7 +173,7 @@ class Heartbeat(Background):
             self._wake.set()
             return
         if damaged is not None:
-            tell_once(f"the key {damaged.decode()} had a value of the wrong kind, and was written anew")
+            tell_once(f"the key {damaged.decode()} had a value of the wrong kind, and was replaced")
         pauses = [parse_pause(*pair) for pair in zip(pause_fields, values, strict=True) if pair[1] is not None]
         if self._health.hold("; ".join(filter(None, (why_held(pauses), self._safety.why_not())))):
             self._wake.set()  # so that everybody sees it
@@ -226,7 +226,7 @@ class Heartbeat(Background):
                 state = UNREADY
             case Fitness.RESTING:
                 state = "resting"
-            case Fitness.HELD if not job:  # as when it is off duty
+            case Fitness.HELD if not job:
                 state = HELD
             case Fitness.OFF_DUTY if not job:  # the current job is rendered to its end
                 state = OFF_DUTY

@@ -40,7 +40,7 @@ def read_arrays(data: bytes) -> dict[str, np.ndarray]:
             return {entry.filename.removesuffix(SUFFIX): _array(file.read(entry)) for entry in entries}
     except DamagedArrays:
         raise
-    except Exception as error:  # zipfile and NumPy do not say what damaged bytes may raise
+    except Exception as error:  # zipfile and NumPy do not document what damaged bytes raise
         raise DamagedArrays(f"{type(error).__name__}: {error}".partition("\n")[0][:200]) from error
 
 

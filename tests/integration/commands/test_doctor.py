@@ -92,7 +92,7 @@ def test_a_fault_of_the_broker_is_found(server, admin, fault):
     assert found[about].level is level
     assert mend in found[about].mend
     assert [name for name, finding in found.items() if finding.level is not OK] == [about]
-    for command in found[about].mend.split("redis-cli ")[1:]:  # what it says is what mends it
+    for command in found[about].mend.split("redis-cli ")[1:]:  # the named commands fix it
         admin.execute_command(*command.split())
         assert examine(server)[about].level is OK
 

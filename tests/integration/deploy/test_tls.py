@@ -188,7 +188,7 @@ def test_the_namespaces_of_a_broker_are_remembered(secrets, tmp_path):
     run_script("users.sh", tmp_path)
     assert users_in(tmp_path) == ["default", *plain]
     assert "~studio:job:*" in (tmp_path / "users.acl").read_text()
-    (tmp_path / "namespaces").unlink()  # as where an older users.sh made the file
+    (tmp_path / "namespaces").unlink()  # an older users.sh made none
     run_script("users.sh", tmp_path, "a_b:")
     assert users_in(tmp_path) == ["default", *plain, *(f"a-b-{user}" for user in plain)]
     before = {path.name: path.read_bytes() for path in tmp_path.iterdir()}

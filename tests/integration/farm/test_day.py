@@ -63,7 +63,7 @@ def test_a_day_in_the_life(farm_env, day, tmp_path):
     assert "1 alive: mac-1" in day("doctor").stdout
     day("pause", "--queue", "pocket")  # until it is known what is to be rendered first
 
-    # An artist submits a night's work: refused as a whole for one bad line, then mended.
+    # An artist submits a night's work: refused as a whole for one bad line, then fixed.
     lines = [json.dumps({"prompt": prompt}) for prompt in PROMPTS]
     shots = tmp_path / "shots.jsonl"
     shots.write_text("\n".join([*lines[:6], '{"prompt": "a red ball", "width": 97}', *lines[6:]]))
@@ -85,7 +85,7 @@ def test_a_day_in_the_life(farm_env, day, tmp_path):
     day("resume", "--queue", "pocket")
     watch = start_ltx("watch", "--batch", batch, env=farm_env.env)
 
-    # In the middle of it the operator upgrades the Mac: it finishes the job in hand first.
+    # In the middle of it the operator upgrades the Mac: it finishes the current job first.
     with farm_env.connect() as farm:
 
         def ended():

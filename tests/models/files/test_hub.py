@@ -258,7 +258,7 @@ def test_progress_is_of_all_files_together(run: Run) -> None:
 def test_a_proxy_that_cannot_be_used(
     variable: str, proxy: str, words: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    monkeypatch.setitem(sys.modules, "socksio", None)  # as where it is not installed
+    monkeypatch.setitem(sys.modules, "socksio", None)  # as if it were not installed
     monkeypatch.setenv(variable, proxy)
     monkeypatch.setenv("LTX_MODELS_DIR", str(tmp_path))
     with pytest.raises(DownloadError, match=words) as raised:
