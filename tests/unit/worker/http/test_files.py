@@ -200,7 +200,7 @@ def test_nobody_is_linked_to_a_server_that_does_not_run(storage, tmp_path, caplo
         files.start()
         assert files.link(NAME, 60) is None
         files.stop()
-    assert "so no links to them" in caplog.text
+    assert "and have no download links" in caplog.text
     off = FileServer(storage, tmp_path / "nowhere", address="127.0.0.1", port=0, url="http://here")
     off.start()
     assert off.link(NAME, 60) is None
