@@ -1,11 +1,11 @@
 #!/bin/sh
-# Copies what the broker has logged, once it has written its log anew and while it runs.
+# Copy the log of a running broker, after the broker has rewritten it.
 #
-#   deploy/backup.sh DATA COPY [OPTION…]     DATA: the broker's folder.  COPY: a folder that is not there yet.
-#                                            OPTION: of redis-cli, to reach the broker as admin
+#   deploy/backup.sh DATA COPY [OPTION…]     DATA: the broker's folder.  COPY: a new folder.
+#                                            OPTION: of redis-cli, to connect to the broker as admin
 #
-# REDISCLI_AUTH has the admin's password, which is not to stand on a command line. To restore: stop the broker, put COPY
-# in the place of DATA/appendonlydir, give it to the broker's user, and start the broker.
+# REDISCLI_AUTH has the admin's password, which must not be on a command line. To restore: stop the broker, replace
+# DATA/appendonlydir by COPY, give it to the broker's user, and start the broker.
 set -eu
 
 case ${1-},${2-} in -* | *,-* | *,)
@@ -15,8 +15,8 @@ case ${1-},${2-} in -* | *,-* | *,)
 esac
 log=$1/appendonlydir copy=${2%/}
 shift 2
-[ -d "$log" ] || { echo "$0: there is no folder $log" >&2; exit 2; }
-[ ! -e "$copy" ] || { echo "$0: $copy is there already" >&2; exit 2; }
+[ -d "$log" ] || { echo "$0: the folder $log is missing; DATA must be the broker's folder" >&2; exit 2; }
+[ ! -e "$copy" ] || { echo "$0: $copy exists already; use a new folder" >&2; exit 2; }
 umask 077
 
 persistence() { redis-cli --no-auth-warning "$@" INFO persistence | tr -d '\r'; }
@@ -28,26 +28,26 @@ answer=$(redis-cli --no-auth-warning "$@" BGREWRITEAOF)
 case $answer in *started* | *scheduled* | *'already in progress'*) ;; *) echo "$0: $answer" >&2; exit 1 ;; esac
 while found=$(persistence "$@") && printf '%s\n' "$found" | grep -qE '^aof_rewrite_(in_progress|scheduled):1$'; do sleep 0.2; done
 if ! printf '%s\n' "$found" | grep -qx 'aof_last_bgrewrite_status:ok'; then
-  echo "$0: the broker could not write its log anew; its own log says why" >&2
+  echo "$0: the broker could not rewrite its log; its own messages say why" >&2
   exit 1
 fi
 
-if [ "$was" = "$(manifest)" ]; then # which names other files after each time
-  echo "$0: the broker has written its log anew, and not in $log; DATA is to be its own folder" >&2
+if [ "$was" = "$(manifest)" ]; then # it names other files after each rewrite
+  echo "$0: the broker has rewritten its log, but not in $log; DATA must be the broker's own folder" >&2
   exit 1
 fi
 
 trap 'rm -rf "$copy.new"' EXIT
 trap 'exit 1' HUP INT TERM
 failures=0
-while :; do # again, if the broker has begun to write its log anew meanwhile
+while :; do # again, if the broker has begun to rewrite its log meanwhile
   rm -rf "$copy.new"
   before=$(manifest)
   if cp -R "$log" "$copy.new"; then
     if [ "$before" = "$(manifest)" ]; then break; fi
-  else # as where a file has been taken away since; what is wrong with the place of the copy stays so
+  else # the broker may have removed a file since; a fault of the copy's folder remains
     failures=$((failures + 1))
-    [ $failures -lt 3 ] || { echo "$0: $copy could not be made" >&2; exit 1; }
+    [ $failures -lt 3 ] || { echo "$0: could not make $copy" >&2; exit 1; }
   fi
   sleep 1
 done

@@ -1,13 +1,13 @@
 #!/bin/sh
-# Makes a certificate authority of the farm's own, and the broker's certificate.
+# Make the farm's own certificate authority, and the broker's certificate.
 #
-#   deploy/certs.sh FOLDER HOST…      HOST: each name and address by which clients and workers reach the broker
+#   deploy/certs.sh FOLDER HOST…      HOST: each name and address by which clients and workers connect to the broker
 #
 # FOLDER/ca.key      keep it off the network; it makes the next certificate (run this again: the authority is kept)
 # FOLDER/ca.crt      LTX_BROKER_CA on every client and worker
-# FOLDER/broker.key, broker.crt     for redis.conf; the key is readable by its owner alone, who is to be the broker's user
+# FOLDER/broker.key, broker.crt     for redis.conf; only the owner can read the key, and must be the broker's user
 #
-# What is made anew belongs to whom it belonged to before. Where something fails, nothing is changed.
+# A file that is replaced keeps its owner. If something fails, nothing is changed.
 set -eu
 . "$(dirname "$0")/broker-owner.sh"
 
@@ -20,7 +20,7 @@ names=
 for host; do
   case $host in
     *[!0-9A-Fa-f:.]*:* | *:*[!0-9A-Fa-f:.]* | *[!A-Za-z0-9:._*-]* | [-.]* | '')
-      echo "$0: \"$host\" is neither a name nor an address; both are named alone, without a port" >&2
+      echo "$0: the host \"$host\" is invalid; use a name or an address, without a port" >&2
       exit 2
       ;;
     *:*) kind=IP ;;
@@ -32,7 +32,7 @@ done
 make_folder
 
 if [ -e "$folder/ca.crt" ] && [ ! -e "$folder/ca.key" ]; then
-  echo "$0: $folder/ca.key is not here; put it back, or remove ca.crt to begin with a new authority" >&2
+  echo "$0: $folder/ca.key is missing; put it back, or remove ca.crt to make a new authority" >&2
   exit 2
 fi
 find_owner "$folder/broker.key" "$folder/users.acl"
@@ -56,7 +56,7 @@ printf '%s\n' "basicConstraints=critical,CA:FALSE" "keyUsage=critical,digitalSig
 if ! openssl x509 -req -in "$new/broker.csr" -CA "$new/ca.crt" -CAkey "$new/ca.key" -sha256 -days 825 \
   -set_serial "0x$(openssl rand -hex 16)" -extfile "$new/broker.ext" -out "$new/broker.crt" 2>"$new/said"; then
   cat "$new/said" >&2
-  echo "$0: no certificate could be made for $names by the authority in $folder; nothing is changed" >&2
+  echo "$0: the authority in $folder could not make a certificate for $names; nothing was changed" >&2
   exit 1
 fi
 
@@ -66,7 +66,7 @@ give "$new/broker.key"
 chmod 644 "$new/ca.crt" "$new/broker.crt"
 [ -e "$folder/ca.crt" ] || mv "$new/ca.key" "$new/ca.crt" "$folder"
 mv -f "$new/broker.key" "$new/broker.crt" "$folder"
-for name in $(printf '%s' "$was" | tr , ' '); do # whoever makes it again two years later may not know them all
-  case ,$names, in *",$name,"*) ;; *) echo "$0: it is no more for $name, as the one before was" >&2 ;; esac
+for name in $(printf '%s' "$was" | tr , ' '); do # who renews it two years later may not know all names
+  case ,$names, in *",$name,"*) ;; *) echo "$0: unlike the certificate before, it is not for $name" >&2 ;; esac
 done
 echo "made $folder/broker.crt for $names, valid until $(openssl x509 -in "$folder/broker.crt" -noout -enddate | cut -d= -f2)"

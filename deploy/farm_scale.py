@@ -1,9 +1,9 @@
-"""What a farm of 1,000 workers with 100,000 queued jobs asks of its broker, and what gives way first.
+"""Measure what a farm of 1,000 workers with 100,000 queued jobs costs its broker, and what saturates first.
 
-A real server; the jobs are submitted by the client's own script, looked after by the worker's own reaper, and taken by
-thin workers: connections that say what a worker says, with the ledger's own scripts, without Celery and an engine.
-The costs of each part are the server's own processor time (INFO cpu), so that it matters little what else the machine
-does. Run in a checkout:  uv run python deploy/farm_scale.py --plot deploy/farm-scale.png
+The server is real. The client's own script submits the jobs, the worker's own reaper examines them, and thin workers
+take them: connections that send what a worker sends, by the ledger's own scripts, without Celery and an engine. The
+cost of each part is the server's processor time (INFO cpu), which depends little on the machine's other work. Run in
+a checkout:  uv run python deploy/farm_scale.py --plot deploy/farm-scale.png
 """
 
 from __future__ import annotations
@@ -56,14 +56,14 @@ QUEUES = ("pocket.1", "pocket.4", "pocket.8", "pocket.12", "pocket.16", "pocket.
 
 
 def server_seconds(client: redis.Redis) -> float:
-    """The processor time that the server's thread has used."""
+    """Return the processor time that the server's thread has used."""
     cpu: Any = client.info("cpu")
     return float(cpu["used_cpu_user_main_thread"] + cpu["used_cpu_sys_main_thread"])
 
 
 @dataclass
 class Cost:
-    """Hold what one thing costs: seconds of processor time, the server's and the caller's, and bytes between them."""
+    """A cost: seconds of processor time, the server's and the caller's, and bytes sent between them."""
 
     server: float
     caller: float
@@ -72,7 +72,7 @@ class Cost:
 
 @contextlib.contextmanager
 def measured(client: redis.Redis, costs: dict[str, Cost], name: str, count: int = 1) -> Iterator[None]:
-    """Notes what each of `count` things costs that are done inside."""
+    """Record under `name` the cost of each of the `count` operations that are done inside."""
     sent: Any = client.info("stats")
     before, began = server_seconds(client), time.thread_time()
     yield
@@ -84,13 +84,13 @@ def measured(client: redis.Redis, costs: dict[str, Cost], name: str, count: int 
 
 
 def make_job(submitter: str, template: Job) -> Job:
-    """Another one like the template."""
+    """Return a new job like the template."""
     fresh = f"{secrets.token_hex(4)}-{secrets.token_hex(2)}-7000-8000-{secrets.token_hex(6)}"
     return template.model_copy(update={"id": fresh, "submitter": submitter})
 
 
 class Messages:
-    """Celery's messages, as kombu puts them into a queue: copies of one that it has made."""
+    """Makes Celery's messages as kombu puts them into a queue, by copies of one."""
 
     def __init__(self, farm: PrivateFarm, template: Job) -> None:
         farm.farm.send(template)
@@ -103,13 +103,13 @@ class Messages:
         farm.client.delete(key)
 
     def of(self, job: Job) -> str:
-        """The message that brings this job to a worker."""
+        """Return the message that makes a worker look for a job."""
         body = base64.b64encode(base64.b64decode(self._body).replace(self._id.encode(), job.id.encode())).decode()
         return self._text.replace(self._body, body).replace(self._id, job.id)
 
 
 def submit(farm: PrivateFarm, jobs: list[Job], messages: Messages) -> None:
-    """What clients do, many at once."""
+    """Submit jobs as clients do, many at once."""
     names, ledger = farm.names, ClientLedger(farm.client, farm.names)
     for start in range(0, len(jobs), 500):
         with farm.client.pipeline(transaction=False) as pipeline:
@@ -120,7 +120,7 @@ def submit(farm: PrivateFarm, jobs: list[Job], messages: Messages) -> None:
 
 
 def reaper_of(farm: PrivateFarm) -> Reaper:
-    """The worker's own."""
+    """Return a worker's reaper."""
     ledger = Ledger(farm.client, farm.names)
     limit = EmbeddingsLimit(farm.client, farm.names, 3600, 10**8)
 
@@ -128,12 +128,12 @@ def reaper_of(farm: PrivateFarm) -> Reaper:
 
 
 def _send_nothing(job: Job, *_: object, **__: object) -> None:
-    raise AssertionError(f"nothing is missing here, but a message for {job.id} was to be sent")
+    raise AssertionError(f"no message is missing here, but the reaper sent one for {job.id}")
 
 
 @dataclass
 class ThinWorkers:
-    """Connections that say what workers say, while their renders are waits of `render_seconds` with `steps` events."""
+    """Connections that send what workers send; a render is a wait of `render_seconds` with `steps` events."""
 
     farm: PrivateFarm
     count: int
@@ -143,7 +143,7 @@ class ThinWorkers:
     done: int = 0
 
     async def run(self, seconds: float) -> None:
-        """Works for so long."""
+        """Work for `seconds`."""
         client = make_async_client(self.farm.broker, Purpose.LOAD, max_connections=3 * self.count + 10)
         self._ledger = Ledger(self.farm.client, self.farm.names)
         self._stop = time.monotonic() + seconds
@@ -157,7 +157,7 @@ class ThinWorkers:
             await client.aclose()
 
     async def _beat(self, client: Any, number: int) -> None:
-        """The heartbeat, the reaper's lock that another one has, and the watchdog's look."""
+        """Send the heartbeat, the attempt at the reaper's lock, and the watchdog's check."""
         names = self.farm.names
         key, fields = names.worker(f"{number:032x}"), {str(index): "x" * 20 for index in range(15)}
         watched = [key for queue in _all_queues() for key in queue_keys(names, queue)]
@@ -202,7 +202,7 @@ class ThinWorkers:
 
 
 class _Recorder:
-    """The ledger's calls of one job, made by the ledger, and sent by a connection that waits for nobody else."""
+    """Records the ledger's calls for one job, and sends them by a connection of its own."""
 
     def __init__(self, names: Names) -> None:
         self._ledger = Ledger(_Nobody(), names)  # type: ignore[arg-type]
@@ -255,7 +255,7 @@ class _Recorder:
 
 
 class _Nobody:
-    """In place of a client, for a ledger whose calls are recorded."""
+    """Stands in for a client, for a ledger whose calls are recorded."""
 
     def register_script(self, *_: object) -> Any:
         return None
@@ -266,7 +266,7 @@ def _all_queues() -> list[str]:
 
 
 def measure(farm: PrivateFarm, workers: int, sizes: tuple[int, ...], seconds: float) -> dict[str, Any]:
-    """Costs at each size of the queue, then the workers at the largest."""
+    """Return the costs at each size of the queue, and those of the workers at the largest."""
     template = prepare(GenerationRequest(prompt="a red ball " * 20, seed=1), checkpoint_every=0).job
     messages = Messages(farm, template)
     farm.client.flushall()
@@ -281,9 +281,9 @@ def measure(farm: PrivateFarm, workers: int, sizes: tuple[int, ...], seconds: fl
         queued = size
         reaper = reaper_of(farm)
         with measured(farm.client, costs, "first look"):
-            reaper.look()
+            reaper.run_once()
         with measured(farm.client, costs, "look"):
-            reaper.look()
+            reaper.run_once()
         with measured(farm.client, costs, "list workers"):
             live_workers(farm.client, farm.names)
         by_size[size] = costs
@@ -305,7 +305,7 @@ def measure(farm: PrivateFarm, workers: int, sizes: tuple[int, ...], seconds: fl
 
 
 def run_workers(farm: PrivateFarm, thin: ThinWorkers, seconds: float) -> dict[str, float]:
-    """Return the share of the time that the server's thread works for them, and the jobs that they do."""
+    """Return the share of the time that the server's thread works for the workers, and their jobs a second."""
     before, began = server_seconds(farm.client), time.perf_counter()
     asyncio.run(thin.run(seconds))
     took = time.perf_counter() - began
@@ -319,11 +319,11 @@ def _line(name: str, cost: Cost) -> str:
 @click.command()
 @click.option("--workers", default=1000, show_default=True)
 @click.option("--jobs", default=100_000, show_default=True)
-@click.option("--seconds", default=60.0, show_default=True, help="How long the workers work.")
-@click.option("--from", "source", type=click.Path(path_type=Path), help="Draw what an earlier run has printed.")
-@click.option("--plot", type=click.Path(), help="A PNG.")
+@click.option("--seconds", default=60.0, show_default=True, help="Measure the workers for this long.")
+@click.option("--from", "source", type=click.Path(path_type=Path), help="Draw the output of an earlier run.")
+@click.option("--plot", type=click.Path(), help="Write the plot into this PNG.")
 def main(workers: int, jobs: int, seconds: float, source: Path | None, plot: str | None) -> None:
-    """Prints what was measured as JSON."""
+    """Measure, and print the result as JSON."""
     path = None if plot is None else plot_path(plot, as_json=True)
     if source is None:
         found = simulate(workers, jobs, seconds)
@@ -335,7 +335,7 @@ def main(workers: int, jobs: int, seconds: float, source: Path | None, plot: str
 
 
 def simulate(workers: int, jobs: int, seconds: float) -> dict[str, Any]:
-    """A server of its own, with the durability that a farm's should have: the disk is waited for once a second."""
+    """Measure on a server of its own that flushes its log to the disk once a second."""
     resource.setrlimit(resource.RLIMIT_NOFILE, (resource.getrlimit(resource.RLIMIT_NOFILE)[1],) * 2)
     sizes = (*(size for size in SIZES if size < jobs), jobs)
     with tempfile.TemporaryDirectory() as folder, PrivateFarm.start(Path(folder)) as farm:
@@ -345,7 +345,7 @@ def simulate(workers: int, jobs: int, seconds: float) -> dict[str, Any]:
 
 
 def draw(found: dict[str, Any], path: Path) -> None:
-    """What a look of the reaper costs by the length of the queue, and the server's work by the rate of jobs."""
+    """Plot the cost of a reaper's round by the length of the queue, and the server's load by the rate of jobs."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
@@ -354,8 +354,8 @@ def draw(found: dict[str, Any], path: Path) -> None:
     looks = {int(size): costs["look"] for size, costs in found["costs"].items() if int(size)}
     for who, label in (("caller", "the worker that holds the lock"), ("server", "the server")):
         left.loglog(list(looks), [cost[who] for cost in looks.values()], marker="o", label=label)
-    left.axhline(REAP_EVERY, color="grey", linestyle="--", label="the time between two looks")
-    left.set(xlabel="jobs that wait", ylabel="processor time, s", title="One look of the reaper")
+    left.axhline(REAP_EVERY, color="grey", linestyle="--", label="the time between two rounds")
+    left.set(xlabel="jobs that wait", ylabel="processor time, s", title="One round of the reaper")
     look = looks[max(looks)]["server"] / REAP_EVERY
     always = found["beats"]["server_share"] + look
     each = found["server_seconds_per_job"]

@@ -1,4 +1,4 @@
-"""Reading an MP4 back with ffmpeg itself, as a player would: its header, and every frame."""
+"""Read an MP4 back by ffmpeg, as a player does: its header, and every frame."""
 
 import re
 import subprocess
@@ -10,7 +10,7 @@ import numpy as np
 
 @dataclass(frozen=True)
 class Clip:
-    """frames: uint8, (F, H, W, 3). `header`: how ffmpeg describes the video stream."""
+    """A decoded clip: `frames`, uint8 (F, H, W, 3), and `header`, ffmpeg's description of the video stream."""
 
     frames: np.ndarray
     frame_rate: float
@@ -18,7 +18,7 @@ class Clip:
 
 
 def read_clip(path):
-    """Decodes a clip. Raises CalledProcessError when ffmpeg finds anything wrong with it."""
+    """Decode a clip; raise CalledProcessError if ffmpeg finds an error in it."""
     ffmpeg = imageio_ffmpeg.get_ffmpeg_exe()
     command = [ffmpeg, "-xerror", "-v", "info", "-i", path, "-f", "rawvideo", "-pix_fmt", "rgb24", "-"]
     decoded = subprocess.run(command, capture_output=True, check=True)

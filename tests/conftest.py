@@ -48,7 +48,7 @@ os.environ["LTX_CONFIG"] = os.devnull  # whatever the person who runs the tests 
 
 @pytest.fixture(autouse=True)
 def _nothing_secret_yet(monkeypatch):
-    """What one test was given as a secret is a word like another to the next."""
+    """Forget the secrets that an earlier test has registered."""
     monkeypatch.setattr(redaction, "_known", frozenset())
 
 
@@ -85,7 +85,7 @@ def job(make_job, client_ledger):
 
 
 def pytest_addoption(parser):
-    """Those of `-m chaos` and of tests/fuzz, which must stand here to be known however pytest is started."""
+    """Add the options of `-m chaos` and of tests/fuzz, which must be here to be known however pytest is started."""
     chaos = parser.getgroup("chaos", "faults at random (with -m chaos)")
     chaos.addoption("--chaos-rounds", type=int, default=20, help="how many rounds of faults")
     chaos.addoption("--chaos-seed", type=int, help="of the plan of all rounds, as an earlier run has printed it")
@@ -95,13 +95,13 @@ def pytest_addoption(parser):
 
 
 def lane_of_path(path):
-    """Return what `LANES` says of a file: of itself or of the nearest folder around it."""
+    """Return the lane that `LANES` gives to a file: its own, or that of the nearest folder around it."""
     below = path.relative_to(TESTS)
     return next(LANES[at.as_posix()] for at in (below, *below.parents) if at.as_posix() in LANES)
 
 
 def lane_of(item):
-    """Return the one lane of a test. The mark of a parameter stands behind that of its function."""
+    """Return the lane of a test. The mark of a parameter is before that of its function."""
     own = [mark for mark in item.own_markers if mark.name == "lane"]
     if mark := own[-1] if own else item.get_closest_marker("lane"):
         (lane,) = mark.args
@@ -110,7 +110,7 @@ def lane_of(item):
 
 
 def pytest_ignore_collect(collection_path, config):
-    """Leave out files of other lanes without importing them where only the quick lane is wanted."""
+    """Skip files of other lanes without importing them if only the quick lane is selected."""
     if config.option.markexpr != QUICK or not collection_path.match("test_*.py"):
         return None
     is_quick = lane_of_path(collection_path) == QUICK or f'lane("{QUICK}")' in collection_path.read_text("utf-8")
@@ -147,7 +147,7 @@ def sendable(text):
 
 
 def pytest_terminal_summary(terminalreporter):
-    """Print what became of the inputs of tests/fuzz, wherever they were fed, and which tests are in quarantine."""
+    """Print the counts of inputs of tests/fuzz, and the tests in quarantine."""
     reports = [report for reports in terminalreporter.stats.values() for report in reports if hasattr(report, "when")]
     for kind in ("fuzz", "quarantine"):
         properties = (pair for report in reports for pair in getattr(report, "user_properties", ()))
@@ -157,7 +157,5 @@ def pytest_terminal_summary(terminalreporter):
 
 
 def pytest_xdist_auto_num_workers(config):
-    """One more than there are processors, since many tests wait for other processes; for chaos, which tells how far it
-    is as it goes, the test run's own process alone.
-    """
+    """Return one process more than there are processors, since many tests wait for other processes; one for chaos."""
     return 0 if config.option.markexpr == "chaos" else (os.cpu_count() or 1) + 1

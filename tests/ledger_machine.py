@@ -1,5 +1,7 @@
-"""Drives the ledger's scripts against a plain-Python model of what they promise: a client, two workers and a reaper,
-in any order, with answers lost, commands sent twice, and writes by those who were replaced.
+"""Drive the ledger's scripts against a model in plain Python.
+
+A client, two workers and a reaper act in any order, with lost answers, repeated commands, and writes by attempts that
+were replaced.
 """
 
 import redis
@@ -64,7 +66,7 @@ LINES = [line_keys(NAMES, JOB)[0], line_keys(NAMES, JOB, GIVEN_BACK)[0]]
 
 
 class LedgerMachine(RuleBasedStateMachine):
-    """`redis` is set by those who run it."""
+    """The state machine; whoever runs it sets `redis`."""
 
     redis: redis.Redis
 
@@ -74,12 +76,12 @@ class LedgerMachine(RuleBasedStateMachine):
 
     @rule(data=st.data())
     def anything(self, data):
-        """One rule rather than one of each kind, so that what matters in a state is what happens most in it."""
+        """Run one rule of any kind, so that the most relevant action of a state is the most frequent one."""
         name = data.draw(st.sampled_from(self.likely()))
         getattr(self, name)(**{key: data.draw(values) for key, values in ARGUMENTS.get(name, {}).items()})
 
     def likely(self):
-        """What may happen now; more often what is named more often."""
+        """Return the actions that are possible now, some of them several times to make them more likely."""
         model, now = self.model, ["cancel", "submit", "claim", "requeue", "hold"]
         if not model.exists:
             return [*now, "submit", "submit", "submit"]
@@ -114,7 +116,10 @@ class LedgerMachine(RuleBasedStateMachine):
         self.seen = [Snapshot()]
 
     def dump(self):
-        """All that is stored. Not by DUMP: it shows how a hash happens to lie in memory, which reading may change."""
+        """Return all stored values.
+
+        DUMP is not used: it depends on a hash's layout in memory, which reading may change.
+        """
         read = {
             b"hash": self.redis.hgetall,
             b"string": self.redis.get,
@@ -125,7 +130,7 @@ class LedgerMachine(RuleBasedStateMachine):
         return {key: (read[self.redis.type(key)](key), self.redis.ttl(key) < 0) for key in self.redis.keys("*")}
 
     def write(self, fault, call):
-        """The answer, and whether the write reached the server."""
+        """Return the answer, and whether the write arrived at the server."""
         self.ledger.fault = fault
         try:
             return call(), True
@@ -150,7 +155,7 @@ class LedgerMachine(RuleBasedStateMachine):
         return self.model.token == attempt.token and self.model.status is Status.RUNNING
 
     def take_note(self):
-        """Keeps the job as a reaper would read it now."""
+        """Store the job as a reaper would read it now."""
         stored = self.redis.hget(NAMES.state(JOB.id), "snapshot")
         snapshot = Snapshot.model_validate_json(stored) if stored else Snapshot()
         if self.seen[-1] != snapshot:
@@ -213,9 +218,7 @@ class LedgerMachine(RuleBasedStateMachine):
         return self.redis.hget(NAMES.state(JOB.id), "token").decode()
 
     def overtake_next_claim(self, by):
-        """While this claim has read the state but not yet written, another worker takes the job and gives it back, or
-        a reaper takes it from an owner that is gone.
-        """
+        """Let another worker take and give back the job, or a reaper requeue it, within this claim."""
         read = self.ledger.read_with_spec
 
         def read_then_overtaken(job_id):
@@ -324,7 +327,7 @@ class LedgerMachine(RuleBasedStateMachine):
             assert answer in (None, outcome)
 
     def settled_seq(self, attempt):
-        """The last number that the attempt will know of when it writes again."""
+        """Return the last number that the attempt will know when it writes again."""
         return self.model.snapshot.seq if attempt.unsure else attempt.snapshot.seq
 
     # Time, and the reaper
@@ -334,7 +337,7 @@ class LedgerMachine(RuleBasedStateMachine):
         self.model.leased = False
 
     def crash_and_go_on(self, end, steps, fault):
-        """What the rules above do in a row, since they meet too rarely by chance."""
+        """Run several rules in a row that rarely meet by chance."""
         for _ in range(steps):
             self.emit(index=0, kind="step", fault="", resend=True)
         if end != "lapse":
@@ -422,7 +425,7 @@ def _timeless(event):
 
 
 def run_machine(client, examples, steps=50):
-    """The same examples every time."""
+    """Run the same examples every time."""
     machine = type("Machine", (LedgerMachine,), {"redis": client})
     run_state_machine_as_test(
         machine,

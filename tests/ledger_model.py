@@ -1,4 +1,4 @@
-"""The job of the ledger's property test as plain Python, and a ledger on a bad line."""
+"""The job of the ledger's property test in plain Python, and a ledger on a bad connection."""
 
 from dataclasses import dataclass, field
 
@@ -16,7 +16,7 @@ JOB = prepare(GenerationRequest(prompt="a red ball", seed=1), job_id="one").job
 
 
 class FaultyLedger(Ledger):
-    """Its next script is sent twice, or its answer is lost, or it never arrives."""
+    """A ledger whose next script is sent twice, loses its answer, or never arrives."""
 
     fault = ""
 
@@ -36,7 +36,7 @@ class FaultyLedger(Ledger):
 
 @dataclass
 class Model:
-    """What the promises say the job is."""
+    """The job as it must be."""
 
     exists: bool = False
     log: list = field(default_factory=list)
@@ -68,7 +68,7 @@ class Model:
             self.leased, self.resume = False, None
 
     def give_back(self, reason, strike, by=""):
-        """Returns what became of the job."""
+        """Give the job back; return its status then."""
         self.leased = False
         if self.cancel:
             self.log.append(events.Cancelled())

@@ -1,6 +1,6 @@
-"""Writes what the READMEs say of the code from the code itself: `python -m tests.papers` after a change to it.
+"""Write what the READMEs say of the code from the code itself: `python -m tests.papers` after a change to it.
 
-A README marks a place by `<!-- NAME -->` and `<!-- end of NAME -->`; what stands between is written here.
+A README marks a place by `<!-- NAME -->` and `<!-- end of NAME -->`; the text between is written here.
 """
 
 from __future__ import annotations
@@ -46,7 +46,7 @@ MOVES = {
 
 
 def commands_of(group: click.Command, name: str) -> Iterator[tuple[str, click.Command]]:
-    """Yield every command that is shown, with all the words that it is called by."""
+    """Yield every visible command with all the words that call it."""
     if not isinstance(group, click.Group):
         yield name, group
         return
@@ -102,7 +102,7 @@ def _settings(model: type[FarmSettings], *, but: type[FarmSettings] | None = Non
 
 
 def _keys() -> str:
-    """The docstring of each name begins with the kind of its value and who writes it."""
+    """Return the table of keys; the docstring of each name begins with the kind of its value and who writes it."""
     names = Names("")
     rows = []
     for name, method in vars(Names).items():
@@ -152,7 +152,7 @@ def _transitions() -> Iterator[tuple[Status, Status]]:
 
 
 def _lanes() -> str:
-    """The markers of pytest; the default lane is what `addopts` selects."""
+    """Return the table of lanes, the markers of pytest; `addopts` selects the default lane."""
     options = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["pytest"]["ini_options"]
     default = re.search("-m ('[^']+'|[a-z]+)", options["addopts"])
     assert default is not None
@@ -161,7 +161,7 @@ def _lanes() -> str:
 
 
 def _glossary() -> str:
-    """The client's, which the other doors repeat."""
+    """Return the client's glossary, which the other doors repeat."""
     return places_in(DOORS[0].read_text())["glossary"]
 
 
@@ -180,12 +180,12 @@ TEXTS = {
 
 
 def places_in(text: str) -> dict[str, str]:
-    """Return what stands at each marked place of a README."""
+    """Return the text at each marked place of a README."""
     return {found["name"]: found["text"] for found in PLACE.finditer(text)}
 
 
 def plain(text: str) -> str:
-    """Return what somebody has written by hand."""
+    """Return the text that somebody has written by hand."""
     return PLACE.sub("", text)
 
 

@@ -1,4 +1,4 @@
-"""Makes tests/data/pocket anew for a new bundled model: `python -m tests.pocket_golden`; needs the extra `train`.
+"""Make tests/data/pocket again for a new bundled model: `python -m tests.pocket_golden`; needs the extra `train`.
 
 golden.safetensors: one render in float32 on the CPU by diffusers' and transformers' models, from the bundled files: its
 noise, the caption's embeddings, latents, pixels as round(65535 x). prompts.json: 24 held-out captions.
@@ -32,7 +32,7 @@ BUCKET = Bucket(25, 128, 128)
 @click.option("--weights", type=click.Path(path_type=Path, exists=True, file_okay=False), default=PACKAGE)
 @click.option("--to", "folder", type=click.Path(path_type=Path), default=DATA)
 def main(weights: Path, folder: Path) -> None:
-    """Writes both files."""
+    """Write both files."""
     folder.mkdir(parents=True, exist_ok=True)
     captions = [text for _, text in held_out_captions(CAPTIONS)]
     (folder / "prompts.json").write_text(json.dumps(captions, indent=0) + "\n", encoding="utf-8")

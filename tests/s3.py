@@ -1,4 +1,4 @@
-"""A server that speaks S3, on a loopback port, and the environment of those who use it."""
+"""Provide a server that speaks S3, on a loopback port, and the environment of its users."""
 
 import contextlib
 import logging
@@ -12,7 +12,7 @@ KEYS = {"AWS_ACCESS_KEY_ID": "farm", "AWS_SECRET_ACCESS_KEY": "the-storage-key",
 
 @contextlib.contextmanager
 def s3_server():
-    """Yields the environment."""
+    """Yield the environment."""
     logging.getLogger("werkzeug").setLevel(logging.ERROR)
     fsspec.get_filesystem_class("s3").clear_instance_cache()  # those of an earlier server, by its address
     server = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
@@ -25,7 +25,7 @@ def s3_server():
 
 
 def new_bucket(environment):
-    """The URL of a folder in a bucket of its own."""
+    """Return the URL of a folder in a new bucket."""
     bucket = f"farm-{uuid.uuid4().hex}"
     fs = fsspec.filesystem("s3", endpoint_url=environment["AWS_ENDPOINT_URL"])
     fs.mkdir(bucket)

@@ -136,7 +136,7 @@ class StandInHub:
 
 
 def is_large(name: str) -> bool:
-    """What the hub keeps in LFS."""
+    """Return whether the hub stores a file in LFS."""
     return name.endswith((".safetensors", ".model"))
 
 

@@ -1,6 +1,6 @@
-"""A farm in this process whose renders take no time: each job that is sent is done at once, with a video that is given.
+"""A farm in this process whose renders take no time: each job that is sent is done at once, with a given video.
 
-So that what commands write can be tested by click's runner, without a worker.
+With it, click's runner tests what commands write, without a worker.
 """
 
 import contextlib
@@ -27,7 +27,10 @@ SMALL = ("--width", "64", "--height", "64", "--frames", "9", "--steps", "2")
 
 
 class StoredFarm:
-    """farm: the library's own, over a server in this process.  sent: the ids of the jobs, in order."""
+    """A farm in this process.
+
+    farm: the library's own, over a server in this process. sent: the ids of the jobs, in order.
+    """
 
     def __init__(self, folder):
         self.client = fakeredis.FakeRedis()
@@ -39,7 +42,7 @@ class StoredFarm:
         self.farm = Farm.over(self.client, SecretStr("redis://localhost"), self.names, str(self.storage.local_folder))
 
     def installed(self, monkeypatch):
-        """The same, as the farm that every command of this process uses."""
+        """Provide the same as the farm that every command of this process uses."""
         monkeypatch.setenv("LTX_BROKER_URL", "redis://localhost")
         monkeypatch.setattr(Farm, "connect", lambda *_, **__: contextlib.nullcontext(self.farm))
         monkeypatch.setattr(Sending, "_publish", lambda *_: None)
@@ -65,5 +68,5 @@ class StoredFarm:
         self._worker.commit(attempt, events.Done(result=Result(size=len(VIDEO), sha256=digest, **names)))
 
     def ltx(self, *words):
-        """What a command did, and said."""
+        """Run a command; return its result."""
         return CliRunner().invoke(main, [str(word) for word in words])

@@ -1,1 +1,1 @@
-"""What the commands of `ltx-worker` do. Their options are in `ltx_worker.cli`, which imports these late."""
+"""The bodies of the commands of `ltx-worker`; `ltx_worker.cli` has their options, and imports them late."""

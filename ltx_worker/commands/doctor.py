@@ -1,4 +1,4 @@
-"""`ltx-worker doctor`."""
+"""The command `ltx-worker doctor`."""
 
 from __future__ import annotations
 
@@ -30,22 +30,22 @@ __all__ = ["doctor"]
 
 CONFIG_SET = re.compile(r"\bltx config set (\w+)")
 KEPT = ("PATH", "LANG", "LC_ALL", "LC_CTYPE", "TERM", "COLUMNS", "NO_COLOR", "TZ")
-"""Of root's environment, what the service's user is given to look with."""
+"""The variables of root's environment that a check as the service's user gets."""
 
 
 def doctor(
     *, variant: str | None, quick: bool, deep: bool, report: Path | None, as_json: bool, env_file: Path | None
 ) -> None:
-    """Look at this machine as a worker, and exit with 1 when something has failed."""
+    """Check this machine as a worker, and exit with code 1 if a check has failed."""
     from ltx_worker.commands.doctor_checks import worker_checks  # the hub's client takes a while to import
 
     if report and not deep:
-        raise click.UsageError("--report is for --deep, which was not given")
+        raise click.UsageError("--report is invalid without --deep; use both")
     home, service = installed_home(), installed_service()
     variant = variant or _option_of(service, "--variant")
     own_settings = Path(_option_of(service, "--env-file") or ENVIRONMENT)
     if service and not service[0] and os.geteuid() == 0 and not env_file:
-        raise click.UsageError(f"the worker of {home} is a user's own: that user runs this, without sudo")
+        raise click.UsageError(f"the worker of {home} is a user's own; run this as that user, without sudo")
     if home and service and not env_file and os.geteuid() == 0 and service[0] != "root":
         flags = [flag for flag, given in (("--quick", quick), ("--deep", deep), ("--json", as_json)) if given]
         given = [
@@ -67,7 +67,7 @@ def doctor(
     except ValidationError:
         raise
     except (UnsafeFile, ModelError, ValueError) as error:
-        root = "; sudo ltx-worker doctor looks as the service does" if service and service[0] and os.geteuid() else ""
+        root = "; use sudo ltx-worker doctor" if service and service[0] and os.geteuid() else ""
         raise click.UsageError(f"{error}{root if isinstance(error, UnsafeFile) else ''}") from error
     sys.exit(print_report(checks, as_json=as_json))
 
@@ -79,26 +79,26 @@ def _option_of(service: tuple[str, Sequence[str]] | None, name: str) -> str | No
 
 
 def _of_a_service(check: Check, settings: Path) -> Check:
-    """Return it with mends for a service, which reads its own file of settings, and no configuration of root's."""
+    """Return a check whose fixes suit a service, which reads its own settings and no configuration of root's."""
 
     @functools.wraps(check)
     def checked() -> Iterator[Finding]:
         for found in check():
-            mend = CONFIG_SET.sub(lambda name: f"in {settings} set LTX_{name[1].upper()} to", found.mend)
-            yield dataclasses.replace(found, mend=mend)
+            fix = CONFIG_SET.sub(lambda name: f"in {settings} set LTX_{name[1].upper()} to", found.mend)
+            yield dataclasses.replace(found, mend=fix)
 
     return checked
 
 
 def _as_user(name: str, home: Path, arguments: Sequence[str]) -> int:
-    """Run `ltx-worker` as a user with all its groups, as a service manager does, and return its exit code.
+    """Run `ltx-worker` as a user with all its groups, as a service manager does; return its exit code.
 
-    What root sees is something else: its own caches, shares of one user's, files that it alone may read.
+    Root itself would see other caches, no shares that one user has mounted, and files that only root may read.
     """
     try:
         entry = pwd.getpwnam(name)
     except KeyError:
-        raise click.UsageError(f"the service runs as {name}, and there is no such user; install it again") from None
+        raise click.UsageError(f"the service runs as {name}, and that user does not exist; install it again") from None
     environment = {key: value for key, value in os.environ.items() if key in KEPT}
     environment |= {"HOME": str(home), "LTX_HOME": str(home), "USER": name, "LOGNAME": name}
     try:
@@ -112,8 +112,8 @@ def _as_user(name: str, home: Path, arguments: Sequence[str]) -> int:
         )
     except OSError as error:
         raise click.UsageError(
-            f"the user {name} cannot start {sys.executable}: {error.strerror}; install ltx-farm where all can read it,"
-            " such as in a virtual environment under /opt"
+            f"the user {name} cannot start {sys.executable}: {error.strerror}; install ltx-farm where all users can"
+            " read it, such as in a virtual environment under /opt"
         ) from error
     with process, ending_with_us(process):
         return process.wait()

@@ -1,4 +1,4 @@
-"""What `ltx-worker doctor` looks at: this machine, its model and its MLX, beside the broker and the storage."""
+"""The checks of `ltx-worker doctor`: this machine, its model and its MLX, and the broker and the storage."""
 
 from __future__ import annotations
 
@@ -45,7 +45,13 @@ PROBE_TIMEOUT = 60.0
 
 
 def worker_checks(settings: WorkerSettings, variant: Variant, *, quick: bool = False) -> list[Check]:
-    """All checks, in the order of the report. quick: do not read the model's files through."""
+    """Return all checks, in the order of the report.
+
+    Args:
+        settings: the worker's settings.
+        variant: the variant that it serves.
+        quick: whether to skip verifying the model's files.
+    """
     here = Machine(settings, variant, quick)
     checks: list[Check] = [here.device, here.memory, here.weights, here.ffmpeg, here.home, here.spool]
     if sys.platform == "linux":
@@ -67,11 +73,17 @@ def worker_checks(settings: WorkerSettings, variant: Variant, *, quick: bool = F
 
 
 class _Unreachable(Exception):
-    """The broker cannot be used: why, in a sentence."""
+    """The broker cannot be used; the message says why."""
 
 
 class Machine:
-    """Checks of this machine."""
+    """The checks of this machine.
+
+    Args:
+        settings: the worker's settings.
+        variant: the variant that it serves.
+        quick: whether to skip verifying the model's files.
+    """
 
     def __init__(self, settings: WorkerSettings, variant: Variant, quick: bool) -> None:
         self._settings = settings
@@ -81,7 +93,7 @@ class Machine:
         self._network_error: int | None = None
 
     def device(self) -> Iterator[Finding]:
-        """Whether MLX computes, and on what."""
+        """Check whether MLX computes, and on which device."""
         if found := no_apple_silicon(platform.machine(), output_of("sysctl", "-n", "sysctl.proc_translated")):
             yield found
             return
@@ -92,10 +104,9 @@ class Machine:
             yield Finding("device", Level.FAILURE, f"MLX did not answer in {PROBE_TIMEOUT:g} s", "restart this machine")
             return
         if done.returncode:
-            words = [line for line in done.stderr.splitlines() if line.strip()]
-            text = (
-                f"MLX does not work (exit code {done.returncode}): {words[-1].strip() if words else 'it said nothing'}"
-            )
+            output = [line for line in done.stderr.splitlines() if line.strip()]
+            why = output[-1].strip() if output else "it wrote nothing"
+            text = f"MLX does not work (exit code {done.returncode}): {why}"
             yield Finding("device", Level.FAILURE, text, "pip install --force-reinstall 'ltx-farm[worker]'")
             return
         found = json.loads(done.stdout.splitlines()[-1])
@@ -103,49 +114,51 @@ class Machine:
         name = f" {found['name']}" if found["name"] else ""
         text = f"MLX {found['mlx']} on the {found['device'].upper()}{name}"
         if found["working_set"]:
-            text += f", of whose memory it should use {found['working_set'] / GB:.0f} GB at most"
+            text += f", which should use at most {found['working_set'] / GB:.0f} GB of memory"
         if found["device"] == "cpu" and sys.platform == "darwin":
             yield Finding("device", Level.FAILURE, text, "use a Mac with Apple silicon, and a Python for arm64")
         elif found["device"] == "cpu" and self._variant.needs_gpu:
             yield Finding(
-                "device", Level.WARNING, f"{text}: hours for a video", "pip install 'ltx-farm[cuda]' on a GPU"
+                "device", Level.WARNING, f"{text}: a video takes hours", "pip install 'ltx-farm[cuda]' on a GPU"
             )
         else:
             yield Finding("device", Level.OK, text)
 
     def memory(self) -> Iterator[Finding]:
-        """Which variants fit, and whether the one that is meant does."""
+        """Check which variants fit into the memory, and whether this worker's does."""
         total, budget = machine_memory() / GB, self._settings.worker_memory_gb
         fitting = [row.name for row in VARIANTS.values() if row.ram_gb <= budget]
-        text = f"renders may use {budget:.3g} of {total:.3g} GB; these fit: {', '.join(fitting) or 'none'}"
+        text = f"renders may use {budget:.3g} of {total:.3g} GB; variants that fit: {', '.join(fitting) or 'none'}"
         gpu = self._settings.gpu_gb
         wanted = -(-self._variant.ram_gb * GB // 2**20)
         if self._variant.name in fitting and gpu is not None and not self._fits_any(gpu):
-            text += f"; the GPU may use {gpu:.2g} GB, so that no render with {self._variant.name} begins here"
-            mend = f"sudo sysctl iogpu.wired_limit_mb=0, which is the system's own limit, or {wanted}"
-            yield Finding("memory", Level.FAILURE, text, mend)
+            text += f"; the GPU may use {gpu:.2g} GB, so no render with {self._variant.name} begins here"
+            fix = f"sudo sysctl iogpu.wired_limit_mb=0, which is the system's own limit, or {wanted}"
+            yield Finding("memory", Level.FAILURE, text, fix)
         elif self._variant.name in fitting and gpu is not None and gpu < self._variant.ram_gb:
-            text += f"; the GPU may use {gpu:.1f} GB, so the largest renders with {self._variant.name} go to others"
+            text += (
+                f"; the GPU may use {gpu:.1f} GB, so the largest renders with {self._variant.name} go to other workers"
+            )
             yield Finding("memory", Level.WARNING, text, f"sudo sysctl iogpu.wired_limit_mb={wanted}, after each start")
         elif self._variant.name in fitting:
             yield Finding("memory", Level.OK, text)
         else:
             largest = max((VARIANTS[name] for name in fitting), key=lambda row: row.ram_gb, default=None)
-            mend = (
+            fix = (
                 "unset LTX_WORKER_MEMORY_GB"
                 if "LTX_WORKER_MEMORY_GB" in os.environ
                 else "use a machine with more memory"
             )
-            mend = f"ltx-worker start --variant {largest.name}" if largest else mend
+            fix = f"ltx-worker start --variant {largest.name}" if largest else fix
             text += f"; {self._variant.name} needs {self._variant.ram_gb} GB"
-            yield Finding("memory", Level.FAILURE, text, mend)
+            yield Finding("memory", Level.FAILURE, text, fix)
 
     def _fits_any(self, gpu: float) -> bool:
         limit = int(gpu * GB)
         return smallest_peak(self._variant, limit) <= limit
 
     def weights(self) -> Iterator[Finding]:
-        """Whether the variant's files are here, and are what the hub has."""
+        """Check whether the variant's files are on this machine, and equal the hub's."""
         name = self._variant.name
         command = f"ltx models download {name}"
         download = as_the_service(command, command)
@@ -159,15 +172,15 @@ class Machine:
         for path, problem in damaged:
             yield Finding("weights", Level.FAILURE, f"{path}: {problem}", f"rm '{path}'; {download}")
         if not damaged:
-            how = "are here, not read through" if self._quick else "are here and intact"
+            how = "are here, and were not verified" if self._quick else "are here and intact"
             yield Finding("weights", Level.OK, f"the files of {name} {how} ({files.checkpoint})")
 
     def ffmpeg(self) -> Iterator[Finding]:
-        """What MP4s are written with."""
+        """Check the ffmpeg that writes MP4s."""
         yield examine_ffmpeg()
 
     def home(self) -> Iterator[Finding]:
-        """Whether a worker can use its folder, and whether there is room for videos that cannot be delivered yet."""
+        """Check whether a worker can use its folder, and whether there is space for videos that wait for delivery."""
         folder = self._settings.home
         try:
             make_home(folder)
@@ -177,15 +190,15 @@ class Machine:
                 yield Finding("home", Level.FAILURE, problem.text, problem.mend)
             return
         except OSError as error:
-            mend = "set LTX_HOME to a folder that this user can write, on a disk of this machine"
-            yield Finding("home", Level.FAILURE, f"{folder} cannot be made or locked: {error.strerror}", mend)
+            fix = "set LTX_HOME to a folder that this user can write, on a disk of this machine"
+            yield Finding("home", Level.FAILURE, f"{folder} cannot be made or locked: {error.strerror}", fix)
             return
         yield space("home", folder)
 
     def spool(self) -> Iterator[Finding]:
-        """What lies where finished videos wait to be delivered."""
+        """Check the spool folder, where finished videos wait to be delivered."""
         folder = self._settings.home / SPOOL
-        if problem_of(folder) or problem_of(self._settings.home):  # which `home` tells of
+        if problem_of(folder) or problem_of(self._settings.home):  # which `home` reports
             return
         try:
             kept, strange = spooled(folder)
@@ -195,44 +208,48 @@ class Machine:
         if kept:
             yield Finding("spool", Level.OK, f"{len(kept)} finished videos wait to be delivered")
         for path in strange:
-            yield Finding("spool", Level.WARNING, f"{path} is nothing that a worker has put there", f"rm -r '{path}'")
+            yield Finding("spool", Level.WARNING, f"{path} was not put there by a worker", f"rm -r '{path}'")
 
     def blas(self) -> Iterator[Finding]:
-        """Whether MLX computes on a CPU at the speed that it could."""
+        """Check whether MLX uses a fast BLAS on a CPU."""
         if self._device != "cpu":
             return
         if library := blas_environment().get("LD_PRELOAD"):
             yield Finding("BLAS", Level.OK, os.path.realpath(library.partition(":")[0]))
         else:
-            text = "MLX's own is the reference BLAS: a render on the CPU takes many times longer than it need"
+            text = "MLX uses the reference BLAS: a render on the CPU takes many times longer than with OpenBLAS"
             yield Finding("BLAS", Level.WARNING, text, "sudo apt-get install libopenblas0-pthread")
 
     def power(self) -> Iterator[Finding]:
-        """What may end or slow down a Mac's render."""
+        """Check for settings of a Mac that end or slow down renders."""
         yield from power_findings(output_of("pmset", "-g"), output_of("pmset", "-g", "batt"))
 
     def share(self) -> Iterator[Finding]:
-        """Whether macOS lets this user use the storage, where that is a folder."""
+        """Check whether macOS lets this user use a storage that is a folder."""
         url = self._settings.storage_url
         if url is None or not url.startswith("/"):
             return
         failed = look_into(Path(url))
-        if isinstance(failed, TimeoutError):  # so would all that is asked of it; `storage` tells of it
+        if isinstance(failed, TimeoutError):  # so would every other call; `storage` reports it
             return
         user = pwd.getpwuid(os.geteuid()).pw_name
         yield from share_findings(Path(url), output_of("mount"), user, os.path.realpath(sys.executable), failed)
 
     def no_broker(self) -> Iterator[Finding]:
-        """There is nothing to work for."""
-        mend = "set LTX_BROKER_URL, for a service in its worker.env: `ltx-worker install --dry-run` says where that is"
-        yield Finding("broker", Level.FAILURE, "none is set: this worker belongs to no farm", mend)
+        """Report that no broker is set."""
+        fix = "set LTX_BROKER_URL, for a service in its worker.env, which `ltx-worker install --dry-run` names"
+        yield Finding("broker", Level.FAILURE, "none is set, so this worker belongs to no farm", fix)
 
     def network(self) -> Iterator[Finding]:
-        """Whether macOS keeps us from the broker."""
+        """Check whether macOS keeps this program from the broker."""
         yield from local_network(self._network_error)
 
     def connect(self) -> redis.Redis:
-        """A client that answers. Raises an error whose text says why there is none."""
+        """Return a client of the broker, once the broker has answered.
+
+        Raises:
+            Exception: the broker cannot be used; the message says why.
+        """
         assert self._settings.broker_url is not None
         broker = Broker.parse(self._settings.broker_url.get_secret_value())
         client = make_client(broker, Purpose.WORKER_DOCTOR)

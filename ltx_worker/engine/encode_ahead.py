@@ -1,4 +1,4 @@
-"""Texts of the next render, encoded between two parts of the decode of the one in hand."""
+"""Encode texts of the next render between two parts of the current render's decode."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ log = logging.getLogger(__name__)
 
 
 class TextsAhead:
-    """Holds the texts of one command at most, and their embeddings until the next render takes them.
+    """Keeps the texts of at most one command, and their embeddings until the next render takes them.
 
-    `ask` and `forget` are for the thread that reads commands, the others for the one that renders.
+    The thread that reads commands calls `ask` and `forget`; the thread that renders calls the others.
     """
 
     def __init__(self, pipeline: LTXPipeline) -> None:
@@ -27,15 +27,15 @@ class TextsAhead:
         self._encoded: dict[str, np.ndarray] = {}
 
     def ask(self, texts: list[str]) -> None:
-        """Has them encoded soon, in place of what was asked for before."""
+        """Request that texts be encoded; replace an earlier request."""
         self._asked.append(texts)
 
     def forget(self) -> None:
-        """The next render has come: it encodes itself what was not encoded so far."""
+        """Drop the request: the next render has begun, and encodes by itself what was not encoded so far."""
         self._asked.clear()
 
     def encode(self) -> None:
-        """Encodes what was asked for, if anything, where the text encoder is in memory and has room."""
+        """Encode the requested texts, if any, where the text encoder is in memory and has room."""
         try:
             texts = self._asked.popleft()
         except IndexError:
@@ -43,12 +43,12 @@ class TextsAhead:
         self._encoded = {}
         try:
             self._encoded = self._pipeline.embed_beside(texts)
-        except ModelError as error:  # of the next render, which will meet it too; the one in hand goes on
+        except ModelError as error:  # of the next render, which will fail too; the current one continues
             log.warning("texts of the next render were not encoded ahead: %s", error)
         else:
             log.debug("%d of %d texts of the next render are encoded ahead", len(self._encoded), len(texts))
 
     def take(self) -> dict[str, np.ndarray]:
-        """The embeddings (1, N, D) by their texts, and lets go of them."""
+        """Return the embeddings (1, N, D) by text, and forget them."""
         encoded, self._encoded = self._encoded, {}
         return encoded

@@ -1,4 +1,4 @@
-"""Why an engine died: of its machine, so that the job may do well on another, or perhaps of its job."""
+"""Find out whether an engine died of its machine, so that another machine may render the job, or perhaps of the job."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ VMSTAT = Path("/proc/vmstat")
 
 
 def kills_for_memory() -> int | None:
-    """How many processes Linux has killed for want of memory since it started; None elsewhere."""
+    """Return how many processes Linux has killed for lack of memory since it started; None on other systems."""
     if not VMSTAT.exists():
         return None
     counts = dict(line.split() for line in VMSTAT.read_text().splitlines())
@@ -24,20 +24,25 @@ def kills_for_memory() -> int | None:
 
 
 def host_fault(code: int, output: Iterable[str], kills_before: int | None) -> MachineFault | None:
-    """What was wrong with the machine, or None where it may have been the job.
+    """Return the machine's fault that ended an engine, or None if the job may have ended it.
 
-    code: the process's exit code, or minus the signal that ended it, which was not sent by the worker.  output: its
-    last lines.  kills_before: `kills_for_memory` when it was started.
+    Args:
+        code: the process's exit code, or minus the signal that ended it, which the worker did not send.
+        output: the process's last lines.
+        kills_before: the value of `kills_for_memory` when the process was started.
     """
     if code == -signal.SIGBUS:
         return MachineFault("its memory could not be read or written", FaultKind.DISK)
     if code == -signal.SIGKILL and _killed_for_memory(kills_before):
-        return MachineFault("the system killed it for want of memory", FaultKind.MEMORY)
+        return MachineFault("the system killed it for lack of memory", FaultKind.MEMORY)
     return fault_in_words("\n".join(output))
 
 
 def _killed_for_memory(kills_before: int | None) -> bool:
-    """macOS says nothing, but kills so (jetsam) and hardly otherwise."""
+    """Return whether the system killed the process for lack of memory.
+
+    macOS does not tell, but jetsam is nearly the only thing there that kills a process by SIGKILL.
+    """
     kills = kills_for_memory()
     if kills is None or kills_before is None:
         return sys.platform == "darwin"

@@ -1,4 +1,4 @@
-"""Hashes of model files, remembered from one start to the next: reading 10 GB takes many seconds."""
+"""Remember the hashes of model files from one start to the next, since reading 10 GB takes many seconds."""
 
 from __future__ import annotations
 
@@ -16,13 +16,16 @@ _HASH = re.compile(r"[0-9a-f]{64}")
 
 
 class RememberedHashes:
-    """A small JSON file, which may be removed at any time. A file that has another size or time is read again."""
+    """A cache of hashes in a small JSON file, which may be removed at any time.
+
+    A file whose size or time of change differs is hashed again.
+    """
 
     def __init__(self, path: Path) -> None:
         self._path = path
 
     def of(self, files: Sequence[Path]) -> str:
-        """The SHA-256 of the files' bytes, one after another, in hexadecimal."""
+        """Return the SHA-256, in hexadecimal, of the files' bytes, one file after another."""
         key = json.dumps([[str(file.resolve()), (stat := file.stat()).st_size, stat.st_mtime_ns] for file in files])
         known = self._read()
         if key not in known:

@@ -1,4 +1,4 @@
-"""What the worker and its engine say to each other: JSON, one message a frame, over two pipes."""
+"""The messages between the worker and its engine: JSON, one message a frame, over two pipes."""
 
 from __future__ import annotations
 
@@ -43,18 +43,20 @@ class _Frozen(BaseModel):
 
 
 class Load(_Frozen):
-    """Load the model now, so that the first render finds it warm."""
+    """Load the model now, so that it is in memory when the first render begins."""
 
     type: Literal["load"] = "load"
 
 
 class Render(_Frozen):
-    """Render `request` into the MP4 `output`; a preview every `checkpoint_every` steps, 0 for none.
+    """Render `request` into the MP4 `output`.
 
-    job: the digest of the job, which goes with what is saved of it.
-    resume: what a Stepped of an earlier attempt carried.  save_every: seconds, at least, between two Stepped that
-    carry it.  embeddings: of texts that need no encoding, as a TextEncoded of an engine with the same `embeds_by` has
-    carried them.
+    Attributes:
+        checkpoint_every: steps between two previews; 0 for none.
+        job: the digest of the job, which is stored in its resume points.
+        resume: the resume point that a Stepped of an earlier attempt carried.
+        embeddings: of texts that need no encoding, as an engine with the same `embeds_by` sent them in a TextEncoded.
+        save_every: the least number of seconds between two Stepped that carry a resume point.
     """
 
     type: Literal["render"] = "render"
@@ -68,8 +70,9 @@ class Render(_Frozen):
 
 
 class Encode(_Frozen):
-    """Encode these texts of the next render beside the decode of the one in hand, if the text encoder is in memory and
-    has room; else nothing happens. Another one before that takes its place.
+    """Encode texts of the next render during the current render's decode.
+
+    It has no effect unless the text encoder is in memory and has room. A later Encode replaces this one.
     """
 
     type: Literal["encode"] = "encode"
@@ -77,13 +80,13 @@ class Encode(_Frozen):
 
 
 class Stop(_Frozen):
-    """End the render in hand, if there is one, at the next step."""
+    """End the current render, if any, at the next step."""
 
     type: Literal["stop"] = "stop"
 
 
 class StopWriting(_Frozen):
-    """Leave the MP4 `output` unfinished, if it is not complete yet."""
+    """Stop writing the MP4 `output`, if it is not complete yet."""
 
     type: Literal["stop_writing"] = "stop_writing"
     output: Path
@@ -93,7 +96,7 @@ Command = Load | Render | Encode | Stop | StopWriting
 
 
 class Loading(_Frozen):
-    """`fraction` of the model is loaded, 0 to 1."""
+    """Reports that `fraction` of the model, 0 to 1, is loaded."""
 
     type: Literal["loading"] = "loading"
     fraction: float
@@ -101,9 +104,13 @@ class Loading(_Frozen):
 
 
 class Ready(_Frozen):
-    """The model is loaded: on which device, from a checkpoint of which SHA-256, by which version of MLX.
+    """Reports that the model is loaded.
 
-    embeds_by: what its text embeddings depend on besides the text, as a digest.
+    Attributes:
+        device: "gpu" or "cpu".
+        checkpoint_hash: the SHA-256 of the checkpoint.
+        mlx: the version of MLX.
+        embeds_by: the digest of everything besides the text that its text embeddings depend on.
     """
 
     type: Literal["ready"] = "ready"
@@ -114,7 +121,11 @@ class Ready(_Frozen):
 
 
 class Resuming(_Frozen):
-    """The render goes on after `step`; 0 is from the beginning, because the resume point was refused for `reason`."""
+    """Reports that the render continues after `step`, or from the beginning at step 0.
+
+    Attributes:
+        reason: why the resume point was refused, at step 0.
+    """
 
     type: Literal["resuming"] = "resuming"
     step: Count
@@ -122,10 +133,12 @@ class Resuming(_Frozen):
 
 
 class TextEncoded(_Frozen):
-    """The text's embeddings are ready.
+    """Reports that the embeddings of the render's texts are ready.
 
-    fresh: of the texts that were encoded for it.  ahead: how many of them beside the render before.  cut: the texts
-    that are longer than what the text encoder reads of them.
+    Attributes:
+        fresh: the embeddings of the texts that were encoded for this render.
+        ahead: how many of them were encoded during the previous render.
+        cut: the texts that have more tokens than the text encoder reads.
     """
 
     type: Literal["text_encoded"] = "text_encoded"
@@ -135,7 +148,11 @@ class TextEncoded(_Frozen):
 
 
 class Stepped(_Frozen):
-    """Step `step` of `steps` is done; it took `seconds`. `resume`: what another attempt needs to go on from here."""
+    """Reports that step `step` of `steps` is done, in `seconds`.
+
+    Attributes:
+        resume: the resume point from which another attempt can continue, or None if none was made.
+    """
 
     type: Literal["stepped"] = "stepped"
     step: Count
@@ -145,7 +162,7 @@ class Stepped(_Frozen):
 
 
 class Previewed(_Frozen):
-    """A frame as it stands after `step`."""
+    """Carries a frame as it is after `step`."""
 
     type: Literal["previewed"] = "previewed"
     step: Count
@@ -153,10 +170,12 @@ class Previewed(_Frozen):
 
 
 class Decoded(_Frozen):
-    """The frames exist: the end of a render, but for its MP4, which is written beside the next one.
+    """Reports that all frames are decoded, which ends a render; its MP4 is written during the next one.
 
-    seconds: how long each phase took.  peak_memory: bytes.  waited: seconds between the end of the last render and this
-    one's beginning.
+    Attributes:
+        seconds: how long each phase took.
+        peak_memory: bytes.
+        waited: seconds between the end of the previous render and the start of this one.
     """
 
     type: Literal["decoded"] = "decoded"
@@ -167,7 +186,7 @@ class Decoded(_Frozen):
 
 
 class Written(_Frozen):
-    """The MP4 `output` is complete, `seconds` after its frames existed."""
+    """Reports that the MP4 `output` is complete, `seconds` after its frames were decoded."""
 
     type: Literal["written"] = "written"
     output: Path
@@ -177,7 +196,12 @@ class Written(_Frozen):
 
 
 class Unwritten(_Frozen):
-    """The MP4 `output` will not be: why, in a sentence. kind: what is wrong with the machine, if that is why."""
+    """Reports that the MP4 `output` was not written.
+
+    Attributes:
+        error: why, in a sentence.
+        kind: the machine's fault, if that is the reason.
+    """
 
     type: Literal["unwritten"] = "unwritten"
     output: Path
@@ -186,22 +210,25 @@ class Unwritten(_Frozen):
 
 
 class Stopped(_Frozen):
-    """The render ended because it was told to."""
+    """Reports that the render ended because it was stopped."""
 
     type: Literal["stopped"] = "stopped"
 
 
 class Refused(_Frozen):
-    """The render, or the load, cannot be done: `error` is a sentence."""
+    """Reports that the render or the load was refused, and why, in a sentence."""
 
     type: Literal["refused"] = "refused"
     error: str
 
 
 class Faulty(_Frozen):
-    """The render, or the load, cannot be done on this machine: why, in a sentence, and what is wrong with it.
+    """Reports that the render or the load failed because of the machine.
 
-    confirmed: whether the render has no part in that, as when it is the load.
+    Attributes:
+        error: why, in a sentence.
+        kind: what is wrong with the machine.
+        confirmed: whether the render cannot have caused it, as when the load failed.
     """
 
     type: Literal["faulty"] = "faulty"
@@ -211,7 +238,7 @@ class Faulty(_Frozen):
 
     @property
     def fault(self) -> MachineFault:
-        """The same as an error."""
+        """Return the fault as an error."""
         return MachineFault(self.error, self.kind, confirmed=self.confirmed)
 
 
@@ -235,15 +262,27 @@ _messages: TypeAdapter[Message] = TypeAdapter(Annotated[Message, Field(discrimin
 
 
 def send(pipe: Connection, message: Command | Message) -> None:
-    """Writes one message. Raises OSError when the other side is gone."""
+    """Write one message.
+
+    Raises:
+        OSError: the other side is gone.
+    """
     pipe.send_bytes(message.model_dump_json().encode())
 
 
 def receive_command(pipe: Connection) -> Command:
-    """The next command. Raises EOFError when the worker is gone."""
+    """Return the next command.
+
+    Raises:
+        EOFError: the worker is gone.
+    """
     return _commands.validate_json(pipe.recv_bytes())
 
 
 def receive_message(pipe: Connection) -> Message:
-    """The engine's next message. Raises EOFError when it is gone."""
+    """Return the engine's next message.
+
+    Raises:
+        EOFError: the engine is gone.
+    """
     return _messages.validate_json(pipe.recv_bytes())

@@ -1,7 +1,7 @@
 """An engine that renders nothing: `python -m ltx_worker.engine.noop VARIANT COMMAND_FD MESSAGE_FD`.
 
-For `ltx bench farm`, which measures what the farm itself costs. It says what the engine would say, a Stepped for each
-step asked for, and writes a few bytes in place of an MP4. It needs no MLX.
+`ltx bench farm` uses it to measure what the farm itself costs. It sends the messages that the engine would send, a
+Stepped for each requested step, and writes a few bytes in place of an MP4. It needs no MLX.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ NOBODY = "0" * 64
 
 
 def serve(commands: Connection, replies: Connection) -> None:
-    """Answers commands until the worker is gone."""
+    """Answer commands until the worker is gone."""
     while True:
         try:
             command = receive_command(commands)
@@ -58,7 +58,7 @@ def _render(command: Render, replies: Connection) -> None:
 
 
 def main() -> None:
-    """Ignores SIGINT, as the engine does."""
+    """Run the engine until the worker is gone; ignore SIGINT, as the real engine does."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     _, command_fd, message_fd = sys.argv[1:]
     serve(Connection(int(command_fd), writable=False), Connection(int(message_fd), readable=False))

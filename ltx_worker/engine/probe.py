@@ -1,4 +1,4 @@
-"""Has MLX compute something, and says on what: `python -m ltx_worker.engine.probe`, in a process that may die of it."""
+"""Compute with MLX and print on which device: `python -m ltx_worker.engine.probe`, in a process that may die of it."""
 
 from __future__ import annotations
 
@@ -8,7 +8,15 @@ from typing import Any
 
 
 def probe() -> dict[str, Any]:
-    """device: "gpu" or "cpu".  name: the GPU's.  working_set: bytes that it should use at most, if it says."""
+    """Compute a matrix product with MLX; return what computed it.
+
+    Returns:
+        `device`, "gpu" or "cpu"; `name`, the GPU's; `working_set`, the most bytes that the GPU should use, or None if
+        it does not say; and `mlx`, the version.
+
+    Raises:
+        ArithmeticError: the product is wrong.
+    """
     import mlx.core as mx
 
     on_gpu = mx.default_device() == mx.Device(mx.gpu)

@@ -1,4 +1,4 @@
-"""The engine process as its worker holds it: its pipes, its last output, and how it died."""
+"""The worker's handle on one engine process: its pipes, its last output, and how it died."""
 
 from __future__ import annotations
 
@@ -32,18 +32,19 @@ log = logging.getLogger(__name__)
 
 ENGINE = "ltx_worker.engine"
 OUTPUT_LINES = 50
-"""The last lines of the engine's output, which are kept to tell why it died."""
+"""How many of the engine's last lines of output are kept, to tell why it died."""
 LONGEST_LINE = 2**16
-"""Bytes of the engine's output that are taken for one line, at most."""
-LAST_WORDS = 5.0
+"""The most bytes of the engine's output that are taken for one line."""
+EXIT_TIMEOUT = 5.0
 """Seconds that a process has to end after it closed its pipes."""
 
 
 class EngineDied(Exception):
-    """The engine ended in the middle of its work: how, and its last output.
+    """The engine ended in the middle of its work; the message says how, with its last output.
 
-    fault: what was wrong with the machine, or None where it may have been the job.  alone: whether it had a single
-    render in hand; of two, nobody knows which it died of.
+    Attributes:
+        fault: the machine's fault, or None if the job may have ended the engine.
+        alone: whether it had only one render; of two, nobody knows which one ended it.
     """
 
     def __init__(self, message: str, fault: MachineFault | None = None, *, alone: bool = True) -> None:
@@ -53,12 +54,16 @@ class EngineDied(Exception):
 
 
 class EngineProcess:
-    """A process that runs `module` for `variant`. What it says is read by a thread: of a video that it writes beside
-    the next render, into that video's future; all else in order, for `receive`.
+    """A process that runs `module` for `variant`.
+
+    A thread reads its messages. A message about a video, which is written during the next render, completes that
+    video's future; `receive` returns all others in order.
+
+    Raises:
+        MachineFault: the process cannot be started.
     """
 
     def __init__(self, module: str, variant: str) -> None:
-        """Raises MachineFault."""
         self._inbox: queue.SimpleQueue[Message | EngineDied] = queue.SimpleQueue()
         self._videos: dict[Path, Future[Written]] = {}
         self._died: EngineDied | None = None
@@ -68,7 +73,7 @@ class EngineProcess:
         self._kills_before = kills_for_memory()
         try:
             self._process, self._commands, self._messages = _start(module, variant)
-        except OSError as error:  # whatever it says, no render has a part in it
+        except OSError as error:  # whatever the error is, no render has caused it
             fault = machine_fault(error)
             kind = fault.kind if fault and fault.kind is not FaultKind.FOLDER else FaultKind.SOFTWARE
             raise MachineFault(f"the render process cannot be started: {error}", kind, confirmed=True) from error
@@ -81,16 +86,20 @@ class EngineProcess:
 
     @property
     def is_running(self) -> bool:
-        """Whether it has not ended."""
+        """Return whether the process has not ended."""
         return self._process.poll() is None
 
     @property
     def is_busy(self) -> bool:
-        """Whether a video is expected of it."""
+        """Return whether the process still has a video to write."""
         return bool(self._videos)
 
     def tell(self, command: Command) -> None:
-        """Sends a command. Raises EngineDied."""
+        """Send a command.
+
+        Raises:
+            EngineDied: the process has ended.
+        """
         try:
             with self._telling:
                 send(self._commands, command)
@@ -100,7 +109,11 @@ class EngineProcess:
             raise self._died from None
 
     def receive(self, timeout: float) -> Message | None:
-        """The next message, or None when there was none for so many seconds. Raises EngineDied."""
+        """Return the next message, or None if there was none for `timeout` seconds.
+
+        Raises:
+            EngineDied: the process has ended.
+        """
         try:
             message = self._inbox.get(timeout=timeout)
         except queue.Empty:
@@ -110,7 +123,7 @@ class EngineProcess:
         return message
 
     def expect_video(self, output: Path) -> Future[Written]:
-        """What will be said of this video; VideoError or EngineDied where it will not be."""
+        """Return the future of a video that will be written; it ends with VideoError or EngineDied if it is not."""
         video: Future[Written] = Future()
         with self._changing:
             if self._died is None:
@@ -120,12 +133,12 @@ class EngineProcess:
         return video
 
     def forget_video(self, output: Path) -> None:
-        """It is not written after all."""
+        """Expect a video no longer, since it will not be written."""
         with self._changing:
             self._videos.pop(output, None)
 
     def end(self) -> None:
-        """Ends the process, by force if it must; all its memory is free then."""
+        """End the process, by force if necessary, which frees all its memory."""
         self._commands.close()  # its reader thread exits at end-of-file
         try:
             self._process.wait(timeout=2)
@@ -145,9 +158,9 @@ class EngineProcess:
                 loop.beat()
         except (EOFError, OSError):
             pass
-        except BaseException as error:  # noqa: BLE001 - not a message, or no memory for it: nobody hears it any more
+        except BaseException as error:  # noqa: BLE001 - an invalid message, or no memory for it: the last one
             loop.note(error)
-            log.error("what the engine said cannot be read; ending it: %s", brief(error))
+            log.error("the engine is ended: a message of it cannot be read: %s", brief(error))
             self._process.kill()
         self._end_of_messages()
 
@@ -165,14 +178,14 @@ class EngineProcess:
         with self._changing:
             video = self._videos.pop(message.output, None)
         if video is None:
-            log.info("a video that nobody waits for any more: %r", message)
+            log.info("ignored a message about a video that is expected no longer: %r", message)
         elif isinstance(message, Written):
             video.set_result(message)
         else:
             video.set_exception(VideoError(message.error, message.kind))
 
     def _keep_output(self, stream: IO[bytes], loop: Loop) -> None:
-        """Read to the end, whatever comes: an engine whose output nobody reads stands still."""
+        """Read the engine's output to its end, despite errors: an engine whose output nobody reads blocks."""
         ended = threading.Event()
 
         def read() -> None:
@@ -188,21 +201,25 @@ class EngineProcess:
 
     def _death(self, *, alone: bool) -> EngineDied:
         try:
-            code = self._process.wait(timeout=LAST_WORDS)
+            code = self._process.wait(timeout=EXIT_TIMEOUT)
         except subprocess.TimeoutExpired:
             self._process.kill()
             code = self._process.wait()
         self._drain.join(timeout=2)
         how = f"signal {signal.Signals(-code).name}" if code < 0 else f"exit code {code}"
         fault = host_fault(code, self._output, self._kills_before)
-        words = "its last words: " + self._output[-1].strip() if self._output else "it said nothing"
+        words = "its last output: " + self._output[-1].strip() if self._output else "it wrote nothing"
         why = f" ({fault})" if fault else ""
         message = f"the render process died with {how}{why}; {words}"
         return EngineDied(message, MachineFault(message, fault.kind) if fault else None, alone=alone)
 
 
 def _start(module: str, variant: str) -> tuple[subprocess.Popen[bytes], Connection, Connection]:
-    """The process, what it is told by, and what it answers by. Raises OSError, and nothing is left open then."""
+    """Start a process; return it, the pipe for commands to it, and the pipe for its messages.
+
+    Raises:
+        OSError: the process cannot be started; nothing is left open.
+    """
     environment = {**os.environ, **blas_environment()}
     set_gpu_environment(environment, sys.platform)
     with contextlib.ExitStack() as ours, contextlib.ExitStack() as theirs:
@@ -221,7 +238,7 @@ def _start(module: str, variant: str) -> tuple[subprocess.Popen[bytes], Connecti
 
 
 def _pipe(readers: contextlib.ExitStack, writers: contextlib.ExitStack) -> tuple[int, int]:
-    """A pipe whose ends are closed with the process that has them."""
+    """Return the two ends of a pipe, each registered to be closed with those of the process that has it."""
     read, write = os.pipe()
     readers.callback(os.close, read)
     writers.callback(os.close, write)

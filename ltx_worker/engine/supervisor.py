@@ -1,4 +1,4 @@
-"""The worker's side of the engine: has it load and render, and ends it where it does not."""
+"""The worker's side of the engine: make it load and render, and end it when it hangs."""
 
 from __future__ import annotations
 
@@ -33,15 +33,17 @@ __all__ = ["ENGINE", "Engine", "EngineDied"]
 log = logging.getLogger(__name__)
 
 POLL = 0.1
-"""Seconds between two looks at whether a render should stop."""
+"""Seconds between two checks whether a render should stop."""
 
 
 class Engine:
     """One engine process, started when it is needed and kept between renders.
 
-    stop_grace: seconds that a render has to end after it was told to, before its process is killed.
-    stall_limit: seconds without any message after which a render is taken to hang, and its process is killed.
-    module: what the process runs.
+    Args:
+        variant: the name of the variant that it renders.
+        stop_grace: seconds that a render has to end after it was stopped, before its process is killed.
+        stall_limit: seconds without any message after which a render is taken to hang, and its process is killed.
+        module: the module that the process runs.
     """
 
     def __init__(
@@ -57,12 +59,13 @@ class Engine:
         self._used_at = time.monotonic()
         self._video: Future[Written] | None = None
         self.ready: Ready | None = None
-        """What the engine said of itself when its model was loaded; None before."""
+        """The engine's message when its model was loaded; None before."""
 
     def warm_up(self) -> None:
-        """Starts the engine and has it load the model; its messages are read by the next render.
+        """Start the engine and make it load the model; the next render reads its messages.
 
-        Raises MachineFault where it does not start.
+        Raises:
+            MachineFault: the engine does not start.
         """
         try:
             self._start().tell(Load())
@@ -73,13 +76,20 @@ class Engine:
     def render(
         self, make: Callable[[Ready], Render], should_stop: Callable[[], bool], time_limit: float = math.inf
     ) -> Generator[Message, None, None]:
-        """Has the model loaded, sends the render that `make` makes then, and yields the engine's messages; the last is
-        Decoded, Stopped, Refused or Faulty. After Decoded, `video` tells of the MP4, and the next render may begin.
+        """Load the model if necessary, start a render, and yield the engine's messages.
 
-        `should_stop` is asked between messages; a render over `time_limit` seconds is refused. A caller that leaves
-        before the last message ends the process, so that nothing of this render reaches the next.
+        The last message is Decoded, Stopped, Refused or Faulty. After Decoded, `video` is the future of the MP4, and
+        the next render may begin. A caller that leaves before the last message ends the process, so that no message of
+        this render is taken for one of the next.
 
-        Raises EngineDied, and MachineFault where the process cannot be started, or dies before it knew of this render.
+        Args:
+            make: returns the command, once the model is loaded.
+            should_stop: is asked between messages.
+            time_limit: seconds after which the render is refused.
+
+        Raises:
+            EngineDied: the process died during the render.
+            MachineFault: the process cannot be started, or died before it received this render.
         """
         while not self._in_use.acquire(timeout=POLL):  # by the render before, whose frames are being decoded
             if should_stop():
@@ -93,24 +103,26 @@ class Engine:
 
     @property
     def video(self) -> Future[Written]:
-        """Of the last render that was decoded: its MP4, or VideoError or EngineDied."""
+        """Return the future of the last decoded render's MP4; it ends with VideoError or EngineDied if it fails."""
         assert self._video is not None
         return self._video
 
     def stop_writing(self, output: Path) -> None:
-        """Has the MP4 not be finished, if it is not."""
+        """Stop writing an MP4, if it is not complete."""
         process = self._process
         if process is not None and process.is_running:
             process.tell(StopWriting(output=output))
 
     @property
     def is_rendering(self) -> bool:
-        """Whether a render is in hand."""
+        """Return whether a render is running."""
         return self._in_use.locked()
 
     def encode_ahead(self, texts: list[str]) -> None:
-        """Has texts of the next render encoded beside the one in hand, as far as there is memory for that. Does nothing
-        where none is in hand, or the model is not loaded. Never raises: what the engine dies of, that render tells.
+        """Request that texts of the next render be encoded during the current one, if there is memory for that.
+
+        It has no effect if no render is running or the model is not loaded. It never raises: if the engine dies, the
+        current render reports it.
         """
         process = self._process
         if process is not None and process.is_running and self.ready is not None and self.is_rendering:
@@ -118,7 +130,7 @@ class Engine:
                 process.tell(Encode(texts=texts))
 
     def free_if_idle(self, seconds: float) -> bool:
-        """Ends the process if it runs and has rendered nothing for so long. Returns whether it did."""
+        """End the process if it runs and has rendered nothing for `seconds`; return whether it was ended."""
         if not self._in_use.acquire(blocking=False):
             return False
         try:
@@ -133,7 +145,7 @@ class Engine:
         self, make: Callable[[Ready], Render], should_stop: Callable[[], bool], time_limit: float
     ) -> Generator[Message, None, None]:
         process = self._start()
-        tried = not self._loading  # what an earlier load was refused for may be mended
+        tried = not self._loading  # what an earlier load was refused for may be fixed
         output: Path | None = None
         finished = False
 
@@ -176,14 +188,14 @@ class Engine:
                 self.close()
 
     def close(self) -> None:
-        """Ends the process, by force if it must; frees all its memory. A later render starts a new one."""
+        """End the process, by force if necessary, which frees all its memory. A later render starts a new one."""
         if self._process is not None:
             self._process.end()
         self._process = self.ready = None
         self._loading = False
 
     def why_it_cannot_load(self, should_stop: Callable[[], bool]) -> MachineFault | None:
-        """Has the model loaded, unless it is or a render is running; what keeps it from that, if anything does."""
+        """Return why the model cannot be loaded, or None if it can, or if a render is running."""
         if not self._in_use.acquire(blocking=False):
             return None
         try:
@@ -222,7 +234,7 @@ class Engine:
         while True:
             now = time.monotonic()
             if stop_by == math.inf and should_stop():
-                if self._loading:  # goes on, for the next render
+                if self._loading:  # which continues, for the next render
                     yield Stopped()
                 process.tell(Stop())
                 stop_by = now + self._stop_grace
@@ -246,6 +258,6 @@ class Engine:
 
 
 def _cannot_load(error: EngineDied) -> MachineFault:
-    """What a process that died before it was told of a render says of its machine."""
+    """Return the machine's fault of a process that died before it received a render."""
     kind = error.fault.kind if error.fault else FaultKind.SOFTWARE
     return MachineFault(f"its render process cannot be loaded: {error}", kind, confirmed=True)

@@ -1,4 +1,4 @@
-"""Writes an MP4 in a thread: while its later frames are decoded, and beside the next render."""
+"""Write an MP4 in a thread, concurrently with the decode of its later frames and with the next render."""
 
 from __future__ import annotations
 
@@ -21,7 +21,13 @@ __all__ = ["VideoWriter"]
 
 
 class VideoWriter:
-    """One video. tell: gets Written or Unwritten in the end, from the thread."""
+    """Writes one video in a thread.
+
+    Args:
+        output: the MP4's path.
+        frame_rate: frames a second.
+        tell: is called with Written or Unwritten at the end, in the thread.
+    """
 
     def __init__(self, output: Path, frame_rate: float, tell: Callable[[Written | Unwritten], None]) -> None:
         self.output = output
@@ -29,34 +35,34 @@ class VideoWriter:
         self._tell = tell
         self._parts: queue.SimpleQueue[np.ndarray | None] = queue.SimpleQueue()
         self._stopped = threading.Event()
-        self._held = 0
+        self._pending = 0
         self._completed_at = time.monotonic()
         self._thread = daemon(self._run, f"writer-{output}")
         self._thread.start()
 
     def put(self, frames: np.ndarray) -> None:
-        """The next frames, uint8 (n, H, W, 3). Never waits."""
-        self._held += frames.nbytes
+        """Append frames, uint8 (n, H, W, 3), without waiting."""
+        self._pending += frames.nbytes
         self._parts.put(frames)
 
     def complete(self) -> None:
-        """There are no more frames."""
+        """Finish the video after the frames that were put."""
         self._completed_at = time.monotonic()
         self._parts.put(None)
 
     def stop(self) -> None:
-        """Leaves it unfinished, if it is not finished yet."""
+        """Stop writing the video, if it is not finished yet."""
         self._stopped.set()
         self._parts.put(None)
 
     def wait(self) -> None:
-        """Until it is written, or will not be."""
+        """Wait until the video is written or has failed."""
         self._thread.join()
 
     @property
-    def held(self) -> int:
-        """Bytes of frames that it holds; 0 when it has ended."""
-        return self._held if self._thread.is_alive() else 0
+    def pending_bytes(self) -> int:
+        """Return how many bytes of frames were put into a video that is not finished; 0 when it has ended."""
+        return self._pending if self._thread.is_alive() else 0
 
     def _frames(self) -> Iterator[np.ndarray]:
         while (part := self._parts.get()) is not None:

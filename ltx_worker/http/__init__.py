@@ -1,1 +1,1 @@
-"""What a worker serves over HTTP: metrics and finished videos."""
+"""The HTTP server of a worker, for finished videos."""

@@ -1,7 +1,7 @@
-"""Finished videos over HTTP, to whoever has a link: for clients that cannot see the storage.
+"""Serve finished videos over HTTP by download links, for clients without access to the storage.
 
-A link names one video and when it ends, signed with a key that never leaves this machine. Who has none, or changes one,
-gets nothing, and does not learn which videos there are.
+A download link names one video and the time until which it is valid, signed by a key that never leaves this machine. A
+request without a valid link gets nothing, and does not show which videos there are.
 """
 
 from __future__ import annotations
@@ -28,20 +28,30 @@ __all__ = ["FileServer", "link_key"]
 log = logging.getLogger(__name__)
 
 _PATH = re.compile(r"/videos/(?P<name>[0-9a-zA-Z-]+\.[0-9]+(\.[0-9a-f]{12})?\.mp4)")
-"""Names as an attempt's video has them, and had them before they had a token; no other file can be asked for, whatever
-is signed. The name is no secret, and opens nothing.
+"""The names of attempts' videos, today's and those of versions before the token. No other file is ever served.
+
+The name is no secret, and gives no access.
 """
 _RANGE = re.compile(r"bytes=([0-9]{0,15})-([0-9]{0,15})")
 
 
 def link_key(home: Path) -> bytes:
-    """Return what this machine signs links with: drawn once and kept in LTX_HOME, so that links outlive a restart."""
+    """Return this machine's key for links, drawn once and kept in LTX_HOME, so that links stay valid over a restart."""
     return drawn_once(home / "link-key", "[0-9a-f]{64}", lambda: secrets.token_hex(32)).encode()
 
 
 class FileServer:
-    """Serves the videos of `storage`, and makes the links. home: where their key lies.  url: what they begin with, as
-    clients reach this machine.
+    """Serves the videos of a storage, and makes the links to them.
+
+    Args:
+        storage: the storage.
+        home: the folder of the links' key.
+        address: the interface on which the port is opened.
+        port: the port; 0 for none.
+        url: the address by which clients reach this machine, with which each link begins.
+
+    Attributes:
+        why_not: why the port is not open though it should be, in a sentence, or "".
     """
 
     def __init__(self, storage: Storage, home: Path, *, address: str, port: int, url: str) -> None:
@@ -54,32 +64,32 @@ class FileServer:
         self._server: _Server | None = None
         self._stopped = threading.Event()
         self.why_not = ""
-        """Why it does not answer though it should, in a sentence."""
 
     def start(self) -> None:
-        """Answer from threads of its own; port 0: not at all. Where the port is taken, `why_not` and the log say so."""
+        """Open the port and answer in threads. If the port is taken, `why_not` and the log say so."""
         if not self._port:
             return
         self._key = link_key(self._home)
         try:
             self._server = _Server((self._address, self._port), self)
         except OSError as error:
-            self.why_not = f"no videos at {self._address}:{self._port}, so no links to them: {error.strerror}"
+            why = f"finished videos are not served, and have no download links: {self._address}:{self._port}"
+            self.why_not = f"{why}: {error.strerror}; set LTX_WORKER_FILES_PORT to a free port"
             log.error("%s", self.why_not)
             return
         serve = self._server.serve_forever
         watched(lambda loop: keep_at_it(serve, loop, self._stopped), "files").start()
-        log.info("finished videos at port %d, by links to %s", self._port, self._url)
+        log.info("finished videos are served at port %d, by download links to %s", self._port, self._url)
 
     def stop(self) -> None:
-        """Answers no more."""
+        """Close the port."""
         self._stopped.set()
         if self._server is not None:
             self._server.shutdown()
             self._server.server_close()
 
     def link(self, name: str, seconds: int) -> str | None:
-        """A URL by which anybody can read that video for so long; None where nothing is served."""
+        """Return a URL by which anybody can read a video for `seconds`; None if the port is not open."""
         if self._server is None:
             return None
         expires = str(int(time.time()) + seconds)
@@ -87,7 +97,7 @@ class FileServer:
         return f"{self._url}/videos/{name}?{query}"
 
     def check(self, name: str, query: str) -> HTTPStatus:
-        """Whether a link's query allows this video: OK, FORBIDDEN, or GONE when it did until a while ago."""
+        """Return whether a link's query gives access to a video: OK, FORBIDDEN, or GONE if the link has expired."""
         given = {key: values[-1] for key, values in parse_qs(query).items()}
         expires, signature = given.get("expires", ""), given.get("signature", "")
         if not hmac.compare_digest(self._sign(name, expires).encode(), signature.encode()):
@@ -104,7 +114,7 @@ class _Server(BoundedServer):
         super().__init__(address, _Handler)
 
     def service_actions(self) -> None:
-        """Say twice a second, and after each request, that the server is at work."""
+        """Record a sign of life, twice a second and after each request."""
         THREADS.beat()
 
 
@@ -162,13 +172,14 @@ class _Handler(BoundedHandler):
                 at += len(chunk)
                 if at >= part.stop:
                     return
-        except StorageError as error:  # too late to say so: the client misses the rest
+        except StorageError as error:  # too late for a status: the client notices the missing bytes
             log.warning("%s", error)
 
 
 def _part(asked: str | None, size: int) -> tuple[HTTPStatus, range]:
-    """Return the status and the bytes with which to answer a Range header; several ranges at once are answered with the
-    whole, as is what is none.
+    """Return the status and the bytes that answer a Range header.
+
+    Several ranges, and an invalid header, are answered by the whole file.
     """
     match = _RANGE.fullmatch(asked or "")
     if match is None or match[0] == "bytes=-" or (match[1] and match[2] and int(match[1]) > int(match[2])):

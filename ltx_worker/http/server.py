@@ -1,8 +1,8 @@
-"""An HTTP server for a port that anybody can reach: few connections at a time, and none for longer than it has use.
+"""An HTTP server for a port that anybody can reach, with bounds on the number and the duration of connections.
 
-Each connection is one request, read within HEAD_TIMEOUT seconds and answered by a thread of its own. Where there are
-too many, of one address or in all, the one that has waited longest without showing that it may have what it asks for
-makes room for the next: so who only connects cannot keep others out. The worker's own files and sockets have room.
+Each connection is one request, read within HEAD_TIMEOUT seconds and answered by a thread of its own. When there are
+too many, of one address or in all, the oldest one that has not shown a valid link is closed for the next: a client
+that only connects cannot keep others out. The bounds leave enough descriptors for the worker's own files and sockets.
 """
 
 from __future__ import annotations
@@ -27,14 +27,14 @@ log = logging.getLogger(__name__)
 CONNECTIONS = 32
 PER_ADDRESS = 16
 HEAD_TIMEOUT = 10.0
-"""Seconds within which a request has to be there as a whole."""
+"""Seconds within which a whole request must arrive."""
 SEND_TIMEOUT = 30.0
-"""Seconds that a client may take for a piece of the answer: a megabyte at most."""
+"""Seconds that a client may take to read a piece of the answer, a megabyte at most."""
 HEAD_LIMIT = 16 * 1024
 """Bytes of a request, which has no body."""
 EVICTION_TIMEOUT = 1.0
 ACCEPT_PAUSE = 0.1
-"""Seconds after which a connection is accepted again where that failed: without a free descriptor it fails at once."""
+"""Seconds until the next connection is accepted after a failure: without a free descriptor it fails at once."""
 
 
 @dataclass
@@ -45,7 +45,14 @@ class _Connection:
 
 
 class BoundedServer(socketserver.ThreadingTCPServer):
-    """Serves requests with a handler that is a BoundedHandler."""
+    """A threading server with bounds on its connections.
+
+    Args:
+        address: the interface and port.
+        handler: a BoundedHandler.
+        connections: the most connections in all.
+        per_address: the most connections of one address.
+    """
 
     daemon_threads = True
     block_on_close = False
@@ -68,7 +75,7 @@ class BoundedServer(socketserver.ThreadingTCPServer):
         super().__init__(address, handler)
 
     def trust(self, request: Any) -> None:
-        """Keep a connection, which has shown that it may have what it asks for, until it is answered."""
+        """Protect a connection that has shown a valid link from being closed before it is answered."""
         with self._changed:
             if request in self._open:
                 self._open[request].trusted = True
@@ -83,7 +90,7 @@ class BoundedServer(socketserver.ThreadingTCPServer):
             raise
 
     def process_request(self, request: Any, client_address: Any) -> None:
-        """Answer from a new thread if there is room, or none of the others waits."""
+        """Answer in a new thread if there is room or an older connection can be closed; else answer 503."""
         if self._enter(request, client_address[0]):
             super().process_request(request, client_address)
             return
@@ -93,14 +100,14 @@ class BoundedServer(socketserver.ThreadingTCPServer):
         self.shutdown_request(request)
 
     def close_request(self, request: Any) -> None:
-        """Close a connection, and make its place free."""
+        """Close a connection and free its place."""
         super().close_request(request)
         with self._changed:
             self._open.pop(request, None)
             self._changed.notify_all()
 
     def handle_error(self, _request: object, client_address: object) -> None:
-        """Say in a line that one client had trouble; it is nobody else's."""
+        """Log one line for a request that failed; the server continues."""
         log.warning("a request of %s was dropped: %s", client_address, sys.exc_info()[1])
 
     def _enter(self, request: Any, address: str) -> bool:
@@ -114,7 +121,7 @@ class BoundedServer(socketserver.ThreadingTCPServer):
             return True
 
     def _evict(self, crowd: list[Any]) -> bool:
-        """End the oldest connection of a crowd that is not trusted; return whether its place became free."""
+        """Close the oldest connection of a crowd that is not trusted; return whether its place became free."""
         waiting = [other for other in crowd if not self._open[other].trusted and not self._open[other].evicted]
         if not waiting:
             return False
@@ -126,12 +133,12 @@ class BoundedServer(socketserver.ThreadingTCPServer):
 
 
 class BoundedHandler(BaseHTTPRequestHandler):
-    """Answers one request: a subclass has do_GET and so on."""
+    """Answers one request; a subclass defines do_GET and the like."""
 
     protocol_version = "HTTP/1.1"
 
     def handle(self) -> None:
-        """Answer; nothing where no whole request came."""
+        """Answer the request, if a whole one arrived in time."""
         head = self._read_head()
         self.connection.settimeout(SEND_TIMEOUT)
         self.rfile = io.BytesIO(head)
@@ -143,7 +150,7 @@ class BoundedHandler(BaseHTTPRequestHandler):
                 self.handle_one_request()
 
     def _read_head(self) -> bytes:
-        """Return the request's lines and headers; nothing if they do not come in time, what there is if too much."""
+        """Return the request's line and headers: b"" if they are late, what was read if they are too large."""
         deadline = time.monotonic() + HEAD_TIMEOUT
         head = b""
         chunk: bytes
@@ -160,13 +167,13 @@ class BoundedHandler(BaseHTTPRequestHandler):
         return b""
 
     def handle_expect_100(self) -> bool:
-        """Do not ask for a body: none is read."""
+        """Ask for no body, since none is read."""
         return True
 
     def send_error(self, code: int, message: str | None = None, _explain: str | None = None) -> None:
-        """Answer with a status and a line of text; nothing of the request is in it."""
+        """Answer with a status and a line of text, which repeats nothing of the request."""
         text = f"{message or HTTPStatus(code).phrase}\n".encode()
-        self.request_version = self.protocol_version  # whatever was understood of the request's
+        self.request_version = self.protocol_version  # whatever was parsed of the request's
         self.send_response(code)
         self.send_header("Content-Type", "text/plain; charset=utf-8")
         self.send_header("Content-Length", str(len(text)))
@@ -175,13 +182,13 @@ class BoundedHandler(BaseHTTPRequestHandler):
             self.wfile.write(text)
 
     def end_headers(self) -> None:
-        """End the answer's headers; there will be no other request."""
+        """End the answer's headers, and announce that the connection closes."""
         self.send_header("Connection", "close")
         super().end_headers()
 
     def log_message(self, *_: object) -> None:
-        """Say nothing: the line of a request may have a signature in it."""
+        """Log nothing: a request's line may contain a signature."""
 
     def version_string(self) -> str:
-        """Return what the server is called, not which Python this is."""
+        """Return the server's name, without the version of Python."""
         return "ltx-farm"

@@ -1,1 +1,1 @@
-"""The job ledger, worker's side, and the other records that workers keep on the broker."""
+"""The worker's side of the job ledger, and the other records that workers keep on the broker."""

@@ -1,10 +1,10 @@
-"""The farm's cache of text embeddings: a prompt is encoded once, by whichever worker meets it first.
+"""The farm's cache of text embeddings: a prompt is encoded once, by the first worker that needs it.
 
-embeds:{hash}    an embedding, packed by `ltx_worker.engine.packing.embeddings`; it goes when nobody has read it
+embeds:{hash}    an embedding, packed by `ltx_worker.engine.packing.embeddings`; it expires when nobody has read it
                  for a while
 embeds           sorted set of the hashes by last use, for the reaper, which removes the oldest above the byte limit
 
-Only ever a shortcut: whatever is wrong with Redis or with a value, the engine encodes the text itself.
+The cache is optional: if Redis does not answer or a value is invalid, the engine encodes the text itself.
 """
 
 from __future__ import annotations
@@ -30,19 +30,22 @@ __all__ = ["EmbeddingsCache", "EmbeddingsLimit"]
 
 log = logging.getLogger(__name__)
 
-MAX_WAITING = 16
-"""Renders whose embeddings wait to be stored, at most; further ones are not stored."""
+MAX_PENDING = 16
+"""The most renders whose embeddings wait to be stored; those of further ones are not stored."""
 STOP_TIMEOUT = 5.0
 LARGEST = 64 * 10**6
-"""Bytes of an embedding that is read; those of the largest text encoder have a tenth of them."""
+"""The most bytes of an embedding that is read, ten times those of the largest text encoder."""
 
 _HASH = re.compile(rb"[0-9a-f]{64}")
 
 
 class EmbeddingsCache(Background):
-    """Finds at once, and stores from a thread of its own, which no render waits for.
+    """A thread that stores embeddings, so that no render waits for it; finding them needs no thread.
 
-    client: one that gives up soon.  ttl: seconds without use after which an embedding goes.
+    Args:
+        client: of the broker, with short time-outs.
+        names: of the farm's keys.
+        ttl: seconds without use after which an embedding expires.
     """
 
     def __init__(self, client: redis.Redis, names: Names, ttl: int) -> None:
@@ -51,19 +54,19 @@ class EmbeddingsCache(Background):
         self._ttl = ttl
         self._find = RegisteredScript(client, FIND_EMBEDDINGS)
         self._store = RegisteredScript(client, STORE_EMBEDDING)
-        self._waiting: queue.Queue[tuple[str, dict[str, bytes]] | None] = queue.Queue(MAX_WAITING)
+        self._pending: queue.Queue[tuple[str, dict[str, bytes]] | None] = queue.Queue(MAX_PENDING)
         self._leaving = threading.Event()
 
     def stop(self) -> None:
-        """Stores what waits, if Redis is there."""
+        """Store what is pending, if Redis answers, and end the thread."""
         self._leaving.set()
         with contextlib.suppress(queue.Full):
-            self._waiting.put_nowait(None)
+            self._pending.put_nowait(None)
         if self._thread.is_alive():
             self._thread.join(STOP_TIMEOUT)
 
     def find(self, maker: str, texts: list[str]) -> dict[str, bytes]:
-        """Those of the texts' embeddings that are there, made by `maker`; none while Redis is away."""
+        """Return the cached embeddings of texts, made by `maker`, by text; none while Redis does not answer."""
         names = self._names
         hashes = [_hash(maker, text) for text in texts]
         values = [names.embedding(name) for name in hashes]
@@ -73,20 +76,20 @@ class EmbeddingsCache(Background):
             )
         except redis.RedisError as error:
             THREADS.note(error)
-            log.debug("the cache of text embeddings is out of reach: %s", error)
+            log.debug("cannot read the embeddings cache: %s", error)
             return {}
         return {text: value for text, value in zip(texts, found, strict=True) if value}
 
     def offer(self, maker: str, embeddings: dict[str, bytes]) -> None:
-        """Has what `maker` made of these texts stored soon. Never waits."""
+        """Queue embeddings that `maker` made, by text, to be stored; never wait."""
         try:
-            self._waiting.put_nowait((maker, embeddings))
+            self._pending.put_nowait((maker, embeddings))
         except queue.Full:
-            log.warning("text embeddings are not stored: others still wait for that")
+            log.warning("text embeddings are not stored: %d renders' are pending already", MAX_PENDING)
 
     def _cycle(self) -> None:
         try:
-            item = self._waiting.get(timeout=LIVE_EVERY)
+            item = self._pending.get(timeout=LIVE_EVERY)
         except queue.Empty:
             item = None if self._leaving.is_set() else ("", {})
         if item is None:
@@ -103,14 +106,20 @@ class EmbeddingsCache(Background):
                 if self._leaving.is_set():
                     self._stopped.set()
                     return
-        if self._leaving.is_set() and self._waiting.empty():
+        if self._leaving.is_set() and self._pending.empty():
             self._stopped.set()
 
 
 class EmbeddingsLimit:
-    """Removes the embeddings that were not used for the longest time while all together have more than `limit` bytes.
+    """Removes the least recently used embeddings while all together have more than `limit` bytes.
 
-    Remembers what it has seen, and so reads only what was used since the last time.
+    It remembers the sizes that it has read, so that it reads only those of embeddings that were used since.
+
+    Args:
+        client: of the broker.
+        names: of the farm's keys.
+        ttl: seconds without use after which an embedding expires.
+        limit: bytes.
     """
 
     def __init__(self, client: redis.Redis, names: Names, ttl: int, limit: int) -> None:
@@ -119,11 +128,15 @@ class EmbeddingsLimit:
         self._ttl = ttl
         self._limit = limit
         self._sizes: dict[str, int] = {}
-        """By hash, the one that was used last at the end."""
+        """By hash; the most recently used one is the last."""
         self._last = 0.0
 
-    def keep(self) -> None:
-        """Trims once. Raises redis.RedisError."""
+    def trim(self) -> None:
+        """Remove what is over the limit, and what has expired.
+
+        Raises:
+            redis.RedisError: the broker does not answer, or refuses.
+        """
         self._read()
         if self._client.zcard(self._names.embeddings()) != len(self._sizes):  # another reaper trimmed
             self._sizes.clear()
@@ -133,10 +146,10 @@ class EmbeddingsLimit:
         self._drop_expired()
 
     def _read(self) -> None:
-        """What was used since the last time, and how large it is."""
+        """Read which embeddings were used since the last time, and their sizes."""
         index = self._names.embeddings()
         used: Any = self._client.zrange(index, self._last, "+inf", byscore=True, withscores=True)
-        if strange := [name for name, _ in used if not _HASH.fullmatch(name)]:  # whoever has put them there
+        if strange := [name for name, _ in used if not _HASH.fullmatch(name)]:  # another program may write there
             self._client.zrem(index, *strange)
         hashes = [name.decode() for name, _ in used if name not in strange]
         with self._client.pipeline(transaction=False) as pipeline:
@@ -170,7 +183,7 @@ class EmbeddingsLimit:
             del self._sizes[name]
 
     def _drop_expired(self) -> None:
-        """Those whose time ran out stand at the beginning of the index."""
+        """Remove expired embeddings, which are the first of the index."""
         if not self._sizes:
             return
         seconds: Any = self._client.time()[0]

@@ -1,15 +1,14 @@
-"""The job ledger, worker's side: the scripts that decide who renders a job and what became of it.
+"""The worker's side of the job ledger: call the scripts that decide who renders a job and what becomes of it.
 
-Each runs atomically in Redis. Every write after the claim carries the attempt's number and token, and is
-refused when another attempt is the current one (fencing), so at-least-once delivery still has one result.
-Each script may be sent twice: the second sending changes nothing and gives the same answer. No script
-decodes or encodes JSON; what is to be stored comes ready-made.
+Each script runs atomically in Redis. Every write after the claim carries the attempt's number and token, and is
+refused when another attempt is the current one (fencing), so that at-least-once delivery has exactly one result. Each
+script may be sent twice: the second time it changes nothing and gives the same answer. No script decodes or encodes
+JSON; what is to be stored is passed as text.
 
-`state:{id}` is a hash: status, attempt, token, seq, snapshot; tokens: what names show of all tokens that were granted,
-the newest first (`ltx_worker.ledger.ownership`); and for the poison limits furthest (the last step
-that any attempt reached),
-how many strikes of each kind there were since that step, and not_finite_by, the machines that had one of that kind. No
-hash means queued, attempt 0, seq 0.
+`state:{id}` is a hash of status, attempt, token, seq and snapshot; and of tokens, the parts of all granted tokens that
+file names show, the newest first (`ltx_worker.ledger.ownership`). For the poison limits it has furthest, the last step
+that any attempt reached; the number of strikes of each kind since that step; and not_finite_by, the machines that had a
+strike of that kind. If the hash is missing, the job is queued, its attempt is 0 and its seq is 0.
 """
 
 from __future__ import annotations
@@ -48,15 +47,15 @@ log = logging.getLogger(__name__)
 T = TypeVar("T")
 
 PREVIEW_TTL = 3600
-"""Seconds that the newest preview lives after the job's end."""
-MOST_RACES = 20
-"""Tries of one claim: as often as others may have changed the job meanwhile, and no state is worth more."""
+"""Seconds after which the newest preview expires once the job has ended."""
+MAX_RACES = 20
+"""The most tries of one claim, each after others have changed the job meanwhile."""
 Named = dict[str, Argument]
-"""What a script is given, by its names; keys of the job are added."""
+"""A script's arguments by name; those that are keys of the job are added."""
 
 
 class Verdict(StrEnum):
-    """What an owner learns from a write: go on, or that somebody asked for the job's end, or for a pause."""
+    """A write's answer to the owner: to continue, or that somebody asked for the job's cancel or pause."""
 
     GO_ON = "go on"
     CANCEL = "cancel"
@@ -73,45 +72,52 @@ class Refusal(StrEnum):
     HELD = "held"
     UNREADABLE = "its state cannot be read"
     ELSEWHERE = "for other workers"
-    """It is of another variant, or needs more memory than this worker may use."""
+    """The job is of another variant, or needs more memory than this worker may use."""
     PAUSED = "paused"
-    """Not the job: the worker, or its queue."""
+    """The worker or its queue is paused, not the job."""
 
 
 class Strike(StrEnum):
-    """A way in which an attempt ends that may be the job's own fault."""
+    """A kind of early end of an attempt that may be the job's own fault."""
 
     DEATH = "deaths"
     """The engine died."""
     HOST_FAULT = "host_faults"
-    """Memory or the GPU failed, and the machine shows nothing of that without the job."""
+    """Memory or the GPU failed, and no probe finds a fault of the machine."""
     MISHAP = "mishaps"
-    """Something else of the machine failed, and it shows nothing of that without the job."""
+    """Something else of the machine failed, and no probe finds a fault of the machine."""
     NOT_FINITE = "not_finite"
-    """NaN or infinite values came out. The same machine is counted once."""
+    """The render gave NaN or infinite values. The same machine is counted once."""
     LAPSE = "lapses"
     """The worker let its lease lapse."""
 
 
 POISON_LIMITS = {Strike.DEATH: 2, Strike.HOST_FAULT: 4, Strike.MISHAP: 8, Strike.NOT_FINITE: 2, Strike.LAPSE: 3}
-"""So many of one kind, with no step gained in between, fail a job."""
+"""How many strikes of one kind, with no new step in between, fail a job."""
 
 TOKENS_REMEMBERED = 100 * (TOKEN_SHOWN + 1)
-"""Characters: of the newest 100 attempts of a job, it is remembered that this farm has granted them."""
+"""Characters of the granted tokens that are kept, those of a job's newest 100 attempts."""
 
 
 class StaleAttempt(Exception):
-    """Another attempt is the current one, or the job ended: this one must stop and write nothing more."""
+    """Another attempt is the current one, or the job has ended: this attempt must stop and write nothing more."""
 
 
 class _ServerIsBehind(Exception):
-    """The server does not have the events that this attempt wrote last."""
+    """The server lacks the last events that this attempt wrote."""
 
 
 @dataclass
 class Claim:
-    """A claim that was granted. `snapshot` is the job's state as this attempt has written it; `unsure` are events that
-    may have been written since, for no answer came.  spec: the job's record, as the claim has read it.
+    """A claim that was granted.
+
+    Attributes:
+        job_id: the job.
+        number: the attempt's number.
+        token: the attempt's token.
+        snapshot: the job's state as this attempt last wrote it.
+        unsure: events that may have been written since, because no answer came.
+        spec: the job's record, as the claim read it.
     """
 
     job_id: str
@@ -123,16 +129,23 @@ class Claim:
 
     @property
     def name(self) -> str:
-        """What all that it owns is called by, in the storage and on this machine: no other attempt has the same, even
-        one with the same number, after a server came back without its last writes.
+        """Return the name of everything that the attempt owns, in the storage and on this machine.
+
+        No other attempt has the same name, not even one with the same number after the server has lost its last writes.
         """
         return attempt_name(self.job_id, self.number, self.token)
 
 
 class Ledger(NextTurn):
-    """The writes that a worker may make. `lease` in seconds.
+    """The writes that a worker may make.
 
-    The methods raise StaleAttempt when the attempt is over, and redis.RedisError when Redis is away.
+    Its methods raise StaleAttempt when the attempt is over, and redis.RedisError when the broker does not answer or
+    refuses.
+
+    Args:
+        client: of the broker.
+        names: of the farm's keys.
+        lease: seconds.
     """
 
     def __init__(self, client: redis.Redis, names: Names, lease: float = 60.0) -> None:
@@ -151,15 +164,21 @@ class Ledger(NextTurn):
         budget_gb: float = math.inf,
         turn: Turn | None = None,
     ) -> Claim | Refusal:
-        """Takes the job, if nobody holds it: raises the attempt number, sets a token, takes the lease.
+        """Claim a job that has no owner: increase the attempt number, set a token, take the lease.
 
-        Of any number of workers that race for a job, one is granted. A job whose cancel was asked is ended
-        here. A job whose last owner let its lease lapse may be claimed again. Nothing is granted to a worker that is
-        paused, nor while the queue of its `variant` is; nor a job of another variant, or one that needs more than
-        `budget_gb`, through whichever queue its message came. After an error whose outcome is unknown, the same `token`
-        gives the same attempt.
+        Of any number of workers that race for a job, one gets it. A job whose cancel was asked is ended here. A job
+        whose last owner let its lease lapse may be claimed again. Nothing is granted while the worker or the queue of
+        its variant is paused, whichever queue the message came from.
 
-        turn: as `next` has found the job.
+        Args:
+            job_id: the job.
+            worker: the worker's id.
+            worker_name: the worker's name.
+            variant: the variant that it serves; "" for any. A job of another variant is refused.
+            token: the attempt's token, or None for a new one. After an error whose outcome is unknown, the same token
+                gives the same attempt.
+            budget_gb: the memory that the worker may use. A job that needs more is refused.
+            turn: the job as `next` returned it, or None.
         """
         who = worker, worker_name, variant
         try:
@@ -167,7 +186,7 @@ class Ledger(NextTurn):
         except redis.ResponseError as error:
             if is_outage(error):
                 raise
-            tell_once(f"job {job_id}: left alone, for a key of it is damaged: {error}")
+            tell_once(f"job {job_id}: skipped: one of its keys is damaged: {error}")
             return Refusal.UNREADABLE
 
     def _claim(
@@ -180,12 +199,12 @@ class Ledger(NextTurn):
         budget_gb: float,
         turn: Turn | None,
     ) -> Claim | Refusal:
-        for number in range(MOST_RACES):
+        for number in range(MAX_RACES):
             try:
                 is_read = turn is not None and turn.spec is not None and number == 0
                 state, spec = turn.read() if turn and is_read else self.read_with_spec(job_id)
             except UnreadableJob as error:
-                log.warning("job %s: left alone: %s", job_id, error)
+                log.warning("job %s: skipped: %s", job_id, error)
                 return Refusal.UNREADABLE
             if not _serves(spec, job_id, variant, budget_gb):
                 return Refusal.ELSEWHERE
@@ -213,37 +232,44 @@ class Ledger(NextTurn):
             answer = self._run("claim", job_id, named)
             if answer == "claimed":
                 return Claim(job_id, after.attempt, token, after, spec=spec)
-            if answer == "mine":  # by an earlier call, whose answer was lost: what that has written counts
+            if answer == "mine":  # granted by an earlier call whose answer was lost: read what that call wrote
                 state, spec = self.read_with_spec(job_id)
                 return Claim(job_id, state.attempt, token, state, spec=spec)
             if answer != "raced":
                 return Refusal(answer)
-        log.warning("job %s: left alone: what its state says and what it counts do not go together", job_id)
+        log.warning("job %s: skipped: its snapshot and its numbers contradict each other", job_id)
         return Refusal.UNREADABLE
 
     def job(self, attempt: Claim) -> Job:
-        """What the attempt, which a claim has made, is to render. Raises UnreadableJob."""
+        """Return the job of a claimed attempt.
+
+        Raises:
+            UnreadableJob: the record is damaged or of a newer version.
+        """
         return parse_job(attempt.spec or b"", attempt.job_id)
 
     def links(self, job_id: str) -> Links:
-        """What the job has to do with others."""
+        """Return a job's links to other jobs."""
         key = self._names.job(job_id)
         links: Any = read_or(None, key, lambda: self._client.hget(key, "links"))
         return parse_links(links)
 
     def renew(self, attempt: Claim) -> Verdict:
-        """Keeps the lease, or takes it back if it lapsed while nobody else claimed the job. Tells of a pause, too."""
+        """Renew the lease, or take it again if it lapsed and nobody else has claimed the job.
+
+        The verdict also tells of a pause.
+        """
         return Verdict(self._run("renew", attempt.job_id, {**_who(attempt), "lease_ms": self._lease}))
 
     def emit(self, attempt: Claim, event: Event, preview: bytes = b"") -> Verdict:
-        """Writes one event: into the job's stream, its channel and its snapshot, under the next number.
+        """Write one event into the job's stream, its channel and its snapshot, under the next number.
 
         After an error whose outcome is unknown the same event may be sent again, and is written once.
         """
         return self.emit_all(attempt, [(event, preview)])
 
     def emit_all(self, attempt: Claim, news: Sequence[tuple[Event, bytes]]) -> Verdict:
-        """The same of events and previews that follow each other, in one round trip: the disk is waited for once.
+        """Write consecutive events, each with a preview or b"", in one round trip, which waits for the disk once.
 
         After an error whose outcome is unknown, the same ones may be sent again.
         """
@@ -266,7 +292,7 @@ class Ledger(NextTurn):
         return self._after_what_is_there(attempt, write)
 
     def commit(self, attempt: Claim, event: events.Done | events.Failed | events.Cancelled) -> Verdict:
-        """Ends the job. CANCEL: a cancel was accepted before, so a result is refused and nothing was written."""
+        """End the job; return CANCEL, with nothing written, for a result after a cancel was accepted."""
         self._settle(attempt)
 
         def write() -> Verdict:
@@ -283,28 +309,34 @@ class Ledger(NextTurn):
         return self._after_what_is_there(attempt, write)
 
     def is_result(self, attempt: Claim) -> bool:
-        """Whether the job is done, by this attempt."""
+        """Return whether the job is done by this attempt."""
         held: Any = self._client.hmget(self._names.state(attempt.job_id), "status", "token")
         return bool(held == [Status.DONE.encode(), attempt.token.encode()])
 
     def save(self, attempt: Claim, resume_point: bytes) -> None:
-        """Keeps what the next attempt needs to go on from here. The newest wins; the job's end removes it."""
+        """Store a resume point for the next attempt, in place of an older one; the job's end removes it."""
         self._run("save", attempt.job_id, {**_who(attempt), "resume_point": resume_point})
 
     def saved(self, job_id: str) -> bytes | None:
-        """The newest resume point, as it lies there."""
+        """Return the newest resume point as stored, or None."""
         data: Any = self._client.get(self._names.latents(job_id))
         return None if data is None else bytes(data)
 
     def release(
         self, attempt: Claim, reason: str, strike: Strike | None = None, *, by: str = "", verdict: str = ""
     ) -> Status:
-        """Gives the job back to the queue; the caller sees to it that a message brings it to a worker again.
+        """Give the job back to the queue, for which the caller sends a message; return the job's status then.
 
-        With a `strike`, a job that has had its limit of them with no step gained in between is failed instead, with
-        `verdict` as its error, or else `reason`. Of those that Strike.NOT_FINITE has by the same `by`, one is counted;
-        what was saved of the job goes, for values may have been wrong before they were NaN. A job whose cancel was
-        asked is ended as cancelled. Returns what became of it.
+        A job whose cancel was asked is ended as cancelled. A job that has reached the limit of a kind of strike, with
+        no new step in between, is failed.
+
+        Args:
+            attempt: the attempt that gives it back.
+            reason: why, in a sentence.
+            strike: the kind of strike to count, if any. Strike.NOT_FINITE also removes the resume point, since its
+                values may have been wrong before they were NaN.
+            by: the machine; Strike.NOT_FINITE counts each machine once.
+            verdict: the error of a job that is failed; "" for `reason`.
         """
         self._settle(attempt)
 
@@ -316,12 +348,19 @@ class Ledger(NextTurn):
         return self._after_what_is_there(attempt, write)
 
     def requeue(self, job_id: str, snapshot: Snapshot, job: Job | None = None) -> Status | None:
-        """In place of an owner that is gone: puts a running job without a lease back into the queue, or fails it at
-        the limit of lapsed leases; ends a job without an owner whose cancel was asked.
+        """Give a job back in place of an owner that is gone.
 
-        `snapshot` is the job's state as it was read, and `job` its record. Returns what became of it; None when it was
-        left as it is, since it has a live owner, has changed since, or needs nothing. Of any number that try at once,
-        one does it.
+        A running job without a lease is queued, or failed at the limit of lapsed leases; a job without an owner whose
+        cancel was asked is ended. Of any number of concurrent calls, one has an effect.
+
+        Args:
+            job_id: the job.
+            snapshot: its state, as it was read.
+            job: its record, or None if it cannot be read.
+
+        Returns:
+            The job's status then; None if nothing was changed, because the job has a live owner, has changed since it
+            was read, or needs nothing.
         """
         reason = f"worker {snapshot.worker_name} stopped answering"
         given_back = self._give_back(job_id, job, snapshot, reason, Strike.LAPSE)
@@ -338,7 +377,7 @@ class Ledger(NextTurn):
         by: str = "",
         verdict: str = "",
     ) -> Named:
-        """For the scripts that give a job back. A job whose record cannot be read waits in nobody's line."""
+        """Return the arguments of the scripts that give a job back. A job whose record cannot be read gets no line."""
         released, failed, cancelled = (
             events.Released(reason=reason),
             events.Failed(error=verdict or reason),
@@ -362,11 +401,11 @@ class Ledger(NextTurn):
         }
 
     def ownership(self, ids: Iterable[str]) -> dict[str, Ownership]:
-        """What tells whose the files of these jobs are; of those that this farm knows, and has begun."""
+        """Return the ownership of those jobs that this farm knows and has begun, by id."""
         return read_ownership(self._client, self._names, ids)
 
     def refresh(self, attempt: Claim) -> None:
-        """Reads what this attempt has written: after a restart, or when an answer was lost. Writes nothing."""
+        """Read what this attempt has written, after a restart or a lost answer."""
         held: Any = self._client.hmget(self._names.state(attempt.job_id), "attempt", "token", "snapshot")
         if held[:2] == [str(attempt.number).encode(), attempt.token.encode()]:
             attempt.snapshot = parse_snapshot(held[2])
@@ -377,7 +416,7 @@ class Ledger(NextTurn):
             self.refresh(attempt)
 
     def _after_what_is_there(self, attempt: Claim, write: Callable[[], T]) -> T:
-        """What `write` gives. A server that came back without its last writes gets it after those that it has."""
+        """Return the result of `write`, which is repeated after the last event that a server which lost events has."""
         try:
             return write()
         except _ServerIsBehind:
@@ -388,14 +427,22 @@ class Ledger(NextTurn):
         try:
             return write()
         except _ServerIsBehind as error:
-            raise StaleAttempt(f"{error}, though nobody is seen to have written another one") from None
+            raise StaleAttempt(f"{error}, though no other write was found") from None
 
     def read(self, job_id: str) -> Snapshot:
-        """The job's state as it is now. Raises UnreadableJob."""
+        """Return the job's current state.
+
+        Raises:
+            UnreadableJob: the state is damaged or of a newer version.
+        """
         return parse_snapshot(self._client.hget(self._names.state(job_id), "snapshot"))
 
     def read_with_spec(self, job_id: str) -> tuple[Snapshot, bytes | None]:
-        """The same, and the job's record, as it lies there."""
+        """Return the job's current state, and its record as stored.
+
+        Raises:
+            UnreadableJob: the state is damaged or of a newer version.
+        """
         with self._client.pipeline(transaction=False) as pipeline:
             pipeline.hget(self._names.state(job_id), "snapshot")
             pipeline.hget(self._names.job(job_id), "spec")
@@ -406,7 +453,7 @@ class Ledger(NextTurn):
         return self._answer(script, self._scripts[script](**self._with_keys(script, job_id, named)), named)
 
     def _run_all(self, script: str, job_id: str, calls: list[Named]) -> list[str]:
-        """The answers to several calls of a script, sent together."""
+        """Return the answers to several calls of a script, sent together."""
         if len(calls) == 1:
             return [self._run(script, job_id, calls[0])]
         registered = self._scripts[script]
@@ -439,13 +486,13 @@ class Ledger(NextTurn):
 
 
 def _serves(spec: bytes | None, job_id: str, variant: str, budget_gb: float) -> bool:
-    """Whether a worker of this variant and memory is one for the job; one that cannot be read, any worker ends."""
+    """Return whether a worker of this variant and memory serves a job; any worker ends one that cannot be read."""
     job = _parsed(spec, job_id)
     return job is None or (variant in ("", job.variant) and memory_class(job.predicted_peak) <= budget_gb)
 
 
 def _parsed(spec: bytes | None, job_id: str) -> Job | None:
-    """The job in a record, if it can be read."""
+    """Return the job in a record, or None if it cannot be read."""
     try:
         return parse_job(spec or b"", job_id)
     except UnreadableJob:
@@ -465,5 +512,5 @@ def _event(event: Event, after: Snapshot) -> Named:
 
 
 def _written(name: str, event: Event, after: Snapshot) -> Named:
-    """Return the same under the names that a script has for one of several events."""
+    """Return an event and its snapshot under a script's names for one of several events."""
     return {name: event.model_dump_json(), f"{name}_snapshot": after.model_dump_json()}

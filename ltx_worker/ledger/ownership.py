@@ -1,4 +1,4 @@
-"""Whose a file of an attempt is: decided by what this farm has granted; nobody else's is taken for an orphan."""
+"""Decide which job and attempt own a file: only a file of an attempt that this farm granted can be an orphan."""
 
 from __future__ import annotations
 
@@ -22,8 +22,13 @@ AT_ONCE = 1000
 
 @dataclass(frozen=True)
 class Ownership:
-    """Of one job: its status, the part of the current attempt's token that names show, those of all attempts that were
-    granted, and its result.
+    """What decides which attempt owns a job's files.
+
+    Attributes:
+        status: the job's status.
+        current: the part of the current attempt's token that file names show.
+        granted: the same of all attempts that were granted.
+        result: the job's result, or None.
     """
 
     status: Status
@@ -33,15 +38,18 @@ class Ownership:
 
     @property
     def ended(self) -> bool:
-        """Whether no attempt can follow."""
+        """Return whether no attempt can follow."""
         return self.status in ENDED
 
     def disowns(self, name: str | None, token: str | None) -> bool:
-        """Return whether a result's file is of an attempt of this farm that is over, and did not become the result.
+        """Return whether a file is of an attempt of this farm that is over and did not become the result.
 
-        name: None for a part of a file, which is no result.  False wherever that is not certain: for a file without a
-        token, or with one that was not granted here, as of another farm that uses the same storage, and for a result
-        that cannot be read.
+        It is False whenever that is uncertain: for a file without a token, for a token that was not granted here, such
+        as another farm's on the same storage, and for a result that cannot be read.
+
+        Args:
+            name: the file's name; None for a part of a file, which is never a result.
+            token: the token in the name, or None.
         """
         if token not in self.granted:
             return False
@@ -52,7 +60,11 @@ class Ownership:
 
 
 def read_ownership(client: redis.Redis, names: Names, ids: Iterable[str]) -> dict[str, Ownership]:
-    """Return what is known of those of these jobs that this farm has, and has begun. Raise redis.RedisError."""
+    """Return the ownership of those jobs that this farm knows and has begun, by id.
+
+    Raises:
+        redis.RedisError: the broker does not answer, or refuses.
+    """
     found, left = dict[str, Ownership](), sorted(set(ids))
     for at in range(0, len(left), AT_ONCE):
         some = left[at : at + AT_ONCE]
@@ -70,7 +82,7 @@ def read_ownership(client: redis.Redis, names: Names, ids: Iterable[str]) -> dic
 
 
 def _parse(state: list[bytes | None]) -> Ownership | None:
-    """None for a job that was never claimed, or of which this cannot be read: its files are left alone."""
+    """Return the ownership in a job's state; None if the job was never claimed, or its state cannot be read."""
     status, token, tokens, snapshot = ((value or b"").decode(errors="replace") for value in state)
     try:
         result = parse_snapshot(snapshot).result if snapshot else None

@@ -1,6 +1,6 @@
-"""The ledger's scripts, which are the files in `lua/`; what each guarantees stands there.
+"""Load the ledger's scripts, the files in `lua/`, whose heads say what each guarantees.
 
-Scripts answer with a word; `stale` and `gap` are refusals.
+A script answers with a word; `stale` and `gap` are refusals.
 """
 
 from __future__ import annotations
@@ -16,8 +16,8 @@ __all__ = [
     "FIND_PRESENT",
     "LEAVE",
     "NEXT",
+    "READ_CHANGES",
     "READ_SNAPSHOTS",
-    "READ_WISHES",
     "SCRIPTS",
     "STORE_EMBEDDING",
 ]
@@ -28,13 +28,13 @@ SCRIPTS = {
     name: load_script(_HERE, f"attempt/{name}")
     for name in ("claim", "renew", "emit", "save", "commit", "release", "requeue")
 }
-"""Those of one attempt's life."""
+"""The scripts of one attempt's life, by name."""
 
 NEXT = load_script(_HERE, "queue/next")
 ENTER_LINES = load_script(_HERE, "queue/enter_lines")
 DROP_EXPIRED = load_script(_HERE, "queue/drop_expired")
 READ_SNAPSHOTS = load_script(_HERE, "queue/read_snapshots")
-READ_WISHES = load_script(_HERE, "queue/read_wishes")
+READ_CHANGES = load_script(_HERE, "queue/read_changes")
 FIND_PRESENT = load_script(_HERE, "queue/find_present")
 FIND_LEASED = load_script(_HERE, "queue/find_leased")
 BEAT = load_script(_HERE, "workers/beat")

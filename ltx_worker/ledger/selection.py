@@ -1,4 +1,4 @@
-"""Which job a worker takes when a message has come: the one whose turn it is."""
+"""Select the job that a worker takes when a message has come: the one whose turn it is."""
 
 from __future__ import annotations
 
@@ -24,7 +24,16 @@ PAUSED = "paused"
 
 @dataclass(frozen=True)
 class Turn:
-    """A job whose turn it is, as it was read.  line: the key of the line in which it waits; entry: its entry there."""
+    """A job whose turn it is, as it was read.
+
+    Attributes:
+        job_id: the job.
+        line: the key of the line in which it waits.
+        entry: its entry in that line.
+        spec: its record.
+        snapshot: its state.
+        links: its links to other jobs.
+    """
 
     job_id: str
     line: str
@@ -34,12 +43,16 @@ class Turn:
     links: bytes | None = field(repr=False)
 
     def read(self) -> tuple[Snapshot, bytes | None]:
-        """As `Ledger.read_with_spec`. Raises UnreadableJob."""
+        """Return the job's state and record, as `Ledger.read_with_spec` does.
+
+        Raises:
+            UnreadableJob: the state is damaged or of a newer version.
+        """
         return parse_snapshot(self.snapshot), self.spec
 
 
 class NextTurn:
-    """Reads and turns the index of those who wait. Methods raise redis.RedisError."""
+    """Reads and rotates the index of waiting submitters. Its methods raise redis.RedisError."""
 
     def __init__(self, client: redis.Redis, names: Names) -> None:
         self._client = client
@@ -56,12 +69,21 @@ class NextTurn:
         cancelled: str = "",
         leave: Collection[str] = (),
     ) -> Turn | str | None:
-        """The job whose turn it is, of those that wait for a worker of this variant and memory and are not kept from
-        it; None if there is none, PAUSED where nothing would be granted. Its submitter's next turn comes after
-        everybody else's; the job stays where it waits, behind the submitter's others, until it is claimed.
+        """Return the job whose turn it is, among those that this worker may render.
 
-        cancelled: a job that comes first if its cancel was asked and nobody has ended it.  leave: ids of jobs to pass
-        over.
+        Its submitter's next turn comes after everybody else's. Until it is claimed, the job stays in its line, behind
+        the submitter's other jobs.
+
+        Args:
+            worker: the worker's id.
+            worker_name: the worker's name.
+            variant: the variant that it serves.
+            budget_gb: the memory that it may use.
+            cancelled: the id of a job that comes first if its cancel was asked and nobody has ended it.
+            leave: ids of jobs to pass over.
+
+        Returns:
+            The job, None if there is none, or PAUSED if the worker or its queue is paused.
         """
         names = self._names
         classes = "".join(f":{size}:" for size in MEMORY_CLASSES if size <= budget_gb)
@@ -86,5 +108,5 @@ class NextTurn:
         return Turn(job_id.decode(), line.decode(), entry.decode(), spec, snapshot, links)
 
     def drop(self, turn: Turn) -> None:
-        """Takes a job that no worker can read out of the line in which it waits."""
+        """Remove a job that this worker cannot take from its line."""
         self._client.zrem(turn.line, turn.entry)

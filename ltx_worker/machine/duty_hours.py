@@ -1,4 +1,4 @@
-"""When a machine takes no new work though it could: on battery, while a person uses it, outside given hours."""
+"""Decide when a healthy machine takes no new jobs: on battery, while a person uses it, outside its duty hours."""
 
 from __future__ import annotations
 
@@ -20,20 +20,20 @@ __all__ = ["Hours", "OffDuty", "on_battery", "parse_hours", "seconds_since_input
 
 log = logging.getLogger(__name__)
 
-LOOK_EVERY = 5.0
-"""Seconds that an answer holds: asking starts a process."""
+CHECK_EVERY = 5.0
+"""Seconds between two checks: a check may start a process."""
 _HOURS = re.compile(r"(\d\d?):(\d\d)-(\d\d?):(\d\d)")
 _IDLE = re.compile(r'"HIDIdleTime" = (\d+)')
 
 
 class Hours(NamedTuple):
-    """A part of the day, by the machine's clock; it may go over midnight."""
+    """A part of the day, by the machine's clock; it may include midnight."""
 
     first: TimeOfDay
     last: TimeOfDay
 
-    def hold(self, moment: TimeOfDay) -> bool:
-        """Whether the moment lies within."""
+    def includes(self, moment: TimeOfDay) -> bool:
+        """Return whether a time of day is in these hours."""
         if self.first < self.last:
             return self.first <= moment < self.last
         return moment >= self.first or moment < self.last
@@ -44,7 +44,11 @@ class Hours(NamedTuple):
 
 
 def parse_hours(text: str) -> tuple[Hours, ...]:
-    """Of "19:00-07:00", or several with commas. 24:00 is midnight. Raises ValueError."""
+    """Return the hours of a text such as "19:00-07:00", or several with commas; 24:00 is midnight.
+
+    Raises:
+        ValueError: the text has another form.
+    """
     found = []
     for part in filter(None, (part.strip() for part in text.split(","))):
         match = _HOURS.fullmatch(part)
@@ -53,33 +57,42 @@ def parse_hours(text: str) -> tuple[Hours, ...]:
                 raise ValueError
             first, last = _time_of_day(match[1], match[2]), _time_of_day(match[3], match[4])
         except ValueError:
-            raise ValueError(f"{part!r} is no part of a day; 19:00-07:00 would be one") from None
+            raise ValueError(
+                f"{part!r} is invalid: two times of a day are needed; use a form such as 19:00-07:00"
+            ) from None
         found.append(Hours(first, last))
     return tuple(found)
 
 
 def on_battery() -> bool:
-    """Whether the machine has a battery and is not plugged in."""
+    """Return whether the machine has a battery and is not plugged in."""
     battery = psutil.sensors_battery()
     return battery is not None and battery.power_plugged is False
 
 
 def seconds_since_input() -> float | None:
-    """Seconds since somebody touched keyboard, mouse or trackpad of this Mac; None where that cannot be told."""
+    """Return the seconds since the last input at this Mac's keyboard, mouse or trackpad; None if unknown."""
     if sys.platform != "darwin":
         return None
     return parse_idle_time(output_of("ioreg", "-c", "IOHIDSystem", "-d", "4"))
 
 
 def parse_idle_time(output: str) -> float | None:
-    """The idle time in what ioreg says of IOHIDSystem, which is in nanoseconds."""
+    """Return the idle time, in seconds, in ioreg's output about IOHIDSystem; None if it has none."""
     match = _IDLE.search(output)
     return int(match[1]) / 1e9 if match else None
 
 
 class OffDuty:
-    """Asks again every few seconds. battery: whether to work on it.  unused_for: seconds that nobody may have touched
-    the machine for, 0 for no such wish.  hours: when to work, at any time if there are none.
+    """Decides whether a machine is off duty, and remembers the answer for a few seconds.
+
+    Args:
+        battery: whether to take jobs on battery.
+        unused_for: seconds for which nobody must have touched the machine; 0 for no such condition.
+        hours: when to take jobs; always if there are none.
+        is_on_battery: reports whether the machine runs on battery.
+        since_input: reports the seconds since the last input.
+        now: the machine's clock.
     """
 
     def __init__(
@@ -99,28 +112,28 @@ class OffDuty:
         self._since_input = since_input
         self._now = now
         self._why = ""
-        self._looked_at = -LOOK_EVERY
-        self._looking = threading.Lock()
+        self._checked_at = -CHECK_EVERY
+        self._checking = threading.Lock()
 
     def why(self) -> str:
-        """Why no work is taken now, in a sentence; nothing where it is."""
-        with self._looking:
-            if time.monotonic() - self._looked_at >= LOOK_EVERY:
-                why = self._look()
+        """Return why no new jobs are taken now, in a sentence; "" if they are."""
+        with self._checking:
+            if time.monotonic() - self._checked_at >= CHECK_EVERY:
+                why = self._check()
                 if why != self._why:
                     log.info("takes no new jobs: %s", why) if why else log.info("takes jobs again")
-                self._why, self._looked_at = why, time.monotonic()
+                self._why, self._checked_at = why, time.monotonic()
             return self._why
 
-    def _look(self) -> str:
-        if self._hours and not any(hours.hold(self._now().time()) for hours in self._hours):
-            return f"it works {', '.join(map(str, self._hours))}"
+    def _check(self) -> str:
+        if self._hours and not any(hours.includes(self._now().time()) for hours in self._hours):
+            return f"its duty hours are {', '.join(map(str, self._hours))}"
         if not self._battery and self._is_on_battery():
             return "it is on battery"
         if self._unused_for:
             since = self._since_input()
-            if since is None:  # a moment's trouble, or a macOS that says it otherwise: a person comes first
-                return "it cannot be told whether somebody uses it: ioreg names no HIDIdleTime"
+            if since is None:  # ioreg failed once, or this macOS reports it in another way: a person comes first
+                return "it is unknown whether somebody uses it: the output of ioreg has no HIDIdleTime"
             if since < self._unused_for:
                 return f"somebody uses it (in the last {self._unused_for:g} s)"
         return ""

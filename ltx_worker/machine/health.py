@@ -1,11 +1,12 @@
-"""Whether this machine takes jobs: not while something is wrong with it; after its engine died it rests, and where
-others do its jobs, it stops; not while somebody has paused it or its queue; and not while it is off duty, for reasons
-of its owner's.
+"""Decide whether this machine takes jobs.
 
-A job whose attempt ended early here is left to others for a while. A fault of the machine pauses it until a probe finds
-it gone. After one that a job may have caused, and no probe finds, it rests, as after a dead engine; and a machine on
-which three jobs in a row ended so, all of which others have rendered since, takes no more until somebody has looked at
-it.
+It takes none while it has a fault, for a moment after its engine died, while an operator has paused it or its queue,
+and while it is off duty.
+
+A job whose attempt ended early here is left to other workers for a while. A fault of the machine pauses it until a
+probe no longer finds the fault. After a fault that a job may have caused and that no probe finds, it rests as it does
+after its engine died. When three jobs in a row ended so and other workers have rendered all of them since, the machine
+takes no more jobs until an operator runs `ltx-worker resume`.
 """
 
 from __future__ import annotations
@@ -28,16 +29,16 @@ __all__ = ["Consumption", "Fitness", "Health"]
 log = logging.getLogger(__name__)
 
 LIMIT = 3
-"""So many deaths in a row, with jobs that others render, have a machine stop."""
+"""How many deaths in a row, with jobs that others rendered, stop a machine."""
 FIRST_REST = 0.5
 LONGEST_REST = 30.0
-"""Seconds that a machine takes no job after its engine died: the first time, doubled with each death in a row."""
+"""Seconds without jobs after the engine died: the first, doubled with each death in a row, and the most."""
 FIRST_PAUSE = 2.0
 LONGEST_PAUSE = 300.0
-"""Seconds of a pause for a fault that no probe finds, likewise."""
+"""Seconds of a pause for a fault that no probe finds: the first, doubled likewise, and the most."""
 FIRST_PROBE = 1.0
 LONGEST_PROBE = 30.0
-"""Seconds until a fault is probed for again: the first time, doubled each time that it is still there."""
+"""Seconds until the next probe for a fault: the first, doubled each time that the fault is found, and the most."""
 JOBS_MAY_CAUSE = frozenset(
     {
         FaultKind.MEMORY,
@@ -49,24 +50,24 @@ JOBS_MAY_CAUSE = frozenset(
         FaultKind.INPUT,
     }
 )
-"""Faults that one job may meet on every machine: they must not pause one machine after another."""
+"""Faults that one job may cause on every machine: they must not pause one machine after another."""
 REMEMBERED = 100
-"""Attempts that ended early."""
-LOOK_EVERY = 0.25
+"""How many attempts that ended early are remembered."""
+CHECK_EVERY = 0.25
 
 
 class Consumption(Protocol):
-    """The worker's taking of messages. Both may be said again and again."""
+    """Controls whether the worker receives messages. Both methods may be called repeatedly."""
 
     def stop(self) -> None:
-        """Takes no more."""
+        """Receive no more messages."""
 
     def start(self) -> None:
-        """Takes them again."""
+        """Receive messages again."""
 
 
 class Fitness(StrEnum):
-    """What a machine is fit for."""
+    """Whether a machine takes jobs, and if not, for which kind of reason."""
 
     FIT = "fit"
     RESTING = "resting"
@@ -78,9 +79,15 @@ class Fitness(StrEnum):
 
 @dataclass(frozen=True)
 class _Death:
-    """An attempt at this job ended early, when `step` of it was done, at `at` (monotonic seconds).
+    """An attempt that ended early.
 
-    kind: of the fault, where it was one of the machine's.  confirmed: whether a probe has found that.
+    Attributes:
+        job: the job.
+        step: the last step that was done.
+        at: when it ended, in monotonic seconds.
+        reason: why, in a sentence.
+        kind: the kind of the machine's fault, if it was one.
+        confirmed: whether a probe has found that fault.
     """
 
     job: Job
@@ -97,7 +104,7 @@ def _is_to_be_left(death: _Death, since: float) -> bool:
 
 @dataclass(frozen=True)
 class _Fault:
-    """What is wrong with the machine, and when to probe for it again (monotonic seconds); then after `wait` seconds."""
+    """A fault of the machine, when to probe for it next (monotonic seconds), and the wait before that probe."""
 
     fault: MachineFault
     probe_at: float
@@ -105,13 +112,19 @@ class _Fault:
 
 
 class Health(Background):
-    """A thread that stops and starts the consumption as the machine's state demands.
+    """A thread that stops and starts the consumption of messages by the machine's state.
 
-    read: a job's state.  others_serve: whether another worker, which is not paused, takes jobs like this one.
-    hand_on: seconds that a job whose attempt ended early here is left to the others, if there are any.
-    why_off_duty: why the machine takes no new jobs for now, in a sentence, or nothing; asked often.
-    probe: what is wrong with the machine, after a fault of this kind, if anything is.
-    note: gets each fault's kind.  changed: called when the machine is paused, or no more.
+    Args:
+        worker_id: this worker's id.
+        read: returns a job's state.
+        others_serve: whether another worker, which is not paused, takes jobs like this one.
+        hand_on: seconds for which a job whose attempt ended early here is left to other workers, if there are any.
+        why_off_duty: returns why the machine takes no new jobs for now, in a sentence, or ""; called often.
+        probe: returns what is wrong with the machine after a fault of this kind, or None.
+        note: is called with the kind of each fault.
+
+    Attributes:
+        changed: is called when the machine was paused or unpaused.
     """
 
     def __init__(
@@ -145,12 +158,12 @@ class Health(Background):
         self._consuming = True
 
     def control(self, consumption: Consumption) -> None:
-        """What is to be stopped and started; said before `start`."""
+        """Set what is stopped and started; call it before `start`."""
         self._consumption = consumption
 
     @property
     def fitness(self) -> Fitness:
-        """Whether the machine takes jobs."""
+        """Return whether the machine takes jobs, or for which kind of reason it does not."""
         if self._paused or self._fault:
             return Fitness.PAUSED
         if self._threads.why_unready:
@@ -163,7 +176,7 @@ class Health(Background):
 
     @property
     def why_paused(self) -> str:
-        """A sentence, or nothing while the machine takes jobs."""
+        """Return why the machine takes no jobs, in a sentence; "" while it does."""
         if self._paused:
             return self._paused
         if fault := self._fault:
@@ -171,16 +184,22 @@ class Health(Background):
         if self._threads.why_unready:
             return self._threads.why_unready
         if self.fitness is Fitness.RESTING and self._deaths:
-            return f"it rests a moment after this: {self._deaths[-1].reason}"
+            return f"it rests for a moment after a failure: {self._deaths[-1].reason}"
         return self._held or self._off_duty
 
     def note_death(self, job: Job, step: int, reason: str) -> None:
-        """The engine died with this job."""
+        """Record that the engine died during a job."""
         self._deaths.append(_Death(job, step, time.monotonic(), reason))
         self._rest()
 
     def note_fault(self, fault: MachineFault, job: Job | None = None, step: int = 0) -> None:
-        """Something is wrong with the machine, which an attempt at this job has ended of, if there was one."""
+        """Record a fault of the machine.
+
+        Args:
+            fault: the fault.
+            job: the job whose attempt it ended, if any.
+            step: the last step of that attempt.
+        """
         now = time.monotonic()
         if job is not None:
             self._deaths.append(_Death(job, step, now, str(fault), fault.kind, fault.confirmed))
@@ -189,10 +208,10 @@ class Health(Background):
             log.warning("this machine takes no jobs for a moment: %s", fault)
             self._rest()
             return
-        news = self._fault is None
+        is_new = self._fault is None
         wait = FIRST_PROBE if fault.confirmed else _doubled(FIRST_PAUSE, len(self._in_a_row) - 1, LONGEST_PAUSE)
         self._fault = _Fault(fault, now + wait, wait)
-        if news:
+        if is_new:
             log.critical("this machine takes no jobs for now: %s", fault)
         self._stop_consuming()
         self.changed()
@@ -200,37 +219,43 @@ class Health(Background):
     def _rest(self) -> None:
         rest = _doubled(FIRST_REST, len(self._in_a_row) - 1, LONGEST_REST)
         self._rest_until = time.monotonic() + rest
-        self._stop_consuming()  # before its message is given back: what is taken while resting is left to the reaper
+        self._stop_consuming()  # before its message is given back: one received while resting is left to the reaper
         self.changed()
 
     @property
     def _in_a_row(self) -> list[_Death]:
-        """Those since the last success."""
+        """Return the deaths since the last success."""
         return [death for death in self._deaths.copy() if death.at > self._succeeded_at]
 
     def note_success(self) -> None:
-        """A job was rendered here: what came before was not this machine's fault."""
+        """Record that a job was rendered here: earlier failures were not this machine's fault."""
         self._succeeded_at = time.monotonic()
 
     def resume(self) -> None:
-        """Somebody has looked at the machine: it begins anew."""
+        """Forget faults and failures, because an operator has examined the machine."""
         self._deaths.clear()
         self._paused, self._rest_until, self._fault = "", 0.0, None
 
     def hold(self, why: str) -> bool:
-        """Somebody has paused this machine, or its queue: why, in a sentence; or nothing, when that is over. Returns
-        whether that is news. The job in hand is rendered to its end.
+        """Set why an operator has paused this machine or its queue; return whether that has changed.
+
+        The current job is rendered to its end.
+
+        Args:
+            why: a sentence, or "" when the pause is over.
         """
-        news, self._held = why != self._held, why
-        if news:
+        has_changed, self._held = why != self._held, why
+        if has_changed:
             log.info("takes no new jobs: %s", why) if why else log.info("takes jobs again")
         if why:
             self._stop_consuming()
-        return news
+        return has_changed
 
     def left_to_others(self) -> set[str]:
-        """The ids of jobs that other machines should render, if there are any: for a while, but one of which NaN came
-        out for as long as there are others, for only a second machine can tell whose fault that is.
+        """Return the ids of jobs that are left to other machines, if any serve such jobs.
+
+        A job whose attempt ended early is left for a while. One that gave NaN is left for as long as there are other
+        machines, since only a second machine shows whether the job or this one causes it.
         """
         since = time.monotonic() - self._hand_on
         ended = {death.job.id: death.job for death in self._deaths.copy() if _is_to_be_left(death, since)}
@@ -238,10 +263,10 @@ class Health(Background):
 
     def _cycle(self) -> None:
         assert self._consumption is not None
-        if self._stopped.wait(LOOK_EVERY):
+        if self._stopped.wait(CHECK_EVERY):
             return
         if self.fitness is not Fitness.FIT:
-            self._stop_consuming()  # again each time: a connection that was lost has begun anew
+            self._stop_consuming()  # again each time: a new connection consumes again
         elif not self._consuming:
             self._consuming = True
             self._consumption.start()
@@ -253,16 +278,16 @@ class Health(Background):
             self._note(error)
 
     def _probe_again(self) -> None:
-        """Ends the pause for a fault that is gone."""
+        """Probe for the known fault, if that is due; end the pause if the fault is gone."""
         known = self._fault
         if known is None or time.monotonic() < known.probe_at:
             return
         found = self._probe(known.fault.kind)
-        if self._fault is not known:  # resumed, or something else is wrong by now
+        if self._fault is not known:  # resumed, or replaced by another fault
             return
         if found is None:
             self._fault = None
-            log.warning("this machine takes jobs again; gone is: %s", known.fault)
+            log.warning("this machine takes jobs again; this fault is over: %s", known.fault)
             self.changed()
         else:
             wait = min(2 * known.wait, LONGEST_PROBE) if known.fault.confirmed else FIRST_PROBE

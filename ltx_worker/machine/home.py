@@ -1,4 +1,4 @@
-"""What a worker keeps in its folder, LTX_HOME, and what is wrong with it: for its start, its probes and its doctor."""
+"""Make and check a worker's folder, LTX_HOME: for its start, its probes and its doctor."""
 
 from __future__ import annotations
 
@@ -30,16 +30,17 @@ __all__ = [
 
 LOCK, PID, WORK, SPOOL = "worker.lock", "worker.pid", "work", "spool"
 ENDING = "worker.ending"
-"""The process id of a worker that was told to end. Kept where it can be."""
+"""The file with the process id of a worker that was asked to end; it may be missing where it cannot be written."""
 REFUSAL, PASSING_REFUSAL = "not-started", "not-started-yet"
-"""Kept where they can be: whatever lies there keeps no worker from starting. The second is of what may be over when the
-service manager starts the worker again.
+"""The files that say why a worker did not start; they may be missing where they cannot be written.
+
+The second is for a reason that may be over when the service manager starts the worker again.
 """
 REFUSAL_BYTES = 4096
 _KEPT: dict[str, tuple[bool, int]] = {
     LOCK: (False, WRITE),
     PID: (False, WRITE),
-    "machine-id": (False, READ),  # these are replaced whole, or left
+    "machine-id": (False, READ),  # these are replaced whole, or left as they are
     "worker.run": (False, READ),
     "link-key": (False, READ),
     "hashes.json": (False, READ),
@@ -47,16 +48,19 @@ _KEPT: dict[str, tuple[bool, int]] = {
     WORK: (True, ENTER),
     SPOOL: (True, ENTER),
 }
-"""The name of each: whether it is a folder, and what must be allowed."""
+"""The files and folders by name: whether each is a folder, and which access the worker needs."""
 
 
 class UnusableHome(Exception):
-    """What is wrong with an LTX_HOME: a sentence that says what would be right."""
+    """A worker's LTX_HOME cannot be used; the message says why and what would be right."""
 
 
 def make_home(home: Path) -> None:
-    """Make a worker's folder where there is none. Raise UnusableHome where it, or something in it, cannot be used, and
-    OSError where it cannot be made for another reason.
+    """Make a worker's folder if it is missing, and check it.
+
+    Raises:
+        UnusableHome: the folder, or something in it, cannot be used.
+        OSError: the folder cannot be made for another reason.
     """
     if not os.path.lexists(home):
         if volume := unmounted_volume(home):
@@ -70,16 +74,19 @@ def make_home(home: Path) -> None:
             ) from error
     if found := problems_in(home):
         raise UnusableHome(found[0].text)
-    if why := why_not_lockable(home):  # a second worker would start beside the first, as the same one
+    if why := why_not_lockable(home):  # a second worker would start under the same identity
         raise UnusableHome(f"LTX_HOME {home} {why}")
 
 
 def note_refusal(home: Path, sentence: str, *, is_final: bool = True) -> None:
-    """Keep why a worker did not start, for whoever asks about it, if the folder is there and can be written.
+    """Write into a worker's folder why it did not start, if the folder exists and can be written.
 
-    is_final: no service manager starts it again.
+    Args:
+        home: the worker's LTX_HOME.
+        sentence: the reason.
+        is_final: whether no service manager starts the worker again.
     """
-    forget_refusal(home)  # which may be another user's, as of a worker that root has tried by hand
+    forget_refusal(home)  # which may be another user's, such as root's who has tried a worker by hand
     path = home / (REFUSAL if is_final else PASSING_REFUSAL)
     with contextlib.suppress(OSError):
         handle = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW | os.O_NONBLOCK, 0o600)
@@ -88,19 +95,19 @@ def note_refusal(home: Path, sentence: str, *, is_final: bool = True) -> None:
 
 
 def forget_refusal(home: Path) -> None:
-    """Remove what `note_refusal` kept, as where a worker has started."""
+    """Remove what `note_refusal` wrote, for example when a worker has started."""
     for name in (REFUSAL, PASSING_REFUSAL):
         with contextlib.suppress(OSError):
             (home / name).unlink(missing_ok=True)
 
 
 def last_refusal(home: Path) -> str:
-    """Return why the last worker of this folder did not start; "" where it did, or that cannot be read."""
+    """Return why the last worker of this folder did not start; "" if it did, or the reason cannot be read."""
     return final_refusal(home) or _read_refusal(home / PASSING_REFUSAL)
 
 
 def final_refusal(home: Path) -> str:
-    """Return why the last worker of this folder did not start, where it is not started again; else ""."""
+    """Return why the last worker of this folder did not start and is not started again; else ""."""
     return _read_refusal(home / REFUSAL)
 
 
@@ -114,8 +121,9 @@ def _read_refusal(path: Path) -> str:
 
 
 def problems_in(home: Path, names: Iterable[str] = tuple(_KEPT)) -> list[Problem]:
-    """Return what is wrong with a worker's folder and with what it keeps there; what is missing is no problem. Nothing
-    is opened, and nothing is changed.
+    """Return what is wrong with a worker's folder and the files in it, without opening or changing any.
+
+    A missing file is no problem.
     """
     if found := problem_of(home, "LTX_HOME "):
         return [found]
@@ -123,5 +131,10 @@ def problems_in(home: Path, names: Iterable[str] = tuple(_KEPT)) -> list[Problem
 
 
 def problem_of(folder: Path, called: str = "") -> Problem | None:
-    """Return why a folder cannot be used, if it is there. called: what its path is called in the sentence."""
+    """Return why an existing folder cannot be used; None if it can, or is missing.
+
+    Args:
+        folder: the folder.
+        called: the words before its path in the sentence.
+    """
     return problem_with(folder, True, ENTER, called)

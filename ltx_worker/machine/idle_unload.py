@@ -1,4 +1,4 @@
-"""Gives the memory of an idle worker's models back: after a while, and sooner where the machine runs short."""
+"""Unload the models of an idle worker: after a while, or sooner when the machine is short of memory."""
 
 from __future__ import annotations
 
@@ -13,17 +13,19 @@ __all__ = ["Thrift"]
 
 log = logging.getLogger(__name__)
 
-LOOK_EVERY = 5.0
+CHECK_EVERY = 5.0
 SHORT_BELOW = 0.1
-"""Of the machine's memory: with less than that available, an idle engine goes at once."""
+"""A fraction of the machine's memory: with less than that available, an idle engine is ended at once."""
 BETWEEN_JOBS = 10.0
-"""Seconds without a render that are no idleness yet."""
+"""Seconds without a render after which the engine counts as idle when memory is short."""
 
 
 class Thrift(Background):
-    """A thread that ends the engine process, and so frees all that it holds; the next render starts it again.
+    """A thread that ends an idle engine process, which frees its memory; the next render starts it again.
 
-    after: seconds without a render; 0 keeps the engine until memory runs short.
+    Args:
+        engine: the engine.
+        after: seconds without a render; 0 keeps the engine until memory is short.
     """
 
     def __init__(self, engine: Engine, after: float) -> None:
@@ -32,14 +34,14 @@ class Thrift(Background):
         self._after = after
 
     def _cycle(self) -> None:
-        if not self._stopped.wait(min(LOOK_EVERY, self._after / 4) if self._after else LOOK_EVERY):
-            self.look()
+        if not self._stopped.wait(min(CHECK_EVERY, self._after / 4) if self._after else CHECK_EVERY):
+            self.unload_if_due()
 
-    def look(self) -> None:
-        """Ends the engine if that is due."""
+    def unload_if_due(self) -> None:
+        """End the engine if it was idle for long enough."""
         memory = psutil.virtual_memory()
         if memory.available < SHORT_BELOW * memory.total:
             if self._engine.free_if_idle(BETWEEN_JOBS):
-                log.warning("this machine's memory runs short; the idle models were freed")
+                log.warning("this machine is short of memory; the idle models were unloaded")
         elif self._after and self._engine.free_if_idle(self._after):
-            log.info("no job for %g s; the models were freed, and are loaded again for the next", self._after)
+            log.info("no job for %g s; the models were unloaded, and are loaded again for the next job", self._after)

@@ -1,4 +1,4 @@
-"""Keeps a Mac from falling asleep while it renders; its display may sleep, and should: it shares the GPU."""
+"""Prevent a Mac from sleeping while it renders; its display may sleep, and should, since it shares the GPU."""
 
 from __future__ import annotations
 
@@ -18,18 +18,18 @@ CAFFEINATE = "/usr/bin/caffeinate"
 
 @contextlib.contextmanager
 def awake(platform: str = sys.platform, caffeinate: str = CAFFEINATE) -> Iterator[None]:
-    """While inside, the machine does not sleep for want of a user. It ends with this process, however that ends."""
+    """Prevent the machine from sleeping while inside; this ends with the process, however the process ends."""
     if platform != "darwin":
         yield
         return
     try:
-        holding = subprocess.Popen([caffeinate, "-i", "-w", str(os.getpid())], stdin=subprocess.DEVNULL)
+        process = subprocess.Popen([caffeinate, "-i", "-w", str(os.getpid())], stdin=subprocess.DEVNULL)
     except OSError as error:
-        log.warning("the machine may fall asleep while it renders: %s", error)
+        log.warning("the machine may sleep while it renders: %s", error)
         yield
         return
     try:
         yield
     finally:
-        holding.terminate()
-        holding.wait()
+        process.terminate()
+        process.wait()

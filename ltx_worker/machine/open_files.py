@@ -1,4 +1,4 @@
-"""How many files and sockets the worker may have open."""
+"""Raise the limit on open files and sockets of the worker."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ ENOUGH = 4096
 
 
 def raise_limit(enough: int = ENOUGH) -> int:
-    """Raise this process's own limit, as far as the system allows it; return what it is now."""
+    """Raise this process's limit on open files as far as the system allows; return the new limit."""
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     target = enough if hard == resource.RLIM_INFINITY else min(enough, hard)
     if soft != resource.RLIM_INFINITY and soft < target:

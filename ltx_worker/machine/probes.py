@@ -1,6 +1,6 @@
-"""What is wrong with this machine, found without a render: whether its folders can be written, and so on.
+"""Find what is wrong with this machine without a render: for example, whether its folders can be written.
 
-A fault that a probe finds is the machine's without doubt. One that it does not find may be over, or a job's doing.
+A fault that a probe finds is certainly the machine's. One that it does not find may be over, or caused by a job.
 """
 
 from __future__ import annotations
@@ -30,20 +30,26 @@ from ltx_worker.machine.system_programs import output_of
 __all__ = ["PROBE", "Probes"]
 
 PROBE = ".probe-"
-"""What the names of folders begin with that a probe makes, and removes."""
+"""The prefix of the folders that a probe makes and removes."""
 ROOM = 16 * 2**20
-"""Bytes that must fit on a disk; a quarter of a small one."""
+"""Bytes that must fit on a disk, or a quarter of a small disk."""
 SMALL = 4096
 FILES = 16
-"""So many files must be opened at once."""
+"""How many files a probe opens at once."""
 SHORT_OF_MEMORY = 0.05
-"""Of the machine's memory: with less than that available, no render is to begin."""
+"""A fraction of the machine's memory: with less than that available, no render may begin."""
 DEVICE_TIMEOUT = 120.0
 
 
 class Probes:
-    """folders: those that renders write to.  should_stop: whether a probe that takes long is to be left.
-    see_storage: raises what is wrong with the storage though it is there, and can be written.
+    """The probes of one worker's machine.
+
+    Args:
+        folders: those that renders write to.
+        storage: the farm's storage.
+        engine: the worker's engine.
+        should_stop: whether to stop a probe that takes long.
+        see_storage: raises MachineFault if the storage can be written and still must not be used.
     """
 
     def __init__(
@@ -63,30 +69,32 @@ class Probes:
         self._needs = 0
 
     def folders(self) -> MachineFault | None:
-        """Return why a folder that renders write to cannot be used, if it is there; found at once, without a write."""
-        return _probe(self._examine)
+        """Return why an existing folder that renders write to cannot be used; fast, since nothing is written."""
+        return _probe(self._check_folders)
 
     def disks(self) -> MachineFault | None:
-        """Return why those folders cannot be written to."""
+        """Return why the folders cannot be written to."""
         return _probe(self._write)
 
     def quick(self, kind: FaultKind | None = None, needs: int = 0) -> MachineFault | None:
-        """Return what is wrong, found in about a second; None if nothing was found.
+        """Return what is wrong, in about a second; None if nothing was found.
 
-        kind: of the fault that there was, for the probes of that kind.  needs: bytes of memory that a render needs.
+        Args:
+            kind: the kind of the last fault, whose own probes are tried too.
+            needs: bytes of memory that a render needs.
         """
         if found := _probe(self._files) or _probe(self._write) or _probe(_encode):
             return found
         self._needs = needs
         probe = {
             FaultKind.MEMORY: self._memory,
-            FaultKind.STORAGE: self._reach_storage,
-            FaultKind.DISPLAY: _see_display,
+            FaultKind.STORAGE: self._check_storage,
+            FaultKind.DISPLAY: _check_display,
         }.get(kind or FaultKind.SPACE)
         return _probe(probe) if probe else None
 
     def thorough(self, kind: FaultKind) -> MachineFault | None:
-        """Return what is wrong, or None, as `quick` does; it may have to load the model for that."""
+        """Return what is wrong, or None, as `quick` does; it may load the model."""
         if found := self.quick(kind, self._needs):
             return found
         if kind in (FaultKind.GPU, FaultKind.NUMBERS):
@@ -103,14 +111,14 @@ class Probes:
             for handle in handles:
                 os.close(handle)
 
-    def _examine(self) -> None:
+    def _check_folders(self) -> None:
         for folder in self._folders:
             if problem := problem_of(folder):
                 raise MachineFault(problem.text, FaultKind.FOLDER)
 
     def _write(self) -> None:
-        """In each folder a file is written, read and renamed; on each disk, a large one."""
-        self._examine()
+        """Write, read and rename a file in each folder, a large one on each disk."""
+        self._check_folders()
         disks: set[int] = set()
         for folder in (*self._folders, self._temporary):
             if folder in self._folders:
@@ -130,7 +138,7 @@ class Probes:
                 FaultKind.MEMORY,
             )
 
-    def _reach_storage(self) -> None:
+    def _check_storage(self) -> None:
         try:
             self._storage.check()
         except StorageError as error:
@@ -140,18 +148,18 @@ class Probes:
 
 
 def _temporary() -> Path:
-    """Return the folder for temporary files that every process takes which starts while it is there."""
+    """Return the folder that processes use for temporary files."""
     try:
         return Path(tempfile.gettempdir())
-    except FileNotFoundError:  # none of several can be written to, as where the only disk is full: a probe finds that
+    except FileNotFoundError:  # no candidate can be written to, for example on a full disk: a probe finds that
         return Path(os.environ.get("TMPDIR", os.sep + "tmp"))
 
 
-def _probe(look: Callable[[], None]) -> MachineFault | None:
-    """Return the fault that a probe meets."""
+def _probe(check: Callable[[], None]) -> MachineFault | None:
+    """Return the fault that a check raises."""
     try:
-        look()
-    except Exception as error:  # noqa: BLE001 — whatever a probe fails of is the machine's: nobody else has a part in it
+        check()
+    except Exception as error:  # noqa: BLE001 — any failure of a probe is the machine's: nothing else is involved
         fault = machine_fault(error) or MachineFault(f"{type(error).__name__}: {error}")
         return MachineFault(str(fault), fault.kind, confirmed=True)
     return None
@@ -165,27 +173,27 @@ def _write_and_read(folder: Path, data: bytes) -> None:
         os.fsync(file.fileno())
     path.replace(folder / "whole")
     if (folder / "whole").read_bytes() != data:
-        raise MachineFault(f"a file in {folder.parent} came back with other bytes", FaultKind.DISK)
+        raise MachineFault(f"a file in {folder.parent} was read back with other bytes", FaultKind.DISK)
 
 
 def _encode() -> None:
-    """Frames become an MP4, and that frames again."""
+    """Encode frames as an MP4 and decode them again."""
     try_video(PROBE)
 
 
-def _see_display() -> None:
-    """A display that is in use needs the GPU again: its Mac takes no job before it sleeps, or nobody is there."""
+def _check_display() -> None:
+    """Raise MachineFault while a Mac's display is in use, since that needs the GPU."""
     if sys.platform == "darwin" and (
         why := why_display_is_on(
             output_of("pmset", "-g", "assertions"), output_of("pmset", "-g"), seconds_since_input()
         )
     ):
-        mend = "let the display sleep: pmset displaysleepnow, or set LTX_WORKER_UNUSED_FOR=300"
-        raise MachineFault(f"{why}, so macOS would end the work again; {mend}", FaultKind.DISPLAY)
+        fix = "let the display sleep: pmset displaysleepnow, or set LTX_WORKER_UNUSED_FOR=300"
+        raise MachineFault(f"{why}, so macOS would end the work again; {fix}", FaultKind.DISPLAY)
 
 
 def _compute() -> None:
-    """MLX computes something whose outcome is known, in a process of its own."""
+    """Compute something with a known result by MLX, in a process of its own."""
     command = [sys.executable, "-m", "ltx_worker.engine.probe"]
     try:
         subprocess.run(command, capture_output=True, timeout=DEVICE_TIMEOUT, check=True)

@@ -1,4 +1,4 @@
-"""What the system's own programs print: of a program that is missing, slow or odd, nothing, and nobody waits for it."""
+"""Read the output of the system's own programs; a program that is missing, slow or fails to start has none."""
 
 from __future__ import annotations
 
@@ -9,18 +9,18 @@ import subprocess
 __all__ = ["find", "output_of"]
 
 FOLDERS = ("/usr/bin", "/bin", "/usr/sbin", "/sbin")
-"""Where a system has its programs; a service's PATH need not name them all."""
-PATIENCE = 5.0
+"""The folders of a system's programs; the PATH of a service may lack some."""
+TIMEOUT = 5.0
 """Seconds."""
 
 
 def find(program: str) -> str | None:
-    """Return the path of a program, looked for in PATH and then where systems have theirs; None if it is missing."""
+    """Return the path of a program, from PATH or else the system's folders; None if it is missing."""
     return shutil.which(program, path=os.pathsep.join([os.environ.get("PATH", os.defpath), *FOLDERS]))
 
 
-def output_of(program: str, *arguments: str, timeout: float = PATIENCE) -> str:
-    """Return what a program of the system prints on its output; "" where it is missing, does not run or is slow."""
+def output_of(program: str, *arguments: str, timeout: float = TIMEOUT) -> str:
+    """Return what a program of the system writes to stdout; "" if it is missing, does not start or is slow."""
     path = find(program)
     if path is None:
         return ""

@@ -1,1 +1,1 @@
-"""Which worker this is, and how the farm knows that it is alive."""
+"""A worker's identity, and how the farm knows that it is alive."""

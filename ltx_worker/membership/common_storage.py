@@ -1,5 +1,6 @@
-"""Whether this worker's storage is that of the farm's other workers: another farm's share may be mounted in its place,
-and nobody would find what was stored there.
+"""Check that this worker uses the same storage as the farm's other workers.
+
+Another farm's share may be mounted in its place, and nobody would find the videos that are stored there.
 """
 
 from __future__ import annotations
@@ -15,12 +16,14 @@ from ltx_client.shared.live_workers import live_workers
 __all__ = ["CommonStorage"]
 
 AGAIN_AFTER = 10.0
-"""Seconds between two questions."""
+"""Seconds between two checks."""
 
 
 class CommonStorage:
-    """Compares what workers say of themselves. Of two that differ, the one that started later is taken to be wrong; and
-    stays so, even when the other one is gone for a while, until a worker is there that has the same storage.
+    """Compares the storage ids in the workers' records.
+
+    Of two workers that differ, the one that started later is taken to be wrong. It stays so, even when the other one is
+    gone for a while, until there is a worker with the same storage.
     """
 
     def __init__(self, client: redis.Redis, names: Names) -> None:
@@ -30,11 +33,15 @@ class CommonStorage:
         self._ask_at = 0.0
 
     def is_due(self) -> bool:
-        """Return whether it is time to ask again."""
+        """Return whether it is time for the next check."""
         return time.monotonic() >= self._ask_at
 
     def why_not(self, own: WorkerInfo) -> str:
-        """Return why this worker should take no jobs, or nothing. Raise redis-py's errors."""
+        """Return why this worker should take no jobs, in a sentence, or "".
+
+        Raises:
+            redis.RedisError: the broker does not answer, or refuses.
+        """
         self._ask_at = time.monotonic() + AGAIN_AFTER
         if not own.storage:
             return ""

@@ -1,4 +1,4 @@
-"""Tells the farm that this worker is alive: a hash that expires when nobody renews it. Hears if it was paused."""
+"""Tell the farm that this worker is alive, by a hash that expires unless it is renewed; read the worker's pauses."""
 
 from __future__ import annotations
 
@@ -39,19 +39,24 @@ __all__ = ["Heartbeat", "chip_name"]
 log = logging.getLogger(__name__)
 
 AT_MOST_EVERY = 0.2
-"""Seconds between two beats at least, however short the jobs are."""
+"""The least number of seconds between two beats, however short the jobs are."""
 LONGEST_FAILURE = 500
 """Characters."""
 MISSED_BEATS = 3
-"""A worker is gone after so many."""
+"""How many beats a worker may miss before it counts as gone."""
 FORGOTTEN_AFTER = 24 * 3600.0
-"""Seconds, by a clock that may differ from the other workers', after which its id goes from the list too."""
+"""Seconds after which a worker's id is removed from the list too; the workers' clocks may differ."""
 
 
 class Heartbeat(Background):
-    """Writes `worker:{id}` every few seconds from a thread of its own, and at once when the state changes.
+    """A thread that writes `worker:{id}` every few seconds, and at once when the state changes.
 
-    storage: the id of the storage that the worker uses.
+    Args:
+        settings: the worker's settings.
+        client: of the broker.
+        variant: the variant that the worker serves.
+        health: decides whether the worker takes jobs.
+        storage: the id of the storage that the worker uses.
     """
 
     def __init__(
@@ -87,7 +92,7 @@ class Heartbeat(Background):
         self._started = time.monotonic()
         self._failed = 0.0
         self._notes: list[str] = []
-        self._in_hand: list[str] = []
+        self._current_jobs: list[str] = []
         self._thermometer = Thermometer()
         self._safety = RestartSafety(client, settings.names)
         self._common_storage = CommonStorage(client, settings.names)
@@ -96,45 +101,45 @@ class Heartbeat(Background):
 
     @property
     def worker_id(self) -> str:
-        """Of this machine; another one once a second machine with the same id was met."""
+        """Return this worker's id; it changes when another machine was found to use the same one."""
         return self._identity.worker_id
 
     @property
     def run(self) -> str:
-        """Of this process alone."""
+        """Return the id of this process's run."""
         return self._identity.run
 
     def stop(self) -> None:
-        """Beats no more."""
+        """End the thread."""
         self._stopped.set()
         self._wake.set()
         super().stop()
 
     def leave(self) -> None:
-        """Takes the worker off the farm's list."""
+        """Remove the worker from the farm's list."""
         worker, workers = self._names.worker(self.worker_id), self._names.workers()
         with contextlib.suppress(redis.RedisError):
             self._leave_script(worker=worker, workers=workers, id=self.worker_id, run=self.run)
 
     def note_failure(self, job_id: str, reason: str) -> None:
-        """An attempt of this worker's failed: shown as its last failure."""
+        """Record a failed attempt, which is shown as the worker's last failure."""
         self._info = self._info.model_copy(update={"failure": reason[:LONGEST_FAILURE], "failed_job": job_id})
         self._failed = time.monotonic()
 
     def add_note(self, note: str) -> None:
-        """Show a sentence that an operator should read, if it is one, for as long as this process runs."""
+        """Show a sentence to operators for as long as this process runs; ignore an empty one."""
         self._notes += [note] if note else []
         self._wake.set()
 
     @contextlib.contextmanager
     def busy(self, job_id: str) -> Iterator[None]:
-        """While inside, the worker shows as rendering this job; of several, the one that began first."""
-        self._in_hand = [*self._in_hand, job_id]
+        """Show the worker as rendering this job while inside; of several jobs, the first is shown."""
+        self._current_jobs = [*self._current_jobs, job_id]
         self._wake.set()
         try:
             yield
         finally:
-            self._in_hand = [other for other in self._in_hand if other != job_id]
+            self._current_jobs = [other for other in self._current_jobs if other != job_id]
             self._wake.set()
 
     def _cycle(self) -> None:
@@ -168,7 +173,7 @@ class Heartbeat(Background):
             self._wake.set()
             return
         if damaged is not None:
-            tell_once(f"the key {damaged.decode()} held another kind of value than it should")
+            tell_once(f"the key {damaged.decode()} had a value of the wrong kind, and was replaced")
         pauses = [parse_pause(*pair) for pair in zip(pause_fields, values, strict=True) if pair[1] is not None]
         if self._health.hold("; ".join(filter(None, (why_held(pauses), self._safety.why_not())))):
             self._wake.set()  # so that everybody sees it
@@ -176,7 +181,11 @@ class Heartbeat(Background):
             self.compare_storage()
 
     def compare_storage(self) -> None:
-        """Have this machine take no jobs while its storage is not that of the others. Raise redis-py's errors."""
+        """Record a fault of the machine if its storage is not that of the other workers.
+
+        Raises:
+            redis.RedisError: the broker does not answer, or refuses.
+        """
         try:
             self.see_storage()
         except MachineFault as fault:
@@ -184,13 +193,18 @@ class Heartbeat(Background):
                 self._health.note_fault(fault)
 
     def see_storage(self) -> None:
-        """Raise MachineFault where the storage is not that of the other workers, and redis-py's errors."""
+        """Check that the storage is that of the other workers.
+
+        Raises:
+            MachineFault: it is another one.
+            redis.RedisError: the broker does not answer, or refuses.
+        """
         if why := self._common_storage.why_not(self.info()):
             raise MachineFault(why, FaultKind.STORAGE, confirmed=True)
 
     def info(self) -> WorkerInfo:
-        """What the worker says of itself now."""
-        job, heat = next(iter(self._in_hand), ""), self._thermometer.read()
+        """Return the worker's record as of now."""
+        job, heat = next(iter(self._current_jobs), ""), self._thermometer.read()
         now, ticks, drew_for = CLOCK.now(), time.monotonic(), self._identity.drew_for
         cloned = [f"another machine has its former id {drew_for}, as after a disk was cloned"] if drew_for else []
         update = {
@@ -212,9 +226,9 @@ class Heartbeat(Background):
                 state = UNREADY
             case Fitness.RESTING:
                 state = "resting"
-            case Fitness.HELD if not job:  # as when it is off duty
+            case Fitness.HELD if not job:
                 state = HELD
-            case Fitness.OFF_DUTY if not job:  # the job in hand is rendered to its end
+            case Fitness.OFF_DUTY if not job:  # the current job is rendered to its end
                 state = OFF_DUTY
             case _:
                 state = "rendering" if job else "idle"
@@ -222,7 +236,7 @@ class Heartbeat(Background):
 
 
 def chip_name() -> str:
-    """The processor, as its maker names it."""
+    """Return the maker's name of the processor."""
     if sys.platform == "darwin":
         return output_of("sysctl", "-n", "machdep.cpu.brand_string").strip() or platform.machine()
     cpuinfo = Path("/proc/cpuinfo")

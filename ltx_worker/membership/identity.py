@@ -1,4 +1,4 @@
-"""Which worker this is: its machine's id, the run of its process, and what is done when another machine has that id."""
+"""Identify this worker: its machine's id, its process's run, and a new id when another machine uses the same one."""
 
 from __future__ import annotations
 
@@ -17,13 +17,18 @@ log = logging.getLogger(__name__)
 
 
 class Identity:
-    """Disks are cloned, and an id with them. A worker's record on the broker therefore says which run of a process
-    wrote it, and is written by no other run while it is there, but by the next one of the same LTX_HOME, which knows
-    what the last one was. Who sees the record of another run change has met a second holder, and draws a new id: the
-    first holder, whose record stays, never sees the other.
+    """A worker's id, and the run of its process.
 
-    worker_id: kept in LTX_HOME.  run: of this process.  former_run: the last one of the same LTX_HOME, or empty.
-    drew_for: the id that this run gave up, or empty.
+    When a disk is cloned, so is the id. A worker's record on the broker therefore names the run that wrote it. While
+    the record exists, no other run writes it, except the next one of the same LTX_HOME, which knows the former run. A
+    worker that sees another run's record change has found a second owner of its id, and draws a new id. The first
+    owner, whose record stays, never sees the other.
+
+    Attributes:
+        worker_id: the id, kept in LTX_HOME.
+        run: the id of this process's run.
+        former_run: the last run of the same LTX_HOME, or "".
+        drew_for: the id that this run replaced by a new one, or "".
     """
 
     def __init__(self, settings: FarmSettings) -> None:
@@ -37,15 +42,17 @@ class Identity:
         self._seen: bytes | None = None
 
     def meets(self, record: bytes | None) -> bool:
-        """Whether what was found in the place of this worker's own record, None where it is its own, means that another
-        machine has the same id: it has changed since it was last found.
+        """Return whether another machine has the same id, because its record has changed since the last call.
+
+        Args:
+            record: the record found under this worker's id, or None if it is this worker's own.
         """
         met = record is not None and self._seen is not None and record != self._seen
         self._seen = record
         return met
 
     def draw(self) -> None:
-        """Takes a new id, for good."""
+        """Replace the id by a new one, permanently."""
         self.drew_for, self.worker_id = self.worker_id, uuid.uuid4().hex
         self._seen, self.former_run = None, ""
         _write(self._settings.home / "machine-id", self.worker_id)
@@ -57,7 +64,7 @@ class Identity:
 
 
 def _write(path: Path, text: str) -> None:
-    """Whole, on the disk, or not at all: on a full disk it is written at another start."""
+    """Write a file atomically; if that fails, for example on a full disk, another start writes it."""
     try:
         write_private(path, text + "\n")
     except OSError as error:

@@ -1,7 +1,7 @@
-"""One worker for each LTX_HOME, and how the others of its commands find it.
+"""Ensure one worker for each LTX_HOME, and find the running one for the other commands.
 
-The worker has the folder itself locked, and a file in it: that is what older versions look for. So who removes all that
-is in the folder does not let a second worker in.
+The worker locks the folder itself, and a file in it, which older versions check. A second worker is therefore kept out
+even when everything in the folder is removed.
 """
 
 from __future__ import annotations
@@ -29,13 +29,13 @@ __all__ = [
 ]
 
 DRAIN_SIGNAL = signal.SIGUSR1
-"""Finish the job in hand, take no more, end."""
+"""Finish the current job, take no more, end."""
 RESUME_SIGNAL = signal.SIGUSR2
 """Take jobs again, after a pause."""
-PATIENCE = 1.0
-"""Seconds to wait for a lock: somebody may only be asking whether it is taken."""
-LOOK_EVERY = 0.5
-PID_WITHIN = 3 * LOOK_EVERY
+LOCK_TIMEOUT = 1.0
+"""Seconds to wait for a lock: another process may only be checking whether it is taken."""
+CHECK_EVERY = 0.5
+PID_TIMEOUT = 3 * CHECK_EVERY
 """Seconds until a worker has written its process id again."""
 
 
@@ -44,44 +44,47 @@ class AlreadyRunning(Exception):
 
 
 class Presence:
-    """This process as the worker of `home`, from `take` to `leave`."""
+    """The lock that makes this process the worker of `home`, from `take` to `leave`."""
 
     def __init__(self, home: Path) -> None:
         self._home = home
         self._locked: dict[Path, int] = {}
 
     def take(self) -> None:
-        """Lock what is not locked yet, or was removed or replaced since, and write the process id. Raise AlreadyRunning
-        where another worker was faster, and OSError where the folder or file cannot be made.
+        """Lock whatever is not locked yet, or was removed or replaced since, and write the process id.
 
-        Without space for a new file the lock on the folder is enough. What a file system cannot lock, it cannot.
+        Without space for a new file, the lock on the folder is enough. A file system without locks gives none.
+
+        Raises:
+            AlreadyRunning: another worker has the lock.
+            OSError: the folder or file cannot be made.
         """
         self._home.mkdir(parents=True, exist_ok=True)
         for path, flags in ((self._home, os.O_RDONLY), (self._home / LOCK, os.O_RDWR | os.O_CREAT)):
             if not self._has(path):
                 self._lock(path, flags)
-        with contextlib.suppress(OSError):  # as on a full disk: it is tried again
-            if not self._is_told():
+        with contextlib.suppress(OSError):  # for example, on a full disk: it is tried again
+            if not self._has_written_pid():
                 _write_in_place(self._home / PID, str(os.getpid()))
 
     def is_whole(self) -> bool:
-        """Return whether everybody can still see that this worker runs."""
-        return all(map(self._has, (self._home, self._home / LOCK))) and self._is_told()
+        """Return whether other processes can still find this worker: both locks and the process id are in place."""
+        return all(map(self._has, (self._home, self._home / LOCK))) and self._has_written_pid()
 
     def note_ending(self) -> None:
-        """Tell whoever asks that this worker was told to end, where that can be kept."""
+        """Record in the folder that this worker was asked to end, if that can be written."""
         self.forget_ending()  # which may be another user's
         with contextlib.suppress(OSError):
             _write_in_place(self._home / ENDING, str(os.getpid()))
 
     def forget_ending(self) -> None:
-        """Remove the mark of `note_ending`, as of an earlier worker that was killed meanwhile."""
+        """Remove the mark of `note_ending`, which may be an earlier worker's that was killed."""
         with contextlib.suppress(OSError):
             (self._home / ENDING).unlink(missing_ok=True)
 
     def leave(self) -> None:
-        """Give the folder up."""
-        if self._is_told():
+        """Release the locks and remove the process id."""
+        if self._has_written_pid():
             (self._home / PID).unlink(missing_ok=True)
         if is_ending(self._home, os.getpid()):
             self.forget_ending()
@@ -89,7 +92,7 @@ class Presence:
             os.close(self._locked.popitem()[1])
 
     def _has(self, path: Path) -> bool:
-        """Return whether what lies there now is what this process has locked."""
+        """Return whether the file or folder at a path is the one that this process has locked."""
         try:
             return path in self._locked and os.path.samestat(os.fstat(self._locked[path]), path.stat())
         except OSError:
@@ -102,24 +105,27 @@ class Presence:
             if self._home in self._locked and not path.exists():
                 return
             raise
-        if not lock_within(handle, PATIENCE, needs_locks=False):
+        if not lock_within(handle, LOCK_TIMEOUT, needs_locks=False):
             os.close(handle)
             pid = _read_pid(self._home / PID)
             raise AlreadyRunning(
-                f"a worker runs here already ({f'process {pid}' if pid else 'its process is not known'}); another"
-                " one needs an LTX_HOME of its own"
+                f"a worker runs here already ({f'process {pid}' if pid else 'its process id is unknown'}); for another"
+                " one, set LTX_HOME to a folder of its own"
             )
         if path in self._locked:
             os.close(self._locked[path])
         self._locked[path] = handle
 
-    def _is_told(self) -> bool:
+    def _has_written_pid(self) -> bool:
         return _read_pid(self._home / PID) == os.getpid()
 
 
 class PresenceWatch(Background):
-    """A thread that makes a worker's presence whole again where its files were removed; where another worker has taken
-    the folder meanwhile, it calls `end` with the reason.
+    """A thread that takes a worker's lock again when its files were removed.
+
+    Args:
+        presence: the lock.
+        end: is called with the reason when another worker has the lock.
     """
 
     def __init__(self, presence: Presence, end: Callable[[str], object]) -> None:
@@ -134,13 +140,17 @@ class PresenceWatch(Background):
                 self._presence.take()
             except AlreadyRunning as error:
                 self._is_ending = True
-                self._end(f"its LTX_HOME was taken from it: {error}")
-        self._stopped.wait(LOOK_EVERY)
+                self._end(f"another worker has locked its LTX_HOME: {error}")
+        self._stopped.wait(CHECK_EVERY)
 
 
 @contextlib.contextmanager
 def presence(home: Path) -> Iterator[Presence]:
-    """While inside, this process is the worker of `home`. Raises AlreadyRunning."""
+    """Make this process the worker of `home` while inside.
+
+    Raises:
+        AlreadyRunning: another worker has the lock.
+    """
     here = Presence(home)
     try:
         here.take()
@@ -151,10 +161,12 @@ def presence(home: Path) -> Iterator[Presence]:
 
 
 def running_worker(home: Path) -> int | None:
-    """Return the process id of the worker of `home`, if one runs; 0 where one does and its id is not known. Raise
-    OSError.
+    """Return the process id of the worker of `home`: None if none runs, 0 if one does and its id is unknown.
+
+    Raises:
+        OSError: the folder cannot be read.
     """
-    deadline = time.monotonic() + PID_WITHIN
+    deadline = time.monotonic() + PID_TIMEOUT
     while any(is_locked(path, needs_locks=False) for path in (home, home / LOCK)):
         if pid := _read_pid(home / PID):
             return pid
@@ -165,7 +177,7 @@ def running_worker(home: Path) -> int | None:
 
 
 def is_ending(home: Path, pid: int) -> bool:
-    """Return whether the worker of `home` that is this process was told to end; it may have a job to finish yet."""
+    """Return whether the worker of `home` with this process id was asked to end; it may still have a job to finish."""
     return pid > 0 and _read_pid(home / ENDING) == pid
 
 
@@ -176,7 +188,7 @@ def _read_pid(path: Path) -> int | None:
         return None
     try:
         pid = int(os.read(handle, 20))
-    except (OSError, ValueError):  # as of a folder
+    except (OSError, ValueError):  # for example, of a folder
         return None
     finally:
         os.close(handle)
@@ -184,7 +196,7 @@ def _read_pid(path: Path) -> int | None:
 
 
 def _write_in_place(path: Path, text: str) -> None:
-    """What was written before needs no more room on a full disk."""
+    """Overwrite a file in place, which needs no more space on a full disk."""
     handle = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_NONBLOCK | os.O_CLOEXEC, 0o644)
     with os.fdopen(handle, "w") as file:
         file.write(text)

@@ -1,1 +1,1 @@
-"""What workers do for the queue, whoever's job it is: whose turn it is, what is stuck, what nobody owns any more."""
+"""The workers' care of the queue: whose turn it is, which jobs are stuck, which jobs and files have no owner."""

@@ -1,7 +1,7 @@
-"""Sees to it that each waiting job is in its submitter's line, and that there is a message for it.
+"""Put each waiting job in its submitter's line, and send the messages that are missing.
 
-Whose turn it is, the ledger decides when a worker takes a message, whichever that is (`ltx_client.protocol.turns`); so
-there need only be as many messages in a queue as jobs.
+When a worker receives a message, whichever it is, the ledger decides whose turn it is (`ltx_client.protocol.turns`). A
+queue therefore needs only as many messages as it has jobs.
 """
 
 from __future__ import annotations
@@ -23,34 +23,40 @@ from ltx_client.shared.lua.lua_script import RegisteredScript
 from ltx_client.shared.unexpected_data import is_wrong_type, tell_once
 from ltx_worker.ledger.scripts import ENTER_LINES
 
-__all__ = ["SendRender", "Turns", "Waiting", "job_of"]
+__all__ = ["FairTurns", "SendRender", "WaitingJob", "job_of"]
 
 log = logging.getLogger(__name__)
 
 ENTER_ALL_EVERY = 60.0
-"""Seconds between two times that all jobs are put into their lines, whatever was put there before."""
-AT_ONCE = 1000
+"""Seconds between two times that all jobs are put into their lines, even those that were put there before."""
+BATCH = 1000
 """Jobs of one call: the broker serves nobody else meanwhile."""
 MOST_MESSAGES = 5000
-"""That are sent for one queue at one look."""
+"""The most messages that one round sends for one queue."""
 
 
 class SendRender(Protocol):
-    """Has a worker take a job."""
+    """Sends a message that makes a worker look for a job."""
 
     def __call__(self, job: Job, priority: int) -> None:
-        """Puts a message for the job into its queue, at this priority."""
+        """Put a message for the job into its queue, at this priority."""
 
 
-class Waiting(NamedTuple):
-    """A job that waits for its turn, and the priority at which it does."""
+class WaitingJob(NamedTuple):
+    """A job that waits for its turn, and the priority at which it waits."""
 
     job: Job
     priority: int
 
 
-class Turns:
-    """Remembers from one look to the next which jobs are in their lines, and how many messages there were too few."""
+class FairTurns:
+    """Remembers between rounds which jobs are in their lines, and how many messages each queue lacked.
+
+    Args:
+        client: of the broker.
+        names: of the farm's keys.
+        send: sends a message for a job.
+    """
 
     def __init__(self, client: redis.Redis, names: Names, send: SendRender) -> None:
         self._client = client
@@ -61,12 +67,15 @@ class Turns:
         self._enter_all_at = 0.0
         self._short: dict[str, int] = {}
 
-    def give(self, waiting: Sequence[Waiting], *, free: Set[str] = frozenset()) -> None:
-        """Puts jobs into their lines, and sends a message for each that two looks in a row found too few of.
+    def update(self, waiting: Sequence[WaitingJob], *, free: Set[str] = frozenset()) -> None:
+        """Put jobs into their lines, and send the messages that were missing in two rounds in a row.
 
-        Once is not enough: a message that was just delivered is in no queue, and no job claimed yet. One message too
-        many does no harm. `waiting`: all jobs that wait, the oldest first.  free: those for which nobody has sent a
-        message yet.
+        One round is not enough: a message that was just delivered is in no queue, and its job is not claimed yet. An
+        extra message does no harm.
+
+        Args:
+            waiting: all jobs that wait, the oldest first.
+            free: the ids of jobs for which nobody has sent a message yet.
         """
         self._enter_lines(waiting)
         by_queue = defaultdict(list)
@@ -80,15 +89,15 @@ class Turns:
                 continue
             missing = min(short, short_before.get(queue, 0))
             if missing:
-                log.warning("queue %s: %d messages too few for %d jobs; sending them", queue, missing, len(jobs))
+                log.warning("queue %s: sent %d messages that were missing for %d jobs", queue, missing, len(jobs))
             wanted = max(missing, sum(one.job.id in free for one in jobs))
             chosen = sorted(jobs, key=lambda one: one.job.id not in free)[: min(short, wanted, MOST_MESSAGES)]
             for job, priority in chosen:
                 self._send(job, priority)
             self._short[queue] = short - len(chosen)
 
-    def _enter_lines(self, waiting: Sequence[Waiting]) -> None:
-        """Those jobs that are new here; all of them once in a while."""
+    def _enter_lines(self, waiting: Sequence[WaitingJob]) -> None:
+        """Put the jobs that are new here into their lines, and now and then all of them."""
         if time.monotonic() >= self._enter_all_at:
             self._entered.clear()
             self._enter_all_at = time.monotonic() + ENTER_ALL_EVERY
@@ -98,8 +107,8 @@ class Turns:
                 lines[job.variant, turn_of(job, priority)].append((job, priority))
         for (_, turn), jobs in lines.items():
             line, its_turns = line_keys(self._names, *jobs[0])
-            for at in range(0, len(jobs), AT_ONCE):
-                entries = [line_entry(job) for job, _ in jobs[at : at + AT_ONCE]]
+            for at in range(0, len(jobs), BATCH):
+                entries = [line_entry(job) for job, _ in jobs[at : at + BATCH]]
                 self._enter(line=line, turns=its_turns, turn=turn, job_prefix=self._names.job(""), entries=entries)
         self._entered = {(job.id, priority) for job, priority in waiting}
 
@@ -116,9 +125,9 @@ class Turns:
 
 
 def _length(key: str, reply: Any) -> int:
-    """Return a list's length; 0 of a key that holds something else, which is said once."""
+    """Return a list's length; 0 for a key that is no list, which is logged once."""
     if is_wrong_type(reply):
-        tell_once(f"the key {key} is set aside: it holds another kind of value than it should")
+        tell_once(f"the key {key} is ignored: its value is of the wrong kind")
         return 0
     if isinstance(reply, Exception):
         raise reply
@@ -126,7 +135,11 @@ def _length(key: str, reply: Any) -> int:
 
 
 def job_of(message: bytes) -> str | None:
-    """The job that a message is for, as it lies in a queue or, in a list with its route, among the delivered ones."""
+    """Return the id of a message's job, or None if it is invalid.
+
+    Args:
+        message: as stored in a queue, or, in a list with its route, among the delivered ones.
+    """
     try:
         decoded = json.loads(message)
         job_id = (decoded[0] if isinstance(decoded, list) else decoded)["headers"]["id"]

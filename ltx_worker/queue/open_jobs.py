@@ -1,4 +1,4 @@
-"""Which jobs have not ended: read at every look of the reaper, and so cheap, however many wait or have ended."""
+"""Read which jobs have not ended: at every round of the reaper, and so cheaply, however many wait or have ended."""
 
 from __future__ import annotations
 
@@ -15,29 +15,35 @@ from ltx_client.protocol.names import Names
 from ltx_client.protocol.state import Snapshot, Status, parse_snapshot
 from ltx_client.shared.lua.lua_script import RegisteredScript
 from ltx_client.shared.unexpected_data import is_wrong_type, read_or
-from ltx_worker.ledger.scripts import DROP_EXPIRED, FIND_LEASED, FIND_PRESENT, READ_SNAPSHOTS, READ_WISHES
+from ltx_worker.ledger.scripts import DROP_EXPIRED, FIND_LEASED, FIND_PRESENT, READ_CHANGES, READ_SNAPSHOTS
 
-__all__ = ["Found", "Unended"]
+__all__ = ["OpenJob", "OpenJobs"]
 
 log = logging.getLogger(__name__)
 
 SWEEP_EVERY = 60.0
-"""Seconds between two looks at all ids, also those before the oldest job that has not ended."""
+"""Seconds between two reads of all ids, including those before the oldest job that has not ended."""
 UNTOUCHED = Snapshot()
-DAMAGED = "a key of it holds another kind of value than it should"
+WRONG_TYPE = "one of its keys has a value of the wrong kind"
 BATCH = 1000
 """Keys of one command: Redis serves nobody else meanwhile."""
 
 
 LEFT = ("job", "state", "events", "latents", "preview", "result")
-"""Kinds of keys of a job: its record, then what may be left when that is gone."""
+"""The kinds of a job's keys: its record, then those that may remain when the record is gone."""
 
 
 @dataclass(frozen=True)
-class Found:
-    """A job that has not ended, as one look found it; its priority is the one that was asked for last.
+class OpenJob:
+    """A job that has not ended, as read once.
 
-    held: paused.
+    Attributes:
+        job: the job, with the priority that was set last.
+        snapshot: its state.
+        leased: whether an attempt has a lease on it.
+        cancel_asked: whether its cancel was asked.
+        links: its links to other jobs.
+        paused: whether it is paused.
     """
 
     job: Job
@@ -45,11 +51,19 @@ class Found:
     leased: bool
     cancel_asked: bool
     links: Links
-    held: bool = False
+    paused: bool = False
 
 
-class Unended:
-    """Remembers what cannot change: the jobs themselves, and which have `ended`."""
+class OpenJobs:
+    """Reads the jobs that have not ended, and remembers what cannot change: their records, and which have ended.
+
+    Args:
+        client: of the broker.
+        names: of the farm's keys.
+
+    Attributes:
+        ended: the ids of jobs that were found to have ended.
+    """
 
     def __init__(self, client: redis.Redis, names: Names) -> None:
         self._client = client
@@ -57,7 +71,7 @@ class Unended:
         self._find_present = RegisteredScript(client, FIND_PRESENT)
         self._find_leased = RegisteredScript(client, FIND_LEASED)
         self._read_snapshots = RegisteredScript(client, READ_SNAPSHOTS)
-        self._read_wishes = RegisteredScript(client, READ_WISHES)
+        self._read_changes = RegisteredScript(client, READ_CHANGES)
         self._drop = RegisteredScript(client, DROP_EXPIRED)
         self._jobs: dict[str, tuple[Job, Links]] = {}
         self.ended: set[str] = set()
@@ -65,8 +79,8 @@ class Unended:
         self._oldest: Any = "-inf"
         self._sweep_at = 0.0
 
-    def look(self) -> list[Found]:
-        """The jobs that have not ended, the oldest first. Those that this version cannot read are left out."""
+    def read(self) -> list[OpenJob]:
+        """Return the jobs that have not ended, the oldest first, without those that this version cannot read."""
         ids = self._candidates()
         self._read_jobs([job_id for job_id in ids if job_id not in self._jobs])
         snapshots = dict(self._snapshots([job_id for job_id in ids if job_id in self._jobs]))
@@ -78,25 +92,25 @@ class Unended:
         cancelled = self._present([self._names.cancel(job_id) for job_id in live])
         running = [job_id for job_id in live if snapshots[job_id].status is Status.RUNNING]
         leased = self._present([self._names.lease(job_id) for job_id in running], self._find_leased)
-        wishes = dict(self._wishes([job_id for job_id in live if snapshots[job_id].status is Status.QUEUED]))
+        changes = dict(self._changes([job_id for job_id in live if snapshots[job_id].status is Status.QUEUED]))
         found = []
         for job_id in live:
             job, links = self._jobs[job_id]
-            priority, held = wishes.get(job_id, (None, False))
+            priority, paused = changes.get(job_id, (None, False))
             found.append(
-                Found(
+                OpenJob(
                     job if priority in (None, job.priority) else job.model_copy(update={"priority": priority}),
                     snapshots[job_id],
                     self._names.lease(job_id) in leased,
                     self._names.cancel(job_id) in cancelled,
                     links,
-                    held,
+                    paused,
                 )
             )
         return found
 
     def _candidates(self) -> list[str]:
-        """Ids of jobs that may not have ended, by their time of submission."""
+        """Return the ids of jobs that may not have ended, by their time of submission."""
         sweep = time.monotonic() >= self._sweep_at
         first = "-inf" if sweep else self._oldest
         key = self._names.jobs()
@@ -108,7 +122,7 @@ class Unended:
         return [job_id for job_id in ids if job_id not in self.ended]
 
     def _drop_expired(self, ids: list[str]) -> None:
-        """Takes the ids whose records are gone off the farm's list, and removes what workers wrote of those jobs."""
+        """Remove the ids whose records are gone from the farm's list, and the keys that workers wrote for them."""
         self.ended.intersection_update(ids)
         self._unreadable.intersection_update(ids)
         for batch in _batches(ids):
@@ -136,7 +150,7 @@ class Unended:
         for job_id, record in zip(ids, records, strict=True):
             try:
                 if is_wrong_type(record):
-                    raise UnreadableJob(DAMAGED)
+                    raise UnreadableJob(WRONG_TYPE)
                 if isinstance(record, Exception):
                     raise record
                 spec, links = record
@@ -144,12 +158,12 @@ class Unended:
                     continue
                 self._jobs[job_id] = parse_job(spec, job_id), parse_links(links)
             except UnreadableJob as error:
-                self._leave_alone(job_id, error)
+                self._skip(job_id, error)
 
-    def _leave_alone(self, job_id: str, error: UnreadableJob) -> None:
-        """Says so once."""
+    def _skip(self, job_id: str, error: UnreadableJob) -> None:
+        """Log once that a job is skipped."""
         if job_id not in self._unreadable:
-            log.warning("job %s: left alone: %s", job_id, error)
+            log.warning("job %s: skipped: %s", job_id, error)
             self._unreadable.add(job_id)
 
     def _snapshots(self, ids: list[str]) -> Iterator[tuple[str, Snapshot]]:
@@ -159,20 +173,20 @@ class Unended:
             for number, job_id in enumerate(batch, 1):
                 try:
                     if found.get(number) == 0:
-                        raise UnreadableJob(DAMAGED)
+                        raise UnreadableJob(WRONG_TYPE)
                     yield job_id, parse_snapshot(found[number]) if number in found else UNTOUCHED
                 except UnreadableJob as error:
-                    self._leave_alone(job_id, error)
+                    self._skip(job_id, error)
 
-    def _wishes(self, ids: list[str]) -> Iterator[tuple[str, tuple[int | None, bool]]]:
-        """Of those that have such, the priority that was asked for since it was submitted, and whether it is held."""
+    def _changes(self, ids: list[str]) -> Iterator[tuple[str, tuple[int | None, bool]]]:
+        """Yield each job that was changed since its submission: its new priority or None, and whether it is paused."""
         for batch in _batches(ids):
-            stored: Any = self._read_wishes(jobs=[self._names.job(job_id) for job_id in batch])
-            for number, priority, held in zip(*(stored[part::3] for part in range(3)), strict=True):
-                yield batch[number - 1], (parse_priority(priority), bool(held))
+            stored: Any = self._read_changes(jobs=[self._names.job(job_id) for job_id in batch])
+            for number, priority, paused in zip(*(stored[part::3] for part in range(3)), strict=True):
+                yield batch[number - 1], (parse_priority(priority), bool(paused))
 
     def _present(self, keys: list[str], find: RegisteredScript | None = None) -> set[str]:
-        """Those of these keys that there are, or of which `find` says so."""
+        """Return those of these keys that exist, or that `find` reports."""
         found = set()
         for batch in _batches(keys):
             numbers: Any = (find or self._find_present)(keys=batch)

@@ -1,5 +1,6 @@
-"""Removes what attempts have left in the storage that are over: of workers that were killed between storing and commit
-and never came back; and what was left of seeing whether the storage can be written.
+"""Remove from the storage the files of attempts that are over, and old probe files.
+
+Such files are left by workers that were killed between storing and commit.
 """
 
 from __future__ import annotations
@@ -23,18 +24,24 @@ log = logging.getLogger(__name__)
 
 
 class _File(NamedTuple):
-    """The name of a video or a sidecar; whole: or parts of it, which were never put together."""
+    """The name of a video or a sidecar; `whole` is False for parts that were never put together."""
 
     name: str
     whole: bool
 
 
 class Orphans(Background):
-    """A thread that removes, every `every` seconds, the results of attempts that no commit names. What it removes was
-    nobody's at two looks in a row: a server that loses its last writes may give it an owner again in between.
+    """A thread that removes the results of attempts that no commit names.
 
-    is_chosen: whether this worker is the one that looks, of those of the farm.  tidy: removes what attempts have left
-    on this machine; called every few seconds.
+    A file is removed when two sweeps in a row found no owner: a server that loses its last writes may give it an owner
+    again in between.
+
+    Args:
+        storage: the farm's storage.
+        ledger: knows which attempts own files.
+        is_chosen: whether this worker is the one of the farm that sweeps.
+        every: seconds between two sweeps.
+        tidy: removes what attempts have left on this machine; called every few seconds.
     """
 
     def __init__(
@@ -69,16 +76,21 @@ class Orphans(Background):
             else:
                 self._seen.clear()
                 self._probes.clear()
-        except (StorageError, redis.RedisError) as error:  # no fault of this worker's, and there is time
+        except (StorageError, redis.RedisError) as error:  # no fault of this worker's, and the next sweep will do
             self._note(error)
-            log.warning("what attempts have left in the storage stays for now: %s", error)
+            log.warning("files of ended attempts stay in the storage until the next sweep: %s", error)
 
     def sweep(self) -> None:
-        """Look once. Raise StorageError and redis.RedisError."""
+        """Sweep the storage once.
+
+        Raises:
+            StorageError: the storage does not answer, or refuses.
+            redis.RedisError: the broker does not answer, or refuses.
+        """
         self._storage.identify()
         orphans = set(self._find())
         for file in sorted(orphans & self._seen):
-            log.warning("%s is removed: its attempt is over, and it is not the job's result", file.name)
+            log.warning("removed %s: its attempt is over, and it is not the job's result", file.name)
             self._storage.remove_unfinished(file.name)
             if file.whole:
                 self._storage.remove(file.name)

@@ -1,9 +1,8 @@
-"""Looks after the queue in place of those who are gone: on every worker, one at a time.
+"""Repair the queue for workers and clients that are gone: a thread of every worker, active on one at a time.
 
-A running job whose lease lapsed goes back into the queue; a queued job that is in nobody's line is put there, and where
-there are fewer messages than jobs, one is sent; a job that waits for others gets both when they have ended; a cancelled
-job that nobody owns is ended; ids of jobs whose time ran out are dropped; the cache of text embeddings is kept within
-its limit.
+It requeues a running job whose lease has lapsed. It puts a queued job that is in no line into its line, and sends a
+message where there are fewer messages than jobs; a job that depends on others gets both when they have ended. It ends
+a cancelled job without an owner, drops the ids of expired jobs, and keeps the embeddings cache within its limit.
 """
 
 from __future__ import annotations
@@ -25,8 +24,8 @@ from ltx_client.shared.celery.celery_settings import unacked_keys
 from ltx_client.shared.unexpected_data import read_or, tell_once
 from ltx_worker.ledger.embeddings_cache import EmbeddingsLimit
 from ltx_worker.ledger.ledger import Ledger
-from ltx_worker.queue.fair_turns import SendRender, Turns, Waiting, job_of
-from ltx_worker.queue.open_jobs import Found, Unended
+from ltx_worker.queue.fair_turns import FairTurns, SendRender, WaitingJob, job_of
+from ltx_worker.queue.open_jobs import OpenJob, OpenJobs
 from ltx_worker.threads.background import Background
 from ltx_worker.threads.watched import brief
 
@@ -35,17 +34,27 @@ __all__ = ["Reaper"]
 log = logging.getLogger(__name__)
 
 REAPER_LIMIT = 900.0
-"""Seconds without a beat: one look at 100,000 jobs on a slow broker takes less."""
+"""Seconds without a sign of life: one round over 100,000 jobs on a slow broker takes less."""
 REFUSALS = tuple(f"errorstat_{code}" for code in ("OOM", "BUSY", "MISCONF", "NOREPLICAS", "READONLY", "MASTERDOWN"))
-"""What a server counts of its own state; not what it refuses to who lacks a right, for anybody can repeat that."""
+"""The server's counts of commands that it refused for its own state; refusals for lack of a right do not count."""
 
 
 class Reaper(Background):
-    """A thread that looks every `every` seconds, while it holds the farm's reaper lock.
+    """A thread that makes one round every `every` seconds while it has the farm's reaper lock.
 
-    send: puts a message for a job into its queue, at a priority.  holder: of the lock; of this process alone.  lease:
-    seconds; after Redis was away or restarted, no lease is held against its owner for so long.  note_requeued: called
-    for each job of a worker that is gone, once it is back in its queue.
+    Args:
+        client: of the broker.
+        names: of the farm's keys.
+        ledger: requeues jobs.
+        send: puts a message for a job into its queue, at a priority.
+        embeddings: the limit of the embeddings cache.
+        holder: this process's value of the lock.
+        every: seconds between two rounds.
+        lease: seconds of a lease. For so long after the broker was away or restarted, no job is requeued.
+        note_requeued: is called for each job of a worker that is gone, once it is back in its queue.
+
+    Attributes:
+        is_chosen: whether this worker's reaper had the farm's lock in its last round.
     """
 
     def __init__(
@@ -69,20 +78,19 @@ class Reaper(Background):
         self._embeddings = embeddings
         self._holder = holder
         self.is_chosen = False
-        """Whether this worker's reaper is the one of the farm, as far as it knows."""
         self._every = every
         self._lease = lease
         self._note_requeued = note_requeued
-        self._unended = Unended(client, names)
-        self._turns = Turns(client, names, self._send_or_leave)
-        self._aside: set[str] = set()
+        self._open_jobs = OpenJobs(client, names)
+        self._turns = FairTurns(client, names, self._send_or_skip)
+        self._blocked: set[str] = set()
         self._server_run: str | None = None
         self._heard_at = time.monotonic()
-        self._patient_until = 0.0
+        self._suspended_until = 0.0
         self._refused: dict[str, Any] | None = None
 
     def start(self) -> None:
-        """Begins."""
+        """Start the thread."""
         self._heard_at = time.monotonic()
         super().start()
 
@@ -92,33 +100,35 @@ class Reaper(Background):
         try:
             self.is_chosen = self._has_lock()
             if self.is_chosen:
-                self.look()
+                self.run_once()
             self._notice_silence()
         except BaseException as error:
             if is_outage(error):
-                self._be_patient()
+                self._suspend_requeues()
             raise
 
-    def _is_patient(self) -> bool:
-        """Whether owners could not renew their leases of late: none is held against them then."""
+    def _are_requeues_suspended(self) -> bool:
+        """Return whether owners may have been unable to renew their leases lately; no job is requeued then."""
         refused = time.monotonic() - self._threads.refused_at < self._lease
-        return refused or time.monotonic() < self._patient_until
+        return refused or time.monotonic() < self._suspended_until
 
-    def _be_patient(self) -> None:
-        self._patient_until = time.monotonic() + self._lease
+    def _suspend_requeues(self) -> None:
+        self._suspended_until = time.monotonic() + self._lease
 
     def _notice_silence(self) -> None:
-        """The client tries again by itself, so that a broker that was away for most of a lease may look like one that
-        took long to answer. Other workers could not renew meanwhile either.
+        """Suspend requeues if the broker did not answer for most of a lease.
+
+        The client tries again by itself, so an outage may look like a slow answer, and other workers could not renew
+        their leases meanwhile.
         """
         now = time.monotonic()
         if now - self._heard_at > self._every + self._lease / 2:
             log.warning("reaper: the broker did not answer for %.1f s", now - self._heard_at - self._every)
-            self._be_patient()
+            self._suspend_requeues()
         self._heard_at = now
 
     def _has_lock(self) -> bool:
-        """One reaper at a time: the lock is renewed by its holder, and free soon after the holder is gone."""
+        """Take or renew the farm's reaper lock, which expires once its holder is gone; return whether it is held."""
         key, expiry = self._names.reaper(), round(self._every * 2500)
         if self._client.set(key, self._holder, nx=True, px=expiry):
             return True
@@ -126,68 +136,73 @@ class Reaper(Background):
         if holder == "damaged":
             return bool(self._client.set(key, self._holder, px=expiry))
         if holder != self._holder.encode():
-            self._client.pexpire(key, expiry, nx=True)  # one that would never expire is nobody's
+            self._client.pexpire(key, expiry, nx=True)  # a lock without an expiry has no holder
             return False
         self._client.pexpire(key, expiry)
         return True
 
-    def look(self) -> None:
-        """Looks once at all jobs that have not ended. What is damaged is set aside, and the rest seen to."""
+    def run_once(self) -> None:
+        """Make one round over all jobs that have not ended. What is damaged is skipped, and the rest is done."""
         self._notice_restart()
-        for part in (self._look_at_jobs, self._forget_deliveries, self._embeddings.keep):
-            with self._setting_aside(part.__name__.strip("_").replace("_", " ")):
+        parts = {
+            "examine the jobs": self._examine_jobs,
+            "drop deliveries": self._drop_deliveries,
+            "trim the embeddings cache": self._embeddings.trim,
+        }
+        for what, part in parts.items():
+            with self._skipping_errors(what):
                 part()
             self._beat()
 
     @contextlib.contextmanager
-    def _setting_aside(self, what: str) -> Iterator[None]:
-        """Go on after any error but an outage, which concerns all."""
+    def _skipping_errors(self, what: str) -> Iterator[None]:
+        """Log any error inside and continue, except for an outage, which concerns everything."""
         try:
             yield
         except Exception as error:
             if is_outage(error):
                 raise
             self._note(error)
-            tell_once(f"reaper: {what} is set aside: {brief(error)}")
+            tell_once(f"reaper: cannot {what}, and continues with the rest: {brief(error)}")
 
-    def _look_at_jobs(self) -> None:
-        waiting, look = [], self._unended.look()
+    def _examine_jobs(self) -> None:
+        waiting, open_jobs = [], self._open_jobs.read()
         self._notice_silence()
-        aside = self._following(look) | {found.job.id for found in look if found.held}
-        for found in look:
+        blocked = self._depending(open_jobs) | {found.job.id for found in open_jobs if found.paused}
+        for found in open_jobs:
             job_id = found.job.id
             orphaned = found.snapshot.status is Status.RUNNING and not found.leased
             if found.snapshot.status is Status.QUEUED and not found.cancel_asked:
-                if job_id in aside:
+                if job_id in blocked:
                     continue
-                waiting.append(Waiting(found.job, GIVEN_BACK if found.snapshot.attempt else found.job.priority))
-            elif found.cancel_asked or (orphaned and not self._is_patient()):
-                with self._setting_aside(f"job {job_id}"):
+                waiting.append(WaitingJob(found.job, GIVEN_BACK if found.snapshot.attempt else found.job.priority))
+            elif found.cancel_asked or (orphaned and not self._are_requeues_suspended()):
+                with self._skipping_errors(f"requeue job {job_id}"):
                     self._requeue(found)
-        self._turns.give(waiting, free=self._aside - aside)
-        self._aside = aside
+        self._turns.update(waiting, free=self._blocked - blocked)
+        self._blocked = blocked
 
-    def _send_or_leave(self, job: Job, priority: int) -> None:
-        """Send a message, or leave it for the next look where the job's queue is damaged: others wait for theirs."""
-        with self._setting_aside(f"a message for queue {job.queue}"):
+    def _send_or_skip(self, job: Job, priority: int) -> None:
+        """Send a message; if the job's queue is damaged, leave it for the next round."""
+        with self._skipping_errors(f"send a message to queue {job.queue}"):
             self._send(job, priority)
 
-    def _requeue(self, found: Found) -> None:
+    def _requeue(self, found: OpenJob) -> None:
         outcome = self._ledger.requeue(found.job.id, found.snapshot, found.job)
         if outcome is not None:
             log.warning("job %s: its worker is gone; it is %s now", found.job.id, outcome)
         if outcome is Status.QUEUED:
             self._note_requeued()
-            self._send_or_leave(found.job, GIVEN_BACK)
+            self._send_or_skip(found.job, GIVEN_BACK)
 
-    def _following(self, look: list[Found]) -> set[str]:
-        """The jobs that are to wait until others have ended, which have not."""
-        live = {found.job.id for found in look}
-        batches = {batch_id for found in look for batch_id in found.links.after_batches}
+    def _depending(self, open_jobs: list[OpenJob]) -> set[str]:
+        """Return the ids of jobs that depend on others which have not ended."""
+        live = {found.job.id for found in open_jobs}
+        batches = {batch_id for found in open_jobs for batch_id in found.links.after_batches}
         open_batches = {batch_id for batch_id in batches if not live.isdisjoint(self._jobs_of(batch_id))}
         return {
             found.job.id
-            for found in look
+            for found in open_jobs
             if not live.isdisjoint(found.links.after_jobs) or not open_batches.isdisjoint(found.links.after_batches)
         }
 
@@ -200,34 +215,35 @@ class Reaper(Background):
         server: Any = self._client.info("server")
         refusals = self._refusals()
         if refusals != self._refused and self._refused is not None:
-            log.info("reaper: the broker has refused writes; no lease is held against its owner for a while")
-            self._be_patient()
+            log.info("reaper: the broker has refused writes; no job is requeued for %g s", self._lease)
+            self._suspend_requeues()
         self._refused = refusals
         if server["run_id"] != self._server_run:
             if self._server_run is not None:
                 log.warning("reaper: the broker was restarted")
-                self._be_patient()
+                self._suspend_requeues()
                 self._forget()
             self._server_run = server["run_id"]
 
     def _forget(self) -> None:
-        """Read all anew: a server that lost its last writes, or a replica in its place, may say of a job that had ended
-        that it runs.
+        """Forget what was read, so that the next round reads everything.
+
+        On a server that lost its last writes, or a replica in its place, a job that had ended may run.
         """
-        self._unended = Unended(self._client, self._names)
-        self._turns = Turns(self._client, self._names, self._send_or_leave)
-        self._aside = set()
+        self._open_jobs = OpenJobs(self._client, self._names)
+        self._turns = FairTurns(self._client, self._names, self._send_or_skip)
+        self._blocked = set()
 
     def _refusals(self) -> dict[str, Any]:
-        """Return how often the broker has refused a command, of anybody's, for a reason of its own."""
+        """Return how often the broker has refused commands, of any client, because of its own state."""
         errors: Any = self._client.info("errorstats")
         return {name: errors[name] for name in REFUSALS if name in errors}
 
-    def _forget_deliveries(self) -> None:
-        """Drops the messages of ended jobs that a dead worker has not acknowledged: Celery keeps them for a day."""
+    def _drop_deliveries(self) -> None:
+        """Drop the messages of ended jobs that a dead worker has not acknowledged, which Celery keeps for a day."""
         unacked, index = unacked_keys(self._names)
         delivered: Any = self._client.hgetall(unacked)
-        tags = [tag for tag, message in delivered.items() if job_of(message) in self._unended.ended]
+        tags = [tag for tag, message in delivered.items() if job_of(message) in self._open_jobs.ended]
         if tags:
             with self._client.pipeline() as pipeline:
                 pipeline.hdel(unacked, *tags)

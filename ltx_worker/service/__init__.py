@@ -1,5 +1,5 @@
 """The worker as a service of its machine: a LaunchDaemon on macOS, a systemd unit on Linux.
 
-plan.py       what a service consists of       launchd.py, systemd.py   that of each platform
-apply.py      carries a plan out, or undoes it environment.py           the file that holds its secrets
+plan.py       what a service consists of       launchd.py, systemd.py   the plan for each platform
+apply.py      installs or removes a plan       environment.py           the file with its settings and secrets
 """

@@ -1,4 +1,4 @@
-"""Carries a service's plan out, or undoes it. Each may be done again: what is there already is left as it is."""
+"""Install a service by its plan, or uninstall it. Both may be repeated: what is right already is not changed."""
 
 from __future__ import annotations
 
@@ -25,21 +25,25 @@ from ltx_worker.threads.retrying import patiently
 
 __all__ = ["ServiceError", "describe", "install", "uninstall", "unreachable_part"]
 
-COMES_UP_WITHIN = 60.0
-"""Seconds that a worker has from its start by the service manager to the first sign of it."""
+START_TIMEOUT = 60.0
+"""Seconds from the worker's start by the service manager until it must run."""
 STOP_TIMEOUT = 70.0
-"""Seconds that the service which was there before may take to end; launchd loads no other meanwhile."""
+"""Seconds that the previous service may take to end; launchd loads no other meanwhile."""
 COMMAND_TIMEOUT = STOP_TIMEOUT + 30.0
-"""Seconds that a command of the system may take; the longest end a service, which has time for that."""
+"""Seconds that a command of the system may take; the slowest ones end a service, and wait for it."""
 Say = Callable[[str], object]
 Run = Callable[[Command], None]
 IN_PROGRESS = 37
-"""What launchctl exits with where a service is being loaded (EALREADY)."""
+"""The exit code of launchctl while a service is being loaded (EALREADY)."""
 SECRETS = re.compile(r"^(\w*(?:URL|KEY|SECRET|TOKEN|PASSWORD)\w*)=.*$", re.MULTILINE)
 
 
 class ServiceError(Exception):
-    """A step of an installation failed: which, and what the system said. code: the command's exit status, if any."""
+    """A step of an installation failed; the message says which, with the system's own message.
+
+    Attributes:
+        code: the command's exit code, if any.
+    """
 
     def __init__(self, message: str, code: int | None = None) -> None:
         super().__init__(message)
@@ -47,7 +51,7 @@ class ServiceError(Exception):
 
 
 def describe(plan: Plan) -> Iterator[str]:
-    """All that an installation would do, as commands and files. Shows no value that may be a secret."""
+    """Yield everything that an installation would do, as lines of commands and files, without secret values."""
     yield from (f"# where there is no user {plan.setup.user}: {shlex.join(command)}" for command in plan.make_user)
     for folder in plan.folders:
         yield f"# folder {folder.path}, mode {folder.mode:04o}, of {folder.owner}"
@@ -67,10 +71,18 @@ def install(
     start: bool = True,
     restart: bool = False,
 ) -> None:
-    """Make the user, the folders and the files, and start the service. Raise ServiceError.
+    """Make the user, the folders and the files, and start the service.
 
-    run: runs a command, and raises ServiceError where it fails.  root: what the files' paths are taken from.
-    start: False leaves the service as it runs, or does not.  restart: ends a worker that runs, so that it starts anew.
+    Args:
+        plan: the service.
+        say: is called with a sentence on each step.
+        run: runs a command, and raises ServiceError if it fails; None for this machine's own.
+        root: the folder in which all paths of the plan are made.
+        start: whether to start the service; False leaves it running or stopped as it is.
+        restart: whether to end a worker that runs, so that it starts again.
+
+    Raises:
+        ServiceError: a step failed.
     """
     run = run or _run
     was_there = _under(root, plan.main_file).exists()
@@ -86,7 +98,7 @@ def install(
         _give(path, folder.owner)
     changed = [_write(root, file, say) for file in plan.files]
     if is_older := start and was_there and not (restart or any(changed)) and _is_older(plan, root):
-        say("the worker runs with older settings: it is started anew")
+        say("the worker runs with older settings: it is restarted")
     replaced = start and was_there and (restart or any(changed) or is_older)
     if replaced:
         for command in plan.changed:
@@ -94,12 +106,22 @@ def install(
     for command in plan.enable:
         run(command)
     for command in plan.start if start else ():
-        patience = STOP_TIMEOUT if replaced else plan.patience
-        patiently((ServiceError,), threading.Event(), patience)(_start, run, command, plan.is_loaded, replaced)
+        timeout = STOP_TIMEOUT if replaced else plan.start_timeout
+        patiently((ServiceError,), threading.Event(), timeout)(_start, run, command, plan.is_loaded, replaced)
 
 
 def uninstall(plan: Plan, say: Say, run: Run | None = None, root: Path = Path("/")) -> None:
-    """Stops the service and removes its files. What the operator wrote, and what the worker keeps, stays."""
+    """Stop the service and remove its files, except those of the operator, the worker's folders and its user.
+
+    Args:
+        plan: the service.
+        say: is called with a sentence on each step.
+        run: runs a command, and raises ServiceError if it fails; None for this machine's own.
+        root: the folder in which all paths of the plan are made.
+
+    Raises:
+        ServiceError: the service still runs.
+    """
     run = run or _run
     if not _under(root, plan.main_file).exists():
         say("no service is installed")
@@ -119,35 +141,43 @@ def uninstall(plan: Plan, say: Say, run: Run | None = None, root: Path = Path("/
     kept = [str(file.path) for file in plan.files if file.keep] + [str(folder.path) for folder in plan.folders]
     say(f"kept {', '.join(kept)} and the user {plan.setup.user}")
     if is_still_there:
-        raise ServiceError(f"its files are removed, and it still runs: `{shlex.join(plan.is_loaded)}` tells of it")
+        raise ServiceError(f"its files are removed, and it still runs: `{shlex.join(plan.is_loaded)}` shows it")
 
 
 def await_worker(plan: Plan, say: Say, run: Run | None = None) -> int:
-    """Return the process of the service's worker once it has come up. Raise ServiceError, at once where the worker has
-    ended for good. Say why it has not come up yet where it is started again.
+    """Wait until the service's worker runs; return its process id.
+
+    Args:
+        plan: the service.
+        say: is called with the reason each time that the worker does not start and is tried again.
+        run: runs a command, and raises ServiceError if it fails; None for this machine's own.
+
+    Raises:
+        ServiceError: the worker has ended and is not started again, or does not run within START_TIMEOUT seconds.
     """
     run = run or _run
     home = plan.setup.home
-    deadline = time.monotonic() + COMES_UP_WITHIN
+    deadline = time.monotonic() + START_TIMEOUT
     told = ""
     while not (pid := running_worker(home)):
         has_ended = bool(final_refusal(home)) or (bool(plan.has_failed) and _succeeds(run, plan.has_failed))
         why = last_refusal(home)
         if has_ended or time.monotonic() > deadline:
-            what = "does not start" if has_ended else f"has not come up within {COMES_UP_WITHIN:g} s"
+            what = "does not start" if has_ended else f"has not started within {START_TIMEOUT:g} s"
             raise ServiceError(
-                f"the service is installed, and its worker {what}: {why or '`ltx-worker logs` says why'}"
+                f"the service is installed, and its worker {what}: {why or '`ltx-worker logs` shows why'}"
             )
         if why not in ("", told):
             told = why
-            say(f"the worker has not come up yet, and is tried again for {COMES_UP_WITHIN:g} s: {why}")
+            say(f"the worker has not started yet, and is tried again for {START_TIMEOUT:g} s: {why}")
         time.sleep(0.2)
     return pid
 
 
 def unreachable_part(*paths: Path, user: str = "") -> Path | None:
-    """The folder on the way to one of these that a user could not enter, if there is one; who is yet to be made is in
-    no group that has a right.
+    """Return the first folder on the way to one of these paths that a user cannot enter, or None.
+
+    A user who does not exist yet has only the rights that everybody has.
     """
     try:
         entry = pwd.getpwnam(user)
@@ -165,7 +195,7 @@ def _may_enter(status: os.stat_result, uid: int, groups: set[int]) -> bool:
 
 
 def _start(run: Run, command: Command, is_loaded: Command, replaced: bool) -> None:
-    """Run a command, which may fail of what is loaded already, unless that is the service that is being replaced."""
+    """Run a command; ignore its failure if the service is loaded already, unless that is the one to be replaced."""
     try:
         run(command)
     except ServiceError as error:
@@ -178,8 +208,9 @@ def _start(run: Run, command: Command, is_loaded: Command, replaced: bool) -> No
 
 
 def _is_older(plan: Plan, root: Path) -> bool:
-    """Return whether a worker runs that has started before one of its service's files was written, as where an
-    installation was broken off in between.
+    """Return whether a worker runs that was started before one of its service's files was written.
+
+    That is so if an installation was interrupted in between.
     """
     try:
         pid = running_worker(_under(root, plan.setup.home))
@@ -190,15 +221,15 @@ def _is_older(plan: Plan, root: Path) -> bool:
 
 
 def _write(root: Path, file: File, say: Say) -> bool:
-    """Whether it was changed."""
+    """Write a file of the service; return whether it was changed."""
     path = _under(root, file.path)
-    if path.exists() and file.keep:  # as the operator wrote it, maybe before there was the user who is to read it
+    if path.exists() and file.keep:  # the operator's, perhaps written before the user existed who must read it
         path.chmod(file.mode)
         _give(path, file.owner)
-        say(f"{file.path} is there already")
+        say(f"{file.path} exists already, and was not changed")
         return False
     if path.exists() and path.read_bytes() == file.text.encode():
-        say(f"{file.path} is as it should be")
+        say(f"{file.path} is up to date")
         return False
     if not path.parent.exists():
         path.parent.mkdir(parents=True)
@@ -221,11 +252,12 @@ def _has_user(name: str) -> bool:
 
 
 def _hand_over(folder: Path, owner: str) -> None:
-    """Give what a service of another user has left in its folder to the one who is to run it now. What is somebody
-    else's stays so: a hard link there may be of any file.
+    """Give the previous user's files in a service's folder to the new user.
+
+    Files of other users keep their owner: a hard link in the folder may be of any file.
     """
     before = folder.stat().st_uid
-    with contextlib.suppress(KeyError):  # of a user who is not there, `_give` says so
+    with contextlib.suppress(KeyError):  # `_give` reports a user who does not exist
         uid = pwd.getpwnam(owner).pw_uid
         if before in (0, uid):
             return
@@ -250,15 +282,15 @@ def _run(command: Command) -> None:
         why = f"has not ended within {COMMAND_TIMEOUT:g} s and was killed; restart this machine, and run this again"
         raise ServiceError(f"`{shlex.join(command)}` {why}") from error
     except FileNotFoundError as error:
-        raise ServiceError(f"there is no {command[0]} on this machine") from error
+        raise ServiceError(f"the program {command[0]} is missing on this machine") from error
     except subprocess.CalledProcessError as error:
-        words = (error.stderr or error.stdout).strip()
-        why = words or f"exit code {error.returncode}"
+        output = (error.stderr or error.stdout).strip()
+        why = output or f"exit code {error.returncode}"
         raise ServiceError(f"`{shlex.join(command)}` failed: {why}", error.returncode) from error
 
 
 def _try(run: Run, command: Command) -> None:
-    """For what may have nothing to do, such as stopping what does not run."""
+    """Run a command whose failure does not matter, such as one that stops a service which does not run."""
     _succeeds(run, command)
 
 

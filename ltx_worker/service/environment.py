@@ -1,4 +1,4 @@
-"""The file that tells a service where its farm is. It holds passwords, and so nobody else may read it."""
+"""Read and write the file with a service's settings, which nobody else may read since it contains passwords."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ __all__ = ["ENVIRONMENT", "UnsafeFile", "environment_text", "given_settings", "l
 ENVIRONMENT = Path("/etc/ltx-farm/worker.env")
 
 _HEAD = """\
-# Where the farm is, read by the worker at each start: NAME='value', a line each. Mode 0600: it holds passwords.
+# The worker's settings, read at each start: NAME='value', one a line. Mode 0600, since it contains passwords.
 # LTX_BROKER_URL='rediss://worker:PASSWORD@HOST:6380/0'
 # LTX_BROKER_CA='/etc/ltx-farm/ca.crt'
 # LTX_STORAGE_URL='/Volumes/farm'
@@ -23,11 +23,11 @@ _NOT_FOR_A_SERVICE = {"LTX_HOME"}
 
 
 class UnsafeFile(Exception):
-    """A file of secrets that others can read, or that cannot be read: which, and what to do."""
+    """A file of secrets can be read by others, or cannot be read; the message says which and what to do."""
 
 
 def given_settings(environment: dict[str, str]) -> dict[str, str]:
-    """What of an environment a worker reads: the farm's settings, the storage's keys, where models lie."""
+    """Return what a worker reads of an environment: the farm's settings, the storage's keys, the models' folder."""
     return {
         name: value
         for name, value in sorted(environment.items())
@@ -36,37 +36,49 @@ def given_settings(environment: dict[str, str]) -> dict[str, str]:
 
 
 def environment_text(settings: dict[str, str]) -> str:
-    """The file's text. Raises ValueError for a value that no line can hold."""
+    """Return the file's text.
+
+    Raises:
+        ValueError: a value contains a line break or a null character.
+    """
     lines = []
     for name, value in settings.items():
         if "\n" in value or "\0" in value:
-            raise ValueError(f"{name} has a line break in it, which {ENVIRONMENT.name} cannot hold")
+            raise ValueError(f"{name} is invalid for {ENVIRONMENT.name}: it has a line break; use a value of one line")
         quoted = value.replace("\\", "\\\\").replace("'", "\\'")
         lines.append(f"{name}='{quoted}'\n")
     return _HEAD + "".join(lines)
 
 
 def load_environment(path: Path) -> None:
-    """Puts the file's settings into this process's environment, before those that are there. Raises UnsafeFile."""
+    """Put the file's settings into this process's environment, in place of those that are set there.
+
+    Raises:
+        UnsafeFile: others may read the file, or it cannot be read.
+    """
     try:
         mode = path.stat().st_mode
     except OSError as error:
         raise _unreadable(path, error) from error
     if mode & 0o077:
-        raise UnsafeFile(f"{path} holds passwords, and others may read it; chmod 600 {path}")
+        raise UnsafeFile(f"{path} contains passwords, and others may read it; use chmod 600 {path}")
     os.environ.update(settings_in(path))
     know_environment(os.environ)
 
 
 def settings_in(path: Path) -> dict[str, str]:
-    """Return what the file says, as a worker reads it; nothing that is empty. Raises UnsafeFile."""
+    """Return the file's settings that are not empty, as a worker reads them.
+
+    Raises:
+        UnsafeFile: the file cannot be read.
+    """
     try:
-        with path.open(encoding="utf-8-sig") as file:  # with a mark at its beginning, as some editors put there
+        with path.open(encoding="utf-8-sig") as file:  # some editors put a byte order mark at its beginning
             values = dotenv_values(stream=file, interpolate=False)
     except OSError as error:
         raise _unreadable(path, error) from error
     except UnicodeDecodeError as error:
-        raise UnsafeFile(f"cannot read {path}: it is not in UTF-8; save it so") from error
+        raise UnsafeFile(f"cannot read {path}: it is not in UTF-8; save it in UTF-8") from error
     return {name: value for name, value in values.items() if value}
 
 

@@ -1,4 +1,4 @@
-"""Lines for systemd's journal: each with its priority, without the time, which the journal has."""
+"""Format log lines for systemd's journal: each with its priority, without the time, which the journal adds."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from ltx_client.shared.console.stdio import LineFormatter
 __all__ = ["JournalFormatter", "is_journal"]
 
 PRIORITIES = {logging.CRITICAL: 2, logging.ERROR: 3, logging.WARNING: 4, logging.INFO: 6, logging.DEBUG: 7}
-"""Of syslog, by the level of `logging` (sd-daemon(3))."""
+"""Syslog's priorities by the level of `logging` (sd-daemon(3))."""
 
 
 class JournalFormatter(LineFormatter):
@@ -27,7 +27,7 @@ class JournalFormatter(LineFormatter):
 
 
 def is_journal(stream: IO[Any]) -> bool:
-    """Return whether a stream ends in systemd's journal, as JOURNAL_STREAM tells (systemd.exec(5))."""
+    """Return whether a stream is systemd's journal, which JOURNAL_STREAM names (systemd.exec(5))."""
     try:
         status = os.fstat(stream.fileno())
     except (OSError, ValueError):

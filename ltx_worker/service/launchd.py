@@ -1,8 +1,8 @@
 """The worker as a job of launchd, of one of two kinds.
 
-A LaunchDaemon runs without anybody logged in, and reaches the local network without anybody being asked. A LaunchAgent
-is a logged-in user's own: it sees the shares that this user mounts, which no daemon does, runs from login to logout,
-and is kept from the local network until its user allows it once.
+A LaunchDaemon runs without a logged-in user, and has access to the local network without asking. A LaunchAgent belongs
+to a logged-in user: it sees the shares that this user mounts, which no daemon does, runs from login to logout, and has
+no access to the local network until its user has allowed it once.
 """
 
 from __future__ import annotations
@@ -32,15 +32,17 @@ __all__ = [
 DEFAULT_USER = "_ltxfarm"
 HOME = Path("/var/lib/ltx-farm")
 LABEL = "farm.ltx.worker"
-BOOTSTRAP_PATIENCE = 15.0
-"""Seconds: launchd refuses a service for a while now and then ("Bootstrap failed: 5: Input/output error")."""
+BOOTSTRAP_TIMEOUT = 15.0
+"""Seconds for which loading a service is tried: now and then launchd refuses it for a while ("Bootstrap failed: 5:
+Input/output error").
+"""
 NEWSYSLOG = Path("/etc/newsyslog.d/ltx-farm.conf")
 ROLE_IDS = range(450, 500)
-"""Where macOS has the accounts of services."""
+"""The ids that macOS gives to the accounts of services."""
 
 _NEWSYSLOG = """\
-# Written by `ltx-worker install`. What Python says when it cannot start; the worker's own log is rotated by itself.
-# A user of macOS has no group of its own name, and newsyslog stops at one that there is not, for all logs: so none.
+# Written by `ltx-worker install`. For Python's output when it cannot start; the worker rotates its own log.
+# The group is left out: macOS users have no group of their own name, and newsyslog stops at an unknown group.
 # logfilename                      [owner:group]  mode count size when flags
 {path}  {user}:  640  3  1024  *  N
 """
@@ -48,7 +50,14 @@ _NEWSYSLOG = """\
 
 @dataclass(frozen=True)
 class Kind:
-    """A daemon or an agent. domain: of launchd, in which it runs.  plist: its file.  logs: the folder of its logs."""
+    """A daemon or an agent.
+
+    Attributes:
+        domain: the domain of launchd in which it runs.
+        plist: its file.
+        logs: the folder of its logs.
+        is_agent: whether it is an agent.
+    """
 
     domain: str
     plist: Path
@@ -57,17 +66,17 @@ class Kind:
 
     @property
     def target(self) -> str:
-        """What launchctl calls it."""
+        """Return its name for launchctl."""
         return f"{self.domain}/{LABEL}"
 
     @property
     def log(self) -> Path:
-        """The worker's log, which it rotates itself: launchd would go on writing into the file that was moved."""
+        """Return the worker's log, which the worker rotates: launchd would continue to write into the moved file."""
         return self.logs / "worker.log"
 
     @property
-    def last_words(self) -> Path:
-        """What Python says when it cannot start."""
+    def error_log(self) -> Path:
+        """Return the file with Python's output when it cannot start."""
         return self.logs / "worker.err"
 
 
@@ -81,9 +90,13 @@ def agent(user_home: Path, uid: int) -> Kind:
 
 
 def plan(setup: Setup, given: dict[str, str], user_id: int, kind: Kind = DAEMON) -> Plan:
-    """Return the service on macOS.
+    """Return the plan of the service on macOS.
 
-    given: what the environment file contains at first.  user_id: for a daemon's new user.
+    Args:
+        setup: the operator's choices.
+        given: the settings in a new environment file.
+        user_id: the id of a daemon's new user.
+        kind: a daemon or an agent.
     """
     home = str(setup.home)
     service: dict[str, object] = {
@@ -97,8 +110,8 @@ def plan(setup: Setup, given: dict[str, str], user_id: int, kind: Kind = DAEMON)
         "ExitTimeOut": 60,
         "ProcessType": "Interactive",  # neither slowed down nor put on the efficiency cores
         "AbandonProcessGroup": False,
-        "StandardOutPath": str(kind.last_words),
-        "StandardErrorPath": str(kind.last_words),
+        "StandardOutPath": str(kind.error_log),
+        "StandardErrorPath": str(kind.error_log),
     }
     if not kind.is_agent:
         service["UserName"] = setup.user
@@ -108,7 +121,7 @@ def plan(setup: Setup, given: dict[str, str], user_id: int, kind: Kind = DAEMON)
         File(setup.environment, environment_text(given), 0o600, setup.user, keep=True),
     ]
     if not kind.is_agent:
-        files.insert(1, File(NEWSYSLOG, _NEWSYSLOG.format(path=kind.last_words, user=setup.user)))
+        files.insert(1, File(NEWSYSLOG, _NEWSYSLOG.format(path=kind.error_log, user=setup.user)))
     return Plan(
         setup=setup,
         folders=(Folder(setup.home, 0o750, setup.user), Folder(kind.logs, 0o755, setup.user)),
@@ -119,23 +132,28 @@ def plan(setup: Setup, given: dict[str, str], user_id: int, kind: Kind = DAEMON)
         start=(("launchctl", "bootstrap", kind.domain, str(kind.plist)), ("launchctl", "kickstart", kind.target)),
         unload=(("launchctl", "bootout", kind.target),),
         is_loaded=("launchctl", "print", kind.target),
-        patience=BOOTSTRAP_PATIENCE,
+        start_timeout=BOOTSTRAP_TIMEOUT,
     )
 
 
 def free_id(taken: set[int]) -> int:
-    """Return the first id for an account of a service that no user and no group has. Raises ValueError."""
+    """Return the first id for an account of a service that no user and no group has.
+
+    Raises:
+        ValueError: all ids are taken.
+    """
     if free := [number for number in ROLE_IDS if number not in taken]:
         return free[0]
     raise ValueError(
-        f"the ids of macOS for services are all taken ({ROLE_IDS[0]} to {ROLE_IDS[-1]}); name a --user that there is"
+        f"all ids that macOS has for services are taken ({ROLE_IDS[0]} to {ROLE_IDS[-1]}); use --user with a user that"
+        " exists"
     )
 
 
 def installed(path: Path = DAEMON.plist) -> tuple[str, Command] | None:
-    """Return the user and the command of what is installed; None where nothing is, or it cannot be read.
+    """Return the user and the command of the installed service; None if there is none, or it cannot be read.
 
-    An agent names no user, but is whose folder it lies in: "".
+    The user of an agent is "", since its file names none.
     """
     try:
         service = plistlib.loads(path.read_bytes())
@@ -150,8 +168,8 @@ def is_job_of_launchd() -> bool:
 
 
 def log_command(lines: int, *, follow: bool, kind: Kind = DAEMON) -> Command:
-    """Show the end of the worker's log, and of what it said when it could not start."""
-    return ("tail", "-n", str(lines), *(("-F",) if follow else ()), str(kind.last_words), str(kind.log))
+    """Return the command that shows the end of the worker's log and of its error log."""
+    return ("tail", "-n", str(lines), *(("-F",) if follow else ()), str(kind.error_log), str(kind.log))
 
 
 def _make_user(setup: Setup, user_id: int) -> tuple[Command, ...]:

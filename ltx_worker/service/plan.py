@@ -1,4 +1,4 @@
-"""What a service consists of: plain data, so that a dry run and a test see what an installation would do."""
+"""Describe what a service consists of as plain data, so that a dry run and a test see what an installation would do."""
 
 from __future__ import annotations
 
@@ -12,9 +12,15 @@ Command = tuple[str, ...]
 
 @dataclass(frozen=True)
 class Setup:
-    """What the operator chose. python: of the environment that ltx-farm is installed in; it must not move.
+    """The operator's choices.
 
-    environment: the file with the farm's address and passwords, which is read at each start.
+    Attributes:
+        variant: the variant that the worker serves.
+        user: the user that it runs as.
+        python: the Python of the environment in which ltx-farm is installed, which must not be moved.
+        home: the worker's LTX_HOME.
+        environment: the file with the worker's settings and passwords, read at each start.
+        log_level: the level of its log.
     """
 
     variant: str
@@ -25,14 +31,22 @@ class Setup:
     log_level: str = "INFO"
 
     def command(self, *more: str) -> Command:
-        """What the service runs."""
+        """Return the command that the service runs."""
         options = ("--variant", self.variant, "--log-level", self.log_level, "--env-file", str(self.environment))
         return (str(self.python), "-m", "ltx_worker", "start", *options, *more)
 
 
 @dataclass(frozen=True)
 class File:
-    """A file of the service. keep: it is written once, and neither replaced nor removed, for it is the operator's."""
+    """A file of the service.
+
+    Attributes:
+        path: where it is.
+        text: its content.
+        mode: its permissions.
+        owner: its user.
+        keep: whether it is the operator's: it is written once, and neither replaced nor removed.
+    """
 
     path: Path
     text: str = field(repr=False)
@@ -43,7 +57,7 @@ class File:
 
 @dataclass(frozen=True)
 class Folder:
-    """A folder that belongs to `owner`; it stays when the service is removed."""
+    """A folder that belongs to `owner`, and that stays when the service is removed."""
 
     path: Path
     mode: int
@@ -52,12 +66,20 @@ class Folder:
 
 @dataclass(frozen=True, kw_only=True)
 class Plan:
-    """A service. make_user: run where there is no such user.  enable: has it start with the machine.  start: starts it.
+    """A service: its folders and files, and the commands that manage it.
 
-    changed: run before `enable` where a file of a service that was there has changed; it may stop the service.
-    unload: stops and forgets it.  is_loaded: succeeds where the service manager has it.  has_failed: succeeds where the
-    service has ended and is not started again, for managers that can tell.  patience: seconds that `start` is tried
-    again, for managers that are not ready at once.
+    Attributes:
+        setup: the operator's choices.
+        folders: are made, and stay.
+        files: are written; the first one is the service's own.
+        make_user: makes the user, if it does not exist.
+        changed: runs before `enable` if a file of an installed service has changed; it may stop the service.
+        enable: makes the service start with the machine.
+        start: starts the service.
+        unload: stops and removes the service.
+        is_loaded: succeeds if the service manager knows the service.
+        has_failed: succeeds if the service has ended and is not started again; empty if the manager cannot tell.
+        start_timeout: seconds for which `start` is tried again.
     """
 
     setup: Setup
@@ -70,9 +92,9 @@ class Plan:
     unload: tuple[Command, ...]
     is_loaded: Command
     has_failed: Command = ()
-    patience: float = 0.0
+    start_timeout: float = 0.0
 
     @property
     def main_file(self) -> Path:
-        """The one whose presence says that the service is installed."""
+        """Return the file that exists if the service is installed."""
         return self.files[0].path

@@ -1,4 +1,4 @@
-"""The systemd unit. Logs go to the journal, which rotates them."""
+"""The worker as a systemd unit, which logs to the journal."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ UNIT = "ltx-farm-worker.service"
 UNIT_PATH = Path("/etc/systemd/system") / UNIT
 
 _UNIT = """\
-# Written by `ltx-worker install`; what is changed here is lost when it runs again.
+# Written by `ltx-worker install`; changes are lost when it runs again.
 [Unit]
 Description=ltx-farm worker ({variant})
 Wants=network-online.target
 After=network-online.target
-# A broker that is away for hours must not end the restarts.
+# A broker that does not answer for hours must not end the restarts.
 StartLimitIntervalSec=0
 
 [Service]
@@ -30,16 +30,16 @@ User={user}
 ExecStart={command}
 Environment=LTX_HOME={home} PYTHONUNBUFFERED=1
 WorkingDirectory={home}
-# A worker that drained or was stopped stays down; wrong settings (2) do not mend themselves.
+# A worker that drained or was stopped stays down; so does one with wrong settings (2).
 Restart=on-failure
 RestartSec=10
 RestartPreventExitStatus=2
-# The job in hand goes back to the queue; the engine ends with its worker.
+# The current job goes back to the queue; the engine ends with its worker.
 KillMode=mixed
 TimeoutStopSec=60
-# The kernel may kill the engine for its memory; the worker reports it and goes on.
+# The kernel may kill the engine for its memory; the worker reports it and continues.
 OOMPolicy=continue
-# It has no rights but its user's, and no way to others. Not here: what would take the GPU from it (PrivateDevices,
+# It has only its user's rights, and no way to get others. Left out: what would block the GPU (PrivateDevices,
 # DeviceAllow, and ProtectClock, which sets it), the models or the storage wherever they are (ProtectSystem=strict,
 # ProtectHome, PrivateUsers, UMask), or the kernels that MLX compiles (MemoryDenyWriteExecute).
 CapabilityBoundingSet=
@@ -68,7 +68,12 @@ WantedBy=multi-user.target
 
 
 def plan(setup: Setup, given: dict[str, str]) -> Plan:
-    """The service on Linux. given: what the environment file is to hold at first."""
+    """Return the plan of the service on Linux.
+
+    Args:
+        setup: the operator's choices.
+        given: the settings in a new environment file.
+    """
     unit = _UNIT.format(
         variant=setup.variant,
         user=setup.user,
@@ -94,7 +99,7 @@ def plan(setup: Setup, given: dict[str, str]) -> Plan:
 
 
 def installed(path: Path = UNIT_PATH) -> tuple[str, Command] | None:
-    """Return the user and the command of the service that is installed; None where none is, or it cannot be read."""
+    """Return the user and the command of the installed service; None if there is none, or it cannot be read."""
     try:
         lines = dict(line.split("=", 1) for line in path.read_text(encoding="utf-8").splitlines() if "=" in line)
         return lines["User"], tuple(shlex.split(lines["ExecStart"].replace("%%", "%")))
@@ -103,5 +108,5 @@ def installed(path: Path = UNIT_PATH) -> tuple[str, Command] | None:
 
 
 def log_command(lines: int, *, follow: bool) -> Command:
-    """Shows the log's end."""
+    """Return the command that shows the end of the service's log."""
     return ("journalctl", "--unit", UNIT, "--lines", str(lines), "--no-pager", *(("--follow",) if follow else ()))

@@ -1,4 +1,4 @@
-"""Feeds a parser wrong inputs, and holds it to what it promises: a value or a sentence, soon, in little memory."""
+"""Feed a parser wrong inputs, and check that it returns a value or one sentence, soon, in little memory."""
 
 import contextlib
 import gc
@@ -34,9 +34,10 @@ MAXRSS_UNIT = 1 if sys.platform == "darwin" else 1024
 
 @dataclass(frozen=True)
 class Kind:
-    """Something that is parsed. read: None for an input that was taken, or else the sentence with which it was refused.
+    """A kind of input.
 
-    mutated, odd: mutations of valid inputs, and inputs that were never valid.  valid: inputs that must be taken.
+    read: returns None for an input that was accepted, or else the sentence of its refusal. mutated, odd: mutations of
+    valid inputs, and inputs that were never valid. valid: inputs that must be accepted.
     """
 
     name: str
@@ -48,7 +49,7 @@ class Kind:
 
 @dataclass
 class Tally:
-    """What became of a kind's inputs: how many of either sort were taken and refused; and what they cost at most."""
+    """The counts of a kind's inputs that were accepted and refused, and the most that one has cost."""
 
     name: str
     outcomes: Counter[str] = field(default_factory=Counter)
@@ -69,7 +70,7 @@ class Tally:
 
 
 class Hung(BaseException):
-    """Not an Exception, so that nothing that is tested catches it."""
+    """A time-out; no Exception, so that the code under test does not catch it."""
 
 
 @contextlib.contextmanager
@@ -87,7 +88,7 @@ def _given_up_after(seconds):
 
 
 def feed(kind: Kind, data: Any, tally: Tally, sort: str) -> None:
-    """One input."""
+    """Feed one input to the parser, and check its result."""
     held = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     gc.disable()  # of what hypothesis remembers, which is much: it takes seconds, at the cost of whichever input
     tracemalloc.start()
@@ -111,12 +112,15 @@ def feed(kind: Kind, data: Any, tally: Tally, sort: str) -> None:
 
 
 def is_sentence(text: str) -> bool:
-    """Whether a person could be shown it: one line, with something in it, and no traceback or object's address."""
+    """Return whether a person can read it: one line, not empty, without a traceback or an object's address."""
     return bool(text.strip()) and "\n" not in text and len(text) < LONGEST_SENTENCE and "Traceback" not in text
 
 
 def run(kind: Kind, inputs: int) -> Tally:
-    """Half of the inputs are mutations of valid ones. What the parser raises comes with its input, made simple."""
+    """Feed inputs, half of them mutations of valid ones.
+
+    An error of the parser is reported with its input, simplified.
+    """
     tally = Tally(kind.name)
     for valid in kind.valid:
         feed(kind, valid, checked := Tally(kind.name), "valid")
@@ -127,7 +131,7 @@ def run(kind: Kind, inputs: int) -> Tally:
 
 
 def drawn(strategy: st.SearchStrategy[Any], count: int) -> list[Any]:
-    """So many inputs, the same every time, for tests that cannot be told of each on its own."""
+    """Return a number of inputs, the same every time, for tests that cannot report on each one."""
     inputs: list[Any] = []
 
     @settings(

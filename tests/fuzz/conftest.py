@@ -1,4 +1,4 @@
-"""`campaign` runs a kind, with as many inputs as pytest was asked for."""
+"""Provide `campaign`, which runs a kind with the number of inputs that pytest was given."""
 
 from pathlib import Path
 

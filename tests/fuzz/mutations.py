@@ -1,4 +1,4 @@
-"""Wrong inputs, as hypothesis draws them: mutations of valid ones, and what was never valid."""
+"""Strategies for wrong inputs: mutations of valid ones, and inputs that were never valid."""
 
 import json
 
@@ -31,7 +31,7 @@ ODD_NUMBERS = (0, 1, 2, 2**31 - 1, 2**32, 2**60, 2**63, 2**64 - 1, 10**8, 10**8 
 
 
 class Members(list):
-    """An object's keys and values as pairs, so that a key may come twice."""
+    """An object's keys and values as pairs, so that a key may occur twice."""
 
 
 def _tree(value):
@@ -47,7 +47,7 @@ def _text(tree):
 
 
 def _places(tree, found):
-    """Every list that holds a value, with the value's place there."""
+    """Return every list that contains a value, with the value's index."""
     for place, item in enumerate(tree):
         found.append((tree, place))
         value = item[1] if isinstance(tree, Members) else item
@@ -64,7 +64,7 @@ def _put(holder, place, value):
 
 
 def _nudged(draw, tree):
-    """Something of the same type, where that is a number or text: what a valid input might well have."""
+    """Return a value of the same type, if that is a number or text, which a valid input may have."""
     if isinstance(tree, list) or len(tree) > 1000:
         return tree
     try:
@@ -82,7 +82,7 @@ def _nudged(draw, tree):
 
 @st.composite
 def mutated_json(draw, valid, odd_values=ODD_VALUES):
-    """The bytes of one of these JSON values after a few changes: of members and items, at times of bytes, too."""
+    """Draw the bytes of one of these JSON values after a few changes of members, items and sometimes bytes."""
     whole = [_tree(draw(st.sampled_from(valid)))]
     for _ in range(draw(st.integers(1, 3))):
         places = _places(whole, [])
@@ -113,7 +113,7 @@ def mutated_json(draw, valid, odd_values=ODD_VALUES):
 
 @st.composite
 def mutated_bytes(draw, valid, most=3, pieces=ODD_BYTES):
-    """One of these after a few changes of bytes: flipped, cut out, put in, doubled, cut off."""
+    """Draw one of these after a few changes of bytes: flipped, removed, inserted, doubled, truncated."""
     data = draw(st.sampled_from(valid))
     for _ in range(draw(st.integers(1, most))):
         at = draw(st.integers(0, len(data)))
@@ -138,7 +138,7 @@ def mutated_bytes(draw, valid, most=3, pieces=ODD_BYTES):
 
 
 def odd_json(values=ODD_VALUES, keys=ODD_KEYS):
-    """The bytes of JSON values of any shape, made of odd pieces."""
+    """Draw the bytes of JSON values of any shape, made of unusual parts."""
     leaves = st.sampled_from(values)
     shapes = st.recursive(
         leaves,
@@ -154,12 +154,12 @@ def odd_json(values=ODD_VALUES, keys=ODD_KEYS):
 
 
 def odd_bytes():
-    """Bytes of no form at all."""
+    """Draw arbitrary bytes."""
     return st.binary(max_size=200) | st.lists(st.sampled_from(ODD_BYTES), max_size=6).map(b"".join)
 
 
 def mutated_fields(valid, mutations):
-    """A Redis hash, one of its fields or two replaced by what is drawn for them, or missing."""
+    """Draw a Redis hash in which one or two fields are replaced or missing."""
 
     @st.composite
     def fields(draw):

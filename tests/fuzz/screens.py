@@ -1,4 +1,4 @@
-"""All that commands make of a job for people and programs, for a screen that nobody sees."""
+"""Render everything that commands show of a job, for people and programs, on a hidden screen."""
 
 import io
 import json
@@ -25,7 +25,7 @@ SCREEN = Console(file=io.StringIO(), width=100, height=20, force_terminal=True)
 
 
 def draw(renderable):
-    """All of it that can fail. To lay it out would take most of the time."""
+    """Draw everything that can fail; the layout, which takes most of the time, is left out."""
     if isinstance(renderable, Listing):
         renderable = renderable.table(80)
     if isinstance(renderable, Group):
@@ -40,7 +40,7 @@ def draw(renderable):
 
 
 def show_job(view, workers=()):
-    """As `ltx jobs`, `ltx show`, `ltx stats` and their --json do."""
+    """Show a job as `ltx jobs`, `ltx show`, `ltx stats` and their --json do."""
     draw(jobs_table([view], 1.8e9))
     place = places([view], workers, measure([view], workers), 1.8e9).get(view.job.id)
     assert all(isinstance(value, str) for value in show._facts(view, "s3://farm", place, None, "", 1.8e9).values())
@@ -49,7 +49,7 @@ def show_job(view, workers=()):
 
 
 def show_update(update):
-    """As `ltx watch` and `ltx logs` do."""
+    """Show an update as `ltx watch` and `ltx logs` do."""
     PlainDisplay(with_ids=True).show(update)
     if update.event is not None:
         time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(update.event.at))
@@ -58,7 +58,7 @@ def show_update(update):
 
 
 def show_redrawn(view, snapshot):
-    """As `ltx watch` does in a terminal, of one job and of several."""
+    """Show one job and several as `ltx watch` does in a terminal."""
     update = Update(None, snapshot, view)
     live = LiveDisplay(None, SCREEN)
     live._look_at = math.inf
@@ -74,6 +74,6 @@ def show_redrawn(view, snapshot):
 
 
 def show_workers(workers):
-    """As `ltx workers` does."""
+    """Show workers as `ltx workers` does."""
     draw(workers_table(workers, 1.8e9))
     json.dumps([worker.model_dump() for worker in workers], allow_nan=False)

@@ -1,4 +1,4 @@
-"""Checkpoints: a file's header, the config in it, and what is loaded by them; and files of JSON beside."""
+"""Fuzz checkpoints: a file's header, its config, and what is loaded by them; and the JSON files of a folder."""
 
 import json
 import re
@@ -48,7 +48,7 @@ CONFIG = {"transformer": TRANSFORMER, "vae": VAE_SECTION, "scheduler": SCHEDULER
 
 
 def small_file():
-    """A whole checkpoint of some kilobytes: the header as JSON, and what follows it."""
+    """Return the two parts of a whole checkpoint of some kilobytes: the header as JSON, and the rest."""
     models = {
         "model.diffusion_model.": Transformer(parse_config(TransformerConfig, TRANSFORMER, {}, source="here")),
         "vae.": VAE(parse_config(VAEConfig, VAE_SECTION, {}, source="here")),
@@ -76,7 +76,7 @@ VALID = (file_of(json.dumps(HEADER).encode()),)
 
 @st.composite
 def mutated_files(draw):
-    """The tensors' places, the config, the header's length, or any bytes of the file are changed."""
+    """Draw files in which the tensors' offsets, the config, the header's length, or any bytes are changed."""
     match draw(st.sampled_from(("header", "config", "config", "length", "bytes", "cut"))):
         case "header":
             few = dict(draw(st.lists(st.sampled_from(sorted(HEADER.items())), max_size=4)))
@@ -116,7 +116,7 @@ def read_file(tmp_path):
 
 @pytest.fixture
 def read_folder(tmp_path):
-    """As `ltx models convert` reads a diffusers folder's configs."""
+    """Read a diffusers folder's configs as `ltx models convert` does."""
     (tmp_path / "transformer").mkdir()
     (tmp_path / "vae").mkdir()
 

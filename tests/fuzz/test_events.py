@@ -1,4 +1,4 @@
-"""What workers write, as watchers read it: events, snapshots, and what workers say of themselves."""
+"""Fuzz what workers write and watchers read: events, snapshots, and workers' records."""
 
 import json
 import tracemalloc
@@ -62,7 +62,7 @@ def view_of(snapshot):
 
 
 def read_stream(entries):
-    """As `ltx watch` reads a stream's entries: whatever they are, it comes to where the stored state is."""
+    """Read a stream's entries as `ltx watch` does; whatever they are, it ends at the stored state."""
     stored = apply(Snapshot(seq=len(entries)), NEWS[-1])
     follower, view = Follower(), view_of(stored)
     numbered = list(enumerate([*entries, NEWS[-1].model_dump_json().encode()], 1))

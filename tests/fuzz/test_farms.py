@@ -1,4 +1,4 @@
-"""A farm's keys with something wrong in them, as a worker reads them: its reaper, and its claim of a job."""
+"""Fuzz a farm's keys as a worker reads them: its reaper, and its claim of a job."""
 
 import json
 
@@ -41,7 +41,7 @@ ODD = [name for name in (*FARM, "held") if name not in ("attempt", "seq")]
 
 
 def in_turn(ledger):
-    """The jobs that a worker can take, in any order."""
+    """Return the jobs that a worker can take, in any order."""
     found = set()
     while isinstance(turn := ledger.next("w", "mac", GOOD.variant, 512, leave=found), Turn):
         found.add(turn.job_id)
@@ -50,7 +50,7 @@ def in_turn(ledger):
 
 @pytest.fixture(scope="module")
 def read_farm(tmp_path_factory):
-    """On a real server, which knows more, and runs scripts sooner, than a stand-in."""
+    """Read the farm on a real server, which has more commands, and runs scripts faster, than a fake."""
     folder = FarmFolder(tmp_path_factory.mktemp("broker"))
     folder.create()
     server = Server(folder)
@@ -82,7 +82,7 @@ def read_farm(tmp_path_factory):
                 lease=1.0,
             )
             for _ in range(2):
-                reaper.look()
+                reaper.run_once()
             assert sent or client.llen(queue), "no message has a worker take a job"
             assert OTHER in in_turn(ledger), "a good job has no turn"
             claimed = ledger.claim(ID, "w", "mac")

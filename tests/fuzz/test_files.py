@@ -1,4 +1,4 @@
-"""What people write: configuration files, and batch files of each form."""
+"""Fuzz the files that people write: configuration files, and batch files of each form."""
 
 import json
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""Job records, as clients and workers read them: what a person's client wrote, or somebody else with its rights."""
+"""Fuzz job records as clients and workers read them, written by a client or by anybody with its rights."""
 
 import json
 
@@ -77,7 +77,7 @@ def read_links(data):
 
 @pytest.fixture(scope="module")
 def read_record():
-    """As `ltx show` and `ltx jobs` do, with the record beside a good one."""
+    """Read a record as `ltx show` and `ltx jobs` do, together with a valid one."""
     with fakeredis.FakeRedis() as client:
         farm = Farm.over(client, SecretStr("redis://nowhere"), NAMES, None)
         ClientLedger(client, NAMES).submit(JOBS[0].model_copy(update={"id": OTHER}))

@@ -1,4 +1,4 @@
-"""Where `-o` and `--preview` lead: never a traceback, never a write outside what was named."""
+"""Fuzz `-o` and `--preview`: never a traceback, never a write outside the named place."""
 
 import os
 import re
@@ -81,7 +81,7 @@ SPECIAL = re.compile(r"(?:^|/)(?:dev|proc|sys)(?:/|$)")
 
 
 def made(folder):
-    """What the paths are about, and what no path should lead to: `outside` but for the link that names a file there."""
+    """Make the files that paths may name, and `outside`, which no path may name except by one link."""
     (folder / "here/folder/deep").mkdir(parents=True)
     (folder / "outside").mkdir()
     (folder / "outside/mine").write_bytes(b"mine")
@@ -97,7 +97,7 @@ def made(folder):
 
 
 def contents(folder):
-    """Every path with what it is, as far as that can be told without following a link."""
+    """Return every path with its kind and content, as far as that is known without following a link."""
     found = {}
     for path in folder.rglob("*"):
         status = path.lstat()
@@ -107,7 +107,7 @@ def contents(folder):
 
 
 def is_named(path, output, here, is_template):
-    """Whether the person who gave this output named that file: itself, after links, or its folder."""
+    """Return whether the person who gave this output named the file: itself, by a link, or by its folder."""
     if is_template:
         folder = os.path.realpath(here / (output.split("{", 1)[0].rpartition("/")[0] or "."))
         return Path(folder) in path.parents
@@ -117,7 +117,7 @@ def is_named(path, output, here, is_template):
 
 @pytest.fixture(scope="module")
 def read():
-    """Runs `ltx render` or `ltx show` in a folder made anew, and compares all that lies there with what was there."""
+    """Run `ltx render` or `ltx show` in a new folder, and compare all files there before and after."""
     base = Path(tempfile.mkdtemp(prefix="ltx-fuzz-"))
     farm = StoredFarm(base / "storage")
     cwd = Path.cwd()
@@ -161,7 +161,7 @@ def check(done, before, after, output, here, option):
 
 
 def in_the_folder(texts):
-    """Relative paths alone, which do not leave what is compared, or mean this process's own standard output."""
+    """Draw relative paths that stay in the compared folder and do not name this process's stdout."""
     texts = texts.map(lambda text: text.lstrip("/"))
     return texts.filter(lambda text: text != "-" and text.count("..") < 2 and not SPECIAL.search(text))
 

@@ -1,4 +1,4 @@
-"""What lies in a Celery queue, as a worker's transport, Celery itself and the reaper read it."""
+"""Fuzz the items of a Celery queue as a worker's transport, Celery itself and the reaper read them."""
 
 import base64
 import json
@@ -33,7 +33,7 @@ VALID = tuple(json.dumps(item).encode() for item in ITEMS)
 
 @pytest.fixture(scope="module")
 def celery_runs():
-    """Has Celery decode an item and run its task, which takes down what it is called with."""
+    """Let Celery decode an item and run its task, which records its arguments."""
     app = Celery("fuzz", set_as_current=False)
     app.conf.update({**celery_settings(Broker.parse("redis://nowhere"), Names()), "broker_transport": None})
     called = []
@@ -74,14 +74,14 @@ def read_item(celery_runs):
 
 @st.composite
 def with_mutated_body(draw):
-    """Envelopes in order, with what is wrong in the body that they hold."""
+    """Draw valid envelopes with a body that is wrong."""
     body = draw(mutated_json([BODY], [value for value in ODD_VALUES if len(value) < 6000]))
     return json.dumps({**draw(st.sampled_from(ITEMS)), "body": base64.b64encode(body).decode()}).encode()
 
 
 @st.composite
 def with_odd_headers(draw):
-    """Envelopes with headers and properties that mean something to Celery and kombu."""
+    """Draw envelopes whose headers and properties have a meaning for Celery and kombu."""
     item = json.loads(json.dumps(draw(st.sampled_from(ITEMS))))
     names = st.sampled_from(
         [

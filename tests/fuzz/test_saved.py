@@ -1,4 +1,4 @@
-"""What attempts leave for others in Redis, as an engine reads it: resume points, and text embeddings."""
+"""Fuzz what an engine reads of other attempts from Redis: resume points, and text embeddings."""
 
 import io
 import zipfile
@@ -45,7 +45,7 @@ def read_embedding(data):
 
 
 def entry(header, values=b"\0" * 16, version=b"\x01\x00"):
-    """An array as bytes, with any header."""
+    """Return an array as bytes, with any header."""
     return b"\x93NUMPY" + version + len(header).to_bytes(2, "little") + header + values
 
 
@@ -62,7 +62,7 @@ HEADERS = st.sampled_from(
 
 @st.composite
 def archives(draw, valid):
-    """The same archives, their checksums right, with other arrays in them, or compressed."""
+    """Draw the same archives with valid checksums and other arrays in them, or compressed."""
     buffer = io.BytesIO()
     kind = draw(st.sampled_from((zipfile.ZIP_STORED, zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED, zipfile.ZIP_BZIP2)))
     with zipfile.ZipFile(io.BytesIO(draw(st.sampled_from(valid)))) as old, zipfile.ZipFile(buffer, "w", kind) as new:
@@ -79,7 +79,7 @@ def archives(draw, valid):
 
 
 def other_makers():
-    """Resume points of makers that are no makers."""
+    """Draw resume points whose makers are invalid."""
     texts = ("[]", "null", "3", "[" * 5000, '"x"', "{}", "\ud800", "{" * 10)
     archive = [io.BytesIO() for _ in texts]
     for buffer, text in zip(archive, texts, strict=True):

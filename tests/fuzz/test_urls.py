@@ -1,4 +1,4 @@
-"""URLs of brokers and webhooks: taken by all who use them, or refused without the secret; nothing else is written."""
+"""Fuzz URLs of brokers and webhooks: accepted by all readers, or refused without the secret; no file is written."""
 
 import http.client
 import re
@@ -41,7 +41,7 @@ ODD = st.binary(max_size=80) | st.lists(st.sampled_from(PIECES), max_size=8).map
 
 @pytest.fixture
 def forget(monkeypatch):
-    """Has the secrets of the input before forgotten: all of a campaign's are too many to be searched for in a text."""
+    """Forget the secrets of the earlier inputs: those of a whole campaign are too many to search a text for."""
     return lambda: monkeypatch.setattr(redaction, "_known", frozenset())
 
 
@@ -71,7 +71,7 @@ def read_broker(tmp_path, monkeypatch, forget):
 
 
 def use(broker):
-    """As the two libraries do, short of connecting."""
+    """Use a URL as the two libraries do, without connecting."""
     assert Broker.parse(broker.url) == broker
     assert SECRET not in repr(broker) or SECRET in f"{broker.hosts}{broker.path}{broker.primary}"
     channel = Channel.__new__(Channel)

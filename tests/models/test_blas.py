@@ -1,4 +1,4 @@
-"""Which BLAS a process that computes is started with, and that what is missing or broken never stops it."""
+"""Test which BLAS a computing process is started with, and that a missing or broken one never stops it."""
 
 import os
 import re
@@ -24,7 +24,7 @@ LOADED = "import os; print(open('/proc/self/maps').read())"
 
 @pytest.fixture(autouse=True)
 def _no_other(monkeypatch, tmp_path):
-    """As on a machine without OpenBLAS, on which nothing is preloaded."""
+    """Preload nothing, as on a machine without OpenBLAS."""
     monkeypatch.delenv("LD_PRELOAD", raising=False)
     monkeypatch.setattr(blas, "DEBIAN", tmp_path / "libblas.so.3")
     blas._folder.cache_clear()
@@ -40,7 +40,7 @@ def wheel():
 
 
 def loaded_with(variables):
-    """The libraries of a process that was started with these variables, and what the loader said of them."""
+    """Return the libraries of a process that was started with these variables, and the loader's messages about them."""
     done = subprocess.run(
         [sys.executable, "-c", LOADED], env=os.environ | variables, capture_output=True, text=True, check=True
     )
@@ -48,7 +48,7 @@ def loaded_with(variables):
 
 
 def test_the_wheel_serves_where_the_system_has_none():
-    """With the Fortran library of MLX's wheel, so it needs none of the system's."""
+    """It uses the Fortran library of MLX's wheel, so it needs none of the system's."""
     library = wheel()
     preloaded = Path(blas.blas_environment()["LD_PRELOAD"])
     assert preloaded.resolve() == library.resolve()
@@ -99,7 +99,7 @@ def test_a_broken_wheel_is_left_alone(monkeypatch, tmp_path, content):
 
 
 def test_without_its_fortran_library_it_is_left_alone(monkeypatch):
-    """Or the system's serves."""
+    """Otherwise the system's is used."""
     library = wheel()
     files = blas._files
     monkeypatch.setattr(blas, "_files", lambda name, pattern: files(name, pattern) if name == blas.WHEEL else iter(()))
@@ -108,7 +108,7 @@ def test_without_its_fortran_library_it_is_left_alone(monkeypatch):
 
 
 def test_one_that_does_not_compute_here_is_left_alone(monkeypatch):
-    """As one that was built for another processor, which ends what calls it by a signal."""
+    """One that was built for another processor ends its caller by a signal."""
     wheel()
     monkeypatch.setattr(blas, "TRIAL", "import os; os.kill(os.getpid(), 4)")
     assert blas.blas_environment() == {}
@@ -172,7 +172,7 @@ def test_not_on_a_mac(monkeypatch):
 
 
 def test_all_that_computes_is_started_with_it(monkeypatch, tmp_path):
-    """A worker's engine, `ltx bench model`, `ltx models convert` and the deep look of both doctors."""
+    """That is a worker's engine, `ltx bench model`, `ltx models convert` and the deep checks of both doctors."""
     fast = {"LD_PRELOAD": "a-fast-blas"}
     started = []
     for module in (process, deep_checks, blas):  # commands import it from there when they run

@@ -1,4 +1,4 @@
-"""What the goldens do not see: the epsilons of the norms, and padding and blocks that their configs don't use."""
+"""Test what the goldens do not cover: the epsilons of the norms, and unused padding and blocks."""
 
 from __future__ import annotations
 
@@ -139,7 +139,7 @@ def test_patches_have_columns_before_rows() -> None:
 @pytest.mark.parametrize("stride", [(2, 1, 1), (1, 2, 2), (2, 2, 2)])
 @pytest.mark.parametrize("multiplier", [1, 2])
 def test_downsampling(stride: tuple[int, int, int], multiplier: int) -> None:
-    """With a convolution of zeros it is the skip: of each output channel, the mean of its group of folded ones."""
+    """With a convolution of zeros it is the skip: for each output channel, the mean of its group of folded ones."""
     block = SpaceToDepthDownsample(8, stride, multiplier=multiplier)
     block.conv.conv.weight = mx.zeros_like(block.conv.conv.weight)
     block.conv.conv.bias = mx.zeros_like(block.conv.conv.bias)
@@ -201,7 +201,7 @@ def test_an_unknown_block_of_the_encoder_is_refused() -> None:
 
 
 def silent(block: ResnetBlock3D) -> ResnetBlock3D:
-    """The block with its convolutions at zero, so that only the noise is added to the input."""
+    """Return the block with its convolutions at zero, so that only the noise is added to the input."""
     for conv in (block.conv1.conv, block.conv2.conv):
         conv.weight, conv.bias = mx.zeros_like(conv.weight), mx.zeros_like(conv.bias)
     return block
@@ -352,7 +352,7 @@ def test_the_sinusoid() -> None:
 def test_a_convolution_by_products_is_the_convolution(
     causal: bool, padding: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A CPU takes the one, a GPU the other."""
+    """A CPU uses the one, a GPU the other."""
     convolution = CausalConv3d(5, 7, causal=causal, padding=padding)
     x = mx.random.normal((2, 4, 6, 5, 5), key=mx.random.key(0))
     with mock.patch("ltx_models.vae.blocks.convolved_by_products", wraps=convolved_by_products) as by_itself:

@@ -1,4 +1,4 @@
-"""What MLX and macOS read from the environment is there before MLX is imported, in the engine and in the library."""
+"""Test that what MLX and macOS read from the environment is set before MLX is imported, in engine and library."""
 
 import subprocess
 import sys

@@ -1,4 +1,4 @@
-"""The arithmetic of memory: what it was measured to be, what must make room, and what is refused."""
+"""Test the arithmetic of memory: the measured values, which models make room, and what is refused."""
 
 from __future__ import annotations
 
@@ -87,8 +87,10 @@ def test_weights_in_fewer_bits_and_of_a_larger_model() -> None:
 def test_all_models_stay_resident_within_the_variants_ram(
     name: str, size: tuple[int, int, int], conditioning: tuple[ConditioningItem, ...]
 ) -> None:
-    """Between jobs nothing has to be read again: no model makes room for another. With pictures only at 768x512, since
-    a timestep for each token and the encoder take more."""
+    """Between jobs nothing is read again: no model makes room for another.
+
+    That is so with pictures only at 768x512, since a timestep for each token and the encoder take more.
+    """
     variant = find_variant(name)
     width, height, frames = size
     request = make(variant, width=width, height=height, num_frames=frames, conditioning=conditioning)

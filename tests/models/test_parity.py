@@ -1,7 +1,7 @@
-"""Every number of the official code that this port claims to reproduce, from the same files.
+"""Test every number of the official code that this port reproduces, from the same files.
 
 The bounds leave room for another BLAS and little more: erf-gelu in T5 costs 7e-5, a wrong epsilon in PixelNorm 4e-6.
-What they cannot see is in test_blocks.py.
+test_blocks.py has what they cannot cover.
 """
 
 from __future__ import annotations
@@ -189,7 +189,7 @@ def golden_request(golden: Golden) -> GenerationRequest:
 
 
 def from_golden(pixels: np.ndarray) -> np.ndarray:
-    """(1, 3, F, H, W) in [-1, 1] → (F, H, W, 3) in [0, 1]."""
+    """Return (1, 3, F, H, W) in [-1, 1] as (F, H, W, 3) in [0, 1]."""
     frames: np.ndarray = np.moveaxis(pixels[0], 0, -1) / 2 + 0.5
     return frames
 

@@ -1,4 +1,4 @@
-"""What a request refuses, and that the sentence says what would be right."""
+"""Test what a request refuses, and that the sentence says what would be right."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The self-test finds what is wrong with what a device computes."""
+"""Test that the self-test finds faults of a device's computation."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ def test_a_part_that_is_off_is_told(part: str, wrong: float, monkeypatch: pytest
 
 
 def test_every_kernel_is_compared_where_there_is_a_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The formulas stand for the kernels here; one of them is off."""
+    """The kernels are their formulas here, and one of them is wrong."""
     monkeypatch.setattr(launch, "backend", lambda: "cuda")
     monkeypatch.setattr(compare, "backend", lambda: "cuda")
     monkeypatch.setattr(block, "backend", lambda: "cuda")  # which has the blocks compiled

@@ -37,7 +37,7 @@ def path(tmp_path: Path) -> Path:
 
 
 def probe(path: Path) -> str:
-    """What ffmpeg says about the file's only stream."""
+    """Return ffmpeg's description of the file's only stream."""
     said = subprocess.run(
         [imageio_ffmpeg.get_ffmpeg_exe(), "-hide_banner", "-i", str(path)], capture_output=True, text=True, check=False
     ).stderr
@@ -45,7 +45,7 @@ def probe(path: Path) -> str:
 
 
 def read_back(path: Path, *options: str) -> np.ndarray:
-    """The frames as a player that follows the tags shows them, (F, 64, 96, 3)."""
+    """Return the frames as a player that follows the tags shows them, (F, 64, 96, 3)."""
     command = [imageio_ffmpeg.get_ffmpeg_exe(), "-v", "error", "-i", str(path), *options]
     raw = subprocess.run([*command, "-f", "rawvideo", "-pix_fmt", "rgb24", "-"], capture_output=True, check=True).stdout
     return np.frombuffer(raw, np.uint8).reshape(-1, 64, 96, 3)
@@ -78,7 +78,7 @@ def test_colours_survive_a_player_that_follows_the_tags(path: Path) -> None:
 
 
 def test_colours_are_converted_with_the_bt709_matrix(path: Path) -> None:
-    """Read as BT.601 they must be wrong: so the samples are BT.709, and not only the tags."""
+    """Read as BT.601 they must be wrong: the samples are BT.709, and not only the tags."""
     write_mp4(FRAMES, path, 12.0)
     as_601 = read_back(path, "-vf", "setparams=colorspace=smpte170m,scale=in_color_matrix=bt601").astype(int)
     assert np.abs(as_601 - FRAMES).max() > 15
@@ -152,7 +152,7 @@ def test_jpeg() -> None:
 
 
 def test_a_result_is_saved_through_links_and_into_pipes_and_replaces_nothing_else(tmp_path):
-    """Half a file, or what a failure took away, would be somebody else's."""
+    """Half a file, or a file that a failure removed, would be somebody else's."""
     frames = np.zeros((9, 32, 32, 3), np.uint8)
     result = RenderResult(frames, np.zeros(1, np.float32), GenerationRequest(prompt="x", frame_rate=24.0))
     (tmp_path / "old.mp4").write_bytes(b"before")

@@ -14,7 +14,7 @@ def redis_client():
 
 @pytest.fixture(autouse=True)
 def _forget_threads():
-    """What one test's threads met is nothing to the next: a reaper is patient for a while after an outage."""
+    """Forget the threads' errors of an earlier test: after an outage a reaper requeues nothing for a while."""
     yield
     THREADS.refused_at, THREADS.why_unready = -math.inf, ""
     THREADS._histories.clear()
@@ -22,7 +22,7 @@ def _forget_threads():
 
 @pytest.fixture(autouse=True)
 def _forget_signals():
-    """Put back the handlers of signals that a command has set, which in its own process ends with it."""
+    """Restore the signal handlers that a command has set, which ends with it in its own process."""
     numbers = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
     before = {number: signal.getsignal(number) for number in numbers}
     yield

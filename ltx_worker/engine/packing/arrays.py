@@ -1,7 +1,7 @@
-"""Arrays as bytes, NumPy's own format (`.npz`), from places where anything may have happened to them.
+"""Read arrays in NumPy's own format (`.npz`) from untrusted bytes.
 
-`np.load` believes what it reads: memory for an array is taken before one of its values was seen, and damage raises
-whatever the parser at hand raises. Here an array's values must be there first.
+`np.load` trusts what it reads: it allocates memory for an array before it has read a value, and corrupt bytes raise
+whatever its parsers raise. Here an array's values must be present first.
 """
 
 from __future__ import annotations
@@ -19,24 +19,28 @@ SUFFIX = ".npy"
 
 
 class DamagedArrays(Exception):
-    """Bytes that are not what `np.savez` has written: why."""
+    """The bytes are not as `np.savez` wrote them; the message says why."""
 
 
 def read_arrays(data: bytes) -> dict[str, np.ndarray]:
-    """The arrays that `np.savez` has put into `data`, by name, each checked against its checksum. Takes a few times as
-    much memory as there are bytes. Raises DamagedArrays.
+    """Return the arrays that `np.savez` wrote into `data`, by name, each checked against its checksum.
+
+    It takes a few times as much memory as there are bytes.
+
+    Raises:
+        DamagedArrays: the bytes are not as `np.savez` wrote them.
     """
     try:
         with zipfile.ZipFile(io.BytesIO(data)) as file:
             entries = file.infolist()
             if any(entry.compress_type != zipfile.ZIP_STORED for entry in entries):
-                raise DamagedArrays("it is compressed, which it was not when it was written")
+                raise DamagedArrays("an entry is compressed, and this format has no compressed entries")
             if sum(entry.file_size for entry in entries) > len(data):
-                raise DamagedArrays("it says that it is larger than it is")
+                raise DamagedArrays("the sizes in its header are larger than the data")
             return {entry.filename.removesuffix(SUFFIX): _array(file.read(entry)) for entry in entries}
     except DamagedArrays:
         raise
-    except Exception as error:  # zipfile and NumPy do not say what damaged bytes may raise
+    except Exception as error:  # zipfile and NumPy do not document what damaged bytes raise
         raise DamagedArrays(f"{type(error).__name__}: {error}".partition("\n")[0][:200]) from error
 
 
@@ -44,11 +48,11 @@ def _array(data: bytes) -> np.ndarray:
     file = io.BytesIO(data)
     version: Any = np.lib.format.read_magic(file)
     if version != (1, 0):
-        raise DamagedArrays(f"an array is of format {version}")
+        raise DamagedArrays(f"an array has the unknown format {version}")
     shape, fortran_order, dtype = np.lib.format.read_array_header_1_0(file)
     if dtype.hasobject:
-        raise DamagedArrays("an array holds objects, which are never written")
+        raise DamagedArrays("an array has the dtype object, which is never written")
     values = memoryview(data)[file.tell() :]
     if any(size < 0 for size in shape) or math.prod(shape) * dtype.itemsize != len(values):
-        raise DamagedArrays("an array has not as many values as it says")
+        raise DamagedArrays("an array's number of values differs from its shape")
     return np.frombuffer(values, dtype, math.prod(shape)).reshape(shape, order="F" if fortran_order else "C").copy()

@@ -1,7 +1,7 @@
-"""Text embeddings as bytes: what one engine has encoded, for others of the farm.
+"""Pack text embeddings as bytes, which other engines of the farm read.
 
-With the array goes what it was made of and by (the text, and `EmbeddingMaker.digest`); another's is refused, as is a
-damaged one, and the text is encoded again.
+The text and `EmbeddingMaker.digest` are stored with the array. An embedding of another text or maker is refused, as is
+a damaged one, and the text is encoded again.
 """
 
 from __future__ import annotations
@@ -20,8 +20,10 @@ __all__ = ["EmbeddingMaker", "EmbeddingRefused", "origin", "pack", "unpack"]
 
 @dataclass(frozen=True)
 class EmbeddingMaker:
-    """What embeddings depend on, besides the text: to the last bit, so that a seed's video does not depend on who
-    encoded its prompt.
+    """Everything besides the text that an embedding depends on.
+
+    Embeddings of equal makers are equal to the last bit, so that a seed's video does not depend on who encoded its
+    prompt.
     """
 
     text_encoder: str
@@ -33,22 +35,27 @@ class EmbeddingMaker:
 
     @property
     def digest(self) -> str:
-        """All of it in 64 characters."""
+        """Return a digest of all fields, 64 characters."""
         return hashlib.sha256(json.dumps(asdict(self), sort_keys=True).encode()).hexdigest()
 
 
 class EmbeddingRefused(Exception):
-    """Bytes that are not the embedding that is needed: why."""
+    """The bytes are not the embedding that is needed; the message says why."""
 
 
 def origin(maker: str, text: str) -> str:
-    """Return what goes with a text's embedding: a digest of the text and of its maker's digest."""
+    """Return the digest that identifies a text's embedding, of the text and its maker's digest."""
     return hashlib.sha256(f"{maker}\n{text}".encode()).hexdigest()
 
 
 def pack(embedding: np.ndarray, maker: str) -> bytes:
-    """An embedding (1, N, D) float32 as bytes, NumPy's own format with a checksum. Half as many where its values are
-    those of bfloat16, the upper halves of a float32.  maker: its `origin`.
+    """Return an embedding (1, N, D) float32 as bytes, in NumPy's own format with a checksum.
+
+    Values that are those of bfloat16, the upper halves of a float32, take half as many bytes.
+
+    Args:
+        embedding: the array.
+        maker: its `origin`.
     """
     bits = np.ascontiguousarray(embedding, np.float32).view(np.uint32)
     stored = bits if (bits & 0xFFFF).any() else (bits >> 16).astype(np.uint16)
@@ -58,8 +65,10 @@ def pack(embedding: np.ndarray, maker: str) -> bytes:
 
 
 def unpack(data: bytes, maker: str, shape: tuple[int, int, int]) -> np.ndarray:
-    """The embedding in `data`, float32. Raises EmbeddingRefused unless it is whole, of that shape, finite, and made of
-    the same text by the same maker.
+    """Return the embedding in `data`, float32.
+
+    Raises:
+        EmbeddingRefused: it is damaged, not finite, of another shape, of another text, or by another maker.
     """
     try:
         arrays = read_arrays(data)
@@ -67,11 +76,11 @@ def unpack(data: bytes, maker: str, shape: tuple[int, int, int]) -> np.ndarray:
     except (DamagedArrays, KeyError, ValueError) as error:
         raise EmbeddingRefused(f"it is damaged ({error})") from error
     if made_by != maker:
-        raise EmbeddingRefused("another text encoder made it, or of another text")
+        raise EmbeddingRefused("it is of another text, or another text encoder made it")
     if stored.dtype not in (np.uint16, np.uint32) or stored.shape != shape:
         raise EmbeddingRefused(f"it is {stored.dtype} {stored.shape}; {shape} is needed")
     bits = stored if stored.dtype == np.uint32 else stored.astype(np.uint32) << 16
     embedding: np.ndarray = np.ascontiguousarray(bits).view(np.float32)
     if not np.isfinite(embedding).all():
-        raise EmbeddingRefused("it holds values that are not numbers")
+        raise EmbeddingRefused("it has values that are not finite")
     return embedding

@@ -1,7 +1,7 @@
-"""Resume points as bytes: what an attempt leaves for the next, on this machine or another.
+"""Pack resume points as bytes, from which the next attempt continues, on this machine or another.
 
-With the latents goes what they were made of and by: the job, the checkpoint's and the text encoder's hash, the
-precision and the version of this code. Another job's or maker's latents are refused, and the render starts again.
+What the latents depend on is stored with them: the job, the hashes of checkpoint and text encoder, the precision and
+the version of this code. Latents of another job or maker are refused, and the render starts from the beginning.
 """
 
 from __future__ import annotations
@@ -22,7 +22,15 @@ __all__ = ["Maker", "ResumeRefused", "pack", "unpack"]
 
 @dataclass(frozen=True)
 class Maker:
-    """What latents depend on.  job: the digest of the job with its request."""
+    """Everything that latents depend on.
+
+    Attributes:
+        checkpoint: the hash of the checkpoint.
+        text_encoder: the hash of the text encoder.
+        dtype: the precision of the computation.
+        version: the version of this code.
+        job: the digest of the job with its request.
+    """
 
     checkpoint: str
     text_encoder: str
@@ -32,15 +40,15 @@ class Maker:
 
 
 class ResumeRefused(Exception):
-    """A resume point that this engine cannot go on from: why."""
+    """This engine cannot continue from the resume point; the message says why."""
 
 
-DAMAGE = (DamagedArrays, ValueError, KeyError, TypeError, OverflowError, AttributeError, RecursionError)
-"""What reading one raises that is whole as bytes, but holds something else."""
+PARSE_ERRORS = (DamagedArrays, ValueError, KeyError, TypeError, OverflowError, AttributeError, RecursionError)
+"""What reading bytes raises that are no resume point."""
 
 
 def pack(point: ResumePoint, maker: Maker) -> bytes:
-    """The resume point as bytes, NumPy's own format."""
+    """Return a resume point as bytes, in NumPy's own format."""
     buffer = io.BytesIO()
     extra: Any = {} if point.extra is None else {"extra": point.extra}
     np.savez(buffer, latents=point.latents, step=point.step, maker=json.dumps(asdict(maker)), **extra)
@@ -48,9 +56,15 @@ def pack(point: ResumePoint, maker: Maker) -> bytes:
 
 
 def unpack(data: bytes, maker: Maker, steps: int = MAX_STEPS) -> ResumePoint:
-    """The resume point in `data`. Raises ResumeRefused unless it is whole, finite, of the same job and maker, and after
-    one of its steps, of which there are `steps` at most. Whether the arrays have the request's shape is the pipeline's
-    to say.
+    """Return the resume point in `data`; the pipeline checks that its arrays have the request's shape.
+
+    Args:
+        data: the bytes.
+        maker: what the latents must depend on.
+        steps: how many steps the render has.
+
+    Raises:
+        ResumeRefused: it is damaged, not finite, of another job or maker, or after no step from 1 to `steps`.
     """
     try:
         arrays = read_arrays(data)
@@ -58,14 +72,16 @@ def unpack(data: bytes, maker: Maker, steps: int = MAX_STEPS) -> ResumePoint:
         step, latents, extra = arrays["step"], arrays["latents"], arrays.get("extra")
         for name, value in asdict(maker).items():
             if made_by.get(name) != value:
-                raise ResumeRefused(f"it was begun with another {name.replace('_', ' ')}")
-    except DAMAGE as error:
-        raise ResumeRefused(f"what was saved is damaged ({error})") from error
+                raise ResumeRefused(f"it was made with another {name.replace('_', ' ')}")
+    except PARSE_ERRORS as error:
+        raise ResumeRefused(f"the resume point is damaged ({error})") from error
     if step.ndim or step.dtype.kind != "i" or not 0 < step <= steps:
-        raise ResumeRefused(f"what was saved is of no step from 1 to {steps}")
+        raise ResumeRefused(f"the resume point is of no step from 1 to {steps}")
     for array, dimensions in ((latents, 5), (extra, 3)):
         if array is not None and not _is_usable(array, dimensions):
-            raise ResumeRefused(f"what was saved is {array.dtype} {array.shape}, or not finite")
+            raise ResumeRefused(
+                f"the resume point has an array {array.dtype} {array.shape}, or values that are not finite"
+            )
     return ResumePoint(int(step), latents, extra)
 
 

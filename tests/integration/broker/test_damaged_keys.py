@@ -1,4 +1,4 @@
-"""One bad key or record of a farm is set aside and named, on worker and client: everybody still has the others."""
+"""Test that one bad key or record of a farm is skipped and named, and the others are still served, on both sides."""
 
 import json
 import time
@@ -101,7 +101,7 @@ def job_of(job_id, **fields):
 
 @pytest.fixture
 def farm(client, server, tmp_path):
-    """With a good job, a bad one in the same batch, a worker, and an embedding."""
+    """A farm with a good job, a bad one in the same batch, a worker, and an embedding."""
     ledger = ClientLedger(client, NAMES)
     for item, job_id in enumerate((BAD, GOOD), 1):
         ledger.submit(job_of(job_id), Links(batch=BATCH, item=item))
@@ -117,7 +117,7 @@ def make_heartbeat(client, tmp_path):
 
 
 def see_to(client, tmp_path, sent):
-    """What a worker does: it beats, looks after the queue twice, and claims the good job."""
+    """Do what a worker does: beat, run the reaper twice, and claim the good job."""
     make_heartbeat(client, tmp_path)._tell()
     limit = EmbeddingsLimit(client, NAMES, 60, 10**6)
     ledger = Ledger(client, NAMES)
@@ -126,7 +126,7 @@ def see_to(client, tmp_path, sent):
     )
     wait_until(reaper._has_lock, 5, "the reaper's lock")  # where it never expires, somebody else set it
     for _ in range(2):
-        reaper.look()
+        reaper.run_once()
     return ledger
 
 
@@ -172,7 +172,7 @@ def test_a_key_of_another_type(farm, client, tmp_path, key, kind, caplog):
     [(key, kind) for key in ("input", "readers") for kind in TYPES if (key, kind) != ("input", "string")],
 )
 def test_a_damaged_key_of_what_must_not_be_removed(client, server, tmp_path, key, kind):
-    """It keeps nobody from submitting, nor from a download's begin and end. A text is a removal's own word."""
+    """It prevents no submission, no download's start and no end. A text is a removal's own value."""
     removals, sha256 = RemovalLedger(client, NAMES), "a" * 64
     ClientLedger(client, NAMES).submit(job_of(BAD))
     TYPES[kind](client, NAMES.input(sha256) if key == "input" else KEYS[key])
@@ -186,7 +186,7 @@ def test_a_damaged_key_of_what_must_not_be_removed(client, server, tmp_path, key
 @pytest.mark.parametrize("kind", ["string", "hash", "list", "zset"])
 @pytest.mark.parametrize("key", ["line", "turns", "jobs", "batch_jobs", "batches", "workers", "paused"])
 def test_a_submission_beside_a_damaged_key(client, server, tmp_path, key, kind):
-    """It is accepted, or refused without a trace."""
+    """The submission is accepted, or refused without a trace."""
     TYPES[kind](client, KEYS[key])
     ledger, job = ClientLedger(client, NAMES), job_of("new")
     try:
@@ -201,7 +201,7 @@ def test_a_submission_beside_a_damaged_key(client, server, tmp_path, key, kind):
 
 
 def test_a_healthy_farm_is_all_seen(farm, client, tmp_path):
-    """What the test above leaves out for a damaged key is there otherwise."""
+    """Everything that the test above leaves out for a damaged key is present otherwise."""
     sent = []
     see_to(client, tmp_path, sent)
     assert set(sent) == {GOOD, BAD}
@@ -345,11 +345,11 @@ def test_a_damaged_list_of_workers_is_made_anew_by_the_next_beat(farm, client, t
     make_heartbeat(client, tmp_path)._tell()
     assert client.type(NAMES.workers()) == b"zset"
     assert [worker.name for worker in farm.workers()] == ["one"]
-    assert (f"the key {NAMES.workers()} held another kind" in caplog.text) == (kind != "zset")
+    assert (f"the key {NAMES.workers()} had a value of the wrong kind" in caplog.text) == (kind != "zset")
 
 
 def test_a_user_of_an_older_version_beats_beside_a_damaged_list(client, server, tmp_path):
-    """It lacks the right to remove that key."""
+    """That user lacks the right to remove the key."""
     client.set(NAMES.workers(), "what is this")
     client.acl_setuser("old", enabled=True, nopass=True, keys=["*"], channels=["*"], commands=["+@all", "-del"])
     try:

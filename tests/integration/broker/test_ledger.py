@@ -1,4 +1,4 @@
-"""The ledger's tests again, on the servers that farms use. The fake ships with the real."""
+"""Run the ledger's tests on the servers that farms use, as well as on the fake."""
 
 import os
 import subprocess

@@ -1,4 +1,4 @@
-"""The broker or the storage goes away in the middle: the render goes on, and its result arrives when they are back."""
+"""Test that a render continues while the broker or the storage is down, and its result arrives afterwards."""
 
 import signal
 import subprocess
@@ -80,7 +80,7 @@ def test_every_connection_cut_again_and_again(farm_env):
 
 @pytest.fixture
 def storage_away(farm_env):
-    """Two functions: the storage goes away, as a share that is not mounted; and is back."""
+    """Return two functions: one takes the storage away, like a share that is not mounted; one brings it back."""
     hidden = farm_env.storage.with_name("hidden")
 
     def take():

@@ -1,4 +1,4 @@
-"""A broker with a replica and three sentinels: it dies in the middle of a render, and nobody has to be told."""
+"""Test a broker with a replica and three sentinels that dies in the middle of a render."""
 
 import contextlib
 import json
@@ -79,7 +79,7 @@ class Sentinels:
             return all(int(one["num-other-sentinels"]) == 2 and int(one["num-slaves"]) == 1 for one in seen)
 
     def primary(self):
-        """The port of the one that they name."""
+        """Return the port of the primary that the sentinels name."""
         return int(self.ask(self.sentinels[0], "SENTINEL", "MASTER", "main", password=SENTINELS_OWN)["port"])
 
     def stop(self):

@@ -1,4 +1,4 @@
-"""Storage and attempts, with real processes: shares that go, workers that never come back, one number granted twice."""
+"""Test storage and attempts with real processes: shares that disappear, workers that stay away, reused numbers."""
 
 import dataclasses
 import os
@@ -20,7 +20,7 @@ SMALL = GenerationRequest(prompt=PROMPT, width=64, height=64, num_frames=9, num_
 
 
 def unmount(share):
-    """What a process sees when a share goes: the empty folder under its mount point."""
+    """Replace a share by the empty folder under its mount point."""
     share.rename(share.with_name("share"))
     share.mkdir()
 

@@ -1,4 +1,4 @@
-"""A submit while the broker goes away leaves no half job, and the same again is always safe."""
+"""Test that a submission while the broker goes down leaves no half job, and that repeating it is safe."""
 
 import pytest
 import redis
@@ -18,7 +18,7 @@ JOB = prepare(REQUEST, job_id="same-again").job
 
 
 def finish(farm_env, farm):
-    """With a worker there: the job is done, once."""
+    """Check that the job is done once a worker is there, exactly once."""
     farm_env.start_worker(reap_every=0.2)
     *_, last = farm.watch(JOB.id)
     assert (last.snapshot.status, last.snapshot.attempt) == (Status.DONE, 1)

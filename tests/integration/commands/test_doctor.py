@@ -1,4 +1,4 @@
-"""`ltx doctor` on farms that are well and on farms that are not: each fault is found, with what mends it."""
+"""Test `ltx doctor` on healthy farms and on others: each fault is found, with a fix."""
 
 import contextlib
 import json
@@ -92,7 +92,7 @@ def test_a_fault_of_the_broker_is_found(server, admin, fault):
     assert found[about].level is level
     assert mend in found[about].mend
     assert [name for name, finding in found.items() if finding.level is not OK] == [about]
-    for command in found[about].mend.split("redis-cli ")[1:]:  # what it says is what mends it
+    for command in found[about].mend.split("redis-cli ")[1:]:  # the named commands fix it
         admin.execute_command(*command.split())
         assert examine(server)[about].level is OK
 
@@ -158,7 +158,7 @@ def test_a_user_who_may_not_ask_of_the_default_user_is_told_so(server, admin):
 
 
 def test_a_command_that_was_renamed_is_found(tmp_path):
-    """With it the broker would not start again."""
+    """With the renamed command the broker would not start again."""
     port = free_port()
     config = tmp_path / "valkey.conf"
     config.write_text(f"port {port}\nbind 127.0.0.1\nappendonly yes\nappendfsync always\nrename-command XADD hidden\n")

@@ -1,4 +1,4 @@
-"""Every command's help ends with an example, and each example does what it says, on a farm of this test's own."""
+"""Test that every command's help ends with an example, and that each example works, on a farm of this test's own."""
 
 import json
 import re
@@ -39,7 +39,7 @@ SAYS = {
 
 
 def leaves(group, path=()):
-    """Every command that does something, with its path."""
+    """Yield every command that does something, with its path."""
     for name, command in sorted(group.commands.items()):
         if isinstance(command, click.Group):
             yield from leaves(command, (*path, name))
@@ -50,7 +50,7 @@ COMMANDS = {" ".join(path): command for path, command in leaves(main)}
 
 
 def example(name):
-    """The words of a command's example, without `ltx`."""
+    """Return the words of a command's example, without `ltx`."""
     text = COMMANDS[name].epilog.removeprefix("Example: ")
     match = re.match(r"(?P<line>ltx .*?)(, and in another terminal: .*)?$", text)
     return shlex.split(match["line"])[1:]
@@ -70,7 +70,7 @@ def test_an_example_can_be_parsed(name):
 
 @pytest.fixture
 def farm_with_jobs(farm_env, tmp_path, monkeypatch):
-    """A worker, and jobs of the ids that the examples name: one done, one cancelled."""
+    """Return a farm with a worker, and jobs of the ids that the examples name: one done, one cancelled."""
     monkeypatch.chdir(tmp_path)
     for name in ("LTX_BROKER_URL", "LTX_STORAGE_URL", "LTX_HOME"):
         monkeypatch.setenv(name, farm_env.env[name])
@@ -142,7 +142,7 @@ def test_who_watches_can_have_others_told_and_a_shell_knows_the_jobs(
 
 
 def completed(line, incomplete=""):
-    """What a shell would offer after this line."""
+    """Return what a shell would complete after this line."""
     complete = BashComplete(main, {}, "ltx", "_LTX_COMPLETE")
     return {item.value: item.help for item in complete.get_completions(line.split(), incomplete)}
 

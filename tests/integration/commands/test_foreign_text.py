@@ -1,4 +1,4 @@
-"""Every command, on a farm on which somebody hostile has written every text: nothing of it is raw on the terminal."""
+"""Test every command on a farm on which an attacker has written every text: none of it is raw on the terminal."""
 
 import contextlib
 import itertools
@@ -55,7 +55,7 @@ ENDED = {Status.FAILED: FAILED, Status.DONE: DONE}
 
 
 def takes_text(annotation):
-    """Whether a field holds a string, or strings, that are not one of a few."""
+    """Return whether a field contains arbitrary strings."""
     if annotation is str:
         return True
     return typing.get_origin(annotation) in (UnionType, typing.Union, tuple, typing.Annotated) and any(
@@ -64,7 +64,7 @@ def takes_text(annotation):
 
 
 def poisoned(model, good, text, keep=()):
-    """What a hostile writer makes of a good record: this text in every field in which a reader accepts it."""
+    """Return a good record with an attacker's text in every field in which a reader accepts it."""
     bad = json.loads(json.dumps(good))
     for name, field in model.model_fields.items():
         if name in keep or not takes_text(field.annotation):
@@ -80,12 +80,12 @@ def poisoned(model, good, text, keep=()):
 
 
 def raw_json(data):
-    """As a hostile writer would, and any but a lone surrogate in UTF-8."""
+    """Return JSON as an attacker would write it, in UTF-8 where that is possible."""
     return json.dumps(data, ensure_ascii=True).encode()
 
 
 def plant(client, text, storage):
-    """Write a farm's records with this text wherever one can stand."""
+    """Write a farm's records with this text in every possible place."""
     text_bytes = text.encode(errors="replace")
     good, _ = prepare(GenerationRequest(prompt="a red ball", num_steps=4, seed=1), job_id="x")
     submitted = itertools.count(1_700_000_000_000)
@@ -251,7 +251,7 @@ def broker(tmp_path_factory):
 
 @pytest.fixture(autouse=True)
 def _elsewhere(monkeypatch, tmp_path):
-    """A home that is a relative path is made where the command runs."""
+    """Run in a folder of the test's own, since a home that is a relative path is made in the current folder."""
     monkeypatch.chdir(tmp_path)
 
 
@@ -269,7 +269,7 @@ def env(broker, tmp_path, clean_env):
 
 @pytest.fixture
 def as_it_stands(monkeypatch):
-    """`ltx watch` shows what there is, and ends."""
+    """Let `ltx watch` show the current state and end."""
 
     def watch(farm, *ids):
         for job_id in ids:
@@ -323,7 +323,7 @@ def test_no_command_shows_it_raw(kind, terminal, broker, env, tmp_path, as_it_st
 
 
 def as_argument(text):
-    """As it can stand on a command line: without NUL, and of surrogates only those that stand for bytes."""
+    """Return the text as a command line can contain it: without NUL, and only with surrogates that stand for bytes."""
     return text.replace("\0", "").replace("\ud83d", "")
 
 

@@ -1,4 +1,4 @@
-"""Each secret, in each place where it can be given, with each command that has to do with it: never shown, nor kept."""
+"""Test that no secret, wherever it is given, is shown or stored by any command that uses it."""
 
 import json
 import os
@@ -143,7 +143,7 @@ def env(broker, tmp_path, clean_env):
 
 @pytest.fixture(autouse=True)
 def _once(monkeypatch):
-    """What is away is asked for once."""
+    """Answer once for what does not answer."""
     monkeypatch.setattr(S3FileSystem, "retries", 1)
 
 
@@ -266,7 +266,7 @@ def test_the_configuration(url, key, env, tmp_path, picture):
 
 @pytest.mark.parametrize("kind", STORAGES)
 def test_what_a_program_sees_of_an_error_with_all_its_causes(kind, broker, env, tmp_path):
-    """One that uses the library, and prints a traceback."""
+    """The program uses the library, and prints a traceback."""
     with mock.patch.dict(os.environ, {**env, "LTX_STORAGE_URL": STORAGES[kind].replace("{}", SECRET)}, clear=True):
         try:
             with Farm() as farm:
@@ -277,7 +277,7 @@ def test_what_a_program_sees_of_an_error_with_all_its_causes(kind, broker, env, 
 
 
 def test_nothing_secret_reaches_the_broker():
-    """Whatever a library said: what a worker writes is read by every client."""
+    """Whatever a library's error says: every client reads what a worker writes."""
     url = f"s3://KEY:{SECRET}@bucket"
     know_url(url)
     for said in (f"cannot write to {url}", f"Invalid bucket name KEY:{SECRET}@bucket", f"?token={SECRET}"):

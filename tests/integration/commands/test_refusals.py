@@ -1,4 +1,4 @@
-"""Bad input and a broker out of reach: one sentence, the right exit code, nothing queued, nothing started."""
+"""Test bad input and a broker that does not answer: one sentence, the right exit code, nothing queued or started."""
 
 import socket
 import time
@@ -40,7 +40,7 @@ def test_bad_input_is_refused_before_anything_starts(no_farm_env, tmp_path, comm
 
 
 def timed(*command, env):
-    """Return what the command said, and how many seconds it took, its start included."""
+    """Return the command's output, and how many seconds it took, including its start."""
     began = time.monotonic()
     done = ltx(*command, env=env)
     return done, time.monotonic() - began
@@ -75,7 +75,7 @@ def test_a_broker_that_does_not_answer(no_farm_env):
         began = time.monotonic()
         with pytest.raises(redis.TimeoutError):
             make_client(Broker.parse(env["LTX_BROKER_URL"]), Purpose.COMMAND).ping()
-        assert time.monotonic() - began < 5  # without the start of a process, which takes seconds beside other tests
+        assert time.monotonic() - began < 5  # without the start of a process, which takes seconds on a busy machine
     assert refused.returncode == 69
     assert f"127.0.0.1:{port} did not answer" in refused.stderr
     assert "secret" not in refused.stderr

@@ -1,4 +1,4 @@
-"""A farm as deploy/ sets it up: Redis started from deploy/redis.conf with TLS and ACL, each side as its own user."""
+"""Provide a farm as deploy/ sets it up: Redis by deploy/redis.conf with TLS and ACL, each side as its own user."""
 
 import contextlib
 import os
@@ -33,7 +33,10 @@ def run_script(name, *arguments):
 
 @dataclass
 class SecuredBroker:
-    """`secrets`: the folder that deploy/certs.sh and deploy/users.sh have filled. `binary`: the server."""
+    """A broker by deploy/.
+
+    secrets: the folder that deploy/certs.sh and deploy/users.sh have filled. binary: the server.
+    """
 
     folder: Path
     secrets: Path
@@ -42,7 +45,7 @@ class SecuredBroker:
     process: subprocess.Popen | None = None
 
     def start(self):
-        """From deploy/redis.conf with other folders, port and interface; without TLS where the server has none."""
+        """Start it by deploy/redis.conf with other folders, port and interface; without TLS if the server has none."""
         text = (DEPLOY / "redis.conf").read_text()
         for there, here in {"/etc/ltx-farm": self.secrets, "/var/lib/ltx-farm-broker": self.folder}.items():
             assert there in text
@@ -76,23 +79,23 @@ class SecuredBroker:
         return FarmSettings(broker_url=SecretStr(self.url(user, port)), broker_ca=authority)
 
     def env(self, user):
-        """The environment of a client or worker."""
+        """Return the environment of a client or worker."""
         authority = {"LTX_BROKER_CA": str(self.secrets / "ca.crt")} if self.tls else {}
         return {"LTX_BROKER_URL": self.url(user), **authority}
 
     def make_users(self, *namespaces):
-        """Runs users.sh again, as an upgrade does; the tests' own user is added anew."""
+        """Run users.sh again, as an upgrade does, and add the tests' own user again."""
         run_script("users.sh", self.secrets, *namespaces)
         with (self.secrets / "users.acl").open("a") as acl:
             acl.write(TESTER + "\n")
 
     def load_users(self):
-        """ACL LOAD, after which some servers end the connection of whoever said it."""
+        """Run ACL LOAD, after which some servers end the caller's connection."""
         with self.connect("admin") as admin, contextlib.suppress(redis.ConnectionError):
             admin.acl_load()
 
     def use_older_users(self):
-        """Starts again with a file as users.sh made it before: the default user off, and no more said of it."""
+        """Restart it with an early version's users.acl: the default user off, and nothing else about it."""
         acl = self.secrets / "users.acl"
         old = (
             acl.read_text().replace("user default off ~* &* +@all\n", "user default off\n").replace(" +acl|dryrun", "")
@@ -104,7 +107,7 @@ class SecuredBroker:
 
     @contextlib.contextmanager
     def farm(self, user, names=NAMES):
-        """As this user sees it."""
+        """Return the farm as this user sees it."""
         url = self.settings(user).broker_url
         with connect(url) as client:
             yield Farm.over(client, url, names, None)
@@ -124,7 +127,10 @@ class SecuredBroker:
 
 @dataclass
 class SecuredFarm(RunningFarm):
-    """Clients in `env` are the user client; workers are the user worker. Each side may be given a port of its own."""
+    """A farm whose clients, in `env`, are the user client and whose workers are the user worker.
+
+    Each side may have a port of its own.
+    """
 
     client_port: int | None = None
     worker_port: int | None = None

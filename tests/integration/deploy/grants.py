@@ -1,4 +1,4 @@
-"""What each user of the farm may do, as deploy/users.acl.in says it, and what it has done, as MONITOR saw it."""
+"""Compare the rights of each user, by deploy/users.acl.in, with what MONITOR saw the user do."""
 
 import re
 import threading
@@ -18,7 +18,7 @@ READ, WRITE = "R", "W"
 
 @dataclass(frozen=True)
 class Operation:
-    """One command as a user ran it: the access it needs to keys, as (permissions, key) pairs, and its channels."""
+    """One command that a user ran: the access to keys that it needs, as (permissions, key) pairs, and its channels."""
 
     command: str
     keys: tuple = ()
@@ -35,7 +35,7 @@ class Grant:
     channels: tuple
 
     def uses(self, operation):
-        """What of this grant the operation needs: a set of parts; None where it is not permitted by it."""
+        """Return which parts of this grant the operation needs; None if the grant does not permit it."""
         command = next((name for name in names_of(operation.command) if name in self.commands), None)
         if command is None:
             return None
@@ -54,7 +54,7 @@ class Grant:
         return used
 
     def parts(self):
-        """All that it gives. A pattern is accounted for by each of its permissions."""
+        """Return all its parts. A pattern has one for each of its permissions."""
         keys = {f"%{permission}~{pattern}" for permissions, pattern in self.keys for permission in permissions}
         return {f"+{command}" for command in self.commands} | keys | {f"&{pattern}" for pattern in self.channels}
 
@@ -64,14 +64,14 @@ def names_of(command):
 
 
 def matches(pattern, text):
-    """Redis's glob, of which the file uses the asterisk and sets of characters only."""
+    """Return whether a key matches Redis's glob, of which the file uses only the asterisk and character sets."""
     parts = re.split(r"(\*|\[[^]]+\])", pattern)
     expression = "".join(".*" if part == "*" else part if part[:1] == "[" else re.escape(part) for part in parts)
     return re.fullmatch(expression, text, re.DOTALL) is not None
 
 
 def parse_users(text):
-    """The grants of each user: {user: [Grant, …]}, the root permissions first."""
+    """Return the grants of each user: {user: [Grant, …]}, the root permissions first."""
     users = {}
     lines = (line.partition("#")[0].rstrip() for line in text.splitlines())
     joined = re.sub(r"\n[ \t]+", " ", "\n".join(line for line in lines if line))
@@ -103,7 +103,7 @@ def unescape(text):
 
 @dataclass
 class Monitor:
-    """A thread that notes what MONITOR says, and from which port it came; what a script does is its caller's."""
+    """A thread that records MONITOR's output with the caller's port; a script's commands are its caller's."""
 
     client: object
     by_port: dict = field(default_factory=lambda: defaultdict(list))
@@ -116,7 +116,7 @@ class Monitor:
         self._thread.start()
 
     def stop(self):
-        """After all that was done before has been noted."""
+        """Stop after everything that was done before is recorded."""
         self.client.echo("the end of the test")
         self._thread.join(30)
         assert not self._thread.is_alive()
@@ -138,7 +138,10 @@ class Monitor:
 
 
 def operations(client, commands):
-    """The distinct operations among commands. client: one that may ask the server which arguments are keys."""
+    """Return the distinct operations among commands.
+
+    client: one that may ask the server which arguments are keys.
+    """
     found = set()
     for words in set(commands):
         name = words[0].decode().lower()

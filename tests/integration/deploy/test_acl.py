@@ -1,4 +1,4 @@
-"""Each user may do what it needs and no more: what a full run did is held against deploy/users.acl.in, both ways."""
+"""Test that each user may do what it needs and no more, by comparing a full run with deploy/users.acl.in."""
 
 import re
 import signal
@@ -42,7 +42,10 @@ def command(farm, *arguments):
 
 
 def full_run(farm, tester):
-    """All that clients and workers do with a broker, each once at least. `tester` brings about what takes days."""
+    """Do everything that clients and workers do with a broker, each at least once.
+
+    `tester` simulates what takes days.
+    """
     first = farm.start_worker("one", **QUICK)
     command(farm, "render", PROMPT, "--preview", farm.folder / "now.jpg", "-o", farm.folder / "a.mp4")
     with farm.connect() as client:
@@ -125,7 +128,7 @@ def full_run(farm, tester):
 
 
 def commands_of_the_handbook():
-    """Those that deploy/README.md tells an admin to run, after its prompt."""
+    """Return the commands that deploy/README.md tells an admin to run, after its prompt."""
     lines = (DEPLOY / "README.md").read_text().splitlines()
     found = [line.strip().removeprefix("admin> ") for line in lines if line.strip().startswith("admin> ")]
     return [line.partition("#")[0].split() for line in found]
@@ -159,12 +162,15 @@ def test_each_grant_is_needed_and_none_is_missing(secured):
 
 
 def unmonitored(tester):
-    """What somebody has done that MONITOR does not tell: that each user needs it, test_durability.py shows."""
+    """Return operations that MONITOR does not show; test_durability.py shows that each user needs them."""
     return {Operation("acl|dryrun")} if "cmdstat_acl|dryrun" in tester.info("commandstats") else set()
 
 
 def unused(grants, done):
-    """The parts of a user's grants that no operation needed. An operation counts for the first that permits it."""
+    """Return the parts of a user's grants that no operation needed.
+
+    An operation counts for the first that permits it.
+    """
     used = [set() for _ in grants]
     for operation in done:
         for grant, parts in zip(grants, used, strict=True):
@@ -188,7 +194,7 @@ ALL_QUEUES = "ltx:[^_]*.[0-9]*"
 
 @pytest.mark.parametrize("user", ["client", "worker"])
 def test_every_variant_has_its_queues(user):
-    """A variant that is yet to come, too, and no pattern names one."""
+    """A future variant has them too, and no pattern names a variant."""
     patterns = {
         pattern for grant in parse_users((DEPLOY / "users.acl.in").read_text())[user] for _, pattern in grant.keys
     }
@@ -200,7 +206,7 @@ def test_every_variant_has_its_queues(user):
 
 
 def test_the_queues_pattern_matches_no_other_kind_of_key():
-    """But the lines, which both sides write: a person's name may be anything."""
+    """Except for the lines, which both sides write: a person's name may be anything."""
     one = new_job_id()
     of_one = [*NAMES.besides_job(one), NAMES.job(one), NAMES.batch(one), NAMES.batch_jobs(one), NAMES.readers(one)]
     by_content = [NAMES.input("0" * 64), NAMES.embedding("0" * 64), NAMES.worker("0" * 32), NAMES.turns("pocket")]

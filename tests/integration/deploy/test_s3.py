@@ -1,4 +1,4 @@
-"""A farm whose storage is S3: workers have its keys, and a client without them downloads by a link."""
+"""Test a farm whose storage is S3: workers have its keys, and a client without them uses a download link."""
 
 import json
 
@@ -16,7 +16,7 @@ from tests.storages import made
 
 @pytest.fixture
 def at_s3(farm_env, monkeypatch):
-    """A farm whose workers store at s3://. Its clients know neither the storage nor its keys."""
+    """A farm whose workers store at s3://, and whose clients know neither the storage nor its keys."""
     with s3_server() as keys:
         for name, value in keys.items():
             monkeypatch.setenv(name, value)

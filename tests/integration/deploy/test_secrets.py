@@ -1,4 +1,4 @@
-"""Passwords in what a farm writes, prints and shows of itself: none, not even where everything is logged."""
+"""Test that no password is in anything that a farm writes, prints and shows, even if everything is logged."""
 
 import contextlib
 import os
@@ -23,7 +23,7 @@ def command_lines():
 
 
 def test_no_password_is_seen_anywhere(secured, tmp_path):
-    """The worker reads its settings from a file, as its service does, and logs all that it can."""
+    """The worker reads its settings from a file, as its service does, and logs everything."""
     port, broker = free_port(), secured.server
     passwords = {user: broker.password(user) for user in ("client", "worker", "admin")}
     storage_key = "the-key-of-no-storage"

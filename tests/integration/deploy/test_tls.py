@@ -1,4 +1,4 @@
-"""A broker that is not the right one, or that does not let us in: one clear sentence and exit code 69 on both sides."""
+"""Test a broker that is the wrong one, or refuses: one clear sentence and exit code 69 on both sides."""
 
 import hashlib
 import json
@@ -23,7 +23,7 @@ SIDES = ["client", "worker"]
 
 
 def refused(secured, side, **changes):
-    """What a command of that side says to its user, when its environment is changed so."""
+    """Return the error of a command of that side when its environment is changed so."""
     env = {**secured.env, "LTX_BROKER_URL": secured.server.url(side), **changes}
     if side == "client":
         done = ltx("jobs", env=env)
@@ -66,7 +66,7 @@ def test_no_authority_is_not_any_authority(secured, side):
 
 
 def sign_for(broker, days):
-    """Another certificate of the broker's by its own authority, as it is some time before its end, or after."""
+    """Make another certificate by the broker's own authority, as it is shortly before or after its end."""
     folder = broker.secrets
     script = """openssl req -new -key broker.key -subj /CN=localhost -out csr
     printf 'subjectAltName=IP:127.0.0.1' >ext
@@ -114,7 +114,7 @@ def test_the_end_of_the_brokers_certificate_is_told_before(tmp_path, no_farm_env
 
 
 def gauges(lookups):
-    """What it tells, of the broker and the queues."""
+    """Return its metrics of the broker and the queues."""
     lookups.heartbeat.info.return_value.threads = ()
     lookups.heartbeat.info.return_value.temperature = lookups.heartbeat.info.return_value.thermal_pressure = None
     return {sample.name: sample.value for family in lookups.collect() for sample in family.samples}
@@ -159,7 +159,7 @@ def test_the_scripts_keep_what_they_made_before(secrets, tmp_path):
 
 
 def test_the_scripts_work_where_their_folder_is_copied_to(secrets, tmp_path):
-    """From wherever they are called."""
+    """They may be called from any folder."""
     copy = tmp_path / "a copy"
     copy.mkdir()
     for path in (*DEPLOY.glob("*.sh"), DEPLOY / "users.acl.in"):
@@ -182,7 +182,7 @@ def test_a_certificate_is_not_made_by_another_authority_because_the_key_was_put_
     before = {path.name: path.read_bytes() for path in tmp_path.iterdir()}
     with pytest.raises(subprocess.CalledProcessError) as raised:
         run_script("certs.sh", tmp_path, "one.local")
-    assert raised.value.returncode == 2 and "ca.key is not here; put it back" in raised.value.stderr
+    assert raised.value.returncode == 2 and "ca.key is missing; put it back" in raised.value.stderr
     assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == before
 
 
@@ -196,7 +196,7 @@ def test_the_namespaces_of_a_broker_are_remembered(secrets, tmp_path):
     run_script("users.sh", tmp_path)
     assert users_in(tmp_path) == ["default", *plain]
     assert "~studio:job:*" in (tmp_path / "users.acl").read_text()
-    (tmp_path / "namespaces").unlink()  # as where an older users.sh made the file
+    (tmp_path / "namespaces").unlink()  # an older users.sh made none
     run_script("users.sh", tmp_path, "a_b:")
     assert users_in(tmp_path) == ["default", *plain, *(f"a-b-{user}" for user in plain)]
     before = {path.name: path.read_bytes() for path in tmp_path.iterdir()}
@@ -219,7 +219,7 @@ def test_the_scripts_say_how_they_are_used(arguments, tmp_path):
 
 
 def refused_by_script(name, folder, *arguments):
-    """What it says; it has changed nothing."""
+    """Return the script's message, and check that it has changed nothing."""
     before = {path.name: path.read_bytes() for path in folder.iterdir() if path.is_file()}
     with pytest.raises(subprocess.CalledProcessError) as raised:
         run_script(name, folder, *arguments)
@@ -231,7 +231,7 @@ def refused_by_script(name, folder, *arguments):
 def test_nobody_is_given_the_password_of_an_empty_line(secrets, tmp_path, damage):
     run_script("users.sh", tmp_path)
     subprocess.run(["sh", "-euc", damage.format(tmp_path / "worker.password")], check=True)
-    assert "no password can be read from" in refused_by_script("users.sh", tmp_path)
+    assert "its first line is empty" in refused_by_script("users.sh", tmp_path)
 
 
 @pytest.mark.parametrize("written", ["a secret", "a secret\r\n", "a secret\nand a second line\n"])
@@ -252,15 +252,15 @@ def test_no_farm_of_a_broker_is_left_out(secrets, tmp_path):
     run_script("users.sh", tmp_path)
     assert users_in(tmp_path) == ["default", *everybody]
     assert (tmp_path / "namespaces").read_text() == "ltx:\nstudio:\nthird:\n"
-    assert "would be called as another namespace's" in refused_by_script("users.sh", tmp_path, "new:", "third")
+    assert "its users would have another one's names" in refused_by_script("users.sh", tmp_path, "new:", "third")
 
 
 @pytest.mark.parametrize("further", ["ltx:studio:", "lt"])
 def test_no_namespace_begins_with_another(secrets, tmp_path, further):
-    """By the pattern of its queues, one farm could reach the other's. A farm that there is already keeps its name."""
+    """By the pattern of its queues, one farm could access the other's. An existing farm keeps its name."""
     run_script("users.sh", tmp_path, "ltx:", "other:")
     before = {path.name: path.read_bytes() for path in tmp_path.iterdir()}
-    assert "one begins with the other; choose another name" in refused_by_script("users.sh", tmp_path, further)
+    assert "begin alike; use another name" in refused_by_script("users.sh", tmp_path, further)
     assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == before
     (tmp_path / "namespaces").write_text(f"ltx:\n{further}\n")
     run_script("users.sh", tmp_path, further)
@@ -279,12 +279,12 @@ def test_names_that_a_new_certificate_lacks_are_told(secrets, tmp_path):
     assert not run_script("certs.sh", tmp_path, "one.local", "10.0.0.5").stderr
     assert not run_script("certs.sh", tmp_path, "10.0.0.5", "one.local", "two.local").stderr
     said = run_script("certs.sh", tmp_path, "two.local").stderr.splitlines()
-    assert [line.rpartition("no more for ")[2].split(",")[0] for line in said] == ["IP:10.0.0.5", "DNS:one.local"]
+    assert [line.rpartition("is not for ")[2].split(",")[0] for line in said] == ["IP:10.0.0.5", "DNS:one.local"]
 
 
 def test_a_damaged_authority_is_told(secrets, tmp_path):
     run_script("certs.sh", tmp_path, f"{'a' * 60}.{'b' * 60}.local")
     (tmp_path / "ca.key").write_text("")
-    assert "no certificate could be made for DNS:broker.local" in refused_by_script(
+    assert "could not make a certificate for DNS:broker.local" in refused_by_script(
         "certs.sh", tmp_path, "broker.local"
     )

@@ -1,4 +1,4 @@
-"""Batches with real workers: from a file to a folder; jobs that are paused, moved, and tried again."""
+"""Test batches with real workers: from a file to a folder; jobs that are paused, moved, and retried."""
 
 import json
 import os

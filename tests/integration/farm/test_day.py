@@ -1,4 +1,4 @@
-"""A day of a farm of one Mac, as the people around it spend it: every step is a command in a process of its own."""
+"""Test a day of a farm of one Mac, as its users spend it: every step is a command in a process of its own."""
 
 import hashlib
 import json
@@ -25,7 +25,7 @@ NEXT = "99.0"
 
 @pytest.fixture
 def day(farm_env, tmp_path):
-    """Runs a command as one of the farm's people; it must exit with `code`."""
+    """Run a command as one of the farm's people, and check its exit code."""
 
     def run(*arguments, code=0):
         done = ltx(*arguments, env=farm_env.env, cwd=tmp_path)
@@ -37,7 +37,7 @@ def day(farm_env, tmp_path):
 
 
 def upgrade(farm_env):
-    """What `pip install --upgrade` would change as far as the farm can see: the version that is installed there."""
+    """Change what `pip install --upgrade` would change as far as the farm can see: the installed version."""
     installed = farm_env.folder / "site" / f"ltx_farm-{NEXT}.dist-info"
     installed.mkdir(parents=True)
     (installed / "METADATA").write_text(f"Metadata-Version: 2.1\nName: ltx-farm\nVersion: {NEXT}\n")
@@ -63,7 +63,7 @@ def test_a_day_in_the_life(farm_env, day, tmp_path):
     assert "1 alive: mac-1" in day("doctor").stdout
     day("pause", "--queue", "pocket")  # until it is known what is to be rendered first
 
-    # An artist submits a night's work: refused as a whole for one bad line, then mended.
+    # An artist submits a night's work: refused as a whole for one bad line, then fixed.
     lines = [json.dumps({"prompt": prompt}) for prompt in PROMPTS]
     shots = tmp_path / "shots.jsonl"
     shots.write_text("\n".join([*lines[:6], '{"prompt": "a red ball", "width": 97}', *lines[6:]]))
@@ -85,7 +85,7 @@ def test_a_day_in_the_life(farm_env, day, tmp_path):
     day("resume", "--queue", "pocket")
     watch = start_ltx("watch", "--batch", batch, env=farm_env.env)
 
-    # In the middle of it the operator upgrades the Mac: it finishes the job in hand first.
+    # In the middle of it the operator upgrades the Mac: it finishes the current job first.
     with farm_env.connect() as farm:
 
         def ended():
@@ -147,7 +147,7 @@ def test_a_day_in_the_life(farm_env, day, tmp_path):
 
 
 def shown_on(sheet, clips):
-    """The contact sheet has each clip's middle frame, row by row."""
+    """Check that the contact sheet has each clip's middle frame, row by row."""
     with Image.open(sheet) as picture:
         pixels = numpy.asarray(picture.convert("RGB"), dtype=float)
     height, width = clips[0].shape[1:3]

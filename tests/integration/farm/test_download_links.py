@@ -1,4 +1,4 @@
-"""A client that cannot see the storage downloads from the worker that rendered, by the link that it left."""
+"""Test that a client without access to the storage downloads from the worker that rendered, by its download link."""
 
 import contextlib
 import json
@@ -19,7 +19,7 @@ SMALL = ["--width", 64, "--height", 64, "--frames", 9, "--steps", 2]
 
 @pytest.fixture
 def elsewhere(farm_env):
-    """A farm whose clients have another folder where the workers have their storage."""
+    """A farm whose clients have another folder in place of the workers' storage."""
     port = free_port()
     farm_env.start_worker(files_port=port, files_address="127.0.0.1", files_url=f"http://127.0.0.1:{port}")
     (farm_env.folder / "another").mkdir()
@@ -82,7 +82,7 @@ FEW_FILES = ["/bin/sh", "-c", 'ulimit -n 256; exec "$@"', "sh"]
 
 
 def test_a_flood_of_connections_costs_a_worker_nothing(farm_env, tmp_path):
-    """More than it has descriptors, to both of its ports, of clients that say nothing, while it renders."""
+    """More clients than it has descriptors connect to both of its ports and send nothing, while it renders."""
     files, metrics = free_port(), free_port()
     worker = farm_env.start_worker(
         prefix=FEW_FILES,

@@ -1,4 +1,4 @@
-"""A prompt is encoded once for the whole farm; what goes wrong with the cache costs an encoding, never a render."""
+"""Test that a prompt is encoded once for the whole farm, and that a fault of the cache costs only an encoding."""
 
 import dataclasses
 import re
@@ -67,7 +67,7 @@ AHEAD = """
 
 @pytest.fixture
 def notes(farm_env):
-    """Returns what the text encoders of the workers have done since it was asked last."""
+    """Return what the workers' text encoders have done since the last call."""
     path = farm_env.folder / "notes"
     (farm_env.folder / "sitecustomize.py").write_text(NOTES.format(notes=path))
     farm_env.env["PYTHONPATH"] = str(farm_env.folder)

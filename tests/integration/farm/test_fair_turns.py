@@ -1,4 +1,4 @@
-"""People take turns, with real workers: counted from the order in which jobs were claimed."""
+"""Test that people take turns, with real workers, by the order in which jobs were claimed."""
 
 import itertools
 
@@ -32,7 +32,7 @@ def log_of(farm, job_id):
 
 
 def claims(farm, names):
-    """The names of the jobs, in the order in which they were claimed; each was done in its first attempt."""
+    """Return the names of the jobs, in the order in which they were claimed; each was done in its first attempt."""
     logs = {name: log_of(farm, job_id) for job_id, name in names.items()}
     for name, log in logs.items():
         assert [type(event) for event in log].count(events.Claimed) == 1, name
@@ -77,8 +77,9 @@ def test_two_batches_alternate_and_priorities_come_first(farm_env, submit):
 
 @pytest.mark.parametrize("workers", [1, 3])
 def test_quick_jobs_are_started_in_turns(farm_env, submit, workers):
-    """The issue's two cases at once, with engines that render nothing: ann has 60 jobs, and then come bob's 10; and of
-    two with many jobs, none is ahead. No reaper looks in between.
+    """Test two cases at once, with engines that render nothing, and without a reaper in between.
+
+    ann has 60 jobs, and then bob's 10 come; and of two people with many jobs, neither is ahead.
     """
     many, few = 60, 10
     names = {submit("ann@here"): f"ann {number}" for number in range(many)}

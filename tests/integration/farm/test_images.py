@@ -1,4 +1,4 @@
-"""A picture becomes the first frame of a video, through the farm."""
+"""Test that a picture becomes the first frame of a video, through the farm."""
 
 import numpy as np
 import pytest
@@ -17,7 +17,7 @@ NAVY, RED = (13, 20, 77), (230, 26, 26)
 
 @pytest.fixture
 def picture(tmp_path):
-    """A frame as the model knows them: a red ball on navy."""
+    """Draw a frame as the model knows them: a red ball on navy."""
     image = Image.new("RGB", (128, 128), NAVY)
     ImageDraw.Draw(image).ellipse((20, 44, 60, 84), fill=RED)
     path = tmp_path / "frame.png"

@@ -1,4 +1,4 @@
-"""The whole path with real processes: submit, events, previews, MP4, sidecar, cancel, races, hand-over."""
+"""Test the whole path with real processes: submit, events, previews, MP4, sidecar, cancel, races, hand-over."""
 
 import hashlib
 import json
@@ -23,7 +23,7 @@ NAMES = Names()
 
 
 def first_step(farm, job_id):
-    """Returns once the job has made a step."""
+    """Wait until the job has made a step."""
     for update in farm.watch(job_id):
         if isinstance(update.event, events.Stepped):
             return update
@@ -166,7 +166,7 @@ def resumed_request():
 
 @pytest.fixture
 def undisturbed(farm_env, resumed_request):
-    """The frames of a render that nobody interrupts."""
+    """Return the frames of a render that was not interrupted."""
     worker = farm_env.start_worker("calm")
     with farm_env.connect() as farm:
         job = farm.submit(resumed_request)

@@ -1,4 +1,4 @@
-"""Whoever lists what a farm has changes nothing of it: a user who may only read is answered, and nothing is refused."""
+"""Test that listing a farm changes nothing of it: a user who may only read gets an answer, and nothing is refused."""
 
 import time
 
@@ -50,9 +50,7 @@ def client(server):
 
 @pytest.fixture
 def farm(client, server, tmp_path):
-    """With jobs that wait, run, failed and are paused, in a batch; an old batch without one; a worker; and a queue that
-    is paused.
-    """
+    """A farm with jobs of each state in a batch, an old batch without jobs, a worker, and a paused queue."""
     client_ledger, ledger = ClientLedger(client, NAMES), Ledger(client, NAMES)
     for item, job_id in enumerate(JOBS, 1):
         client_ledger.submit(job_of(job_id), Links(batch=BATCH, item=item))

@@ -1,4 +1,4 @@
-"""Workers and queues that an operator pauses: nothing more is begun, everybody is told, and restarts change nothing."""
+"""Test workers and queues that an operator pauses: nothing begins, everybody sees it, restarts change nothing."""
 
 import functools
 import json

@@ -1,4 +1,4 @@
-"""The Python API: the READMEs' own examples, as a stranger would run them; handles and their errors."""
+"""Test the Python API: the READMEs' own examples, as a new user would run them; handles and their errors."""
 
 import asyncio
 import re

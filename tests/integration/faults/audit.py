@@ -1,6 +1,7 @@
-"""What must hold when a farm has settled: every job done exactly once, or ended as its script predicts; nothing left.
+"""Check what must be true when a farm has settled.
 
-Each finding is of a class: lost, doubled, stuck, or other.
+Every job is done exactly once, or ended as its script predicts; nothing is left. Each finding is of a class: lost,
+doubled, stuck, or other.
 """
 
 import hashlib
@@ -33,7 +34,7 @@ OTHER_KEYS = re.compile(r"(worker|embeds|input):[0-9a-f]+|line:[a-z0-9-]+:\d:.+|
 
 @dataclass(frozen=True)
 class Finding:
-    """`kind`: lost, doubled, stuck or other."""
+    """A finding, whose `kind` is lost, doubled, stuck or other."""
 
     kind: str
     job: str | None
@@ -44,10 +45,10 @@ class Finding:
 
 
 def settle_and_audit(farm, patience=PATIENCE, tidy_within=60.0):
-    """Waits for the jobs' end and for what follows it, at most so many seconds each; then says what does not hold.
+    """Wait for the jobs' end and for what follows it, at most so many seconds each; then return the findings.
 
-    What an earlier audit of the farm has found is not said again; jobs that one found clean are not looked at again,
-    unless `farm.clean` is emptied.
+    Findings of an earlier audit of the farm are not repeated; jobs that one found clean are not checked again, unless
+    `farm.clean` is emptied.
     """
     deadline = time.monotonic() + patience
     auditor = Auditor(farm)
@@ -63,7 +64,7 @@ def settle_and_audit(farm, patience=PATIENCE, tidy_within=60.0):
 
 
 class Auditor:
-    """One farm's jobs and leavings. Asks the server directly, as an administrator would."""
+    """Audits one farm's jobs and leftovers. It reads the server directly, as an administrator would."""
 
     def __init__(self, farm):
         self._farm = farm
@@ -113,7 +114,7 @@ class Auditor:
                 yield Finding("other", job_id, f"its key {kind} ends in {ttl} s")
 
     def _of_log(self, client, job_id, snapshot):
-        """The events must be numbered without a gap, make the snapshot, go up by one step, and end once."""
+        """Check that the events are numbered without a gap, make the snapshot, increase by one step, and end once."""
         log = client.xrange(self._names.events(job_id))
         numbers = [int(number.split(b"-")[0]) for number, _ in log]
         if numbers != list(range(1, snapshot.seq + 1)):
@@ -134,7 +135,7 @@ class Auditor:
             yield Finding("doubled", job_id, f"it ended {ends} times")
 
     def _follows(self, job_id, before, step):
-        """A server that came back without its last writes may have lost the steps between."""
+        """Return whether one event may follow another; a server without its last writes may lack steps in between."""
         forgetful = self._farm.expected[job_id].crashes == math.inf
         return step == before + 1 or (forgetful and step > before)
 
@@ -201,7 +202,7 @@ class Auditor:
                     yield Finding("other", None, f"worker {worker.name} logged: {line}")
 
     def _of_threads(self):
-        """Every thread of every worker is at work, and none of them fails. An engine that has died has none."""
+        """Check that every thread of every worker is alive and none fails. An engine that has died has no threads."""
         for worker in self._farm.insist(lambda farm: farm.workers()):
             for text in dead_threads(json.loads(worker.model_dump_json())):
                 if text.startswith("engine-") and not self._farm.workers[worker.name].engines():
@@ -209,7 +210,7 @@ class Auditor:
                 yield Finding("other", None, f"thread of worker {worker.name}: {text}")
 
     def _of_processes(self):
-        """Every process is a worker of the farm, its one engine, or the server."""
+        """Check that every process is a worker of the farm, its one engine, or the server."""
         farm = self._farm
         known = {farm.server._process.pid}
         for worker in farm.workers.values():

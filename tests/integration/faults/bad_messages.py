@@ -1,4 +1,4 @@
-"""What a broken or hostile client may put into a queue: items that are no messages, and messages of no use."""
+"""Make what a broken or hostile client may put into a queue: items that are no messages, and useless messages."""
 
 import base64
 import json
@@ -10,7 +10,7 @@ FIVE_MB = 5 * 10**6
 
 
 def envelope(queue, job_id, body):
-    """A queue item as kombu writes it, with any `body` (bytes)."""
+    """Return a queue item as kombu writes it, with any `body` (bytes)."""
     return {
         "body": base64.b64encode(body).decode(),
         "content-encoding": "utf-8",

@@ -1,6 +1,6 @@
-"""Brokers that answer "not now", by the server's own replies, and one that comes back without its last second.
+"""Faults of a broker: it answers "not now" by the server's own replies, or comes back without its last second.
 
-Each strike takes the server for itself while it lasts, so that no other fault meets it in the middle.
+Each strike has the server for itself while it lasts, so that no other fault occurs in the middle.
 """
 
 import contextlib
@@ -66,7 +66,7 @@ def _admit_nobody(client):
 
 
 def keep_busy(target):
-    """A client's script that does not end, until somebody kills it."""
+    """Run a client's script that does not end until it is killed."""
     with target.farm.server_lock, target.farm.server.address.connect() as client:
         client.config_set("busy-reply-threshold", "50")
         caller = threading.Thread(target=_run_endlessly, args=(target.farm.server.address,), daemon=True)
@@ -86,7 +86,7 @@ def _run_endlessly(address):
 
 
 def lose_log_tail(target):
-    """The server is killed, and its log ends where it ended a moment before; what came since was acknowledged."""
+    """Kill the server, and cut its log to where it ended a moment before; the rest was acknowledged."""
     farm = target.farm
     with farm.server_lock:
         log, size = _log_of(farm)

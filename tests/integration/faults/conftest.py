@@ -5,7 +5,10 @@ from tests.integration.faults.harness import BreakableFarm
 
 @pytest.fixture
 def breakable(tmp_path, clean_env):
-    """Makes farms with workers of these names, and closes them. broken: one of their safeguards (see stand_in)."""
+    """Make farms with workers of these names, and close them.
+
+    broken: one of their safeguards (see stand_in).
+    """
     farms = []
 
     def make(*names, broken="", **settings):
@@ -23,7 +26,7 @@ def breakable(tmp_path, clean_env):
 
 @pytest.fixture
 def tell(request, capsys):
-    """Writes a line to the terminal, captured or not: what was measured."""
+    """Print a measurement to the terminal, whether output is captured or not."""
 
     def line(text):
         with capsys.disabled():

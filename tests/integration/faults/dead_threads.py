@@ -1,4 +1,4 @@
-"""Whether all threads of a worker are at work, by what `ltx workers --json` says of it."""
+"""Check whether all threads of a worker are alive, by its record in `ltx workers --json`."""
 
 ALWAYS = frozenset(
     {"consumer", "embeddings", "finisher", "health", "heartbeat", "leases", "orphans", "reaper", "spool", "supervisor"}
@@ -10,9 +10,7 @@ SILENT = frozenset({"engine-messages", "engine-output", "consumer"})
 
 
 def dead_threads(worker, silent_for=30.0):
-    """Which threads of a worker, an object of that list, are missing, fail, or were not seen at work of late: a line
-    each, and none where all is well.
-    """
+    """Return which threads of a worker's record are missing, fail, or have shown no sign of life lately."""
     known = {thread["name"]: thread for thread in worker["threads"]}
     found = [f"{name} is missing" for name in sorted(ALWAYS - known.keys())]
     for name, thread in known.items():

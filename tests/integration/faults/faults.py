@@ -33,7 +33,7 @@ class Target:
         return self.farm.expected[self.job.id]
 
     def crash(self, times=1):
-        """Counts for whatever its worker has in hand."""
+        """Count a crash for all current jobs of its worker."""
         for job_id in {self.job.id, *self.farm.in_hand_of(self.worker)}:
             self.farm.expected[job_id].crashes += times
 
@@ -60,7 +60,7 @@ def kill_server(target):
 
 
 def suspend_worker(target):
-    """Past its lease; then it goes on as if nothing had been."""
+    """Suspend the worker past its lease; then let it continue."""
     target.crash()
     target.worker.suspend()
     target.let_go()
@@ -79,7 +79,7 @@ def cut_connections(target):
 
 
 def swallow_one(target):
-    """One worker and the broker do not hear each other for longer than the lease."""
+    """Cut one worker and the broker off from each other for longer than the lease."""
     target.crash()
     _swallow(target, [target.worker])
 
@@ -122,8 +122,10 @@ def deliver_twice(target):
 
 
 def cancel(target):
-    """Accepted, it must end the job; told that the job has ended already, it changes nothing. The server may not lose
-    it meanwhile.
+    """Cancel the job.
+
+    If accepted, it must end the job; if the job has ended already, it changes nothing. The server may not lose it
+    meanwhile.
     """
     with target.farm.server_lock:
         status = target.farm.insist(lambda farm: farm.cancel(target.job.id))
@@ -132,9 +134,10 @@ def cancel(target):
 
 
 def poison(target):
-    """The engine dies each time that it gets to this phase; where it has no part, once, which must not matter.
+    """Let the engine die each time that it comes to this phase.
 
-    What dies with it, dies once: from its second attempt on, the job has the engine to itself.
+    In a phase without the engine it dies once, which must not matter. An attempt that dies with it, dies once: from its
+    second attempt on, the job has the engine to itself.
     """
     if target.phase in ("uploading", "committing", "committed"):
         kill_engine(target)
@@ -151,7 +154,7 @@ def poison(target):
 
 
 def _machine(error):
-    """What the machine meets in a phase of the engine's; in others, nothing."""
+    """Return a fault that the machine has in a phase of the engine; in others, nothing."""
 
     def strike(target):
         if target.phase in ("loading", "text", "denoising", "decoding", "writing"):
@@ -181,7 +184,7 @@ def _stop(*signals):
 
 
 def _send(make):
-    """Puts a bad message first in line, so that the next worker that is free takes it."""
+    """Put a bad message first in the queue, so that the next free worker takes it."""
 
     def strike(target):
         names, queue = target.farm.names, target.job.queue
@@ -193,8 +196,10 @@ def _send(make):
 
 @dataclass(frozen=True)
 class Fault:
-    """quick: over at once, and leaves every process as it is.  crash: its job's attempt ends without a word.
-    broker: resume points may go unacknowledged for a while.
+    """A fault.
+
+    quick: over at once, and leaves every process as it is. crash: its job's attempt ends silently. broker: resume
+    points may be unacknowledged for a while.
     """
 
     name: str
@@ -238,11 +243,10 @@ FAULTS = {
 
 
 def strike(farm, job, phase, *names):
-    """Waits for the job in the phase that it is held for, strikes with these faults in turn, and lets it go.
+    """Wait for the job in its phase, strike with these faults in turn, and release it; return its worker.
 
-    Returns its worker; None where another job's fault, which had the same worker stop, or waited for it, came before.
-
-    What a crash costs counts from the newest resume point that was acknowledged: so that is at most a step behind.
+    None if another job's fault, which stopped or waited for the same worker, came first. The cost of a crash counts
+    from the newest acknowledged resume point, so that point is at most a step behind.
     """
     worker = farm.await_held_or_let_go(job.id, phase)
     if worker is None:

@@ -1,5 +1,7 @@
-"""A farm that can be broken: a server, workers that each reach it through a proxy, storage that fails on demand,
-and jobs that can be held in any phase of their life.
+"""Provide a farm that can be broken.
+
+It has a server, workers that each connect to it through a proxy, storage that fails on demand, and jobs that can be
+held in any phase.
 """
 
 import contextlib
@@ -45,7 +47,7 @@ HELD_STEP = 3
 
 @dataclass
 class Expectation:
-    """How a job may end, as its script predicts; `crashes`: how often a process under it was killed."""
+    """How a job may end, as its script predicts; `crashes`: how often a process that worked on it was killed."""
 
     seed: int
     steps: int
@@ -55,7 +57,7 @@ class Expectation:
 
 
 class Worker:
-    """One worker's home, process and proxy; restarted, it is the same worker again."""
+    """One worker's home, process and proxy; a restart makes the same worker again."""
 
     def __init__(self, name, home, env, log, proxy):
         self.name = name
@@ -85,7 +87,7 @@ class Worker:
 
     @property
     def was_refused(self):
-        """Whether it has ended before it served, for the broker is not to be used; a supervisor starts it again."""
+        """Return whether it ended before it served, because the broker must not be used."""
         served = b" serves pocket." in self.log.read_bytes()[self._started_at :]
         return self.process.returncode == os.EX_UNAVAILABLE and not served
 
@@ -111,7 +113,7 @@ class Worker:
 
 
 class BreakableFarm:
-    """`settings` are those of its workers, LTX_WORKER_… in small letters."""
+    """A farm that can be broken; `settings` are those of its workers, LTX_WORKER_… in lower case."""
 
     def __init__(self, folder, env, **settings):
         self.folder = folder
@@ -152,7 +154,7 @@ class BreakableFarm:
         }
 
     def add_worker(self, name, **variables):
-        """Starts a worker; `variables` are more of its environment. Does not wait for it."""
+        """Start a worker without waiting; `variables` are added to its environment."""
         proxy = Proxy(self.server.address.port)
         home = self.folder / f"worker-{name}"
         url = f"redis://:{self.server.address.password}@127.0.0.1:{proxy.port}/0"
@@ -161,7 +163,7 @@ class BreakableFarm:
         return self.workers[name]
 
     def await_workers(self):
-        """Returns when every worker is up; one that has ended without being told to is noted, and restarted."""
+        """Wait until every worker is up; a worker that ended by itself is recorded, and restarted."""
         for worker in self.workers.values():
             with worker.lock:
                 if worker.process.poll() is not None:
@@ -176,19 +178,19 @@ class BreakableFarm:
 
     @contextlib.contextmanager
     def connect(self):
-        """The client's view, straight to the server."""
+        """Return the client's view, directly from the server."""
         url = SecretStr(self.server.address.url.get_secret_value())
         with connect(url) as client:
             yield Farm.over(client, url, self.names, str(self.storage))
 
     @contextlib.contextmanager
     def admin(self):
-        """A client of the server itself, which is not killed meanwhile."""
+        """Return a client of the server itself, which is not killed meanwhile."""
         with self.server_lock, self.server.address.connect() as client:
             yield client
 
     def insist(self, ask):
-        """What `ask(farm)` returns, once the broker answers."""
+        """Return what `ask(farm)` returns, once the broker answers."""
         retrying = Retrying(
             retry=retry_if_exception_type(BrokerUnreachable), wait=wait_fixed(0.1), stop=stop_after_delay(PATIENCE)
         )
@@ -198,7 +200,7 @@ class BreakableFarm:
         raise AssertionError("not reached: the last error is raised")
 
     def submit(self, seed=1, steps=STEPS, hold=None, **options):
-        """A job; `hold`: the phase in which it is to wait."""
+        """Submit a job; `hold` is the phase in which it waits."""
         request = GenerationRequest(prompt=PROMPT, num_steps=steps, seed=seed)
         prepared = prepare(request, checkpoint_every=0, **options)
         job = prepared.job
@@ -212,14 +214,16 @@ class BreakableFarm:
         return self.insist(lambda farm: farm.view(job_id))
 
     def saved_step(self, job_id):
-        """The step of the newest resume point that the broker has."""
+        """Return the step of the newest resume point that the broker has."""
         with self.admin() as client:
             saved = client.get(self.names.latents(job_id))
         return int(np.load(io.BytesIO(saved))["step"]) if saved else 0
 
     def await_saved(self, job_id, phase):
-        """Returns once a job that is held in `phase` has a resume point that is at most a step behind; or is let go.
-        At once for one that may lose all its steps: a broker that refused its resume point is not asked again.
+        """Wait until a job that is held in `phase` has a resume point at most a step behind, or is released.
+
+        It returns at once for a job that may lose all its steps: a broker that refused its resume point is not asked
+        again.
         """
         if self.expected[job_id].crashes == math.inf:
             return
@@ -242,7 +246,7 @@ class BreakableFarm:
         return (self.marks / f"{job_id}.{what}").exists()
 
     def hold(self, job_id, phase):
-        """Has the job wait when it gets to `phase`."""
+        """Let the job wait when it comes to `phase`."""
         if phase == "denoising":
             self.mark(job_id, "step", str(HELD_STEP))
         self.mark(job_id, f"{phase}.hold")
@@ -252,11 +256,11 @@ class BreakableFarm:
         self.unmark(job_id, f"{phase}.held")
 
     def await_held(self, job_id, phase, timeout=PATIENCE):
-        """The worker that has the job in `phase`, once there is one."""
+        """Return the worker that has the job in `phase`, once there is one."""
         return wait_until(lambda: self._holder(job_id, phase), timeout, f"job {job_id} being held in {phase}")
 
     def await_held_or_let_go(self, job_id, phase):
-        """The same; None where the job was let go before it got there, since another's fault waited for it."""
+        """Return the same; None if the job was released before it came there, since another's fault waited for it."""
         wait_until(
             lambda: self._holder(job_id, phase) or not self.marked(job_id, f"{phase}.hold"),
             what=f"job {job_id} being held in {phase}",
@@ -264,7 +268,7 @@ class BreakableFarm:
         return self._holder(job_id, phase)
 
     def await_held_again(self, job_id, phase, worker):
-        """The same, of a job that `worker` had a moment ago, and that may have been let go; None once it has ended."""
+        """Return the same for a job that `worker` had, and that may have been released; None once it has ended."""
 
         def is_so():
             return self._holder(job_id, phase) or self.view(job_id).snapshot.ended
@@ -273,7 +277,7 @@ class BreakableFarm:
         return self._holder(job_id, phase)
 
     def wait_beside_others(self, worker, condition, what, but=None):
-        """Waits. The other jobs that the worker has in hand may have to end before, and are let go after a while."""
+        """Wait. Other current jobs of the worker may have to end first, and are released after a while."""
         patience = time.monotonic() + 1
 
         def is_so():
@@ -284,11 +288,11 @@ class BreakableFarm:
         return wait_until(is_so, what=what)
 
     def holds(self, job_id, phase):
-        """Whether the job waits in this phase now."""
+        """Return whether the job waits in this phase now."""
         return self._holder(job_id, phase) is not None
 
     def in_hand_of(self, worker):
-        """Its jobs that may not have ended; all such jobs of the farm while the broker is away."""
+        """Return its jobs that may not have ended; all such jobs of the farm while the broker is down."""
         ids = self.expected.keys() - self.clean
         try:
             with self.connect() as farm:
@@ -302,7 +306,7 @@ class BreakableFarm:
         }
 
     def let_go_of(self, worker, but=None):
-        """Has no job of this worker's wait any longer, `but` for one, whichever phase it is held in."""
+        """Release all jobs of this worker, except `but`, whichever phase they are held in."""
         for mark in self.marks.glob("*.held"):
             job_id, phase, _ = mark.name.rsplit(".", 2)
             if job_id != but and self._holder(job_id, phase) is worker:
@@ -317,12 +321,12 @@ class BreakableFarm:
         return next((worker for worker in self.workers.values() if worker.process.pid in parents), None)
 
     def await_ended(self, *job_ids, timeout=PATIENCE):
-        """Returns once these jobs have ended, by their state and not only in what is shown of them."""
+        """Wait until these jobs have ended, by their state and not only by what is shown of them."""
         for job_id in job_ids:
             wait_until(lambda job_id=job_id: self.view(job_id).snapshot.ended, timeout, f"job {job_id} ending")
 
     def render_references(self, seeds, steps=STEPS):
-        """Renders what an undisturbed render gives for each seed, to be compared with."""
+        """Render an undisturbed video for each seed, to compare others with."""
         jobs = {seed: self.submit(seed, steps) for seed in seeds}
         self.await_ended(*(job.id for job in jobs.values()))
         for seed, job in jobs.items():
@@ -335,7 +339,7 @@ class BreakableFarm:
         self.server._process.wait()
 
     def close(self):
-        """Stops workers and server. Returns the processes that are left, killed."""
+        """Stop workers and server; return the processes that remained, killed."""
         for mark in self.marks.iterdir():
             mark.unlink()
         for worker in self.workers.values():

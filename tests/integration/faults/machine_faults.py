@@ -1,4 +1,4 @@
-"""What a worker's machine meets: its share unmounted, files in its spool that nobody knows, no file descriptor left."""
+"""Faults of a worker's machine: its share unmounted, unknown files in its spool, no file descriptor left."""
 
 import json
 import resource
@@ -11,7 +11,10 @@ STRAYS = (".DS_Store", "notes.txt", "stray-empty", "stray-note", "stray-foreign"
 
 
 def unmount(target):
-    """The storage is an empty folder of the local disk for a while, as when a share goes. Nothing may be put there."""
+    """Make the storage an empty folder of the local disk for a while, like an unmounted share.
+
+    Nothing may be put there.
+    """
     farm = target.farm
     with farm.storage_lock:
         away = farm.storage.with_name("share")
@@ -39,7 +42,7 @@ def litter_spool(target):
 
 
 def take_descriptors(target):
-    """The worker can open nothing more for a while."""
+    """Let the worker open nothing more for a while."""
     process = psutil.Process(target.worker.process.pid)
     before = process.rlimit(resource.RLIMIT_NOFILE)
     process.rlimit(resource.RLIMIT_NOFILE, (max(10, process.num_fds() - 2), before[1]))

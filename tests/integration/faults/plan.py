@@ -1,4 +1,4 @@
-"""What a chaos run does, drawn from a seed: rounds of jobs, each held in a phase and struck there."""
+"""Plan a chaos run by a seed: rounds of jobs, each held in a phase and struck there."""
 
 import math
 import random
@@ -25,7 +25,7 @@ class Strike:
 
 @dataclass(frozen=True)
 class Round:
-    """bystanders: seeds of jobs that nothing is aimed at."""
+    """One round; `bystanders` are seeds of jobs without a fault."""
 
     number: int
     strikes: tuple[Strike, ...]
@@ -33,7 +33,7 @@ class Round:
 
 
 def plan(rounds, seed):
-    """The rounds, the same for the same arguments: at each moment what has struck least is what strikes next."""
+    """Return the rounds, the same for the same arguments: at each moment the rarest fault so far is the next."""
     draw = random.Random(seed)
     planned = Counter()
     heavy = [name for name, fault in FAULTS.items() if not fault.quick]

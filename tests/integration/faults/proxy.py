@@ -1,6 +1,4 @@
-"""A TCP proxy between a worker and the broker that can stop passing anything, cut every connection, or answer commands
-with an error.
-"""
+"""A TCP proxy between a worker and the broker: it stops passing data, cuts connections, or answers with an error."""
 
 import contextlib
 import hashlib
@@ -18,12 +16,12 @@ NEVER = frozenset({"HELLO", "AUTH", "CLIENT", "SELECT"})
 
 
 def sha_of(script):
-    """As the server names a script that is called."""
+    """Return the name by which the server calls a script."""
     return hashlib.sha1(script.encode()).hexdigest()
 
 
 class _Commands:
-    """Splits what a client sends into commands, each as a list of its words and as the bytes that it is."""
+    """Splits a client's bytes into commands, each as a list of its words and as its bytes."""
 
     HEAD = re.compile(rb"\*(\d+)\r\n")
     WORD = re.compile(rb"\$(\d+)\r\n")
@@ -72,15 +70,17 @@ class Proxy:
         threading.Thread(target=self._accept, daemon=True).start()
 
     def swallow(self):
-        """Accepts and reads as before, but passes nothing on: what is sent is held until `release`."""
+        """Accept and read as before, but pass nothing on until `release`."""
         self._passing.clear()
 
     def release(self):
         self._passing.set()
 
     def answer(self, error, only=None, scripts=None, but=()):
-        """Answers commands with this error instead of passing them on, until `pass_all`. only: names of commands and
-        of scripts; all commands where it is None, except those of `but`.  scripts: their texts by name.
+        """Answer commands with this error instead of passing them on, until `pass_all`.
+
+        only: names of commands and of scripts; if None, all commands except those of `but`. scripts: their texts by
+        name.
         """
         self._names = {sha_of(text).encode(): name for name, text in (scripts or {}).items()}
         self._answer = (b"-" + error.encode() + b"\r\n", only, but)
@@ -89,7 +89,7 @@ class Proxy:
         self._answer = None
 
     def cut(self):
-        """Closes every connection; new ones are welcome."""
+        """Close every connection, and accept new ones."""
         with self._changing:
             for half in self._sockets:
                 with contextlib.suppress(OSError):
@@ -134,7 +134,7 @@ class Proxy:
         far.close()
 
     def _replace(self, errors):
-        """Of what the client sends: an ECHO in place of each command that is to be answered with an error."""
+        """Replace each command that gets an error by an ECHO."""
         commands, is_plain = _Commands(), None
 
         def change(data):
@@ -161,7 +161,7 @@ class Proxy:
         return ECHO
 
     def _put_back(self, errors):
-        """Of what the server answers: the errors, in place of what was echoed, which may come in two parts."""
+        """Replace the echoes, which may arrive in two parts, by the errors."""
         kept = b""
 
         def change(data):

@@ -1,4 +1,4 @@
-"""A farm whose workers render nothing, in moments: for what goes on around a render. Each worker has a proxy."""
+"""A farm whose workers render nothing, fast, to test everything around a render. Each worker has a proxy."""
 
 import contextlib
 import json
@@ -30,7 +30,7 @@ START = (
 
 
 def scripts_of(module):
-    """The texts of a module's scripts, by the names that they have there."""
+    """Return the texts of a module's scripts by their names there."""
     return {name: script.text for name, script in vars(module).items() if isinstance(script, LuaScript)}
 
 
@@ -55,7 +55,7 @@ class QuickWorker:
 
 @dataclass
 class QuickFarm:
-    """Settings are those of its workers, in small letters."""
+    """A quick farm; `settings` are those of its workers, in lower case."""
 
     folder: object
     env: dict
@@ -135,7 +135,7 @@ class QuickFarm:
         return [self.snapshot(job_id) for job_id in ids]
 
     def said(self):
-        """What `ltx workers --json` prints."""
+        """Return the output of `ltx workers --json`."""
         return json.loads(ltx_here("workers", "--json", env=self.client_env).stdout)
 
     def close(self):

@@ -1,4 +1,4 @@
-"""What a chaos run gave, as REPORT.md."""
+"""Write the result of a chaos run as REPORT.md."""
 
 import platform
 import time
@@ -13,7 +13,7 @@ REPORT = Path(__file__).with_name("REPORT.md")
 
 
 class Tally:
-    """Counts over a run's rounds. findings: pairs of the round's number and what its audit found."""
+    """Counts over a run's rounds; `findings` are pairs of the round's number and its audit's finding."""
 
     def __init__(self, command):
         self.command = command

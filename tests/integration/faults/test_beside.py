@@ -1,4 +1,4 @@
-"""Two attempts in one worker's hand: the end of one, beside the beginning of the next."""
+"""Test two attempts of one worker: the end of one, during the start of the next."""
 
 import signal
 
@@ -18,7 +18,7 @@ def farm(breakable):
 
 
 def both(farm, phase):
-    """The first is held in `phase`, the second in mid-render."""
+    """Return two jobs: the first is held in `phase`, the second in mid-render."""
     first = farm.submit(seed=1, hold=phase)
     worker = farm.await_held(first.id, phase)
     second = farm.submit(seed=2, hold="denoising")
@@ -27,7 +27,7 @@ def both(farm, phase):
 
 
 def both_died_with(farm, hold):
-    """The engine was killed with both in hand; each is held in the phase `hold` when it comes to that again."""
+    """Return both after the engine was killed with them; each is held in the phase `hold` when it comes there again."""
     first, second, worker = both(farm, "writing")
     (engine,) = worker.engines()
     for job in (first, second):
@@ -38,7 +38,7 @@ def both_died_with(farm, hold):
 
 
 def with_another_waiting(farm, phase):
-    """The first is held in `phase`, and since before that the second waits."""
+    """Return two jobs: the first is held in `phase`, and the second has waited since before that."""
     first = farm.submit(seed=1, hold="denoising")
     farm.await_held(first.id, "denoising")
     second = farm.submit(seed=2)

@@ -1,4 +1,4 @@
-"""What the audit says of a farm whose safeguards are broken: an audit that never finds anything shows nothing."""
+"""Test the audit on a farm whose safeguards are broken: an audit that never finds anything shows nothing."""
 
 import shutil
 
@@ -10,8 +10,9 @@ from tests.integration.faults.faults import strike
 
 
 def audit_finds(farm, kinds, tell):
-    """Audit the farm: it finds at least these classes, and nothing at all where there are none. What is to be found is
-    waited for briefly, as it stays; what is to be well has all the time that a busy machine takes.
+    """Audit the farm: check that it finds at least these classes, or nothing if there are none.
+
+    Expected findings are awaited briefly, since they remain; a clean farm has all the time that a busy machine needs.
     """
     findings = settle_and_audit(farm, patience=10, tidy_within=3) if kinds else settle_and_audit(farm)
     said = "\n".join(map(str, findings))
@@ -21,7 +22,7 @@ def audit_finds(farm, kinds, tell):
 
 
 def taken_over(farm, job):
-    """The job's first owner, suspended in mid-render."""
+    """Return the job's first owner, suspended in mid-render."""
     first = farm.await_held(job.id, "denoising")
     first.suspend()
     farm.unmark(job.id, "denoising.held")
@@ -29,7 +30,7 @@ def taken_over(farm, job):
 
 
 def first_goes_on(farm, job, first):
-    """While the second owner stands still: until the first has ended the job, or learned that it must not."""
+    """Suspend the second owner until the first has ended the job, or learned that it must not."""
     second = farm.await_held(job.id, "denoising")
     second.suspend()
     farm.release(job.id, "denoising")

@@ -1,4 +1,4 @@
-"""Rounds of faults at random, on a farm that lives through them all; after each, the audit."""
+"""Run rounds of random faults on one farm, with an audit after each."""
 
 import math
 import random
@@ -19,7 +19,7 @@ LEASE = 2.0
 
 
 def strike_all(farm, planned):
-    """Returns those that were struck, with how."""
+    """Strike all; return those that were struck, with how."""
     jobs = [farm.submit(hit.seed, hold=hit.phase) for hit in planned.strikes]
     for seed in planned.bystanders:
         farm.submit(seed)
@@ -33,7 +33,7 @@ def strike_all(farm, planned):
 
 
 def recovery_time(farm, job_id, name):
-    """Seconds from the strike to the next claim, if the job had to be claimed again."""
+    """Return the seconds from the strike to the next claim, if the job was claimed again."""
     when = farm.expected[job_id].struck_at[name]
     with farm.admin() as client:
         log = [parse_event(fields[b"event"]) for _, fields in client.xrange(farm.names.events(job_id))]

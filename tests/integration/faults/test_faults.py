@@ -1,4 +1,4 @@
-"""Each fault once, in one phase, on a farm that goes on from one to the next; after each, the audit."""
+"""Test each fault once, in one phase, on one farm, with an audit after each."""
 
 import math
 

@@ -1,6 +1,6 @@
-"""Rounds of kills on the farm of one machine: of its keeper, most while that stops, its server, worker and members.
+"""Run rounds of kills on the embedded farm: of its keeper, mostly while that stops, its server, worker and members.
 
-However it goes: never two servers over one log, no job lost, and nothing left running.
+There are never two servers over one log, no job is lost, and nothing remains running.
 """
 
 import contextlib
@@ -21,7 +21,7 @@ LONGEST_LIFE = 4.0
 
 
 class OneMachine:
-    """The processes of one embedded farm, by what they are."""
+    """The processes of one embedded farm, by their role."""
 
     def __init__(self, home, env):
         self.home = home
@@ -67,7 +67,7 @@ def machine(tmp_path, no_farm_env):
 
 
 def strike(machine, draw, stopping):
-    """Kills one of the farm's processes after a while; `stopping`: soon after all of it was told to stop."""
+    """Kill one of the farm's processes after a while; with `stopping`, soon after the farm was stopped."""
     victim = draw.choice(("keeper", "server", "worker", "member"))
     if stopping:
         victim = "keeper"

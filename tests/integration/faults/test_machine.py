@@ -1,5 +1,7 @@
-"""A machine with a fault beside one without: every job is done, the machine says what is wrong with it, and it takes
-jobs again when that is over. Where it is the only machine, the job waits.
+"""Test a machine with a fault and one without.
+
+Every job is done, the machine says what is wrong with it, and it takes jobs again when that is over. If it is the only
+machine, the job waits.
 """
 
 import contextlib
@@ -51,7 +53,7 @@ if "ltx_worker.engine" in sys.orig_argv:
 
 @dataclass
 class Break:
-    """What is broken on a machine, and how. says: what the machine says then."""
+    """What is broken on a machine, and how; `says` is the machine's message then."""
 
     says: str
     strike: object
@@ -61,7 +63,7 @@ class Break:
 
 @pytest.fixture
 def disk(farm_env):
-    """The machine's own folder is a small disk of its own, which a file fills."""
+    """Give the worker a small disk of its own, which a file fills."""
     home = farm_env.folder / "worker-bad"
     home.mkdir()
     command = ["mount", "-t", "tmpfs", "-o", "size=16m", "ltx-test", str(home)]
@@ -80,7 +82,7 @@ def disk(farm_env):
 
 @pytest.fixture
 def ffmpeg(farm_env):
-    """It is taken away."""
+    """Remove ffmpeg."""
     program, away = farm_env.folder / "ffmpeg", farm_env.folder / "ffmpeg-away"
     program.symlink_to(imageio_ffmpeg.get_ffmpeg_exe())
     return Break(
@@ -93,7 +95,7 @@ def ffmpeg(farm_env):
 
 @pytest.fixture
 def temporary(farm_env):
-    """The folder for temporary files is removed."""
+    """Remove the folder for temporary files."""
     folder = farm_env.folder / "temporary"
     folder.mkdir()
     return Break("No such file or directory", lambda: shutil.rmtree(folder), folder.mkdir, {"TMPDIR": str(folder)})
@@ -101,7 +103,7 @@ def temporary(farm_env):
 
 @pytest.fixture
 def model(farm_env):
-    """It cannot be loaded: already when the worker starts."""
+    """Make the model impossible to load, from the worker's start on."""
     broken = _while_broken(farm_env, "model", "the checkpoint is truncated")
     broken.strike()
     broken.strike = lambda: None
@@ -216,7 +218,7 @@ def test_numbers_that_are_none_on_every_machine(farm_env):
 
 
 def test_a_picture_that_has_ffmpeg_crash_everywhere_pauses_no_machine_for_long(farm_env, tmp_path):
-    """ffmpeg dies of jobs of one size, on each machine; the others are done, and that one ends as failed."""
+    """ffmpeg dies for jobs of one size, on each machine; the others are done, and that one ends as failed."""
     program = farm_env.folder / "ffmpeg"
     real = imageio_ffmpeg.get_ffmpeg_exe()
     program.write_text(f'#!/bin/sh\ncase "$*" in *96x96*) kill -SEGV $$;; esac\nexec {real} "$@"\n')

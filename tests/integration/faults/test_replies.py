@@ -1,6 +1,4 @@
-"""Every error reply of a broker, to every script and command of worker and client: nothing is lost, no thread ends, and
-what means "not now" is an outage.
-"""
+"""Test every error reply of a broker to every command: nothing is lost, no thread ends, some are outages."""
 
 import os
 import time
@@ -35,7 +33,7 @@ def farm(tmp_path_factory, clean_env):
 
 
 def strike(farm, error, only=None, seconds=0.4):
-    """A job in mid-render meets the error; returns its id."""
+    """Give a job in mid-render the error; return its id."""
     job_id = farm.submit()
     wait_until(lambda: farm.snapshot(job_id).status is not Status.QUEUED, what="its claim")
     proxy = farm.workers["one"].proxy
@@ -46,7 +44,7 @@ def strike(farm, error, only=None, seconds=0.4):
 
 
 def assert_well_afterwards(farm, said_before=()):
-    """Quiet for some leases; then a worker killed in mid-render costs one attempt, and the next jobs none."""
+    """Check that all is quiet for some leases, and that a worker killed in mid-render then costs one attempt."""
     worker = farm.workers["one"]
     assert worker.process.poll() is None
     time.sleep(2 * LEASE)
@@ -111,7 +109,7 @@ def test_every_reply_to_every_script_and_command(farm, only):
 
 
 def test_a_finished_video_waits_for_memory_and_is_not_rendered_again(farm):
-    """For several leases after the render's end, which other workers and this one's own reaper see."""
+    """It waits for several leases after the render's end, seen by other workers and this one's own reaper."""
     worker = farm.workers["one"]
     with farm.admin() as client:
         job_id = farm.submit(steps=10)
@@ -130,7 +128,7 @@ def test_a_finished_video_waits_for_memory_and_is_not_rendered_again(farm):
 
 @pytest.fixture(scope="module")
 def through(farm):
-    """A farm as a client behind a proxy sees it, with the proxy, and a job that has ended."""
+    """Return a farm as a client behind a proxy sees it, with the proxy, and a job that has ended."""
     ended = farm.submit(steps=1)
     farm.await_ended(ended)
     proxy = Proxy(farm.server.address.port)

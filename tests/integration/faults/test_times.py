@@ -1,4 +1,4 @@
-"""How long a farm takes to get over what happened, measured."""
+"""Measure how long a farm takes to recover."""
 
 import signal
 import time
@@ -23,7 +23,7 @@ def time_of(farm, job, kind, after):
 
 
 def killed_to_running(farm, tell):
-    """Seconds from a worker's SIGKILL in mid-render to its job's next step on the other worker."""
+    """Return the seconds from a worker's SIGKILL in mid-render to its job's next step on the other worker."""
     job = farm.submit(hold="denoising")
     worker = farm.await_held(job.id, "denoising")
     farm.await_saved(job.id, "denoising")
@@ -55,7 +55,7 @@ def test_with_production_settings_it_runs_elsewhere_within_75_seconds(breakable,
 
 
 def test_a_broker_away_for_three_leases_costs_no_second_claim(breakable):
-    """The render ends while it is away; the result is committed when it is back."""
+    """The render ends during the outage; the result is committed afterwards."""
     farm = breakable("one", "two")
     farm.render_references((1,))
     job = farm.submit(hold="denoising")
@@ -86,7 +86,7 @@ def test_a_server_away_for_three_leases_costs_no_second_claim(breakable):
 
 
 def cancelled(farm, job):
-    """Seconds from a cancel to the job's end, which is written when the engine has stopped."""
+    """Return the seconds from a cancel to the job's end, which is written when the engine has stopped."""
     asked = time.time()
     assert farm.insist(lambda client: client.cancel(job.id)) is Status.RUNNING
     farm.await_ended(job.id)

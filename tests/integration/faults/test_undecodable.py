@@ -1,4 +1,4 @@
-"""Queue items that are no messages: set aside, and the worker goes on."""
+"""Test queue items that are no messages: they are skipped, and the worker continues."""
 
 from tests.integration.conftest import wait_until
 from tests.integration.faults.audit import settle_and_audit

@@ -1,4 +1,4 @@
-"""Whatever process of the embedded farm is killed, and whenever: no job is lost, and nothing is left running."""
+"""Test that no job is lost and nothing remains running, whichever process of the embedded farm is killed, and when."""
 
 import contextlib
 import json
@@ -34,7 +34,7 @@ def home(tmp_path, no_farm_env, monkeypatch):
 
 
 def read(home):
-    """A member of the farm that wants its server alone."""
+    """Run a member of the farm that needs only its server."""
     return join(home, Use.READ, "pocket")
 
 
@@ -60,7 +60,7 @@ def assert_nothing_runs(home):
 
 @pytest.fixture
 def most_servers(home):
-    """How many servers there were at once, at most."""
+    """Return the most servers that there were at once."""
     counts, ended = [0], threading.Event()
     folder = FarmFolder(home)
 
@@ -78,7 +78,7 @@ def most_servers(home):
 
 
 def write(home):
-    """A farm that has something to lose."""
+    """Start a farm that has something to lose."""
     folder = FarmFolder(home)
     folder.create()
     with running(folder) as server, server.address.connect() as client:
@@ -166,7 +166,7 @@ def test_what_is_killed_while_the_farm_runs(home, most_servers, who):
 
 
 def break_off(home):
-    """The command is gone too, without a word; another one comes."""
+    """Kill the command too, and start another one."""
     (server,) = orphans._servers_on(FarmFolder(home))
     with read(home) as address, address.connect() as client:
         assert not psutil.wait_procs([server], 10)[1]  # process 1 may be slow to take note of its end

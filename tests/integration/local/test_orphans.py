@@ -1,4 +1,4 @@
-"""What a server leaves: data without a server, a server without a keeper, and damage; all is told, and kept."""
+"""Test what a server leaves: data without a server, a server without a keeper, and damage; it is reported, and kept."""
 
 import contextlib
 import signal
@@ -21,7 +21,7 @@ __all__ = ["folder"]
 
 @contextlib.contextmanager
 def old_server(folder):
-    """As an older version started it, with no lock."""
+    """Start a server as an older version did, without a lock."""
     with socket.create_server(("127.0.0.1", 0)) as probe:
         port = probe.getsockname()[1]
     process = subprocess.Popen(

@@ -1,4 +1,4 @@
-"""The embedded farm's server: told what to do, compared with that, alone on its data, known by more than its port."""
+"""Test the embedded farm's server: checked settings, alone on its data, known by more than its port."""
 
 import contextlib
 import json
@@ -47,7 +47,7 @@ def servers_on(folder):
 
 @contextlib.contextmanager
 def listener(port=0):
-    """A program of somebody else's, and all that was ever sent to it."""
+    """Return another program's port, and everything that was ever sent to it."""
     got, ended = [], threading.Event()
     with socket.create_server(("127.0.0.1", port)) as server:
         server.settimeout(0.05)
@@ -154,7 +154,7 @@ def test_a_server_that_differs_from_what_it_was_told_is_not_used(change, folder,
 
 
 def test_a_server_that_takes_defaults_is_told_nothing_secret(folder, tmp_path, monkeypatch):
-    """As one did that took the path of its configuration for a pattern."""
+    """Such a server took the path of its configuration for a pattern."""
     with socket.create_server(("127.0.0.1", 0)) as probe:
         port = probe.getsockname()[1]
     script = tmp_path / "a-valkey-server"
@@ -209,7 +209,7 @@ def test_a_second_server_never_starts_on_the_same_data(folder):
 
 
 def test_no_server_is_known_by_its_port_alone(folder):
-    """A description that a killed keeper left, whose port is another program's by now."""
+    """A killed keeper has left a description whose port is another program's by now."""
     with listener() as (port, got):
         for locked in (True, False):
             Address(port, "hush", locked=locked).write(folder.description)

@@ -1,4 +1,4 @@
-"""The farm of one machine: started by a command, shared, stopped by the last, never left behind."""
+"""Test the embedded farm: a command starts it, several share it, the last one stops it."""
 
 import json
 import signal
@@ -26,7 +26,7 @@ def gone(tmp_path):
 
 
 def assert_gone(tmp_path):
-    """The farm has stopped; the last of its processes may still be unwinding."""
+    """Check that the farm has stopped; the last of its processes may still be ending."""
     wait_until(gone(tmp_path), what="the farm's end")
 
 
@@ -35,7 +35,7 @@ def jobs(env):
 
 
 def spawn(env, *arguments, cwd):
-    """`ltx` in a terminal."""
+    """Run `ltx` in a terminal."""
     return pexpect.spawn(
         sys.executable, ["-m", "ltx_client", *arguments], env=env, cwd=cwd, encoding="utf-8", timeout=30
     )

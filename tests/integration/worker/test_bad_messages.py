@@ -1,4 +1,4 @@
-"""Queue items that are none of ours: set aside and logged, and the worker goes on."""
+"""Test foreign queue items: they are skipped and logged, and the worker continues."""
 
 import json
 from collections import Counter
@@ -50,7 +50,7 @@ def test_only_the_last_are_kept(farm_env):
 
 
 def test_hundreds_of_mutated_messages_and_records_stop_neither_the_worker_nor_its_reaper(farm_env):
-    """The reaper reads every queue in which a job waits, also one that this worker does not serve."""
+    """The reaper reads every queue in which a job waits, even one that this worker does not serve."""
     items, specs = drawn(MUTATED, 400), drawn(mutated_specs(), 60)
     refused = Counter(why_refused(item) is not None for item in items)
     assert refused[True] > 200 and refused[False] > 20

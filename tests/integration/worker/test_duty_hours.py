@@ -1,4 +1,4 @@
-"""A worker whose machine is not to work now: its jobs wait, everybody is told why, and it goes on by itself."""
+"""Test a worker whose machine is off duty: its jobs wait, everybody sees why, and it continues by itself."""
 
 import pytest
 
@@ -12,7 +12,7 @@ import os, types
 import psutil
 import ltx_worker.machine.duty_hours
 
-ltx_worker.machine.duty_hours.LOOK_EVERY = 0.2
+ltx_worker.machine.duty_hours.CHECK_EVERY = 0.2
 
 def sensors_battery():
     return types.SimpleNamespace(power_plugged=not os.path.exists("{flag}"))
@@ -23,7 +23,7 @@ psutil.sensors_battery = sensors_battery
 
 @pytest.fixture
 def unplugged(farm_env):
-    """A file: while it is there, the machine is on battery."""
+    """Return a file: while it exists, the machine is on battery."""
     folder = farm_env.folder / "site"
     folder.mkdir()
     flag = folder / "unplugged"

@@ -1,4 +1,4 @@
-"""The next render's texts are encoded beside the decode of the one in hand: it takes them, and is what it would be."""
+"""Test that the next render's texts are encoded during the current decode, and that its result is the same."""
 
 from dataclasses import dataclass, replace
 
@@ -44,7 +44,7 @@ class Rendered:
 
 @pytest.fixture
 def start(tmp_path):
-    """Starts engines. Returns a function that renders with one, and meanwhile has texts encoded for the next."""
+    """Return a function that starts an engine and renders, and meanwhile requests texts of the next render."""
     engines = []
 
     def new_engine():
@@ -74,7 +74,7 @@ def start(tmp_path):
 
 @pytest.fixture
 def plain(start):
-    """NEXT, as it is when nothing was encoded ahead."""
+    """Render NEXT without any text encoded ahead."""
     render = start()
     rendered = render(NEXT)
     assert rendered.text.ahead == 0

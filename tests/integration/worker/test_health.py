@@ -1,4 +1,4 @@
-"""A machine on which the engine dies, beside one on which it does not."""
+"""Test a machine on which the engine dies, together with one on which it does not."""
 
 import re
 import signal
@@ -29,7 +29,7 @@ FAULT = "Insufficient Memory (00000008:kIOGPUCommandBufferCallbackErrorOutOfMemo
 
 @pytest.fixture
 def broken(farm_env):
-    """Starts a worker whose engine dies of its machine with each render while the file that it returns is there."""
+    """Start a worker whose engine dies with each render while the returned file exists."""
 
     def start(name, error=FAULT, **settings):
         folder = farm_env.folder / f"site-{name}"

@@ -1,4 +1,4 @@
-"""What somebody with a worker's rights may have put where an engine reads: it begins again, with the same result."""
+"""Test values that somebody with a worker's rights may have put where an engine reads: it starts again."""
 
 import dataclasses
 import io
@@ -27,7 +27,7 @@ def digest_of(request, job_id="one"):
 
 @pytest.fixture(scope="module")
 def render(tmp_path_factory):
-    """Renders with one engine, which no value may end. Returns its messages, and the video's SHA-256."""
+    """Render with one engine, which no value may end; return its messages, and the video's SHA-256."""
     engine = Engine("pocket")
     output = tmp_path_factory.mktemp("videos") / "video.mp4"
 
@@ -50,7 +50,7 @@ def undisturbed(render):
 
 @pytest.fixture(scope="module")
 def point(undisturbed):
-    """After step 2, as it was saved."""
+    """Return the resume point after step 2, as it was saved."""
     messages, _ = undisturbed
     return next(message.resume for message in messages if isinstance(message, Stepped) and message.step == 2)
 
@@ -69,7 +69,7 @@ def maker_of(data, **fields):
 
 
 def bomb(data):
-    """A few bytes that say that they are 4 GB."""
+    """Return a few bytes whose header says 4 GB."""
     buffer = io.BytesIO()
     with zipfile.ZipFile(buffer, "w") as file:
         header = str({"descr": "<f4", "fortran_order": False, "shape": (1, 1, 1, 1, 2**30)}).encode().ljust(118) + b"\n"
@@ -135,7 +135,7 @@ def test_another_jobs_latents_are_not_taken(render, undisturbed):
     for job in (digest_of(REQUEST), digest_of(OTHER, new_job_id())):
         messages, _ = render(REQUEST, job=job, resume=theirs)
         (told,) = (message for message in messages if isinstance(message, Resuming))
-        assert (told.step, told.reason) == (0, "it was begun with another job")
+        assert (told.step, told.reason) == (0, "it was made with another job")
 
 
 def test_an_embedding_of_another_text_is_not_taken(render, undisturbed):

@@ -1,4 +1,4 @@
-"""The bundled models follow their prompts: captions of combinations that no training saw, rendered by the engine."""
+"""Test that the bundled models follow their prompts, with combinations that no training saw."""
 
 import json
 from pathlib import Path

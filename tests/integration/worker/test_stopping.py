@@ -1,4 +1,4 @@
-"""How a worker is stopped, drained and refused, and when it ends a render by itself."""
+"""Test how a worker is stopped, drained and refused, and when it ends a render by itself."""
 
 import os
 import shutil

@@ -1,4 +1,4 @@
-"""A consumer that has gone deaf: it is built anew, and if that does not help, the worker ends to be started again."""
+"""Test a consumer that receives nothing more: it is rebuilt, and if that does not help, the worker ends."""
 
 import os
 import time
@@ -27,7 +27,7 @@ Channel._brpop_start = brpop_start
 
 @pytest.fixture
 def deafen(farm_env):
-    """A file: while it is there, connections of the workers go deaf, for good."""
+    """Return a file: while it exists, connections of the workers receive nothing any more."""
     folder = farm_env.folder / "site"
     folder.mkdir()
     flag = folder / "flag"

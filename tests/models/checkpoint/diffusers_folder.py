@@ -1,6 +1,6 @@
-"""Writes a diffusers folder from an official single file: names by a table of fixed indices, configs by hand.
+"""Write a diffusers folder from an official single file: names by a table of fixed indices, configs by hand.
 
-The table is that of the two released layouts, written out; the reader derives it from the kinds of blocks instead.
+The table is that of the two released layouts; the reader derives it from the kinds of blocks instead.
 """
 
 from __future__ import annotations

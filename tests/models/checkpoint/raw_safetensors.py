@@ -1,4 +1,4 @@
-"""Safetensors files as bytes, so that a test can write any type, and headers that no library writes."""
+"""Read and write Safetensors files as bytes, of any type, and with headers that no library writes."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ E4M3 = np.array(
 
 
 def read_raw(path: Path) -> tuple[Entries, dict[str, str]]:
-    """The tensors and the metadata of a file."""
+    """Return the tensors and the metadata of a file."""
     data = path.read_bytes()
     (length,) = struct.unpack("<Q", data[:8])
     header, body = json.loads(data[8 : 8 + length]), data[8 + length :]
@@ -55,7 +55,7 @@ def write_raw(path: Path, entries: Mapping[str, Entry], metadata: Mapping[str, s
 
 
 def floats(entry: Entry) -> np.ndarray:
-    """The numbers of a float32, float16 or bfloat16 tensor."""
+    """Return the numbers of a float32, float16 or bfloat16 tensor."""
     dtype, shape, data = entry
     if dtype == "BF16":
         return (np.frombuffer(data, np.uint16).astype(np.uint32) << 16).view(np.float32).reshape(shape)
@@ -63,13 +63,13 @@ def floats(entry: Entry) -> np.ndarray:
 
 
 def f32(values: Any) -> Entry:
-    """A float32 tensor."""
+    """Return a float32 tensor."""
     array = np.asarray(values, np.float32, order="C")
     return "F32", list(array.shape), array.tobytes()
 
 
 def to_e4m3(values: np.ndarray) -> np.ndarray:
-    """The bytes of the nearest float8_e4m3fn."""
+    """Return the bytes of the nearest float8_e4m3fn."""
     positive = E4M3[:127]
     upper = np.clip(np.searchsorted(positive, np.abs(values)), 1, 126)
     nearer = np.abs(values) - positive[upper - 1] < positive[upper] - np.abs(values)
@@ -77,5 +77,5 @@ def to_e4m3(values: np.ndarray) -> np.ndarray:
 
 
 def to_e5m2(values: np.ndarray) -> np.ndarray:
-    """The bytes of a near float8_e5m2: the upper half of a float16."""
+    """Return the bytes of a near float8_e5m2: the upper half of a float16."""
     return ((values.astype(np.float16).view(np.uint16).astype(np.uint32) + 0x7F) >> 8).astype(np.uint8)

@@ -1,4 +1,4 @@
-"""What `ltx models convert` writes, and that nothing is left where it does not."""
+"""Test what `ltx models convert` writes, and that nothing remains when it fails."""
 
 from __future__ import annotations
 
@@ -82,7 +82,7 @@ def test_the_other_parts_are_checked_before_a_byte_is_written(
 def test_a_single_nan_is_found_also_where_it_is_quantized(
     pocket: LTXPipeline, tmp_path: Path, at_fault: str, quantize: int | None
 ) -> None:
-    """Among other numbers of a group, quantizing would pass over it."""
+    """Quantizing would hide it among the other numbers of a group."""
     folder = pocket.checkpoint_files[0].parent
     encoder = shutil.copytree(folder / "text_encoder", tmp_path / "encoder")
     checkpoint = Path(shutil.copy(folder / "pocket.safetensors", tmp_path))
@@ -106,7 +106,7 @@ def test_a_single_nan_is_found_also_where_it_is_quantized(
 def test_a_name_of_another_file_that_is_none(
     convert_command: Run, raw_098: RawCheckpoint, tmp_path: Path, file: str, words: str
 ) -> None:
-    """In the metadata, and in an index."""
+    """Such a name may be in the metadata, and in an index."""
     (tmp_path / "in").mkdir()
     path = write_raw(tmp_path / "in" / "model.safetensors", raw_098[0], raw_098[1] | {"vae_file": file})
     code, lines = convert_command(path, tmp_path / "out")
@@ -124,7 +124,7 @@ def test_a_name_of_another_file_that_is_none(
 def test_a_terminal_is_given_no_escape_sequence(
     convert_command: Run, raw_098: RawCheckpoint, tmp_path: Path, prefix: str
 ) -> None:
-    """Which a tensor's name may hold."""
+    """A tensor's name may contain one."""
     extra = {f"{prefix}\x1b[31mred\n{'x' * 5000}": f32(np.zeros(4))}
     code, lines = convert_command(write_raw(tmp_path / "a", raw_098[0] | extra, raw_098[1]), tmp_path / "out")
     assert (code, len(lines)) == (2 if prefix else 0, 1)
@@ -227,7 +227,7 @@ def test_folders_of_something_else(convert_command: Run, tmp_path: Path, files: 
 
 
 def test_a_folder_of_pickles_says_so(golden_098: Golden, tmp_path: Path) -> None:
-    """As the original T5 repositories are."""
+    """The original T5 repositories are such folders."""
     config = (golden_098.text_encoder / "config.json").read_text()
     (tmp_path / "config.json").write_text(config)
     with zipfile.ZipFile(tmp_path / "pytorch_model.bin", "w") as archive:

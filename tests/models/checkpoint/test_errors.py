@@ -1,4 +1,4 @@
-"""Whatever is wrong with a file, the error is a CheckpointError that says what."""
+"""Test that every fault of a file is a CheckpointError that names it."""
 
 from __future__ import annotations
 

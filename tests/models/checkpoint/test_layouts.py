@@ -1,4 +1,4 @@
-"""The same model from every layout: the same bytes, by the same names, from the same config."""
+"""Test that every layout gives the same model: the same bytes, by the same names, from the same config."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ TEN_BLOCKS: list[list[Any]] = [
 
 
 def written(golden: Golden, folder: Path) -> DiffusersFolder:
-    """The golden's checkpoint as a diffusers folder."""
+    """Write the golden's checkpoint as a diffusers folder."""
     old = golden.folder.name.endswith("0.9.0")
     tensors, metadata = read_safetensors(golden.checkpoint)
     if not old:
@@ -66,7 +66,7 @@ def written(golden: Golden, folder: Path) -> DiffusersFolder:
 
 
 def same_tensors(ours: Checkpoint, official: Checkpoint) -> None:
-    """By every name, both of the transformer and of the whole VAE."""
+    """Check every name, of the transformer and of the whole VAE."""
     pairs = [
         (ours.transformer_weights(), official.transformer_weights()),
         (ours.vae_weights(), official.vae_weights()),
@@ -104,7 +104,7 @@ def same_tensors_of_golden(checkpoint: Checkpoint, golden: Golden) -> None:
 
 
 def test_ten_blocks_of_random_weights(golden_090: Golden, tmp_path: Path) -> None:
-    """The release of 0.9.0, whose last two residual stacks follow one another: no golden has that."""
+    """The release 0.9.0 has two residual stacks in a row at its end, which no golden has."""
     tensors, metadata = read_safetensors(golden_090.checkpoint)
     config = json.loads(metadata["config"])
     config["vae"]["blocks"] = TEN_BLOCKS
@@ -131,7 +131,7 @@ def test_ten_blocks_of_random_weights(golden_090: Golden, tmp_path: Path) -> Non
 
 
 def random_vae(random: np.random.Generator) -> dict[str, np.ndarray]:
-    """A VAE of those ten blocks, 8 channels wide at the pixels, written out from its block list."""
+    """Return a VAE of those ten blocks, 8 channels wide at the pixels, written by its block list."""
     tensors: dict[str, np.ndarray] = {}
 
     def convolution(name: str, inputs: int, outputs: int, kernel: int = 3) -> None:
@@ -249,7 +249,7 @@ def test_a_destination_that_exists_is_left_alone(golden_098: Golden, tmp_path: P
 
 
 def test_a_folder_of_parts_with_bare_configs(golden_098: Golden, tmp_path: Path) -> None:
-    """The transformer's section as config.json, the decoder alone without its prefix, and MLX's order of axes."""
+    """The transformer's section is config.json, the decoder has no prefix, the axes are in MLX's order."""
     tensors, metadata = read_safetensors(golden_098.checkpoint)
     config = json.loads(metadata["config"])
     prefix = "model.diffusion_model."
@@ -274,7 +274,7 @@ def test_a_folder_of_parts_with_bare_configs(golden_098: Golden, tmp_path: Path)
 
 
 def test_two_models_may_share_a_vae(golden_098: Golden, tmp_path: Path) -> None:
-    """A file without one names the file beside it that has it: its config, its tensors, and its bytes count."""
+    """A file without a VAE names the file with it: its config, its tensors, and its bytes count."""
     whole = golden_098.file
     loaded, metadata = load_tensors(golden_098.checkpoint)
     config = json.loads(metadata["config"])

@@ -1,4 +1,4 @@
-"""Configs of releases that no golden covers, at small widths with random weights: they load, and they render."""
+"""Test configs of releases that no golden covers, at small widths with random weights: they load and render."""
 
 from __future__ import annotations
 
@@ -91,7 +91,7 @@ def fields(kind: Any, section: dict[str, Any]) -> dict[str, Any]:
 
 
 def tensors(model: nn.Module, prefix: str) -> dict[str, mx.array]:
-    """Random ones of the model's names, convolutions in PyTorch's order."""
+    """Return random tensors of the model's names, with convolutions in PyTorch's order."""
     flat: Any = tree_flatten(model.parameters())  # type: ignore[no-untyped-call]
     random = np.random.default_rng(len(prefix))
     made = {}

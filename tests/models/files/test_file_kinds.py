@@ -1,4 +1,4 @@
-"""What is named as a checkpoint and is none is told by its content, whatever its name: what it is, and what to do."""
+"""Test files that are no checkpoints, whatever their names: the error says what they are, and what to do."""
 
 from __future__ import annotations
 
@@ -100,7 +100,7 @@ def only(*starts: str) -> Change:
 
 
 def bare(*starts: str) -> Change:
-    """Those, without what they begin with."""
+    """Return those without their prefix."""
     return lambda entries, _: {
         name.removeprefix(start): value for name, value in entries.items() for start in starts if name.startswith(start)
     }
@@ -227,7 +227,7 @@ MODELS: dict[str, tuple[Change, str, str]] = {
 
 
 def refused(convert_command: Run, path: Path, *words: str) -> None:
-    """Convert says so in one line and writes nothing, not even a folder above; a render says the same."""
+    """Check that convert refuses it in one line and writes nothing, not even a folder; a render says the same."""
     before = sorted(path.parent.iterdir())
     code, lines = convert_command(path, path.parent / "deep" / "out")
     assert code == 2
@@ -299,7 +299,7 @@ def test_tensors_that_share_bytes_or_leave_some_out(tmp_path: Path, places: tupl
 
 
 def test_verify_says_what_lies_in_a_files_place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Of files that were put into the models folder by hand, or converted: others have checksums."""
+    """The files were put into the models folder by hand, or converted: others have checksums."""
     monkeypatch.setenv("LTX_MODELS_DIR", str(tmp_path))
     path = tmp_path / "Lightricks" / "LTX-Video" / "ltxv-2b-0.9.8-distilled.safetensors"
     path.parent.mkdir(parents=True)
@@ -326,7 +326,7 @@ def test_verify_says_what_lies_in_a_files_place(tmp_path: Path, monkeypatch: pyt
 def test_what_stands_in_the_place_of_a_small_file(
     kind: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, convert_command: Run
 ) -> None:
-    """A config or a tokenizer, which a clone without LFS or a failed download leaves as well."""
+    """A clone without LFS, or a failed download, leaves such a config or tokenizer."""
     monkeypatch.setenv("LTX_MODELS_DIR", str(tmp_path))
     folder = tmp_path / "pocket"
     assert convert_command("pocket", folder)[0] == 0
@@ -350,7 +350,7 @@ def test_a_config_with_a_byte_order_mark_is_read(tmp_path: Path, convert_command
 
 
 def test_a_pickle_is_never_opened(convert_command: Run, tmp_path: Path) -> None:
-    """One that would write a file, in both of PyTorch's forms."""
+    """It would write a file, in both of PyTorch's forms."""
 
     class Bomb:
         def __reduce__(self) -> tuple[Any, ...]:

@@ -1,4 +1,4 @@
-"""Downloads by the real hub client from a hub on loopback, through the command, in processes of their own."""
+"""Test downloads by the real hub client from a hub on loopback, by the command, in processes of their own."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ Run = Callable[..., subprocess.CompletedProcess[str]]
 
 
 def safetensors(size: int, seed: int = 0) -> bytes:
-    """A whole file of one tensor."""
+    """Return a whole file of one tensor."""
     header = json.dumps({"a": {"dtype": "U8", "shape": [size], "data_offsets": [0, size]}}).encode()
     return len(header).to_bytes(8, "little") + header + random.Random(seed).randbytes(size)
 
@@ -58,7 +58,7 @@ def hub() -> Iterator[StandInHub]:
 
 @pytest.fixture
 def run(hub: StandInHub, tmp_path: Path) -> Run:
-    """The command, with a home and a cache of its own."""
+    """Run the command, with a home and a cache of its own."""
 
     def run(*arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
         kept = {name: value for name, value in os.environ.items() if not name.startswith(("HF_", "LTX_", "HUGGING"))}
@@ -258,7 +258,7 @@ def test_progress_is_of_all_files_together(run: Run) -> None:
 def test_a_proxy_that_cannot_be_used(
     variable: str, proxy: str, words: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    monkeypatch.setitem(sys.modules, "socksio", None)  # as where it is not installed
+    monkeypatch.setitem(sys.modules, "socksio", None)  # as if it were not installed
     monkeypatch.setenv(variable, proxy)
     monkeypatch.setenv("LTX_MODELS_DIR", str(tmp_path))
     with pytest.raises(DownloadError, match=words) as raised:

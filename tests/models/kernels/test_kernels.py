@@ -1,6 +1,6 @@
-"""What stands in for the kernels where there is no GPU, against NumPy; and when a kernel is believed.
+"""Test the formulas that replace the kernels where there is no GPU, against NumPy; and when a kernel is trusted.
 
-The kernels themselves run on a GPU only: there each is tried against these formulas before it is used.
+The kernels themselves run only on a GPU, where each is tried against these formulas before it is used.
 """
 
 from __future__ import annotations
@@ -109,7 +109,7 @@ def test_a_branch_that_is_behind() -> None:
 
 
 def doubling(launched: Any, fits: bool = True) -> tuple[Operation, list[tuple[int, ...]]]:
-    """An operation whose formula is twice its argument, and the shapes that its kernel was called with."""
+    """Return an operation whose formula doubles its argument, and the shapes that its kernel was called with."""
     called: list[tuple[int, ...]] = []
 
     def launch(x: mx.array) -> mx.array:
@@ -225,7 +225,7 @@ def test_how_many_threads_share_a_row(dtype: mx.Dtype) -> None:
 
 @pytest.mark.usefixtures("on_a_gpu")
 def test_whatever_a_render_calls_can_be_tried(pocket: LTXPipeline, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The kernels stand for themselves by their formulas here; samples are made of all arguments that there are."""
+    """The kernels are their formulas here; samples are made of all possible arguments."""
     for operation in OPERATIONS:
         monkeypatch.setattr(operation, "launch", operation.plain)
         monkeypatch.setattr(operation, "_trusted", {})

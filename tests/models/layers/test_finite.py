@@ -1,4 +1,4 @@
-"""NaN and infinite values, wherever they come from, end a render before anybody gets to see or keep them."""
+"""Test that NaN and infinite values, wherever they come from, end a render before anybody sees or stores them."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def pipeline() -> LTXPipeline:
 
 
 def spoiled(value: float, call: Callable[..., mx.array], from_call: int = 1) -> Callable[..., mx.array]:
-    """As `call`, but from that call on one of the values is the bad one."""
+    """Return `call`, but from that call on one of the values is the bad one."""
     calls = 0
 
     def spoil(*args: Any, **options: Any) -> mx.array:
@@ -47,7 +47,7 @@ def spoiled(value: float, call: Callable[..., mx.array], from_call: int = 1) -> 
 
 
 def follow(stream: Iterator[events.Event]) -> tuple[list[events.Event], NotFinite]:
-    """What happened before the error, and the error."""
+    """Return what happened before the error, and the error."""
     happened: list[events.Event] = []
     with pytest.raises(NotFinite) as raised:
         happened.extend(noted(stream, happened))
@@ -56,7 +56,7 @@ def follow(stream: Iterator[events.Event]) -> tuple[list[events.Event], NotFinit
 
 
 def noted(stream: Iterator[events.Event], happened: list[events.Event]) -> Iterator[events.Event]:
-    """Nothing: each event is noted as it comes."""
+    """Record each event as it comes."""
     for event in stream:
         happened.append(event)
     yield from ()
@@ -125,7 +125,7 @@ def test_large_values_are_finite(dtype: mx.Dtype) -> None:
 
 @pytest.mark.lane("models")
 def test_the_check_costs_next_to_nothing_of_a_step(pipeline: LTXPipeline) -> None:
-    """At the size that pocket is for: less than a fiftieth."""
+    """At the size that pocket is for, it takes less than a fiftieth of a step."""
     steps = list(pipeline.stream(GenerationRequest(prompt="a red ball", seed=1, num_steps=6)))
     step = statistics.median(event.seconds for event in steps if isinstance(event, events.Stepped))
     latents = next(mx.array(event.resume.latents) for event in steps if isinstance(event, events.Stepped))

@@ -1,4 +1,4 @@
-"""Weights in fp8 and in integers with scales, under every name that files have for these: the same as their numbers."""
+"""Test weights in fp8 and in scaled integers, under every name that files use for these, against their numbers."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ KINDS: dict[str, dict[str, Any]] = {
 
 
 def stored(values: np.ndarray, store: str) -> tuple[np.ndarray, np.ndarray]:
-    """The bytes of values, and the numbers that these mean by the format's definition."""
+    """Return the bytes of values, and the numbers that these mean by the format's definition."""
     if store == "F8_E4M3":
         return (codes := to_e4m3(values)), E4M3[codes]
     if store == "F8_E5M2":
@@ -60,7 +60,7 @@ def stored(values: np.ndarray, store: str) -> tuple[np.ndarray, np.ndarray]:
 
 
 def matrix(entry: Entry, scale: str | None, shape: Any = (), store: str = "F8_E4M3", **_: Any) -> tuple[Any, ...]:
-    """A matrix as it is stored, its scale, and the numbers that both mean."""
+    """Return a stored matrix, its scale, and the numbers that both mean."""
     values = floats(entry)
     per_row = "rows" in shape
     largest = {"F8_E4M3": 400, "F8_E5M2": 20000, "I8": 127}[store]
@@ -72,7 +72,7 @@ def matrix(entry: Entry, scale: str | None, shape: Any = (), store: str = "F8_E4
 
 
 def both(golden: Golden, folder: Path, kind: dict[str, Any], *, every_matrix: bool = False) -> tuple[Path, Path]:
-    """The golden's checkpoint with its blocks' matrices, or all, so stored, and with the numbers that these mean."""
+    """Return the golden's checkpoint with its blocks' matrices, or all, so stored, and with the numbers they mean."""
     entries, metadata = read_raw(golden.checkpoint)
     ours: Entries = dict(entries)
     plain: Entries = dict(entries)
@@ -108,7 +108,7 @@ def test_they_are_the_numbers_that_they_mean(golden_098: Golden, tmp_path: Path,
 
 
 def test_every_byte_is_its_number(tmp_path: Path) -> None:
-    """All of e4m3 and e5m2, and float64, as a checkpoint's tensors are read."""
+    """Test all bytes of e4m3 and e5m2, and float64, as a checkpoint's tensors are read."""
     codes = np.arange(256, dtype=np.uint8)
     wide = np.array([0.0, 1 / 3, -1e300, 5e-324, np.pi])
     path = write_raw(
@@ -156,7 +156,7 @@ def test_they_can_be_quantized(golden_098: Golden, tmp_path: Path, kind: str) ->
 
 
 def test_a_text_encoder_with_scales(golden_098: Golden, tmp_path: Path) -> None:
-    """As ComfyUI's t5xxl_fp8_e4m3fn_scaled: all matrices, the embedding too."""
+    """It is like ComfyUI's t5xxl_fp8_e4m3fn_scaled: all matrices, including the embedding."""
     entries: Entries = {}
     for path in text_encoder_files(golden_098.text_encoder):
         entries |= read_raw(path)[0]

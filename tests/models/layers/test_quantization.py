@@ -1,4 +1,4 @@
-"""Fewer bits: how far a model's output moves, and that loading never holds what it need not."""
+"""Test fewer bits: how far a model's output moves, and that loading takes no more memory than necessary."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ LIKE_XXL = T5Config(vocab_size=128, d_model=256, d_kv=64, d_ff=640, num_layers=6
 
 
 def random_weights(model: nn.Module, seed: int) -> dict[str, mx.array]:
-    """Matrices N(0, 1/fan_in), biases and tables small, norms 1: what keeps activations near unit size."""
+    """Return matrices N(0, 1/fan_in), small biases and tables, and norms of 1: activations stay near unit size."""
     random = np.random.default_rng(seed)
 
     def draw(name: str, value: mx.array) -> mx.array:
@@ -56,7 +56,7 @@ def random_weights(model: nn.Module, seed: int) -> dict[str, mx.array]:
 
 
 def to_fp8(weights: dict[str, mx.array]) -> dict[str, mx.array]:
-    """How the official fp8 files are made: block matrices cast, nothing scaled."""
+    """Cast block matrices without scaling, as the official fp8 files are made."""
     return {
         name: mx.to_fp8(value)
         if name.startswith("transformer_blocks.") and value.ndim == 2 and name.endswith(".weight")
@@ -129,7 +129,7 @@ def test_only_the_matrices_of_the_blocks_are_quantized(golden_098: Golden) -> No
 
 
 def test_rows_that_are_no_whole_groups_keep_their_precision(golden_090: Golden) -> None:
-    """The 0.9.0 golden is 48 wide: of its matrices only the feed-forward's second has rows of whole groups (192)."""
+    """The 0.9.0 golden is 48 wide: only the feed-forward's second matrix has rows of whole groups (192)."""
     model = load_transformer(golden_090.file, mx.float32, quantize=8)
     quantized = {name for name, layer in model.named_modules() if isinstance(layer, nn.QuantizedLinear)}
     assert quantized == {f"transformer_blocks.{index}.ff.net.2" for index in range(2)}
@@ -141,7 +141,7 @@ def test_other_bits_are_refused(golden_098: Golden) -> None:
 
 
 def test_fp8_output(golden: Golden, golden_098: Golden) -> None:
-    """The official fp8 file of 0.9.8; of 0.9.0, which has none, its own weights cast."""
+    """There is an official fp8 file of 0.9.8; for 0.9.0, which has none, its own weights are cast."""
     if golden is golden_098:
         model = load_transformer(SingleFile(golden.fp8_checkpoint), mx.float32)
     else:
@@ -167,7 +167,7 @@ def test_an_fp8_file_can_be_quantized_too(golden_098: Golden) -> None:
 
 
 def rewritten(golden: Golden, tmp_path: Path, change: dict[str, mx.array]) -> SingleFile:
-    """The golden's checkpoint with some of the transformer's tensors put in."""
+    """Return the golden's checkpoint with some of the transformer's tensors replaced."""
     loaded: Any = mx.load(str(golden.checkpoint), return_metadata=True)
     tensors, metadata = loaded
     changed = tensors | {f"model.diffusion_model.{name}": value for name, value in change.items()}
@@ -220,7 +220,7 @@ def test_loading_holds_one_block_at_full_precision(dit_weights: dict[str, mx.arr
 
 @pytest.mark.lane("models")
 def test_pocket_follows_its_prompts() -> None:
-    """Three of its captions; all 24 come out right, at 4 bits too."""
+    """Three of its captions are tried; all 24 are right, at 4 bits too."""
     pipe = LTXPipeline.from_files(
         checkpoint=POCKET / "pocket.safetensors",
         text_encoder=POCKET / "text_encoder",

@@ -1,4 +1,4 @@
-"""Pictures and clips that are larger than their files, made by code."""
+"""Make pictures and clips that are larger than their files."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def chunk(name: bytes, data: bytes) -> bytes:
 
 
 def compressed_text(name: bytes, size: int) -> bytes:
-    """A zTXt, iTXt or iCCP chunk of so many bytes of text."""
+    """Return a zTXt, iTXt or iCCP chunk of so many bytes of text."""
     packer = zlib.compressobj(1)
     packed = b"".join(packer.compress(b"a" * 1_000_000) for _ in range(size // 1_000_000)) + packer.flush()
     return chunk(name, (b"k\0\1\0\0\0" if name == b"iTXt" else b"k\0\0") + packed)
@@ -38,7 +38,10 @@ def write_png(
     before: bytes = b"",
     after: bytes = b"",
 ) -> Path:
-    """A PNG of one colour. colours: PNG's number of their kind.  before, after: chunks around the pixels."""
+    """Write a PNG of one colour.
+
+    colours: PNG's number of their kind. before, after: chunks around the pixels.
+    """
     width, height = size
     passes = ADAM7 if interlaced else [(0, 0, 1, 1)]
     packer = zlib.compressobj(1)
@@ -69,13 +72,13 @@ def _rows(width: int, height: int, bits: int) -> Iterator[bytes]:
 
 
 def write_picture(path: Path, size: tuple[int, int], mode: str = "RGB", **options: object) -> Path:
-    """A picture of one colour, as its name ends."""
+    """Write a picture of one colour, in the format of its name's extension."""
     Image.new(mode, size, 90 if mode == "L" else (90, 60, 30, 255)[: len(mode)]).save(path, **options)  # type: ignore[arg-type]
     return path
 
 
 def write_noise(path: Path, size: tuple[int, int]) -> Path:
-    """A PNG that is hardly smaller than its pixels: bytes for all that a row holds but its end."""
+    """Write a PNG that is hardly smaller than its pixels."""
     row = np.zeros((size[0], 3), np.uint8)
     row[: size[0] // 3] = np.random.default_rng(0).integers(0, 256, (size[0] // 3, 3), np.uint8)
     pixels = np.broadcast_to(row, (size[1], *row.shape)).copy()
@@ -85,7 +88,7 @@ def write_noise(path: Path, size: tuple[int, int]) -> Path:
 
 
 def claim_size(path: Path, size: tuple[int, int]) -> Path:
-    """Let a GIF's header say another size."""
+    """Write another size into a GIF's header."""
     data = bytearray(path.read_bytes())
     data[6:10] = struct.pack("<HH", *size)
     path.write_bytes(data)
@@ -93,7 +96,7 @@ def claim_size(path: Path, size: tuple[int, int]) -> Path:
 
 
 def write_clip(path: Path, size: str, *codec: str, frames: int = 9, colour: str = "testsrc2") -> Path:
-    """A test clip, by ffmpeg's options of its codec."""
+    """Write a test clip, by ffmpeg's options of its codec."""
     run_ffmpeg("-f", "lavfi", "-i", f"{colour}=s={size}:r=30", "-frames:v", str(frames), *codec, str(path))
     return path
 

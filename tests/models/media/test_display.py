@@ -1,4 +1,4 @@
-"""What is read of a picture or clip is what a player shows: the right colours, shapes and frames, kind by kind."""
+"""Test that pictures and clips are read as a player shows them: the right colours, shapes and frames."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def fixed(*values: float) -> bytes:
 
 
 def profile(colours: bytes, gamma: float, *primaries: tuple[float, float, float]) -> bytes:
-    """An ICC profile of a gamma and of the primaries of RGB; without these, of grey."""
+    """Return an ICC profile of a gamma and of the primaries of RGB; without primaries, of grey."""
     text = b"desc\0\0\0\0" + struct.pack(">I", 5) + b"test\0" + bytes(78)
     curve = b"curv\0\0\0\0" + struct.pack(">IHH", 1, round(gamma * 256), 0)
     tags = {b"desc": text, b"cprt": b"text\0\0\0\0none\0", b"wtpt": b"XYZ \0\0\0\0" + fixed(0.9642, 1, 0.8249)}
@@ -60,7 +60,7 @@ def palette(path: Path) -> None:
 
 
 def gamma(path: Path) -> None:
-    """Half of a linear signal."""
+    """Return half of a linear signal."""
     write_png(path, (64, 32), before=chunk(b"gAMA", struct.pack(">I", 100_000)))
 
 
@@ -74,7 +74,7 @@ def cut_in_its_texts(path: Path) -> None:
 
 
 def many_app_segments(path: Path) -> None:
-    """A JPEG with 10 MB of XMP, and with EXIF that is damaged."""
+    """Return a JPEG with 10 MB of XMP, and with damaged EXIF."""
     Image.new("RGB", (64, 32), RED).save(path, "JPEG", quality=100, subsampling=0)
     data = path.read_bytes()
     segment = b"\xff\xe1" + struct.pack(">H", 65_535)
@@ -84,7 +84,7 @@ def many_app_segments(path: Path) -> None:
 
 
 def coded(primaries: int, transfer: int, colour: object = RED, **options: object) -> Write:
-    """A PNG that says how its colours are coded by ITU-T H.273's numbers."""
+    """Return a PNG that declares its colours by ITU-T H.273's numbers."""
 
     def write(path: Path) -> None:
         save(colour, **options)(path)
@@ -172,7 +172,7 @@ def test_what_ffmpeg_reads_is_shown_alike(tmp_path: Path, monkeypatch: pytest.Mo
 
 
 def test_transparency_is_laid_over_white_before_it_is_scaled(tmp_path: Path) -> None:
-    """Else the hidden black would darken what is next to it."""
+    """Otherwise the hidden black would darken the pixels next to it."""
     pixels = np.zeros((320, 640, 4), np.uint8)
     pixels[:, 320:] = 255
     Image.fromarray(pixels).save(tmp_path / "picture.png")
@@ -180,7 +180,7 @@ def test_transparency_is_laid_over_white_before_it_is_scaled(tmp_path: Path) -> 
 
 
 def encode(colour: tuple[int, ...] | str, *options: str, size: str = "64x32", rate: int = 24) -> Write:
-    """A clip of one colour."""
+    """Encode a clip of one colour."""
     name = colour if isinstance(colour, str) else "0x" + bytes(colour).hex()
     source = ("-f", "lavfi", "-i", f"color={name}:s={size}:r={rate}:d=0.25,format=gbrap")
     return lambda path: run_ffmpeg(*source, *options, str(path))
@@ -194,7 +194,7 @@ def h264(matrix: str, *, tag: str | None = None, full: bool = False, size: str =
 
 
 def hdr(transfer: str, code: tuple[int, int, int]) -> Write:
-    """A clip of one code value of 10 bits, as an HDR camera writes it."""
+    """Encode a clip of one code value of 10 bits, as an HDR camera writes it."""
 
     def write(path: Path) -> None:
         luma, *chroma = (
@@ -209,7 +209,7 @@ def hdr(transfer: str, code: tuple[int, int, int]) -> Write:
 
 
 def transparent_gif(path: Path) -> None:
-    """Black that is transparent, with a white pixel that moves."""
+    """Return transparent black, with a white pixel that moves."""
     frames = []
     for number in range(3):
         frames.append(Image.new("P", (64, 32), 0))
@@ -258,7 +258,7 @@ def test_a_clip_is_read_as_it_is_shown(tmp_path: Path, kind: str) -> None:
 
 @pytest.mark.parametrize("sar", ["16/11", "1/2", "1"])
 def test_pixels_become_square(tmp_path: Path, sar: str) -> None:
-    """Of 720x576 with pixels of 16:11, what is shown is 1047x576, of which a wide video uses the middle."""
+    """Of 720x576 with pixels of 16:11, 1047x576 is shown, of which a wide video uses the middle."""
     filters = f"drawbox=x=0:y=0:w=iw/2:h=ih:color=blue:t=fill,setsar={sar},format=yuv444p"
     encode(RED, "-vf", filters, "-c:v", "libx264", "-preset", "ultrafast", size="720x576")(tmp_path / "b.mp4")
     whole = next(read_clip(tmp_path / "b.mp4", 1, Fit(800, 800, crop=False)))

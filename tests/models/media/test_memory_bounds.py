@@ -1,5 +1,6 @@
-"""Whatever a picture or a clip holds: what is accepted is read within the memory that is predicted for it, in a process
-of its own whose memory is measured from outside; what is not is refused in a sentence before that.
+"""Test that every accepted picture or clip is read within its predicted memory; others are refused before that.
+
+Each is read in a process of its own, whose memory is measured from outside.
 """
 
 from __future__ import annotations
@@ -52,7 +53,7 @@ except MediaError as error:
 
 
 def read_apart(kind: str, path: Path, size: tuple[int, int] = (768, 512), frames: int = 9) -> tuple[str, int]:
-    """What a process says that reads the file, and by how many bytes it grew with ffmpeg, besides a clip's frames."""
+    """Return the output of a process that reads the file, and how many bytes it and ffmpeg took."""
     command = [sys.executable, "-c", READ, kind, str(path), *map(str, (*size, frames))]
     with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
         assert process.stdin is not None
@@ -81,7 +82,7 @@ def memory_of(process: psutil.Process) -> int:
 
 def png(size: tuple[int, int], colours: int = 2, bits: int = 8, **options: object) -> Callable[[Path], Path]:
     def write(path: Path) -> Path:
-        """Make what is large here, and not when this module is imported."""
+        """Make large files here, not when this module is imported."""
         made = {name: value() if callable(value) else value for name, value in options.items()}
         return write_png(path.with_suffix(".png"), size, colours, bits, **made)  # type: ignore[arg-type]
 
@@ -228,7 +229,7 @@ def test_a_picture_that_is_too_large_is_refused(tmp_path: Path, kind: str) -> No
 
 
 def test_a_picture_of_another_size_than_it_says_is_refused(tmp_path: Path) -> None:
-    """A second header, which Pillow believes."""
+    """Pillow believes a second header."""
     second = chunk(b"IHDR", struct.pack(">IIBBBBB", 20_000, 20_000, 8, 6, 0, 0, 0))
     said, grown = read_apart("image", write_png(tmp_path / "picture.png", (64, 64), before=second))
     assert "shape" not in said
@@ -236,7 +237,7 @@ def test_a_picture_of_another_size_than_it_says_is_refused(tmp_path: Path) -> No
 
 
 def test_what_an_iphones_programs_hold_of_a_png_has_no_size(tmp_path: Path) -> None:
-    """Another part stands where a PNG says its size."""
+    """Another part is where a PNG has its size."""
     data = write_png(tmp_path / "a.png", (64, 64)).read_bytes()
     (tmp_path / "a.png").write_bytes(data[:8] + chunk(b"CgBI", bytes(4)) + data[8:])
     with pytest.raises(MediaError, match="its part b'CgBI' is unknown"):

@@ -1,4 +1,4 @@
-"""What a job with pictures and clips takes, in a process of its own, is no more than was predicted for it."""
+"""Test that a job with pictures and clips takes no more memory than predicted, in a process of its own."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Pictures and clips: what is read, what is refused, and the preprocessing against values worked out otherwise."""
+"""Test pictures and clips: what is read and refused, and the preprocessing against values computed otherwise."""
 
 from __future__ import annotations
 
@@ -89,7 +89,7 @@ def png() -> bytes:
 
 
 def enormous_png() -> bytes:
-    """A header that says 60,000x60,000."""
+    """Return a header with a size of 60,000x60,000."""
     data = bytearray(png())
     data[16:24] = struct.pack(">II", 60_000, 60_000)
     data[29:33] = struct.pack(">I", zlib.crc32(data[12:29]))
@@ -162,7 +162,7 @@ def test_what_is_not_a_clip_is_refused(tmp_path: Path, content: bytes, words: st
 
 
 def test_a_truncated_clip_is_refused(tmp_path: Path, clip: Path) -> None:
-    """Its index is at the beginning, so that some frames may still be read; of the first kilobyte none can."""
+    """Its index is at the beginning, so some frames may still be read; of the first kilobyte none can."""
     (tmp_path / "cut.mp4").write_bytes(clip.read_bytes()[:1_000])
     with pytest.raises(MediaError, match="damaged or cut off, and cannot be read"):
         list(read_clip(tmp_path / "cut.mp4", 9))
@@ -170,7 +170,7 @@ def test_a_truncated_clip_is_refused(tmp_path: Path, clip: Path) -> None:
 
 @pytest.mark.parametrize(("frame", "count", "first"), [(0, 17, 4), (8, 17, 0), (16, 9, 0)])
 def test_a_clip_is_cut_to_what_the_video_holds(clip: Path, frame: int, count: int, first: int) -> None:
-    """At the beginning, to its end, and so that something is left to render."""
+    """It is cut at the beginning, to its end, and so that something remains to render."""
     item = ConditioningItem(kind="video", source=str(clip), frame=frame, **OFF)
     pixels = conditioning_pixels(item, resolved())
     assert pixels.shape == (count, 32, 64, 3)

@@ -1,4 +1,4 @@
-"""How pictures and clips are cut, scaled down and turned while they are read, and what is told meanwhile."""
+"""Test how pictures and clips are cropped, scaled and rotated while they are read, and the progress of that."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ FIT = Fit(64, 32, crop=True)
 
 
 def photograph(width: int, height: int) -> Image.Image:
-    """Something smooth, with all of a photograph's brightness."""
+    """Return something smooth, with all of a photograph's brightness."""
     small = np.random.default_rng(3).integers(0, 256, (height // 12, width // 12, 3), np.uint8)
     return Image.fromarray(small).resize((width, height), Image.Resampling.BICUBIC)
 
@@ -56,7 +56,7 @@ def test_scaling_whole_numbers_strip_by_strip_is_scaling_floats(
 
 @pytest.mark.parametrize("size", [(731, 517), (300, 60), (60, 300), (140, 60), (60, 140), (96, 36)])
 def test_a_clip_is_cut_and_scaled_as_a_picture_is(tmp_path: Path, size: tuple[int, int]) -> None:
-    """But for the rounding of ffmpeg's scaler."""
+    """Only the rounding of ffmpeg's scaler differs."""
     image = photograph(*size)
     image.save(tmp_path / "photo.png")
     run_ffmpeg("-i", str(tmp_path / "photo.png"), "-c:v", "ffv1", "-pix_fmt", "gbrp", str(tmp_path / "clip.mkv"))
@@ -141,7 +141,7 @@ def test_a_clip_is_turned_as_it_says(tmp_path: Path) -> None:
 
 
 def test_no_more_is_decoded_than_is_needed(tmp_path: Path) -> None:
-    """What comes after the first frames is damaged, and nobody sees it."""
+    """What follows the first frames is damaged, which has no effect."""
     path = write_clip(tmp_path / "clip.mkv", "320x240", "-c:v", "ffv1", frames=60)
     content = path.read_bytes()
     path.write_bytes(content[: len(content) // 2] + b"\xff" * (len(content) // 2))

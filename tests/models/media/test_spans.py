@@ -1,4 +1,4 @@
-"""Which frames of a clip are read: its last ones, at the video's rate, of its first stream of moving pictures."""
+"""Test which frames of a clip are read: its last ones, at the video's rate, of its first video stream."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ VP9 = ("-c:v", "libvpx-vp9", "-lossless", "1", "-pix_fmt", "gbrp", "-deadline", 
 
 
 def write_numbered(path: Path, rate: float, count: int, *options: str) -> Path:
-    """A clip whose frames are as bright as twice their number."""
+    """Write a clip whose frames are as bright as twice their number."""
     frames = np.repeat(np.arange(count, dtype=np.uint8) * 2, 32 * 32 * 3)
     (path.parent / "raw").write_bytes(frames.tobytes())
     raw = ("-f", "rawvideo", "-pix_fmt", "rgb24", "-s", "32x32", "-r", str(rate), "-i", str(path.parent / "raw"))
@@ -88,7 +88,7 @@ def test_a_clip_of_60_frames_a_second_is_not_slowed_down(tmp_path: Path) -> None
 
 
 def with_cover(path: Path, form: str) -> Path:
-    """A film with a cover; in an MP4, as its first stream."""
+    """Return a film with a cover; in an MP4, as its first stream."""
     Image.new("RGB", (96, 96), "white").save(path.parent / "cover.png")
     write_numbered(path.parent / "film.mp4", 24, 30, *H264)
     film = ("-i", str(path.parent / "film.mp4"))
@@ -134,7 +134,7 @@ def test_a_cover_is_not_the_film(tmp_path: Path, form: str) -> None:
     ],
 )
 def test_interlaced_frames_become_whole_ones(tmp_path: Path, name: str, encoder: tuple[str, ...]) -> None:
-    """A bar that moves 16 pixels from field to field has combs on its edges; what is shown has none."""
+    """A bar that moves 16 pixels from field to field has combs on its edges, and none after deinterlacing."""
     source = ("-f", "lavfi", "-i", "color=black:s=720x576:r=50:d=0.4", "-f", "lavfi", "-i", "color=white:s=48x576:r=50")
     weave = "[0][1]overlay=x=16*n:y=0:shortest=1,tinterlace=interleave_top,setfield=tff"
     run_ffmpeg(*source, "-filter_complex", weave, *encoder, "-pix_fmt", "yuv420p", str(tmp_path / name))

@@ -1,4 +1,4 @@
-"""Pictures and clips as a person gives them, through the bundled model; and what a render refuses of them."""
+"""Test pictures and clips as a person gives them, through the bundled model; and the refusals of a render."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ REQUEST = GenerationRequest(
 
 
 def drawn_clip(frames: int) -> np.ndarray:
-    """A red disc that moves right by two pixels a frame, uint8 (F, 128, 128, 3)."""
+    """Return a red disc that moves right by two pixels a frame, uint8 (F, 128, 128, 3)."""
     y, x = np.mgrid[:128, :128]
     clip = np.full((frames, 128, 128, 3), 128, np.uint8)
     for index, frame in enumerate(clip):
@@ -53,7 +53,7 @@ def render(pipe: LTXPipeline, *items: ConditioningItem, **options: Any) -> Rende
 
 
 def psnr(frames: np.ndarray, picture: np.ndarray) -> float:
-    """Of values in [0, 1]."""
+    """Return the PSNR of values in [0, 1]."""
     return float(-10 * np.log10(((frames - picture) ** 2).mean()))
 
 
@@ -131,7 +131,7 @@ def test_given_latents_take_the_place_of_the_file(pocket: LTXPipeline, picture: 
 
 @pytest.mark.lane("models")
 def test_latents_to_begin_with(pocket: LTXPipeline) -> None:
-    """With all but the last step skipped, a video comes back as it went in, but for that step's noise."""
+    """With all but the last step skipped, a video comes out as it went in, except for that step's noise."""
     latents = pocket.encode(drawn_clip(25))
     request = dataclasses.replace(REQUEST, num_steps=40, skip_first_steps=39, guidance_scale=1.0)
     *events, last = pocket.stream(request, latents=latents)
@@ -142,7 +142,7 @@ def test_latents_to_begin_with(pocket: LTXPipeline) -> None:
 
 @pytest.mark.lane("models")
 def test_the_last_step_that_is_kept_removes_all_noise(pocket: LTXPipeline) -> None:
-    """As in LTX-Video's pipeline, where the cut list of timesteps replaces the scheduler's."""
+    """As in LTX-Video's pipeline, the cut list of timesteps replaces the scheduler's."""
     skipping = dataclasses.replace(REQUEST, num_steps=4, skip_last_steps=2)
     *steps, last = pocket.stream(skipping)
     kept = tuple(event.timestep for event in steps if isinstance(event, Stepped))

@@ -1,4 +1,4 @@
-"""What a render does besides computing the right numbers: events, seeds, resuming, cancelling, previews."""
+"""Test what a render does besides the numbers: events, seeds, resuming, cancelling, previews."""
 
 from __future__ import annotations
 
@@ -222,7 +222,7 @@ def test_a_preview_for_which_there_is_no_memory_is_left_out(
 
 
 def embedded_beside(pipe: LTXPipeline, text: str, **options: Any) -> tuple[list[dict[str, np.ndarray]], RenderResult]:
-    """What `embed_beside` gives after each part of a decode, and the render."""
+    """Return the result of `embed_beside` after each part of a decode, and the render."""
     found = []
     for event in pipe.stream(SMALL, **options):
         if isinstance(event, FramesDecoded):

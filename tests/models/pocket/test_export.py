@@ -1,4 +1,4 @@
-"""What training writes is what it trained: exported models of random weights, in MLX and in PyTorch, on the CPU.
+"""Test that exported models equal the trained ones, with random weights, in MLX and in PyTorch, on the CPU.
 
 Needs the extra `train`.
 """
@@ -49,7 +49,7 @@ class Exported(NamedTuple):
 
 @pytest.fixture(scope="module", params=["pocket", "tiny"])
 def exported(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Exported:
-    """Random models, as their files hold them."""
+    """Return random models, as their files contain them."""
     from ltx_models.pocket.train.export import DISTILLED, export, load
     from ltx_models.pocket.train.models import Denoiser, build_vae
 
@@ -87,7 +87,7 @@ def latents_in_torch(exported: Exported, denoiser: Any, noise: np.ndarray, guida
 
 @pytest.mark.parametrize(("name", "guidance"), [("pocket", 3.0), ("pocket-distilled", 1.0)])
 def test_latents(exported: Exported, name: str, guidance: float) -> None:
-    """Captions, text encoder, transformer, schedule, guidance and frame rate, all in one."""
+    """Test captions, text encoder, transformer, schedule, guidance and frame rate together."""
     noise = np.random.default_rng(1).standard_normal((1, 32, *SIZE), dtype=np.float32)
     denoiser = exported.denoiser if name == "pocket" else exported.student
     theirs = latents_in_torch(exported, denoiser, noise, guidance)
@@ -105,7 +105,7 @@ def test_text_encoder(exported: Exported) -> None:
 
 @pytest.mark.parametrize("name", ["pocket", "pocket-distilled"])
 def test_vae(exported: Exported, name: str) -> None:
-    """The distilled model's is the other's."""
+    """The distilled model's VAE is the other's."""
     pipeline = exported.pipeline(f"{name}.safetensors")
     latents = np.random.default_rng(2).standard_normal((1, 32, *SIZE), dtype=np.float32)
     mean, std = exported.vae.latents_mean, exported.vae.latents_std
@@ -121,12 +121,12 @@ def test_vae(exported: Exported, name: str) -> None:
 
 
 def test_everything_is_small_enough(exported: Exported) -> None:
-    """Both models together, with all that they need."""
+    """Both models together, with all that they need, are small."""
     assert sum(path.stat().st_size for path in exported.folder.rglob("*") if path.is_file()) < 26_000_000
 
 
 def test_channels_are_multiples_of_16(exported: Exported) -> None:
-    """But for what the layout itself sets: the log variance's one, and a convolution's own before it is folded."""
+    """Except for what the layout sets: the log variance's one, and a convolution's own before it is folded."""
     tensors = read_header(exported.folder / "pocket.safetensors").tensors
     convolutions = {name: shape for name, (_, shape) in tensors.items() if len(shape) == 5}
     assert len(convolutions) > 25

@@ -1,4 +1,4 @@
-"""The pocket model's captions, and the clips that go with them."""
+"""Test the pocket model's captions, and the clips that belong to them."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The judge on clips that are drawn: it must see what is there, and what is not."""
+"""Test the judge on drawn clips: it must see what is there, and what is not."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ def test_what_is_drawn_is_right(size: tuple[int, int, int]) -> None:
 
 @pytest.mark.lane("models")
 def test_shuffled_captions_are_right_by_chance_only() -> None:
-    """Words agree by chance: all at once hardly ever, and each no more often than two captions have it in common."""
+    """All words agree hardly ever, and each no more often than two captions have it in common."""
     wanted = some(500, seed=2)
     said = random.Random(3).sample(wanted, len(wanted))
     verdicts = [judge_combination(frames, other) for frames, other in zip(drawn(wanted, SMALL), said, strict=True)]
@@ -60,7 +60,7 @@ CHANGES = {"shape": SHAPES, "size": SIZES, "motion": MOTIONS}
 @pytest.mark.lane("models")
 @pytest.mark.parametrize("aspect", CHANGES)
 def test_one_wrong_word_is_seen(aspect: str) -> None:
-    """Everything else is as the caption says, so nothing but that word can be what is found wrong."""
+    """Everything else is as the caption says, so only that word can be found wrong."""
     changed, missed = random.Random(4), []
     wanted = some(200, seed=5)
     for frames, truth in zip(drawn(wanted, SMALL), wanted, strict=True):
@@ -94,7 +94,7 @@ def test_noise_and_an_empty_picture_are_wrong() -> None:
 
 
 def test_a_bounce_that_does_not_reach_the_floor_is_none() -> None:
-    """The middle of a bounce is where a model that blurs it rises too early."""
+    """In the middle of a bounce, a model that blurs it rises too early."""
     (frames,) = drawn([Combination("red", "circle", "", "bounce", "navy")], (25, 64, 64))
     assert judge(frames, "a red ball bounces on a navy background").motion
     frames[9:16] = frames[8]

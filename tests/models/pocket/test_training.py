@@ -1,4 +1,4 @@
-"""Training pocket, at the smallest scale, on the CPU: what it sees, that it goes on where it stopped, what it leaves.
+"""Test the training of pocket, at the smallest scale, on the CPU: its data, its continuation, its files.
 
 Needs the extra `train`.
 """
@@ -39,7 +39,7 @@ RESULTS = ("vae.safetensors", "dit.safetensors", "student.safetensors", "normali
 
 
 class StepClock(loop.Clock):
-    """Is up after so many steps."""
+    """A clock that is over after so many steps."""
 
     def __init__(self, steps: int) -> None:
         super().__init__()
@@ -87,7 +87,7 @@ def test_the_same_seed_trains_the_same_weights(whole: Path, tmp_path: Path) -> N
 
 
 def test_it_goes_on_in_the_middle_of_a_phase(whole: Path, tmp_path: Path) -> None:
-    """A step at a time, the VAE's weights are those of one run."""
+    """A step at a time, the VAE's weights equal those of one run."""
     for stops in range(recipe.TINY.vae.steps):
         _, done = vae.train_vae(recipe.TINY, tmp_path, CPU, None, StepClock(1))
         assert done == (stops == recipe.TINY.vae.steps - 1)
@@ -176,13 +176,13 @@ def test_muon_is_for_matrices_inside_of_blocks() -> None:
 
 
 def test_training_needs_no_mlx() -> None:
-    """It runs on machines that have none."""
+    """It runs on machines without MLX."""
     code = "import sys; sys.modules['mlx'] = None; import ltx_models.pocket.train.__main__"
     subprocess.run([sys.executable, "-c", code], check=True, capture_output=True)
 
 
 def test_half_of_what_a_clip_counts_lies_near_its_edges() -> None:
-    """However short those are; an empty picture counts evenly."""
+    """That is so for short edges too; an empty picture counts evenly."""
     clips = torch.zeros(3, 3, 2, 64, 64)
     clips[0, :, :, 30:34, 30:34] = 1
     clips[1, :, :, 8:56, 8:56] = 1
@@ -224,7 +224,7 @@ def test_batches_are_multiples_where_that_is_asked() -> None:
 
 
 class WaitsForNothing(TorchDispatchMode):
-    """Refuses what makes a GPU's host wait, or cannot be recorded: asking for a value, or a tensor of Python's."""
+    """Refuses what makes a GPU's host wait, or cannot be recorded: reading a value, or a tensor from Python."""
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         assert not any(word in str(func) for word in ("local_scalar_dense", "lift_fresh", "nonzero")), func
@@ -233,7 +233,7 @@ class WaitsForNothing(TorchDispatchMode):
 
 @pytest.mark.parametrize("phase", ["vae", "dit", "student"])
 def test_a_loss_can_be_recorded(phase: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """As a CUDA graph; transformers looks at a mask's values, but not while it is recorded."""
+    """It is recorded as a CUDA graph; transformers reads a mask's values, but not while it is recorded."""
     monkeypatch.setattr("transformers.masking_utils.is_tracing", lambda *_: True)
     tiny = recipe.TINY
     captions = data.Captions(tiny, Tokenizer(data.tokenizer_file()), CPU)

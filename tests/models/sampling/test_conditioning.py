@@ -1,4 +1,4 @@
-"""Where pictures and clips go, worked out by hand on a video of 5 latent frames of 1x2."""
+"""Test where pictures and clips go, computed by hand on a video of 5 latent frames of 1x2."""
 
 from __future__ import annotations
 

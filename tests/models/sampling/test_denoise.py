@@ -1,4 +1,4 @@
-"""The denoising loop around a model that is a formula: what it is asked, and what is done with its answers."""
+"""Test the denoising loop around a model that is a formula: its calls, and the use of its results."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ class Selected:
 
 
 class Model:
-    """Predicts, in each row, a velocity of 1, and 10 more where it is perturbed; remembers what it was asked.
+    """Predicts, in each row, a velocity of 1, and 10 more where it is perturbed; records its calls.
 
     The perturbed row is not given: it begins as the last of those that are.
     """

@@ -1,4 +1,4 @@
-"""Guidance against values worked by hand and by NumPy; and which guidance a step gets."""
+"""Test guidance against values computed by hand and by NumPy; and which guidance a step gets."""
 
 from __future__ import annotations
 

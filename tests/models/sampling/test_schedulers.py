@@ -74,7 +74,7 @@ def test_steps() -> None:
 
 
 def test_skipped_steps_leave_the_others_as_they_are() -> None:
-    """The last one that is kept goes to 0."""
+    """The last step that is kept goes to 0."""
     assert schedule_steps((1.0, 0.5, 0.2, 0.1), 1, 1) == [(0.5, 0.2), (0.2, 0.0)]
     assert schedule_steps((1.0, 0.5), 0, 0) == [(1.0, 0.5), (0.5, 0.0)]
     assert schedule_steps((1.0, 0.5), 0, 1) == [(1.0, 0.0)]

@@ -1,4 +1,4 @@
-"""That what is said of a prompt's tokens is what the text encoder has read."""
+"""Test that the reported number of a prompt's tokens is what the text encoder has read."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import pytest
 from ltx_client.protocol.events import CutText
 from ltx_models.pipeline.text_to_video import LTXPipeline
 from ltx_models.request import GenerationRequest
-from ltx_worker.engine.__main__ import EngineProcess
+from ltx_worker.engine.host import EngineHost
 
 
 @pytest.mark.parametrize("words", [40, 300])
@@ -19,7 +19,7 @@ def test_the_engine_tells_of_what_its_embeddings_are_of(pocket: LTXPipeline, wor
     request = GenerationRequest(prompt=prompt, negative_prompt=negative).resolve(pocket.variant)
     encoded = pocket.embed(prompt, negative)
     unused: Any = None
-    told = EngineProcess("pocket", unused, unused)._cut_texts(request, encoded)
+    told = EngineHost("pocket", unused, unused)._cut_texts(request, encoded)
     assert encoded.negative is not None
     counts = {"prompt": pocket.count_tokens(prompt), "negative prompt": pocket.count_tokens(negative)}
     reads = {"prompt": encoded.prompt.shape[1], "negative prompt": encoded.negative.shape[1]}

@@ -60,7 +60,7 @@ def test_a_missing_shard_is_named(golden_098: Golden, tmp_path: Path) -> None:
 
 
 def test_float16_shards_are_read_where_there_are_no_others(golden_098: Golden, tmp_path: Path) -> None:
-    """Named as the hub's float16 variants are."""
+    """They are named as the hub's float16 variants are."""
     folder = Path(shutil.copytree(golden_098.text_encoder, tmp_path / "encoder"))
     index = folder / "model.safetensors.index.json"
     for path in folder.glob("model-*.safetensors"):
@@ -85,7 +85,7 @@ def test_long_text_is_cut_and_keeps_its_end_token() -> None:
 
 
 def trained(folder: Path, **options: Any) -> Path:
-    """A tokenizer of few tokens, of two texts."""
+    """Return a tokenizer of few tokens, trained on two texts."""
     text = "\n".join(f"number {number} of {number * 7919} red balls rolls" for number in range(300))
     (folder / "text").write_text(text)
     SentencePieceTrainer.train(
@@ -95,7 +95,7 @@ def trained(folder: Path, **options: Any) -> Path:
 
 
 def test_a_tokenizer_of_another_text_encoder_is_refused(tmp_path: Path) -> None:
-    """Ids that the embeddings do not have are whatever lies in memory behind them, and no error."""
+    """Ids that the embeddings lack would read whatever follows them in memory, without an error."""
     path = trained(tmp_path)
     Tokenizer(path, 60)
     with pytest.raises(CheckpointError, match=r"it has 60 tokens, of which this one knows 59; take the spiece\.model"):

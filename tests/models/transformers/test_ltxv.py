@@ -1,4 +1,4 @@
-"""What the transformer does to be fast, against doing it the long way."""
+"""Test the fast computations of the transformer against slow ones."""
 
 from __future__ import annotations
 
@@ -86,7 +86,7 @@ def test_layers_that_are_stored_differently_stay_apart() -> None:
 def test_the_perturbed_sample_parts_at_the_first_perturbed_block(
     mode: Perturbing, blocks: tuple[int, ...], guided: bool
 ) -> None:
-    """It gives what a batch gives that holds it from the beginning."""
+    """Its result is that of a batch that has it from the beginning."""
     rows = (0, 1, 1) if guided else (1, 1)
     conditioning = prepared(model(), 2).select(rows)
     tokens = mx.concatenate([TOKENS[:1]] * len(rows))

@@ -1,4 +1,4 @@
-"""The rotary embedding against a slow computation in float64 that shares no code with it."""
+"""Test the rotary embedding against a slow computation in float64 that shares no code with it."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def config(heads: int, head_dim: int) -> TransformerConfig:
 
 
 def rotated_slowly(x: np.ndarray, coordinates: np.ndarray, frame_rate: float) -> np.ndarray:
-    """One token at a time: x (N, D), coordinates (3, N); each pair of channels is a complex number that is turned."""
+    """Rotate one token at a time: x (N, D), coordinates (3, N); each pair of channels is a complex number."""
     tokens, dim = x.shape
     count = dim // 6
     maxima = (20.0, 2048.0, 2048.0)

@@ -1,4 +1,4 @@
-"""Decoding in pieces against decoding whole: random weights, a latent of 13 frames, 16 rows and 24 columns."""
+"""Test decoding in pieces against decoding whole: random weights, a latent of 13 frames, 16 rows and 24 columns."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ LAYOUTS: dict[str, list[tuple[str, Any]]] = {
 
 
 def make(layout: str, *, causal: bool = False, timestep_conditioning: bool = True, padding: str = "zeros") -> Decoder:
-    """A decoder whose arrays keep about the size that they have in a trained one."""
+    """Return a decoder whose arrays have about the size of those in a trained one."""
     decoder = Decoder(
         LAYOUTS[layout],
         latent_channels=LATENT[-1],
@@ -109,7 +109,7 @@ def test_streaming_is_exact_for_every_layout(layout: str, causal: bool, timestep
 @pytest.mark.parametrize("frames", [1, 2, 3, 4, 5])
 @pytest.mark.parametrize("causal", [False, True])
 def test_streaming_a_few_frames_one_by_one(frames: int, causal: bool) -> None:
-    """As few as the convolutions reach, or fewer: where a stream begins and ends at once."""
+    """These are as few as the convolutions cover, or fewer, so that a stream begins and ends at once."""
     decoder = make("0.9.8", causal=causal)
     few = latents()[:, :frames, :3, :2]
     whole = np.array(decoder(few, TIMESTEP))
@@ -172,7 +172,7 @@ def test_tiles_cover_a_side_and_weigh_one(size: int, tile: int) -> None:
 
 
 def failing(monkeypatch: pytest.MonkeyPatch, error: Exception, *, after: int, up_to: int) -> list[int]:
-    """Let streams with chunks above `up_to` bytes raise `error` after so many chunks; returns what was tried."""
+    """Let streams with chunks above `up_to` bytes raise `error` after so many chunks; return the attempts."""
     tried: list[int] = []
     real = tiling.decode_streamed
 
@@ -203,7 +203,7 @@ PLANS = [DecodePlan(50_000), DecodePlan(25_000), DecodePlan(18_000)]
 def test_smaller_pieces_are_tried_when_memory_runs_out(
     monkeypatch: pytest.MonkeyPatch, error: Exception, after: int
 ) -> None:
-    """Frames that were handed out before are not handed out again."""
+    """Frames that were returned before are not returned again."""
     decoder = make("0.9.8")
     z = latents(SMALL)
     whole = np.array(decoder(z, TIMESTEP))[0]

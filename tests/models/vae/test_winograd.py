@@ -116,7 +116,7 @@ def test_a_convolution_in_bfloat16_is_many_times_less_exact_by_it() -> None:
 
 
 def test_a_decoded_clip_loses_by_it(pocket: LTXPipeline, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Each of the VAE's convolutions, as each of the larger models' is large enough for MLX."""
+    """Each of the VAE's convolutions, like each of the larger models', is large enough for MLX to do it."""
     latents = load_file(Path(__file__).parents[2] / "data/pocket/golden.safetensors")["latents"][:, :, :2]
 
     def decoded(convolution: Convolution) -> np.ndarray:

@@ -1,4 +1,4 @@
-"""Each alert of deploy/ fires when it should, and not before, as Prometheus' own tool evaluates it; it can read all."""
+"""Test that each alert of deploy/ fires when it should, and not before, by Prometheus' own tool."""
 
 import json
 import os
@@ -99,7 +99,7 @@ def promtool():
 
 
 def series(name, values):
-    """A line of it, with the labels that every sample of a worker has; of another one where it is named."""
+    """Return a series with the labels of every worker's sample; of another worker if it is named."""
     metric, _, labels = name.rstrip("}").partition("{")
     given = {**MAC, **dict(label.split("=") for label in labels.split(",") if label)}
     shown = ", ".join(f"{label}={json.dumps(value.strip(chr(34)))}" for label, value in given.items())

@@ -1,4 +1,4 @@
-"""The files of deploy/ that no other test starts: the real program reads them where there is one, and they agree."""
+"""Test the files of deploy/ that no other test uses, by the real program where there is one, and that they agree."""
 
 import json
 import os
@@ -168,7 +168,7 @@ def test_the_containers():
 
 
 def test_no_password_is_an_argument_of_a_program_of_the_compose_file():
-    """Whoever is on the machine may list those; what the shell itself says is none."""
+    """Every user of the machine may list those; the shell's own built-ins are none."""
     lines = [line.strip() for line in (DEPLOY / "compose.yaml").read_text().splitlines()]
     named = [line for line in lines if "$$WORKER_PASSWORD" in line]
     assert named and all(line.startswith("printf ") for line in named)

@@ -1,4 +1,4 @@
-"""The units of systemd, as systemd itself reads them, and how much of the machine they leave open."""
+"""Test the units of systemd, as systemd itself reads them, and how much of the machine they expose."""
 
 import re
 import shutil

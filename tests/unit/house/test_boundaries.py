@@ -1,4 +1,4 @@
-"""Who may import whom: between packages, between folders, and the libraries that one folder alone may use."""
+"""Test who may import whom: between packages, between folders, and libraries for one folder only."""
 
 import ast
 import subprocess
@@ -48,7 +48,7 @@ WIRE = {"errors", "families.variants", "memory", "request"}
 
 
 def modules_of(package):
-    """{dotted name: path}; a package's own name stands for its `__init__`."""
+    """Return {dotted name: path}; a package's own name stands for its `__init__`."""
     paths = {path: path.relative_to(ROOT).with_suffix("").parts for path in (ROOT / package).rglob("*.py")}
     return {".".join(parts).removesuffix(".__init__"): path for path, parts in paths.items()}
 
@@ -57,7 +57,7 @@ MODULES = {name: path for package in PACKAGES for name, path in modules_of(packa
 
 
 def imported(path):
-    """Every name that a file imports, wherever in it, and of `from a import b` both `a` and `a.b`."""
+    """Return every name that a file imports anywhere, for `from a import b` both `a` and `a.b`."""
     for node in ast.walk(ast.parse(path.read_text())):
         if isinstance(node, ast.ImportFrom) and node.module:
             yield node.module
@@ -67,7 +67,7 @@ def imported(path):
 
 
 def modules_imported(name):
-    """Our modules that one imports. `from folder import module` is of the module, not of the folder."""
+    """Return our modules that one imports. `from folder import module` is of the module, not of the folder."""
     found = set()
     for node in ast.walk(ast.parse(MODULES[name].read_text())):
         if isinstance(node, ast.ImportFrom) and node.module:
@@ -80,7 +80,7 @@ def modules_imported(name):
 
 
 def room_of(name):
-    """The folder that a module lies in. What lies in a package itself, such as its errors, is a room of its own."""
+    """Return the folder of a module. What is in a package itself, such as its errors, is a room of its own."""
     if MODULES[name].name == "__init__.py":
         return name
     folder = name.rpartition(".")[0]
@@ -92,7 +92,7 @@ def in_folder(folder):
 
 
 def foreign(folder, *allowed):
-    """What modules of a folder import from outside of it, but for names that begin with one of `allowed`."""
+    """Return a folder's imports from outside of it, except for names that begin with one of `allowed`."""
     names = {each for name in in_folder(folder) for each in imported(MODULES[name])}
     inside = (folder, *allowed)
     return {name for name in names if not any(name == one or name.startswith(f"{one}.") for one in inside)}
@@ -113,7 +113,7 @@ def test_the_worker_imports_of_the_client_only_what_both_share():
 
 
 def test_folders_do_not_import_each_other():
-    """Nor round about, through others."""
+    """They do not do so through others either."""
     before = {}
     for name in MODULES:
         before.setdefault(room_of(name), set()).update(room_of(each) for each in modules_imported(name))
@@ -139,7 +139,7 @@ def test_the_farm_knows_no_terminal():
 
 
 def test_the_wire_needs_nothing_but_pydantic():
-    """What makes ids, too; and types of the broker's client, which are not imported."""
+    """The exceptions are the library that makes ids, and the types of the broker's client, which are not imported."""
     known = {*sys.stdlib_module_names, "pydantic", "uuid_utils", "redis"}
     others = {name for name in foreign("ltx_client.protocol") if name.split(".")[0] not in known}
     models = {f"ltx_models.{name}" for name in WIRE}
@@ -155,7 +155,7 @@ def test_one_folder_of_each_side_knows_celery(library):
 
 
 def test_what_is_installed_does_not_import_the_training():
-    """Which is in a clone alone: the wheel leaves it out."""
+    """Only a clone has it: the wheel leaves it out."""
     training = "ltx_models.pocket.train"
     wheel = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["hatch"]["build"]["targets"]["wheel"]
     assert wheel["exclude"] == [f"/{training.replace('.', '/')}"]

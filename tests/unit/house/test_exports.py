@@ -1,4 +1,4 @@
-"""What `import ltx_client` offers, and that type checkers are told that all three packages are typed."""
+"""Test what `import ltx_client` offers, and that all three packages are marked as typed."""
 
 import importlib
 import subprocess
@@ -23,7 +23,7 @@ def test_all_that_is_exported_is_there():
 
 
 def test_every_error_is_exported():
-    """Those that `Farm` raises: all of the tree that `FarmError` is the root of."""
+    """Those that `Farm` raises are all of the tree whose root is `FarmError`."""
     tree = {name for name in errors.__all__ if isinstance(getattr(errors, name), type)}
     assert {name for name in ltx_client.__all__ if getattr(ltx_client, name).__module__ == errors.__name__} == tree
     assert all(issubclass(getattr(ltx_client, name), ltx_client.FarmError) for name in tree)

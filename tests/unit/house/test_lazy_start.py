@@ -1,4 +1,4 @@
-"""`ltx` and `ltx-worker` start at once: what they import before a command is used, and the table of the commands."""
+"""Test that `ltx` and `ltx-worker` start fast: their imports before a command is used, the table of commands."""
 
 import importlib
 import json
@@ -27,7 +27,7 @@ ROWS = [(group, name) for group, command in GROUPS.items() for name in command.t
 
 
 def started(code, **env):
-    """The names of all modules that a fresh process has imported once the code has run, whatever that has printed."""
+    """Return the names of all modules that a fresh process has imported once the code has run."""
     code = f"import sys, json\ntry:\n {code}\nfinally: print(*[' '.join(sys.modules)], file=sys.__stderr__)"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env={**os.environ, **env})
     return set(done.stderr.splitlines()[-1].split())
@@ -200,7 +200,7 @@ def test_no_command_is_missing_from_the_table():
 
 
 def test_ctrl_c_while_a_command_is_imported_is_one_quiet_end(tmp_path):
-    """Whatever the import would have made of it: Python 3.11 wraps what `__set_name__` raises."""
+    """Whatever the import would make of it: Python 3.11 wraps what `__set_name__` raises."""
     (tmp_path / "late.py").write_text(
         "import time\n"
         "class Slow:\n"

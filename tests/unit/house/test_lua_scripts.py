@@ -1,4 +1,4 @@
-"""The Lua scripts as files: their names for what they are given, and that Python gives it by those."""
+"""Test the Lua scripts as files: their names for their arguments, and that Python uses these names."""
 
 import ast
 import re
@@ -27,7 +27,7 @@ PYTHON = [path for package in ("ltx_client", "ltx_worker") for path in (ROOT / p
 
 
 def head_of(text):
-    """The comment at a file's beginning."""
+    """Return the comment at a file's beginning."""
     return re.match(r"(?:--.*\n)*", text)[0]
 
 
@@ -78,7 +78,7 @@ def test_no_script_stands_in_python():
 
 @pytest.fixture
 def load(tmp_path, monkeypatch):
-    """Loads a script of this text; `turns.lua` and the prelude are beside it."""
+    """Load a script of this text; `turns.lua` and the prelude are in the same folder."""
     monkeypatch.setattr(lua_script, "files", lambda package: tmp_path if package == "here" else SHARED["turns"].parent)
 
     def load(text):

@@ -1,4 +1,4 @@
-"""A variant is a row: one that is added to the table is known wherever variants are, and no other place names them."""
+"""Test that a variant is a row: one that is added to the table is known everywhere, and nothing else names them."""
 
 import ast
 import dataclasses
@@ -31,7 +31,7 @@ ON_A_CPU = {"mlx": "1", "device": "cpu", "name": "", "working_set": 0}
 
 @pytest.fixture(params=["toy", "toy-2.3"])
 def toy(request, monkeypatch):
-    """A further bundled variant, in the table."""
+    """Add a further bundled variant to the table."""
     row = dataclasses.replace(
         find_variant("pocket"), name=request.param, aliases=("plaything",), description="a toy", is_default=False
     )
@@ -93,7 +93,7 @@ def test_one_row_is_the_default():
 
 
 def test_no_module_names_a_variant_but_the_table_and_the_bundled_models_own():
-    """A string in the code of the client, the worker or the models that is the name of one."""
+    """Such a name is a string in the code of the client, the worker or the models."""
     named = [
         f"{path.relative_to(ROOT)}:{node.lineno}"
         for package in ("ltx_client", "ltx_worker", "ltx_models")

@@ -1,4 +1,4 @@
-"""The READMEs say what the code says, name only what there is, and the first one is short."""
+"""Test that the READMEs say what the code says, name only existing things, and that the first one is short."""
 
 import re
 from pathlib import Path
@@ -54,7 +54,7 @@ def test_each_setting_has_a_description():
 
 
 def anchors(paper):
-    """As GitHub makes them of headings."""
+    """Return the anchors that GitHub makes of headings."""
     headings = re.findall(r"^#+ (.*)$", paper.read_text(), re.MULTILINE)
     return {re.sub(r"[^\w -]", "", heading.lower()).replace(" ", "-") for heading in headings}
 
@@ -80,7 +80,7 @@ def test_the_first_readme_shows_each_picture_that_is_made_for_it():
 
 @pytest.mark.parametrize("paper", PAPERS, ids=names_of)
 def test_each_file_that_is_named_exists(paper):
-    """As seen from the README's folder, or from the repository's."""
+    """A path is relative to the README's folder, or to the repository's."""
     named = set(FILE.findall(paper.read_text())) - ELSEWHERE
     places = (paper.parent, ROOT)
     assert {name for name in named if not any((place / name).exists() for place in places)} == set()
@@ -88,7 +88,7 @@ def test_each_file_that_is_named_exists(paper):
 
 @pytest.mark.parametrize("paper", PAPERS, ids=names_of)
 def test_no_line_is_longer_than_an_editor_is_wide(paper):
-    """But those of tables, and what stands in a block."""
+    """Except for lines of tables and blocks."""
     text = re.sub(r"```.*?```", "", paper.read_text(), flags=re.DOTALL)
     lines = [line for line in text.splitlines() if not line.startswith("|")]
     assert [line for line in lines if len(line) > 125] == []

@@ -1,4 +1,4 @@
-"""Every command that the READMEs show is one that there is, with options that it has."""
+"""Test that every command that the READMEs show exists, with its options."""
 
 import re
 import shlex
@@ -20,7 +20,7 @@ PREFIX = re.compile(r"^(?:sudo |uv run |/opt/ltx-farm/venv/bin/|LTX_\w+=\S+ )*")
 
 
 def shown(path):
-    """The words of each command of `ltx` and `ltx-worker` that a README tells a reader to run."""
+    """Return the words of each command of `ltx` and `ltx-worker` that a README tells a reader to run."""
     text = path.read_text()
     lines = [line for block in BLOCK.findall(text) for line in re.sub(r"\\\n", " ", block).splitlines()]
     for line in [*lines, *INLINE.findall(text)]:
@@ -39,7 +39,7 @@ def test_they_show_commands():
 
 
 def read(words):
-    """Has the program read these words to their end, where it is asked for its help instead of doing something."""
+    """Let the program parse these words to their end, with its help in place of the action."""
     return CliRunner().invoke(PROGRAMS[words[0]], [*words[1:], "--help"])
 
 

@@ -1,20 +1,20 @@
--- Write what becomes of a job, for the scripts of one attempt's life.
+-- Share functions among the scripts of one attempt's life.
 
 local MAX_EVENTS = 10000  -- about how many a job's stream keeps
 
--- Append an event to a job's stream, its channel and its snapshot. Stands before the other writes of a script: a log
--- that holds another kind of value is noticed before the job's state is changed. A server that takes no writes now
--- refuses a script's first one.
+-- Append an event to a job's stream, its channel and its snapshot. A script calls it before its other writes: it fails
+-- for an event stream of the wrong kind before the job's state is changed, and a server that refuses writes refuses a
+-- script's first one.
 local function record(state, events, seq, event, snapshot)
   redis.call('XADD', events, 'MAXLEN', '~', MAX_EVENTS, seq .. '-0', 'event', event)
   redis.call('HSET', state, 'seq', seq, 'snapshot', snapshot)
   redis.call('PUBLISH', events, seq .. ' ' .. event)
 end
 
--- Return whether somebody has this lease.
+-- Return whether an attempt has this lease.
 local function is_leased(lease) return read(false, 'GET', lease) ~= false end
 
--- Have keys go after so many seconds.
+-- Let keys expire after a number of seconds.
 local function expire(seconds, keys)
   for _, key in ipairs(keys) do redis.call('EXPIRE', key, seconds) end
 end

@@ -1,15 +1,15 @@
 -- Make an attempt the owner of a job.
 --
--- KEYS  job, state, lease, cancel, events, preview, latents; line: in which it waits, or job again.
+-- KEYS  job, state, lease, cancel, events, preview, latents; line: in which the job waits, or again the key `job`.
 -- ARGV  attempt, token, seq; lease_ms: milliseconds that the lease lasts; claimed, claimed_snapshot, cancelled,
---       cancelled_snapshot: events and the snapshots after them; ttl, preview_ttl: seconds that a job lives that is
---       ended here; paused: a key; worker_field, queue_field: of it; entry: in the line, or ''; shown: characters of a
---       token that names show; remembered: characters that are kept of all tokens; claimable: the states from which a
---       job may be claimed.
+--       cancelled_snapshot: events and the snapshots after them; ttl, preview_ttl: seconds until a job that is ended
+--       here, and its preview, expire; paused: a key; worker_field, queue_field: its fields for this worker; entry: in
+--       the line, or ''; shown: characters of a token that file names show; remembered: characters that are kept of all
+--       tokens; claimable: the states from which a job may be claimed.
 --
--- Guarantee: of any number that race, one is granted; sent again, it answers 'mine'. Refuses in a word, with nothing
--- changed: 'gone', 'ended', 'leased', 'raced' if attempt and seq do not follow what is there, 'held', 'paused'. A job
--- whose cancel was asked is ended, and 'cancelled' answered.
+-- Guarantee: of any number of concurrent claims, one is granted; sent again, it answers 'mine'. A refusal changes
+-- nothing: 'gone', 'ended', 'leased', 'raced' if attempt and seq do not follow the stored ones, 'held' for a paused
+-- job, 'paused' for a paused worker or queue. A job whose cancel was asked is ended, with the answer 'cancelled'.
 -- include: attempt
 local job, state, lease, cancel, events, preview, latents, line = unpack(KEYS)
 local attempt, token, seq, lease_ms, claimed, claimed_snapshot, cancelled, cancelled_snapshot = unpack(ARGV, 1, 8)

@@ -1,12 +1,12 @@
 -- End a job.
 --
 -- KEYS  job, state, lease, cancel, events, preview, result, latents.
--- ARGV  attempt, token, seq; status: the one that it ends with; event, snapshot; ttl, preview_ttl: seconds that the job
---       and its preview live from now on; files: of the result, as JSON, or ''.
+-- ARGV  attempt, token, seq; status: of the ended job; event, snapshot; ttl, preview_ttl: seconds until the job and its
+--       preview expire; files: of the result, as JSON, or ''.
 --
--- Guarantee: one result a job; sent again, it answers 'committed' and changes nothing. Refuses with nothing changed:
+-- Guarantee: one result a job; sent again, it answers 'committed' and changes nothing. A refusal changes nothing:
 -- 'stale' unless the attempt is the current one of a running job; 'cancel' for a result after a cancel was asked; 'gap'
--- where an event is missing before this one.
+-- if an event before this one is missing.
 -- include: attempt
 local job, state, lease, cancel, events, preview, result, latents = unpack(KEYS)
 local attempt, token, seq, status, event, snapshot, ttl, preview_ttl, files = unpack(ARGV)

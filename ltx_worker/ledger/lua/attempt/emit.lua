@@ -1,11 +1,11 @@
 -- Write one event of a running attempt.
 --
 -- KEYS  state, events, cancel, preview.
--- ARGV  attempt, token, seq, event, snapshot; step: the one that is done, or 0; jpeg: of the preview, or ''.
+-- ARGV  attempt, token, seq, event, snapshot; step: the last one that is done, or 0; jpeg: the preview, or ''.
 --
--- Guarantee: an event is written once, under the number after the last one; 'gap', with nothing changed, where one is
--- missing before it, and 'stale' unless the attempt is the current one of a running job. A step that no attempt had
--- reached clears all strikes. Answers 'cancel' if that was asked for, else 'go on'.
+-- Guarantee: an event is written once, under the number after the last one. A refusal changes nothing: 'gap' if an
+-- event before this one is missing, 'stale' unless the attempt is the current one of a running job. A step that no
+-- attempt had reached before clears all strikes. Otherwise the answer is 'cancel' if that was asked, else 'go on'.
 -- include: attempt
 local state, events, cancel, preview = unpack(KEYS)
 local attempt, token, seq, event, snapshot, step, jpeg = unpack(ARGV)

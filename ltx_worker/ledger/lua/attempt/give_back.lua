@@ -1,15 +1,16 @@
--- Give a job back to the queue, or end it. For what `release` and `requeue` share.
+-- Give a job back to the queue, or end it, for `release` and `requeue`.
 --
--- KEYS  job, state, lease, cancel, events, preview, latents; line, turns: where it waits again, or job twice.
+-- KEYS  job, state, lease, cancel, events, preview, latents; line, turns: where it waits again, or twice the key `job`.
 -- ARGV  seq; released, released_snapshot, failed, failed_snapshot, cancelled, cancelled_snapshot: events and the
---       snapshots after them; strike: its kind, or ''; limit: of strikes of that kind; ttl, preview_ttl: seconds that a
---       job lives that is ended here; machine: that had the strike, or ''; turn; entry: in the line, or '' for none.
+--       snapshots after them; strike: its kind, or ''; limit: of strikes of that kind; ttl, preview_ttl: seconds until
+--       a job that is ended here, and its preview, expire; machine: where the strike was, or ''; turn; entry: in the
+--       line, or '' for none.
 -- include: attempt, turns
 local job, state, lease, cancel, events, preview, latents, line, turns = unpack(KEYS)
 local seq, released, released_snapshot, failed, failed_snapshot = unpack(ARGV)
 local cancelled, cancelled_snapshot, strike, limit, ttl, preview_ttl, machine, turn, entry = unpack(ARGV, 6)
 
--- Count a strike, and return how many of its kind there are; of NaN, the same machine's are one.
+-- Count a strike and return the number of its kind; strikes for NaN on one machine count once.
 local function count_strike()
   if strike ~= 'not_finite' then return redis.call('HINCRBY', state, strike, 1) end
   redis.call('DEL', latents)
@@ -19,7 +20,7 @@ local function count_strike()
   return redis.call('HINCRBY', state, strike, 1)
 end
 
--- Return what became of the job: 'queued', 'cancelled' if that was asked for, 'failed' at the limit of strikes.
+-- Give the job back and return its status: 'queued', 'cancelled' if that was asked, 'failed' at the limit of strikes.
 local function give_back()
   local status, event, snapshot = 'queued', released, released_snapshot
   if redis.call('EXISTS', cancel) == 1 then

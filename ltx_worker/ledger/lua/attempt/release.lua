@@ -1,10 +1,10 @@
--- Give the job of an attempt back, by the attempt itself.
+-- Give back the job of the attempt that calls.
 --
 -- KEYS  of `give_back`.
 -- ARGV  of `give_back`, then attempt, token.
 --
--- Guarantee: sent again, it changes nothing and gives the same answer. Refuses with nothing changed: 'stale' unless the
--- attempt is the current one of a running job; 'gap' where an event is missing before this one.
+-- Guarantee: sent again, it changes nothing and gives the same answer. A refusal changes nothing: 'stale' unless the
+-- attempt is the current one of a running job; 'gap' if an event before this one is missing.
 -- include: give_back
 local attempt, token = unpack(ARGV, 15)
 

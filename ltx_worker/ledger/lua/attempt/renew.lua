@@ -1,10 +1,10 @@
--- Keep an attempt's lease, or take it back if it lapsed while nobody else claimed the job.
+-- Renew an attempt's lease, or take it again if it lapsed and nobody else has claimed the job.
 --
 -- KEYS  state, lease, cancel, job.
 -- ARGV  attempt, token; lease_ms: milliseconds that the lease lasts.
 --
--- Guarantee: 'stale', with nothing changed, unless the attempt is the current one of a running job. Answers 'cancel' or
--- 'pause' if that was asked for, else 'go on'.
+-- Guarantee: 'stale', with nothing changed, unless the attempt is the current one of a running job. Otherwise the
+-- answer is 'cancel' or 'pause' if that was asked, else 'go on'.
 -- include: attempt
 local state, lease, cancel, job = unpack(KEYS)
 local attempt, token, lease_ms = unpack(ARGV)

@@ -3,8 +3,8 @@
 -- KEYS  of `give_back`.
 -- ARGV  of `give_back`, then attempt: the number that was read.
 --
--- Guarantee: 'left', with nothing changed, for a job that has an owner, has changed since it was read, or needs nothing.
--- Of any number that try at once, one does it.
+-- Guarantee: 'left', with nothing changed, for a job that has an owner, has changed since it was read, or needs
+-- nothing. Of any number of concurrent calls, one has an effect.
 -- include: give_back
 local attempt = ARGV[15]
 

@@ -1,9 +1,10 @@
--- Keep what the next attempt needs to continue.
+-- Store the resume point from which the next attempt continues.
 --
 -- KEYS  state, latents.
 -- ARGV  attempt, token, resume_point.
 --
--- Guarantee: 'stale', with nothing changed, unless the attempt is the current one of a running job. The newest wins.
+-- Guarantee: 'stale', with nothing changed, unless the attempt is the current one of a running job. It replaces an
+-- older resume point.
 -- include: attempt
 local state, latents = unpack(KEYS)
 local attempt, token, resume_point = unpack(ARGV)

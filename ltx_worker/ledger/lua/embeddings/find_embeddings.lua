@@ -1,9 +1,10 @@
--- Read embeddings from the cache, and note that they were used now.
+-- Read embeddings from the cache, and record that they were used now.
 --
 -- KEYS  index, values.
--- ARGV  ttl: seconds that they live from now on; largest: bytes of one that is read; members: of the index, one a value.
+-- ARGV  ttl: seconds until they expire; largest: the most bytes of one that is read; members: of the index, one a
+--       value.
 --
--- Guarantee: answers with a value, or false, for each. What is not in the index is not put there.
+-- Guarantee: the answer has a value, or false, for each key. An embedding that is not in the index is not added to it.
 local index = KEYS[1]
 local values = rest(KEYS, 2)
 local ttl, largest = unpack(ARGV, 1, 2)

@@ -1,7 +1,7 @@
 -- Put an embedding into the cache.
 --
 -- KEYS  index, key.
--- ARGV  ttl: seconds that it lives without use; member: of the index; value.
+-- ARGV  ttl: seconds without use until it expires; member: of the index; value.
 --
 -- Guarantee: the value is in the index as used now.
 local index, key = unpack(KEYS)

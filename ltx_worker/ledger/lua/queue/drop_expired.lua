@@ -1,9 +1,9 @@
--- Take jobs whose records are gone off the farm's list, and remove what workers wrote of them.
+-- Remove jobs whose records are gone from the farm's list, and the keys that workers wrote for them.
 --
--- KEYS  jobs; left: of each job its record, then all that may be left when that is gone.
+-- KEYS  jobs; left: for each job the key of its record, then all keys that may remain when the record is gone.
 -- ARGV  ids.
 --
--- Guarantee: a job of that id that was submitted since is left alone.
+-- Guarantee: a job of the same id that was submitted since is not touched.
 local jobs = KEYS[1]
 local left = rest(KEYS, 2)
 local ids = rest(ARGV, 1)

@@ -1,9 +1,10 @@
 -- Put waiting jobs of one submitter and priority into their line.
 --
 -- KEYS  line, turns.
--- ARGV  turn; job_prefix: what the keys of jobs begin with; entries.
+-- ARGV  turn; job_prefix: of the keys of jobs; entries.
 --
--- Guarantee: a job that is in the line keeps its place, and the submitter a turn. Keys of another type are made anew.
+-- Guarantee: a job that is in the line keeps its place, and the submitter has a turn. Keys of another type are
+-- replaced.
 -- include: turns
 local line, turns = unpack(KEYS)
 local turn, job_prefix = unpack(ARGV, 1, 2)

@@ -1,10 +1,9 @@
--- Tell which leases somebody has.
+-- Find the leases that an attempt has.
 --
 -- KEYS  keys: of leases.
 -- ARGV  none.
 --
--- Guarantee: changes nothing. Answers with the numbers of those that somebody has, from 1; a key that holds another
--- kind of value is nobody's.
+-- Guarantee: changes nothing. The answer has their numbers, from 1; a key of the wrong kind is no lease.
 local keys = rest(KEYS, 1)
 
 local found = {}

@@ -1,9 +1,9 @@
--- Tell which keys there are.
+-- Find the keys that exist.
 --
 -- KEYS  keys: of any kind.
 -- ARGV  none.
 --
--- Guarantee: changes nothing. Answers with the numbers of those that there are, from 1.
+-- Guarantee: changes nothing. The answer has the numbers of the keys that exist, from 1.
 local keys = rest(KEYS, 1)
 
 local found = {}

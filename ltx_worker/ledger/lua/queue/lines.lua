@@ -1,12 +1,12 @@
--- Find the first job of a line that a worker may take. For `next`.
+-- Find the first job of a line that a worker may take, for `next`.
 --
 -- KEYS  none.
--- ARGV  job_prefix, state_prefix, cancel_prefix: what these keys begin with; classes: the worker's memory classes, with a
---       colon before and after each; not_on_id, not_on_name: the fields that keep a job from it.
+-- ARGV  job_prefix, state_prefix, cancel_prefix: of these keys; classes: the worker's memory classes, with a colon
+--       before and after each; not_on_id, not_on_name: the fields that keep a job from this worker.
 local job_prefix, state_prefix, cancel_prefix, classes, not_on_id, not_on_name = unpack(ARGV, 1, 6)
 local PAGE = 50
 
--- Return a page of an index; a key that is no index is removed, and the reaper makes it anew.
+-- Return a page of an index; remove a key that is no index, which the reaper makes again.
 local function page(key, offset, ...)
   local found = read('damaged', 'ZRANGE', key, offset, offset + PAGE - 1, ...)
   if found ~= 'damaged' then return found end

@@ -1,12 +1,13 @@
--- Find the job whose turn it is, and turn the index of those who wait.
+-- Find the job whose turn it is, and rotate the index of waiting submitters.
 --
 -- KEYS  turns, paused.
--- ARGV  of `lines`, then line_prefix: what the keys of the variant's lines begin with; cancelled: a job that is taken
---       first if its cancel was asked, or ''; worker_field, queue_field: of the worker's pauses; leave: jobs to pass over.
+-- ARGV  of `lines`, then line_prefix: of the keys of the variant's lines; cancelled: a job that is taken first if its
+--       cancel was asked, or ''; worker_field, queue_field: of the worker's pauses; leave: jobs to pass over.
 --
--- Guarantee: answers with a job's id, its line and entry, spec, snapshot or false, and links or false; or with nothing;
--- or with 'paused' alone. The submitter's next turn comes after everybody else's; the job stays in its line, behind the
--- others, until it is claimed. What the index says of a job is checked against the job, and dropped where it is wrong.
+-- Guarantee: the answer has a job's id, its line and entry, spec, snapshot or false, and links or false; or it is
+-- empty; or it is 'paused' alone. The submitter's next turn comes after everybody else's; the job stays in its line,
+-- behind the others, until it is claimed. Each entry of the index is checked against its job, and removed if it is
+-- wrong.
 -- include: turns, lines
 local turns, paused = unpack(KEYS)
 local line_prefix, cancelled, worker_field, queue_field = unpack(ARGV, 7, 10)

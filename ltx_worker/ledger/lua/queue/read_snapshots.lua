@@ -3,8 +3,8 @@
 -- KEYS  states.
 -- ARGV  none.
 --
--- Guarantee: changes nothing. Answers with the number of each state that has a snapshot, from 1, and after it the
--- snapshot; 0 in its place where the key holds another kind of value.
+-- Guarantee: changes nothing. The answer has the number of each state that has a snapshot, from 1, followed by the
+-- snapshot, or by 0 for a key of the wrong kind.
 local states = rest(KEYS, 1)
 
 local found = {}

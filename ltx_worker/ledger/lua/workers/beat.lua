@@ -1,13 +1,13 @@
--- Write what a worker says of itself.
+-- Write a worker's record.
 --
 -- KEYS  worker, workers, paused.
--- ARGV  id, run; former_run: of the same LTX_HOME; seen_at; ttl_ms: milliseconds until the worker is gone;
---       forgotten_at: ids that were seen last before it go from the list; worker_field, queue_field: of paused; fields:
---       names and values of the record.
+-- ARGV  id, run; former_run: of the same LTX_HOME; seen_at; ttl_ms: milliseconds until the record expires;
+--       forgotten_at: ids that were last seen before it are removed from the list; worker_field, queue_field: of
+--       paused; fields: names and values of the record.
 --
--- Guarantee: the record of another run is left as it is, but for the former one's. Answers with the values of the two
--- fields of paused, with the run and the time in the record of another run or false, and with a key that was damaged or
--- false. What it can, it makes anew: each worker is in the list with its next beat.
+-- Guarantee: the record of another run, except the former one, is not changed. The answer has the values of the two
+-- fields of paused, the run and the time in the record of another run or false, and a key that was damaged or false.
+-- Damaged keys are replaced; the list has each worker again after its next beat.
 local worker, workers, paused = unpack(KEYS)
 local id, run, former_run, seen_at, ttl_ms, forgotten_at, worker_field, queue_field = unpack(ARGV, 1, 8)
 local fields = rest(ARGV, 9)

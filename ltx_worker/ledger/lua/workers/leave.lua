@@ -1,9 +1,9 @@
--- Take a worker off the farm's list.
+-- Remove a worker from the farm's list.
 --
 -- KEYS  worker, workers.
 -- ARGV  id, run.
 --
--- Guarantee: answers 0, with nothing changed, where the record is another run's.
+-- Guarantee: the answer is 0, with nothing changed, if the record is another run's.
 local worker, workers = unpack(KEYS)
 local id, run = unpack(ARGV)
 

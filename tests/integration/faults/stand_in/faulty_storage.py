@@ -1,5 +1,6 @@
-"""faulty://FOLDER: a folder whose filesystem fails as a job's mark says: read-only, full, or in mid-write. Where it
-says half or nothing, so much is written, and that all is well.
+"""faulty://FOLDER: a folder whose file system fails as a job's mark says: read-only, full, or in mid-write.
+
+If the mark says half or nothing, only so much is written, without an error.
 """
 
 import errno
@@ -18,7 +19,7 @@ remove = storage_folder.remove_at
 
 
 class FaultyFileSystem(LocalFileSystem):
-    """As the local filesystem, which it is: a storage that is a folder is written through handles."""
+    """The local file system with faults: a storage that is a folder is written by file descriptors."""
 
     protocol = "faulty"
 

@@ -1,4 +1,4 @@
-"""Inside the engine: a render meets its job's marks at each phase."""
+"""Inside the engine: let a render do what its job's marks say at each phase."""
 
 from marks import FOLDER, at
 

@@ -1,4 +1,4 @@
-"""Inside the worker: holds before the claim and the commit, the faulty storage, and safeguards broken on purpose."""
+"""Inside the worker: hold jobs before the claim and the commit, make the storage faulty, and break safeguards."""
 
 import dataclasses
 import os

@@ -1,4 +1,4 @@
-"""The marks that tests and processes leave for each other."""
+"""Read the marks that tests and processes leave for each other."""
 
 import errno
 import os
@@ -11,7 +11,7 @@ LONGEST_HOLD = 60
 
 
 def _fail(mark):
-    """Once, as the mark says: with an error of the system, by its name, or with values that are not numbers."""
+    """Raise the system error that the mark names, or return values that are not finite, once."""
     try:
         name = mark.read_text()
         mark.unlink()
@@ -26,7 +26,7 @@ def _fail(mark):
 
 
 def at(job_id, phase):
-    """A job has come to a phase: do what its marks say."""
+    """Do what the marks of a job say for a phase."""
     if (FOLDER / f"{job_id}.{phase}.die").exists():
         os.kill(os.getpid(), signal.SIGKILL)
     _hold(job_id, phase)

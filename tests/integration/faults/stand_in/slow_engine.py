@@ -1,4 +1,4 @@
-"""An engine that renders nothing, a step every few hundredths of a second, and leaves resume points."""
+"""An engine that renders nothing, a step every few hundredths of a second, and sends resume points."""
 
 import os
 import time

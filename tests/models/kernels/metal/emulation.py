@@ -1,4 +1,4 @@
-"""From an operation's arguments to what its Metal kernel gives, on a machine without Metal.
+"""Compute what an operation's Metal kernel gives, on a machine without Metal.
 
 MLX generates a kernel's source while it traces a call, without a GPU. That source is compiled as C++ (`emulation.h`),
 and run lane by lane on the same arrays.
@@ -39,7 +39,7 @@ def compiler() -> str | None:
 
 @dataclass(frozen=True)
 class Launch:
-    """One call of a kernel: its source as MLX made it, its arrays as they lie in memory, and how it is started."""
+    """One call of a kernel: its source as MLX made it, its arrays as they are in memory, and how it is started."""
 
     source: str
     arrays: tuple[Raw, ...]
@@ -50,7 +50,7 @@ class Launch:
 
 
 class Undefined(Exception):
-    """A kernel did what Metal leaves undefined: lanes that do not meet at a barrier, or a write past a result's end."""
+    """A kernel did what Metal leaves undefined: lanes that miss a barrier, or a write past a result's end."""
 
 
 def trace(operation: Operation, arguments: Sequence[Any]) -> Launch:

@@ -1,4 +1,4 @@
-"""Each Metal kernel against its formula, within the bounds in which a Mac would believe it; and that mistakes show."""
+"""Test each Metal kernel against its formula, within the bounds of a Mac; and that mistakes are found."""
 
 from __future__ import annotations
 
@@ -28,19 +28,19 @@ Case = tuple[str, Operation, tuple[Any, ...]]
 
 @pytest.fixture(scope="module", autouse=True)
 def on_a_mac() -> Iterator[None]:
-    """What chooses between the kernels of CUDA and Metal chooses Metal's."""
+    """Choose Metal's kernels, as on a Mac."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(launch, "backend", lambda: "metal")
         yield
 
 
 def places(kind: int, batch: int, tokens: int) -> mx.array:
-    """One place for all tokens, one for each token, or one for each of the batch."""
+    """Return one place for all tokens, one for each token, or one for each of the batch."""
     return mx.array([[0], [i % 2 for i in range(tokens)], [7 * i % 3 for i in range(batch * tokens)]][kind], mx.int32)
 
 
 def of_rows(dtype: mx.Dtype, width: int, batch: int, tokens: int) -> Iterator[Case]:
-    """The operations of the transformer, at one width."""
+    """Return the operations of the transformer, at one width."""
 
     def random(*shape: int, seed: int, scale: float = 1.0) -> mx.array:
         return (random_array(shape, mx.float32, seed) * scale).astype(dtype)
@@ -67,7 +67,7 @@ def of_rows(dtype: mx.Dtype, width: int, batch: int, tokens: int) -> Iterator[Ca
 
 
 def of_frames(dtype: mx.Dtype, channels: int, size: tuple[int, int, int]) -> Iterator[Case]:
-    """The operations of the VAE, at one number of channels."""
+    """Return the operations of the VAE, at one number of channels."""
 
     def random(*shape: int, seed: int) -> mx.array:
         return random_array(shape, dtype, seed)
@@ -93,7 +93,7 @@ def of_frames(dtype: mx.Dtype, channels: int, size: tuple[int, int, int]) -> Ite
 
 
 def cases(dtype: mx.Dtype) -> Iterator[Case]:
-    """Every operation, at widths and sizes as models have them and at odd ones."""
+    """Return every operation, at the models' widths and sizes and at unusual ones."""
     for width in WIDTHS:
         for label, operation, arguments in of_rows(dtype, width, 1 + (width < 2048), 3 + 2 * (width == 64)):
             yield f"{width}, {label}", operation, arguments
@@ -146,7 +146,7 @@ BARRIER = "threadgroup_barrier(mem_flags::mem_threadgroup);"
 
 
 def without(text: str, number: int) -> Callable[[str], str]:
-    """Take the nth occurrence out."""
+    """Return the text without the nth occurrence."""
 
     def change(source: str) -> str:
         at = [match.start() for match in re.finditer(re.escape(text), source)][number]

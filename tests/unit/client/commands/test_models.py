@@ -1,4 +1,4 @@
-"""`ltx models`: what it says of this machine, and of an install without MLX."""
+"""Test `ltx models`: what it says about this machine, and about an install without MLX."""
 
 import importlib.util
 import json

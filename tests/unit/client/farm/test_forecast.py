@@ -1,4 +1,4 @@
-"""Places in the queue and times, from what jobs took before; and the table that shows them."""
+"""Test places in the queue and times, by what jobs took before; and the table that shows them."""
 
 import dataclasses
 import io
@@ -40,7 +40,7 @@ def view(make_job):
 
 
 def rendered(step_seconds, seconds, steps=8, worker="w1"):
-    """The log of a finished job."""
+    """Return the log of a finished job."""
     claimed = events.Claimed(at=100 - seconds, attempt=1, worker=worker, worker_name=worker)
     return claimed, *(events.Stepped(at=50, step=n + 1, steps=steps, seconds=step_seconds) for n in range(steps)), DONE
 

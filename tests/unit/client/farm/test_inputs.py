@@ -1,4 +1,4 @@
-"""Pictures and clips on their way to a job: what the options say, what the files claim, what a worker accepts."""
+"""Test how pictures and clips get to a job: what the options say, what the files claim, what a worker accepts."""
 
 import hashlib
 import os
@@ -30,7 +30,7 @@ def picture(tmp_path):
 
 
 def parse(*arguments):
-    """The job that a command line describes."""
+    """Return the job that a command line describes."""
     prepared = []
 
     @click.command()
@@ -204,7 +204,7 @@ DAMAGES = {
 @pytest.mark.timeout(120)
 @pytest.mark.parametrize("damage", DAMAGES)
 def test_who_submits_replaces_what_is_damaged_in_the_storage(tmp_path, picture, damage):
-    """Else a picture that was damaged once would fail for ever: its name is its content's."""
+    """Otherwise a picture that was damaged once would fail for ever: its name is its content's."""
     storage = made(str(tmp_path / "store"))
     request, inputs = address_inputs(with_image(picture))
     (sha256,) = inputs

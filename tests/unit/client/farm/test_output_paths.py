@@ -1,4 +1,4 @@
-"""Where commands write what a person asked for: never over what is no file, never half, and told before a render."""
+"""Test where commands write: never over what is no file, never half a file, and refused before a render."""
 
 import errno
 import os
@@ -33,7 +33,7 @@ def stored(tmp_path_factory):
 
 @pytest.fixture
 def farm(stored, monkeypatch, tmp_path):
-    """One whose commands run in a folder of the test's own."""
+    """A farm whose commands run in a folder of the test's own."""
     stored.sent.clear()
     monkeypatch.chdir(tmp_path)
     return stored.installed(monkeypatch)
@@ -41,7 +41,7 @@ def farm(stored, monkeypatch, tmp_path):
 
 @pytest.fixture(scope="module")
 def job(stored):
-    """The id of a job that is done."""
+    """Return the id of a job that is done."""
     with pytest.MonkeyPatch.context() as monkeypatch:
         done = stored.installed(monkeypatch).ltx("submit", PROMPT, *SMALL, "--seed", 7, "--id", "one-3fa85f64a1b2")
         assert done.exit_code == 0, done.output
@@ -53,7 +53,7 @@ def render(farm, output, *more):
 
 
 def tree(folder):
-    """What lies in a folder: of each name its kind, and what is in a file."""
+    """Return what is in a folder: for each name its kind, and a file's content."""
     return {
         str(path.relative_to(folder)): (
             path.readlink()
@@ -76,14 +76,14 @@ def device(path, minor):
 
 
 def drained(path, into):
-    """A reader of a named pipe, in a thread."""
+    """Read a named pipe, in a thread."""
     reader = threading.Thread(target=lambda: into.append(path.read_bytes()))
     reader.start()
     return reader
 
 
 def said(done):
-    """The one sentence of a refusal."""
+    """Return the one sentence of a refusal."""
     assert "Traceback" not in done.output
     assert done.exit_code == 2, done.output
     (line,) = done.stderr.splitlines()
@@ -360,7 +360,7 @@ def test_a_file_that_the_shell_opened_is_written_to_in_place(farm, job, tmp_path
 
 
 def test_a_pipe_that_does_not_wait_for_its_reader_gets_all():
-    """As a Node program makes them."""
+    """A Node program makes such pipes."""
     ours, theirs = os.pipe()
     os.set_blocking(theirs, False)
     large, got = bytes(10**6), []

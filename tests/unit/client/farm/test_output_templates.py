@@ -1,4 +1,4 @@
-"""Names made of what is known of a job: whatever is in a prompt, one name in the folder that was given."""
+"""Test names made from a job's data: whatever a prompt contains, one name in the given folder."""
 
 import os
 import sys

@@ -1,4 +1,4 @@
-"""What `ltx gc` takes away, and above all what it leaves."""
+"""Test what `ltx gc` removes, and above all what it keeps."""
 
 import dataclasses
 import hashlib
@@ -36,7 +36,7 @@ def storage(request, tmp_path):
 
 
 def date(storage, name, days):
-    """Has a file be that old."""
+    """Make a file so many days old."""
     if storage._fs.protocol[0] == "file":
         os.utime(storage._path(name), (NOW - days * DAY,) * 2)
     else:
@@ -60,7 +60,7 @@ def put(storage, tmp_path):
 
 @pytest.fixture
 def job_done(client_ledger, ledger, make_job, put):
-    """A job that ended so many days ago, and its files, which were written then."""
+    """Return a job that ended so many days ago, and its files, which were written then."""
 
     def make(days, ending=None, **fields):
         job = make_job(**fields)
@@ -169,7 +169,7 @@ def job_with_picture(make_job):
 
 @pytest.fixture
 def sends(farm, storage, monkeypatch):
-    """Has the farm use the storage, and no Celery."""
+    """Let the farm use the storage, and no Celery."""
     farm.storage_url = "of the test"
     monkeypatch.setattr("ltx_client.farm.jobs.files.Storage", lambda _: storage)
     monkeypatch.setattr("ltx_client.farm.submit.publish", lambda *_: None)
@@ -178,8 +178,9 @@ def sends(farm, storage, monkeypatch):
 
 
 class BetweenListAndRemoval:
-    """What others do after `ltx gc` has listed a job that is done, its video and its picture, and before it removes
-    them; and what is left in the end: of the job's record, its video, and the picture.
+    """Does what others do after `ltx gc` has listed a done job, its video and its picture, and before it removes them.
+
+    It reports what remains at the end: of the job's record, its video, and the picture.
     """
 
     def __init__(self, farm, job, make, storage, client):
@@ -245,7 +246,7 @@ def test_what_is_removed_is_decided_again_at_the_removal(
 
 
 def test_a_submission_waits_for_a_removal_and_stores_its_picture_anew(sends, storage, put, job_with_picture, tmp_path):
-    """The order in which nothing else helps: gc is allowed to remove, the submission begins, gc removes."""
+    """Only this order of steps shows it: gc is allowed to remove, the submission begins, gc removes."""
     put(f"inputs/{PICTURE}", 30)
     removals, token = sends._removals, "removing x"
     assert removals.may_remove_input(PICTURE, token, sends.now()) == "yes"
@@ -302,7 +303,7 @@ def test_a_job_whose_picture_is_gone_is_refused(sends, job_with_picture):
 @pytest.mark.parametrize("days", [40, -40, 1 / 24, -1 / 24])
 @pytest.mark.parametrize("whose", ["laptop", "storage"])
 def test_ages_are_by_the_clocks_that_wrote_the_times(farm, storage, put, job_done, monkeypatch, whose, days):
-    """Of jobs the broker's, whatever the laptop's says; of files without a job the storage's."""
+    """For jobs the broker's clock counts, whatever the laptop's shows; for files without a job, the storage's."""
     if whose == "laptop":
         skewed = SimpleNamespace(time=lambda: time.time() + days * DAY, monotonic=time.monotonic)
         monkeypatch.setattr("ltx_client.protocol.clock.time", skewed)

@@ -1,4 +1,4 @@
-"""An id that a removed job had: whatever is left of that one, nobody else's job is born done."""
+"""Test an id that a removed job had: whatever remains of that one, no new job is done from the start."""
 
 import pytest
 from pydantic import SecretStr
@@ -38,7 +38,7 @@ def collect(farm):
 
 
 def test_an_id_that_gc_has_freed_is_refused_while_anything_is_left(farm, end, make_job):
-    """The issue's case: it was shown as done, and never rendered."""
+    """Such a job was shown as done, and never rendered."""
     job = make_job(id="mine")
     farm.send(job)
     end("mine")
@@ -140,7 +140,7 @@ def test_a_batch_whose_jobs_are_all_gone_for_good_begins_anew(farm, make_job, re
 
 
 def test_a_batch_that_is_being_submitted_is_not_dropped(farm, make_job, redis_client, names):
-    """It is noted before its jobs; its id may have been noted long ago."""
+    """A batch is recorded before its jobs; its id may have been recorded long ago."""
     farm._batches.note(batch_of(make_job, 1))
     redis_client.hset(names.batch("night"), "submitted_at", 1)
     farm._batches.drop_empty()  # as gc does

@@ -1,4 +1,4 @@
-"""Watchers: whenever one joins it sees every event once and in order, and it knows the end from the state."""
+"""Test watchers: whenever one joins, it sees every event once and in order, and knows the end from the state."""
 
 import pytest
 from pydantic import SecretStr

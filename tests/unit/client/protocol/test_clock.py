@@ -1,4 +1,4 @@
-"""Times that people see are by the broker's clock, whatever the clocks of workers and laptops show."""
+"""Test that times that people see are by the broker's clock, whatever the clocks of workers and laptops show."""
 
 import re
 import time
@@ -24,7 +24,7 @@ SKEWS = [0.0, HOUR, -HOUR, 40 * DAY, -40 * DAY]
 
 @pytest.fixture
 def machine(monkeypatch):
-    """Whose clocks those are that the process has at the moment; the broker's is right."""
+    """Set whose clocks the process has at the moment; the broker's is right."""
     now = SimpleNamespace(wall=0.0, ticks=0.0)
     skewed = SimpleNamespace(time=lambda: time.time() + now.wall, monotonic=lambda: time.monotonic() + now.ticks)
     monkeypatch.setattr(clock, "time", skewed)
@@ -45,7 +45,7 @@ def test_a_clock_shows_what_the_brokers_does(machine, redis_client, wall):
 
 
 def test_a_machine_that_slept_measures_anew(machine, redis_client):
-    """Its monotonic clock stood still meanwhile; the other one tells."""
+    """Its monotonic clock did not run meanwhile; the wall clock shows it."""
     own = Clock()
     own.measure(redis_client)
     machine.ticks -= HOUR
@@ -72,7 +72,7 @@ def test_times_do_not_jitter_with_the_network(machine, redis_client, monkeypatch
 
 @pytest.fixture
 def told(machine, redis_client, names, ledger, client_ledger, make_job, tmp_path, monkeypatch):
-    """A worker of that clock renders a job of a batch within a moment; and a farm as a laptop of that clock sees it."""
+    """Let a worker with that clock render a job of a batch, and return a farm as a laptop with that clock sees it."""
 
     def tell(worker_skew, laptop_skew):
         farm = Farm.over(redis_client, SecretStr("redis://localhost"), names, None)

@@ -1,4 +1,4 @@
-"""State changes, events, records and names: what both sides must agree on."""
+"""Test state changes, events, records and names, on which both sides must agree."""
 
 import itertools
 

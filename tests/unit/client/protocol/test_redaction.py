@@ -1,4 +1,4 @@
-"""What is shown of URLs, and of texts with secrets in them."""
+"""Test what is shown of URLs, and of texts with secrets in them."""
 
 import json
 import logging

@@ -1,4 +1,4 @@
-"""What a terminal may be given of a text."""
+"""Test which characters of a text may be printed on a terminal."""
 
 import json
 import re

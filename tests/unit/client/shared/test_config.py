@@ -1,4 +1,4 @@
-"""The configuration file: which value wins, what a broken one says, and that no password is ever shown."""
+"""Test the configuration file: which value wins, what a broken one says, and that no password is ever shown."""
 
 import contextlib
 import json

@@ -1,4 +1,4 @@
-"""What `doctor --deep` says of what was computed, and what it writes for others to read."""
+"""Test what `doctor --deep` says about the computations, and the report that it writes."""
 
 import getpass
 import json
@@ -26,7 +26,7 @@ PEAK = {"phase": "decode", "peak_bytes": 2 * 10**9, "predicted_bytes": 3 * 10**9
 
 @pytest.fixture
 def look(tmp_path, monkeypatch):
-    """Run the checks on what a stand-in for each of the two programs prints: what was found, and the report."""
+    """Run the checks on the output of a stand-in for each of the two programs; return the findings, and the report."""
     monkeypatch.syspath_prepend(str(tmp_path))
     monkeypatch.setenv("PYTHONPATH", str(tmp_path))
 
@@ -125,7 +125,7 @@ def test_a_program_that_stands_still_is_ended(look, monkeypatch):
 
 
 def test_a_program_ends_with_whoever_has_left(tmp_path, monkeypatch):
-    """Also where SIGTERM comes, which is an exception meanwhile."""
+    """That is so for SIGTERM too, which is an exception meanwhile."""
     (tmp_path / "waits.py").write_text(
         "import time\nprint('{}', flush=True)\nprint('[]\\n{\"a\": 1}', flush=True)\ntime.sleep(60)\n"
     )
@@ -187,7 +187,7 @@ def test_the_real_programs_are_there():
     [
         (client, ["doctor", "--variant", "pocket"], "--variant is for --deep, which was not given"),
         (client, ["doctor", "--report", "report.json"], "--report is for --deep, which was not given"),
-        (worker, ["doctor", "--report", "report.json"], "--report is for --deep, which was not given"),
+        (worker, ["doctor", "--report", "report.json"], "--report is invalid without --deep"),
     ],
 )
 def test_what_is_for_deep_alone_is_not_ignored(command, arguments, said):

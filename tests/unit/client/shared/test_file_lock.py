@@ -1,4 +1,4 @@
-"""A lock on a path, where flock works and on file systems that answer that it does not."""
+"""Test a lock on a path, where flock works and on file systems that refuse it."""
 
 import errno
 import fcntl
@@ -23,7 +23,7 @@ from ltx_worker.machine.home import UnusableHome, make_home
 
 @pytest.fixture(params=[None, *sorted(NO_LOCKS)], ids=lambda number: errno.errorcode.get(number, "locks"))
 def file_system(request, monkeypatch):
-    """One with locks, and one for each answer of those without."""
+    """Provide a file system with locks, and one for each error of those without."""
     if request.param is not None:
 
         def refuse(*_):
@@ -44,7 +44,7 @@ def test_one_at_a_time_and_the_next_afterwards(file_system, tmp_path):
 
 
 def test_whoever_waits_for_a_download_says_so(file_system, tmp_path, monkeypatch):
-    """On a share without locks, a file of a machine that is gone would be waited for in silence for ever."""
+    """On a share without locks, the file of a machine that is gone would be waited for silently, for ever."""
     monkeypatch.setattr(hub, "WAIT_SILENTLY", 0.05)
     path = tmp_path / ".part.lock"
     other, said = file_lock(path), []
@@ -76,7 +76,7 @@ def test_another_error_is_raised(monkeypatch, tmp_path):
 
 
 def test_a_home_that_cannot_be_locked_is_said_by_whoever_looks_at_it(file_system, tmp_path):
-    """Two workers would be one to the farm, and nobody would find either."""
+    """Two workers would be one to the farm, and nobody would notice."""
     (tmp_path / "farm" / "members").mkdir(parents=True)
     (found,) = Machine(FarmSettings(home=tmp_path, broker_url=None)).home()
     if file_system is None:

@@ -1,4 +1,4 @@
-"""Every setting, wrong in every way: one sentence that names the variable, its value, and what would be right."""
+"""Test every setting, wrong in every way: one sentence with the variable, its value, and what would be right."""
 
 import os
 import re
@@ -107,7 +107,7 @@ def test_no_text_breaks_a_setting_or_is_quoted(monkeypatch):
         ("LTX_BROKER_URL_OLD", "redis://x", FarmSettings, ""),  # kept on purpose
         ("LTX_WORKER_MEMROY_GB", "4", FarmSettings, ""),  # a client's environment may be of another version
         ("LTX_SOMETHING_ELSE", "4", WorkerSettings, ""),
-        ("LTX_WORKER_RENEW_EVERY", "60", WorkerSettings, "it must be less than LTX_WORKER_LEASE, 60"),
+        ("LTX_WORKER_RENEW_EVERY", "60", WorkerSettings, "use less than LTX_WORKER_LEASE, 60"),
         ("LTX_HOME", "", FarmSettings, "LTX_HOME: is empty; it must be a whole path"),
         ("LTX_HOME", "~nobody-of-this-name/x", FarmSettings, "'~nobody-of-this-name' is no folder of this machine"),
         ("LTX_HOME", "here/x", FarmSettings, "is relative to the current folder"),
@@ -131,7 +131,7 @@ def test_commands_say_it_in_a_sentence(monkeypatch, runner, command):
 
 
 def of_file(model, prefix):
-    """A table's line with a value of a wrong kind for each setting that a configuration file has."""
+    """Return a line with a value of a wrong kind for each setting that a configuration file has."""
     for name, field in model.model_fields.items():
         if name not in ("farms", "defaults"):
             yield f"{prefix}{name}", field

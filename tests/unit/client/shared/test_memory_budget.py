@@ -1,4 +1,4 @@
-"""A worker that would serve nothing is refused before anything is queued or started, with what its variant needs."""
+"""Test that a worker that could serve nothing is refused at once, with what its variant needs."""
 
 import os
 import time

@@ -1,4 +1,4 @@
-"""Keys that are drawn once: whole and the owner's alone, and made anew where they are no keys."""
+"""Test keys that are drawn once: whole, readable by the owner only, and replaced if they are invalid."""
 
 import os
 import stat

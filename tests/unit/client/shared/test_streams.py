@@ -1,4 +1,4 @@
-"""Standard streams that are closed, full, left by their reader, or of few characters: a sentence, and the truth."""
+"""Test standard streams that are closed, full, left by their reader, or of few characters: a sentence follows."""
 
 import contextlib
 import io
@@ -28,12 +28,12 @@ ENCODINGS = ("utf-8", "latin-1", "ascii", "cp1252", "iso8859-15", "utf-16", "koi
 
 @click.group(cls=Group)
 def program():
-    """A program of the kind of ours."""
+    """Return a program like ours."""
 
 
 @program.command()
 def line():
-    """Do something and say so."""
+    """Do something and report it."""
     notice("begins")
     print_line(EMOJI, done="the thing is done")
 
@@ -72,7 +72,7 @@ class Broken(io.RawIOBase):
 
 
 def run(monkeypatch, command, *, stdout=None, stderr=None):
-    """The exit code of a command on these streams."""
+    """Return the exit code of a command on these streams."""
     if stdout is not None:
         monkeypatch.setattr(sys, "stdout", stdout)
     if stderr is not None:

@@ -1,4 +1,4 @@
-"""What one side reads and another may have written: hostile values do no more than be set aside."""
+"""Test what one side reads and another may have written: hostile values are ignored, and nothing else happens."""
 
 import hashlib
 import json
@@ -46,7 +46,7 @@ def farm(redis_client, names, storage):
 
 
 def end(ledger, job, redis_client, names, **result):
-    """Done, by somebody with a worker's rights, with a result of his own making."""
+    """End the job as done, by somebody with a worker's rights, with a false result."""
     attempt = ledger.claim(job.id, "w1", "one")
     good = {"video": f"{attempt.name}.mp4", "sidecar": f"{attempt.name}.json", "size": len(OUTSIDE)}
     good["sha256"] = hashlib.sha256(OUTSIDE).hexdigest()
@@ -89,7 +89,7 @@ def test_a_video_that_is_larger_than_its_result_says_is_not_taken(
 def test_a_size_that_no_video_of_the_request_has_bounds_nothing(
     farm, ledger, job, redis_client, names, storage, tmp_path, monkeypatch, size, by
 ):
-    """An endless link would fill the disk of who downloads."""
+    """An endless link would fill the disk of the downloading machine."""
     most = 2 * 3 * job.request.width * job.request.height * job.request.num_frames + 16 * 10**6
     end(ledger, job, redis_client, names, size=max(size, most + 1))
     fetched = []
@@ -152,7 +152,7 @@ def test_the_index_of_embeddings_loses_what_is_no_hash(redis_client, names):
     redis_client.zadd(names.embeddings(), {good: time.time(), **later, b"inf": float("inf")})
     limit = EmbeddingsLimit(redis_client, names, ttl=100, limit=100)
     for _ in range(2):
-        limit.keep()
+        limit.trim()
         assert redis_client.zrange(names.embeddings(), 0, -1) == [good.encode()]
 
 

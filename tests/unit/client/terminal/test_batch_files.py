@@ -1,4 +1,4 @@
-"""What a batch's file may say, what a wrong line is told, and that nothing is queued before all is right."""
+"""Test what a batch's file may say, the errors of a wrong line, and that nothing is queued before all is right."""
 
 import dataclasses
 import json
@@ -20,7 +20,7 @@ BALL = "a red ball rolls to the right"
 
 
 def defaults(*arguments):
-    """The options as the command has them."""
+    """Return the options' defaults."""
     import click
 
     parsed = {}

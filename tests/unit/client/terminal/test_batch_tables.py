@@ -1,4 +1,4 @@
-"""Batch files as people bring them: each is read right, or refused with the line and what would be right."""
+"""Test batch files as people write them: each is read right, or refused with the line and what would be right."""
 
 import json
 
@@ -20,7 +20,7 @@ BLUE = "a blue ball rolls"
 
 
 def read(data, name, form=None):
-    """Prompts and seeds, and what was remarked."""
+    """Return prompts and seeds, and the remarks."""
     data = data.encode() if isinstance(data, str) else data
     remarks = []
     batch = prepare_batch(data, name, "night", form=form, seeds=[1], options=OPTIONS, remark=remarks.append)
@@ -28,7 +28,7 @@ def read(data, name, form=None):
 
 
 def refusal(data, name, form=None):
-    """The sentences, with their lines."""
+    """Return the sentences, with their lines."""
     with pytest.raises(UsageError) as raised:
         read(data, name, form)
     if isinstance(raised.value, BadLines):

@@ -1,4 +1,4 @@
-"""Listings of jobs with whatever in their prompts: only the prompt gives way, at any width and in a pipe."""
+"""Test listings of jobs with any prompt: only the prompt is shortened, at any width and in a pipe."""
 
 import dataclasses
 import io
@@ -50,7 +50,7 @@ def worker_name(request):
 
 @pytest.fixture
 def farm(redis_client, names, client_ledger, ledger, make_job, monkeypatch, worker_name):
-    """With a job of each prompt, in each state, all of one batch, and two workers."""
+    """A farm with a job of each prompt, in each state, all of one batch, and two workers."""
     farm = Farm.over(redis_client, SecretStr("redis://localhost"), names, None)
     monkeypatch.setattr(Farm, "connect", lambda *_, **__: Farm.over(redis_client, farm._broker_url, names, None))
     monkeypatch.setattr("ltx_client.terminal.notices.waiting.tell_who_waits", lambda *_: None)  # nobody serves these

@@ -1,4 +1,4 @@
-"""What --image and --video may say, in commands and batches, what is said of it, and what is refused in a sentence."""
+"""Test what --image and --video may say, in commands and batches, and the sentences of their refusals."""
 
 import json
 import struct
@@ -24,7 +24,7 @@ from ltx_models.request import LAST_FRAME, ConditioningItem, GenerationRequest
 
 @pytest.fixture
 def folder(tmp_path, monkeypatch):
-    """A clip of 5 s, as far as its header says, and a picture."""
+    """Return a folder with a clip of 5 s, according to its header, and a picture."""
     header = box(b"ftyp", b"isom", bytes(4)) + box(b"moov", full_box(b"mvhd"), track())
     (tmp_path / "clip.mp4").write_bytes(header)
     live = b"\x1a\x45\xdf\xa3\x80\x18\x53\x80\x67\xff\x15\x49\xa9\x66\x80"
@@ -243,7 +243,7 @@ def test_a_film_is_no_picture(major, compatible):
 
 
 def test_what_older_workers_do_not_know_is_written_only_where_it_is_used(make_job):
-    """They refuse a record with a field that they do not know."""
+    """Older workers refuse a record with a field that they do not know."""
 
     def job(**values):
         item = ConditioningItem(kind="video", source="sha256:" + "0" * 64, **values)

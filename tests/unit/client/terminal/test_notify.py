@@ -1,4 +1,4 @@
-"""Webhooks, against a real HTTP server: signed, tried again, never the reason that a command fails."""
+"""Test webhooks, against a real HTTP server: signed, retried, never the reason that a command fails."""
 
 import base64
 import hashlib
@@ -22,7 +22,7 @@ SECRET = "s3cret"
 
 @pytest.fixture
 def receiver(monkeypatch):
-    """A server, what it got, and what it is to answer; the last answer again and again."""
+    """Return a server, its requests, and its answers; the last answer is repeated."""
     got, answers = [], [200]
 
     class Handler(http.server.BaseHTTPRequestHandler):
@@ -187,7 +187,7 @@ def test_a_proxy_that_is_none_for_http(views, monkeypatch, proxy):
 
 
 def test_a_proxy_that_does_not_answer_is_named(views, monkeypatch):
-    """Or else the webhook itself is looked at."""
+    """Otherwise one would search for the fault in the webhook."""
     monkeypatch.setattr(notify, "WAIT", 0.01)
     monkeypatch.setenv("http_proxy", "http://ann:hidden@127.0.0.1:1")
     monkeypatch.setenv("no_proxy", "localhost")

@@ -1,4 +1,4 @@
-"""What is said where jobs wait: which workers there are, why none of them takes the job, and what changes that."""
+"""Test what is said where jobs wait: which workers there are, why none takes the job, and what changes that."""
 
 from types import SimpleNamespace
 
@@ -107,7 +107,7 @@ def test_a_paused_job_names_the_command_that_ends_it(make_job):
 
 @pytest.mark.parametrize("name", ["", "  "])
 def test_nobody_is_left_out_by_an_empty_name(name):
-    """As that of a variable that is not set."""
+    """A variable that is not set gives an empty name."""
     with pytest.raises(UsageError, match=f"--not-on '{name}' is no worker's name: it is empty"):
         Farm.links(SimpleNamespace(), not_on=[name])
 

@@ -1,4 +1,4 @@
-"""A prompt longer than the text encoder reads: how many tokens are read of how many, before it is queued and after."""
+"""Test a prompt longer than the text encoder reads: how many tokens are read of how many, before queueing and after."""
 
 import json
 import sys
@@ -34,7 +34,7 @@ SENTENCE = (
 
 
 def text_of(tokens, word="ball"):
-    """A text of exactly so many tokens, the end token included."""
+    """Return a text of exactly so many tokens, including the end token."""
     words = [word]
     while TOKENIZER.count(" ".join(words)) < tokens:
         words.append(word if TOKENIZER.count(" ".join([*words, word])) <= tokens else "a")

@@ -1,4 +1,4 @@
-"""Pictures in the terminal: only where it can show them, and drawn so that the progress below stays whole."""
+"""Test pictures in the terminal: only where it can show them, and without breaking the progress below."""
 
 import io
 import sys
@@ -28,7 +28,7 @@ def jpeg():
 
 
 def can(monkeypatch, name):
-    """As if the terminal had answered that it can show pictures in this way."""
+    """Answer as a terminal that can show pictures in this way."""
     from textual_image import renderable
 
     monkeypatch.setattr(renderable, "Image", getattr(renderable, name))
@@ -36,7 +36,7 @@ def can(monkeypatch, name):
 
 @pytest.mark.parametrize(("kind", "mark"), [("SixelImage", "\x1bP"), ("TGPImage", "\U0010eeee")])
 def test_a_picture_goes_above_the_bar(terminal, monkeypatch, jpeg, capfd, kind, mark):
-    """Kitty is handed the picture apart, and told where it belongs by characters that stand for it."""
+    """Kitty gets the picture separately; placeholder characters say where it belongs."""
     can(monkeypatch, kind)
     picture = terminal_images.detect(None)
     screen = io.StringIO()
@@ -57,7 +57,7 @@ def encoded(kind, size=(64, 48)):
 
 
 def said_to_be(width, height):
-    """A JPEG whose frame header names another size."""
+    """Return a JPEG whose frame header has another size."""
     data = encoded("JPEG")
     at = data.index(b"\xff\xc0") + 5
     return data[:at] + height.to_bytes(2, "big") + width.to_bytes(2, "big") + data[at + 4 :]
@@ -77,7 +77,7 @@ def said_to_be(width, height):
 )
 @pytest.mark.parametrize("limit", [Image.MAX_IMAGE_PIXELS, None], ids=["Pillow's limit", "no limit of Pillow's"])
 def test_what_is_no_preview_is_not_shown(terminal, monkeypatch, data, said, limit):
-    """Whoever may write as a worker may write anything; `ltx_models.media` lifts Pillow's limit for its process."""
+    """Whoever may write as a worker may write anything; `ltx_models.media` raises Pillow's limit for its process."""
     monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", limit)
     can(monkeypatch, "SixelImage")
     screen = io.StringIO()

@@ -1,4 +1,4 @@
-"""The note on words that the bundled model does not know."""
+"""Test the note on words that the bundled model does not know."""
 
 import pytest
 

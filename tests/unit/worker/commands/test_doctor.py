@@ -1,4 +1,4 @@
-"""What `ltx-worker doctor` finds on machines that are well and on others; each failure says what mends it."""
+"""Test what `ltx-worker doctor` finds on healthy machines and on others; each failure has a fix."""
 
 import errno
 import json
@@ -63,7 +63,7 @@ def test_what_is_well(settings, tmp_path):
     for check in (machine.device, machine.memory, machine.weights, machine.ffmpeg, machine.home):
         ((level, text, mend),) = found(check)
         assert (level, mend) == (Level.OK, ""), text
-    assert "these fit: pocket, pocket-distilled, distilled-fp8" in found(machine.memory)[0][1]
+    assert "variants that fit: pocket, pocket-distilled, distilled-fp8" in found(machine.memory)[0][1]
     assert "intact" in found(machine.weights)[0][1]
 
 
@@ -116,7 +116,7 @@ def test_a_variant_that_does_not_fit_or_is_not_here(settings, monkeypatch, tmp_p
     ("wired_limit", "level", "words"),
     [
         (60, Level.FAILURE, "no render with pocket begins here"),
-        (900, Level.WARNING, "the largest renders with pocket go to others"),
+        (900, Level.WARNING, "the largest renders with pocket go to other workers"),
         (2000, Level.OK, ""),
     ],
 )
@@ -229,7 +229,7 @@ def test_the_report(settings, monkeypatch, tmp_path):
 
 
 def test_a_services_mends_name_the_file_that_it_reads(monkeypatch, tmp_path):
-    """As its own user, who cannot change what it reads, and has no configuration."""
+    """The service's own user cannot change the file that it reads, and has no configuration."""
     monkeypatch.setattr(doctor, "installed_home", lambda: tmp_path)
     monkeypatch.setattr(doctor, "installed_service", lambda: ("root", ()))
     monkeypatch.setenv("LTX_BROKER_URL", "redis://worker:hush@127.0.0.1:1/0")

@@ -1,4 +1,4 @@
-"""What an engine's end says of its machine."""
+"""Test what an engine's end says about its machine."""
 
 import signal
 
@@ -50,7 +50,7 @@ def test_a_kill_is_for_memory_where_the_system_says_so(monkeypatch, tmp_path):
     vmstat.write_text("pgfault 12\noom_kill 3\n")
     assert exit_reasons.kills_for_memory() == 3
     assert host_fault(-signal.SIGKILL, [], 3) is None
-    assert "want of memory" in str(host_fault(-signal.SIGKILL, [], 2))
+    assert "lack of memory" in str(host_fault(-signal.SIGKILL, [], 2))
 
 
 def test_a_kill_on_a_mac_is_taken_to_be_for_memory(monkeypatch, tmp_path):

@@ -1,17 +1,17 @@
-"""What the engine says while pictures and clips are read: often enough that it is not taken to hang."""
+"""Test the engine's messages while pictures and clips are read: frequent enough that it does not seem to hang."""
 
 import time
 from multiprocessing import Pipe
 
 from ltx_models.events import InputRead
-from ltx_worker.engine import __main__ as engine
+from ltx_worker.engine import host as engine
 from ltx_worker.engine.messages import Loading, receive_message
 
 
 def told(monkeypatch, events, every):
     monkeypatch.setattr(engine, "READING_EVERY", every)
     messages, replies = Pipe(duplex=False)
-    process = engine.EngineProcess("pocket", messages, replies)
+    process = engine.EngineHost("pocket", messages, replies)
     for event in events:
         process._tell_of_reading(event)
     found = []

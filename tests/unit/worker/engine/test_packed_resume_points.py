@@ -1,4 +1,4 @@
-"""Resume points on their way from one attempt to the next."""
+"""Test resume points on their way from one attempt to the next."""
 
 import io
 import json
@@ -53,8 +53,8 @@ def test_damaged_data_is_refused():
         ({"step": 0}, "no step from 1 to 4"),
         ({"step": 5}, "no step from 1 to 4"),
         ({"step": 2**63 - 1}, "no step from 1 to 4"),
-        ({"step": np.array([{"a": 1}], object)}, "objects"),
-        ({"latents": np.array([{"a": 1}], object)}, "objects"),
+        ({"step": np.array([{"a": 1}], object)}, "dtype object"),
+        ({"latents": np.array([{"a": 1}], object)}, "dtype object"),
         ({"latents": np.full((1, 1, 1, 1, 1), "a")}, "<U1"),
         ({"latents": np.full((1, 1, 1, 1, 1), np.inf, np.float32)}, "not finite"),
         ({"extra": np.full((1, 1, 1), np.nan, np.float32)}, "not finite"),
@@ -79,7 +79,7 @@ def test_a_small_resume_point_that_says_it_is_large_takes_no_memory():
         text = header.replace(b"2**28", str(2**28).encode()).ljust(118) + b"\n"
         file.writestr("latents.npy", b"\x93NUMPY\x01\x00" + len(text).to_bytes(2, "little") + text)
     tracemalloc.start()
-    with pytest.raises(ResumeRefused, match="as many values"):
+    with pytest.raises(ResumeRefused, match="number of values"):
         unpack(buffer.getvalue(), MAKER, 4)
     assert tracemalloc.get_traced_memory()[1] < 10**6
     tracemalloc.stop()

@@ -1,4 +1,4 @@
-"""An engine that does not start, or does not load its model: that is the machine's, whatever the job."""
+"""Test an engine that does not start, or does not load its model: the fault is the machine's, whatever the job."""
 
 import contextlib
 import errno
@@ -38,7 +38,7 @@ ENGINES = {
 
 @pytest.fixture
 def engine(tmp_path, monkeypatch):
-    """Makes an engine whose process runs this program."""
+    """Make an engine whose process runs this program."""
     monkeypatch.setenv("PYTHONPATH", str(tmp_path))
     made = []
 
@@ -58,7 +58,7 @@ def open_files():
 
 
 def render(engine, tmp_path):
-    """The messages of a render."""
+    """Return the messages of a render."""
     request = GenerationRequest(prompt="a ball", seed=1)
     command = messages.Render(request=request, checkpoint_every=0, output=tmp_path / "video.mp4")
     return list(engine.render(lambda _: command, lambda: False))

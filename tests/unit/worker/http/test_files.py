@@ -1,4 +1,4 @@
-"""Links to finished videos: what one opens, and that a changed, forged or old one opens nothing."""
+"""Test download links: what one gives access to, and that a changed, forged or old one gives none."""
 
 import http.client
 import logging
@@ -28,7 +28,7 @@ def storage(tmp_path):
 
 @pytest.fixture
 def serve(storage, tmp_path):
-    """Starts one, of a machine's home."""
+    """Start a server for a machine's home."""
     running = []
 
     def start(home="home"):
@@ -47,7 +47,7 @@ def serve(storage, tmp_path):
 
 
 def get(files, path, query=""):
-    """Status and body; the path as it is, with no client to tidy it up."""
+    """Return status and body; the path is sent as it is, without a client's normalization."""
     connection = http.client.HTTPConnection("127.0.0.1", files._port, timeout=60)
     connection.request("GET", f"{path}?{query}")
     with connection.getresponse() as reply:
@@ -55,7 +55,7 @@ def get(files, path, query=""):
 
 
 def link_of(files, name=NAME, seconds=60):
-    """The link's path on the server itself, behind whatever the URL begins with, and its query."""
+    """Return the link's path on the server itself, without the URL's prefix, and its query."""
     link = files.link(name, seconds)
     assert link.startswith(f"http://127.0.0.1:{files._port}/studio/videos/")
     parts = urlsplit(link)
@@ -200,7 +200,7 @@ def test_nobody_is_linked_to_a_server_that_does_not_run(storage, tmp_path, caplo
         files.start()
         assert files.link(NAME, 60) is None
         files.stop()
-    assert "so no links to them" in caplog.text
+    assert "and have no download links" in caplog.text
     off = FileServer(storage, tmp_path / "nowhere", address="127.0.0.1", port=0, url="http://here")
     off.start()
     assert off.link(NAME, 60) is None

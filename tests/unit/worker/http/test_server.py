@@ -1,4 +1,4 @@
-"""A port that anybody can reach: what a client can do to it, and that the others do not notice."""
+"""Test a port that anybody can connect to: what a client can do to it, without effect on the others."""
 
 import contextlib
 import http.client
@@ -18,7 +18,7 @@ from ltx_worker.http.server import CONNECTIONS, HEAD_LIMIT, PER_ADDRESS, Bounded
 
 
 class Hello(BoundedHandler):
-    """Answers /slow when it is told to, and has a word with those who ask for /trusted."""
+    """Answers /slow when it is told to, and sends a line at once for /trusted."""
 
     let_go = threading.Event()
 
@@ -34,7 +34,7 @@ class Hello(BoundedHandler):
 
 @pytest.fixture
 def serve():
-    """Starts one, with so many connections."""
+    """Start one, with so many connections."""
     running = []
     Hello.let_go.clear()
 
@@ -64,7 +64,7 @@ def connect(server, source="127.0.0.1"):
 
 
 def ask(server, request=b"GET / HTTP/1.1\r\nHost: a\r\n\r\n", source="127.0.0.1"):
-    """All that is answered; nothing where the connection is cut."""
+    """Return the whole answer; nothing if the connection is cut."""
     with connect(server, source) as client, contextlib.suppress(ConnectionError):
         client.sendall(request)
         return b"".join(iter(lambda: client.recv(65536), b""))
@@ -100,7 +100,7 @@ def test_every_request_has_one_answer_and_the_connection_ends(request_, serve):
 
 
 def drip(client):
-    """A byte now and then, of a request that never ends."""
+    """Send a byte now and then, of a request that never ends."""
     with contextlib.suppress(OSError):
         for byte in b"GET / HTTP/1.1\r\n" + b"A: b\r\n" * 1000:
             client.send(bytes([byte]))
@@ -134,7 +134,7 @@ def test_who_does_not_read_is_let_go(serve, monkeypatch):
 
 
 def test_idle_connections_keep_nobody_out(serve):
-    """However many there are: the oldest makes room."""
+    """However many there are: the oldest one is closed."""
     server = serve()
     with contextlib.ExitStack() as stack:
         for _ in range(3 * CONNECTIONS):

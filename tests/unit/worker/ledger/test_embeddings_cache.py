@@ -1,4 +1,4 @@
-"""The farm's cache of text embeddings: what is stored, what is found again, what is refused, and how it is bounded."""
+"""Test the embeddings cache: what is stored, what is found again, what is refused, and how it is limited."""
 
 import numpy as np
 import pytest
@@ -8,7 +8,7 @@ from redis.retry import Retry
 
 from ltx_worker.engine.hashes import RememberedHashes
 from ltx_worker.engine.packing.embeddings import EmbeddingMaker, EmbeddingRefused, origin, pack, unpack
-from ltx_worker.ledger.embeddings_cache import MAX_WAITING, EmbeddingsCache, EmbeddingsLimit
+from ltx_worker.ledger.embeddings_cache import MAX_PENDING, EmbeddingsCache, EmbeddingsLimit
 
 MAKER = EmbeddingMaker(text_encoder="a" * 64, bits=8, dtype="mlx.core.bfloat16", device="M4", mlx="1", version="1")
 SHAPE = (1, 5, 16)
@@ -27,9 +27,9 @@ def cache(redis_client, names):
 
 
 def stored(cache, embeddings, maker="m"):
-    """Offers them and waits until they are there: what a stop does."""
+    """Offer embeddings and wait until they are stored, which a stop does."""
     cache.offer(maker, embeddings)
-    cache._waiting.put(None)
+    cache._pending.put(None)
     cache._thread.join(60)
 
 
@@ -91,9 +91,9 @@ def test_while_redis_is_away_nothing_is_found_nothing_is_stored_and_nobody_waits
     nowhere = redis.Redis(host="127.0.0.1", port=1, retry=Retry(NoBackoff(), 0))
     cache = EmbeddingsCache(nowhere, names, ttl=100)
     assert cache.find("m", ["a ball"]) == {}
-    for _ in range(MAX_WAITING + 5):  # nobody stores yet: the queue is full, and stays bounded
+    for _ in range(MAX_PENDING + 5):  # nobody stores yet: the queue is full, and stays bounded
         cache.offer("m", {"a ball": b"1"})
-    assert cache._waiting.qsize() == MAX_WAITING
+    assert cache._pending.qsize() == MAX_PENDING
     cache.start()
     cache.stop()
     assert not cache._thread.is_alive()
@@ -103,29 +103,29 @@ def test_the_limit_removes_what_was_not_used_for_the_longest_time(cache, redis_c
     stored(cache, {text: bytes(40) for text in "abcd"})
     limit = EmbeddingsLimit(redis_client, names, ttl=100, limit=100)
     cache.find("m", ["a"])
-    limit.keep()
+    limit.trim()
     assert cache.find("m", list("abcd")).keys() == {"a", "d"}
-    limit.keep()
+    limit.trim()
     assert redis_client.zcard(names.embeddings()) == 2
 
 
 def test_a_reaper_that_another_one_stood_in_for_sees_what_that_one_has_removed(cache, redis_client, names):
     stored(cache, {text: bytes(40) for text in "abcd"})
     first, second = (EmbeddingsLimit(redis_client, names, ttl=100, limit=limit) for limit in (160, 80))
-    first.keep()
-    second.keep()
+    first.trim()
+    second.trim()
     assert cache.find("m", list("abcd")).keys() == {"c", "d"}
-    first.keep()  # 160 bytes by its memory, 80 in truth
+    first.trim()  # 160 bytes by its memory, 80 in truth
     assert cache.find("m", list("abcd")).keys() == {"c", "d"}
 
 
 def test_the_index_forgets_what_has_expired(cache, redis_client, names):
     stored(cache, {"a": b"1", "b": b"2"})
     limit = EmbeddingsLimit(redis_client, names, ttl=100, limit=100)
-    limit.keep()
+    limit.trim()
     oldest = redis_client.zrange(names.embeddings(), 0, 0)[0]
     redis_client.zincrby(names.embeddings(), -200, oldest)
-    limit.keep()
+    limit.trim()
     assert redis_client.zcard(names.embeddings()) == 1
 
 

@@ -1,4 +1,4 @@
-"""The ledger's scripts, run in process: what each refuses, and that sending one twice changes nothing."""
+"""Test the ledger's scripts, run in process: what each refuses, and that sending one twice changes nothing."""
 
 import time
 
@@ -126,7 +126,7 @@ def test_an_event_sent_twice_is_written_once(ledger, job, redis_client, names):
 
 @pytest.fixture
 def rolled_back(ledger, job, redis_client, names):
-    """An attempt at step 3, on a server that came back as it was at step 1."""
+    """Return an attempt at step 3, on a server that came back as it was at step 1."""
     attempt = ledger.claim(job.id, "w1", "one")
     ledger.emit(attempt, events.Stepped(step=1, steps=9, seconds=1.0))
     kept = redis_client.hgetall(names.state(job.id))
@@ -370,7 +370,7 @@ def test_a_preview_outlives_no_job_by_more_than_an_hour(ledger, client_ledger, j
 
 
 def test_a_claim_that_is_sent_again_goes_on_from_what_the_first_has_written(ledger, job, client_ledger, monkeypatch):
-    """Its answer was lost, and the second call has a claim of its own, a moment later."""
+    """Its answer was lost, and the second call makes a claim of its own, a moment later."""
     turn = ledger.next("w", "one", job.variant, 512)
     first = ledger.claim(job.id, "w", "one", job.variant, "f" * 32, turn=turn)
     time.sleep(0.01)

@@ -1,4 +1,4 @@
-"""The ledger against its model; and the proof that this finds what is wrong: each guard is taken out in turn."""
+"""Test the ledger against its model, and that the test finds faults: each guard is removed in turn."""
 
 import dataclasses
 

@@ -1,4 +1,4 @@
-"""When a machine takes no new work, and that its consumption stops and starts accordingly."""
+"""Test when a machine takes no new jobs, and that its consumption stops and starts accordingly."""
 
 import os
 import stat
@@ -27,7 +27,7 @@ IOREG = """+-o IOHIDSystem  <class IOHIDSystem, id 0x100000489, registered, matc
 
 @pytest.fixture(autouse=True)
 def look_each_time(monkeypatch):
-    monkeypatch.setattr(duty_hours, "LOOK_EVERY", 0.0)
+    monkeypatch.setattr(duty_hours, "CHECK_EVERY", 0.0)
 
 
 def duty(**options):
@@ -58,15 +58,15 @@ def at(text):
 def test_hours(hours, now, works):
     why = duty(hours=parse_hours(hours), now=at(now)).why()
     assert (why == "") == works
-    assert works or why == f"it works {hours}"
+    assert works or why == f"its duty hours are {hours}"
 
 
 @pytest.mark.parametrize("text", ["19-7", "25:00-07:00", "19:60-07:00", "nights", "19:00-07:00;", "24:01-03:00"])
 def test_hours_that_are_none(text, monkeypatch):
-    with pytest.raises(ValueError, match="19:00-07:00 would be one"):
+    with pytest.raises(ValueError, match="use a form such as 19:00-07:00"):
         parse_hours(text)
     monkeypatch.setenv("LTX_WORKER_HOURS", text)
-    with pytest.raises(ValidationError, match="19:00-07:00 would be one"):
+    with pytest.raises(ValidationError, match="use a form such as 19:00-07:00"):
         WorkerSettings()
 
 
@@ -79,7 +79,7 @@ def test_battery():
 def test_a_person():
     assert duty(unused_for=300).why() == "somebody uses it (in the last 300 s)"
     assert duty(unused_for=300, since_input=lambda: 301.0).why() == ""
-    assert "cannot be told" in duty(unused_for=300, since_input=lambda: None).why()
+    assert "it is unknown" in duty(unused_for=300, since_input=lambda: None).why()
     assert duty(unused_for=0).why() == ""
     assert parse_idle_time(IOREG) == pytest.approx(0.041666791)
     assert parse_idle_time("") is None
@@ -88,7 +88,7 @@ def test_a_person():
 @pytest.mark.skipif(sys.platform == "darwin", reason="it can be told there")
 def test_a_wish_that_cannot_be_kept_is_refused(monkeypatch):
     monkeypatch.setenv("LTX_WORKER_UNUSED_FOR", "300")
-    with pytest.raises(ValidationError, match="on macOS only"):
+    with pytest.raises(ValidationError, match="only macOS reports"):
         WorkerSettings()
 
 
@@ -119,7 +119,7 @@ def test_the_consumption_follows():
 
 
 def test_an_answer_holds_for_a_while(monkeypatch):
-    monkeypatch.setattr(duty_hours, "LOOK_EVERY", 60.0)
+    monkeypatch.setattr(duty_hours, "CHECK_EVERY", 60.0)
     asked = []
     machine = duty(battery=False, is_on_battery=lambda: asked.append(1) or True)
     assert {machine.why() for _ in range(3)} == {"it is on battery"}

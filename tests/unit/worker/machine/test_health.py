@@ -1,4 +1,4 @@
-"""A machine whose engine died takes nothing for a while, from that moment on."""
+"""Test that a machine whose engine died takes nothing for a while, from that moment on."""
 
 import itertools
 import time
@@ -43,8 +43,8 @@ FULL = MachineFault("the disk is full", FaultKind.SPACE, confirmed=True)
 
 @pytest.fixture
 def machine(monkeypatch):
-    """A machine that probes find `machine.found` of, looked at often."""
-    monkeypatch.setattr(health, "LOOK_EVERY", 0.01)
+    """Return a machine for which probes find `machine.found`, with frequent checks."""
+    monkeypatch.setattr(health, "CHECK_EVERY", 0.01)
     monkeypatch.setattr(health, "FIRST_PROBE", 0.02)
     monkeypatch.setattr(health, "LONGEST_PROBE", 0.08)
     probed = []

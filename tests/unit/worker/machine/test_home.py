@@ -1,4 +1,4 @@
-"""Whatever lies in the place of a worker's files and folders: its start and its doctor say what is wrong with which."""
+"""Test what may be in place of a worker's files and folders: start and doctor say what is wrong with which."""
 
 import os
 import subprocess
@@ -55,7 +55,7 @@ def folder(tmp_path, monkeypatch):
 
 @pytest.fixture(params=CASES, ids=" ".join)
 def broken(request, folder, monkeypatch):
-    """The path of what is wrong in a home, which also has whatever is right."""
+    """Return the path of what is wrong in a home, in which everything else is right."""
     name, how = request.param
     if how.startswith("nothing that") and os.getuid() == 0:
         monkeypatch.setattr(own_files.os, "access", lambda path, _: path.stat().st_mode & 0o700 != 0)
@@ -139,7 +139,7 @@ def test_every_name_that_a_worker_uses_is_known(folder):
 
 
 def test_a_pipe_in_the_place_of_the_process_id_is_not_waited_for(folder):
-    """As one that was made after the start."""
+    """Such a pipe was made after the start."""
     folder.mkdir()
     os.mkfifo(folder / "worker.pid")
     program = "from ltx_worker.membership.instance_lock import *; import pathlib, sys\n"
@@ -148,7 +148,7 @@ def test_a_pipe_in_the_place_of_the_process_id_is_not_waited_for(folder):
 
 
 def test_without_a_place_to_be_made_in(folder, monkeypatch):
-    """An error that is neither of these is told as well."""
+    """An error of another kind is reported too."""
 
     def full(_):
         raise OSError(28, "No space left on device")
@@ -160,7 +160,7 @@ def test_without_a_place_to_be_made_in(folder, monkeypatch):
 
 
 def test_a_worker_waits_for_a_models_folder_that_is_mounted_later(folder, monkeypatch):
-    """At a start of the machine its share may be mounted after the worker: launchd and systemd start it again."""
+    """At a machine's start its share may be mounted after the worker starts: launchd and systemd start it again."""
     monkeypatch.setenv("LTX_MODELS_DIR", str(folder.parent / "away"))
     monkeypatch.setenv("XPC_SERVICE_NAME", "farm.ltx.worker")
     monkeypatch.setattr("logging.root.handlers", [])

@@ -1,4 +1,4 @@
-"""When an idle engine is ended."""
+"""Test when an idle engine is ended."""
 
 from types import SimpleNamespace
 
@@ -9,7 +9,7 @@ from ltx_worker.machine.idle_unload import BETWEEN_JOBS, Thrift
 
 
 class StandIn:
-    """In place of an engine that has been idle for so long."""
+    """Stands in for an engine that has been idle for so long."""
 
     def __init__(self, idle):
         self.idle = idle
@@ -34,5 +34,5 @@ class StandIn:
 def test_an_idle_engine_goes_after_a_while_or_when_memory_runs_short(monkeypatch, idle, after, available, freed):
     monkeypatch.setattr(psutil, "virtual_memory", lambda: SimpleNamespace(total=100, available=available))
     engine = StandIn(idle)
-    Thrift(engine, after).look()
+    Thrift(engine, after).unload_if_due()
     assert engine.freed is freed

@@ -1,4 +1,4 @@
-"""What a Mac's own programs say, as macOS 14, 15 and 26 print it, and odd, missing, failing and slow ones."""
+"""Test the output of a Mac's own programs, of macOS 14, 15 and 26, and strange, missing, failing and slow ones."""
 
 import errno
 import os
@@ -64,7 +64,7 @@ IOREG = '    | |   "HIDIdleTime" = {nanoseconds}\n'
 
 @pytest.fixture
 def programs(tmp_path, monkeypatch):
-    """Stand-ins for the system's programs, by name: what each prints, or a shell line."""
+    """Replace the system's programs, by name: what each prints, or a shell line."""
     monkeypatch.setenv("PATH", str(tmp_path))
     monkeypatch.setattr(system_programs, "FOLDERS", ())
     monkeypatch.setattr(sys, "platform", "darwin")
@@ -135,7 +135,7 @@ def test_a_display_that_needed_the_gpu_is_waited_for(programs, tmp_path):
 @pytest.mark.parametrize("line", ["exec /bin/sleep 60", "exit 3", r"printf '\377\376'", None])
 def test_a_program_that_is_slow_missing_or_odd_ends_no_thread(programs, monkeypatch, line):
     monkeypatch.setattr(system_programs.output_of, "__kwdefaults__", {"timeout": 0.3})
-    monkeypatch.setattr("ltx_worker.machine.thermal.PATIENCE", 0.3)
+    monkeypatch.setattr("ltx_worker.machine.thermal.TIMEOUT", 0.3)
     if line is not None:
         programs(pmset=line, ioreg=line, sysctl=line, notifyutil=line)
     began = time.monotonic()
@@ -143,7 +143,7 @@ def test_a_program_that_is_slow_missing_or_odd_ends_no_thread(programs, monkeypa
     assert Thermometer().read() == Heat()
     assert heartbeat.chip_name()
     assert system_programs.output_of("pmset", "-g") in ("", "\ufffd\ufffd")
-    assert "cannot be told" in OffDuty(battery=True, unused_for=5.0, hours=()).why()
+    assert "it is unknown" in OffDuty(battery=True, unused_for=5.0, hours=()).why()
     assert time.monotonic() - began < 10
 
 
@@ -183,7 +183,7 @@ def test_what_a_macs_gpu_may_use(memory, wired_limit, expected):
 
 
 def test_a_worker_claims_no_job_that_its_gpu_cannot_hold(programs, monkeypatch):
-    """A class of the ladder may be larger than what the GPU of a 16 GB Mac may use."""
+    """A memory class may be larger than what the GPU of a 16 GB Mac may use."""
     programs(sysctl="echo 0")
     monkeypatch.setattr("ltx_worker.settings.machine_memory", lambda: 16 * 2**30)
     settings = WorkerSettings(worker_memory_gb=12.88, broker_url=None)
@@ -221,7 +221,7 @@ nas.local:/export/opt on /System/Volumes/Data/opt/farm (nfs, nodev, nosuid)
 @pytest.mark.parametrize(
     ("folder", "user", "failed", "level", "said"),
     [
-        ("/Volumes/farm/videos", "_ltxfarm", None, Level.FAILURE, "macOS shows it to ann alone, and not to _ltxfarm"),
+        ("/Volumes/farm/videos", "_ltxfarm", None, Level.FAILURE, "macOS shows it to ann only, and not to _ltxfarm"),
         ("/Volumes/farm/videos", "ann", None, Level.OK, "/Volumes/farm is smbfs, mounted by ann"),
         ("/net/farm", "_ltxfarm", errno.EPERM, Level.FAILURE, "macOS keeps this program from /net/farm"),
         (
@@ -238,10 +238,10 @@ nas.local:/export/opt on /System/Volumes/Data/opt/farm (nfs, nodev, nosuid)
         ("/Volumes/My Disk (1)/videos", "ann", errno.EPERM, Level.FAILURE, "from /Volumes/My Disk (1)/videos"),
         ("/net/farm", "_ltxfarm", errno.ESTALE, Level.FAILURE, "and cannot be read: Stale file handle"),
         ("/net/farm", "_ltxfarm", errno.EIO, Level.FAILURE, "/net/farm is nfs, mounted by root, and cannot be read"),
-        ("/volumes/FARM/videos", "_ltxfarm", None, Level.FAILURE, "macOS shows it to ann alone"),
+        ("/volumes/FARM/videos", "_ltxfarm", None, Level.FAILURE, "macOS shows it to ann only"),
         ("/volumes/other/videos", "ann", None, Level.FAILURE, "nothing is mounted at /volumes/other"),
         ("/Volumes/f\u00fcr alle, gro\u00df/x", "ann", None, Level.FAILURE, "bob has mounted"),
-        ("/Volumes/hidden/x", "_ltxfarm", errno.EACCES, Level.FAILURE, "macOS shows it to ann alone"),
+        ("/Volumes/hidden/x", "_ltxfarm", errno.EACCES, Level.FAILURE, "macOS shows it to ann only"),
         ("/opt/farm/videos", "ann", None, Level.OK, "/System/Volumes/Data/opt/farm is nfs"),
     ],
 )
@@ -324,7 +324,7 @@ def test_no_server_asks_for_its_own_name(monkeypatch, tmp_path):
 
 
 def test_no_folder_is_made_where_a_share_is_not_mounted(monkeypatch, tmp_path):
-    """Finder would mount the share beside it, as farm-1, from then on."""
+    """Finder would then mount the share under another name, farm-1."""
     monkeypatch.setattr(sys, "platform", "darwin")
     monkeypatch.setattr(volumes, "VOLUMES", tmp_path)
     farm = tmp_path / "farm"

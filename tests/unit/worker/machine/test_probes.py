@@ -1,4 +1,4 @@
-"""What probes find wrong with a machine, and that they find nothing wrong with this one."""
+"""Test what probes find wrong with a machine, and that they find nothing wrong with this one."""
 
 import contextlib
 import os
@@ -45,7 +45,7 @@ def probes(folder, tmp_path):
 
 @pytest.fixture
 def full_disk(tmp_path):
-    """A small disk of its own, and a file that fills it."""
+    """Return a small disk of its own, and a file that fills it."""
     mount = tmp_path / "disk"
     mount.mkdir()
     command = ["mount", "-t", "tmpfs", "-o", "size=4m", "ltx-test", str(mount)]
@@ -94,7 +94,7 @@ def test_a_full_folder_for_temporary_files(full_disk, folder, tmp_path, monkeypa
 
 @pytest.mark.lane("machine")
 def test_a_worker_starts_where_no_folder_takes_temporary_files(full_disk, folder, tmp_path, monkeypatch):
-    """As where the only disk of a machine is full."""
+    """The only disk of a machine may be full."""
     mount, filler = full_disk
     monkeypatch.setattr(tempfile, "tempdir", None)
     monkeypatch.setattr(tempfile, "_candidate_tempdir_list", lambda: [str(mount)])
@@ -106,7 +106,7 @@ def test_a_worker_starts_where_no_folder_takes_temporary_files(full_disk, folder
 
 
 def test_a_missing_folder_for_temporary_files(folder, tmp_path, monkeypatch):
-    """Also where this process would take another one by now: the engine has begun with it."""
+    """That is so even if this process would use another one by now: the engine has begun with the first."""
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "none"))
     probes = Probes([folder], made(tmp_path), Engine(), lambda: False)
     monkeypatch.setattr(tempfile, "tempdir", None)

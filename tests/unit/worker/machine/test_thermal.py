@@ -1,4 +1,4 @@
-"""How hot a machine is, as each system says it."""
+"""Test how hot a machine is, as each system reports it."""
 
 import sys
 from types import SimpleNamespace

@@ -1,4 +1,4 @@
-"""Workers of one farm with two storages: the one that came later takes no jobs, and everybody can see why."""
+"""Test workers of one farm with two storages: the later one takes no jobs, and everybody can see why."""
 
 import pytest
 
@@ -16,7 +16,10 @@ RIGHT, WRONG = "a" * 32, "b" * 32
 
 
 class Worker:
-    """storage: its id.  started: seconds after the first."""
+    """A worker.
+
+    storage: its id. started: seconds after the first.
+    """
 
     def __init__(self, name, storage, started, client, names, folder):
         settings = WorkerSettings(home=folder / name, worker_name=name, namespace=names.namespace)
@@ -76,7 +79,7 @@ def test_it_does_not_take_the_farm_over_while_the_others_are_started_again(worke
 
 
 def test_it_takes_jobs_once_another_has_its_storage(worker):
-    """As when it was the first that was wrong."""
+    """The first one may have been wrong."""
     first, later = worker("first", WRONG), worker("later", RIGHT, 5)
     first.start()
     later.start()

@@ -1,4 +1,4 @@
-"""Workers with one machine id, as after a disk was cloned; and what a worker says of itself under each."""
+"""Test workers with one machine id, as after a disk was cloned, and each one's record."""
 
 import shutil
 import time
@@ -17,7 +17,7 @@ from ltx_worker.settings import WorkerSettings
 
 @pytest.fixture
 def start(redis_client, names, tmp_path):
-    """Starts the worker of an LTX_HOME, as far as its heartbeat goes; each `beat` is one that is due."""
+    """Start the worker of an LTX_HOME as far as its heartbeat; each `beat` is one that is due."""
 
     def start_worker(home="mac", name="mac"):
         settings = WorkerSettings(home=tmp_path / home, worker_name=name, namespace=names.namespace)

@@ -1,4 +1,4 @@
-"""One worker for each LTX_HOME, whatever is removed from that folder meanwhile."""
+"""Test that there is one worker for each LTX_HOME, whatever is removed from that folder meanwhile."""
 
 import os
 import shutil
@@ -18,7 +18,7 @@ from tests.integration.conftest import wait_until
 
 
 def another_worker(home):
-    """What the start of one says; a lock is an open file's, in whichever process."""
+    """Return what the start of one says; a lock is an open file's, in whichever process."""
     try:
         with presence(home):
             return "took it"
@@ -44,14 +44,14 @@ REMOVED = {
 
 @pytest.fixture
 def home(tmp_path, monkeypatch):
-    monkeypatch.setattr("ltx_worker.membership.instance_lock.PATIENCE", 0.05)
-    monkeypatch.setattr("ltx_worker.membership.instance_lock.LOOK_EVERY", 0.05)
+    monkeypatch.setattr("ltx_worker.membership.instance_lock.LOCK_TIMEOUT", 0.05)
+    monkeypatch.setattr("ltx_worker.membership.instance_lock.CHECK_EVERY", 0.05)
     return tmp_path / "home"
 
 
 @pytest.fixture
 def watched(home):
-    """A worker's presence, and what its watch ended the worker for."""
+    """Return a worker's lock, and the reasons for which its watch ended the worker."""
     reasons = []
     with presence(home) as here:
         watch = PresenceWatch(here, reasons.append)
@@ -97,7 +97,7 @@ def test_a_worker_whose_folder_another_has_taken_ends(home):
             wait_until(lambda: reasons, what="the end")
             watch.stop()
     (reason,) = reasons
-    assert reason.startswith("its LTX_HOME was taken from it: a worker runs here already")
+    assert reason.startswith("another worker has locked its LTX_HOME: a worker runs here already")
 
 
 @pytest.mark.parametrize("lying", ["nothing", "a folder", "not a number", "of one that was killed"])
@@ -120,7 +120,7 @@ def test_that_a_worker_is_ending_is_seen_until_it_has_ended(home, lying):
 
 
 def test_a_worker_of_an_older_version_is_seen_by_its_lock_alone(home):
-    """And sees a new one's."""
+    """It sees a new one's lock too."""
     from filelock import FileLock, Timeout
 
     home.mkdir()

@@ -1,4 +1,4 @@
-"""Whose job comes next: what submit decides, and what a look of the reaper does about it."""
+"""Test whose job comes next: what submit decides, and what a round of the reaper does about it."""
 
 import json
 import random
@@ -27,13 +27,13 @@ from ltx_worker.ledger.ledger import Claim, Refusal, Turn
 from ltx_worker.machine.health import Fitness
 from ltx_worker.queue import claiming
 from ltx_worker.queue.claiming import TurnTaker
-from ltx_worker.queue.open_jobs import Unended
+from ltx_worker.queue.open_jobs import OpenJobs
 from ltx_worker.queue.reaper import Reaper
 
 
 @pytest.fixture
 def queues(redis_client, names):
-    """The messages, as kombu would lay them; a stand-in for Celery's sending."""
+    """Provide the messages, as kombu stores them, and a replacement for Celery's sending."""
 
     class Queues:
         def __init__(self):
@@ -44,7 +44,7 @@ def queues(redis_client, names):
             redis_client.lpush(key, json.dumps({"headers": {"id": job.id}, "tag": next(self.numbers)}))
 
         def messages(self, *queues):
-            """Ids, in the order in which workers get them."""
+            """Return ids, in the order in which workers get them."""
             lists = [redis_client.lrange(key, 0, -1)[::-1] for queue in queues for key in queue_keys(names, queue)]
             return [json.loads(message)["headers"]["id"] for messages in lists for message in messages]
 
@@ -60,7 +60,7 @@ def queues(redis_client, names):
 
 @pytest.fixture
 def submit(client_ledger, make_job, queues):
-    """As a client does: the record, then the message."""
+    """Submit as a client does: the record, then the message."""
 
     def submit_job(who, priority=5, links=NO_LINKS, **fields):
         job = make_job(submitter=who, priority=priority, **fields)
@@ -74,7 +74,7 @@ def submit(client_ledger, make_job, queues):
 
 @pytest.fixture
 def begin(ledger, queues):
-    """As a worker does that is free: takes a message, and begins the job whose turn it is; its id, or None."""
+    """Take a message as a free worker does, and begin the job whose turn it is; return its id, or None."""
 
     def begin_next(worker="w1", name="one", budget_gb=1, variant="pocket"):
         classes = [size for size in MEMORY_CLASSES if size <= budget_gb]
@@ -109,12 +109,12 @@ def reaper(redis_client, names, ledger, queues, monkeypatch):
 
 
 def starts(begin, **worker):
-    """The jobs in the order in which they begin, until none is left."""
+    """Return the jobs in the order in which they begin, until none is left."""
     return list(iter(lambda: begin(**worker), None))
 
 
 def test_who_comes_later_has_turns_at_once(submit, begin):
-    """The issue's first case: with quick jobs no reaper looks in between."""
+    """With quick jobs no reaper runs in between."""
     ann = [submit("ann").id for _ in range(60)]
     first = [begin() for _ in range(3)]
     bob = [submit("bob").id for _ in range(10)]
@@ -124,7 +124,7 @@ def test_who_comes_later_has_turns_at_once(submit, begin):
 
 
 def test_of_two_with_hundreds_of_jobs_none_is_ahead(submit, begin):
-    """The issue's second case, smaller: 1,200 on a real server are in tests/integration."""
+    """It is smaller here: 1,200 jobs on a real server are in tests/integration."""
     people = {submit(who).id: who for who in ("ann", "bob") for _ in range(60)}
     assert [people[job_id] for job_id in starts(begin)] == ["ann", "bob"] * 60
 
@@ -223,8 +223,8 @@ def test_a_worker_that_dies_between_turn_and_claim_loses_nothing(submit, begin, 
     jobs = [submit("ann").id for _ in range(3)]
     queues.take()
     assert ledger.next("w1", "one", "pocket", 1).job_id == jobs[0]
-    reaper.look()
-    reaper.look()
+    reaper.run_once()
+    reaper.run_once()
     assert starts(begin) == [*jobs[1:], jobs[0]]
 
 
@@ -251,7 +251,7 @@ def test_workers_that_are_free_at_once_take_different_jobs(submit, ledger):
     ],
 )
 def test_whatever_stands_in_the_index_of_turns_people_have_theirs(submit, begin, redis_client, names, turn, score):
-    """Whoever may submit a job may write there."""
+    """Everybody who may submit a job may write there."""
     member = turn if isinstance(turn, bytes) else turn.encode()
     redis_client.zadd(names.turns("pocket"), {member: score})
     redis_client.zadd(names.line("pocket", "").encode() + member, {"99:nothing": 0})
@@ -263,7 +263,7 @@ def test_whatever_stands_in_the_index_of_turns_people_have_theirs(submit, begin,
 
 
 def test_jobs_that_are_kept_from_a_worker_cost_the_broker_little(submit, ledger, client_ledger, redis_client):
-    """They are all looked at, but nothing large is read of them; what was cancelled leaves the line."""
+    """They are all examined, but nothing large is read of them; a cancelled one leaves the line."""
     kept = [submit("ann", links=Links(not_on=("one",))) for _ in range(300)]
     for job in kept[:100]:
         client_ledger.cancel(job.id)
@@ -287,7 +287,7 @@ def test_a_worker_that_finds_nothing_leaves_the_broker_alone_for_a_while(monkeyp
 
 
 def test_a_job_that_the_gpu_cannot_hold_waits_for_another_worker(submit, ledger, monkeypatch):
-    """It stays in its line, and what comes after it is begun."""
+    """It stays in its line, and the job after it begins."""
     large, small = submit("ann"), submit("ann")
     monkeypatch.setattr(claiming, "fits_gpu", lambda job, gpu_gb: gpu_gb > 11 or job.id == small.id)
     heartbeat = SimpleNamespace(worker_id="w", worker_name="one", variant="pocket")
@@ -306,8 +306,8 @@ def test_a_worker_is_not_given_what_is_kept_from_it(submit, begin, reaper):
     kept = [submit("ann", links=Links(not_on=(name,))).id for name in ("one", "w1")]
     for_all = submit("ann").id
     assert starts(begin) == [for_all]
-    reaper.look()
-    reaper.look()
+    reaper.run_once()
+    reaper.run_once()
     assert starts(begin, worker="w2", name="two") == kept
 
 
@@ -318,13 +318,13 @@ def test_keys_of_the_index_that_are_something_else_are_made_anew(submit, begin, 
     assert begin() == bob
     redis_client.set(names.turns("pocket"), "x")
     assert submit("bob")
-    reaper.look()
+    reaper.run_once()
     assert begin() in jobs
     redis_client.set(names.line("pocket", "5:ann"), "y")
     redis_client.delete(names.turns("pocket"))
     reaper._turns._enter_all_at = 0.0
-    reaper.look()
-    reaper.look()
+    reaper.run_once()
+    reaper.run_once()
     assert len(starts(begin)) == 2
 
 
@@ -346,17 +346,17 @@ def test_entries_of_a_line_that_are_none_are_removed(submit, begin, redis_client
 def test_a_message_that_is_just_being_delivered_is_not_missing(submit, reaper, queues):
     jobs = [submit("ann").id for _ in range(2)]
     queues.take()
-    reaper.look()
+    reaper.run_once()
     assert queues.messages("pocket.1") == jobs[1:]
 
 
 def test_messages_that_were_lost_are_sent_at_the_second_look(submit, reaper, queues, redis_client, names, begin):
     jobs = [submit("ann").id for _ in range(3)]
     redis_client.delete(*queue_keys(names, "pocket.1"))
-    reaper.look()
+    reaper.run_once()
     assert queues.take() is None
     for _ in range(3):
-        reaper.look()
+        reaper.run_once()
     assert queues.messages("pocket.1") == jobs
     assert starts(begin) == jobs
 
@@ -364,7 +364,7 @@ def test_messages_that_were_lost_are_sent_at_the_second_look(submit, reaper, que
 def test_an_index_that_was_lost_is_made_anew(submit, reaper, redis_client, names, begin):
     ann, bob = ([submit(who).id for _ in range(2)] for who in ("ann", "bob"))
     redis_client.delete(names.turns("pocket"), *redis_client.keys(names.line("pocket", "*")))
-    reaper.look()
+    reaper.run_once()
     assert starts(begin) == [ann[0], bob[0], ann[1], bob[1]]
 
 
@@ -372,10 +372,10 @@ def test_what_is_no_message_is_passed_over(submit, reaper, queues, redis_client,
     jobs = [submit("ann").id for _ in range(2)]
     redis_client.delete(f"test:pocket.1{PRIORITY_SEPARATOR}5")
     redis_client.lpush("test:pocket.1", b"\xff not JSON", b"17", b'{"headers": null}', b"[" * 100_000)
-    reaper.look()
+    reaper.run_once()
     redis_client.delete("test:pocket.1")  # as the workers set them aside
-    reaper.look()
-    reaper.look()
+    reaper.run_once()
+    reaper.run_once()
     assert starts(begin) == jobs
 
 
@@ -397,9 +397,9 @@ def test_a_job_that_cannot_be_read_stands_in_no_others_way(
     redis_client.zadd(names.jobs(), {b"\xff": 1})
     redis_client.delete(*queue_keys(names, "pocket.1"))
     for _ in range(4):
-        reaper.look()
+        reaper.run_once()
     assert good.id in queues.messages("pocket.1")
-    assert caplog.text.count("left alone") <= 1
+    assert caplog.text.count("skipped") <= 1
 
 
 @pytest.mark.parametrize("change", [{"predicted_peak": 10**15}, {"variant": "job:x"}, {"id": "another"}])
@@ -408,20 +408,20 @@ def test_a_job_for_which_there_is_no_queue_is_left_alone(submit, reaper, queues,
     redis_client.hset(names.job(bad.id), "spec", json.dumps({**json.loads(bad.model_dump_json()), **change}))
     redis_client.delete(*queue_keys(names, "pocket.1"))
     for _ in range(4):
-        reaper.look()
+        reaper.run_once()
     assert queues.messages("pocket.1") == [good.id]
 
 
 def test_a_look_finds_what_has_not_ended_whatever_was_remembered(
     redis_client, names, ledger, client_ledger, make_job, monkeypatch
 ):
-    unended = Unended(redis_client, names)
+    open_jobs = OpenJobs(redis_client, names)
     jobs = [make_job() for _ in range(3)]
     for job in jobs:
         client_ledger.submit(job)
 
     def found():
-        return [(found.job.id, found.snapshot.status, found.leased, found.cancel_asked) for found in unended.look()]
+        return [(found.job.id, found.snapshot.status, found.leased, found.cancel_asked) for found in open_jobs.read()]
 
     one, two, three = (job.id for job in jobs)
     assert [job_id for job_id, *_ in found()] == [one, two, three]
@@ -437,7 +437,7 @@ def test_a_look_finds_what_has_not_ended_whatever_was_remembered(
     assert [job_id for job_id, *_ in found()] == [two, three]
     redis_client.delete(names.job(one))  # its time ran out
     monkeypatch.setattr("ltx_worker.queue.open_jobs.SWEEP_EVERY", 0)
-    unended._sweep_at = 0
+    open_jobs._sweep_at = 0
     found()
     assert redis_client.zrange(names.jobs(), 0, -1) == [two.encode(), three.encode()]
     redis_client.zadd(names.jobs(), {make_job().id: 1})  # an id without a record
@@ -455,7 +455,7 @@ def test_what_a_job_that_nobody_ended_has_left_goes_with_its_record(redis_client
     assert redis_client.exists(*kept) == len(kept)
     assert redis_client.ttl(names.state(job.id)) == -1  # the client may not say when a worker's key expires
     redis_client.delete(names.job(job.id))  # its time ran out, and no worker has ever come
-    Unended(redis_client, names).look()
+    OpenJobs(redis_client, names).read()
     assert redis_client.exists(*kept, names.jobs()) == 0
 
 
@@ -473,15 +473,15 @@ def test_what_gc_forgets_workers_free_and_a_new_job_of_that_id_is_none_of_it(
         submitted_at = int(redis_client.hget(names.job(job.id), "submitted_at")) / 1000
         assert removals.forget(job.id, submitted_at)
     redis_client.delete(names.state(again.id), names.events(again.id), names.preview(again.id), names.result(again.id))
-    unended = Unended(redis_client, names)
-    drop = unended._drop
+    open_jobs = OpenJobs(redis_client, names)
+    drop = open_jobs._drop
 
     def drop_a_moment_later(**options):
         assert client_ledger.submit(again) == "created"
         return drop(**options)
 
-    unended._drop = drop_a_moment_later
-    unended.look()
+    open_jobs._drop = drop_a_moment_later
+    open_jobs.read()
     assert list(redis_client.scan_iter(f"*{old.id}*")) == []
     assert set(redis_client.zrange(names.jobs(), 0, -1)) == {again.id.encode(), kept.id.encode()}
     assert redis_client.exists(names.job(again.id), names.state(kept.id), names.result(kept.id)) == 3
@@ -494,16 +494,16 @@ def test_a_job_that_waits_for_others_begins_when_they_have_ended(submit, ledger,
     third = submit("bob", links=after)
     assert client_ledger.submit(third, after) is Submission.EXISTS
     queues.send(third, 5)  # a message too many does not have it begin
-    reaper.look()
+    reaper.run_once()
     assert starts(begin) == [first.id, second.id]
     for job in (first, second):
         assert queues.messages("pocket.1") == []
-        reaper.look()
+        reaper.run_once()
         attempt = Claim(job.id, 1, "", Snapshot())
         attempt.token = ledger._client.hget(ledger._names.state(job.id), "token").decode()
         ledger.refresh(attempt)
         ledger.commit(attempt, events.Failed(error="no"))
-    reaper.look()
+    reaper.run_once()
     assert starts(begin) == [third.id]
 
 
@@ -511,7 +511,7 @@ def test_a_job_whose_others_are_gone_does_not_wait_for_ever(client_ledger, make_
     job = make_job()
     client_ledger.submit(job, Links(after_jobs=("long-gone",), after_batches=("never-was",)))
     for _ in range(2):
-        reaper.look()
+        reaper.run_once()
     assert begin() == job.id
 
 
@@ -521,10 +521,10 @@ def test_a_paused_job_gets_no_message_and_no_turn(submit, client_ledger, reaper,
     assert begin() is None
     other = submit("ann")
     for _ in range(3):
-        reaper.look()
+        reaper.run_once()
     assert queues.messages("pocket.1") == [other.id]
     client_ledger.unhold(paused.id)
-    reaper.look()
+    reaper.run_once()
     assert starts(begin) == [paused.id, other.id]  # it keeps the place of its submission
 
 
@@ -541,7 +541,7 @@ def test_a_changed_priority_counts_at_once(submit, client_ledger, begin):
 def test_a_priority_that_an_older_client_changed_counts_after_a_look(submit, redis_client, names, reaper, begin):
     jobs = [submit("ann").id for _ in range(3)]
     redis_client.hset(names.job(jobs[2]), "priority", 1)
-    reaper.look()
+    reaper.run_once()
     assert starts(begin) == [jobs[2], *jobs[:2]]
 
 
@@ -557,7 +557,7 @@ def test_wishes_for_what_has_ended_change_nothing(submit, client_ledger, ledger,
 def test_after_a_silence_of_the_broker_no_lease_is_held_against_its_owner(
     reaper, submit, ledger, redis_client, names, monkeypatch
 ):
-    """It answers in the end, so that nobody saw it away; but nobody could renew either."""
+    """It answers in the end, so that nobody noticed an outage; but nobody could renew either."""
     job = submit("ann")
     ledger.claim(job.id, "w2", "two")
     redis_client.delete(names.lease(job.id))
@@ -565,7 +565,7 @@ def test_after_a_silence_of_the_broker_no_lease_is_held_against_its_owner(
 
     def status_after_a_look(seconds):
         monkeypatch.setattr("ltx_worker.queue.reaper.time", SimpleNamespace(monotonic=lambda: began + seconds))
-        reaper.look()
+        reaper.run_once()
         return ledger.read(job.id).status
 
     looks = {seconds: status_after_a_look(seconds) for seconds in range(40, 110, 5)}
@@ -576,7 +576,7 @@ def test_after_a_silence_of_the_broker_no_lease_is_held_against_its_owner(
 def test_a_forecast_says_in_which_order_they_begin(
     submit, begin, client_ledger, ledger, redis_client, names, reaper, seed
 ):
-    """Whatever was submitted, begun, given back, paused and given another priority before."""
+    """Before that, jobs were submitted, begun, given back, paused and given another priority."""
     chance = random.Random(seed)
     farm = Farm.over(redis_client, SecretStr("redis://localhost"), names, None)
     jobs = [submit(f"p{chance.randrange(4)}", priority=chance.choice((4, 5, 5, 5))) for _ in range(25)]
@@ -588,8 +588,8 @@ def test_a_forecast_says_in_which_order_they_begin(
         client_ledger.set_priority(job.id, chance.randrange(3, 7))
     client_ledger.hold(jobs[-1].id)
     jobs += [submit(f"p{chance.randrange(6)}") for _ in range(10)]
-    reaper.look()
-    reaper.look()
+    reaper.run_once()
+    reaper.run_once()
     foretold = sorted(farm.places().items(), key=lambda pair: pair[1].ahead)
     assert [job_id for job_id, _ in foretold] == starts(begin)
 
@@ -599,7 +599,7 @@ def test_a_forecast_says_in_which_order_they_begin(
 def test_a_job_that_was_led_to_the_wrong_worker_finds_the_right_one(
     make_job, client_ledger, queues, begin, reaper, redis_client, names, ledger, how, fields
 ):
-    """By a message in another queue, or by an entry in the line of another variant or memory class."""
+    """A message in another queue, or an entry in the line of another variant or memory class, led to it."""
     job = make_job(submitter="ann", **fields)
     client_ledger.submit(job)
     if how != "its line":
@@ -623,9 +623,9 @@ def test_a_job_that_was_led_to_the_wrong_worker_finds_the_right_one(
     while begin(worker="w2", name="two", budget_gb=36, variant=job.variant) != job.id:
         looks += 1
         assert looks <= 2, "the reaper sends one message, at its second look"
-        reaper.look()
+        reaper.run_once()
     for _ in range(3):
-        reaper.look()
+        reaper.run_once()
     assert queues.messages("pocket.1", job.queue) == [], "nothing goes back and forth"
 
 
@@ -641,12 +641,12 @@ def test_a_job_that_had_ended_and_runs_after_a_restart_that_lost_it_is_brought_t
     assert isinstance(attempt, Claim)
     before = redis_client.hgetall(names.state(job.id))
     ledger.commit(attempt, events.Failed(error="x"))
-    reaper.look()
+    reaper.run_once()
     redis_client.delete(names.state(job.id), names.lease(job.id), names.events(job.id))
     redis_client.hset(names.state(job.id), mapping=before)
     run["run_id"] = "second"
-    reaper.look()
+    reaper.run_once()
     assert ledger.read(job.id).status is Status.RUNNING, "its owner has a lease's time to come back"
-    reaper._patient_until = 0.0
-    reaper.look()
+    reaper._suspended_until = 0.0
+    reaper.run_once()
     assert ledger.read(job.id).status is Status.QUEUED

@@ -1,4 +1,4 @@
-"""What the reaper's worker takes out of the storage, and above all what it leaves."""
+"""Test what the reaper's worker removes from the storage, and above all what it keeps."""
 
 import os
 import time
@@ -65,7 +65,7 @@ def claim_again(ledger, attempt, worker="w2"):
 
 @pytest.fixture
 def lapsed(ledger, job, redis_client, names):
-    """An attempt whose worker was killed between store and commit, and never came back."""
+    """Return an attempt whose worker was killed between store and commit, and never came back."""
     attempt = ledger.claim(job.id, "w1", "one")
     redis_client.delete(names.lease(job.id))
     return attempt
@@ -122,7 +122,7 @@ def test_of_two_attempts_of_one_number_the_committed_one_stays(orphans, storage,
 
 
 def another_farms(redis_client, job, put):
-    """Another farm's job in the same folder, done, under the same id."""
+    """Return another farm's job in the same folder, done, under the same id."""
     names = Names("other:")
     ClientLedger(redis_client, names).submit(job)
     ledger = Ledger(redis_client, names)
@@ -192,7 +192,7 @@ def test_of_a_job_whose_key_is_something_else_all_is_left(orphans, storage, laps
 def test_an_attempt_that_becomes_the_current_one_again_keeps_what_it_stored(
     orphans, storage, ledger, lapsed, redis_client, names, put
 ):
-    """The server came back without the claim that took the job away, between two looks."""
+    """The server came back without the claim that took the job away, between two sweeps."""
     put(*files_of(lapsed))
     before = redis_client.hgetall(names.state(lapsed.job_id))
     claim_again(ledger, lapsed)

@@ -1,4 +1,4 @@
-"""What `ltx-worker install` writes for each platform, as the platform's own reader sees it; that it may run again."""
+"""Test what `ltx-worker install` writes for each platform, as the platform reads it, and that it may run again."""
 
 import dataclasses
 import io
@@ -35,11 +35,11 @@ SECRET = "hush'w\"o\\rd $HOME #1"
 
 @pytest.fixture(autouse=True)
 def as_someone(monkeypatch):
-    """The users are there, and files go to nobody."""
+    """Let the users exist, and let files be given to nobody."""
     monkeypatch.setattr(apply, "_has_user", lambda name: True)
     monkeypatch.setattr(apply, "_give", lambda path, owner: None)
     monkeypatch.setattr(apply, "STOP_TIMEOUT", 0)
-    monkeypatch.setattr(launchd, "BOOTSTRAP_PATIENCE", 0)
+    monkeypatch.setattr(launchd, "BOOTSTRAP_TIMEOUT", 0)
     for name in list(os.environ):
         if name.startswith(("LTX_", "AWS_", "HF_")):
             monkeypatch.delenv(name)
@@ -52,7 +52,7 @@ def plan(request):
 
 
 class System:
-    """Notes the commands, and fails those that a test names: always, or as often as it says."""
+    """Records the commands, and fails those that a test names: always, or as often as it says."""
 
     def __init__(self, failing=(), code=5):
         self.commands, self.code = [], code
@@ -107,9 +107,9 @@ def test_the_launch_agent_is_a_users_own(monkeypatch, tmp_path):
     assert plan.start[0][:3] == ("launchctl", "bootstrap", f"gui/{os.getuid()}")
     assert plan.make_user == () and "newsyslog" not in str(plan.files)
     install(plan, print, System(), tmp_path / "root")
-    with pytest.raises(ValueError, match="--agent is for macOS"):
+    with pytest.raises(ValueError, match="--agent is invalid on this system"):
         make_plan("linux", "pocket", None, "INFO", agent=True)
-    with pytest.raises(ValueError, match="--user is for a service"):
+    with pytest.raises(ValueError, match="--user is invalid with --agent"):
         make_plan("darwin", "pocket", "ann", "INFO", agent=True)
 
 
@@ -140,7 +140,7 @@ def plan_logs(platform):
 
 
 def test_the_doctor_looks_as_the_service_does(monkeypatch, tmp_path):
-    """As its user, with its groups, home and variant."""
+    """It runs as the service's user, with its groups, home and variant."""
     ran = []
     monkeypatch.setattr(doctor, "installed_home", lambda: tmp_path)
     monkeypatch.setattr(doctor, "installed_service", lambda: ("nobody", ("x", "--variant", "distilled")))
@@ -162,12 +162,12 @@ def test_the_doctor_looks_as_the_service_does(monkeypatch, tmp_path):
     assert environment["HOME"] == environment["LTX_HOME"] == str(tmp_path) and "HF_HOME" not in environment
     monkeypatch.setattr(doctor, "installed_service", lambda: ("no-such-user", ()))
     refused = CliRunner().invoke(main, ["doctor"])
-    assert refused.exit_code == 2 and "no such user; install it again" in refused.output
+    assert refused.exit_code == 2 and "that user does not exist; install it again" in refused.output
 
 
 @pytest.mark.skipif(os.getuid() != 0, reason="becomes another user")
 def test_another_user_sees_what_it_may(tmp_path, capfd):
-    """Where this checkout lies, the service's user may not be able to start Python: then that is said."""
+    """The service's user may be unable to start Python in this checkout: then the doctor says so."""
     try:
         outcome = str(doctor._as_user("nobody", tmp_path, ["--help"]))
     except click.UsageError as error:
@@ -287,13 +287,13 @@ def test_a_worker_that_runs_with_older_settings_is_started_anew(plan, tmp_path):
         said = []
         install(plan, said.append, system := System(), tmp_path)
         assert system.commands == [*plan.changed, *plan.enable, *plan.start]
-        assert said[-1] == "the worker runs with older settings: it is started anew"
+        assert said[-1] == "the worker runs with older settings: it is restarted"
         install(plan, print, system := System(), tmp_path, start=False)
         assert system.commands == list(plan.enable)
 
 
 def _with_question(plan):
-    """The commands that start a service which is loaded already."""
+    """Return the commands that start a service which is loaded already."""
     for command in plan.start:
         yield command
         if command[:2] == ("launchctl", "bootstrap"):
@@ -309,7 +309,7 @@ def _with_question(plan):
     ],
 )
 def test_launchd_is_asked_again_for_a_while(tmp_path, monkeypatch, code, fails, was_there, done):
-    monkeypatch.setattr(launchd, "BOOTSTRAP_PATIENCE", 1)
+    monkeypatch.setattr(launchd, "BOOTSTRAP_TIMEOUT", 1)
     monkeypatch.setattr(apply, "STOP_TIMEOUT", 1)
     if was_there:
         install(make_plan("darwin", "pocket", None, "INFO"), print, System(), tmp_path)
@@ -324,19 +324,19 @@ def test_launchd_is_asked_again_for_a_while(tmp_path, monkeypatch, code, fails, 
 
 
 def at_home(plan, home):
-    """A plan whose worker's folder is this one."""
+    """Return a plan whose worker's folder is this one."""
     return dataclasses.replace(plan, setup=dataclasses.replace(plan.setup, home=home))
 
 
 def test_a_worker_that_does_not_come_up_is_told_with_its_reason(plan, tmp_path, monkeypatch):
-    monkeypatch.setattr(apply, "COMES_UP_WITHIN", 0.5)
+    monkeypatch.setattr(apply, "START_TIMEOUT", 0.5)
     plan, runs, said = at_home(plan, tmp_path), System([("systemctl", "is-failed")]), []
-    with pytest.raises(ServiceError, match=r"has not come up within .*: `ltx-worker logs` says why"):
+    with pytest.raises(ServiceError, match=r"has not started within .*: `ltx-worker logs` shows why"):
         apply.await_worker(plan, said.append, runs)
     note_refusal(tmp_path, "the storage is away", is_final=False)
-    with pytest.raises(ServiceError, match=r"has not come up within .*: the storage is away"):
+    with pytest.raises(ServiceError, match=r"has not started within .*: the storage is away"):
         apply.await_worker(plan, said.append, runs)
-    assert said == ["the worker has not come up yet, and is tried again for 0.5 s: the storage is away"], "once"
+    assert said == ["the worker has not started yet, and is tried again for 0.5 s: the storage is away"], "once"
     with presence(tmp_path):
         assert apply.await_worker(plan, said.append, runs) == os.getpid()
 
@@ -347,10 +347,10 @@ def test_a_worker_that_has_ended_for_good_is_told_at_once(plan, tmp_path):
     with pytest.raises(ServiceError, match=r"its worker does not start: no storage is set"):
         apply.await_worker(plan, print, runs)
     forget_refusal(tmp_path)
-    if plan.has_failed:  # as where it could not even keep its reason
-        with pytest.raises(ServiceError, match=r"its worker does not start: `ltx-worker logs` says why"):
+    if plan.has_failed:  # it could not even write its reason
+        with pytest.raises(ServiceError, match=r"its worker does not start: `ltx-worker logs` shows why"):
             apply.await_worker(plan, print, System())
-    assert time.monotonic() - began < apply.COMES_UP_WITHIN / 10
+    assert time.monotonic() - began < apply.START_TIMEOUT / 10
 
 
 @pytest.mark.parametrize(("away", "final"), [(True, ""), (False, "no storage is set")])
@@ -367,10 +367,10 @@ def test_what_may_come_back_is_no_end_for_good(tmp_path, monkeypatch, away, fina
 def test_why_an_earlier_worker_did_not_start_is_not_told_of_this_one(tmp_path, monkeypatch):
     plan = make_plan("linux", "pocket", None, "INFO")
     plan = dataclasses.replace(at_home(plan, tmp_path), has_failed=())
-    monkeypatch.setattr(apply, "COMES_UP_WITHIN", 0.1)
+    monkeypatch.setattr(apply, "START_TIMEOUT", 0.1)
     monkeypatch.setattr(commands, "carry_out", lambda *_, **__: None)
     note_refusal(tmp_path, "no storage is set")
-    with pytest.raises(click.ClickException, match="`ltx-worker logs` says why"):
+    with pytest.raises(click.ClickException, match="`ltx-worker logs` shows why"):
         commands._carry_out(plan, agent=False, restart=False, no_start=False)
 
 
@@ -410,7 +410,7 @@ def test_that_a_worker_runs_here_is_no_reason_why_none_does(tmp_path, monkeypatc
 
 
 def test_launchd_does_not_start_again_what_has_wrong_settings(tmp_path, monkeypatch):
-    """It has no exit code but 0 after which a job stays down."""
+    """For it, only exit code 0 keeps a job down."""
     monkeypatch.setenv("LTX_HOME", str(tmp_path))
     monkeypatch.setattr(logging.getLogger(), "handlers", [])
     monkeypatch.setenv("XPC_SERVICE_NAME", "farm.ltx.worker")
@@ -475,9 +475,9 @@ def test_dry_run(platform):
 @pytest.mark.parametrize(
     ("arguments", "sentence"),
     [
-        (["install", "--platform", "linux"], "--platform is for --dry-run"),
+        (["install", "--platform", "linux"], "--platform is invalid without --dry-run"),
         (["install", "--dry-run", "-v", "giant"], "there is no variant 'giant'"),
-        (["install", "--restart", "--no-start"], "name one of them"),
+        (["install", "--restart", "--no-start"], "use one of them"),
         (["install", "--dry-run", "--log-level", "loud"], "'loud' is not one of"),
     ],
 )
@@ -523,7 +523,7 @@ def test_a_folder_of_settings_that_the_service_could_not_enter_is_told(tmp_path,
     monkeypatch.setattr(os, "geteuid", lambda: 0)
     tmp_path.chmod(0o755)
     refused = CliRunner().invoke(main, ["install"])
-    assert refused.exit_code == 2 and "where its worker.env lies; chmod 755 " in refused.output
+    assert refused.exit_code == 2 and "which contains its worker.env; use chmod 755 " in refused.output
 
 
 def test_the_environment_file(tmp_path, monkeypatch):
@@ -633,7 +633,7 @@ def test_a_log_that_cannot_be_written(tmp_path, monkeypatch):
 
 
 def test_settings_that_were_written_before_become_the_services_own(tmp_path, monkeypatch):
-    """As an operator makes them, so that no password stands on a command line: of root, and maybe for all to read."""
+    """An operator makes it before, so that no password is on a command line: as root, and maybe readable by all."""
     plan = make_plan("linux", "pocket", None, "INFO")
     settings = tmp_path / "etc/ltx-farm/worker.env"
     settings.parent.mkdir(parents=True)
@@ -647,7 +647,10 @@ def test_settings_that_were_written_before_become_the_services_own(tmp_path, mon
 
 
 class Mac:
-    """launchd, files and users of a Mac, below a folder. runs: the words of the worker's process, if one runs."""
+    """launchd, files and users of a Mac, below a folder.
+
+    runs: the words of the worker's process, if one runs.
+    """
 
     def __init__(self, monkeypatch, tmp_path, runs=None):
         self.system, self.home, self.runs = System(), tmp_path / "ann", runs
@@ -675,7 +678,7 @@ def mac(monkeypatch, tmp_path):
 
 
 def test_what_was_written_without_a_start_is_what_starts_later(mac):
-    """launchd starts what it was given last, and not what the file says by now."""
+    """launchd starts what it was given last, not what the file says by now."""
     assert mac("install", "--agent").exit_code == 0
     mac.runs = launchd.installed(mac.agent.plist)[1]
     assert "left as it is" not in mac("install", "--agent", "-v", "pocket-distilled", "--no-start").output
@@ -733,7 +736,8 @@ def test_the_settings_file_decides_whether_there_is_a_farm(mac, monkeypatch):
     mac.settings.parent.mkdir(parents=True)
     mac.settings.write_bytes(b"# LTX_BROKER_URL=a\nLTX_BROKER_URL=\n")
     done = mac("install", "--agent")
-    assert "now say in" in done.output and "as it is: LTX_BROKER_URL" in done.output
+    assert "the worker is not started yet: set LTX_BROKER_URL in" in done.output
+    assert "differ from it: LTX_BROKER_URL" in done.output
     assert "bootstrap" not in str(mac.system.commands)
     mac.settings.write_text("export LTX_BROKER_URL = redis://farm/0\n")
     assert "the service runs" in mac("install", "--agent").output
@@ -761,7 +765,7 @@ def test_a_worker_that_was_told_to_end_is_not_said_to_run_on(mac):
     mark.parent.mkdir(parents=True, exist_ok=True)
     mark.write_text("4711")
     said = mac("install", "--agent").output
-    assert "(process 4711) was told to end" in said and "--restart starts it anew" in said
+    assert "(process 4711) was asked to end" in said and "--restart restarts it" in said
     assert "the service runs" not in said and "it ran before" not in said
     mark.write_text("4712")
     assert "the service runs (process 4711)" in mac("install", "--agent").output
@@ -803,7 +807,7 @@ def test_what_does_not_end_is_not_said_to_be_removed(plan, tmp_path):
 @pytest.mark.parametrize("platform", ["linux", "darwin"])
 def test_a_users_name_breaks_no_line_of_a_system_file(platform, user):
     """newsyslog stops at a line that it cannot read, for all logs of a Mac."""
-    with pytest.raises(ValueError, match="cannot be the name"):
+    with pytest.raises(ValueError, match="is invalid: a user's name is needed"):
         make_plan(platform, "pocket", user, "INFO")
     for fine in ("_ltxfarm", "ann.smith-2", "STUDIO\\ann", "ann@studio", "Jürgen"):
         assert make_plan(platform, "pocket", fine, "INFO").setup.user == fine
@@ -811,7 +815,7 @@ def test_a_users_name_breaks_no_line_of_a_system_file(platform, user):
 
 def test_without_a_free_id_it_is_said(monkeypatch):
     monkeypatch.setattr(commands.pwd, "getpwall", lambda: [SimpleNamespace(pw_uid=uid) for uid in range(1000)])
-    with pytest.raises(ValueError, match="are all taken"):
+    with pytest.raises(ValueError, match="are taken"):
         make_plan("darwin", "pocket", None, "INFO")
     assert make_plan("darwin", "pocket", "root", "INFO").setup.user == "root"
 
@@ -838,7 +842,7 @@ def test_a_log_level_that_there_is_not_is_refused_at_once(tmp_path, monkeypatch)
 
 @pytest.mark.skipif(os.getuid() != 0, reason="gives files away")
 def test_another_user_gets_what_the_one_before_has_left(plan, tmp_path):
-    """It could neither write the log nor take the lock."""
+    """Otherwise it could neither write the log nor take the lock."""
     home, elsewhere = tmp_path / "home", tmp_path / "roots"
     (home / "spool").mkdir(parents=True)
     elsewhere.write_text("root's")

@@ -106,8 +106,8 @@ class Fails:
 @pytest.fixture(autouse=True)
 def _in_haste(monkeypatch):
     monkeypatch.setattr(background, "FIRST_PAUSE", 1e-6)
-    monkeypatch.setattr(health, "LOOK_EVERY", 0.001)
-    monkeypatch.setattr(idle_unload, "LOOK_EVERY", 0.001)
+    monkeypatch.setattr(health, "CHECK_EVERY", 0.001)
+    monkeypatch.setattr(idle_unload, "CHECK_EVERY", 0.001)
     monkeypatch.setattr("ltx_worker.threads.retrying.REFUSED_FOR", 0.0)
 
 
@@ -179,7 +179,7 @@ def make_parts(redis_client, names, ledger, settings, tmp_path, monkeypatch, job
 
     def embeddings():
         part = EmbeddingsCache(redis_client, names, 10)
-        part._waiting = SimpleNamespace(
+        part._pending = SimpleNamespace(
             get=(fails := Fails(lambda timeout: ("m", {}))), empty=lambda: True, put_nowait=lambda _: None
         )
         return part, fails

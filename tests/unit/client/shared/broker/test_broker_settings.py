@@ -1,4 +1,4 @@
-"""How LTX_BROKER_URL and LTX_BROKER_CA become one URL that redis-py and kombu understand alike."""
+"""Test how LTX_BROKER_URL and LTX_BROKER_CA become one URL that redis-py and kombu understand alike."""
 
 import os
 import ssl
@@ -18,7 +18,7 @@ from ltx_client.shared.settings import FarmSettings, broker_address
 
 @pytest.fixture
 def authority():
-    """A certificate, self-signed, whose key nobody has any more."""
+    """Return a self-signed certificate whose key is gone."""
     return Path(__file__).parents[4] / "data/ca.crt"
 
 

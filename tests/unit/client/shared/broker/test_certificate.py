@@ -1,4 +1,4 @@
-"""When a broker's certificate, or that of its authority, ends, and what is said of it."""
+"""Test when a broker's certificate, or its authority's, ends, and what is said about it."""
 
 import ssl
 import time

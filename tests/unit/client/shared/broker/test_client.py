@@ -1,4 +1,4 @@
-"""Connections to the broker are made in one place, from one table of what each purpose waits for."""
+"""Test that connections to the broker are made in one place, by one table of time-outs for each purpose."""
 
 import ast
 import asyncio
@@ -44,7 +44,7 @@ KWARGS = ("socket_connect_timeout", "socket_timeout", "health_check_interval", "
 
 
 def made_elsewhere(source):
-    """Yield what a file constructs of redis-py's connections, or limits itself; a client over a pool is neither."""
+    """Yield where a file makes redis-py's connections or sets their limits; a client over a pool is neither."""
     for node in ast.walk(ast.parse(source)):
         if isinstance(node, ast.Call):
             given = {keyword.arg for keyword in node.keywords}

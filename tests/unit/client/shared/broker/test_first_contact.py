@@ -1,4 +1,4 @@
-"""The first word with a broker that is not what its URL says: the sentence names what would be right."""
+"""Test the first contact with a broker that is not what its URL says: the sentence names what would be right."""
 
 import contextlib
 import dataclasses
@@ -40,7 +40,7 @@ def server(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def encrypted(tmp_path_factory):
-    """The port of somebody who speaks TLS, and hangs up on whoever does not."""
+    """Return the port of a server that speaks TLS, and closes any other connection."""
     if shutil.which("openssl") is None:
         assert not os.environ.get("CI")
         pytest.skip("there is no openssl here")
@@ -79,7 +79,7 @@ def encrypted(tmp_path_factory):
 
 
 def said_of(url):
-    """What a client's user is told, and a worker's: the same."""
+    """Check that a client's user and a worker's see the same sentence, and return it."""
     with pytest.raises(BrokerUnreachable) as raised:
         connect(SecretStr(url))
     assert _why_refused(WorkerSettings(broker_url=None), SecretStr(url)) == str(raised.value)

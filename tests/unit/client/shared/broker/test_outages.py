@@ -1,4 +1,4 @@
-"""Which error replies mean "not now", however they are wrapped, and what is said of them."""
+"""Test which error replies mean "not now", however they are wrapped, and what is said about them."""
 
 import errno
 import os
@@ -20,7 +20,7 @@ def parsed(text):
 
 
 def without_code(text):
-    """As older versions of redis-py have it."""
+    """Return the error as older versions of redis-py raise it."""
     error = parsed(text)
     error.status_code = None
     return error
@@ -108,7 +108,7 @@ def test_a_defect_is_told_in_a_sentence(name):
     ],
 )
 def test_a_password_for_a_server_that_has_none(reply):
-    """As of another server than is meant, or of a sentinel: no other password would be right."""
+    """It may be another server than is meant, or a sentinel: no other password would be right."""
     said = why_unreachable(redis.AuthenticationError(reply), "farm:6379")
     assert said.startswith("the broker at farm:6379 has no password, and was given one; is it the server that is meant")
     assert "refused" in why_unreachable(redis.AuthenticationError("invalid username-password pair"), "farm:6379")

@@ -1,4 +1,4 @@
-"""Broker URLs as people bring them: what each means to redis-py and to Celery, or the sentence that refuses it."""
+"""Test broker URLs as people write them: what each means to redis-py and to Celery, or the refusal."""
 
 import codecs
 import os
@@ -60,7 +60,7 @@ def settings(url):
 
 
 def celery_pool(url, asynchronous):
-    """What Celery connects with, on the worker's side; it connects to nothing yet."""
+    """Return the pool by which Celery connects on the worker's side, without connecting."""
     app = Celery("test", set_as_current=False)
     app.conf.update(celery_settings(Broker.parse(url), Names()))
     app.conf.broker_transport_options["dead_list"] = "dead"

@@ -1,4 +1,4 @@
-"""Links to finished videos, and servers that answer with something else: no other place, no more bytes or time."""
+"""Test download links, and servers that answer with something else: no other place, no more bytes or time."""
 
 import contextlib
 import gzip
@@ -30,7 +30,7 @@ def no_proxies(monkeypatch):
 
 @pytest.fixture
 def answer(request):
-    """Starts a server that reads a request and answers as it is told; returns its port, and what it was asked."""
+    """Start a server that reads a request and sends an answer; return its port, and the requests."""
     servers = []
 
     def start(send, host="127.0.0.1"):
@@ -71,7 +71,7 @@ def fetch(link, target, size=SIZE):
 
 
 def refused(link, tmp_path):
-    """Why; nothing is left, and the link is not shown."""
+    """Return why it was refused; check that nothing remains, and that the link is not shown."""
     with pytest.raises(StorageError) as raised:
         fetch(link, tmp_path / "out.mp4")
     assert list(tmp_path.iterdir()) == []
@@ -294,7 +294,7 @@ def test_a_storage_too_gives_no_more_than_the_size(tmp_path):
 
 
 def test_the_handler_of_a_plain_server_works_too(tmp_path):
-    """Python's own, which closes the connection to say where the video ends."""
+    """Python's own handler closes the connection at the video's end."""
 
     class Handler(http.server.BaseHTTPRequestHandler):
         def do_GET(self):

@@ -1,5 +1,6 @@
-"""What others may put into a storage that is a folder, in a file's place or a folder's: it is not followed, and nobody
-waits for it.
+"""Test what others may put into a storage that is a folder, in place of a file or a folder.
+
+Nothing is followed, and nothing waits for it.
 """
 
 import contextlib
@@ -81,7 +82,7 @@ STRANGERS = {
 
 @pytest.fixture(params=STRANGERS)
 def stranger(request, secret):
-    """Puts one at a path; returns what it is called."""
+    """Put such a thing at a path; return what it is called."""
 
     def put(path):
         path.parent.mkdir(exist_ok=True)

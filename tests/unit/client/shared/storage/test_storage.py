@@ -1,4 +1,4 @@
-"""One contract for every storage: a file appears whole under its name, or not at all."""
+"""Test one contract for every storage: a file appears whole under its name, or not at all."""
 
 import errno
 import hashlib
@@ -34,7 +34,7 @@ def s3():
 
 @pytest.fixture
 def bucket(s3, monkeypatch):
-    """The URL of a folder at s3://, for whoever has this process's environment."""
+    """Return the URL of a folder at s3://, for every program with this process's environment."""
     for name, value in s3.items():
         monkeypatch.setenv(name, value)
     return new_bucket(s3)
@@ -42,7 +42,7 @@ def bucket(s3, monkeypatch):
 
 @pytest.fixture(params=["path", "file", "memory", "s3"])
 def unmade(request, tmp_path):
-    """Where a storage can be made."""
+    """Return a place where a storage can be made."""
     if request.param == "s3":
         return request.getfixturevalue("bucket")
     return {
@@ -66,7 +66,7 @@ def source(tmp_path):
 
 
 def names_in(url):
-    """All that lies there but the marker, temporary files too."""
+    """Return all names there except the marker's, including temporary files'."""
     storage = Storage(url)
     found = storage._fs.ls(storage._root, detail=False) if storage._fs.exists(storage._root) else []
     return sorted({path.rsplit("/", 1)[-1] for path in found} - {MARKER})
@@ -126,7 +126,7 @@ def test_check_leaves_nothing(url):
 
 @pytest.mark.parametrize("fails", ["write", "read"])
 def test_a_check_that_fails_leaves_nothing(url, monkeypatch, fails):
-    """As a full disk has it: the file is made, and nothing goes into it."""
+    """On a full disk the file is made, and nothing goes into it."""
     storage = Storage(url)
     pipe_file = storage._fs.pipe_file
     with monkeypatch.context() as full:
@@ -191,7 +191,7 @@ def test_a_listing_is_never_an_old_one(url, source):
 
 
 def test_a_large_file_arrives_whole(url, tmp_path):
-    """Larger than the parts in which object stores take one."""
+    """It is larger than the parts in which object stores take one."""
     path = tmp_path / "large"
     path.write_bytes(os.urandom(1 << 16) * 200)
     Storage(url).put(path, "large.mp4")
@@ -209,7 +209,7 @@ def test_what_is_cut_short_is_not_taken(url, source, tmp_path):
 
 
 def test_on_a_share_a_file_has_its_name_when_it_is_on_the_disk(tmp_path, source, monkeypatch):
-    """A share is a folder: clients of SMB and NFS see a rename at once, and what is written late, late."""
+    """A share is a folder: clients of SMB and NFS see a rename at once, and data that is written late, late."""
     storage = made(tmp_path / "store")
     done, flush, replace = [], os.fsync, os.replace
     monkeypatch.setattr(os, "fsync", lambda handle: (done.append(os.fstat(handle).st_ino), flush(handle)))
@@ -285,7 +285,7 @@ def test_a_link_leads_into_the_web_or_nowhere(link, tmp_path):
 
 
 class Broken(http.server.BaseHTTPRequestHandler):
-    """Says that more comes than does, or that it may not be had."""
+    """A body that is shorter than its length says, or that fails."""
 
     def do_GET(self):
         self.send_response(403 if "old" in self.path else 200, "Forbidden")
@@ -388,7 +388,7 @@ OUTSIDE = [
 
 @pytest.mark.parametrize("name", OUTSIDE, ids=repr)
 def test_no_name_leads_out_of_it(url, name, source, tmp_path):
-    """Whoever wrote it: a result's names come from a worker, by way of the broker."""
+    """Anybody may have written it: a result's names come from a worker, through the broker."""
     storage = Storage(url)
     uses = [
         lambda: storage.put(source, name),
@@ -405,7 +405,7 @@ def test_no_name_leads_out_of_it(url, name, source, tmp_path):
 
 
 def lies(storage, how, monkeypatch):
-    """Has a storage's file system say that a file was written, and hold something else."""
+    """Let a storage's file system report a file as written, and store something else."""
     spoil = {
         "nothing": lambda data: None,
         "empty": lambda data: b"",
@@ -440,7 +440,7 @@ def test_a_storage_that_says_written_and_has_something_else_is_not_believed(url,
 
 
 def test_what_is_lost_by_the_rename_is_noticed(tmp_path, source, monkeypatch):
-    """As where a server takes the rename, and forgets what had not reached its disk."""
+    """A server may take the rename, and lose what had not got to its disk."""
     storage, replace = made(tmp_path / "store"), os.replace
 
     def cut(temporary, target, **folders):
@@ -462,7 +462,7 @@ def test_what_is_not_the_file_that_it_was_is_not_stored(url, source):
 
 @pytest.mark.parametrize("moment", ["before", "while", "after"])
 def test_a_share_that_goes_away_in_the_middle_gets_nothing_under_its_mount_point(tmp_path, source, monkeypatch, moment):
-    """Without the right to mount: the share's folder is moved away, and an empty one is in its place."""
+    """It needs no right to mount: the share's folder is moved away, and replaced by an empty one."""
     point, share = tmp_path / "mnt", tmp_path / "share"
     storage = made(point)
 

@@ -1,4 +1,4 @@
-"""Which texts are a storage's URL: what a typing error makes of one is refused in a sentence, and nothing is made."""
+"""Test which texts are a storage's URL: a typing error is refused in a sentence, and nothing is made."""
 
 import re
 
