@@ -1,4 +1,4 @@
-"""The `ltx-worker` command: what its commands are called and take. Their modules are imported when they run."""
+"""The `ltx-worker` command: the names and options of its commands, whose modules are imported when they run."""
 
 from __future__ import annotations
 
@@ -33,18 +33,20 @@ class _Group(Group):
 @click.group(cls=_Group, context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(package_name="ltx-farm")
 def main() -> None:
-    """Runs this machine as a worker of the farm."""
+    """Run this machine as a worker of the farm."""
 
 
 @main.command(epilog="Example: LTX_BROKER_URL=redis://farm:6379/0 LTX_STORAGE_URL=/mnt/farm ltx-worker start -v pocket")
 @click.option(
-    "-v", "--variant", default=DEFAULT_VARIANT, show_default=True, help="The model variant that this worker holds."
+    "-v", "--variant", default=DEFAULT_VARIANT, show_default=True, help="The model variant that the worker serves."
 )
-@click.option("--log-level", default="INFO", show_default=True, help="DEBUG, INFO, WARNING or ERROR.")
+@click.option(
+    "--log-level", default="INFO", show_default=True, help="Log from this level: DEBUG, INFO, WARNING or ERROR."
+)
 @click.option("--log-file", type=click.Path(path_type=Path), help="Log here instead of to stderr, rotated at 10 MB.")
 @click.option("--env-file", type=click.Path(path_type=Path), help="Read LTX_… settings here first; mode 0600.")
 @click.option("--no-op", is_flag=True, hidden=True, help="Render nothing: for `ltx bench farm`.")
-@click.option("--until-stdin-closes", is_flag=True, hidden=True, help="End when whoever holds our stdin is gone.")
+@click.option("--until-stdin-closes", is_flag=True, hidden=True, help="End when stdin is closed.")
 def start(
     variant: str,
     log_level: str,
@@ -53,7 +55,7 @@ def start(
     no_op: bool,
     until_stdin_closes: bool,
 ) -> None:
-    """Serves jobs of one variant until stopped (SIGTERM or Ctrl-C: the job in hand goes back to the queue)."""
+    """Serve jobs of one variant until stopped (SIGTERM or Ctrl-C: the current job goes back to the queue)."""
     with interrupt_ends_at_once():
         from ltx_worker.commands import start
     start.start(
@@ -68,7 +70,7 @@ def start(
 
 @main.command(epilog="Example: ltx-worker drain")
 def drain() -> None:
-    """Has this machine's worker finish the job in hand, take no more, and end."""
+    """Make this machine's worker finish its current job, take no more, and end."""
     with interrupt_ends_at_once():
         from ltx_worker.commands import control
     control.drain()
@@ -76,7 +78,7 @@ def drain() -> None:
 
 @main.command(epilog="Example: ltx-worker resume")
 def resume() -> None:
-    """Has this machine's worker take jobs again, after it paused itself. What `ltx pause` began, `ltx resume` ends."""
+    """Make this machine's worker take jobs again after it paused itself; `ltx resume` ends a pause by `ltx pause`."""
     with interrupt_ends_at_once():
         from ltx_worker.commands import control
     control.resume()
@@ -84,7 +86,7 @@ def resume() -> None:
 
 @main.command(epilog="Example: ltx-worker stop")
 def stop() -> None:
-    """Has this machine's worker give its job back to the queue and end."""
+    """Make this machine's worker give its job back to the queue, and end."""
     with interrupt_ends_at_once():
         from ltx_worker.commands import control
     control.stop()
@@ -92,7 +94,7 @@ def stop() -> None:
 
 @main.command(epilog="Example: ltx-worker status")
 def status() -> None:
-    """Tells whether a worker runs on this machine: exit code 0 if so, as while it ends, 1 if not."""
+    """Show whether a worker runs on this machine; the exit code is 0 if it runs or is ending, else 1."""
     with interrupt_ends_at_once():
         from ltx_worker.commands import control
     control.status()
@@ -100,21 +102,21 @@ def status() -> None:
 
 @main.command(epilog="Example: sudo ltx-worker install --variant distilled-fp8")
 @click.option(
-    "-v", "--variant", default=DEFAULT_VARIANT, show_default=True, help="The model variant that the worker holds."
+    "-v", "--variant", default=DEFAULT_VARIANT, show_default=True, help="The model variant that the worker serves."
 )
-@click.option("--user", help=f"Whom it runs as.  [default: {systemd.DEFAULT_USER}; on macOS {launchd.DEFAULT_USER}]")
+@click.option("--user", help=f"Run as this user.  [default: {systemd.DEFAULT_USER}; on macOS {launchd.DEFAULT_USER}]")
 @click.option(
     "--log-level",
     type=click.Choice(LEVELS, case_sensitive=False),
     default="INFO",
     show_default=True,
-    help="How much it logs.",
+    help="The level of its log.",
 )
-@click.option("--dry-run", is_flag=True, help="Print what would be written and run, and do nothing.")
-@click.option("--agent", is_flag=True, help="On macOS: a worker of your own, from login to logout, without root.")
-@click.option("--restart", is_flag=True, help="Start it anew, if it runs: as after a change of its settings.")
-@click.option("--no-start", is_flag=True, help="Write everything, and start nothing.")
-@click.option("--platform", type=click.Choice(["linux", "darwin"]), help="With --dry-run: for which system.")
+@click.option("--dry-run", is_flag=True, help="Print what would be written and run, and change nothing.")
+@click.option("--agent", is_flag=True, help="On macOS: install your own worker, from login to logout, without root.")
+@click.option("--restart", is_flag=True, help="Restart it if it runs, for example after a change of its settings.")
+@click.option("--no-start", is_flag=True, help="Write all files, and start nothing.")
+@click.option("--platform", type=click.Choice(["linux", "darwin"]), help="With --dry-run: the system to print for.")
 def install(
     variant: str,
     user: str | None,
@@ -125,16 +127,16 @@ def install(
     dry_run: bool,
     platform: str | None,
 ) -> None:
-    """Has a worker run as a service of this machine, from now on and after each start.
+    """Install a worker as a service of this machine, and start it now and after each start of the machine.
 
-    It runs as a user of its own, which is made if there is none. Where the farm is stands in
-    /etc/ltx-farm/worker.env (mode 0600), with a line such as LTX_BROKER_URL='…' for each setting. If there is no such
-    file yet, it is made, with the LTX_… variables that are set now; no password belongs on sudo's command line, which
-    is logged. Again, this changes only what is not as it should be. The worker is started once the settings name a
-    broker, and waited for.
+    The service runs as a user of its own, which is made if it does not exist. Its settings are in
+    /etc/ltx-farm/worker.env (mode 0600), one a line, such as LTX_BROKER_URL='…'. If that file does not exist, it is
+    made from the LTX_… variables that are set now. Put no password on sudo's command line, which is logged. When it is
+    repeated, this command changes only what differs. It starts the worker if the settings name a broker, and waits
+    until it runs.
 
-    On macOS, --agent installs a worker of the user who runs this: it sees the shares that this user mounts, which no
-    service does; macOS asks once whether it may use the local network.
+    On macOS, --agent installs a worker of the user who runs this command: it sees the shares that this user mounts,
+    which no service does. macOS asks once whether it may use the local network.
     """
     with interrupt_ends_at_once():
         from ltx_worker.commands import service
@@ -151,40 +153,38 @@ def install(
 
 
 @main.command(epilog="Example: sudo ltx-worker uninstall")
-@click.option("--agent", is_flag=True, help="On macOS: your own worker, which `install --agent` made.")
+@click.option("--agent", is_flag=True, help="On macOS: uninstall your own worker, which `install --agent` installed.")
 def uninstall(agent: bool) -> None:
-    """Stops the service and removes it. The settings, the worker's folder and its user stay."""
+    """Stop the service and remove it. The settings, the worker's folder and its user stay."""
     with interrupt_ends_at_once():
         from ltx_worker.commands import service
     service.uninstall(agent=agent)
 
 
 @main.command(epilog="Example: ltx-worker logs -n 50 --follow")
-@click.option("-n", "--lines", type=click.IntRange(1), default=100, show_default=True, help="How many, from the end.")
-@click.option("-f", "--follow", is_flag=True, help="Go on as the log grows, until Ctrl-C.")
+@click.option("-n", "--lines", type=click.IntRange(1), default=100, show_default=True, help="Show this many lines.")
+@click.option("-f", "--follow", is_flag=True, help="Continue as the log grows, until Ctrl-C.")
 def logs(lines: int, follow: bool) -> None:
-    """Shows the end of the service's log."""
+    """Show the end of the service's log."""
     with interrupt_ends_at_once():
         from ltx_worker.commands import service
     service.logs(lines=lines, follow=follow)
 
 
 @main.command(epilog="Example: sudo ltx-worker doctor --variant distilled-fp8")
-@click.option(
-    "-v", "--variant", help=f"The model variant that is to be held.  [default: the service's, else {DEFAULT_VARIANT}]"
-)
-@click.option("--quick", is_flag=True, help="Do not read the model's files through.")
-@click.option("--deep", is_flag=True, help="Compute for some minutes, and write a report: is it right, and how fast?")
+@click.option("-v", "--variant", help=f"The model variant to serve.  [default: the service's, else {DEFAULT_VARIANT}]")
+@click.option("--quick", is_flag=True, help="Do not verify the model's files.")
+@click.option("--deep", is_flag=True, help="Compute for some minutes, and report whether it is right, and how fast.")
 @click.option("--report", type=click.Path(path_type=Path), help="With --deep: the report.  [default: in LTX_HOME]")
-@click.option("--json", "as_json", is_flag=True, help="As JSON, for programs.")
-@click.option("--env-file", type=click.Path(path_type=Path), help="Settings to read first.  [default: the service's]")
+@click.option("--json", "as_json", is_flag=True, help="Print JSON, for programs.")
+@click.option("--env-file", type=click.Path(path_type=Path), help="Read settings here first.  [default: the service's]")
 def doctor(
     variant: str | None, quick: bool, deep: bool, report: Path | None, as_json: bool, env_file: Path | None
 ) -> None:
-    """Looks at this machine as a worker, at the broker and the storage, and says what is wrong and what mends it.
+    """Check this machine as a worker, the broker and the storage; say what is wrong, and how to fix it.
 
-    As root on a machine that has the service, it looks as the service does: as its user, with its settings and its
-    variant. Exit code 1 when something has failed; a warning is no failure.
+    As root on a machine with the service, the checks run as the service does: as its user, with its settings and its
+    variant. The exit code is 1 if a check has failed; a warning is no failure.
     """
     with interrupt_ends_at_once():
         from ltx_worker.commands import doctor

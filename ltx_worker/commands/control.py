@@ -1,4 +1,4 @@
-"""`ltx-worker drain`, `resume`, `stop` and `status`: what is said to this machine's worker, and asked of it."""
+"""The commands `ltx-worker drain`, `resume`, `stop` and `status`, which signal this machine's worker or find it."""
 
 from __future__ import annotations
 
@@ -20,30 +20,30 @@ __all__ = ["drain", "resume", "status", "stop"]
 
 
 def drain() -> None:
-    """Tell the worker to finish its job, to take no more, and to end."""
+    """Make the worker finish its current job, take no more, and end."""
     _signal_worker(DRAIN_SIGNAL)
-    notice("the worker ends after the job in hand")
+    notice("the worker ends after its current job")
 
 
 def resume() -> None:
-    """Tell the worker to take jobs again."""
+    """Make the worker take jobs again."""
     _signal_worker(RESUME_SIGNAL)
     notice("the worker takes jobs again, unless `ltx pause` keeps it from them")
 
 
 def stop() -> None:
-    """Tell the worker to give its job back and to end."""
+    """Make the worker give its job back, and end."""
     _signal_worker(signal.SIGTERM)
     notice("the worker ends; its job, if any, goes back to the queue")
 
 
 def status() -> None:
-    """Print whether a worker runs here, and exit with 0 if so."""
+    """Print whether a worker runs here, and exit with code 0 if so, else 1."""
     home, pid = _worker_here()
     state = "ending" if pid and is_ending(home, pid) else "running"
     print_line("not running" if pid is None else f"{state}, process {pid or 'unknown'}")
     if pid is None and (why := last_refusal(home)):
-        notice(f"it did not start the last time: {why}")
+        notice(f"its last start failed: {why}")
     if installed_home():
         notice("it is a service of this machine; `ltx-worker logs` shows its log")
     sys.exit(1 if pid is None else 0)
@@ -58,17 +58,17 @@ def _signal_worker(number: signal.Signals) -> None:
     try:
         os.kill(pid, number)
     except PermissionError:
-        raise click.UsageError("the worker is another user's; ask it with sudo") from None
+        raise click.UsageError("the worker belongs to another user; use sudo") from None
 
 
 def _worker_here() -> tuple[Path, int | None]:
-    """The LTX_HOME that is meant, which is the service's where none is set, and the process of its worker."""
+    """Return the LTX_HOME, which is the service's if none is set, and the process id of its worker or None."""
     service = None if "LTX_HOME" in os.environ else installed_home()
     home = service or FarmSettings().home
     try:
         return home, running_worker(home)
     except PermissionError:
-        raise click.UsageError(f"{home} is another user's; ask its worker with sudo") from None
+        raise click.UsageError(f"{home} belongs to another user; use sudo") from None
     except OSError as error:
         found = problems_in(home, (LOCK, PID))
         unavailable(found[0].text if found else f"LTX_HOME {home} cannot be read: {error.strerror}")

@@ -1,4 +1,4 @@
-"""How a command of the worker fails for what may be there later."""
+"""The error of a worker's command for what may be available later."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ __all__ = ["Unavailable", "unavailable"]
 
 
 class Unavailable(click.ClickException):
-    """What may be there later: whoever supervises the worker starts it again."""
+    """Something is missing that may be available later; the service manager starts the worker again."""
 
     exit_code = os.EX_UNAVAILABLE
 
 
 def unavailable(sentence: str) -> NoReturn:
-    """Raise Unavailable."""
+    """Raise Unavailable with a sentence."""
     raise Unavailable(sentence)

@@ -1,4 +1,4 @@
-"""`ltx-worker start`: serve jobs until told to stop, once everything that a worker needs is there."""
+"""The command `ltx-worker start`: check everything that a worker needs, then serve jobs until stopped."""
 
 from __future__ import annotations
 
@@ -92,7 +92,7 @@ def _start(variant: str, env_file: Path | None, engine: str, *, until_stdin_clos
         storage = Storage(settings.storage_url)
         storage.check()
         if (models := models_folder()) and not models.is_dir():  # a share that is mounted later than this starts
-            unavailable(f"LTX_MODELS_DIR {models} is not there; mount its share, or set it to a folder that is there")
+            unavailable(f"LTX_MODELS_DIR {models} does not exist; mount its share, or set it to an existing folder")
         find_files(find_variant(variant))
     except (ModelError, UnsafeFile) as error:
         download = f"ltx models download {find_variant(variant).name}" if isinstance(error, CheckpointError) else ""
@@ -124,9 +124,9 @@ def _start(variant: str, env_file: Path | None, engine: str, *, until_stdin_clos
 
 @contextlib.contextmanager
 def _refusals_kept(*, logged: bool) -> Iterator[None]:
-    """Keep why a worker does not start where `status` and `install` find it, and in the log that its operator reads.
+    """Record why a worker does not start, for `status` and `install`, and in the log that its operator reads.
 
-    launchd starts a job again after any exit code but 0, so wrong settings end with that; systemd knows code 2.
+    launchd starts a job again after any exit code but 0, so wrong settings end with code 0 there; systemd knows code 2.
     """
     try:
         yield
@@ -134,7 +134,7 @@ def _refusals_kept(*, logged: bool) -> Iterator[None]:
         sentence = why_invalid(error) if isinstance(error, ValidationError) else str(error)
         with contextlib.suppress(ConfigError, ValidationError, OSError):
             home = HomeSettings().home
-            if running_worker(home) is None:  # it may be the reason, and none when that one has ended
+            if running_worker(home) is None:  # a running worker may be the reason, which is over when it ends
                 note_refusal(home, sentence, is_final=not isinstance(error, Unavailable))
         if logged and logging.getLogger().hasHandlers():
             log.critical("the worker does not start: %s", sentence)
@@ -145,14 +145,15 @@ def _refusals_kept(*, logged: bool) -> Iterator[None]:
 
 def _why_no_home(home: Path, error: OSError) -> str:
     return (
-        f"this machine cannot work for the farm now: {error.strerror or error}; its own files are in LTX_HOME {home},"
-        " a folder that this user must be able to write, with space left"
+        f"this machine cannot work for the farm now: {error.strerror or error}; its own files are in LTX_HOME {home}:"
+        " use a folder that this user can write, with free space"
     )
 
 
 def _why_refused(settings: WorkerSettings, broker_url: SecretStr) -> str | None:
-    """Return why waiting for this broker would be in vain, or why it is not to be used. One that does not answer may be
-    about to start. What else may lose jobs is logged.
+    """Return why waiting for this broker is useless, or why it must not be used; None if the worker can start.
+
+    A broker that does not answer may be about to start. Other reasons for which it may lose jobs are logged.
     """
     broker = Broker.parse(broker_url.get_secret_value())
     with make_client(broker, Purpose.WORKER_START) as client:
@@ -167,7 +168,7 @@ def _why_refused(settings: WorkerSettings, broker_url: SecretStr) -> str | None:
         return f"the broker at {broker.address} is not used: {replayed.text}; {replayed.mend}"
     for finding in found:
         if finding.level is Level.FAILURE:
-            log.warning("the broker at %s: %s; to change that, %s", broker.address, finding.text, finding.mend)
+            log.warning("the broker at %s: %s; to fix it, %s", broker.address, finding.text, finding.mend)
     return None
 
 
@@ -182,7 +183,7 @@ def _set_up_logging(level: str, path: Path | None) -> None:
     except OSError as error:
         raise click.UsageError(f"cannot write the log {path}: {error.strerror}") from error
     except ValueError as error:
-        raise click.UsageError(f"there is no log level {level}; there are DEBUG, INFO, WARNING and ERROR") from error
+        raise click.UsageError(f"--log-level {level} is invalid; use DEBUG, INFO, WARNING or ERROR") from error
 
 
 def _end_with_stdin() -> None:

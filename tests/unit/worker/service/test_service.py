@@ -388,7 +388,7 @@ def test_why_a_worker_did_not_start_is_kept_until_it_does(tmp_path, monkeypatch)
     assert shown.output.count("no broker is set") == 1, "a person reads it once"
     told = runner.invoke(main, ["status"])
     assert told.exit_code == 1
-    assert "it did not start the last time: no broker is set; set LTX_BROKER_URL" in told.output
+    assert "its last start failed: no broker is set; set LTX_BROKER_URL" in told.output
     forget_refusal(tmp_path)
     assert "last time" not in runner.invoke(main, ["status"]).output
 
@@ -629,7 +629,7 @@ def test_a_log_that_cannot_be_written(tmp_path, monkeypatch):
     assert "cannot write the log" in refused.output
     refused = CliRunner().invoke(main, ["start", "--log-level", "loud"])
     assert refused.exit_code == 2
-    assert "there is no log level loud" in refused.output
+    assert "--log-level loud is invalid" in refused.output
 
 
 def test_settings_that_were_written_before_become_the_services_own(tmp_path, monkeypatch):
@@ -837,7 +837,7 @@ def test_a_log_level_that_there_is_not_is_refused_at_once(tmp_path, monkeypatch)
     monkeypatch.setenv("XPC_SERVICE_NAME", "farm.ltx.worker")
     monkeypatch.setattr(logging.getLogger(), "handlers", [])
     assert CliRunner().invoke(main, ["start", "--log-level", "LOUD"]).exit_code == 0, "else launchd starts it for ever"
-    assert "no log level LOUD" in last_refusal(tmp_path)
+    assert "--log-level LOUD is invalid" in last_refusal(tmp_path)
 
 
 @pytest.mark.skipif(os.getuid() != 0, reason="gives files away")
