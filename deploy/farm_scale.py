@@ -218,7 +218,7 @@ class _Recorder:
 
     def _record(self, script: str, job_id: str, named: dict[str, Any]) -> str:
         self._calls.append((script, *SCRIPTS[script].arrange(self._ledger._with_keys(script, job_id, named))))
-        return {"claim": "claimed", "commit": "committed"}.get(script, "go on")
+        return {"claim": "claimed", "commit": "committed"}.get(script, "continue")
 
     async def render(self, scripts: dict[str, Any], job_id: str, number: int, seconds: float, steps: int) -> None:
         who = f"{number:032x}", f"thin {number}", VARIANT
@@ -250,7 +250,7 @@ class _Recorder:
     async def _send(self, scripts: dict[str, Any]) -> None:
         for script, keys, args in self._calls:
             answer = await scripts[script](keys=keys, args=args)
-            assert answer in (b"claimed", b"go on", b"committed"), (script, answer)
+            assert answer in (b"claimed", b"continue", b"committed"), (script, answer)
         self._calls.clear()
 
 

@@ -162,7 +162,7 @@ class LedgerMachine(RuleBasedStateMachine):
             self.seen.append(snapshot)
 
     def verdict(self):
-        return Verdict.CANCEL if self.model.cancel else Verdict.GO_ON
+        return Verdict.CANCEL if self.model.cancel else Verdict.CONTINUE
 
     def renewed(self):
         return Verdict.PAUSE if self.model.held and not self.model.cancel else self.verdict()
@@ -306,7 +306,7 @@ class LedgerMachine(RuleBasedStateMachine):
         self.unanswered.pop(attempt.token, None)
         over, refused = model.status in ENDED, ending == "done" and model.cancel
         answer, arrived = self.write(fault, lambda: self.ledger.commit(attempt, event))
-        assert answer in (None, Verdict.CANCEL if refused and not over else Verdict.GO_ON)
+        assert answer in (None, Verdict.CANCEL if refused and not over else Verdict.CONTINUE)
         if arrived and not refused and not over:
             model.log.append(event)
             model.end_if(True)

@@ -227,7 +227,7 @@ class Attempt:
         """
         self._begin_to_commit()
         verdict = self._ledger.commit(self.claim, event)
-        if verdict is Verdict.GO_ON:
+        if verdict is Verdict.CONTINUE:
             self.to(State(event.type))
         return verdict
 

@@ -179,7 +179,7 @@ class Spool(Background):
                 if sure:
                     attempt.rendering.publisher.finish()
                 done = events.Done(result=result.model_copy(update={"link": self._link(result)}))
-                if attempt.commit(done) is Verdict.GO_ON:
+                if attempt.commit(done) is Verdict.CONTINUE:
                     shutil.rmtree(folder)
                     return
             attempt.commit(events.Cancelled())

@@ -29,8 +29,8 @@ from ltx_worker.celery.transport import TRANSPORT
 from ltx_worker.celery.watchdog import Watchdog
 from ltx_worker.engine.supervisor import ENGINE
 from ltx_worker.machine.health import Health
-from ltx_worker.machine.idle_unload import Thrift
-from ltx_worker.membership.instance_lock import DRAIN_SIGNAL, RESUME_SIGNAL, Presence, PresenceWatch
+from ltx_worker.machine.idle_unload import IdleUnload
+from ltx_worker.membership.instance_lock import DRAIN_SIGNAL, RESUME_SIGNAL, InstanceLock, InstanceLockWatch
 from ltx_worker.settings import WorkerSettings
 from ltx_worker.threads.daemon import daemon
 from ltx_worker.threads.supervision import Supervisor
@@ -59,10 +59,10 @@ def run_worker(
     broker_url: SecretStr,
     storage: Storage,
     variant: str,
-    presence: Presence,
+    instance_lock: InstanceLock,
     engine_module: str = ENGINE,
 ) -> int:
-    """Serve `variant` until told to stop, as the worker whose presence that is. Return the process's exit code."""
+    """Serve `variant` until told to stop, as the worker that has this lock. Return the process's exit code."""
     outlives_terminal = signal.getsignal(signal.SIGHUP) is signal.SIG_IGN  # under nohup; Celery forgets
     base = build_base(settings, broker_url, storage, variant, engine_module)
     app = _celery_app(settings, base.broker)
@@ -70,16 +70,16 @@ def run_worker(
     renderer = parts.attempts.renderer
     register(app, renderer)
     setup_logging.connect(_keep_logging, weak=False)
-    end = functools.partial(_end, renderer, presence, settings.worker_stop_grace + LAST_GRACE)
+    end = functools.partial(_end, renderer, instance_lock, settings.worker_stop_grace + LAST_GRACE)
     collapsed = functools.partial(end, "the loop that takes messages has ended")
     worker = make_worker(app, collapsed, **_worker_options(parts))
     consumer = Consumer(worker)
     parts.machine.health.control(consumer)
     THREADS.on_error = base.metrics.thread_failed
-    concurrent = _concurrent_parts(parts, consumer, presence, end)
+    concurrent = _concurrent_parts(parts, consumer, instance_lock, end)
 
     def on_ready(**_: object) -> None:
-        _handle_signals(renderer, parts.machine.health, presence, outlives_terminal=outlives_terminal)
+        _handle_signals(renderer, parts.machine.health, instance_lock, outlives_terminal=outlives_terminal)
         _start(parts, concurrent, consumer)
 
     worker_ready.connect(on_ready, weak=False)
@@ -104,16 +104,16 @@ def _worker_options(parts: WorkerParts) -> dict[str, Any]:
 
 
 def _concurrent_parts(
-    parts: WorkerParts, consumer: Consumer, presence: Presence, end: Callable[[str], object]
+    parts: WorkerParts, consumer: Consumer, instance_lock: InstanceLock, end: Callable[[str], object]
 ) -> Sequence[_Part]:
     """Return what runs concurrently with renders, in the order in which it is started."""
     settings, attempts = parts.base.settings, parts.attempts
     return (
         Supervisor(end, unready_after=settings.worker_unready_after, end_after=settings.worker_end_after),
-        PresenceWatch(presence, end),
+        InstanceLockWatch(instance_lock, end),
         parts.machine.heartbeat,
         attempts.finisher,
-        Thrift(parts.base.engine, settings.worker_free_after),
+        IdleUnload(parts.base.engine, settings.worker_free_after),
         attempts.leases,
         attempts.embeddings,
         attempts.spool,
@@ -169,10 +169,10 @@ def _look_at_machine(parts: WorkerParts) -> None:
         parts.machine.heartbeat.compare_storage()
 
 
-def _end(renderer: Renderer, presence: Presence, within: float, why: str) -> None:
+def _end(renderer: Renderer, instance_lock: InstanceLock, within: float, why: str) -> None:
     """Give the job back, and end for whoever supervises the process; by force, should that hang for so long."""
     log.critical("this worker ends, to be started again: %s", why)
-    presence.note_ending()
+    instance_lock.note_ending()
     renderer.leave()
     if state.should_stop is None:
         state.should_stop = os.EX_TEMPFAIL
@@ -189,18 +189,20 @@ def _keep_logging(**_: object) -> None:
     """Keep Celery from setting up logging again, as any receiver of this signal does."""
 
 
-def _handle_signals(renderer: Renderer, health: Health, presence: Presence, *, outlives_terminal: bool) -> None:
+def _handle_signals(
+    renderer: Renderer, health: Health, instance_lock: InstanceLock, *, outlives_terminal: bool
+) -> None:
     """Replace Celery's own handlers: its cold shutdown loses the job in hand, or hangs until it ends. At SIGHUP, which
     comes when a terminal is closed, it would start itself anew.
     """
 
     def leave(*_: object) -> None:
-        presence.note_ending()
+        instance_lock.note_ending()
         renderer.leave()
         state.should_stop = os.EX_OK
 
     def drain(*_: object) -> None:
-        presence.note_ending()
+        instance_lock.note_ending()
         state.should_stop = os.EX_OK
 
     for number in (signal.SIGTERM, signal.SIGINT, signal.SIGQUIT):

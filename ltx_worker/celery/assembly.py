@@ -31,7 +31,7 @@ from ltx_worker.engine.supervisor import Engine
 from ltx_worker.http.files import FileServer
 from ltx_worker.ledger.embeddings_cache import EmbeddingsCache, EmbeddingsLimit
 from ltx_worker.ledger.ledger import Ledger
-from ltx_worker.machine.duty_hours import OffDuty
+from ltx_worker.machine.duty_hours import DutyHours
 from ltx_worker.machine.health import Health
 from ltx_worker.machine.home import SPOOL, WORK
 from ltx_worker.machine.probes import Probes
@@ -172,14 +172,16 @@ def _build_machine(base: Base) -> MachineParts:
         return base.leaving.is_set()
 
     folders = [settings.home, base.work.path, settings.home / SPOOL]
-    probes = Probes(folders, base.storage, base.engine, is_to_leave, lambda: heartbeat.see_storage())
-    off_duty = OffDuty(battery=settings.worker_on_battery, unused_for=settings.worker_unused_for, hours=settings.hours)
+    probes = Probes(folders, base.storage, base.engine, is_to_leave, lambda: heartbeat.check_storage())
+    duty_hours = DutyHours(
+        battery=settings.worker_on_battery, unused_for=settings.worker_unused_for, hours=settings.hours
+    )
     health = Health(
         machine_id(settings),
         base.ledger.read,
         lambda job: _others_serve(base, heartbeat.worker_id, job),
         hand_on=settings.worker_hand_on,
-        why_off_duty=off_duty.why,
+        why_off_duty=duty_hours.why,
         probe=probes.thorough,
         note=base.metrics.machine_failed,
     )

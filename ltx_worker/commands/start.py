@@ -44,7 +44,7 @@ from ltx_worker.machine.home import (
 from ltx_worker.machine.open_files import raise_limit
 from ltx_worker.membership.instance_lock import (
     AlreadyRunning,
-    presence,
+    instance_lock,
     running_worker,
 )
 from ltx_worker.service.environment import UnsafeFile, load_environment
@@ -111,7 +111,7 @@ def _start(variant: str, env_file: Path | None, engine: str, *, until_stdin_clos
     if too_much := why_too_much(settings.worker_memory_gb):
         log.warning("%s", too_much)
     try:
-        with presence(settings.home) as here:
+        with instance_lock(settings.home) as here:
             forget_refusal(settings.home)
             sys.exit(run_worker(settings, settings.broker_url, storage, find_variant(variant).name, here, engine))
     except AlreadyRunning as error:  # it may be about to end

@@ -57,7 +57,7 @@ Named = dict[str, Argument]
 class Verdict(StrEnum):
     """A write's answer to the owner: to continue, or that somebody asked for the job's cancel or pause."""
 
-    GO_ON = "go on"
+    CONTINUE = "continue"
     CANCEL = "cancel"
     PAUSE = "pause"
 
@@ -304,7 +304,7 @@ class Ledger(NextTurn):
             if answer == "cancel":
                 return Verdict.CANCEL
             attempt.snapshot = after
-            return Verdict.GO_ON
+            return Verdict.CONTINUE
 
         return self._after_what_is_there(attempt, write)
 

@@ -16,7 +16,7 @@ import psutil
 
 from ltx_worker.machine.system_programs import output_of
 
-__all__ = ["Hours", "OffDuty", "on_battery", "parse_hours", "seconds_since_input"]
+__all__ = ["DutyHours", "Hours", "on_battery", "parse_hours", "seconds_since_input"]
 
 log = logging.getLogger(__name__)
 
@@ -83,7 +83,7 @@ def parse_idle_time(output: str) -> float | None:
     return int(match[1]) / 1e9 if match else None
 
 
-class OffDuty:
+class DutyHours:
     """Decides whether a machine is off duty, and remembers the answer for a few seconds.
 
     Args:

@@ -9,7 +9,7 @@ import psutil
 from ltx_worker.engine.supervisor import Engine
 from ltx_worker.threads.background import Background
 
-__all__ = ["Thrift"]
+__all__ = ["IdleUnload"]
 
 log = logging.getLogger(__name__)
 
@@ -20,7 +20,7 @@ BETWEEN_JOBS = 10.0
 """Seconds without a render after which the engine counts as idle when memory is short."""
 
 
-class Thrift(Background):
+class IdleUnload(Background):
     """A thread that ends an idle engine process, which frees its memory; the next render starts it again.
 
     Args:
@@ -29,7 +29,7 @@ class Thrift(Background):
     """
 
     def __init__(self, engine: Engine, after: float) -> None:
-        super().__init__("thrift")
+        super().__init__("idle-unload")
         self._engine = engine
         self._after = after
 

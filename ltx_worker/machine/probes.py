@@ -49,7 +49,7 @@ class Probes:
         storage: the farm's storage.
         engine: the worker's engine.
         should_stop: whether to stop a probe that takes long.
-        see_storage: raises MachineFault if the storage can be written and still must not be used.
+        check_storage: raises MachineFault if the storage can be written and still must not be used.
     """
 
     def __init__(
@@ -58,13 +58,13 @@ class Probes:
         storage: Storage,
         engine: Engine,
         should_stop: Callable[[], bool],
-        see_storage: Callable[[], object] = lambda: None,
+        check_storage: Callable[[], object] = lambda: None,
     ) -> None:
         self._folders = folders
         self._storage = storage
         self._engine = engine
         self._should_stop = should_stop
-        self._see_storage = see_storage
+        self._check_is_common = check_storage
         self._temporary = _temporary()
         self._needs = 0
 
@@ -144,7 +144,7 @@ class Probes:
         except StorageError as error:
             raise MachineFault(str(error), FaultKind.STORAGE) from error
         with contextlib.suppress(redis.RedisError):  # no fault of this machine's
-            self._see_storage()
+            self._check_is_common()
 
 
 def _temporary() -> Path:

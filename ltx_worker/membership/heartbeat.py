@@ -187,12 +187,12 @@ class Heartbeat(Background):
             redis.RedisError: the broker does not answer, or refuses.
         """
         try:
-            self.see_storage()
+            self.check_storage()
         except MachineFault as fault:
             if str(fault) not in self._health.why_paused:
                 self._health.note_fault(fault)
 
-    def see_storage(self) -> None:
+    def check_storage(self) -> None:
         """Check that the storage is that of the other workers.
 
         Raises:

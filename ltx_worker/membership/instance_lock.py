@@ -21,10 +21,10 @@ __all__ = [
     "DRAIN_SIGNAL",
     "RESUME_SIGNAL",
     "AlreadyRunning",
-    "Presence",
-    "PresenceWatch",
+    "InstanceLock",
+    "InstanceLockWatch",
+    "instance_lock",
     "is_ending",
-    "presence",
     "running_worker",
 ]
 
@@ -43,7 +43,7 @@ class AlreadyRunning(Exception):
     """Another worker runs with the same LTX_HOME."""
 
 
-class Presence:
+class InstanceLock:
     """The lock that makes this process the worker of `home`, from `take` to `leave`."""
 
     def __init__(self, home: Path) -> None:
@@ -120,24 +120,24 @@ class Presence:
         return _read_pid(self._home / PID) == os.getpid()
 
 
-class PresenceWatch(Background):
+class InstanceLockWatch(Background):
     """A thread that takes a worker's lock again when its files were removed.
 
     Args:
-        presence: the lock.
+        instance_lock: the lock.
         end: is called with the reason when another worker has the lock.
     """
 
-    def __init__(self, presence: Presence, end: Callable[[str], object]) -> None:
-        super().__init__("presence")
-        self._presence = presence
+    def __init__(self, instance_lock: InstanceLock, end: Callable[[str], object]) -> None:
+        super().__init__("instance-lock")
+        self._lock = instance_lock
         self._end = end
         self._is_ending = False
 
     def _cycle(self) -> None:
-        if not self._is_ending and not self._presence.is_whole():
+        if not self._is_ending and not self._lock.is_whole():
             try:
-                self._presence.take()
+                self._lock.take()
             except AlreadyRunning as error:
                 self._is_ending = True
                 self._end(f"another worker has locked its LTX_HOME: {error}")
@@ -145,13 +145,13 @@ class PresenceWatch(Background):
 
 
 @contextlib.contextmanager
-def presence(home: Path) -> Iterator[Presence]:
+def instance_lock(home: Path) -> Iterator[InstanceLock]:
     """Make this process the worker of `home` while inside.
 
     Raises:
         AlreadyRunning: another worker has the lock.
     """
-    here = Presence(home)
+    here = InstanceLock(home)
     try:
         here.take()
         here.forget_ending()

@@ -2,7 +2,7 @@
 
 ALWAYS = frozenset(
     {"consumer", "embeddings", "finisher", "health", "heartbeat", "leases", "orphans", "reaper", "spool", "supervisor"}
-    | {"engine-messages", "engine-output", "thrift", "watchdog"}
+    | {"engine-messages", "engine-output", "idle-unload", "watchdog"}
 )
 """Those that a worker has whatever it does, while its engine runs."""
 SILENT = frozenset({"engine-messages", "engine-output", "consumer"})

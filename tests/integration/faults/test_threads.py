@@ -14,21 +14,21 @@ from tests.integration.faults.quick import LEASE, START, QuickFarm
 
 BREAK = "import os, time, pathlib; MARK = pathlib.Path(os.environ['LTX_HOME']) / 'break'; "
 LOOP_RAISES = """
-from ltx_worker.machine.idle_unload import Thrift
-def cycle(self, cycle=Thrift._cycle):
+from ltx_worker.machine.idle_unload import IdleUnload
+def cycle(self, cycle=IdleUnload._cycle):
     if MARK.exists():
         raise TypeError("broken on purpose")
     self._stopped.wait(0.05)
-Thrift._cycle = cycle
+IdleUnload._cycle = cycle
 """
 LOOP_HANGS = """
-from ltx_worker.machine.idle_unload import Thrift
+from ltx_worker.machine.idle_unload import IdleUnload
 def cycle(self):
     self._loop.limit = 0.5
     while MARK.exists():
         time.sleep(0.05)
     self._stopped.wait(0.05)
-Thrift._cycle = cycle
+IdleUnload._cycle = cycle
 """
 MAIN_LOOP_RAISES = """
 from ltx_worker.celery.consumer import Consumer
@@ -76,13 +76,13 @@ def test_a_loop_that_cannot_go_on_is_told_and_ends_the_worker(farm, code, why):
     (said,) = wait_until(
         lambda: [found for found in farm.said() if found["state"] == "unready"], 10, "the worker saying so"
     )
-    assert "its thread thrift" in said["why_paused"]
+    assert "its thread idle-unload" in said["why_paused"]
     assert why in said["why_paused"]
     shown = ltx_here("workers", env=farm.client_env)
     assert "one cannot go on" in shown.output
     assert worker.process.wait(30) == os.EX_TEMPFAIL
     log = worker.log.read_text()
-    assert "this worker takes no jobs: its thread thrift" in log
+    assert "this worker takes no jobs: its thread idle-unload" in log
     assert "this worker ends, to be started again" in log
     assert log.count("broken on purpose; trying again") <= 1
     assert_given_back(farm, job_id)
@@ -109,7 +109,7 @@ def test_an_unready_worker_takes_no_jobs_and_is_ready_again_when_its_thread_work
     assert (snapshot.status, snapshot.attempt) == (Status.DONE, 1)
     (said,) = farm.said()
     assert dead_threads(said) == []
-    assert next(thread for thread in said["threads"] if thread["name"] == "thrift")["errors"] > 1
+    assert next(thread for thread in said["threads"] if thread["name"] == "idle-unload")["errors"] > 1
 
 
 @pytest.mark.skipif(not hasattr(psutil.Process, "rlimit"), reason="only Linux changes another process's limits")

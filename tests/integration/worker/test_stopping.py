@@ -54,11 +54,11 @@ FULL_DISK = """
 import resource
 from ltx_worker.cli import main
 from ltx_worker.commands import start
-presence = start.presence
+instance_lock = start.instance_lock
 def on_a_full_disk(home):
     resource.setrlimit(resource.RLIMIT_FSIZE, (0, 0))  # which is as near to one as any user comes
-    return presence(home)
-start.presence = on_a_full_disk
+    return instance_lock(home)
+start.instance_lock = on_a_full_disk
 main(prog_name="ltx-worker")
 """
 

@@ -5,7 +5,7 @@
 --
 -- Guarantee: an event is written once, under the number after the last one. A refusal changes nothing: 'gap' if an
 -- event before this one is missing, 'stale' unless the attempt is the current one of a running job. A step that no
--- attempt had reached before clears all strikes. Otherwise the answer is 'cancel' if that was asked, else 'go on'.
+-- attempt had reached before clears all strikes. Otherwise the answer is 'cancel' if that was asked, else 'continue'.
 -- include: attempt
 local state, events, cancel, preview = unpack(KEYS)
 local attempt, token, seq, event, snapshot, step, jpeg = unpack(ARGV)
@@ -23,4 +23,4 @@ if tonumber(seq) == tonumber(held[2]) + 1 then
 elseif tonumber(seq) > tonumber(held[2]) then
   return 'gap'
 end
-return redis.call('EXISTS', cancel) == 1 and 'cancel' or 'go on'
+return redis.call('EXISTS', cancel) == 1 and 'cancel' or 'continue'

@@ -97,14 +97,14 @@ def test_a_lapsed_lease_is_taken_by_the_next_attempt_and_fences_the_first(ledger
 def test_renew_takes_back_a_lapsed_lease_that_nobody_claimed(ledger, job, redis_client, names):
     attempt = ledger.claim(job.id, "w1", "one")
     redis_client.delete(names.lease(job.id))
-    assert ledger.renew(attempt) is Verdict.GO_ON
+    assert ledger.renew(attempt) is Verdict.CONTINUE
     assert 0 < redis_client.pttl(names.lease(job.id)) <= 60_000
 
 
 def test_events_are_numbered_without_gaps_and_the_snapshot_follows(ledger, job, redis_client, names):
     attempt = ledger.claim(job.id, "w1", "one")
     for step in (1, 2, 3):
-        assert ledger.emit(attempt, events.Stepped(step=step, steps=3, seconds=2.0)) is Verdict.GO_ON
+        assert ledger.emit(attempt, events.Stepped(step=step, steps=3, seconds=2.0)) is Verdict.CONTINUE
     log = redis_client.xrange(names.events(job.id))
     assert [entry for entry, _ in log] == [b"1-0", b"2-0", b"3-0", b"4-0"]
     replayed = Snapshot()
@@ -120,7 +120,7 @@ def test_an_event_sent_twice_is_written_once(ledger, job, redis_client, names):
     event = events.Stepped(step=1, steps=3, seconds=1.0)
     ledger.emit(attempt, event)
     attempt.snapshot = before  # as after a lost reply
-    assert ledger.emit(attempt, event) is Verdict.GO_ON
+    assert ledger.emit(attempt, event) is Verdict.CONTINUE
     assert redis_client.xlen(names.events(job.id)) == 2
 
 
@@ -180,10 +180,10 @@ def test_commit_ends_the_job_once_and_sets_every_ttl(ledger, client_ledger, job,
     ledger.emit(attempt, events.Previewed(step=1), preview=b"jpeg")
     before = attempt.snapshot
     done = events.Done(result=RESULT)
-    assert ledger.commit(attempt, done) is Verdict.GO_ON
+    assert ledger.commit(attempt, done) is Verdict.CONTINUE
     stored = redis_client.hgetall(names.state(job.id))
     attempt.snapshot = before
-    assert ledger.commit(attempt, done) is Verdict.GO_ON
+    assert ledger.commit(attempt, done) is Verdict.CONTINUE
     assert redis_client.hgetall(names.state(job.id)) == stored
     assert stored[b"status"] == b"done"
     assert Result.model_validate_json(redis_client.hget(names.result(job.id), "files")) == RESULT
@@ -201,7 +201,7 @@ def test_commit_ends_the_job_once_and_sets_every_ttl(ledger, client_ledger, job,
 def test_commit_needs_the_current_attempt_not_a_live_lease(ledger, job, redis_client, names):
     attempt = ledger.claim(job.id, "w1", "one")
     redis_client.delete(names.lease(job.id))
-    assert ledger.commit(attempt, events.Done(result=RESULT)) is Verdict.GO_ON
+    assert ledger.commit(attempt, events.Done(result=RESULT)) is Verdict.CONTINUE
 
 
 def test_a_result_after_an_accepted_cancel_is_refused(ledger, client_ledger, job, redis_client, names):
@@ -211,7 +211,7 @@ def test_a_result_after_an_accepted_cancel_is_refused(ledger, client_ledger, job
     assert ledger.emit(attempt, events.TextEncoded()) is Verdict.CANCEL
     assert ledger.commit(attempt, events.Done(result=RESULT)) is Verdict.CANCEL
     assert not redis_client.exists(names.result(job.id))
-    assert ledger.commit(attempt, events.Cancelled()) is Verdict.GO_ON
+    assert ledger.commit(attempt, events.Cancelled()) is Verdict.CONTINUE
     assert snapshot_of(redis_client, names, job).status is Status.CANCELLED
 
 
@@ -339,9 +339,9 @@ def test_an_owner_goes_on_after_a_write(ledger, job, redis_client, names, monkey
     seq = 2 if arrived else 1
     match then:
         case "emit":
-            assert ledger.emit(attempt, events.Stepped(step=1, steps=2, seconds=1.0)) is Verdict.GO_ON
+            assert ledger.emit(attempt, events.Stepped(step=1, steps=2, seconds=1.0)) is Verdict.CONTINUE
         case "commit":
-            assert ledger.commit(attempt, events.Done(result=RESULT)) is Verdict.GO_ON
+            assert ledger.commit(attempt, events.Done(result=RESULT)) is Verdict.CONTINUE
         case "release":
             assert ledger.release(attempt, "shutting down") is Status.QUEUED
     snapshot = snapshot_of(redis_client, names, job)

@@ -11,7 +11,7 @@ from pydantic import ValidationError
 
 from ltx_client.protocol.state import Snapshot
 from ltx_worker.machine import duty_hours
-from ltx_worker.machine.duty_hours import OffDuty, parse_hours, parse_idle_time
+from ltx_worker.machine.duty_hours import DutyHours, parse_hours, parse_idle_time
 from ltx_worker.machine.health import Fitness, Health
 from ltx_worker.machine.keep_awake import awake
 from ltx_worker.settings import WorkerSettings
@@ -32,7 +32,7 @@ def look_each_time(monkeypatch):
 
 def duty(**options):
     defaults = {"battery": True, "unused_for": 0.0, "hours": (), "is_on_battery": lambda: True}
-    return OffDuty(**{**defaults, "since_input": lambda: 1.0, **options})
+    return DutyHours(**{**defaults, "since_input": lambda: 1.0, **options})
 
 
 def at(text):

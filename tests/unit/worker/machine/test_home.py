@@ -143,7 +143,7 @@ def test_a_pipe_in_the_place_of_the_process_id_is_not_waited_for(folder):
     folder.mkdir()
     os.mkfifo(folder / "worker.pid")
     program = "from ltx_worker.membership.instance_lock import *; import pathlib, sys\n"
-    program += "with presence(pathlib.Path(sys.argv[1])): pass"
+    program += "with instance_lock(pathlib.Path(sys.argv[1])): pass"
     subprocess.run([sys.executable, "-c", program, str(folder)], timeout=30, check=True)
 
 

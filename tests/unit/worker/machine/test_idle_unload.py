@@ -5,7 +5,7 @@ from types import SimpleNamespace
 import psutil
 import pytest
 
-from ltx_worker.machine.idle_unload import BETWEEN_JOBS, Thrift
+from ltx_worker.machine.idle_unload import BETWEEN_JOBS, IdleUnload
 
 
 class StandIn:
@@ -34,5 +34,5 @@ class StandIn:
 def test_an_idle_engine_goes_after_a_while_or_when_memory_runs_short(monkeypatch, idle, after, available, freed):
     monkeypatch.setattr(psutil, "virtual_memory", lambda: SimpleNamespace(total=100, available=available))
     engine = StandIn(idle)
-    Thrift(engine, after).unload_if_due()
+    IdleUnload(engine, after).unload_if_due()
     assert engine.freed is freed

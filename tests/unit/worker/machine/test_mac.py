@@ -25,7 +25,7 @@ from ltx_models.memory import GB, check_fits, memory_class, predict_peak
 from ltx_models.request import GenerationRequest
 from ltx_worker.http.server import BoundedHandler, BoundedServer
 from ltx_worker.machine import duty_hours, probes, system_programs
-from ltx_worker.machine.duty_hours import OffDuty
+from ltx_worker.machine.duty_hours import DutyHours
 from ltx_worker.machine.home import UnusableHome, make_home
 from ltx_worker.machine.mac import (
     UNUSED,
@@ -143,7 +143,7 @@ def test_a_program_that_is_slow_missing_or_odd_ends_no_thread(programs, monkeypa
     assert Thermometer().read() == Heat()
     assert heartbeat.chip_name()
     assert system_programs.output_of("pmset", "-g") in ("", "\ufffd\ufffd")
-    assert "it is unknown" in OffDuty(battery=True, unused_for=5.0, hours=()).why()
+    assert "it is unknown" in DutyHours(battery=True, unused_for=5.0, hours=()).why()
     assert time.monotonic() - began < 10
 
 

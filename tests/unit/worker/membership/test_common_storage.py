@@ -35,7 +35,7 @@ class Worker:
 
     def probe(self):
         try:
-            self.heartbeat.see_storage()
+            self.heartbeat.check_storage()
         except MachineFault as fault:
             return fault
         return None

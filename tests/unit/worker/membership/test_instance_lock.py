@@ -8,10 +8,10 @@ import pytest
 
 from ltx_worker.membership.instance_lock import (
     AlreadyRunning,
-    Presence,
-    PresenceWatch,
+    InstanceLock,
+    InstanceLockWatch,
+    instance_lock,
     is_ending,
-    presence,
     running_worker,
 )
 from tests.integration.conftest import wait_until
@@ -20,7 +20,7 @@ from tests.integration.conftest import wait_until
 def another_worker(home):
     """Return what the start of one says; a lock is an open file's, in whichever process."""
     try:
-        with presence(home):
+        with instance_lock(home):
             return "took it"
     except AlreadyRunning as error:
         return str(error)
@@ -53,8 +53,8 @@ def home(tmp_path, monkeypatch):
 def watched(home):
     """Return a worker's lock, and the reasons for which its watch ended the worker."""
     reasons = []
-    with presence(home) as here:
-        watch = PresenceWatch(here, reasons.append)
+    with instance_lock(home) as here:
+        watch = InstanceLockWatch(here, reasons.append)
         watch.start()
         yield reasons
         watch.stop()
@@ -62,7 +62,7 @@ def watched(home):
 
 def test_from_beginning_to_end(home):
     assert running_worker(home) is None
-    with presence(home) as here:
+    with instance_lock(home) as here:
         assert running_worker(home) == os.getpid()
         assert here.is_whole()
         assert f"process {os.getpid()}" in another_worker(home)
@@ -81,7 +81,7 @@ def test_what_is_removed_is_made_again(home, watched, what):
 
 @pytest.mark.parametrize("what", [what for what in REMOVED if not what.startswith("the folder")])
 def test_no_other_worker_gets_in_even_before_it_is_made_again(home, what):
-    with presence(home):
+    with instance_lock(home):
         REMOVED[what](home)
         assert "a worker runs here already" in another_worker(home)
         assert running_worker(home) in (0, 1, os.getpid())
@@ -89,10 +89,10 @@ def test_no_other_worker_gets_in_even_before_it_is_made_again(home, what):
 
 def test_a_worker_whose_folder_another_has_taken_ends(home):
     reasons = []
-    with presence(home) as here:
+    with instance_lock(home) as here:
         home.rename(home.with_name("renamed"))
-        with presence(home):
-            watch = PresenceWatch(here, reasons.append)
+        with instance_lock(home):
+            watch = InstanceLockWatch(here, reasons.append)
             watch.start()
             wait_until(lambda: reasons, what="the end")
             watch.stop()
@@ -111,7 +111,7 @@ def test_that_a_worker_is_ending_is_seen_until_it_has_ended(home, lying):
             mark.write_bytes(b"\xff" * 100)
         case "of one that was killed":
             mark.write_text(str(os.getpid()))  # whose number is another worker's by now
-    with presence(home) as here:
+    with instance_lock(home) as here:
         assert not is_ending(home, os.getpid()) and not is_ending(home, 0)
         here.note_ending()
         assert is_ending(home, os.getpid()) == (lying != "a folder")
@@ -127,9 +127,9 @@ def test_a_worker_of_an_older_version_is_seen_by_its_lock_alone(home):
     with FileLock(home / "worker.lock"):
         (home / "worker.pid").write_text("4711")
         assert running_worker(home) == 4711
-        with pytest.raises(AlreadyRunning, match="4711"), presence(home):
+        with pytest.raises(AlreadyRunning, match="4711"), instance_lock(home):
             pass
-    with presence(home), pytest.raises(Timeout):
+    with instance_lock(home), pytest.raises(Timeout):
         FileLock(home / "worker.lock").acquire(timeout=0)
 
 
@@ -144,9 +144,9 @@ def test_a_file_system_that_locks_no_folders(home, monkeypatch):
         flock(handle, kind)
 
     monkeypatch.setattr(fcntl, "flock", only_files)
-    with presence(home):
+    with instance_lock(home):
         assert running_worker(home) == os.getpid()
-        with pytest.raises(AlreadyRunning), presence(home):
+        with pytest.raises(AlreadyRunning), instance_lock(home):
             pass
 
 
@@ -162,7 +162,7 @@ def test_without_space_for_its_files_it_is_there_all_the_same(home, monkeypatch,
 
     with monkeypatch.context() as patch:
         patch.setattr(os, "open", full)
-        here = Presence(home)
+        here = InstanceLock(home)
         here.take()
         assert not here.is_whole()
         assert running_worker(home) == (0 if name == "worker.pid" else os.getpid())

@@ -24,7 +24,7 @@ from ltx_worker.commands import doctor
 from ltx_worker.commands import service as commands
 from ltx_worker.commands.service import make_plan
 from ltx_worker.machine.home import final_refusal, forget_refusal, last_refusal, note_refusal
-from ltx_worker.membership.instance_lock import presence
+from ltx_worker.membership.instance_lock import instance_lock
 from ltx_worker.service import apply, launchd, systemd
 from ltx_worker.service.apply import ServiceError, install, uninstall
 from ltx_worker.service.environment import UnsafeFile, environment_text, load_environment, settings_in
@@ -277,7 +277,7 @@ def test_a_restart_takes_the_service_anew_though_no_file_has_changed(plan, tmp_p
 def test_a_worker_that_runs_with_older_settings_is_started_anew(plan, tmp_path):
     install(plan, print, System(), tmp_path)
     settings = tmp_path / plan.setup.environment.relative_to("/")
-    with presence(tmp_path / plan.setup.home.relative_to("/")):
+    with instance_lock(tmp_path / plan.setup.home.relative_to("/")):
         started = psutil.Process().create_time()
         for file in plan.files:
             os.utime(tmp_path / file.path.relative_to("/"), (started - 60, started - 60))
@@ -337,7 +337,7 @@ def test_a_worker_that_does_not_come_up_is_told_with_its_reason(plan, tmp_path, 
     with pytest.raises(ServiceError, match=r"has not started within .*: the storage is away"):
         apply.await_worker(plan, said.append, runs)
     assert said == ["the worker has not started yet, and is tried again for 0.5 s: the storage is away"], "once"
-    with presence(tmp_path):
+    with instance_lock(tmp_path):
         assert apply.await_worker(plan, said.append, runs) == os.getpid()
 
 
@@ -390,7 +390,7 @@ def test_why_a_worker_did_not_start_is_kept_until_it_does(tmp_path, monkeypatch)
     assert told.exit_code == 1
     assert "its last start failed: no broker is set; set LTX_BROKER_URL" in told.output
     forget_refusal(tmp_path)
-    assert "last time" not in runner.invoke(main, ["status"]).output
+    assert "its last start failed" not in runner.invoke(main, ["status"]).output
 
 
 def test_a_reason_that_another_user_has_left_is_replaced(tmp_path):
@@ -404,7 +404,7 @@ def test_a_reason_that_another_user_has_left_is_replaced(tmp_path):
 def test_that_a_worker_runs_here_is_no_reason_why_none_does(tmp_path, monkeypatch):
     monkeypatch.setenv("LTX_HOME", str(tmp_path))
     monkeypatch.delenv("LTX_BROKER_URL")
-    with presence(tmp_path):
+    with instance_lock(tmp_path):
         assert CliRunner().invoke(main, ["start"]).exit_code == 2
     assert not last_refusal(tmp_path)
 

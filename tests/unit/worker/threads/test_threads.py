@@ -31,7 +31,7 @@ from ltx_worker.ledger.embeddings_cache import EmbeddingsCache
 from ltx_worker.ledger.ledger import Claim, StaleAttempt, Verdict
 from ltx_worker.machine import health, idle_unload
 from ltx_worker.machine.health import Health
-from ltx_worker.machine.idle_unload import Thrift
+from ltx_worker.machine.idle_unload import IdleUnload
 from ltx_worker.membership.heartbeat import Heartbeat
 from ltx_worker.queue.reaper import Reaper
 from ltx_worker.settings import WorkerSettings
@@ -135,7 +135,7 @@ def make_parts(redis_client, names, ledger, settings, tmp_path, monkeypatch, job
         part = Leases(redis_client, names, ledger, 0.001)
         keeper = part.keep(LeaseKeeper(Claim("j", 1, "t", Snapshot())))
         keeper.__enter__()
-        part._ledger = SimpleNamespace(renew=(fails := Fails(Verdict.GO_ON)))
+        part._ledger = SimpleNamespace(renew=(fails := Fails(Verdict.CONTINUE)))
         part._serve_once = keeper
         return part, fails
 
@@ -168,8 +168,8 @@ def make_parts(redis_client, names, ledger, settings, tmp_path, monkeypatch, job
         part.control(SimpleNamespace(stop=lambda: None, start=lambda: None))
         return part, fails
 
-    def thrift_():
-        part = Thrift(SimpleNamespace(free_if_idle=(fails := Fails(False))), 0.004)
+    def idle_unload_():
+        part = IdleUnload(SimpleNamespace(free_if_idle=(fails := Fails(False))), 0.004)
         return part, fails
 
     def supervisor():
@@ -204,14 +204,14 @@ def make_parts(redis_client, names, ledger, settings, tmp_path, monkeypatch, job
         "spool": spool,
         "watchdog": watchdog,
         "health": health_,
-        "thrift": thrift_,
+        "idle-unload": idle_unload_,
         "supervisor": supervisor,
         "embeddings": embeddings,
         "finisher": finisher,
     }
 
 
-LOOPS = ["heartbeat", "leases", "renewals", "reaper", "spool", "watchdog", "health", "thrift", "supervisor"]
+LOOPS = ["heartbeat", "leases", "renewals", "reaper", "spool", "watchdog", "health", "idle-unload", "supervisor"]
 LOOPS += ["embeddings", "finisher"]
 
 
@@ -234,7 +234,7 @@ def claim_of(job):
 def test_events_are_published_or_the_attempt_ends(job, error, monkeypatch):
     """An outage is waited for; after anything else the attempt is given up, and nobody waits for its events."""
     monkeypatch.setattr("ltx_worker.threads.retrying.wait_exponential", lambda **_: lambda _: 0)
-    emit = Fails(Verdict.GO_ON, [error, error])
+    emit = Fails(Verdict.CONTINUE, [error, error])
     keeper = LeaseKeeper(claim_of(job))
     with EventPublisher(SimpleNamespace(emit_all=emit), keeper, threading.Event()) as publisher:
         publisher.put(events.TextEncoded())
@@ -245,7 +245,7 @@ def test_events_are_published_or_the_attempt_ends(job, error, monkeypatch):
 
 def test_a_stale_attempt_publishes_no_more(job):
     keeper = LeaseKeeper(claim_of(job))
-    emit = Fails(Verdict.GO_ON, [StaleAttempt("no")])
+    emit = Fails(Verdict.CONTINUE, [StaleAttempt("no")])
     with EventPublisher(SimpleNamespace(emit_all=emit), keeper, threading.Event()) as publisher:
         publisher.put(events.TextEncoded())
     assert keeper.stale.is_set()
