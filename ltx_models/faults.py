@@ -1,6 +1,6 @@
-"""Whose fault an error is: this machine's, or perhaps that of what it was given. The one place that decides.
+"""Decide whose fault an error is: this machine's, or perhaps that of the render. No other module decides this.
 
-A machine's own fault is told by an error's number, by its class, or, of a process that died, by its last words.
+A fault of the machine is recognized by an error's number, by its class, or by the last output of a process that died.
 """
 
 from __future__ import annotations
@@ -20,8 +20,8 @@ ERRORS: dict[FaultKind, str] = {
     FaultKind.DISK: "EIO ENXIO ENODEV ESTALE EUCLEAN EREMOTEIO ENOTCONN",
     FaultKind.MEMORY: "ENOMEM",
 }
-"""The names of a system's errors that say something of the machine, where it has them. What a render was given lies in
-a local copy, so a file that cannot be found or read is the machine's too.
+"""The names of operating system errors that show a fault of the machine, where the system has them. The inputs of a
+render are local copies, so a file that cannot be found or read is the machine's fault too.
 """
 KIND_OF = {
     getattr(errno, name): kind for kind, names in ERRORS.items() for name in names.split() if hasattr(errno, name)
@@ -69,13 +69,13 @@ SIGNS: dict[str, tuple[FaultKind, str]] = {
         "what it needs is not installed whole",
     ),
 }
-"""What an error's text, or a process's last output, shows of its machine, and what that means."""
+"""Patterns of an error's text, or of a process's last output; the kind of fault that each shows; and its message."""
 
 
 def machine_fault(error: BaseException) -> MachineFault | None:
-    """Return what an error says of this machine; None where it may be the doing of what was being done.
+    """Return the fault of this machine that an error shows, or None where the render may be the cause.
 
-    Of an error that the model library raises on purpose, what it came from tells too.
+    Follow the causes (`__cause__`) of errors that the model library raises on purpose.
     """
     told: BaseException | None = error
     while told is not None:
@@ -88,13 +88,13 @@ def machine_fault(error: BaseException) -> MachineFault | None:
 
 
 def fault_in_words(text: str) -> MachineFault | None:
-    """Return what a program's last words say of this machine, if anything."""
+    """Return the fault of this machine that a program's last output shows, or None."""
     found = next((row for sign, row in SIGNS.items() if re.search(sign, text)), None)
     return MachineFault(found[1], found[0]) if found else None
 
 
 def kind_in_words(text: str) -> FaultKind | None:
-    """Return of which kind a fault is that a program's last words tell of, if they tell of one."""
+    """Return the kind of fault that a program's last output shows, or None."""
     found = fault_in_words(text)
     return found.kind if found else None
 

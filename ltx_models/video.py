@@ -1,4 +1,4 @@
-"""Frames → MP4 and JPEG. Needs no MLX."""
+"""Encode frames as MP4 and JPEG. Needs no MLX."""
 
 from __future__ import annotations
 
@@ -25,12 +25,14 @@ JPEG_QUALITY = 85
 
 
 def write_mp4(frames: Iterable[np.ndarray], path: Path | str, frame_rate: float) -> None:
-    """Encode frames, uint8 (H, W, 3) each, as H.264 in an MP4 that plays everywhere and starts at once.
+    """Encode frames, uint8 (H, W, 3) each, as H.264 in an MP4 that plays everywhere and can be streamed.
 
-    Colours are converted to BT.709, limited range, 4:2:0, and tagged so: players guess where the tags are missing,
-    and QuickTime guesses otherwise than ffmpeg. `frames` may be a generator; only one is held at a time.
+    Convert colours to BT.709, limited range, 4:2:0, and tag them so: players guess where the tags are missing, and
+    QuickTime guesses otherwise than ffmpeg. `frames` may be a generator; only one frame is in memory at a time.
 
-    Raises VideoError if there is no frame, a frame is not like the first, or the encoder fails; then no file is left.
+    Raises:
+        VideoError: There are no frames, a frame differs from the first in shape or type, or the encoder fails. No file
+            is left then.
     """
     frames = iter(frames)
     first = next(frames, None)
@@ -47,7 +49,7 @@ def write_mp4(frames: Iterable[np.ndarray], path: Path | str, frame_rate: float)
 
 
 def ffmpeg_path() -> str:
-    """Return where ffmpeg lies. Raise VideoError where it is nowhere."""
+    """Return the path of ffmpeg. Raise VideoError where it is not installed."""
     try:
         return imageio_ffmpeg.get_ffmpeg_exe()
     except RuntimeError as error:
@@ -55,7 +57,7 @@ def ffmpeg_path() -> str:
 
 
 def encode_jpeg(image: Image.Image) -> bytes:
-    """An image as JPEG, for previews."""
+    """Return an image as JPEG, for previews."""
     buffer = io.BytesIO()
     image.save(buffer, format="JPEG", quality=JPEG_QUALITY)
     return buffer.getvalue()
