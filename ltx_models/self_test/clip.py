@@ -1,4 +1,4 @@
-"""A clip of the bundled model, from its prompt through an MP4 and back to frames, as a render makes it."""
+"""Render a clip of the bundled model, from its prompt through an MP4 and back to frames."""
 
 from __future__ import annotations
 
@@ -19,12 +19,12 @@ __all__ = ["Clip", "render_clip"]
 
 PROMPT = "a red ball rolls to the right on a navy background"
 LEAST_PSNR = 25.0
-"""Decibels between the frames that were rendered and those that are read back."""
+"""The least PSNR in decibels between rendered frames and those that are read back."""
 
 
 @dataclass(frozen=True)
 class Clip:
-    """What became of a clip. problem: what is wrong with it, in a sentence; "" where it is as it should be."""
+    """The result of the clip; `problem` says in a sentence what is wrong with it, "" for nothing."""
 
     problem: str
     seconds: float
@@ -33,7 +33,7 @@ class Clip:
 
 
 def render_clip() -> Clip:
-    """Render a clip, write it, read it back and look at it."""
+    """Render a clip, write it, read it back and judge it."""
     started = time.perf_counter()
     frames = LTXPipeline("pocket").generate_video(PROMPT, seed=0).frames
     with tempfile.TemporaryDirectory(prefix="ltx-self-test-") as folder:
