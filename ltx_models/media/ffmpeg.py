@@ -1,4 +1,4 @@
-"""ffmpeg as a child process: fed and waited for, or read frame by frame, within bounds of memory and time."""
+"""Run ffmpeg as a child process within limits of memory and time, and read its output whole or frame by frame."""
 
 from __future__ import annotations
 
@@ -25,29 +25,29 @@ __all__ = ["ffmpeg_lines", "read_frames", "run"]
 MEMORY = 300_000_000
 """Bytes that ffmpeg may take while it reads a file, its code included."""
 MAX_PIXELS = 140_000_000
-"""Of a frame, at which ffmpeg does not begin: more do not fit in MEMORY, at the least that a pixel takes."""
+"""Pixels of a frame beyond which ffmpeg does not begin: more do not fit in MEMORY, even at the least bytes a pixel."""
 POLL = 0.02
 """Seconds between two checks of its memory."""
 PATIENCE = 120.0
-"""Seconds without a frame after which ffmpeg is taken to hang."""
+"""Seconds without a frame after which ffmpeg is considered stalled."""
 LAST_WORDS = 5.0
-"""Seconds that ffmpeg has to end after it closed its output."""
+"""Seconds that ffmpeg has to exit after it closed its output."""
 BLOCK = 1 << 20
 HEADER = re.compile(rb"P6\n(\d+) (\d+)\n255\n")
 LONGEST_HEADER = 40
 SIZE = re.compile(r"Picture size (\d+)x(\d+)")
 PREFIX = re.compile(r"^(\[[^]]*\] *)+")
-"""Of what ffmpeg says: which part of it says that."""
+"""The part of ffmpeg's message that names the component it comes from."""
 LEVEL, GRAVE = re.compile(r"^[^]]*\[(info|verbose)\]"), re.compile(r"\[(error|fatal|panic)\]")
 LONGEST_LINE = 10_000
 
 
 class _Ended(Exception):
-    """There is no more to read."""
+    """The output has ended."""
 
 
 def run(arguments: Sequence[str], data: bytes) -> bytes:
-    """Return what ffmpeg makes of `data`. Raises VideoError."""
+    """Return ffmpeg's output for `data` on its standard input. Raise VideoError."""
     command = [*_ffmpeg(), *arguments]
     try:
         return subprocess.run(command, input=data, capture_output=True, check=True, timeout=PATIENCE).stdout
@@ -61,9 +61,17 @@ def run(arguments: Sequence[str], data: bytes) -> bytes:
 
 
 def ffmpeg_lines(path: Path, source: Sequence[str], output: Sequence[str], said: list[str]) -> Iterator[str]:
-    """Yield the lines that ffmpeg writes about a file; `said` gets what it says of it, at the end.
+    """Yield the lines that ffmpeg writes about a file.
 
-    source, output: ffmpeg's options. Raises as `read_frames`, but not for a file of which it writes nothing at all.
+    Args:
+        path: The file.
+        source: ffmpeg's options of the input.
+        output: ffmpeg's options of the output.
+        said: A list that receives ffmpeg's messages in the end.
+
+    Raises:
+        MediaError: As in `read_frames`, but not for a file of which ffmpeg writes nothing at all.
+        VideoError: As in `read_frames`.
     """
     with _reading(path, ["-loglevel", "level+info", *_reader(path, source), *output]) as (output_of, ended):
         count = 0
@@ -77,11 +85,18 @@ def ffmpeg_lines(path: Path, source: Sequence[str], output: Sequence[str], said:
 def read_frames(
     path: Path, source: Sequence[str], output: Sequence[str], most: int, folder: Path | None = None
 ) -> Iterator[np.ndarray]:
-    """Yield the first frames of a file, at most so many, each uint8 (H, W, 3) and of the size that it comes out with.
+    """Yield the first frames of a file, uint8 (H, W, 3) each, in the size that ffmpeg gives them.
 
-    source, output: ffmpeg's options of the file, and of what is done to it.  folder: where the files lie that those
-    name. Raises MediaError, also once ffmpeg takes more than MEMORY or hangs; and VideoError where it does not run,
-    dies, or says that the machine lacks something.
+    Args:
+        path: The file.
+        source: ffmpeg's options of the input.
+        output: ffmpeg's options of the output, such as filters.
+        most: The largest number of frames.
+        folder: The folder of files that those options name, or None.
+
+    Raises:
+        MediaError: The file cannot be decoded, or takes ffmpeg more than MEMORY or too much time.
+        VideoError: ffmpeg does not start, dies, or says that the machine lacks something.
     """
     # Each frame as a file of its own, which says its size.
     frames = ["-thread_queue_size", "1", "-f", "image2pipe", "-c:v", "ppm", "-pix_fmt", "rgb24", "pipe:1"]
@@ -107,8 +122,10 @@ def _reader(path: Path, source: Sequence[str]) -> list[str]:
 def _reading(
     path: Path, arguments: Sequence[str], folder: Path | None = None
 ) -> Iterator[tuple[_Output, Callable[[int], str]]]:
-    """Yield what ffmpeg writes, and a function that waits for its end and returns what it said, given how much came
-    of it before. It is ended in any case.
+    """Yield ffmpeg's output, and a function that waits for its end; end it in any case.
+
+    Yields:
+        The output, and a function that takes the number of results that were read, and returns ffmpeg's messages.
     """
     with tempfile.TemporaryFile() as words, _started([*_ffmpeg(), *arguments], words, folder) as process:
 
@@ -152,18 +169,18 @@ def _nothing_read(path: Path, said: str) -> MediaError:
 
 
 def _errors(said: str) -> str:
-    """What it said of errors, where it says of each line how grave that is."""
+    """Return the messages that are errors, where ffmpeg names the level of each message."""
     lines = said.splitlines()
     return "\n".join(line for line in lines if GRAVE.search(line)) if any(map(LEVEL.search, lines)) else said
 
 
 def _reason(said: str) -> str:
-    """What ffmpeg said first; what follows comes of that."""
+    """Return ffmpeg's first error; the later ones follow from it."""
     return PREFIX.sub("", _errors(said).partition("\n")[0])[:200] or "it said nothing"
 
 
 class _Output:
-    """What ffmpeg writes, read while its memory and its progress are watched."""
+    """The output of ffmpeg, read while its memory and progress are watched."""
 
     def __init__(self, path: Path, process: subprocess.Popen[bytes]) -> None:
         assert process.stdout is not None
@@ -173,7 +190,7 @@ class _Output:
         self._rest = b""
 
     def frame(self) -> np.ndarray | None:
-        """Return the next frame, or None after the last. Raises MediaError."""
+        """Return the next frame, or None after the last. Raise MediaError."""
         give_up_at = time.monotonic() + PATIENCE
         try:
             while (match := HEADER.match(self._rest)) is None and len(self._rest) < LONGEST_HEADER:
@@ -190,7 +207,7 @@ class _Output:
         return np.frombuffer(data, np.uint8).reshape(height, width, 3)
 
     def lines(self) -> Iterator[str]:
-        """Yield what it writes, line by line; of one that has no end, its beginning. Raises MediaError."""
+        """Yield the lines of the output; of an endless one, its beginning. Raise MediaError."""
         rest = b""
         with contextlib.suppress(_Ended):
             while True:
