@@ -131,7 +131,7 @@ def _check(checkpoint: Checkpoint, quantize: int | None, text_encoder: Path | No
 
 @contextmanager
 def _new_folder(destination: Path) -> Iterator[Path]:
-    """Yield a folder beside `destination`, renamed to it in the end, or removed on an error."""
+    """Yield a folder next to `destination`, renamed to it in the end, or removed on an error."""
     made = [folder for folder in destination.absolute().parents if not folder.exists()]
     destination.parent.mkdir(parents=True, exist_ok=True)
     unfinished = Path(tempfile.mkdtemp(prefix=".ltx-convert-", dir=destination.parent))

@@ -25,7 +25,7 @@ from ltx_models.text_encoders.tokenizer import Tokenizer
 
 RECIPES = {"pocket": recipes.POCKET, "tiny": recipes.TINY}
 GOES_ON = 75
-"""The exit code of a call whose time was up: the same command goes on (EX_TEMPFAIL)."""
+"""The exit code of a call whose time was up: the same command continues (EX_TEMPFAIL)."""
 
 
 @click.command(epilog="Example: python -m ltx_models.pocket.train --out run --minutes 12.8")
@@ -53,10 +53,10 @@ def main(
     device: str,
     only_measure: bool,
 ) -> None:
-    """Trains the VAE, then transformer and text encoder, then the distilled transformer; scores and exports them.
+    """Train the VAE, then transformer and text encoder, then the distilled transformer; score and export them.
 
-    What is there already is not trained again: remove DIR/vae.safetensors, dit.safetensors or student.safetensors, and
-    what comes after it, to have it trained anew.
+    What exists already is not trained again: remove DIR/vae.safetensors, dit.safetensors or student.safetensors, and
+    what comes after it, to train it anew.
     """
     torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = True
     recipe = dataclasses.replace(RECIPES[name], seed=seed)
@@ -73,7 +73,7 @@ def main(
 
 
 def _train(recipe: Recipe, out: Path, device: torch.device, minutes: float | None, captions: int, clock: Clock) -> bool:
-    """Whether all is done."""
+    """Train, and return whether all is done."""
 
     def seconds(phase: str) -> float | None:
         return minutes and minutes * 60 * recipe.phase(phase).share
