@@ -103,7 +103,7 @@ def _check_is_new(destination: Path) -> None:
     except FileNotFoundError:
         return
     except (OSError, ValueError) as error:
-        raise CheckpointError(f"{destination} cannot be made: {getattr(error, 'strerror', error)}") from error
+        raise CheckpointError(f"{destination} could not be created: {getattr(error, 'strerror', error)}") from error
     raise CheckpointError(f"{destination} exists already; name a folder that does not")
 
 
@@ -208,7 +208,7 @@ def write_tensors(path: Path, tensors: Weights, source: Path) -> None:
     end = 0
     for name, value in tensors.items():
         if value.dtype not in DTYPES:
-            raise CheckpointError(f"{source} has {name} of the type {value.dtype}, which no checkpoint holds")
+            raise CheckpointError(f"{source} has {name} of the type {value.dtype}, which checkpoints do not use")
         header[name] = {
             "dtype": DTYPES[value.dtype],
             "shape": list(value.shape),
@@ -248,13 +248,17 @@ def main() -> int:
             tokenizer=files.tokenizer,
         )
     except (ModelError, OSError) as error:
-        why = f"{options.destination} cannot be made: {error.strerror}" if isinstance(error, OSError) else str(error)
+        why = (
+            f"{options.destination} could not be created: {error.strerror}"
+            if isinstance(error, OSError)
+            else str(error)
+        )
         print(f"Error: {_printable(why)}", file=sys.stderr)  # noqa: T201
         return 2
     if left_out:
         more = ", …" if len(left_out) > 1 else ""
         print(  # noqa: T201
-            f"left out, being neither the transformer's nor the VAE's: {len(left_out)}"
+            f"left out, since neither the transformer nor the VAE has them: {len(left_out)}"
             f" tensor{'s' if more else ''} ({_printable(left_out[0][:200])}{more})",
             file=sys.stderr,
         )
@@ -279,7 +283,7 @@ def _source(name: str, text_encoder: Path | None, tokenizer: Path | None) -> Any
         variant = find_variant(name)
     except UnknownVariant as error:
         raise UnknownVariant(
-            f"there is no file or folder {name}, and no such variant: {', '.join(VARIANTS)} are"
+            f"there is no file, folder or variant {name}; the variants are: {', '.join(VARIANTS)}"
         ) from error
     files = find_files(variant)
     return VariantFiles(files.checkpoint, text_encoder or files.text_encoder, tokenizer or files.tokenizer)

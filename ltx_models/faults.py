@@ -28,7 +28,7 @@ KIND_OF = {
 }
 
 SIGNS: dict[str, tuple[FaultKind, str]] = {
-    # Metal's codes of a command buffer that failed, as MLX words them; the last is of a buffer that another one felled.
+    # Metal's codes of a command buffer that failed, as MLX words them; the last: a buffer failed due to another.
     r"kIOGPUCommandBufferCallbackErrorOutOfMemory|Insufficient Memory": (
         FaultKind.MEMORY,
         "the GPU ran out of memory",
@@ -62,11 +62,11 @@ SIGNS: dict[str, tuple[FaultKind, str]] = {
     # Python's and other programs' words for a system's errors
     r"No space left on device|[Dd]isk quota exceeded": (FaultKind.SPACE, "a disk is full"),
     r"Too many open files": (FaultKind.FILES, "too many files are open"),
-    r"Read-only file system|\[Errno 13\]|\[Errno 1\]": (FaultKind.ACCESS, "a file or folder is forbidden to it"),
-    r"Input/output error": (FaultKind.DISK, "a disk fails"),
+    r"Read-only file system|\[Errno 13\]|\[Errno 1\]": (FaultKind.ACCESS, "access to a file or folder is denied"),
+    r"Input/output error": (FaultKind.DISK, "a disk failed"),
     r"\b(ModuleNotFoundError|ImportError):|Library not loaded|cannot open shared object file": (
         FaultKind.SOFTWARE,
-        "what it needs is not installed whole",
+        "the installation is incomplete",
     ),
 }
 """Patterns of an error's text, or of a process's last output; the kind of fault that each shows; and its message."""

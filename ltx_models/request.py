@@ -126,7 +126,7 @@ class ConditioningItem:
         _check_number("start of a clip", self.start, 0, MAX_CLIP_SECONDS)
         _check_number("end of a part of a clip", self.stop, 0, MAX_CLIP_SECONDS)
         if self.kind == "image" and (self.start is not None or self.stop is not None):
-            raise InvalidRequest("a part in seconds was chosen of an image; only a clip has one")
+            raise InvalidRequest("an image has no part in seconds; give one for a clip only")
         if self.stop is not None and self.stop <= (self.start or 0):
             raise InvalidRequest(
                 f"the part {self.start or 0:g}–{self.stop:g} s of a clip ends before it begins; give the earlier second"
@@ -426,4 +426,4 @@ def _check_timesteps(name: str, timesteps: tuple[float, ...], most: int) -> None
     for value in timesteps:
         _check_number(name, value, 0, 1, above=True)
     if any(later >= earlier for earlier, later in itertools.pairwise(timesteps)):
-        raise InvalidRequest(f"the {name} do not fall; each must be below the one before it")
+        raise InvalidRequest(f"the {name} are invalid: they must fall, each below the one before it")

@@ -53,7 +53,7 @@ def ffmpeg_path() -> str:
     try:
         return imageio_ffmpeg.get_ffmpeg_exe()
     except RuntimeError as error:
-        raise VideoError(f"there is no ffmpeg: {error}") from error
+        raise VideoError(f"ffmpeg was not found: {error}") from error
 
 
 def encode_jpeg(image: Image.Image) -> bytes:
@@ -83,7 +83,7 @@ def _command(width: int, height: int, frame_rate: float, path: Path) -> list[str
 
 
 def _encode(command: list[str], frames: Iterable[np.ndarray], shape: tuple[int, int, int]) -> None:
-    # A file takes ffmpeg's last words: a pipe that nobody reads could fill and stop it.
+    # ffmpeg's messages go to a file: a pipe that is not read could fill up and block it.
     with tempfile.TemporaryFile() as words:
         try:
             process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.DEVNULL, stderr=words)
@@ -100,7 +100,7 @@ def _encode(command: list[str], frames: Iterable[np.ndarray], shape: tuple[int, 
             except BrokenPipeError:  # it died: its exit code and last words say why
                 with contextlib.suppress(BrokenPipeError):  # of what is still to be written
                     process.stdin.close()
-            except BaseException:  # also Ctrl-C, or what the generator of frames raises: nobody would end it
+            except BaseException:  # also Ctrl-C, or an error of the generator of frames: ffmpeg would not end
                 process.kill()
                 raise
         if process.returncode != 0:

@@ -48,8 +48,8 @@ def check_memory(variant: Variant, request: GenerationRequest) -> None:
     free = free_memory()
     if needed > free:
         raise OutOfMemory(
-            f"measuring {variant.name} needs {needed / GB:.1f} GB of memory, for all its models are there at once, and"
-            f" {free / GB:.1f} GB are free; end other programs, such as a worker, or measure another variant or a"
+            f"measuring {variant.name} needs {needed / GB:.1f} GB of memory, since all its models are loaded at once,"
+            f" and {free / GB:.1f} GB are free; end other programs, such as a worker, or measure another variant or a"
             " smaller video"
         )
 
@@ -211,7 +211,7 @@ def _clip_after_clip(clips: _Clips, runs: int) -> Iterator[Measurement]:
                 written.result()
             written = writer.submit(clips.encode)
             now = time.perf_counter()
-            if run > 1:  # the first two have none before them whose MP4 was being written
+            if run > 1:  # during the first two no MP4 is being written
                 phases["denoise"].append(denoised - started)
                 phases["decode"].append(decoded - denoised)
                 phases["all else"].append(now - since - (decoded - started))

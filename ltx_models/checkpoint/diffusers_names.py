@@ -94,7 +94,7 @@ def _decoder_places(kinds: Sequence[str]) -> list[str]:
 
 
 def _vae_name(name: str, prefixes: Mapping[str, str]) -> str:
-    for theirs in sorted(prefixes, key=len, reverse=True):  # the longest: an upsampler lies inside its block
+    for theirs in sorted(prefixes, key=len, reverse=True):  # the longest: an upsampler is inside its block
         if name.startswith(f"{theirs}."):
             return f"{prefixes[theirs]}.{_substitute(name.removeprefix(f'{theirs}.'), RESIDUAL_NAMES)}"
     return _substitute(name, VAE_NAMES)

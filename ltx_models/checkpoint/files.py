@@ -113,7 +113,7 @@ def load_tensors(path: Path) -> tuple[Weights, dict[str, str]]:
     header = read_header(path)
     if unknown := [f"{name} ({dtype})" for name, (dtype, _) in header.tensors.items() if dtype not in READABLE]:
         raise CheckpointError(
-            f"{path} holds tensors of types that are not read, such as {unknown[0][:200]}; {' '.join(READABLE)} are"
+            f"{path} has tensors of unsupported types, such as {unknown[0][:200]}; supported are {' '.join(READABLE)}"
         )
     recast = any(dtype in RECAST for dtype, _ in header.tensors.values())
     file: Any = RecastFile(path, header) if recast else str(path)

@@ -143,7 +143,7 @@ class SingleFile(Checkpoint):
 
     def _share_vae(self, owner: Path) -> None:
         if VAE_FILE in read_header(owner).metadata:
-            raise CheckpointError(f"{self.path} says that its VAE is in {owner}, which holds none either")
+            raise CheckpointError(f"{self.path} says that its VAE is in {owner}, which has none either")
         self.files = [*self._own_files, owner]
         self._vae_files = [owner]
         self.config["vae"] = SingleFile(owner).section("vae")

@@ -52,7 +52,7 @@ AGAIN = "download it again"
 MAKE_SMALLER = (
     "take a file in bfloat16, float16 or fp8, of which ltx models convert --quantize 4 makes one that is as small"
 )
-PICKLE = "which can run any program when it is opened and therefore is not; take the safetensors file of the same model"
+PICKLE = "which is not opened, since it can run any program; take the safetensors file of the same model"
 
 
 def _begins(*magic: bytes, at: int = 0) -> Callable[[bytes, Path], bool]:
@@ -97,16 +97,16 @@ def _first_line(start: bytes) -> str:
 BLANK = rb"(?:\xef\xbb\xbf)?\s*"
 
 STAND_INS: tuple[tuple[Callable[[bytes, Path], bool], str, str], ...] = (
-    (lambda start, _: not start, "an empty one", AGAIN),
-    (lambda start, _: not any(start), "one that begins with zeros, as an unfinished download does", AGAIN),
+    (lambda start, _: not start, "an empty file", AGAIN),
+    (lambda start, _: not any(start), "a file that begins with zeros, like an unfinished download", AGAIN),
     (
         _begins(b"version https://git-lfs.github.com/spec/", b"version https://hawser.github.com/spec/"),
-        "a Git LFS pointer, a note that stands for the file",
+        "a Git LFS pointer, a text in place of the file",
         "git lfs pull fetches the file itself",
     ),
     (
         _matches(BLANK + rb"<(!doctype html|html|head|body|!--|\?xml)"),
-        "an HTML page, which a site sends in place of a file that needs a login or is not there",
+        "an HTML page, as a site sends in place of a file that needs a login or does not exist",
         "download it again, logged in where the model is gated",
     ),
 )
@@ -127,11 +127,11 @@ FORMATS: tuple[tuple[Callable[[bytes, Path], bool], str, str], ...] = (
     (_matches(BLANK + rb"[\[{]\s*[\"\]}{\[]"), "JSON, such as a config", "name the file of the weights"),
     (
         _begins(b"GGUF", b"FUGG", b"ggml", b"lmgg", b"ggjt", b"tjgg", b"ggmf", b"fmgg", b"ggla"),
-        "a GGUF file, whose quantization is not read",
+        "a GGUF file, whose quantization is not supported",
         MAKE_SMALLER,
     ),
     (_is_torch_zip, f"a PyTorch pickle (.pt, .pth, .ckpt or .bin), {PICKLE}", ""),
-    (_matches(rb"\x80[\x02-\x05]"), f"a pickle (.pt, .pth, .ckpt or .bin of old), {PICKLE}", ""),
+    (_matches(rb"\x80[\x02-\x05]"), f"a pickle (an old .pt, .pth, .ckpt or .bin), {PICKLE}", ""),
     (_begins(b"ustar", at=257), "a tar archive", "unpack it and name the safetensors file in it"),
     (_is(ZIP), "a ZIP archive", "unpack it and name the safetensors file in it"),
     (_is(*COMPRESSED), "a compressed file", "unpack it and name the safetensors file in it"),
@@ -140,13 +140,13 @@ FORMATS: tuple[tuple[Callable[[bytes, Path], bool], str, str], ...] = (
     (_begins(b"TFL3", at=4), "a TensorFlow Lite model", "take the safetensors file of the model"),
     (
         _begins(b"\x00\x05\x16\x07", b"\x00\x05\x16\x00"),
-        "what macOS writes of a file's attributes (._NAME)",
+        "an AppleDouble file (._NAME), in which macOS stores a file's attributes",
         "name the file without the ._",
     ),
     (_is(PNG, JPEG, WEBP, GIF, HEIF), "a picture", "name the checkpoint's safetensors file"),
-    (_is(MOV, MATROSKA, RIFF), "a clip or a sound", "name the checkpoint's safetensors file"),
+    (_is(MOV, MATROSKA, RIFF), "a video or audio file", "name the checkpoint's safetensors file"),
     (_is_text, "a text", AGAIN),
-    (lambda start, _: len(start) < 8, "the beginning of one", AGAIN),
+    (lambda start, _: len(start) < 8, "only its beginning", AGAIN),
 )
 """A test of the first bytes; what the file is; what to do. The first row that matches is used."""
 

@@ -19,7 +19,7 @@ __all__ = ["NO_LOCKS", "file_lock", "has_locks", "why_not_lockable"]
 NO_LOCKS = frozenset({errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOLCK, errno.ENOSYS, errno.EINVAL})
 """The errors of flock on file systems without locks."""
 NO_LOCKS_HERE = (
-    "cannot be used: its file system has no locks, as a share's may not; set LTX_HOME to a folder on a disk of this"
+    "cannot be used: its file system has no locks, like that of many shares; set LTX_HOME to a folder on a disk of this"
     " machine"
 )
 

@@ -146,7 +146,7 @@ def _list(source: Source) -> list[RemoteFile]:
     try:
         info: Any = HfApi().model_info(source.repository, files_metadata=True)
     except GatedRepoError:
-        raise _NotThere("its owner lets in only who has asked; set HF_TOKEN") from None
+        raise _NotThere("it is gated; request access on its page, and set HF_TOKEN") from None
     except RepositoryNotFoundError:
         raise _NotThere("no such repository") from None
     siblings = {sibling.rfilename: sibling for sibling in info.siblings or ()}
@@ -186,7 +186,7 @@ def _alone(path: Path, name: str, say: Say) -> Iterator[None]:
     try:
         lock.acquire(timeout=WAIT_SILENTLY)
     except Timeout:
-        say(f"waits for another download of {name}; where no machine has one, this ends it: rm '{lock.lock_file}'")
+        say(f"waiting for another download of {name}; if there is none, remove its lock: rm '{lock.lock_file}'")
         lock.acquire()
     try:
         yield
@@ -205,8 +205,8 @@ def _fetch(file: RemoteFile, advance: Callable[[int], None], say: Say) -> None:
             if checksum != file.checksum:
                 file.part.unlink()
                 raise DownloadError(
-                    f"{file.name} of {file.repository} arrived with the checksum {checksum} instead of"
-                    f" {file.checksum}; it was thrown away; try again"
+                    f"{file.name} of {file.repository} has the checksum {checksum} instead of"
+                    f" {file.checksum}; it was deleted; try again"
                 )
             file.part.replace(file.path)
             if models_folder():
@@ -326,13 +326,15 @@ def _hub_errors() -> Iterator[None]:
         raise DownloadError(
             "downloads need the hub's client, which the base install leaves out: pip install 'ltx-farm[worker]'"
         ) from None
-    again = "the same command goes on where this one stopped"
+    again = "the same command continues where this one stopped"
     if not constants.ENDPOINT.startswith(("http://", "https://")):
-        raise DownloadError("HF_ENDPOINT must begin with http:// or https://, as in https://huggingface.co")
+        raise DownloadError(
+            "HF_ENDPOINT is invalid: it must begin with http:// or https://, as in https://huggingface.co"
+        )
     if not (get_token() or "").isascii():
         raise DownloadError(
-            "the hub's token (HF_TOKEN, or what hf auth login has kept) has characters in it that no token has, such as"
-            " the quotation marks of a chat; copy it again"
+            "the hub's token (HF_TOKEN, or what hf auth login has stored) is invalid: it has characters that are"
+            " not ASCII, such as typographic quotation marks; copy it again"
         )
     try:
         httpx.Client().close()  # which reads the environment's proxies, as the hub's own does
@@ -343,8 +345,8 @@ def _hub_errors() -> Iterator[None]:
         ) from None
     except (ValueError, httpx.InvalidURL):
         raise DownloadError(
-            "the environment names a proxy (ALL_PROXY, HTTPS_PROXY or the like) that is none; it must be"
-            " http://HOST:PORT, or socks5://HOST:PORT"
+            "the proxy in the environment (ALL_PROXY, HTTPS_PROXY or the like) is invalid; use http://HOST:PORT or"
+            " socks5://HOST:PORT"
         ) from None
     try:
         yield
@@ -358,4 +360,4 @@ def _hub_errors() -> Iterator[None]:
     except (httpx.HTTPError, LocalEntryNotFoundError) as error:
         raise HubUnreachable(f"{constants.ENDPOINT} does not answer ({error}); {again}") from error
     except OSError as error:
-        raise DownloadError(f"the download broke off: {error}; {again}") from error
+        raise DownloadError(f"the download was interrupted: {error}; {again}") from error

@@ -88,7 +88,7 @@ def _mode(path: Path, *, follow_symlinks: bool = False) -> int:
     except FileNotFoundError:
         return 0
     except ValueError:  # a NUL, or what the file system cannot encode
-        raise OSError(errno.EINVAL, "no file can have that name", str(path)) from None
+        raise OSError(errno.EINVAL, "the name is invalid", str(path)) from None
 
 
 @contextlib.contextmanager

@@ -81,7 +81,7 @@ def _read(path: Path) -> Header:
         entries = json.loads(text.decode(), object_pairs_hook=_unique)
         metadata = entries.pop("__metadata__", None) or {}
         if not all(_is_text(name) and _is_text(value) for name, value in metadata.items()):
-            raise ValueError("metadata that is no text")
+            raise ValueError("metadata that is not text")
         places = sorted(_place_of(name, entry) for name, entry in entries.items())
         tensors = {name: (entry["dtype"], tuple(entry["shape"])) for name, entry in entries.items()}
     except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
@@ -96,9 +96,9 @@ def _why_no_file(path: Path) -> str:
     if path.is_dir():
         return f"{path} is a folder; a safetensors file is expected there"
     if path.is_symlink():
-        return f"there is no file {path}: it is a link to {path.readlink()}, where none is; link to the file anew"
+        return f"there is no file {path}: it is a broken link to {path.readlink()}; link to the file again"
     if path.exists():
-        return f"{path} is no regular file; a safetensors file is expected there"
+        return f"{path} is not a regular file; a safetensors file is expected there"
     return f"there is no file {path}; a safetensors file is expected there"
 
 
@@ -112,7 +112,7 @@ def _check_places(path: Path, places: list[tuple[int, int]], size: int) -> None:
     for begin, end in places:
         if begin != position:
             raise CheckpointError(
-                f"{path} is damaged: its header gives two tensors the same bytes, or bytes to none; {AGAIN}"
+                f"{path} is damaged: its header assigns the same bytes to two tensors, or bytes to none; {AGAIN}"
             )
         position = end
     if size > whole:
@@ -125,7 +125,7 @@ def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     """Return pairs as a dict. Raise ValueError for a repeated name, since readers might use different pairs."""
     found = dict(pairs)
     if len(found) < len(pairs):
-        raise ValueError("a name comes twice")
+        raise ValueError("a name appears twice")
     return found
 
 
@@ -139,8 +139,8 @@ def _place_of(name: str, entry: dict[str, Any]) -> tuple[int, int]:
     dtype, shape, (begin, end) = entry["dtype"], entry["shape"], entry["data_offsets"]
     numbers = [*shape, begin, end]
     if not (_is_text(name) and _is_text(dtype)) or any(type(number) is not int or number < 0 for number in numbers):
-        raise ValueError("a tensor without type, shape or place")
+        raise ValueError("a tensor without type, shape or offsets")
     bits = ITEM_BITS.get(dtype)
     if begin > end or (bits is not None and math.prod(shape) * bits != (end - begin) * 8):
-        raise ValueError("a tensor whose place has another size")
+        raise ValueError("a tensor whose offsets do not match its size")
     return int(begin), int(end)

@@ -30,12 +30,12 @@ def check_is_no_url(kind: str, source: str) -> None:
     shown = f"{scheme}:…" if scheme == "data" or not rest.isprintable() else f"{scheme}://{_cut(rest)}"
     advice = "download it first, and give the file"
     if scheme == "data":
-        advice = "save what is in it as a file, and give that"
+        advice = "save its content as a file, and give that"
     elif scheme == "file":
         path = urllib.parse.unquote(rest).removeprefix("localhost")
         advice = f"give the path itself, {_cut(path)}" if path.isprintable() else "give the path itself"
     article = "an" if kind == "image" else "a"
-    raise InvalidRequest(f"{article} {kind} was given by the URL {shown}, and URLs are not read; {advice}")
+    raise InvalidRequest(f"{article} {kind} was given as the URL {shown}, and URLs are not read; {advice}")
 
 
 def _cut(text: str) -> str:

@@ -24,4 +24,4 @@ def unmounted_volume(path: Path) -> Path | None:
 def check_mounted(path: Path) -> None:
     """Raise FileNotFoundError for a path on a Mac that leads through a share which is not mounted."""
     if volume := unmounted_volume(path):
-        raise FileNotFoundError(f"nothing is mounted at {volume}; mount the share first, and no folder is made there")
+        raise FileNotFoundError(f"nothing is mounted at {volume}; mount the share first; no folder was created there")

@@ -182,10 +182,12 @@ class Operation:
         except Exception as error:
             if COMMAND_BUFFER_FAILED in str(error):  # the GPU's failure, which a result elsewhere may have met
                 raise
-            log.warning("the kernel %s is not used, for it fails here: %s", self.name, str(error)[:2000])
+            log.warning("the kernel %s is not used, because it fails on this machine: %s", self.name, str(error)[:2000])
             return False
         if not distance <= bound:
-            log.warning("the kernel %s is not used, for its result is off by %.2g here", self.name, distance)
+            log.warning(
+                "the kernel %s is not used, because its result is off by %.2g on this machine", self.name, distance
+            )
         return distance <= bound
 
 

@@ -14,7 +14,7 @@ __all__ = ["CheckedConversion", "all_finite", "not_finite", "require_finite"]
 
 def all_finite(values: mx.array) -> mx.array:
     """Return a scalar array, not evaluated yet, that is True if the sum of the values, and so each value, is finite."""
-    if values.dtype == mx.float16:  # whose sum may overflow
+    if values.dtype == mx.float16:  # its sum may overflow
         values = values.astype(mx.float32)
     return mx.isfinite(mx.sum(values))
 

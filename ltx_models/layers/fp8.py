@@ -66,8 +66,8 @@ def _in_rows(scale: mx.array, weight: mx.array, name: str, source: Path) -> mx.a
     rows = weight.shape[0] if weight.ndim == 2 else 1
     if scale.size != 1 and scale.shape not in ((rows,), (rows, 1)):
         raise CheckpointError(
-            f"{source} has {name} of the shape {tuple(scale.shape)} for a weight of {tuple(weight.shape)}; one scale"
-            " for a matrix or one for each of its rows is read: take a file that has such, or one in bfloat16"
+            f"{source} has {name} of the shape {tuple(scale.shape)} for a weight of {tuple(weight.shape)}; there must"
+            " be one scale for a matrix or one for each of its rows: use a file with such scales, or one in bfloat16"
         )
     scale = scale.astype(mx.float32)
     return mx.broadcast_to(scale.reshape(-1, 1), (rows, 1)) if weight.ndim == 2 else scale.reshape(1)

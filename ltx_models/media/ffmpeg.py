@@ -113,7 +113,7 @@ def read_frames(
 
 
 def _reader(path: Path, source: Sequence[str]) -> list[str]:
-    # More threads of a decoder hold more frames, and so does a queue. Filters may have threads: they shorten theirs.
+    # More threads of a decoder keep more frames, and so does a queue. Filters may have threads: they shorten theirs.
     bounds = ["-threads", "1", "-thread_queue_size", "1", "-max_pixels", str(MAX_PIXELS)]
     return [*bounds, "-protocol_whitelist", "file,pipe", *source, "-i", f"file:{path.absolute()}"]
 
@@ -131,7 +131,7 @@ def _reading(
 
         def ended(count: int) -> str:
             with contextlib.suppress(subprocess.TimeoutExpired):
-                process.wait(LAST_WORDS)  # how it ends by itself tells whose fault that is
+                process.wait(LAST_WORDS)  # its own exit code tells whose fault it is
             process.kill()
             code = process.wait()
             words.seek(0)
@@ -164,7 +164,7 @@ def _nothing_read(path: Path, said: str) -> MediaError:
                 " read: scale it down"
             )
     if not said or "matches no streams" in said:
-        return MediaError(f"{path} cannot be read: it holds no frames")
+        return MediaError(f"{path} cannot be read: it has no frames")
     return MediaError(f"{path} is damaged or cut off, and cannot be read: {_reason(said)}")
 
 

@@ -76,7 +76,7 @@ def read_picture(path: Path, fit: Fit) -> np.ndarray:
             shown = needed_of(file) if kind == PNG else file
             return np.array(_read(path, file, shown, fit, PILLOW_BYTES - (header.kept if header else 0)))
     except UnidentifiedImageError as error:
-        raise MediaError(f"{path} is not a picture that is read: {names_of('image')} are") from error
+        raise MediaError(f"{path} is not a picture in a supported format: {names_of('image')} are") from error
     except (OSError, SyntaxError, ValueError, EOFError, struct.error) as error:
         raise MediaError(f"{path} is damaged or cut off, and cannot be read as a picture: {error}") from error
 
@@ -142,7 +142,7 @@ def _by_pillow(image: Image.Image, path: Path, fit: Fit, room: int, to_srgb: ToS
     if image.format not in DECODERS:
         _shrink_jpeg(image, fit, room)
     if _pillow_bytes(image) > room:
-        raise MediaError(f"{path} is damaged: it has another size than it says")
+        raise MediaError(f"{path} is damaged: its size differs from its header's")
     image.load()
     left, top, right, bottom = box = fit.box(*image.size)
     size = fit.size(right - left, bottom - top)

@@ -82,7 +82,7 @@ def demuxer_of(path: Path) -> str:
     try:
         return DEMUXERS[format_of(first_bytes(path))]
     except KeyError:
-        raise MediaError(f"{path} is not a clip that is read: {names_of('video')} are") from None
+        raise MediaError(f"{path} is not a clip in a supported format: {names_of('video')} are") from None
 
 
 def first_bytes(path: Path) -> bytes:

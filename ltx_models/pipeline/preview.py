@@ -63,7 +63,7 @@ def with_previews(
         yield stepped
         if vae is not None and stepped.step % every == 0 and stepped.step < stepped.steps:
             latent = _middle_frame(x0, shape)
-            mx.eval(latent)  # another thread can go on only from what is computed
+            mx.eval(latent)  # another thread can only use what has been evaluated
             begun = stepped.step, _thread().submit(_decode, vae, latent, request)
 
 
@@ -117,5 +117,5 @@ def _decode(vae: VAE, latent: mx.array, request: GenerationRequest) -> Image.Ima
     except (RuntimeError, MemoryError) as error:
         if not is_out_of_memory(error):
             raise
-        log.warning("a preview was left out: %s", error)
+        log.warning("a preview was skipped: %s", error)
         return None

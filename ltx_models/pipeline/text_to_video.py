@@ -188,7 +188,7 @@ class LTXPipeline:
         except (RuntimeError, MemoryError) as error:
             if not is_out_of_memory(error):
                 raise
-            raise OutOfMemory(f"there is no memory for the text encoder beside the decode: {error}") from error
+            raise OutOfMemory(f"memory ran out for the text encoder during the decode: {error}") from error
 
     def _embed(self, text: str, text_encoder: T5Encoder) -> np.ndarray:
         ids = mx.array([self.models.tokenizer.encode(text)])
@@ -216,8 +216,8 @@ class LTXPipeline:
         """
         if frames.ndim != 4 or frames.shape[0] % FRAME_STRIDE != 1 or any(n % SIZE_STRIDE for n in frames.shape[1:3]):
             raise InvalidRequest(
-                f"frames of the shape {tuple(frames.shape)} cannot be encoded; (8n+1, H, W, 3) can, with H and W"
-                f" multiples of {SIZE_STRIDE}"
+                f"the shape {tuple(frames.shape)} of the frames is invalid; use (8n+1, H, W, 3), with H and W multiples"
+                f" of {SIZE_STRIDE}"
             )
         pixels = frames.astype(np.float32)
         if frames.dtype == np.uint8:

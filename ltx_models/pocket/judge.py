@@ -102,7 +102,7 @@ def judge(frames: np.ndarray, caption: str) -> Verdict:
     """Judge uint8 frames (F, H, W, 3), at least 9 of them. Raise ValueError where the caption is unknown."""
     combination = parse(caption)
     if combination is None:
-        raise ValueError(f"{caption!r} is no caption that the pocket model knows in whole")
+        raise ValueError(f"the caption {caption!r} is invalid: the pocket model does not know all of it")
     return judge_combination(frames, combination)
 
 

@@ -31,7 +31,7 @@ SHEET_CAPTIONS = 16
 @click.option("--weights", type=click.Path(path_type=Path, exists=True, file_okay=False), default=HERE)
 @click.option("--run", type=click.Path(path_type=Path, exists=True, file_okay=False), required=True)
 @click.option("--device", "trained_on", default="one NVIDIA H100", show_default=True, help="What it was trained on.")
-@click.option("--remark", default="", help="What else there is to say of the training.")
+@click.option("--remark", default="", help="A remark on the training.")
 def main(weights: Path, run: Path, trained_on: str, remark: str) -> None:
     """Write WEIGHTS/MODEL_CARD.md."""
     if (run / "losses.png").is_file():

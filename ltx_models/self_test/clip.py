@@ -43,11 +43,11 @@ def render_clip() -> Clip:
         size = path.stat().st_size
     seconds = time.perf_counter() - started
     if again.shape != frames.shape:
-        return Clip(f"of {len(frames)} frames in an MP4, {len(again)} are read back", seconds, 0.0, size)
+        return Clip(f"of {len(frames)} frames written to an MP4, {len(again)} were read back", seconds, 0.0, size)
     error = np.mean((frames.astype(np.float64) - again) ** 2) / 255**2
     psnr = float(-10 * np.log10(max(error, 1e-12)))
     if psnr < LEAST_PSNR:
-        return Clip(f"frames come out of an MP4 changed ({psnr:.1f} dB)", seconds, psnr, size)
+        return Clip(f"frames read back from an MP4 differ ({psnr:.1f} dB)", seconds, psnr, size)
     verdict = judge(again, PROMPT)
     off = ", ".join(name for name, right in dataclasses.asdict(verdict).items() if not right)
     problem = "" if verdict.right else f"the clip does not show what its prompt says: {off}"

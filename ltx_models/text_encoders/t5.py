@@ -235,7 +235,9 @@ def check_text_encoder(folder: Path) -> T5Config:
 def text_encoder_config(folder: Path) -> T5Config:
     """Return the sizes of the encoder in a folder. Raise CheckpointError."""
     if not folder.is_dir():
-        raise CheckpointError(f"{folder} is no folder; one with a T5's config.json and model.safetensors is expected")
+        raise CheckpointError(
+            f"{folder} is not a folder; one with a T5's config.json and model.safetensors is expected"
+        )
     source = folder / "config.json"
     supported = {"feed_forward_proj": "gated-gelu", "model_type": "t5"}
     return parse_config(T5Config, read_json(source), supported, source=str(source))

@@ -42,7 +42,7 @@ class Tokenizer:
             raise CheckpointError(f"{path} is not a SentencePiece model (spiece.model){why}") from error
         pieces = self._processor.get_piece_size()
         if self._processor.eos_id() < 0:
-            raise CheckpointError(f"{path} has no end token, which T5's has; take the spiece.model of the text encoder")
+            raise CheckpointError(f"{path} has no end token, unlike T5's; take the spiece.model of the text encoder")
         if vocabulary is not None and pieces > vocabulary:
             raise CheckpointError(
                 f"{path} is another text encoder's: it has {pieces:,} tokens, of which this one knows {vocabulary:,};"

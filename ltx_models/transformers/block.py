@@ -236,7 +236,7 @@ def _self_attention(
         projected = mx.concatenate([linear(parameters[name], x) for name in ("to_q", "to_k", "to_v")], axis=-1)
     norms = parameters["q_norm"]["weight"], parameters["k_norm"]["weight"]
     queries, keys = norm_and_rotate(projected, *norms, *rope, QK_NORM_EPS)
-    # A view: attention takes values as they lie in the product.
+    # A view: attention accepts the strides of values within the product.
     values = mx.unflatten(projected, -1, (3, heads, -1))[:, :, 2]
     replacement = None
     if perturbing == "attention_values":

@@ -275,7 +275,7 @@ class ResBlocks(nn.Module):
         embedded = self.embed(timestep)
         for block in self.res_blocks:
             x = block(x, embedded)
-            mx.eval(x)  # or the arrays within all blocks would be held at once
+            mx.eval(x)  # otherwise the arrays within all blocks would be in memory at once
         return x
 
 

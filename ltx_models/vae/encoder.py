@@ -60,7 +60,7 @@ class Encoder(nn.Module):
         x = self.conv_in(patchify(x, self.patch_size))
         for block in self.down_blocks:
             x = block(x)
-            mx.eval(x)  # the first blocks' results are large: hold one at a time
+            mx.eval(x)  # the first blocks' results are large: keep one at a time
         return self.conv_out(nn.silu(pixel_norm(x)))[..., : self.latent_channels]
 
 

@@ -73,7 +73,7 @@ def decode_frames(
             except (RuntimeError, MemoryError) as error:
                 if not is_out_of_memory(error):
                     raise
-                failure = error.with_traceback(None)  # whose frames hold arrays
+                failure = error.with_traceback(None)  # its stack frames reference arrays
                 break
             ready = following
             if chunk is not None:

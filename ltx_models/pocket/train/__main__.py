@@ -37,7 +37,7 @@ GOES_ON = 75
 @click.option(
     "--stop-after",
     type=click.FloatRange(min=0, min_open=True),
-    help="Save and leave after so many minutes, with exit code 75; the same command goes on.",
+    help="Save and exit after so many minutes, with exit code 75; the same command continues.",
 )
 @click.option("--captions", default=64, show_default=True, help="Held-out captions to score in the end; 0 for none.")
 @click.option("--seed", default=0, show_default=True)
@@ -68,7 +68,7 @@ def main(
     done = _train(recipe, out, torch.device(device), minutes, captions, clock)
     plot_losses(out)
     if not done:
-        click.echo("the time is up; the same command goes on", err=True)
+        click.echo("the time is up; the same command continues", err=True)
         raise click.exceptions.Exit(GOES_ON)
 
 

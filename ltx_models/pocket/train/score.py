@@ -44,7 +44,7 @@ SHEET_CAPTIONS, SHEET_FRAMES, SHEET_SIDE = 16, 6, 96
 @click.command(epilog="Example: python -m ltx_models.pocket.train.score --weights run/export --captions 128")
 @click.option("--weights", type=click.Path(path_type=Path, exists=True, file_okay=False), default=HERE)
 @click.option("--captions", type=click.IntRange(1, 256), default=128, show_default=True, help="Held-out captions.")
-@click.option("--model", "models", multiple=True, type=click.Choice(MODELS), help="[default: those that are there]")
+@click.option("--model", "models", multiple=True, type=click.Choice(MODELS), help="[default: those in the folder]")
 @click.option("--by", multiple=True, type=click.Choice(["MLX", "diffusers"]), default=["MLX"], show_default=True)
 @click.option("--size", "sizes", multiple=True, type=click.Choice(list(SIZES)), default=["default"], show_default=True)
 @click.option("--sheet/--no-sheet", "with_sheet", default=True, help="Draw the contact sheet.")

@@ -267,7 +267,7 @@ def test_memory_that_runs_out_for_a_text_beside_a_decode_is_told(
 
     result(pocket)
     monkeypatch.setattr(T5Encoder, "__call__", fail)
-    with pytest.raises(OutOfMemory, match="beside the decode"):
+    with pytest.raises(OutOfMemory, match="during the decode"):
         pocket.embed_beside(["a blue square"])
 
 

@@ -114,7 +114,7 @@ REFUSED = {
     "loop/a.mp4": "Too many levels of symbolic links",
     "socket": "socket is a socket, in which nothing can be written; name a file, a pipe or a device",
     "nowhere.mp4": "the folder no does not exist, so nowhere.mp4 cannot be written there",
-    "a\0b.mp4": "no file can have that name",
+    "a\0b.mp4": "the name is invalid",
     "/dev/stderr": "/dev/stderr is where messages go",
     "/dev/fd/2": "is where messages go",
     "/dev/fd/987": "/dev/fd/987 is closed",
