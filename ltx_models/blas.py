@@ -36,7 +36,7 @@ here.cblas_sgemm(101, 111, 111, 1, 1, 1, with_factor, one, 1, two, 1, ctypes.c_f
 assert product[0] == 6
 """
 """The program that a process with OpenBLAS runs as a trial: the loader ignores a library that it cannot load."""
-PATIENCE = 20.0
+TRIAL_TIMEOUT = 20.0
 """The time limit of the trial, in seconds."""
 
 
@@ -97,7 +97,13 @@ def _works(variables: dict[str, str]) -> bool:
     quiet = subprocess.DEVNULL
     try:
         done = subprocess.run(
-            command, env=os.environ | variables, stdin=quiet, stdout=quiet, stderr=quiet, timeout=PATIENCE, check=False
+            command,
+            env=os.environ | variables,
+            stdin=quiet,
+            stdout=quiet,
+            stderr=quiet,
+            timeout=TRIAL_TIMEOUT,
+            check=False,
         )
     except (OSError, subprocess.SubprocessError):
         return False

@@ -7,7 +7,7 @@
     ├── DownloadError     a model's files could not be fetched
     │   └── HubUnreachable    because the hub does not answer
     ├── MediaError        a picture or a clip cannot be read
-    └── MachineFault      this machine cannot do it now; another one may (see `ltx_models.faults`)
+    └── MachineFault      this machine cannot do it now; another one may (see `ltx_models.machine_faults`)
         ├── CheckpointError   a file is not the checkpoint that was expected
         ├── OutOfMemory       there is not enough memory, even for the smallest pieces
         ├── NotFinite         NaN or infinite values came out

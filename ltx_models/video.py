@@ -15,7 +15,7 @@ import numpy as np
 from PIL import Image
 
 from ltx_models.errors import VideoError
-from ltx_models.faults import kind_in_words
+from ltx_models.machine_faults import kind_in_output
 
 __all__ = ["encode_jpeg", "ffmpeg_path", "write_mp4"]
 
@@ -106,4 +106,4 @@ def _encode(command: list[str], frames: Iterable[np.ndarray], shape: tuple[int, 
         if process.returncode != 0:
             words.seek(0)
             said = words.read().decode(errors="replace").strip() or "it said nothing"
-            raise VideoError(f"ffmpeg failed with exit code {process.returncode}: {said[:2000]}", kind_in_words(said))
+            raise VideoError(f"ffmpeg failed with exit code {process.returncode}: {said[:2000]}", kind_in_output(said))

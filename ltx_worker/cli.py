@@ -31,8 +31,8 @@ from ltx_client.shared.settings import FarmSettings, HomeSettings, broker_addres
 from ltx_client.shared.storage.store import Storage, StorageError
 from ltx_models.errors import CheckpointError, ModelError
 from ltx_models.families.variants import DEFAULT_VARIANT, find_variant
-from ltx_models.faults import machine_fault
 from ltx_models.files.model_files import find_files, models_folder
+from ltx_models.machine_faults import machine_fault
 from ltx_worker.commands.doctor import doctor
 from ltx_worker.commands.service import as_the_service, install, installed_home, logs, uninstall
 from ltx_worker.engine.supervisor import ENGINE

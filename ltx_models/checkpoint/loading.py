@@ -19,7 +19,7 @@ from pydantic import TypeAdapter, ValidationError
 from ltx_models.checkpoint.files import Weights
 from ltx_models.errors import CheckpointError
 from ltx_models.layers.fp8 import SCALE, fold_scales, is_fp8, stored_finite, widened
-from ltx_models.layers.quantization import Fp8Linear, Quantization, hold_as_stored, quantize_layers, quantize_weight
+from ltx_models.layers.quantization import Fp8Linear, Quantization, keep_as_stored, quantize_layers, quantize_weight
 
 __all__ = ["build", "check_finite", "check_weights", "load_weights", "parse_config"]
 
@@ -138,7 +138,7 @@ def check_weights(model: nn.Module, weights: Weights, source: Path) -> None:
     Raises:
         CheckpointError: Tensors are missing, unexpected, or of a wrong shape or type.
     """
-    hold_as_stored(model, weights, source)
+    keep_as_stored(model, weights, source)
     fold_scales(weights, but={name for name, layer in model.named_modules() if isinstance(layer, Fp8Linear)})
     own = dict(_parameters(model))
     expected = {name: tuple(value.shape) for name, value in own.items()}

@@ -10,8 +10,8 @@ from pathlib import Path
 from typing import Any
 
 from ltx_models.errors import CheckpointError
-from ltx_models.faults import KIND_OF
 from ltx_models.files.file_kinds import AGAIN, START_BYTES, describe_file, describe_other_model
+from ltx_models.machine_faults import KIND_OF
 
 __all__ = ["Header", "check_checkpoint", "read_header"]
 

@@ -25,7 +25,7 @@ __all__ = [
     "TRANSFORMER_MATRICES",
     "Fp8Linear",
     "Quantization",
-    "hold_as_stored",
+    "keep_as_stored",
     "quantize_layers",
     "quantize_weight",
 ]
@@ -107,7 +107,7 @@ def quantize_layers(model: nn.Module, quantization: Quantization) -> set[str]:
     return names
 
 
-def hold_as_stored(model: nn.Module, weights: dict[str, mx.array], source: Path) -> None:
+def keep_as_stored(model: nn.Module, weights: dict[str, mx.array], source: Path) -> None:
     """Replace layers of the blocks by layers of the precision in which `weights` has them: fp8, or MLX's quantization.
 
     Raises:

@@ -17,7 +17,7 @@ import numpy as np
 import psutil
 
 from ltx_models.errors import MediaError, VideoError
-from ltx_models.faults import kind_in_words
+from ltx_models.machine_faults import kind_in_output
 from ltx_models.video import ffmpeg_path
 
 __all__ = ["ffmpeg_lines", "read_frames", "run"]
@@ -28,9 +28,9 @@ MAX_PIXELS = 140_000_000
 """Pixels of a frame beyond which ffmpeg does not begin: more do not fit in MEMORY, even at the least bytes a pixel."""
 POLL = 0.02
 """Seconds between two checks of its memory."""
-PATIENCE = 120.0
+STALL_TIMEOUT = 120.0
 """Seconds without a frame after which ffmpeg is considered stalled."""
-LAST_WORDS = 5.0
+EXIT_TIMEOUT = 5.0
 """Seconds that ffmpeg has to exit after it closed its output."""
 BLOCK = 1 << 20
 HEADER = re.compile(rb"P6\n(\d+) (\d+)\n255\n")
@@ -50,14 +50,14 @@ def run(arguments: Sequence[str], data: bytes) -> bytes:
     """Return ffmpeg's output for `data` on its standard input. Raise VideoError."""
     command = [*_ffmpeg(), *arguments]
     try:
-        return subprocess.run(command, input=data, capture_output=True, check=True, timeout=PATIENCE).stdout
+        return subprocess.run(command, input=data, capture_output=True, check=True, timeout=STALL_TIMEOUT).stdout
     except OSError as error:
         raise VideoError(f"ffmpeg could not be started: {error}") from error
     except subprocess.TimeoutExpired as error:
-        raise VideoError(f"ffmpeg did not end within {PATIENCE:g} s") from error
+        raise VideoError(f"ffmpeg did not end within {STALL_TIMEOUT:g} s") from error
     except subprocess.CalledProcessError as error:
         words = error.stderr.decode(errors="replace").strip()[:500] or "it said nothing"
-        raise VideoError(f"ffmpeg failed with exit code {error.returncode}: {words}", kind_in_words(words)) from error
+        raise VideoError(f"ffmpeg failed with exit code {error.returncode}: {words}", kind_in_output(words)) from error
 
 
 def ffmpeg_lines(path: Path, source: Sequence[str], output: Sequence[str], said: list[str]) -> Iterator[str]:
@@ -131,12 +131,12 @@ def _reading(
 
         def ended(count: int) -> str:
             with contextlib.suppress(subprocess.TimeoutExpired):
-                process.wait(LAST_WORDS)  # its own exit code tells whose fault it is
+                process.wait(EXIT_TIMEOUT)  # its own exit code tells whose fault it is
             process.kill()
             code = process.wait()
             words.seek(0)
             said = words.read().decode(errors="replace").strip()
-            if code < 0 or (not count and kind_in_words(_errors(said))):
+            if code < 0 or (not count and kind_in_output(_errors(said))):
                 # Of which kind, its words do not prove: a clip may have put them there.
                 raise VideoError(f"ffmpeg failed with exit code {code} on {path}: {_reason(said)}")
             if code and not count:
@@ -191,7 +191,7 @@ class _Output:
 
     def frame(self) -> np.ndarray | None:
         """Return the next frame, or None after the last. Raise MediaError."""
-        give_up_at = time.monotonic() + PATIENCE
+        give_up_at = time.monotonic() + STALL_TIMEOUT
         try:
             while (match := HEADER.match(self._rest)) is None and len(self._rest) < LONGEST_HEADER:
                 self._rest += self._read(BLOCK, give_up_at)
@@ -211,7 +211,7 @@ class _Output:
         rest = b""
         with contextlib.suppress(_Ended):
             while True:
-                *lines, rest = (rest + self._read(BLOCK, time.monotonic() + PATIENCE)).split(b"\n")
+                *lines, rest = (rest + self._read(BLOCK, time.monotonic() + STALL_TIMEOUT)).split(b"\n")
                 yield from (line.decode(errors="replace") for line in lines)
                 rest = rest[:LONGEST_LINE]
 
@@ -225,7 +225,7 @@ class _Output:
 
     def _check(self, give_up_at: float) -> None:
         if time.monotonic() > give_up_at:
-            raise MediaError(f"{self._path} cannot be read: ffmpeg made no progress for {PATIENCE:g} s")
+            raise MediaError(f"{self._path} cannot be read: ffmpeg made no progress for {STALL_TIMEOUT:g} s")
         try:
             memory = self._process.memory_info()
         except psutil.Error:  # it has ended

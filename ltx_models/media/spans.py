@@ -18,7 +18,7 @@ CONTINUED_FRAMES = 25
 """The number of a clip's frames that a video continues from by default; at least the last 8 frames are rendered."""
 ROUNDING = 0.05
 """The fraction of a frame by which a clip's times, which some files round to milliseconds, may be short of it."""
-LENIENCE = 0.1
+TOLERANCE = 0.1
 """Seconds by which a chosen part may end after the clip: people give times that a player shows, which are rounded."""
 
 
@@ -60,7 +60,7 @@ def span_of(item: ConditioningItem, request: GenerationRequest, length: float, n
     assert request.num_frames and request.frame_rate
     rate, room = request.frame_rate, request.num_frames - item.frame
     start, stop = item.start or 0.0, length if item.stop is None else min(item.stop, length)
-    if start >= length or (item.stop is not None and item.stop > length + LENIENCE):
+    if start >= length or (item.stop is not None and item.stop > length + TOLERANCE):
         raise InvalidRequest(
             f"{name} has {seconds(length)}, and {_chosen(item)} was asked for; choose a part between 0 and"
             f" {seconds(length)}"

@@ -29,7 +29,7 @@ ALPHA = re.compile(r"\s+alpha_mode +: 1$", re.IGNORECASE)
 """The metadata of a WebM whose transparency is a stream inside its stream: only libvpx decodes it."""
 ALPHA_DECODERS = {"vp8": "libvpx", "vp9": "libvpx-vp9"}
 VIDEO = re.compile(r"Stream #0:0.*?: Video: (\w+).*?, (\w+)(?:\((.*?)\))?, (\d+)x(\d+)")
-WOVEN = frozenset({"mpeg2video", "dvvideo"})
+INTERLACED_CODECS = frozenset({"mpeg2video", "dvvideo"})
 """Codecs in which each frame says whether it is interlaced; the file's own statement is often wrong."""
 ALIKE = frozenset({"bt709", "bt2020", "smpte170m", "smpte240m", "fcc", "bt470bg", "gbr"})
 """Names that ffmpeg prints once where matrix, primaries and transfer function have the same name."""
@@ -134,7 +134,7 @@ def _described(said: list[str], times: array[float], end: float) -> Stream:
         matrix,
         primaries,
         transfer,
-        interlaced=codec in WOVEN
+        interlaced=codec in INTERLACED_CODECS
         or any(word.endswith(("first", "swapped)")) or word.startswith(("top", "bottom")) for word in words),
         width=int(width),
         height=int(height),

@@ -77,7 +77,7 @@ class Models:
             getattr(self, name)
         report(1.0, "all models are loaded" if not gone else "the models that fit together are loaded")
 
-    def vae_beside_transformer(self) -> VAE | None:
+    def vae_during_denoise(self) -> VAE | None:
         """Return the VAE for use while the transformer works; None where the two do not fit together."""
         gone = memory.evictions({*self._loaded, "vae"}, "transformer", self._weights, self._working, self._available)
         if "vae" in gone:
@@ -86,7 +86,7 @@ class Models:
             self._loaded.pop(name, None)
         return self.vae
 
-    def text_encoder_beside_decode(self) -> T5Encoder | None:
+    def text_encoder_during_decode(self) -> T5Encoder | None:
         """Return the text encoder for use between two parts of a decode.
 
         It is None where it is not in memory already, or the budget does not allow both at once.

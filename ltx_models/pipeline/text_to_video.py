@@ -172,7 +172,7 @@ class LTXPipeline:
 
         return PromptEmbeddings(*encode(prompt), *(() if negative_prompt is None else encode(negative_prompt)))
 
-    def embed_beside(self, texts: Sequence[str]) -> dict[str, np.ndarray]:
+    def embed_during_decode(self, texts: Sequence[str]) -> dict[str, np.ndarray]:
         """Return embeddings (1, N, D) of texts of a later render, between two events of this one's decode.
 
         The result is empty where the text encoder is not in memory, or has no room there.
@@ -180,7 +180,7 @@ class LTXPipeline:
         Raises:
             OutOfMemory: Memory ran out nevertheless.
         """
-        text_encoder = self.models.text_encoder_beside_decode()
+        text_encoder = self.models.text_encoder_during_decode()
         if text_encoder is None:
             return {}
         try:
@@ -334,7 +334,7 @@ class LTXPipeline:
         yield TextEncoded(embeddings)
 
         steps = Denoiser(models.transformer, request, schedule, embeddings).run(canvas, shape, resume)
-        end = yield from with_previews(steps, models.vae_beside_transformer, request, shape, checkpoint_every)
+        end = yield from with_previews(steps, models.vae_during_denoise, request, shape, checkpoint_every)
         del steps  # and with them the transformer, if the VAE needs its place
 
         assert request.decode_timestep is not None

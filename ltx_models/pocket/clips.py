@@ -49,7 +49,7 @@ AREAS = {
     "diamond": 2 * DIAMOND[0] * DIAMOND[1],
 }
 """The areas of shapes of radius 1."""
-REACH = 1.5
+LARGEST_EXTENT = 1.5
 """The largest distance of a point of any shape of radius 1 from its centre."""
 
 TRAVEL = 0.27
@@ -178,8 +178,8 @@ def trajectory(scenes: Scenes, num_frames: int, height: int, width: int, xp: Mod
     largest = mean_radius * moving("grow", GROWTH[1], moving("shrink", GROWTH[1], 1 + 0 * time))
     across, down = scenes.place[:, :1] + 0 * time, scenes.place[:, 1:] + 0 * time
     wide, tall = width / min(height, width), height / min(height, width)
-    room_x = xp.clip(wide / 2 - REACH * largest - 0.01, 0, None)
-    room_y = xp.clip(tall / 2 - REACH * largest - 0.01, 0, None)
+    room_x = xp.clip(wide / 2 - LARGEST_EXTENT * largest - 0.01, 0, None)
+    room_y = xp.clip(tall / 2 - LARGEST_EXTENT * largest - 0.01, 0, None)
 
     travel_x, travel_y = xp.clip(room_x, None, TRAVEL * wide), xp.clip(room_y, None, TRAVEL * tall)
     drift_x = across * xp.clip(room_x - travel_x, None, DRIFT * wide)

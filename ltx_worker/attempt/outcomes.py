@@ -16,7 +16,7 @@ from ltx_client.protocol.jobs import Job, UnreadableJob
 from ltx_client.protocol.state import Status
 from ltx_client.shared.broker.outages import is_outage
 from ltx_models.errors import FaultKind, MachineFault
-from ltx_models.faults import machine_fault
+from ltx_models.machine_faults import machine_fault
 from ltx_worker.attempt.resume_points import ResumePoints
 from ltx_worker.attempt.running_attempt import InHand
 from ltx_worker.engine.messages import Faulty, Message, Refused, Stopped

@@ -24,7 +24,7 @@ from ltx_models.pocket.train.vae import train_vae
 from ltx_models.text_encoders.tokenizer import Tokenizer
 
 RECIPES = {"pocket": recipes.POCKET, "tiny": recipes.TINY}
-GOES_ON = 75
+TIME_IS_UP = 75
 """The exit code of a call whose time was up: the same command continues (EX_TEMPFAIL)."""
 
 
@@ -69,7 +69,7 @@ def main(
     plot_losses(out)
     if not done:
         click.echo("the time is up; the same command continues", err=True)
-        raise click.exceptions.Exit(GOES_ON)
+        raise click.exceptions.Exit(TIME_IS_UP)
 
 
 def _train(recipe: Recipe, out: Path, device: torch.device, minutes: float | None, captions: int, clock: Clock) -> bool:

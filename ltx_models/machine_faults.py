@@ -10,7 +10,7 @@ import re
 
 from ltx_models.errors import FaultKind, MachineFault, ModelError
 
-__all__ = ["fault_in_words", "kind_in_words", "machine_fault"]
+__all__ = ["fault_in_output", "kind_in_output", "machine_fault"]
 
 ERRORS: dict[FaultKind, str] = {
     FaultKind.SPACE: "ENOSPC EDQUOT EFBIG",
@@ -87,15 +87,15 @@ def machine_fault(error: BaseException) -> MachineFault | None:
     return None
 
 
-def fault_in_words(text: str) -> MachineFault | None:
+def fault_in_output(text: str) -> MachineFault | None:
     """Return the fault of this machine that a program's last output shows, or None."""
     found = next((row for sign, row in SIGNS.items() if re.search(sign, text)), None)
     return MachineFault(found[1], found[0]) if found else None
 
 
-def kind_in_words(text: str) -> FaultKind | None:
+def kind_in_output(text: str) -> FaultKind | None:
     """Return the kind of fault that a program's last output shows, or None."""
-    found = fault_in_words(text)
+    found = fault_in_output(text)
     return found.kind if found else None
 
 
@@ -107,7 +107,7 @@ def _kind_of(error: BaseException) -> FaultKind | None:
     if isinstance(error, ImportError):
         return FaultKind.SOFTWARE
     if isinstance(error, RuntimeError):  # MLX's, and Python's where no thread can be started
-        return kind_in_words(str(error))
+        return kind_in_output(str(error))
     return None
 
 
