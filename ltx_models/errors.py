@@ -1,4 +1,4 @@
-"""What the model library raises.
+"""The errors that the model library raises.
 
     ModelError
     ├── InvalidRequest    a value of a GenerationRequest is wrong (also a ValueError)
@@ -38,7 +38,7 @@ __all__ = [
 
 
 class FaultKind(StrEnum):
-    """What a machine lacks, or what does not work on it."""
+    """The kind of a fault: what a machine lacks, or what does not work on it."""
 
     SPACE = "space"
     ACCESS = "access"

@@ -149,7 +149,7 @@ class ConditioningItem:
 
 @dataclass(frozen=True, kw_only=True)
 class Guidance:
-    """How the predictions of one step are combined.
+    """The scales by which the predictions of one step are combined.
 
     Attributes:
         scale: The scale of classifier-free guidance; 1 is off.

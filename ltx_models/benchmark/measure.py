@@ -1,4 +1,4 @@
-"""What a measurement is, and how a part is timed."""
+"""Time a part of a render, and describe the measurement."""
 
 from __future__ import annotations
 

@@ -47,7 +47,7 @@ START_OF_SCAN = 0xDA
 
 @dataclass(frozen=True)
 class PictureHeader:
-    """What a picture's header says.
+    """The header of a picture, which may not be true.
 
     Attributes:
         kind: The format, in words.

@@ -95,7 +95,7 @@ class Conditioning:
 
 @dataclass(frozen=True)
 class Perturbation:
-    """What spatio-temporal guidance (Hyung et al., 2024) does to the last row of a batch in some blocks.
+    """A perturbation of the last row of a batch in some blocks, for spatio-temporal guidance (Hyung et al., 2024).
 
     Attributes:
         mode: "attention_values": self-attention returns its values, "attention_skip": its input, both before the output

@@ -31,7 +31,7 @@ class TrainingError(Exception):
 
 
 class Objective(NamedTuple):
-    """What a phase minimizes.
+    """The loss that a phase minimizes, and its inputs.
 
     Attributes:
         inputs: Returns a step's kind of inputs and tensors on the device, by the step's number. Tensors of a kind

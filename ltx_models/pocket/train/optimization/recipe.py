@@ -66,7 +66,7 @@ class Bucket:
 
 @dataclass(frozen=True)
 class Phase:
-    """How one phase is trained.
+    """The numbers by which one phase is trained.
 
     Attributes:
         steps: The number of steps, where no time is given.
