@@ -46,7 +46,7 @@ class Content(NamedTuple):
         if not _SUFFIX.fullmatch(suffix) or suffix.lower() in self.suffixes:
             return ""
         right = path.stem + self.suffixes[0]
-        return f"{path.name} ends in {suffix}, and what is written there is {self.words}; name it {right}"
+        return f"the name {path.name} is invalid: it ends in {suffix}, but {self.words} is written there; use {right}"
 
 
 MP4 = Content("an MP4", (".mp4", ".m4v"))

@@ -141,9 +141,9 @@ def _of_edits(file: BinaryIO, box: _Box) -> int:
 
 
 def _of_matroska(file: BinaryIO) -> float | None:
-    """Return the length of the only track, or of several, that of a video track with a length of its own.
+    """Return the length of the only track, or, of several, the one that a tag gives the video track.
 
-    The file's length may be that of its sound, which may be longer.
+    The file's own length may be that of its sound, which may be longer.
     """
     size = file.seek(0, 2)
     segment = next(element for element in _elements(file, 0, size) if element[0] == SEGMENT)
