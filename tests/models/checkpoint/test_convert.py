@@ -239,7 +239,7 @@ def test_a_folder_of_pickles_says_so(golden_098: Golden, tmp_path: Path) -> None
 def test_paths_that_are_no_file(convert_command: Run, tmp_path: Path) -> None:
     (tmp_path / "link.safetensors").symlink_to(tmp_path / "gone")
     for name, words in (
-        ("link.safetensors", "it is a link to"),
+        ("link.safetensors", "it is a broken link to"),
         ("absent.safetensors", "there is no file, folder or variant"),
     ):
         code, lines = convert_command(tmp_path / name, tmp_path / "out")
