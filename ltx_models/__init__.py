@@ -1,4 +1,4 @@
-"""LTX-Video in MLX: a prompt becomes frames. Knows nothing of jobs, Redis or Celery."""
+"""Render LTX-Video in MLX: a prompt becomes frames. This package knows nothing of jobs, Redis or Celery."""
 
 from ltx_models.gpu_environment import set_gpu_environment
 

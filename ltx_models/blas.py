@@ -1,10 +1,10 @@
-"""A faster BLAS for MLX on a Linux CPU.
+"""Choose a faster BLAS for MLX on a Linux CPU.
 
 MLX's Linux CPU wheel links the reference BLAS. OpenBLAS, loaded before it, takes its place and speeds products and
 convolutions up by one to two orders of magnitude: Debian's (`libopenblas0-pthread`) where that is installed, else the
 one of the package `ngsolve-openblas`, which has kernels for each x86-64 processor under the plain names that MLX calls.
-That one looks for `libgfortran.so.5` in its own folder. MLX's wheel carries it under another name, so a folder of links
-brings both together.
+That library looks for `libgfortran.so.5` in its own folder. MLX's wheel ships it under another name, so a folder of
+links brings both together.
 """
 
 from __future__ import annotations
@@ -35,20 +35,20 @@ here.openblas_get_config
 here.cblas_sgemm(101, 111, 111, 1, 1, 1, with_factor, one, 1, two, 1, ctypes.c_float(0), product, 1)
 assert product[0] == 6
 """
-"""What a process tries that was started with OpenBLAS: the loader goes on without a library that it cannot load."""
-PATIENCE = 20.0
-"""Seconds for that."""
+"""The program that a process with OpenBLAS runs as a trial: the loader ignores a library that it cannot load."""
+TRIAL_TIMEOUT = 20.0
+"""The time limit of the trial, in seconds."""
 
 
 def blas_environment() -> dict[str, str]:
-    """Return the variables to start a process with that computes: OpenBLAS on Linux where one works, else none."""
+    """Return the variables to start a computing process with: those of OpenBLAS on Linux where one works, else none."""
     if sys.platform != "linux":
         return {}
     return next((variables for variables in _candidates() if _works(variables)), {})
 
 
 def _candidates() -> Iterator[dict[str, str]]:
-    """Yield the variables for each OpenBLAS that is here; what the operator preloads stays."""
+    """Yield the variables for each OpenBLAS that is installed; libraries that the operator preloads stay preloaded."""
     if DEBIAN.exists():
         yield _preloading(DEBIAN)
     if library := next(_files(WHEEL, "ngsolve_openblas/libopenblas*.so*"), None):
@@ -64,13 +64,13 @@ def _preloading(library: Path) -> dict[str, str]:
 
 
 def _files(distribution: str, pattern: str) -> Iterator[Path]:
-    """Yield the files of a package that match; none where it is not installed."""
+    """Yield the files of an installed package that match a pattern; nothing where it is not installed."""
     with contextlib.suppress(metadata.PackageNotFoundError):
         yield from Path(str(metadata.distribution(distribution).locate_file(""))).glob(pattern)
 
 
 def _linked(library: Path) -> Path:
-    """Return OpenBLAS in a folder in which the libraries that it needs have the names that it asks for."""
+    """Return the path of OpenBLAS in a folder where the libraries that it needs have the names that it looks for."""
     links = {"libopenblas.so.0": library}
     for needed in _files("mlx-cpu", "mlx_cpu.libs/lib[gq]*"):  # libgfortran asks for libquadmath by MLX's name for it
         links["libgfortran.so.5" if needed.name.startswith("libgfortran") else needed.name] = needed
@@ -85,19 +85,25 @@ def _linked(library: Path) -> Path:
 
 @functools.cache
 def _folder() -> Path:
-    """Return a folder that goes with this process."""
+    """Return a folder that is removed when this process ends."""
     folder = tempfile.mkdtemp(prefix="ltx-blas-")
     atexit.register(shutil.rmtree, folder, ignore_errors=True)
     return Path(folder)
 
 
 def _works(variables: dict[str, str]) -> bool:
-    """Whether a process that is started with them computes by OpenBLAS."""
+    """Return whether a process that is started with these variables computes with OpenBLAS."""
     command = [sys.executable, "-I", "-S", "-c", TRIAL]
     quiet = subprocess.DEVNULL
     try:
         done = subprocess.run(
-            command, env=os.environ | variables, stdin=quiet, stdout=quiet, stderr=quiet, timeout=PATIENCE, check=False
+            command,
+            env=os.environ | variables,
+            stdin=quiet,
+            stdout=quiet,
+            stderr=quiet,
+            timeout=TRIAL_TIMEOUT,
+            check=False,
         )
     except (OSError, subprocess.SubprocessError):
         return False

@@ -1,8 +1,8 @@
-"""`python -m ltx_models.convert SRC DST`: a checkpoint as a folder of files, its matrices quantized if asked.
+"""Convert a checkpoint to a folder of files, quantized if asked: `python -m ltx_models.convert SRC DST`.
 
 The folder holds `config.json` (the official config), `transformer.safetensors` and `vae.safetensors` with the official
 names, and, if they are given, `text_encoder/` and `tokenizer/spiece.model`. A quantized matrix is MLX's `weight`,
-`scales` and `biases`; the rest keeps the precision that it had. Tensors are read, converted and written one by one.
+`scales` and `biases`; all other tensors keep their precision. Tensors are read, converted and written one by one.
 """
 
 from __future__ import annotations
@@ -51,7 +51,7 @@ DTYPES = {
     mx.uint8: "F8_E4M3",
     mx.int8: "I8",
 }
-"""The format's names. MLX has no fp8 type: its bytes are what a checkpoint holds as uint8."""
+"""The format's names of MLX's types. MLX has no fp8 type: a checkpoint's fp8 tensors are read as uint8."""
 HEADER_ALIGNMENT = 8
 
 
@@ -65,11 +65,21 @@ def convert(
 ) -> Sequence[str]:
     """Write the checkpoint at `source`, of any layout, as the folder `destination`, which must not exist.
 
-    Before a byte is written, the models are built of the config, and the names and shapes of all tensors are held
-    against them. Returns the names of tensors that are of no model here and left out.
+    Before a byte is written, build the models from the config, and compare the names and shapes of all tensors with
+    them.
 
-    quantize: 8 or 4 bits for the matrices of the transformer's and the text encoder's blocks.
-    Raises CheckpointError; then nothing is left of the destination.
+    Args:
+        source: A checkpoint's file or folder.
+        destination: The new folder.
+        quantize: Bits, 8 or 4, for the matrices of the transformer's and the text encoder's blocks; None keeps them.
+        text_encoder: A Hugging Face T5 folder to convert as well, or None.
+        tokenizer: A `spiece.model` to copy as well, or None.
+
+    Returns:
+        The names of tensors that belong to none of the models and are left out.
+
+    Raises:
+        CheckpointError: A file is not what is expected; the destination is not left behind.
     """
     _check_is_new(destination)
     checkpoint = open_checkpoint(source)
@@ -93,12 +103,12 @@ def _check_is_new(destination: Path) -> None:
     except FileNotFoundError:
         return
     except (OSError, ValueError) as error:
-        raise CheckpointError(f"{destination} cannot be made: {getattr(error, 'strerror', error)}") from error
+        raise CheckpointError(f"{destination} could not be created: {getattr(error, 'strerror', error)}") from error
     raise CheckpointError(f"{destination} exists already; name a folder that does not")
 
 
 def _check(checkpoint: Checkpoint, quantize: int | None, text_encoder: Path | None, tokenizer: Path | None) -> None:
-    """Raise CheckpointError unless all parts are what their configs say. Reads no weights."""
+    """Raise CheckpointError unless all parts match their configs. Read no weights."""
     channels = check_transformer(checkpoint).caption_channels
     check_vae(checkpoint)
     if "scheduler" in checkpoint.config:
@@ -121,7 +131,7 @@ def _check(checkpoint: Checkpoint, quantize: int | None, text_encoder: Path | No
 
 @contextmanager
 def _new_folder(destination: Path) -> Iterator[Path]:
-    """A folder next to `destination`, which takes its name at the end; or nothing, where an error comes."""
+    """Yield a folder next to `destination`, renamed to it in the end, or removed on an error."""
     made = [folder for folder in destination.absolute().parents if not folder.exists()]
     destination.parent.mkdir(parents=True, exist_ok=True)
     unfinished = Path(tempfile.mkdtemp(prefix=".ltx-convert-", dir=destination.parent))
@@ -160,7 +170,7 @@ def _refuse_quantized(weights: Weights, bits: int | None, source: Path) -> None:
 
 
 def _quantized(weights: Weights, bits: int | None, layers: str) -> Weights:
-    """The same tensors, not evaluated, those of matching layers quantized where their rows are whole groups."""
+    """Return the tensors, not evaluated, with those of matching layers quantized where rows are whole groups."""
     if bits is None:
         return weights
     quantization = Quantization(bits=bits, layers=layers)
@@ -184,15 +194,21 @@ def _quantized(weights: Weights, bits: int | None, layers: str) -> Weights:
 
 
 def write_tensors(path: Path, tensors: Weights, source: Path) -> None:
-    """A safetensors file, written tensor by tensor: MLX's own writer would hold all of them at once.
+    """Write a safetensors file, tensor by tensor: MLX's own writer would need all of them in memory at once.
 
-    `tensors` is empty afterwards. Raises CheckpointError where numbers are not finite; `source` says of what file.
+    Args:
+        path: The new file.
+        tensors: The tensors by name; empty afterwards.
+        source: The file that errors name.
+
+    Raises:
+        CheckpointError: A tensor has values that are not finite, or a type that checkpoints do not have.
     """
     header: dict[str, Any] = {"__metadata__": {"format": "mlx"}}
     end = 0
     for name, value in tensors.items():
         if value.dtype not in DTYPES:
-            raise CheckpointError(f"{source} has {name} of the type {value.dtype}, which no checkpoint holds")
+            raise CheckpointError(f"{source} has {name} of the type {value.dtype}, which checkpoints do not use")
         header[name] = {
             "dtype": DTYPES[value.dtype],
             "shape": list(value.shape),
@@ -213,7 +229,7 @@ def write_tensors(path: Path, tensors: Weights, source: Path) -> None:
 
 
 def main() -> int:
-    """The command line. Returns the exit code."""
+    """Run the command line and return its exit code."""
     parser = argparse.ArgumentParser(prog="ltx models convert")
     parser.add_argument("source")
     parser.add_argument("destination", type=Path)
@@ -232,13 +248,17 @@ def main() -> int:
             tokenizer=files.tokenizer,
         )
     except (ModelError, OSError) as error:
-        why = f"{options.destination} cannot be made: {error.strerror}" if isinstance(error, OSError) else str(error)
+        why = (
+            f"{options.destination} could not be created: {error.strerror}"
+            if isinstance(error, OSError)
+            else str(error)
+        )
         print(f"Error: {_printable(why)}", file=sys.stderr)  # noqa: T201
         return 2
     if left_out:
         more = ", …" if len(left_out) > 1 else ""
         print(  # noqa: T201
-            f"left out, being neither the transformer's nor the VAE's: {len(left_out)}"
+            f"left out, since neither the transformer nor the VAE has them: {len(left_out)}"
             f" tensor{'s' if more else ''} ({_printable(left_out[0][:200])}{more})",
             file=sys.stderr,
         )
@@ -246,19 +266,24 @@ def main() -> int:
 
 
 def _printable(text: str) -> str:
-    """A line that a terminal can be given: names of tensors are a stranger's."""
+    """Return a line that is safe to print in a terminal: names of tensors come from strangers' files."""
     return "".join(character if character.isprintable() else " " for character in text)
 
 
 def _source(name: str, text_encoder: Path | None, tokenizer: Path | None) -> Any:
-    """The files to convert: those at a path, or those of a variant. Raises CheckpointError and UnknownVariant."""
+    """Return the files to convert: those at a path, or those of a variant.
+
+    Raises:
+        CheckpointError: The variant's files are not on this machine.
+        UnknownVariant: `name` is neither a path nor a variant.
+    """
     if os.path.lexists(name):
         return argparse.Namespace(checkpoint=Path(name), text_encoder=text_encoder, tokenizer=tokenizer)
     try:
         variant = find_variant(name)
     except UnknownVariant as error:
         raise UnknownVariant(
-            f"there is no file or folder {name}, and no such variant: {', '.join(VARIANTS)} are"
+            f"there is no file, folder or variant {name}; the variants are: {', '.join(VARIANTS)}"
         ) from error
     files = find_files(variant)
     return VariantFiles(files.checkpoint, text_encoder or files.text_encoder, tokenizer or files.tokenizer)

@@ -1,4 +1,4 @@
-"""What the model library raises.
+"""The errors that the model library raises.
 
     ModelError
     ├── InvalidRequest    a value of a GenerationRequest is wrong (also a ValueError)
@@ -7,7 +7,7 @@
     ├── DownloadError     a model's files could not be fetched
     │   └── HubUnreachable    because the hub does not answer
     ├── MediaError        a picture or a clip cannot be read
-    └── MachineFault      this machine cannot do it now; another one may (see `ltx_models.faults`)
+    └── MachineFault      this machine cannot do it now; another one may (see `ltx_models.machine_faults`)
         ├── CheckpointError   a file is not the checkpoint that was expected
         ├── OutOfMemory       there is not enough memory, even for the smallest pieces
         ├── NotFinite         NaN or infinite values came out
@@ -38,7 +38,7 @@ __all__ = [
 
 
 class FaultKind(StrEnum):
-    """What a machine lacks, or what does not work on it."""
+    """The kind of a fault: what a machine lacks, or what does not work on it."""
 
     SPACE = "space"
     ACCESS = "access"
@@ -61,11 +61,11 @@ class ModelError(Exception):
 
 
 class InvalidRequest(ModelError, ValueError):
-    """A value that no variant, or not this one, can render."""
+    """A value of a request that no variant, or not this variant, can render."""
 
 
 class ResumeMismatch(InvalidRequest):
-    """A resume point is not of this request."""
+    """A resume point of another request than the one that it is used for."""
 
 
 class UnknownVariant(ModelError, ValueError):
@@ -73,11 +73,11 @@ class UnknownVariant(ModelError, ValueError):
 
 
 class DownloadError(ModelError):
-    """Files of a model that could not be fetched, or are not what the hub says they are."""
+    """A file of a model that could not be fetched, or is not what the hub says it is."""
 
 
 class HubUnreachable(DownloadError):
-    """The hub does not answer, or answers with an error."""
+    """A download that failed because the hub does not answer, or answers with an error."""
 
 
 class MediaError(ModelError):
@@ -85,9 +85,11 @@ class MediaError(ModelError):
 
 
 class MachineFault(ModelError):
-    """What is wrong with this machine, so that the same render may do well on another.
+    """A fault of this machine, so that the same render may succeed on another one.
 
-    confirmed: whether the machine shows it without the render, so that the render has no part in it.
+    Attributes:
+        kind: What the machine lacks, or what does not work on it.
+        confirmed: Whether the machine shows the fault without the render, so that the render is not its cause.
     """
 
     kind = FaultKind.SOFTWARE
@@ -105,18 +107,18 @@ class CheckpointError(MachineFault):
 
 
 class OutOfMemory(MachineFault):
-    """The machine has too little memory for this render."""
+    """A render that needs more memory than the machine has."""
 
     kind = FaultKind.MEMORY
 
 
 class NotFinite(MachineFault):
-    """What was computed is NaN or infinite: a GPU's error, or numbers that overflow on every machine."""
+    """A result that is NaN or infinite: a GPU's error, or numbers that overflow on every machine."""
 
     kind = FaultKind.NUMBERS
 
 
 class VideoError(MachineFault):
-    """The encoder refused the frames, died, or cannot be started."""
+    """An encoder that refused the frames, died, or cannot be started."""
 
     kind = FaultKind.FFMPEG

@@ -1,7 +1,8 @@
-"""What a render yields, in order: InputRead while pictures and clips are read, TextEncoded, then Stepped (and
-Previewed) for each step, FramesDecoded for each part of the video, Decoded, Finished.
+"""The events of a render, in order.
 
-Everything is plain NumPy and PIL: what crosses this boundary can be stored, sent and read without MLX.
+InputRead while pictures and clips are read, TextEncoded, then Stepped (and Previewed) for each step, FramesDecoded for
+each part of the video, Decoded, Finished. Everything is plain NumPy and PIL: events can be stored, sent and read
+without MLX.
 """
 
 from __future__ import annotations
@@ -36,9 +37,13 @@ __all__ = [
 
 @dataclass(frozen=True, eq=False)
 class PromptEmbeddings:
-    """The text as the transformer sees it: embeddings (1, N, D) float32, masks (1, N), 1 for a token, 0 for padding.
+    """The text as the transformer sees it.
 
-    The negative prompt's are None where guidance does not use it.
+    Attributes:
+        prompt: Embeddings (1, N, D) of the prompt, float32.
+        prompt_mask: (1, N): 1 for a token, 0 for padding.
+        negative: Embeddings of the negative prompt; None where guidance does not use it.
+        negative_mask: Its mask, or None.
     """
 
     prompt: np.ndarray
@@ -49,9 +54,13 @@ class PromptEmbeddings:
 
 @dataclass(frozen=True, eq=False)
 class ResumePoint:
-    """What the rest of a render needs: steps done, and the latents after them, (1, C, F, H, W) float32.
+    """The state from which the rest of a render continues.
 
-    extra: where pictures or clips are beside the video as tokens of their own, those too, (1, N, C) float32.
+    Attributes:
+        step: The number of steps that are done.
+        latents: The latents after them, (1, C, F, H, W) float32.
+        extra: The tokens of pictures and clips that are not part of the latents, (1, N, C) float32; None without such
+            tokens.
     """
 
     step: int
@@ -63,8 +72,10 @@ class ResumePoint:
 class RenderResult:
     """A finished video.
 
-    frames: uint8 (F, H, W, 3).  latents: normalized, float32 (1, C, F, H, W).
-    request: as it was rendered, with every value filled in, the seed too.
+    Attributes:
+        frames: uint8 (F, H, W, 3).
+        latents: Normalized latents, float32 (1, C, F, H, W).
+        request: The resolved request: every value is filled in, the seed too.
     """
 
     frames: np.ndarray
@@ -72,7 +83,11 @@ class RenderResult:
     request: GenerationRequest
 
     def save(self, path: Path | str) -> None:
-        """Write an MP4: whole or not at all, through links, and into devices and pipes. Raises VideoError."""
+        """Write an MP4, whole or not at all; follow links, and write into devices and pipes.
+
+        Raises:
+            VideoError: The path's suffix is of another format, or the video could not be encoded or written.
+        """
         assert self.request.frame_rate
         if why := MP4.why_not(Path(path)):
             raise VideoError(why)
@@ -88,9 +103,14 @@ class RenderResult:
 
 @dataclass(frozen=True, eq=False)
 class InputRead:
-    """`part` (0 to 1) of the picture or clip `number` of `count`, counted from 1, is read and prepared.
+    """A part of a picture or clip is read and prepared.
 
-    kind: as of its `ConditioningItem`.  seconds: what of a clip is read, as in `3.96–5.00 s`; empty before it is known.
+    Attributes:
+        kind: "image" or "video", as in its `ConditioningItem`.
+        number: Which of the inputs it is, counted from 1.
+        count: The number of inputs.
+        part: The fraction that is done, 0 to 1.
+        seconds: The part of a clip that is read, as in `3.96–5.00 s`; empty before it is known.
     """
 
     kind: str
@@ -102,14 +122,22 @@ class InputRead:
 
 @dataclass(frozen=True, eq=False)
 class TextEncoded:
-    """The prompt and, if it is used, the negative prompt are embedded; another render can be given the embeddings."""
+    """The texts are encoded; another render of the same texts can be given the embeddings."""
 
     embeddings: PromptEmbeddings
 
 
 @dataclass(frozen=True, eq=False)
 class Stepped:
-    """Step `step` of `steps`, counted from 1, at `timestep` is done and took `seconds`."""
+    """A denoising step is done.
+
+    Attributes:
+        step: The number of the step, counted from 1.
+        steps: The number of steps of the render.
+        timestep: The timestep at which the step began.
+        seconds: The duration of the step.
+        resume: The point from which another render can continue.
+    """
 
     step: int
     steps: int
@@ -120,7 +148,7 @@ class Stepped:
 
 @dataclass(frozen=True, eq=False)
 class Previewed:
-    """What the middle of the video would look like if the render ended after `step`: a PIL RGB image."""
+    """A preview: the middle of the video as it would look if the render ended after `step`, a PIL RGB image."""
 
     step: int
     image: Image.Image
@@ -128,9 +156,9 @@ class Previewed:
 
 @dataclass(frozen=True, eq=False)
 class FramesDecoded:
-    """The frames from `start` on, uint8 (n, H, W, 3): each frame comes once, in order, while the next are decoded.
+    """The frames from number `start` on, uint8 (n, H, W, 3), a view of the array that Decoded carries.
 
-    They are a part of the array that Decoded has whole.
+    Each frame comes once, in order, while the next ones are being decoded.
     """
 
     start: int
@@ -139,14 +167,14 @@ class FramesDecoded:
 
 @dataclass(frozen=True, eq=False)
 class Decoded:
-    """The frames, uint8 (F, H, W, 3)."""
+    """All frames are decoded: uint8 (F, H, W, 3)."""
 
     frames: np.ndarray
 
 
 @dataclass(frozen=True, eq=False)
 class Finished:
-    """The last event."""
+    """The render is finished; this is its last event."""
 
     result: RenderResult
 

@@ -1,10 +1,9 @@
-"""What MLX and macOS read from the environment, which has to be set before MLX is imported.
+"""Set environment variables that MLX and macOS read; this has to happen before MLX is imported.
 
-MLX_CONV_WINOGRAD=0: Metal computes large 3 x 3 convolutions directly. MLX 0.32.4 takes Winograd's transform for them in
+MLX_CONV_WINOGRAD=0: Metal computes large 3 x 3 convolutions directly. MLX 0.32.4 uses Winograd's transform for them in
 any type, and in bfloat16 that costs 2 to 6 % of error a convolution (direct: 0.17 %) and twice the memory.
 
-AGX_RELAX_CDM_CTXSTORE_TIMEOUT=1: macOS ends sustained work of a GPU that also drives a display less readily
-(ml-explore/mlx#3267).
+AGX_RELAX_CDM_CTXSTORE_TIMEOUT=1: macOS tolerates longer work on a GPU that also drives a display (ml-explore/mlx#3267).
 """
 
 from __future__ import annotations
@@ -22,6 +21,6 @@ GPU_ENVIRONMENT = {
 
 
 def set_gpu_environment(environment: MutableMapping[str, str] = os.environ, platform: str = sys.platform) -> None:
-    """Set what a platform's GPU needs; leave a variable that is set as it is."""
+    """Set the variables that a platform's GPU needs; a variable that is set already keeps its value."""
     for name, value in GPU_ENVIRONMENT.get(platform, {}).items():
         environment.setdefault(name, value)

@@ -1,9 +1,9 @@
-"""What a render needs, and how much memory this machine has: arithmetic without MLX, so that a client can sort a job
-into its memory class.
+"""Predict what a render needs, and read how much memory this machine has.
 
-GB is 10**9 bytes everywhere. A phase of a render needs the weights that are resident and its own working memory; the
-constants below are ratios measured by MLX's own counter of its peak, on one H100 with MLX 0.32 (see the README's
-table). To a peak belongs the cache of freed buffers that MLX is allowed to keep.
+This is arithmetic without MLX, so that a client can sort a job into its memory class. GB is 10**9 bytes everywhere. A
+phase of a render needs the weights that are resident and its own working memory; the constants below are ratios
+measured by MLX's own counter of its peak, on one H100 with MLX 0.32 (see the README's table). A peak includes the cache
+of freed buffers that MLX is allowed to keep.
 """
 
 from __future__ import annotations
@@ -47,59 +47,63 @@ __all__ = [
 
 GB = 10**9
 MEMORY_CLASSES = (1, 4, 8, 12, 16, 25, 36, 64, 128)
-"""The ladder of job sizes, in GB: a worker consumes the classes within its budget."""
+"""The classes of job sizes, in GB: a worker consumes the classes within its budget."""
 LARGEST_SHOWN = 10**18
-"""Bytes: the most that an error names, for a whole number may be larger than any float."""
+"""The largest number of bytes that an error names: a whole number may be larger than any float."""
 USABLE_PART = 0.75
-"""Of a machine's memory, what renders may use."""
+"""The fraction of a machine's memory that renders may use."""
 MAX_CACHE = GB // 2
 PROCESS_BYTES = 60_000_000
-"""Of arrays beside the models' own: what is kept of latents, and a frame or a preview on its way."""
+"""Bytes of arrays that belong to no model: copies of latents, and a frame or a preview that is being handed over."""
 READING_BYTES = 300_000_000
-"""That reading one picture or clip takes at most, whatever is in it, besides a clip's frames as the video needs them
-(`ltx_models.media`); what would take more is refused.
+"""Bytes that reading one picture or clip takes at most, whatever its content, in addition to a clip's frames at the
+video's size (`ltx_models.media`); what would take more is refused.
 """
 
 COMPONENTS = ("text_encoder", "vae_encoder", "vae", "transformer")
-"""The models of a render, in the order in which they make room for another."""
+"""The models of a render, in the order in which they are unloaded to make room for another."""
 PHASES = ("vae_encoder", "text_encoder", "transformer", "vae")
-"""The same in the order in which a render uses them."""
+"""The same models in the order in which a render uses them."""
 
 TEXT_TOKENS = 256
 TEXT_ACTIVATIONS = 17
 """Working memory of one layer of the text encoder, in units of its activations, (tokens, width)."""
 TEXT_LAYERS_IN_FLIGHT = 2
-"""Of the text encoder, at once."""
+"""Layers of the text encoder that are queued at once."""
 TRANSFORMER_ACTIVATIONS = 45
-"""Of the parts of a transformer that are in flight at once, in units of its activations, (batch, tokens, width)."""
+"""Working memory of the parts of a transformer that are queued at once, in units of its activations, (batch, tokens,
+width).
+"""
 BLOCK_ACTIVATIONS = 39
-"""Of one block."""
+"""Working memory of one block, in the same units."""
 PER_TOKEN_ACTIVATIONS = 18
-"""What a timestep for each token adds, as conditioning needs."""
+"""Working memory that a timestep for each token adds, in the same units; conditioning needs it."""
 WIDENED_BLOCKS = 1.75
-"""Blocks of fp8 weights that are held in full precision at once; of quantized ones too, where they are widened."""
+"""Blocks of fp8 weights that are in full precision at once; also of quantized weights, where they are widened."""
 CONVOLUTION_ACTIVATIONS = 11
-"""Arrays of the size of its chunk that a layer of the VAE makes: 9 on CUDA, as measured, and two for Metal, which has
-the results of a convolution's three frames at once; nobody has measured that yet (`ltx bench model --memory`).
+"""Arrays of its chunk's size that a layer of the VAE makes: 9 measured on CUDA, and two more for Metal, which has the
+results of a convolution's three frames at once; that has not been measured yet (`ltx bench model --memory`).
 """
 LARGEST_ENCODER_BLOCK = 0.65
-"""The part of the VAE encoder's parameters that is in one block, which is held twice while it is loaded."""
+"""The fraction of the VAE encoder's parameters in its largest block, which is in memory twice while it is loaded."""
 PRODUCT_ACTIVATIONS = 36
-"""The same where a convolution is a matrix product for each place of its kernel, of which several are queued."""
+"""The same number where a convolution is computed as a matrix product for each kernel position, several of them queued.
+"""
 
 PACE_BYTES = 20_000_000
-"""Activations of a transformer that are queued before its earlier ones are waited for (`ltx_models.layers.pacing`)."""
+"""Bytes of a transformer's activations that are queued before earlier ones are waited for (`ltx_models.layers.pacing`).
+"""
 CHUNKS = tuple(size * 1_000_000 for size in (128, 64, 32, 16))
 TILES = (32, 24, 16, 12)
 TILE_OVERLAP = 8
-"""Latents that neighbouring tiles of a decode share at least."""
+"""The least overlap of neighbouring tiles of a decode, in latents."""
 PATCH = 4
 RGB = 3
 
 
 @dataclass(frozen=True)
 class LatentSize:
-    """Latent frames, rows and columns of a video."""
+    """The size of a video's latents: frames, rows and columns."""
 
     frames: int
     height: int
@@ -107,16 +111,17 @@ class LatentSize:
 
     @property
     def tokens(self) -> int:
-        """What the transformer sees of it."""
+        """The number of tokens that the transformer sees."""
         return self.frames * self.height * self.width
 
 
 @dataclass(frozen=True)
 class DecodePlan:
-    """How a video is decoded in pieces.
+    """The sizes of the pieces in which a video is decoded.
 
-    chunk_bytes: about the largest array that the decoder makes.  tile: rows and columns of latents that are decoded
-    at once, None for all of them.
+    Attributes:
+        chunk_bytes: The approximate size of the largest array that the decoder makes.
+        tile: Rows and columns of latents that are decoded at once; None for all of them.
     """
 
     chunk_bytes: int
@@ -124,23 +129,23 @@ class DecodePlan:
 
 
 SMALLEST_PLAN = DecodePlan(CHUNKS[-1])
-"""The one that needs the least memory without tiles."""
+"""The plan that needs the least memory without tiles."""
 
 
 def machine_memory() -> int:
-    """Return the bytes of this machine's memory."""
+    """Return this machine's memory in bytes."""
     return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
 
 
 def latent_size(request: GenerationRequest) -> LatentSize:
-    """Of a resolved request."""
+    """Return the latent size of a resolved request."""
     assert request.width and request.height and request.num_frames
     frames = (request.num_frames - 1) // FRAME_STRIDE + 1
     return LatentSize(frames, request.height // SIZE_STRIDE, request.width // SIZE_STRIDE)
 
 
 def component_weights(variant: Variant) -> dict[str, int]:
-    """Bytes of each model of the variant in memory, by its name in COMPONENTS."""
+    """Return the bytes that each model's weights take in memory, by the model's name in COMPONENTS."""
     model = variant.architecture
     matrices = model.layers * 16 * model.width**2
     around = model.width * (model.caption_channels + 2 * model.latent_channels + 256 + 8 * model.width)
@@ -161,14 +166,17 @@ def component_weights(variant: Variant) -> dict[str, int]:
 
 
 def _bytes_of_number(model: Architecture, bits: int | None) -> float:
-    """With a scale and a bias in 16 bits for each group of 64 where it is quantized."""
+    """Return bytes for each number; quantized ones share a 16-bit scale and bias in groups of 64."""
     return model.itemsize if bits is None or bits >= 16 else bits / 8 + 4 / 64
 
 
 def phase_working(variant: Variant, request: GenerationRequest, plan: DecodePlan | None = None) -> dict[str, int]:
-    """Bytes that each model takes besides weights while it works on a resolved request, by its name in COMPONENTS.
+    """Return the bytes that each model takes in addition to its weights while it works, by its name in COMPONENTS.
 
-    plan: of the decode, the first of `decode_plans` where it is None.
+    Args:
+        variant: The variant that renders.
+        request: A resolved request.
+        plan: The plan of the decode; None for the one with the largest chunks.
     """
     model, size = variant.architecture, latent_size(request)
     working = {
@@ -185,7 +193,7 @@ def phase_working(variant: Variant, request: GenerationRequest, plan: DecodePlan
 
 
 def _text_layer_working(variant: Variant) -> int:
-    """With the layer's quantized weights widened, as they are where the quantized product is the slower one."""
+    """Return the working memory of a layer, with its quantized weights widened as on CUDA."""
     model = variant.architecture
     numbers = TEXT_ACTIVATIONS * TEXT_TOKENS * model.text_width
     if variant.quantize_text_encoder:
@@ -219,7 +227,10 @@ def _highest(value: float | tuple[float, ...] | None) -> float:
 
 
 def decode_working(model: Architecture, size: LatentSize, plan: DecodePlan) -> int:
-    """Bytes that decoding takes besides the weights: what convolutions keep of the stream, and one layer's work."""
+    """Return the bytes that a decode takes in addition to the weights.
+
+    They are the frames that convolutions keep of the stream, and the working memory of one layer.
+    """
     height, width = (min(side, plan.tile or side) for side in (size.height, size.width))
     kept = work = 0
     frames = size.frames
@@ -239,7 +250,7 @@ def decode_working(model: Architecture, size: LatentSize, plan: DecodePlan) -> i
 
 
 def _encode_working(model: Architecture, size: LatentSize) -> int:
-    """The frames are there twice, as they were read and as MLX has them."""
+    """Return the working memory of the VAE's encoder; the frames are in memory twice, as read and as MLX arrays."""
     pixels = _pixel_bytes(size) // (4 * RGB)
     level = pixels // PATCH**2 * max(model.encoder_channels, PATCH**2 * RGB) * model.itemsize
     loading = round(LARGEST_ENCODER_BLOCK * model.encoder_parameters * model.itemsize)
@@ -247,13 +258,15 @@ def _encode_working(model: Architecture, size: LatentSize) -> int:
 
 
 def _pixel_bytes(size: LatentSize) -> int:
-    """Of frames as the encoder takes them, in float32."""
+    """Return the bytes of the frames as the encoder takes them, in float32."""
     return (FRAME_STRIDE * (size.frames - 1) + 1) * SIZE_STRIDE**2 * size.height * size.width * RGB * 4
 
 
 def _preview_working(model: Architecture, size: LatentSize) -> int:
-    """One latent frame, decoded beside the transformer by convolutions whose weights are summed over time, of which
-    the largest makes eight times the next level's channels of its own."""
+    """Return the working memory of a preview: one latent frame, decoded while the transformer works.
+
+    Its convolutions have weights that are summed over time; the largest makes eight times the next level's channels.
+    """
     frame = max(4**level * channels for level, (channels, _) in enumerate(model.decoder_levels))
     levels = itertools.pairwise(channels for channels, _ in model.decoder_levels)
     summed = 3 * 3 * max(8 * channels * following for channels, following in levels)
@@ -261,14 +274,14 @@ def _preview_working(model: Architecture, size: LatentSize) -> int:
 
 
 def _arrays(model: Architecture) -> int:
-    """How many of the size of its chunk a layer of the VAE makes."""
+    """Return the number of arrays of its chunk's size that a layer of the VAE makes."""
     return CONVOLUTION_ACTIVATIONS if model.fused_attention else PRODUCT_ACTIVATIONS
 
 
 def decode_plans(model: Architecture, size: LatentSize, available: int) -> Iterator[DecodePlan]:
-    """Ways to decode, by falling need of memory, from the first that needs no more than `available` bytes.
+    """Yield the ways to decode by falling need of memory, from the first that needs at most `available` bytes.
 
-    The last comes in any case. The plans depend on nothing else, so that the same budget gives the same video.
+    The last one is yielded in any case. The plans depend on nothing else, so the same budget gives the same video.
     """
     plans = [DecodePlan(chunk) for chunk in CHUNKS]
     plans += [DecodePlan(CHUNKS[-1], tile) for tile in TILES if tile < max(size.height, size.width)]
@@ -281,22 +294,27 @@ def decode_plans(model: Architecture, size: LatentSize, available: int) -> Itera
 
 
 def budget(variant: Variant, machine: int, working_set: int | None = None) -> int:
-    """Bytes that a render may use: the least of the variant's RAM, of what a machine of so many bytes can spare, and
-    of the working set that MLX recommends, where it does."""
+    """Return the bytes that a render may use.
+
+    Args:
+        variant: The variant that renders; its RAM is one limit.
+        machine: The machine's memory in bytes; the fraction USABLE_PART of it is another.
+        working_set: The working set that MLX recommends, in bytes; None where it recommends none.
+    """
     return min(variant.ram_gb * GB, int(machine * USABLE_PART), working_set or variant.ram_gb * GB)
 
 
 def cache_limit(available: int) -> int:
-    """Bytes of freed buffers that MLX may keep of a budget."""
+    """Return the bytes of freed buffers that MLX may keep within a budget of `available` bytes."""
     return min(MAX_CACHE, available // 16)
 
 
 def evictions(
     loaded: Iterable[str], wanted: str, weights: Mapping[str, int], working: Mapping[str, int], available: int
 ) -> list[str]:
-    """Which of the loaded models must go before `wanted` is loaded and works, within `available` bytes.
+    """Return the loaded models to unload before `wanted` is loaded and works, within `available` bytes.
 
-    None where all fit together; else one after another in the order of COMPONENTS.
+    The list is empty where all fit together; else it follows the order of COMPONENTS.
     """
     resident = {*loaded, wanted}
     gone = []
@@ -310,10 +328,15 @@ def evictions(
 
 
 def phase_peaks(variant: Variant, request: GenerationRequest, available: int | None = None) -> dict[str, int]:
-    """The peak of each phase of a resolved request within a budget (the variant's RAM), the cache included.
+    """Return the peak of each phase of a resolved request, in bytes, the cache included.
 
     Models stay resident as far as they fit the budget together; where one does not fit even alone, its phase is above
     the budget.
+
+    Args:
+        variant: The variant that renders.
+        request: A resolved request.
+        available: The budget in bytes; None for the variant's RAM.
     """
     available = variant.ram_gb * GB if available is None else available
     cache = cache_limit(available)
@@ -332,7 +355,7 @@ def phase_peaks(variant: Variant, request: GenerationRequest, available: int | N
 
 
 def _decode_plan(variant: Variant, request: GenerationRequest, resident: set[str], available: int) -> DecodePlan:
-    """The plan that leaves in memory what is there, or if none does, the one for the VAE alone."""
+    """Return the first plan that unloads no resident model, or else the first for the VAE alone."""
     weights, size, model = component_weights(variant), latent_size(request), variant.architecture
     beside_all, alone = (
         available - PROCESS_BYTES - sum(weights[name] for name in names) for names in (resident, {"vae"})
@@ -342,12 +365,12 @@ def _decode_plan(variant: Variant, request: GenerationRequest, resident: set[str
 
 
 def predict_peak(variant: Variant, request: GenerationRequest, available: int | None = None) -> int:
-    """The peak of a render within a budget (the variant's RAM where it is None), in bytes. `request` is resolved."""
+    """Return the peak of a resolved request's render within a budget (by default the variant's RAM), in bytes."""
     return max(phase_peaks(variant, request, available).values())
 
 
 def memory_class(peak: int) -> int:
-    """The least class, in GB, that holds `peak` bytes. Raises InvalidRequest above the ladder."""
+    """Return the smallest memory class, in GB, with room for `peak` bytes. Raise InvalidRequest above the largest."""
     for size in MEMORY_CLASSES:
         if peak <= size * GB:
             return size
@@ -359,19 +382,24 @@ def memory_class(peak: int) -> int:
 
 
 def smallest_class(variant: Variant) -> int:
-    """Return the memory class, in GB, of the smallest render of a variant: a worker with less serves none."""
+    """Return the memory class, in GB, of the smallest render of a variant: a worker with less serves no job."""
     return memory_class(smallest_peak(variant))
 
 
 def smallest_peak(variant: Variant, available: int | None = None) -> int:
-    """Return the bytes that the smallest render of a variant needs, with `available` ones."""
+    """Return the bytes that the smallest render of a variant needs within a budget of `available` bytes."""
     request = GenerationRequest(prompt="a", width=SIZE_STRIDE, height=SIZE_STRIDE, num_frames=1).resolve(variant)
     return predict_peak(variant, request, available)
 
 
 def check_fits(variant: Variant, request: GenerationRequest, available: int | None = None) -> None:
-    """Raises InvalidRequest, which says what would fit, if a resolved request needs more than `available` bytes (the
-    variant's RAM where it is None)."""
+    """Raise InvalidRequest, which says what would fit, if a resolved request needs more memory than there is.
+
+    Args:
+        variant: The variant that renders.
+        request: A resolved request.
+        available: The budget in bytes; None for the variant's RAM.
+    """
     available = variant.ram_gb * GB if available is None else available
     peak = predict_peak(variant, request, available)
     if peak <= available:

@@ -1,7 +1,7 @@
-"""What a person may ask for, and every constraint on it. Plain data: importable without MLX.
+"""Describe a video to render, and check every constraint on it. Plain data: importable without MLX.
 
-A field that is None takes the variant's own value (`GenerationRequest.resolve`), so the same request
-means the right thing for every variant.
+A field that is None takes the variant's own value (`GenerationRequest.resolve`), so the same request means the right
+thing for every variant.
 """
 
 from __future__ import annotations
@@ -39,8 +39,8 @@ FRAME_STRIDE = 8
 
 MAX_PROMPT_CHARACTERS = 4_000
 UNPRINTED = ("Cc", "Cs")
-"""Unicode's categories of control characters, which could do anything to the terminal of who lists the farm's jobs, and
-of halves of characters, which cannot be stored.
+"""Unicode categories that texts must not contain: control characters, which could change the terminal of a person who
+lists the farm's jobs, and lone surrogates, which cannot be stored as UTF-8.
 """
 BLANKS = "\n\r\t"
 MAX_SIZE = 2_048
@@ -55,16 +55,17 @@ MAX_SOURCE_CHARACTERS = 4_096
 MAX_SEED = 2**63 - 1
 
 LAST_FRAME = -1
-"""As the frame of a picture: the video's last one, however long it is."""
+"""The frame number that stands for the video's last frame, however long the video is."""
 SHORTEST_CLIP = FRAME_STRIDE + 1
-"""Frames of a video from a clip's first on, at least: two latent frames, the first of which holds one frame. At the
-beginning that frame is the clip's, and the other is rendered; later, both are the clip's.
+"""The least number of frames from a clip's first frame to the video's end: two latent frames, of which the first covers
+one frame. At frame 0 the clip gives the first latent frame, and the second is rendered; later, the clip gives both.
 """
 MAX_CLIP_SECONDS = 1_000_000
 
 Perturbing = Literal["attention_values", "attention_skip", "transformer_block", "residual"]
-"""What spatio-temporal guidance does to a perturbed block: self-attention gives its values, or its input; the block
-gives its input; or nothing (the name is official, the effect too)."""
+"""What spatio-temporal guidance does to a perturbed block: self-attention returns its values, or its input; the block
+returns its input; or nothing is changed ("residual", as in the official code).
+"""
 
 T = TypeVar("T")
 
@@ -73,15 +74,18 @@ T = TypeVar("T")
 class ConditioningItem:
     """A picture or a clip that the video is to contain.
 
-    kind: "image" or "video".  source: a file's path; a farm puts a content address, `sha256:…`, in its place.
-    frame: of the video, where the picture or the clip's first frame belongs; LAST_FRAME for a picture at the end. A
-    clip begins at a multiple of 8.
-    start, stop: seconds of the clip between which it is read; without `stop`, from `start` on as many frames as the
-    video continues from. With neither, a clip at frame 0 is continued from its end, and a later one is shown from its
-    beginning (`ltx_models.media.spans`).
-    strength: above 0, to 1: how much of the noise it replaces; at 1 it is kept as it is.
-    crop, blur, compress: what the model expects of a picture, since it was trained on frames of videos: cut to the
-    video's aspect ratio around the centre (else it is stretched), blurred slightly, and put through H.264 once.
+    Attributes:
+        kind: "image" or "video".
+        source: The file's path; a farm replaces it by a content address, `sha256:…`.
+        frame: The frame of the video at which the picture, or the clip's first frame, belongs; LAST_FRAME for a picture
+            at the end. A clip begins at a multiple of 8.
+        strength: How much of the noise it replaces, above 0, to 1; at 1 it is kept unchanged.
+        crop: Cut it to the video's aspect ratio around the centre; otherwise it is stretched.
+        blur: Blur it slightly. The model was trained on frames of videos and expects this of a picture.
+        compress: Encode and decode it with H.264 once, for the same reason.
+        start: The second of the clip from which it is read. Without `start` and `stop`, a clip at frame 0 is continued
+            from its end, and a later one is shown from its beginning (`ltx_models.media.spans`).
+        stop: The second at which reading ends; by default, after as many frames as the video continues from.
     """
 
     kind: Literal["image", "video"]
@@ -122,7 +126,7 @@ class ConditioningItem:
         _check_number("start of a clip", self.start, 0, MAX_CLIP_SECONDS)
         _check_number("end of a part of a clip", self.stop, 0, MAX_CLIP_SECONDS)
         if self.kind == "image" and (self.start is not None or self.stop is not None):
-            raise InvalidRequest("a part in seconds was chosen of an image; only a clip has one")
+            raise InvalidRequest("an image has no part in seconds; give one for a clip only")
         if self.stop is not None and self.stop <= (self.start or 0):
             raise InvalidRequest(
                 f"the part {self.start or 0:g}–{self.stop:g} s of a clip ends before it begins; give the earlier second"
@@ -130,11 +134,11 @@ class ConditioningItem:
             )
 
     def resolve(self, num_frames: int) -> ConditioningItem:
-        """This item of a video of so many frames, LAST_FRAME replaced."""
+        """Return this item for a video of `num_frames` frames: LAST_FRAME is replaced by a number."""
         return dataclasses.replace(self, frame=num_frames - 1) if self.frame == LAST_FRAME else self
 
     def check_fits(self, num_frames: int) -> None:
-        """Raises InvalidRequest unless a video of so many frames has room for it."""
+        """Raise InvalidRequest unless a video of `num_frames` frames has room for this item."""
         needed = SHORTEST_CLIP if self.kind == "video" else 1
         if self.frame + needed > num_frames:
             raise InvalidRequest(
@@ -145,10 +149,13 @@ class ConditioningItem:
 
 @dataclass(frozen=True, kw_only=True)
 class Guidance:
-    """How the predictions of one step are combined.
+    """The scales by which the predictions of one step are combined.
 
-    scale: of classifier-free guidance, 1 is off.  stg_scale: of spatio-temporal guidance, 0 is off; stg_blocks: the
-    transformer's blocks that it perturbs.  rescale: towards the conditional prediction's deviation, 1 is off.
+    Attributes:
+        scale: The scale of classifier-free guidance; 1 is off.
+        stg_scale: The scale of spatio-temporal guidance; 0 is off.
+        rescale: How far to rescale towards the conditional prediction's standard deviation; 1 is off.
+        stg_blocks: The transformer blocks that spatio-temporal guidance perturbs.
     """
 
     scale: float
@@ -159,27 +166,38 @@ class Guidance:
 
 @dataclass(frozen=True, kw_only=True)
 class GenerationRequest:
-    """One video to render.
+    """A video to render.
 
-    prompt, negative_prompt: text, at most 4,000 characters (the text encoder reads the first 256 tokens).
-    width, height: pixels, multiples of 32, 32 to 2,048.
-    num_frames: 8n+1, 1 to 513.  frame_rate: frames a second, above 0, to 120.
-    num_steps: 1 to 1,000.  timesteps: the schedule itself, falling values in (0, 1], in place of num_steps.
-    skip_first_steps, skip_last_steps: steps of the schedule that are left out.
-    stochastic: draw fresh noise after each step, for a model that was distilled so.
-    guidance_scale: classifier-free guidance, 1 (off) to 30.  cfg_star: scale the unconditional prediction first so
-    that it is the conditional one's projection.
-    stg_scale: spatio-temporal guidance, 0 (off) to 30; stg_blocks: the blocks that it perturbs, from 0; stg_mode: how.
-    rescale: 0 to 1: pull the guided prediction back to the conditional one's deviation; 1 is off, as 0 is.
-    guidance_timesteps: falling, in (0, 1]: where guidance_scale, stg_scale, rescale and stg_blocks change. Each of
-    these may be a tuple of as many values (of tuples, for stg_blocks): a step takes those of the first guidance
-    timestep that is not above its own, or the last.
-    decode_timestep, decode_noise_scale: in [0, 1], for a VAE that is conditioned on a timestep.
-    conditioning: at most 16 pictures and clips that the video is to contain.
-    image_noise_scale: 0 to 1: noise that is added to what is kept as it is, less from step to step; it helps motion.
-    seed: 0 to 2**63 - 1.
+    Construction raises InvalidRequest, whose one sentence names the value, the rule, and the nearest valid values.
 
-    Raises InvalidRequest, whose one sentence names the value, the rule, and the nearest valid values.
+    Attributes:
+        prompt: Text, at most 4,000 characters; the text encoder reads the first 256 tokens.
+        negative_prompt: Text, likewise.
+        width: Pixels, a multiple of 32, 32 to 2,048.
+        height: Pixels, likewise.
+        num_frames: 8n+1, 1 to 513.
+        frame_rate: Frames a second, above 0, to 120.
+        num_steps: 1 to 1,000.
+        timesteps: The schedule itself, falling values in (0, 1], in place of num_steps.
+        skip_first_steps: The number of steps that are left out at the schedule's beginning.
+        skip_last_steps: The number of steps that are left out at its end.
+        stochastic: Draw fresh noise after each step, for a model that was distilled for that.
+        guidance_scale: The scale of classifier-free guidance, 1 (off) to 30.
+        cfg_star: First scale the unconditional prediction so that it is the conditional one's projection (CFG-Zero*).
+        stg_scale: The scale of spatio-temporal guidance, 0 (off) to 30.
+        stg_blocks: The blocks that it perturbs, counted from 0.
+        stg_mode: What it does to them (`Perturbing`).
+        rescale: How far the guided prediction is pulled back to the conditional one's standard deviation, 0 to 1; both
+            0 and 1 are off.
+        guidance_timesteps: Falling values in (0, 1] at which guidance_scale, stg_scale, rescale and stg_blocks change.
+            Each of these may be a tuple of as many values (of tuples, for stg_blocks): a step takes those of the first
+            guidance timestep that is not above its own, or the last.
+        decode_timestep: The timestep that a VAE with timestep conditioning is given, 0 to 1.
+        decode_noise_scale: How much noise is mixed into the latents for such a VAE, 0 to 1.
+        conditioning: At most 16 pictures and clips that the video is to contain.
+        image_noise_scale: Noise, 0 to 1, that is added to latents that are kept unchanged, less from step to step; it
+            helps motion.
+        seed: 0 to 2**63 - 1.
     """
 
     prompt: str
@@ -271,10 +289,12 @@ class GenerationRequest:
                 item.check_fits(self.num_frames)
 
     def resolve(self, variant: Variant) -> GenerationRequest:
-        """This request with every None replaced: by the variant's value, a missing seed by a drawn one.
+        """Return this request with every None replaced: by the variant's value, and a missing seed by a random one.
 
-        A variant that was distilled for certain timesteps takes as many of them as there are steps. Raises
-        InvalidRequest for more steps than it was distilled for, and for values that do not go together.
+        A variant that was distilled for certain timesteps takes as many of them as there are steps.
+
+        Raises:
+            InvalidRequest: There are more steps than the variant was distilled for, or values contradict each other.
         """
         defaults = variant.defaults()
         if self.timesteps is not None:
@@ -290,19 +310,19 @@ class GenerationRequest:
 
     @property
     def uses_negative_prompt(self) -> bool:
-        """Whether classifier-free guidance is on anywhere; the request is resolved."""
+        """Whether classifier-free guidance is on at any step; the request is resolved."""
         scale = self.guidance_scale
         assert scale is not None
         return max(scale if isinstance(scale, tuple) else (scale,)) > 1
 
     @property
     def texts(self) -> list[str]:
-        """What of it is encoded, the prompt first; the request is resolved."""
+        """The texts that are encoded, the prompt first; the request is resolved."""
         negative = self.negative_prompt if self.uses_negative_prompt else None
         return [self.prompt] if negative is None else [self.prompt, negative]
 
     def guidance_at(self, timestep: float) -> Guidance:
-        """The guidance of a step at `timestep`; the request is resolved."""
+        """Return the guidance of a step at `timestep`; the request is resolved."""
         stages = self.guidance_timesteps or ()
         index = next((index for index, stage in enumerate(stages) if stage <= timestep), len(stages) - 1)
 
@@ -321,7 +341,7 @@ class GenerationRequest:
 
 
 def draw_seed() -> int:
-    """A random seed, short enough to be read aloud: 0 to 2**32 - 1."""
+    """Return a random seed, short enough to be read aloud: 0 to 2**32 - 1."""
     return secrets.randbelow(2**32)
 
 
@@ -349,7 +369,7 @@ def _check_whole(name: str, value: int | None, low: int, high: int) -> None:
 
 
 def _check_stepped(name: str, value: int | None, stride: int, offset: int, high: int, rule: str) -> None:
-    """`value` must be a multiple of `stride` plus `offset`, at least one such, at most `high`."""
+    """Raise InvalidRequest unless `value` is a positive multiple of `stride` plus `offset`, at most `high`."""
     if value is None:
         return
     if not isinstance(value, int) or isinstance(value, bool):
@@ -374,7 +394,7 @@ def _check_number(name: str, value: float | None, low: float, high: float, *, ab
 
 
 def _check_numbers(name: str, values: float | tuple[float, ...] | None, low: float, high: float) -> None:
-    """One value, or one for each guidance timestep."""
+    """Check one value, or one for each guidance timestep."""
     if values == ():
         raise InvalidRequest(f"{name} has no values; give one, or one for each guidance timestep")
     for value in values if isinstance(values, tuple) else (values,):
@@ -396,7 +416,7 @@ def _check_blocks(blocks: tuple[int, ...] | tuple[tuple[int, ...], ...]) -> None
 
 
 def _is_nested(blocks: object) -> TypeGuard[tuple[tuple[int, ...], ...]]:
-    """Whether these are blocks for each guidance timestep, not for all."""
+    """Return whether blocks are given for each guidance timestep, rather than once for all."""
     return isinstance(blocks, tuple) and any(isinstance(item, tuple) for item in blocks)
 
 
@@ -406,4 +426,4 @@ def _check_timesteps(name: str, timesteps: tuple[float, ...], most: int) -> None
     for value in timesteps:
         _check_number(name, value, 0, 1, above=True)
     if any(later >= earlier for earlier, later in itertools.pairwise(timesteps)):
-        raise InvalidRequest(f"the {name} do not fall; each must be below the one before it")
+        raise InvalidRequest(f"the {name} are invalid: they must fall, each below the one before it")

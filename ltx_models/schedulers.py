@@ -1,7 +1,7 @@
-"""Rectified flow: which timesteps a render visits, and the step between two of them.
+"""Rectified flow: choose the timesteps of a render, and compute the step between two of them.
 
-Time runs from 1 (pure noise) to 0 (the video): x_t = (1 - t)·x0 + t·noise, and the model predicts the
-velocity v = noise - x0. Formulas: LTX-Video's `RectifiedFlowScheduler`.
+Time runs from 1 (pure noise) to 0 (the video): x_t = (1 - t)·x0 + t·noise, and the model predicts the velocity v =
+noise - x0. The formulas are those of LTX-Video's `RectifiedFlowScheduler`.
 """
 
 from __future__ import annotations
@@ -28,7 +28,13 @@ SHIFT_VALUES = (0.95, 2.05)
 
 @dataclass(frozen=True, kw_only=True)
 class SchedulerConfig:
-    """The `scheduler` part of a checkpoint's config: "Uniform" or "LinearQuadratic"; no shift or "SD3"."""
+    """The `scheduler` section of a checkpoint's config.
+
+    Attributes:
+        sampler: "Uniform" or "LinearQuadratic".
+        shifting: "SD3", or None for no shift of the timesteps.
+        target_shift_terminal: The last timestep after the shift; None leaves it.
+    """
 
     sampler: str = "Uniform"
     shifting: str | None = None
@@ -46,7 +52,7 @@ class SchedulerConfig:
 
 
 def sample_timesteps(config: SchedulerConfig, num_steps: int, num_tokens: int) -> tuple[float, ...]:
-    """The timesteps of a render of `num_tokens` latent tokens: falling, the first is 1."""
+    """Return the falling timesteps of a render of `num_tokens` latent tokens; the first is 1."""
     timesteps = _SAMPLERS[config.sampler](num_steps)
     if config.shifting == "SD3":
         timesteps = [_sd3_shift(t, num_tokens) for t in timesteps]
@@ -56,10 +62,13 @@ def sample_timesteps(config: SchedulerConfig, num_steps: int, num_tokens: int) -
 
 
 def shorten_timesteps(distilled: Sequence[float], num_steps: int) -> tuple[float, ...]:
-    """`num_steps` of the timesteps that a model was distilled for, evenly spread, the first and the last among them.
+    """Return `num_steps` of a distilled model's timesteps, evenly spread, the first and the last included.
 
-    One more than there are is the LinearQuadratic schedule, which the distilled one is without its last timestep. A
-    model has learned nothing of others: raises InvalidRequest for more.
+    One more step than there are timesteps gives the LinearQuadratic schedule, which is the distilled one with one more
+    timestep at its end.
+
+    Raises:
+        InvalidRequest: There are even more steps; the model was not trained for their timesteps.
     """
     if num_steps > len(distilled) + 1:
         raise InvalidRequest(
@@ -75,17 +84,17 @@ def shorten_timesteps(distilled: Sequence[float], num_steps: int) -> tuple[float
 
 
 def euler_step(latents: mx.array, velocity: mx.array, timestep: float, next_timestep: float) -> mx.array:
-    """x at `next_timestep`: x - (t - t')·v."""
+    """Return x at `next_timestep`: x - (t - t')·v."""
     return latents - (timestep - next_timestep) * velocity
 
 
 def stochastic_step(x0: mx.array, noise: mx.array, next_timestep: float) -> mx.array:
-    """x at `next_timestep`, by fresh noise on the predicted video: (1 - t')·x0 + t'·noise."""
+    """Return x at `next_timestep`, with fresh noise on the predicted video: (1 - t')·x0 + t'·noise."""
     return (1 - next_timestep) * x0 + next_timestep * noise
 
 
 def predict_x0(latents: mx.array, velocity: mx.array, timestep: float | mx.array) -> mx.array:
-    """The video that this step would end at: x - t·v."""
+    """Return the predicted video: x - t·v."""
     return latents - timestep * velocity
 
 
@@ -94,9 +103,9 @@ def _uniform(n: int) -> list[float]:
 
 
 def _linear_quadratic(n: int) -> list[float]:
-    """The first half of the steps is linear and removes the threshold; the rest is a parabola that meets it smoothly.
+    """Return linear steps down to the threshold, then a parabola that continues them smoothly.
 
-    Movie Gen (Polyak et al., 2024), section 3.4.2.
+    Source: Movie Gen (Polyak et al., 2024), section 3.4.2.
     """
     if n == 1:
         return [1.0]
@@ -112,7 +121,10 @@ def _linear_quadratic(n: int) -> list[float]:
 
 
 def _sd3_shift(t: float, num_tokens: int) -> float:
-    """e^μ / (e^μ + 1/t - 1): more tokens hide noise better, so more of the time is spent at high noise."""
+    """Return e^μ / (e^μ + 1/t - 1) (SD3, Esser et al., 2024).
+
+    More tokens hide noise better, so more of the time is spent at high noise.
+    """
     (low_tokens, high_tokens), (low, high) = SHIFT_TOKENS, SHIFT_VALUES
     mu = low + (high - low) * (num_tokens - low_tokens) / (high_tokens - low_tokens)
     return math.exp(mu) / (math.exp(mu) + (1 / t - 1))

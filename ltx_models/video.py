@@ -1,4 +1,4 @@
-"""Frames → MP4 and JPEG. Needs no MLX."""
+"""Encode frames as MP4 and JPEG. Needs no MLX."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ import numpy as np
 from PIL import Image
 
 from ltx_models.errors import VideoError
-from ltx_models.faults import kind_in_words
+from ltx_models.machine_faults import kind_in_output
 
 __all__ = ["encode_jpeg", "ffmpeg_path", "write_mp4"]
 
@@ -25,12 +25,14 @@ JPEG_QUALITY = 85
 
 
 def write_mp4(frames: Iterable[np.ndarray], path: Path | str, frame_rate: float) -> None:
-    """Encode frames, uint8 (H, W, 3) each, as H.264 in an MP4 that plays everywhere and starts at once.
+    """Encode frames, uint8 (H, W, 3) each, as H.264 in an MP4 that plays everywhere and can be streamed.
 
-    Colours are converted to BT.709, limited range, 4:2:0, and tagged so: players guess where the tags are missing,
-    and QuickTime guesses otherwise than ffmpeg. `frames` may be a generator; only one is held at a time.
+    Convert colours to BT.709, limited range, 4:2:0, and tag them so: players guess where the tags are missing, and
+    QuickTime guesses otherwise than ffmpeg. `frames` may be a generator; only one frame is in memory at a time.
 
-    Raises VideoError if there is no frame, a frame is not like the first, or the encoder fails; then no file is left.
+    Raises:
+        VideoError: There are no frames, a frame differs from the first in shape or type, or the encoder fails. No file
+            is left then.
     """
     frames = iter(frames)
     first = next(frames, None)
@@ -47,15 +49,15 @@ def write_mp4(frames: Iterable[np.ndarray], path: Path | str, frame_rate: float)
 
 
 def ffmpeg_path() -> str:
-    """Return where ffmpeg lies. Raise VideoError where it is nowhere."""
+    """Return the path of ffmpeg. Raise VideoError where it is not installed."""
     try:
         return imageio_ffmpeg.get_ffmpeg_exe()
     except RuntimeError as error:
-        raise VideoError(f"there is no ffmpeg: {error}") from error
+        raise VideoError(f"ffmpeg was not found: {error}") from error
 
 
 def encode_jpeg(image: Image.Image) -> bytes:
-    """An image as JPEG, for previews."""
+    """Return an image as JPEG, for previews."""
     buffer = io.BytesIO()
     image.save(buffer, format="JPEG", quality=JPEG_QUALITY)
     return buffer.getvalue()
@@ -81,7 +83,7 @@ def _command(width: int, height: int, frame_rate: float, path: Path) -> list[str
 
 
 def _encode(command: list[str], frames: Iterable[np.ndarray], shape: tuple[int, int, int]) -> None:
-    # A file takes ffmpeg's last words: a pipe that nobody reads could fill and stop it.
+    # ffmpeg's messages go to a file: a pipe that is not read could fill up and block it.
     with tempfile.TemporaryFile() as words:
         try:
             process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.DEVNULL, stderr=words)
@@ -98,10 +100,10 @@ def _encode(command: list[str], frames: Iterable[np.ndarray], shape: tuple[int, 
             except BrokenPipeError:  # it died: its exit code and last words say why
                 with contextlib.suppress(BrokenPipeError):  # of what is still to be written
                     process.stdin.close()
-            except BaseException:  # also Ctrl-C, or what the generator of frames raises: nobody would end it
+            except BaseException:  # also Ctrl-C, or an error of the generator of frames: ffmpeg would not end
                 process.kill()
                 raise
         if process.returncode != 0:
             words.seek(0)
             said = words.read().decode(errors="replace").strip() or "it said nothing"
-            raise VideoError(f"ffmpeg failed with exit code {process.returncode}: {said[:2000]}", kind_in_words(said))
+            raise VideoError(f"ffmpeg failed with exit code {process.returncode}: {said[:2000]}", kind_in_output(said))

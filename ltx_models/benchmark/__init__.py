@@ -1,1 +1,1 @@
-"""How fast the models are on this machine."""
+"""Measure how fast the models are on this machine."""

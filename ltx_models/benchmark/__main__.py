@@ -1,4 +1,4 @@
-"""`python -m ltx_models.benchmark VARIANT`: measurements as lines of JSON, each as soon as it is there."""
+"""Print measurements as lines of JSON, each when it is made: `python -m ltx_models.benchmark VARIANT`."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ USAGE = 2
 
 
 def main() -> int:
-    """The command line. Returns the exit code."""
+    """Run the command line and return its exit code."""
     parser = argparse.ArgumentParser(prog="ltx bench model")
     parser.add_argument("variant")
     for name in ("width", "height", "frames", "steps"):

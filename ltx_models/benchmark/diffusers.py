@@ -1,4 +1,4 @@
-"""The same parts in diffusers on PyTorch, eager and compiled: what the times are compared with."""
+"""Measure the same parts in diffusers on PyTorch, eager and compiled, for comparison."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ __all__ = ["compare"]
 
 
 def compare(model: Architecture, size: LatentSize, runs: int) -> Iterator[Measurement]:
-    """diffusers' transformer and decoder with random weights. Raises ImportError without torch or diffusers."""
+    """Measure diffusers' transformer and decoder with random weights. Raise ImportError without torch or diffusers."""
     import torch
     from diffusers import AutoencoderKLLTXVideo, LTXVideoTransformer3DModel
 
@@ -91,7 +91,7 @@ def compare(model: Architecture, size: LatentSize, runs: int) -> Iterator[Measur
 
 
 def _decoder(kind: Any, model: Architecture) -> Any:
-    """The decoder of 0.9.5 to 0.9.8."""
+    """Return the decoder of 0.9.5 to 0.9.8."""
     levels = list(reversed(model.decoder_levels))
     vae = kind(
         latent_channels=model.latent_channels,

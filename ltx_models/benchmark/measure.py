@@ -1,4 +1,4 @@
-"""What is measured, and how it is timed."""
+"""Time a part of a render, and describe the measurement."""
 
 from __future__ import annotations
 
@@ -15,12 +15,18 @@ __all__ = ["Measurement", "measure", "summarize"]
 
 @dataclass(frozen=True)
 class Measurement:
-    """The median of `runs` and their least, in milliseconds, and the peak of MLX's memory (or torch's) in bytes, with
-    all models resident.
+    """The times and the peak memory of several runs, with all models resident.
 
-    part: what was measured.  phase: of a whole render, which part of it; "" for a part alone.
-    engine: what ran it.  predicted_bytes: the peak that `ltx_models.memory` predicts, 0 where it says nothing of it;
-    like the measured one, without the cache of freed buffers.
+    Attributes:
+        part: What was measured.
+        phase: The phase of a whole render; "" for a part alone.
+        engine: The library that ran it.
+        predicted_bytes: The peak that `ltx_models.memory` predicts, without the cache of freed buffers, as in the
+            measured one; 0 where there is no prediction.
+        milliseconds: The median of the runs.
+        least: The shortest run, in milliseconds.
+        runs: The number of runs.
+        peak_bytes: The peak of MLX's memory (or torch's), in bytes.
     """
 
     part: str
@@ -34,7 +40,7 @@ class Measurement:
 
 
 def measure(part: str, run: Callable[[], Any], runs: int, predicted_bytes: int = 0) -> Measurement:
-    """Times of `run`, which returns when its results are there, after one that compiles."""
+    """Time `run`, which returns when its results are computed, after one run that compiles."""
     run()
     mx.clear_cache()
     mx.reset_peak_memory()
@@ -49,7 +55,7 @@ def measure(part: str, run: Callable[[], Any], runs: int, predicted_bytes: int =
 def summarize(
     part: str, seconds: Sequence[float], peak: int, *, phase: str = "", predicted_bytes: int = 0
 ) -> Measurement:
-    """What so many runs took."""
+    """Return the measurement of runs that took so many seconds each."""
     times = [1e3 * value for value in seconds]
     return Measurement(
         part, statistics.median(times), min(times), len(times), peak, phase, predicted_bytes=predicted_bytes

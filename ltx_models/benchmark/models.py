@@ -1,4 +1,4 @@
-"""The models of a variant with random weights: they take the time and the memory of the real ones, and no download."""
+"""Build the models of a variant with random weights: they take the real ones' time and memory, and no download."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ SOURCE = Path("random weights")
 
 @dataclass(frozen=True)
 class RandomModels:
-    """What every render uses."""
+    """The models that every render uses."""
 
     text_encoder: T5Encoder
     transformer: Transformer
@@ -35,7 +35,7 @@ class RandomModels:
 
 
 def random_models(variant: Variant, dtype: mx.Dtype) -> RandomModels:
-    """All of a variant's, in the precision that it has."""
+    """Return all models of a variant, in its precision."""
     model = variant.architecture
     text_dtype = mx.bfloat16 if dtype == mx.float16 else dtype
     return RandomModels(
@@ -48,7 +48,7 @@ def random_models(variant: Variant, dtype: mx.Dtype) -> RandomModels:
 def random_transformer(
     architecture: Architecture, dtype: mx.Dtype, bits: int | None = None, *, fp8: bool = False
 ) -> Transformer:
-    """A transformer, its blocks' matrices quantized to `bits` where given, else in fp8 if so stored."""
+    """Return a transformer, its blocks' matrices quantized to `bits`, or stored in fp8, if given."""
     model = Transformer(
         TransformerConfig(
             num_attention_heads=architecture.heads,
@@ -72,7 +72,7 @@ def random_transformer(
 
 
 def random_vae(architecture: Architecture, dtype: mx.Dtype) -> VAE:
-    """A decoder of the blocks of 0.9.5 to 0.9.8: residual ones, and upsamplers with a residual in between."""
+    """Return a decoder of the blocks of 0.9.5 to 0.9.8: residual ones, and upsamplers with a residual in between."""
     blocks: list[tuple[str, Any]] = []
     levels = architecture.decoder_levels[::-1]
     for (channels, layers), (wider, _) in zip(levels, (*levels[1:], levels[-1]), strict=True):
@@ -93,7 +93,7 @@ def random_vae(architecture: Architecture, dtype: mx.Dtype) -> VAE:
 
 
 def random_text_encoder(architecture: Architecture, dtype: mx.Dtype, bits: int | None = None) -> T5Encoder:
-    """A T5 encoder, its blocks' matrices quantized to `bits` where given."""
+    """Return a T5 encoder, its blocks' matrices quantized to `bits`, if given."""
     model = T5Encoder(
         T5Config(
             vocab_size=architecture.vocabulary,
@@ -110,8 +110,11 @@ def random_text_encoder(architecture: Architecture, dtype: mx.Dtype, bits: int |
 
 
 def _random(model: nn.Module) -> dict[str, mx.array]:
-    """Not evaluated: matrices and convolutions N(0, 1/fan_in), norms 1, and small biases and tables, which keep
-    activations near unit size."""
+    """Return random parameters, not evaluated.
+
+    Matrices and convolutions are N(0, 1/fan_in), norms 1, biases and tables small, which keeps activations near unit
+    size.
+    """
     parameters: Any = tree_flatten(model.parameters())
     weights = {}
     for index, (name, value) in enumerate(parameters):

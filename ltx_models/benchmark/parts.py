@@ -1,4 +1,4 @@
-"""The parts of a render, one at a time."""
+"""Measure the parts of a render, one at a time."""
 
 from __future__ import annotations
 
@@ -20,16 +20,16 @@ from ltx_models.vae import VAE, to_uint8
 __all__ = ["PROMPT_TOKENS", "decode", "encode", "measure_parts", "plan_of"]
 
 PROMPT_TOKENS = 128
-"""What a prompt of some sentences has."""
+"""The number of tokens of a prompt of a few sentences."""
 TIMESTEP = 0.7
 SMALL = LatentSize(4, 16, 16)
-"""512x512x25: few tokens, so that what a step takes besides its products shows."""
+"""512x512x25: few tokens, so that the time outside of matrix products shows."""
 
 
 def measure_parts(
     variant: Variant, models: RandomModels, request: GenerationRequest, runs: int
 ) -> Iterator[Measurement]:
-    """Text encoding, a call of the transformer with and without guidance, the decode and a preview."""
+    """Measure text encoding, a call of the transformer with and without guidance, the decode and a preview."""
     channels = variant.architecture.latent_channels
     text_encoder, transformer, vae = models.text_encoder, models.transformer, models.vae
     yield measure(f"text encoding, {TEXT_TOKENS} tokens", lambda: encode(text_encoder, TEXT_TOKENS), runs)
@@ -48,24 +48,24 @@ def measure_parts(
 
 
 def plan_of(variant: Variant, request: GenerationRequest) -> DecodePlan:
-    """How the decode is done beside all models."""
+    """Return the plan of a decode with all models resident."""
     left = variant.ram_gb * 10**9 - mx.get_active_memory()
     return next(decode_plans(variant.architecture, latent_size(request), left))
 
 
 def encode(text_encoder: T5Encoder, tokens: int) -> np.ndarray:
-    """So many tokens' embeddings, (1, tokens, D) float32."""
+    """Return the embeddings of a text of `tokens` tokens, (1, tokens, D) float32."""
     ids = mx.arange(tokens)[None] % text_encoder.config.vocab_size
     return np.array(text_encoder(ids, mx.ones(ids.shape, mx.int32)).astype(mx.float32))
 
 
 def decode(vae: VAE, latents: mx.array, plan: DecodePlan) -> Iterator[np.ndarray]:
-    """Latents (1, C, F, H, W) as parts of the video, uint8 (n, H, W, 3)."""
+    """Yield the parts of a video, uint8 (n, H, W, 3), from latents (1, C, F, H, W)."""
     return vae.decode_chunks(latents, 0.05, [plan], to_uint8)
 
 
 def _step(transformer: Transformer, shape: LatentShape, *, guided: bool) -> Callable[[], None]:
-    """One call: of the conditional sample alone, or with the unconditional and the perturbed one."""
+    """Return a call of the transformer: for the conditional sample alone, or for all three of guidance."""
     config = transformer.config
     text = mx.random.normal((1 + guided, PROMPT_TOKENS, config.caption_channels), key=mx.random.key(0))
     coordinates = pixel_coordinates(*shape[2:], causal=config.causal_temporal_positioning)

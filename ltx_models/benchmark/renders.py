@@ -1,4 +1,4 @@
-"""Whole renders: by phase, with previews, and one after another as a worker makes them."""
+"""Measure whole renders: by phase, with previews, and one after another as a worker makes them."""
 
 from __future__ import annotations
 
@@ -33,29 +33,29 @@ from ltx_models.video import write_mp4
 __all__ = ["check_memory", "measure_renders", "measure_whole"]
 
 COMPONENTS = {"text": "text_encoder", "denoise": "transformer", "decode": "vae"}
-"""The model that works in a phase."""
+"""The model that works in each phase."""
 RESIDENT = ("text_encoder", "transformer", "vae")
 PANNED = 2
-"""Pixels a frame."""
+"""Pixels that the camera pans in a frame."""
 PREVIEWS = (0, 3, 1)
-"""A preview every so many steps, 0 for none."""
+"""The intervals of previews in steps; 0 for no previews."""
 
 
 def check_memory(variant: Variant, request: GenerationRequest) -> None:
-    """Raise OutOfMemory where a machine lacks what measuring takes: it would end other programs, or stand still."""
+    """Raise OutOfMemory where measuring needs more memory than is free: other programs would be ended, or stall."""
     weights, working = component_weights(variant), phase_working(variant, request, plan_of(variant, request))
     needed = sum(weights[name] for name in RESIDENT) + max(working[name] for name in RESIDENT)
     free = free_memory()
     if needed > free:
         raise OutOfMemory(
-            f"measuring {variant.name} needs {needed / GB:.1f} GB of memory, for all its models are there at once, and"
-            f" {free / GB:.1f} GB are free; end other programs, such as a worker, or measure another variant or a"
+            f"measuring {variant.name} needs {needed / GB:.1f} GB of memory, since all its models are loaded at once,"
+            f" and {free / GB:.1f} GB are free; end other programs, such as a worker, or measure another variant or a"
             " smaller video"
         )
 
 
 def free_memory() -> int:
-    """Return the bytes that MLX may take now; of a GPU with memory of its own, all of that."""
+    """Return the bytes that MLX may take now; on a GPU with memory of its own, all of that."""
     if mx.cuda.is_available() and mx.default_device() == mx.Device(mx.gpu):
         info: Any = mx.device_info()
         if total := info.get("memory_size") or info.get("total_memory"):
@@ -66,7 +66,7 @@ def free_memory() -> int:
 def measure_renders(
     variant: Variant, models: RandomModels, request: GenerationRequest, runs: int
 ) -> Iterator[Measurement]:
-    """Renders by phase, each from its text to its MP4; their denoising with previews; then clip after clip."""
+    """Measure renders by phase, from text to MP4; denoising with previews; then several clips in a row."""
     clips = _Clips(variant, models, request)
     yield from _whole(clips, variant, request, runs)
     yield from _with_previews(clips, runs)
@@ -76,7 +76,7 @@ def measure_renders(
 def measure_whole(
     variant: Variant, models: RandomModels, request: GenerationRequest, runs: int
 ) -> Iterator[Measurement]:
-    """Renders by phase alone."""
+    """Measure renders by phase alone."""
     yield from _whole(_Clips(variant, models, request), variant, request, runs)
 
 
@@ -95,7 +95,7 @@ def _whole(clips: _Clips, variant: Variant, request: GenerationRequest, runs: in
 
 @dataclass
 class _Clock:
-    """Seconds, and MLX's peak, of each phase since the one before."""
+    """The seconds, and MLX's peak memory, of each phase."""
 
     seconds: dict[str, float] = field(default_factory=dict)
     peaks: dict[str, int] = field(default_factory=dict)
@@ -109,7 +109,7 @@ class _Clock:
 
 
 class _Clips:
-    """One request's clips."""
+    """The clips of one request."""
 
     def __init__(self, variant: Variant, models: RandomModels, request: GenerationRequest) -> None:
         self._models = models
@@ -142,7 +142,7 @@ class _Clips:
             pass  # a worker hands each part to the encoder
 
     def encode(self) -> None:
-        """Of a stand-in for the video: what random weights draw is noise, which an encoder takes far longer for."""
+        """Encode a substitute for the video: random weights draw noise, which takes an encoder far longer."""
         assert self._request.frame_rate
         with tempfile.TemporaryDirectory() as folder:
             write_mp4(self._video, Path(folder) / "video.mp4", self._request.frame_rate)
@@ -163,8 +163,9 @@ class _Clips:
 
 
 def panned_picture(request: GenerationRequest) -> list[np.ndarray]:
-    """Frames, uint8 (H, W, 3), of a picture with the spectrum of photographs, amplitudes as 1/f (Field, 1987), that the
-    camera pans over by two pixels a frame.
+    """Return frames, uint8 (H, W, 3), of a picture that the camera pans over by two pixels a frame.
+
+    The picture has the spectrum of photographs, amplitudes as 1/f (Field, 1987).
     """
     assert request.width and request.height and request.num_frames
     height, width = request.height, request.width + PANNED * request.num_frames
@@ -178,7 +179,7 @@ def panned_picture(request: GenerationRequest) -> list[np.ndarray]:
 
 
 def _with_previews(clips: _Clips, runs: int) -> Iterator[Measurement]:
-    """Of each way one after the other, so that what else the machine does falls on all of them."""
+    """Measure each interval in turn, so that other work of the machine affects all of them."""
     seconds: dict[int, list[float]] = defaultdict(list)
     for run in range(1 + runs):
         for every in PREVIEWS:
@@ -192,8 +193,9 @@ def _with_previews(clips: _Clips, runs: int) -> Iterator[Measurement]:
 
 
 def _clip_after_clip(clips: _Clips, runs: int) -> Iterator[Measurement]:
-    """The prompt's embeddings are there, and an MP4 is written beside the next clip: from one denoising's start to the
-    next one's.
+    """Measure from one denoising's start to the next one's.
+
+    The prompt's embeddings are known, and an MP4 is written while the next clip is rendered.
     """
     phases: dict[str, list[float]] = defaultdict(list)
     with ThreadPoolExecutor(1) as writer:
@@ -209,7 +211,7 @@ def _clip_after_clip(clips: _Clips, runs: int) -> Iterator[Measurement]:
                 written.result()
             written = writer.submit(clips.encode)
             now = time.perf_counter()
-            if run > 1:  # the first two have none before them whose MP4 was being written
+            if run > 1:  # during the first two no MP4 is being written
                 phases["denoise"].append(denoised - started)
                 phases["decode"].append(decoded - denoised)
                 phases["all else"].append(now - since - (decoded - started))

@@ -1,4 +1,4 @@
-"""Reading checkpoints: whatever the layout, the sections of the official config and tensors by their official names."""
+"""Read checkpoints of any layout: the sections of the official config, and tensors by their official names."""
 
 from ltx_models.checkpoint.files import Weights, file_hash, load_tensors, read_json, sharded_files
 from ltx_models.checkpoint.layouts import (

@@ -1,9 +1,9 @@
-"""diffusers' names and configs for LTX-Video, in terms of the official ones.
+"""Translate diffusers' names and configs of LTX-Video to the official ones.
 
-The official VAE is a list of blocks, and its names count them. diffusers gathers a residual stack, the resampler next
-to it and a change of width into one block, so where a block lies follows from the kinds of those before it.
+The official VAE is a list of blocks, and its names count them. diffusers combines a residual stack, the resampler next
+to it and a change of width into one block, so a block's place depends on the kinds of those before it.
 
-Importable without MLX: training writes its checkpoints by the same tables that reading them goes by.
+Importable without MLX: training writes its checkpoints by the same tables by which they are read.
 """
 
 from __future__ import annotations
@@ -48,18 +48,18 @@ Tensor = TypeVar("Tensor")
 
 
 def rename_transformer(weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """The transformer's tensors by their official names."""
+    """Return the transformer's tensors by their official names."""
     return {_substitute(name, TRANSFORMER_NAMES): value for name, value in weights.items()}
 
 
 def rename_vae(weights: Mapping[str, Tensor], config: Mapping[str, Any]) -> dict[str, Tensor]:
-    """The VAE's tensors by their official names; `config` is the official `vae` section."""
+    """Return the VAE's tensors by their official names; `config` is the official `vae` section."""
     prefixes = {theirs: official for official, theirs in vae_prefixes(config).items()}
     return {_vae_name(name, prefixes): value for name, value in weights.items()}
 
 
 def vae_prefixes(config: Mapping[str, Any]) -> dict[str, str]:
-    """Where diffusers keeps each official block: "decoder.up_blocks.1" → "decoder.up_blocks.0.upsamplers.0"."""
+    """Return diffusers' name of each official block: "decoder.up_blocks.1" → "decoder.up_blocks.0.upsamplers.0"."""
     encoder = _encoder_places([name for name, _ in config["encoder_blocks"]])
     decoder = _decoder_places([name for name, _ in reversed(config["decoder_blocks"])])
     return {f"encoder.down_blocks.{index}": f"encoder.{place}" for index, place in enumerate(encoder)} | {
@@ -68,7 +68,7 @@ def vae_prefixes(config: Mapping[str, Any]) -> dict[str, str]:
 
 
 def _encoder_places(kinds: Sequence[str]) -> list[str]:
-    """A residual stack opens a block; what follows belongs to it, up to the next. The last stack is the middle."""
+    """Return the encoder blocks' places: each residual stack begins a new block; the last one is the middle."""
     places, block = [], -1
     for index, kind in enumerate(kinds):
         if kind == "res_x":
@@ -80,7 +80,7 @@ def _encoder_places(kinds: Sequence[str]) -> list[str]:
 
 
 def _decoder_places(kinds: Sequence[str]) -> list[str]:
-    """The first residual stack is the middle; every other closes a block, which holds what came since the last."""
+    """Return the decoder blocks' places: the first residual stack is the middle; every other one closes a block."""
     places, block = [], 0
     for index, kind in enumerate(kinds):
         if kind != "res_x":
@@ -94,7 +94,7 @@ def _decoder_places(kinds: Sequence[str]) -> list[str]:
 
 
 def _vae_name(name: str, prefixes: Mapping[str, str]) -> str:
-    for theirs in sorted(prefixes, key=len, reverse=True):  # the longest: an upsampler lies inside its block
+    for theirs in sorted(prefixes, key=len, reverse=True):  # the longest: an upsampler is inside its block
         if name.startswith(f"{theirs}."):
             return f"{prefixes[theirs]}.{_substitute(name.removeprefix(f'{theirs}.'), RESIDUAL_NAMES)}"
     return _substitute(name, VAE_NAMES)
@@ -109,10 +109,19 @@ def _substitute(name: str, patterns: Mapping[str, str]) -> str:
 def official_config(
     *, transformer: Mapping[str, Any], vae: Mapping[str, Any], scheduler: Mapping[str, Any] | None, source: str
 ) -> dict[str, Any]:
-    """The official config that diffusers' configs stand for.
+    """Return the official config that corresponds to diffusers' configs.
 
-    diffusers keeps no word on causal temporal positions: its pipelines know. They came with 0.9.5, as did the VAE's
-    new down blocks, which do stand in its config. Raises CheckpointError.
+    diffusers does not store causal temporal positions: its pipelines know. They came with 0.9.5, as did the VAE's new
+    down blocks, which its config does name.
+
+    Args:
+        transformer: diffusers' config of the transformer.
+        vae: Its config of the VAE.
+        scheduler: Its config of the scheduler, or None.
+        source: The folder that errors name.
+
+    Raises:
+        CheckpointError: The configs are not those of LTX-Video.
     """
     try:
         _expect(f"the transformer config of {source}", transformer, {"patch_size": 1, "patch_size_t": 1})
@@ -172,7 +181,7 @@ def _encoder_blocks(config: Mapping[str, Any]) -> list[Block]:
 
 
 def _decoder_blocks(config: Mapping[str, Any]) -> list[Block]:
-    """From the pixels to the latents, as the official config lists them."""
+    """Return the blocks from the pixels to the latents, as the official config lists them."""
     widths = config["decoder_block_out_channels"]
     layers, scaling = config["decoder_layers_per_block"], config["decoder_spatio_temporal_scaling"]
     factors = config.get("upsample_factor") or [1] * len(widths)
@@ -192,7 +201,10 @@ def _decoder_blocks(config: Mapping[str, Any]) -> list[Block]:
 
 
 def _scheduler_section(config: Mapping[str, Any]) -> dict[str, Any]:
-    """Dynamic shifting is SD3's; the pipelines of versions without it use the linear-quadratic schedule."""
+    """Return the official scheduler section.
+
+    Dynamic shifting is SD3's; the pipelines of versions without it use the linear-quadratic schedule.
+    """
     if config.get("use_dynamic_shifting"):
         return {"sampler": "Uniform", "shifting": "SD3", "target_shift_terminal": config.get("shift_terminal", 0.1)}
     return {"sampler": "LinearQuadratic", "shifting": None, "target_shift_terminal": None}

@@ -1,4 +1,4 @@
-"""Files of a checkpoint: safetensors, JSON, shards, hashes."""
+"""Read files of a checkpoint: safetensors, JSON, shards, hashes."""
 
 from __future__ import annotations
 
@@ -29,24 +29,24 @@ READABLE = {
     "F8_E5M2": "U8",
     **{name: name for name in ("F8_E8M0", "I64", "I32", "I16", "I8", "U64", "U32", "U16", "U8", "BOOL", "C64")},
 }
-"""The format's types, and as which of them MLX reads a tensor."""
+"""The format's types, and the types that MLX reads such tensors as."""
 RECAST = tuple(name for name, read_as in READABLE.items() if read_as != name)
 CONVERSIONS: dict[str, Callable[[mx.array], mx.array]] = {
     "F8_E5M2": lambda value: (value.astype(mx.uint16) << 8).view(mx.float16),
     "F64": lambda value: value.view(mx.float64, stream=mx.cpu)[..., 0].astype(mx.float32, stream=mx.cpu),
     "F8_E8M0": lambda value: value.astype(mx.uint16),
 }
-"""What becomes of a tensor as MLX reads it: e5m2 is the upper half of a float16; exponents are not to be taken for the
-bytes of an e4m3 tensor, which MLX hands out as uint8, and its own writer writes as U8.
+"""Conversions of tensors from the type that MLX reads them as: e5m2 is the upper half of a float16; exponents (e8m0)
+must not be taken for the bytes of an e4m3 tensor, which MLX returns as uint8, and its own writer writes as U8.
 """
 INDEX_SUFFIXES = (".safetensors.index.json", ".safetensors.index.fp16.json")
-"""What Hugging Face libraries call the list of a model's shards: of its usual files, and of those in float16."""
+"""Names of Hugging Face libraries for the list of a model's shards: of its usual files, and of those in float16."""
 OTHER_SUFFIXES = (".bin", ".pt", ".pth", ".ckpt", ".gguf", ".h5", ".msgpack", ".onnx")
-"""Of files that may lie where safetensors are expected."""
+"""Suffixes of other files that people put where safetensors are expected."""
 
 
 class RecastFile(io.RawIOBase):
-    """A safetensors file with types in its header that MLX knows, in place of those that it does not."""
+    """A safetensors file in whose header types that MLX does not know are replaced by types that it knows."""
 
     def __init__(self, path: Path, header: Header) -> None:
         super().__init__()
@@ -63,26 +63,26 @@ class RecastFile(io.RawIOBase):
         self._position = 0
 
     def readable(self) -> bool:
-        """It is."""
+        """Return True."""
         return True
 
     def seekable(self) -> bool:
-        """It is."""
+        """Return True."""
         return True
 
     def tell(self) -> int:
-        """The place that is read next."""
+        """Return the position that is read next."""
         return self._position
 
     def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
-        """Set the place that is read next; return it."""
+        """Set the position that is read next, and return it."""
         if whence == io.SEEK_END:
             offset += self._file.seek(0, io.SEEK_END) - self._shift
         self._position = offset + (self._position if whence == io.SEEK_CUR else 0)
         return self._position
 
     def readinto(self, buffer: Any) -> int:
-        """Read as many bytes as there are and have room; return how many."""
+        """Read as many bytes as there are and as fit, and return their number."""
         view = memoryview(buffer).cast("B")
         if self._position < len(self._start):
             part = self._start[self._position :][: len(view)]
@@ -101,16 +101,19 @@ class RecastFile(io.RawIOBase):
 
 
 def load_tensors(path: Path) -> tuple[Weights, dict[str, str]]:
-    """The tensors (read from disk when first used) and the metadata of one safetensors file.
+    """Return the tensors, read from disk when first used, and the metadata of one safetensors file.
 
-    MLX reads late, and would fail in mid-render: a file that is not whole is refused here. fp8 tensors come as their
-    bytes where they are e4m3 (see `quantization.is_fp8`), and as float16, which has each of their values, where they
-    are e5m2; float64 ones as float32. Raises CheckpointError.
+    MLX reads late, and would fail during a render: a file that is not whole is refused here. fp8 tensors are returned
+    as their bytes where they are e4m3 (see `ltx_models.layers.fp8.is_fp8`), and as float16, which has each of their
+    values, where they are e5m2; float64 ones as float32.
+
+    Raises:
+        CheckpointError: The file is missing, truncated, damaged, or of another format.
     """
     header = read_header(path)
     if unknown := [f"{name} ({dtype})" for name, (dtype, _) in header.tensors.items() if dtype not in READABLE]:
         raise CheckpointError(
-            f"{path} holds tensors of types that are not read, such as {unknown[0][:200]}; {' '.join(READABLE)} are"
+            f"{path} has tensors of unsupported types, such as {unknown[0][:200]}; supported are {' '.join(READABLE)}"
         )
     recast = any(dtype in RECAST for dtype, _ in header.tensors.values())
     file: Any = RecastFile(path, header) if recast else str(path)
@@ -126,10 +129,12 @@ def load_tensors(path: Path) -> tuple[Weights, dict[str, str]]:
 
 
 def sharded_files(folder: Path, stem: str) -> list[Path]:
-    """The safetensors files of a model in a Hugging Face folder: the shards of its index, or STEM.safetensors.
+    """Return the safetensors files of a model in a Hugging Face folder: the shards of its index, or STEM.safetensors.
 
-    The files may be a float16 variant (`STEM.fp16…`), where there are no others. Raises CheckpointError where they are
-    not all there, or do not hold what the index says.
+    The files may be a float16 variant (`STEM.fp16…`), where there are no others.
+
+    Raises:
+        CheckpointError: A file is missing, or does not match the index.
     """
     for index in (folder / f"{stem}{suffix}" for suffix in INDEX_SUFFIXES):
         if index.is_file():
@@ -146,9 +151,10 @@ def sharded_files(folder: Path, stem: str) -> list[Path]:
 
 
 def indexed_files(index: Path) -> list[Path]:
-    """The files that an index (`….safetensors.index.json`) lists, which lie in its folder.
+    """Return the files that an index (`….safetensors.index.json`) lists, which are in its folder.
 
-    Raises CheckpointError where one is missing or does not hold what the index says.
+    Raises:
+        CheckpointError: A file is missing, or does not match the index.
     """
     names = read_json(index).get("weight_map")
     if not isinstance(names, dict) or not names or not all(_is_file_name(name) for name in names.values()):
@@ -172,7 +178,7 @@ def _is_file_name(name: Any) -> bool:
 
 
 def read_json(path: Path) -> dict[str, Any]:
-    """A JSON object from a file. Raises CheckpointError."""
+    """Return a JSON object from a file. Raise CheckpointError."""
     try:
         value = json.loads(path.read_text(encoding="utf-8-sig"))
     except OSError as error:
@@ -185,7 +191,7 @@ def read_json(path: Path) -> dict[str, Any]:
 
 
 def file_hash(paths: Iterable[Path]) -> str:
-    """The SHA-256 of the files' bytes, one after another, in hexadecimal."""
+    """Return the SHA-256 of the files' bytes, one after another, in hexadecimal."""
     digest = hashlib.sha256()
     for path in paths:
         with path.open("rb") as file:

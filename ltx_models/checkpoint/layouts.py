@@ -25,7 +25,8 @@ from ltx_models.layers.fp8 import name_scales
 __all__ = ["Checkpoint", "DiffusersFolder", "ShardedFile", "SingleFile", "SplitFolder", "open_checkpoint"]
 
 VAE_FILE = "vae_file"
-"""The metadata of a file of our own that leaves out the VAE: which file beside it holds it."""
+"""The metadata key of this project's files that leave out the VAE: the name of the file in the same folder that has it.
+"""
 DIFFUSERS_STEM = "diffusion_pytorch_model"
 DIFFUSERS_CLASS = "LTXVideoTransformer3DModel"
 OFFICIAL_CLASS = "Transformer3DModel"
@@ -34,8 +35,11 @@ OFFICIAL_CLASS = "Transformer3DModel"
 class Checkpoint(ABC):
     """A transformer and a VAE on disk: the config at once, tensors each time they are asked for.
 
-    path: the file or folder.  files: those that hold tensors.  config: the official config, as far as it is known.
-    left_out: names of tensors that are neither the transformer's nor the VAE's.
+    Attributes:
+        path: The file or folder.
+        files: The files with tensors.
+        config: The official config, as far as it is known.
+        left_out: Names of tensors that are neither the transformer's nor the VAE's.
     """
 
     path: Path
@@ -44,7 +48,11 @@ class Checkpoint(ABC):
     left_out: Sequence[str] = ()
 
     def section(self, name: str) -> dict[str, Any]:
-        """One part of the config: "transformer", "vae" or "scheduler". Raises CheckpointError."""
+        """Return a section of the config: "transformer", "vae" or "scheduler".
+
+        Raises:
+            CheckpointError: The section is missing.
+        """
         section = self.config.get(name) if isinstance(self.config, dict) else None
         if not isinstance(section, dict):
             raise CheckpointError(f"the config of {self.path} has no section {name!r}")
@@ -52,15 +60,19 @@ class Checkpoint(ABC):
 
     @abstractmethod
     def transformer_weights(self) -> Weights:
-        """The transformer's tensors, read from disk when first used. The caller holds the only references."""
+        """Return the transformer's tensors, read from disk when first used. The caller has the only references."""
 
     @abstractmethod
     def vae_weights(self) -> Weights:
-        """The VAE's tensors, likewise."""
+        """Return the VAE's tensors, read from disk when first used. The caller has the only references."""
 
 
 def open_checkpoint(path: Path) -> Checkpoint:
-    """The checkpoint at `path`, whatever its layout. Raises CheckpointError, which says what it is instead."""
+    """Return the checkpoint at `path`, whatever its layout.
+
+    Raises:
+        CheckpointError: The path is missing, damaged or something else; the message says what it is instead.
+    """
     if not path.is_dir():
         return SingleFile(path)
     if (path / "transformer" / "config.json").is_file():
@@ -88,9 +100,11 @@ def _why_no_folder(path: Path) -> str:
 class SingleFile(Checkpoint):
     """The official checkpoint file.
 
-    Two models may share a VAE: the file of one then holds the transformer alone, and its metadata names the file in the
-    same folder that the VAE is in.
-    Raises CheckpointError if it is missing, truncated, not safetensors, another model's, or has no usable config.
+    Two models may share a VAE: the file of one then has the transformer alone, and its metadata names the file in the
+    same folder that has the VAE.
+
+    Raises:
+        CheckpointError: The file is missing, truncated, not safetensors, another model's, or has no usable config.
     """
 
     def __init__(self, path: Path, files: Sequence[Path] = ()) -> None:
@@ -129,27 +143,30 @@ class SingleFile(Checkpoint):
 
     def _share_vae(self, owner: Path) -> None:
         if VAE_FILE in read_header(owner).metadata:
-            raise CheckpointError(f"{self.path} says that its VAE is in {owner}, which holds none either")
+            raise CheckpointError(f"{self.path} says that its VAE is in {owner}, which has none either")
         self.files = [*self._own_files, owner]
         self._vae_files = [owner]
         self.config["vae"] = SingleFile(owner).section("vae")
 
     def transformer_weights(self) -> Weights:
-        """The tensors under the transformer's prefix, without it."""
+        """Return the tensors under the transformer's prefix, without it."""
         weights = _under(self._prefix, _load_all(self._own_files))
         return name_scales(
             weights if self._prefix else {n: v for n, v in weights.items() if not n.startswith(VAE_PREFIX)}, self.path
         )
 
     def vae_weights(self) -> Weights:
-        """The tensors under `vae.`, without that prefix."""
+        """Return the tensors under `vae.`, without that prefix."""
         return name_scales(_under(VAE_PREFIX, _load_all(self._vae_files)), self._vae_files[0])
 
 
 class ShardedFile(SingleFile):
-    """The official checkpoint in several files, listed by a `….safetensors.index.json` beside them.
+    """The official checkpoint in several files, listed by a `….safetensors.index.json` in the same folder.
 
-    The config is in the metadata of one of the files. Raises CheckpointError.
+    The config is in the metadata of one of the files.
+
+    Raises:
+        CheckpointError: A file is missing or damaged, or none has a usable config.
     """
 
     def __init__(self, index: Path) -> None:
@@ -157,7 +174,7 @@ class ShardedFile(SingleFile):
 
 
 class DiffusersFolder(Checkpoint):
-    """What diffusers' `save_pretrained` writes, and the Hub's `-diffusers` repositories hold."""
+    """The folder that diffusers' `save_pretrained` writes, as in the hub's `-diffusers` repositories."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
@@ -179,22 +196,23 @@ class DiffusersFolder(Checkpoint):
         )
 
     def transformer_weights(self) -> Weights:
-        """The transformer's tensors, by their official names."""
+        """Return the transformer's tensors by their official names."""
         _refuse_others(self.transformer_files, "transformer_blocks.")
         return name_scales(rename_transformer(_load_all(self.transformer_files)), self.path)
 
     def vae_weights(self) -> Weights:
-        """The VAE's tensors, by their official names."""
+        """Return the VAE's tensors by their official names."""
         _refuse_others(self.vae_files, "conv")
         return name_scales(rename_vae(_load_all(self.vae_files), self.config["vae"]), self.path)
 
 
 class SplitFolder(Checkpoint):
-    """Transformer and VAE in files of their own, beside a `config.json`: what `ltx models convert` writes.
+    """A folder with transformer and VAE in files of their own and a `config.json`: what `ltx models convert` writes.
 
-    `config.json` is the official config. It may also be the transformer's section alone, beside a `vae_config.json`
-    and a `vae_decoder.safetensors`, as in MLX folders that others made; tensors have their official names in any
-    case. What such a folder leaves out, as the scheduler's section, is missed when it is needed.
+    `config.json` is the official config. It may also be the transformer's section alone, together with a
+    `vae_config.json` and a `vae_decoder.safetensors`, as in MLX folders that others made; tensors have their official
+    names in any case. A section that such a folder leaves out, such as the scheduler's, is an error only when it is
+    needed.
     """
 
     TRANSFORMER = "transformer.safetensors"
@@ -210,12 +228,12 @@ class SplitFolder(Checkpoint):
         self.config = config
 
     def transformer_weights(self) -> Weights:
-        """The tensors of the transformer's file, which may have their prefix."""
+        """Return the tensors of the transformer's file, which may have their prefix."""
         _refuse_others(self.files[:1], "transformer_blocks.")
         return name_scales(_without(PREFIXES[0], load_tensors(self.files[0])[0]), self.files[0])
 
     def vae_weights(self) -> Weights:
-        """The tensors of the VAE's file, which may have their prefix; a file of the decoder alone may leave it out."""
+        """Return the tensors of the VAE's file, which may have a prefix; one of the decoder alone may have none."""
         _refuse_others([self.vae_file], "conv")
         weights = name_scales(_without(VAE_PREFIX, load_tensors(self.vae_file)[0]), self.vae_file)
         if any(name.startswith("decoder.") for name in weights):
@@ -225,8 +243,9 @@ class SplitFolder(Checkpoint):
 
 
 def _refuse_others(files: Sequence[Path], expected: str) -> None:
-    """Raise CheckpointError where a part's files are of something else, such as a LoRA: where no name of a tensor has
-    `expected` in it, or one is another model's.
+    """Raise CheckpointError where a part's files are of something else, such as a LoRA.
+
+    That is so where no tensor's name contains `expected`, or one is another model's.
     """
     names = [name for path in files for name in read_header(path).tensors]
     if (other := describe_other_model(names)) and (is_lora(names) or not any(expected in name for name in names)):

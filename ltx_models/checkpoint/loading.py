@@ -1,4 +1,4 @@
-"""Checked tensors into a model, a block at a time; and checked configs into dataclasses."""
+"""Load checked tensors into a model, a block at a time, and checked configs into dataclasses."""
 
 from __future__ import annotations
 
@@ -19,15 +19,15 @@ from pydantic import TypeAdapter, ValidationError
 from ltx_models.checkpoint.files import Weights
 from ltx_models.errors import CheckpointError
 from ltx_models.layers.fp8 import SCALE, fold_scales, is_fp8, stored_finite, widened
-from ltx_models.layers.quantization import Fp8Linear, Quantization, hold_as_stored, quantize_layers, quantize_weight
+from ltx_models.layers.quantization import Fp8Linear, Quantization, keep_as_stored, quantize_layers, quantize_weight
 
 __all__ = ["build", "check_finite", "check_weights", "load_weights", "parse_config"]
 
 NAMED_IN_ERRORS = 5
 LONGEST_SHOWN = 200
-"""Characters of each of them."""
+"""The most characters of a tensor's name that an error shows."""
 BLOCK = re.compile(r"(.*?\.\d+)\.")
-"""A name up to its first index: what is loaded, and quantized, together."""
+"""A name up to its first index: tensors with the same one are loaded, and quantized, together."""
 
 
 class _Dataclass(Protocol):
@@ -39,7 +39,7 @@ M = TypeVar("M", bound=nn.Module)
 
 MOST = 2**20
 MOST_LAYERS = 1_000
-"""Of a config's numbers: many times what any checkpoint has, and still soon built."""
+"""The largest number in a config: many times what any checkpoint has, and still quick to build."""
 
 
 def load_weights(
@@ -51,18 +51,23 @@ def load_weights(
     float32: str = "",
     quantization: Quantization | None = None,
 ) -> None:
-    """Put `weights` into `model`, cast to `dtype`, and evaluate them. `weights` is empty afterwards.
+    """Put `weights` into `model`, cast to `dtype`, and evaluate them.
 
     The names must be the model's own, neither more nor fewer. 5-D tensors are convolutions, in PyTorch's order (O, I,
-    D, H, W) or in MLX's (O, D, H, W, I). Those whose name begins with `float32`, if given, stay in that precision.
-    Linear layers that the file holds in fp8, or quantized by MLX, stay so; there may be scales
-    (`ltx_models.layers.fp8`).
+    D, H, W) or in MLX's (O, D, H, W, I). Linear layers that the file stores in fp8, or quantized by MLX, stay so; there
+    may be scales (`ltx_models.layers.fp8`).
 
-    quantization: what to quantize, and how. It happens block by block, each being dropped once it is done, so that
-    no more than one block is ever held at full precision.
+    Args:
+        model: The model.
+        weights: The tensors by name; empty afterwards.
+        source: The file that errors name.
+        dtype: The type of the weights.
+        float32: The prefix of names of tensors that stay in float32; "" for none.
+        quantization: What to quantize, and how. It happens block by block, each being dropped once it is done, so that
+            at most one block is in memory at full precision. None quantizes nothing.
 
-    Raises CheckpointError that names the first five tensors that are missing, unexpected, of a wrong shape or not
-    finite.
+    Raises:
+        CheckpointError: Tensors are missing, unexpected, of a wrong shape or not finite; the first five are named.
     """
     check_weights(model, weights, source)
     own = dict(_parameters(model))
@@ -96,7 +101,7 @@ def load_weights(
 
 
 def check_finite(answers: Mapping[str, mx.array], source: Path) -> None:
-    """Raise CheckpointError where one of the answers of `stored_finite` is no."""
+    """Raise CheckpointError where one of the answers of `stored_finite` is False."""
     bad = [name for name, answer in answers.items() if not answer.item()]
     if bad:
         raise CheckpointError(
@@ -116,7 +121,7 @@ def _parameters(model: nn.Module) -> list[tuple[str, mx.array]]:
 
 
 def _blocks(weights: Weights) -> Iterator[list[str]]:
-    """The names in groups, a block of the model each, and one of all that is outside of blocks."""
+    """Yield the names in groups: one for each block of the model, and one for all that is outside of blocks."""
     groups: dict[str, list[str]] = {}
     for name in sorted(weights):
         match = BLOCK.match(name)
@@ -125,12 +130,15 @@ def _blocks(weights: Weights) -> Iterator[list[str]]:
 
 
 def check_weights(model: nn.Module, weights: Weights, source: Path) -> None:
-    """Hold the names, shapes and types of `weights` against the model's parameters; nothing is read or computed.
+    """Compare the names, shapes and types of `weights` with the model's parameters; nothing is read or computed.
 
-    Layers of the model become such as hold their weights as they are stored; scales that these have no place for are
-    multiplied into the weights, when these are used. Raises CheckpointError.
+    Layers of the model are replaced by ones that store their weights as the file does; scales that these have no place
+    for are multiplied into the weights when they are used.
+
+    Raises:
+        CheckpointError: Tensors are missing, unexpected, or of a wrong shape or type.
     """
-    hold_as_stored(model, weights, source)
+    keep_as_stored(model, weights, source)
     fold_scales(weights, but={name for name, layer in model.named_modules() if isinstance(layer, Fp8Linear)})
     own = dict(_parameters(model))
     expected = {name: tuple(value.shape) for name, value in own.items()}
@@ -171,10 +179,16 @@ def _refuse(source: Path, what: str, why: str, names: list[str]) -> None:
 
 
 def parse_config(kind: type[C], section: Mapping[str, Any], supported: Mapping[str, Any], *, source: str) -> C:
-    """A config dataclass from the fields that it shares with `section`.
+    """Return a config dataclass from the fields that it shares with `section`.
 
-    `supported` says the only value that each key may have, where it is present: anything else is another
-    architecture. Fields must have their type, and sizes that a model can have. Raises CheckpointError.
+    Args:
+        kind: The dataclass.
+        section: The section of a checkpoint's config.
+        supported: The only supported value of some keys, where they are present.
+        source: The config that errors name.
+
+    Raises:
+        CheckpointError: A value is not supported, of a wrong type, missing, or a size that no model can have.
     """
     for key, value in supported.items():
         if section.get(key, value) != value:
@@ -211,7 +225,7 @@ def _adapter(kind: type[C]) -> TypeAdapter[C]:
 
 
 def _check_size(name: str, value: Any, source: str) -> None:
-    """What a model is built of must be such that it can be built. Raises CheckpointError."""
+    """Raise CheckpointError unless a model can be built with a value."""
     if isinstance(value, tuple):
         for item in value:
             _check_size(name, item, source)
@@ -223,7 +237,7 @@ def _check_size(name: str, value: Any, source: str) -> None:
 
 
 def build(kind: Callable[[], M], source: str) -> M:
-    """The model that a config describes, its weights not yet there. Raises CheckpointError where no model can be so."""
+    """Return the model that a config describes, without its weights. Raise CheckpointError if that is impossible."""
     try:
         return kind()
     except (ValueError, TypeError, ArithmeticError, RuntimeError) as error:

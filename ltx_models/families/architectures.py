@@ -1,4 +1,4 @@
-"""How large the models are: what `ltx_models.memory` computes with. Plain data: importable without MLX."""
+"""The sizes of the models, from which `ltx_models.memory` computes. Plain data: importable without MLX."""
 
 from __future__ import annotations
 
@@ -9,15 +9,26 @@ __all__ = ["LTX_2B", "LTX_13B", "POCKET", "Architecture"]
 
 @dataclass(frozen=True, kw_only=True)
 class Architecture:
-    """The sizes of a transformer with the text encoder and the VAE that belong to it.
+    """The sizes of a transformer with its text encoder and VAE.
 
-    layers, heads, width: of the transformer.  caption_channels, latent_channels: what it reads.
-    text_layers, text_width, text_inner (heads x head dim), text_hidden, vocabulary: of the T5 encoder.
-    decoder_levels: (channels, residual blocks) of the VAE's decoder, from the latents to the pixels; each but the
-    last ends in an upsampling of time, rows and columns.  encoder_channels: of the encoder's first, largest level.
-    decoder_parameters, encoder_parameters: how many there are.
-    itemsize: bytes of a number in the widest precision that it is run in.
-    fused_attention: whether attention is never computed as a matrix of all pairs of tokens.
+    Attributes:
+        layers: Blocks of the transformer.
+        heads: Attention heads of the transformer.
+        width: Channels of the transformer.
+        caption_channels: Channels of the text embeddings that it reads.
+        latent_channels: Channels of the latents that it reads.
+        text_layers: Blocks of the T5 encoder.
+        text_width: Channels of the T5 encoder.
+        text_inner: Its heads x head dim.
+        text_hidden: Channels of its feed-forward.
+        vocabulary: Tokens that it has embeddings of.
+        decoder_levels: (channels, residual blocks) of the VAE decoder's levels, from the latents to the pixels; each
+            but the last ends in an upsampling of time, rows and columns.
+        encoder_channels: Channels of the VAE encoder's first, largest level.
+        decoder_parameters: The number of parameters of the VAE's decoder.
+        encoder_parameters: The number of parameters of the VAE's encoder.
+        itemsize: Bytes of a number in the widest precision in which it is run.
+        fused_attention: Whether attention never makes a matrix of all pairs of tokens.
     """
 
     layers: int
@@ -58,7 +69,7 @@ def _ltx(*, layers: int, width: int) -> Architecture:
 
 
 LTX_2B = _ltx(layers=28, width=2048)
-"""LTX-Video 2B with the VAE of 0.9.5 to 0.9.8 and T5 v1.1 XXL; those of 0.9.0 and 0.9.1 are smaller or as large."""
+"""LTX-Video 2B with the VAE of 0.9.5 to 0.9.8 and T5 v1.1 XXL; the VAEs of 0.9.0 and 0.9.1 are not larger."""
 LTX_13B = _ltx(layers=48, width=4096)
 
 POCKET = Architecture(
@@ -79,4 +90,4 @@ POCKET = Architecture(
     itemsize=4,
     fused_attention=False,
 )
-"""The bundled model, as it runs on a CPU: in float32, its convolutions as matrix products, its attention unfolded."""
+"""The bundled model as a CPU runs it: in float32, convolutions as matrix products, attention not fused."""

@@ -15,8 +15,10 @@ __all__ = ["DEFAULT_VARIANT", "UNLISTED", "VARIANTS", "Files", "Source", "Varian
 class Source:
     """Files of one repository of the hub.
 
-    patterns: what to fetch, as `fnmatch` patterns; each must match something.
-    path: what to open of it: a file, a folder, or "" for the repository itself.
+    Attributes:
+        repository: OWNER/NAME.
+        patterns: The files to fetch, as `fnmatch` patterns; each must match a file.
+        path: What to open of them: a file, a folder, or "" for the repository itself.
     """
 
     repository: str
@@ -25,28 +27,36 @@ class Source:
 
 
 Files = str | tuple[Source, ...]
-"""Where a part of a model lies: a path (of the package, where it is relative), or sources, of which the first counts
-that the hub has."""
+"""Where a part of a model is: a path (relative to the package), or sources, of which the first that the hub has is
+used.
+"""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Variant:
-    """One model that a worker can hold, with what a request means for it when it does not say.
+    """A model that a worker can serve, with the default values of a request.
 
-    aliases: other names that find it.
-    is_default: whether it is meant where nobody names a variant; true of one row.
-    introduction: what it is, told to who renders with it; "" where its description is enough.
-    vocabulary: which words it knows, where those are few (see `ltx_client.terminal.notices.vocabulary`).
-    needs_gpu: whether a CPU takes too long for its renders.
-    checkpoint, text_encoder, tokenizer: its files.
-    quantize_transformer, quantize_text_encoder: bits to which their matrices are reduced while they are loaded (see
-    `ltx_models.layers.quantization`), or None to keep the pipeline's precision.
-    timesteps: the schedule that it was distilled for, or () where the checkpoint's own sampler makes one.
-    ram_gb: what a render of it may use in all, in units of 10**9 bytes.
-    num_steps, guidance_scale, negative_prompt, width, height, num_frames, frame_rate (frames a second),
-    decode_timestep, decode_noise_scale, and from stg_scale to image_noise_scale: the defaults of a request.
-    architecture, checkpoint_bits: how large the models are, and the bits of a number in the checkpoint's transformer
-    (8 for fp8): what its memory is computed from (`ltx_models.memory`).
+    The fields from num_steps to decode_noise_scale and from stg_scale to image_noise_scale are the defaults of a
+    `GenerationRequest`'s fields of the same names.
+
+    Attributes:
+        name: The variant's name.
+        description: What lists of variants say of it.
+        aliases: Other names that find it.
+        is_default: Whether it is used where no variant is named; True in one row.
+        introduction: What people who render with it are told about it; "" where its description is enough.
+        vocabulary: The set of words that it knows, where those are few (`ltx_client.terminal.notices.vocabulary`).
+        needs_gpu: Whether a CPU takes too long for its renders.
+        checkpoint: The files of its transformer and VAE.
+        text_encoder: The files of its text encoder.
+        tokenizer: The file of its tokenizer.
+        quantize_transformer: Bits to which the transformer's matrices are quantized while they are loaded
+            (`ltx_models.layers.quantization`); None keeps their precision.
+        quantize_text_encoder: Bits of the text encoder's matrices, likewise.
+        timesteps: The schedule that it was distilled for; () where the checkpoint's own sampler makes one.
+        ram_gb: What one of its renders may use in all, in units of 10**9 bytes.
+        architecture: The sizes of its models, from which its memory is computed (`ltx_models.memory`).
+        checkpoint_bits: Bits of a number in the checkpoint's transformer (8 for fp8).
     """
 
     name: str
@@ -86,7 +96,7 @@ class Variant:
     image_noise_scale: float = 0.15
 
     def defaults(self) -> dict[str, Any]:
-        """The values of a GenerationRequest's fields that this variant fills in."""
+        """Return the default values of a GenerationRequest's fields, by name."""
         names = (
             "negative_prompt width height num_frames frame_rate num_steps guidance_scale decode_timestep"
             " decode_noise_scale stg_scale stg_blocks stg_mode rescale guidance_timesteps cfg_star stochastic"
@@ -97,7 +107,7 @@ class Variant:
 
 OFFICIAL = "Lightricks/LTX-Video"
 SPLIT_PATTERNS = ("config.json", "transformer.safetensors", "vae_config.json", "vae_decoder.safetensors")
-"""What a repository holds that keeps the transformer and the VAE's decoder in files of their own."""
+"""The files of a repository that has the transformer and the VAE's decoder in files of their own."""
 POCKET_INTRODUCTION = "a small bundled model: it knows one coloured shape that moves on a plain background"
 DISTILLED_TIMESTEPS = (1.0, 0.9937, 0.9875, 0.9812, 0.9750, 0.9094, 0.7250)
 
@@ -124,7 +134,7 @@ T5_TOKENIZER = (
 
 
 def _either(repository: str, official_file: str) -> tuple[Source, ...]:
-    """The repository that the farm's specification names, then the official file."""
+    """Return the repository that the farm's specification names, then the official file."""
     return (
         Source(repository=repository, patterns=SPLIT_PATTERNS, path=""),
         Source(repository=OFFICIAL, patterns=(official_file,), path=official_file),
@@ -259,14 +269,14 @@ UNLISTED = Variant(
     decode_noise_scale=0.025,
     architecture=LTX_2B,
 )
-"""LTX-Video's usual values, for a pipeline of files that no row of the table names."""
+"""LTX-Video's usual values, for a pipeline of files that are not in the table."""
 
 VARIANTS = {row.name: row for row in _TABLE}
 DEFAULT_VARIANT = next(row.name for row in _TABLE if row.is_default)
 
 
 def find_variant(name: str) -> Variant:
-    """The row of that name or alias. Raises UnknownVariant, which names those that exist."""
+    """Return the row with that name or alias. Raise UnknownVariant, which names those that exist."""
     for row in VARIANTS.values():
         if name in (row.name, *row.aliases):
             return row

@@ -1,1 +1,1 @@
-"""Files: of models, on this machine and on the hub; how they are locked, named and written; and what a file is."""
+"""Find, download, lock, identify and write files: those of models, and those that people name."""

@@ -1,7 +1,8 @@
-"""Which kind of file stands in a checkpoint's place, told by its content whatever its name, and what to do about it.
+"""Identify a file that is not the expected checkpoint by its content, and say what to do about it.
 
-Two tables: FORMATS, of files that are not safetensors, by their first bytes; MODELS, of safetensors files that are not
-LTX-Video's, by their tensors' names. A new kind is a new row. Nothing is unpacked or unpickled. Needs no MLX.
+There are two tables: FORMATS, of files that are not safetensors, by their first bytes; MODELS, of safetensors files
+that are not LTX-Video's, by their tensors' names. A new kind is a new row. Nothing is unpacked or unpickled. Needs no
+MLX.
 """
 
 from __future__ import annotations
@@ -39,19 +40,19 @@ __all__ = [
 ]
 
 START_BYTES = 4096
-"""Of a file, what is read to tell its kind."""
+"""The number of bytes that are read to identify a file."""
 SHOWN_CHARACTERS = 60
-"""Of a text that stands in a file's place."""
+"""The most characters of a text file that an error shows."""
 
 PREFIXES = ("model.diffusion_model.", "diffusion_model.", "transformer.", "")
-"""What the names of a transformer's tensors begin with: in official single files, then in those of other tools."""
+"""The prefixes of a transformer's tensors: in official single files, then in files of other tools."""
 VAE_PREFIX = "vae."
 
 AGAIN = "download it again"
 MAKE_SMALLER = (
     "take a file in bfloat16, float16 or fp8, of which ltx models convert --quantize 4 makes one that is as small"
 )
-PICKLE = "which can run any program when it is opened and therefore is not; take the safetensors file of the same model"
+PICKLE = "which is not opened, since it can run any program; take the safetensors file of the same model"
 
 
 def _begins(*magic: bytes, at: int = 0) -> Callable[[bytes, Path], bool]:
@@ -82,7 +83,7 @@ def _is_text(start: bytes, _: Path) -> bool:
 
 
 def _first_line(start: bytes) -> str:
-    """The first line of a text, "" where the bytes are none."""
+    """Return the first line of a text, or "" where the bytes are not text."""
     try:
         text = start.decode("utf-8-sig")
     except UnicodeDecodeError as error:
@@ -96,20 +97,20 @@ def _first_line(start: bytes) -> str:
 BLANK = rb"(?:\xef\xbb\xbf)?\s*"
 
 STAND_INS: tuple[tuple[Callable[[bytes, Path], bool], str, str], ...] = (
-    (lambda start, _: not start, "an empty one", AGAIN),
-    (lambda start, _: not any(start), "one that begins with zeros, as an unfinished download does", AGAIN),
+    (lambda start, _: not start, "an empty file", AGAIN),
+    (lambda start, _: not any(start), "a file that begins with zeros, like an unfinished download", AGAIN),
     (
         _begins(b"version https://git-lfs.github.com/spec/", b"version https://hawser.github.com/spec/"),
-        "a Git LFS pointer, a note that stands for the file",
+        "a Git LFS pointer, a text in place of the file",
         "git lfs pull fetches the file itself",
     ),
     (
         _matches(BLANK + rb"<(!doctype html|html|head|body|!--|\?xml)"),
-        "an HTML page, which a site sends in place of a file that needs a login or is not there",
+        "an HTML page, as a site sends in place of a file that needs a login or does not exist",
         "download it again, logged in where the model is gated",
     ),
 )
-"""The rows of FORMATS that may stand in any file's place."""
+"""The rows of FORMATS that may be found in place of any file."""
 
 FORMATS: tuple[tuple[Callable[[bytes, Path], bool], str, str], ...] = (
     *STAND_INS,
@@ -126,11 +127,11 @@ FORMATS: tuple[tuple[Callable[[bytes, Path], bool], str, str], ...] = (
     (_matches(BLANK + rb"[\[{]\s*[\"\]}{\[]"), "JSON, such as a config", "name the file of the weights"),
     (
         _begins(b"GGUF", b"FUGG", b"ggml", b"lmgg", b"ggjt", b"tjgg", b"ggmf", b"fmgg", b"ggla"),
-        "a GGUF file, whose quantization is not read",
+        "a GGUF file, whose quantization is not supported",
         MAKE_SMALLER,
     ),
     (_is_torch_zip, f"a PyTorch pickle (.pt, .pth, .ckpt or .bin), {PICKLE}", ""),
-    (_matches(rb"\x80[\x02-\x05]"), f"a pickle (.pt, .pth, .ckpt or .bin of old), {PICKLE}", ""),
+    (_matches(rb"\x80[\x02-\x05]"), f"a pickle (an old .pt, .pth, .ckpt or .bin), {PICKLE}", ""),
     (_begins(b"ustar", at=257), "a tar archive", "unpack it and name the safetensors file in it"),
     (_is(ZIP), "a ZIP archive", "unpack it and name the safetensors file in it"),
     (_is(*COMPRESSED), "a compressed file", "unpack it and name the safetensors file in it"),
@@ -139,20 +140,26 @@ FORMATS: tuple[tuple[Callable[[bytes, Path], bool], str, str], ...] = (
     (_begins(b"TFL3", at=4), "a TensorFlow Lite model", "take the safetensors file of the model"),
     (
         _begins(b"\x00\x05\x16\x07", b"\x00\x05\x16\x00"),
-        "what macOS writes of a file's attributes (._NAME)",
+        "an AppleDouble file (._NAME), in which macOS stores a file's attributes",
         "name the file without the ._",
     ),
     (_is(PNG, JPEG, WEBP, GIF, HEIF), "a picture", "name the checkpoint's safetensors file"),
-    (_is(MOV, MATROSKA, RIFF), "a clip or a sound", "name the checkpoint's safetensors file"),
+    (_is(MOV, MATROSKA, RIFF), "a video or audio file", "name the checkpoint's safetensors file"),
     (_is_text, "a text", AGAIN),
-    (lambda start, _: len(start) < 8, "the beginning of one", AGAIN),
+    (lambda start, _: len(start) < 8, "only its beginning", AGAIN),
 )
-"""Test of the first bytes; what the file is; what to do. The first row that fits counts."""
+"""A test of the first bytes; what the file is; what to do. The first row that matches is used."""
 
 
 def describe_file(path: Path, start: bytes) -> str:
-    """What a file that is not safetensors is, and what to do: the rest of a sentence after "PATH is not a
-    safetensors file". start: its first bytes.
+    """Return what a file that is not safetensors is, and what to do.
+
+    Args:
+        path: The file.
+        start: Its first START_BYTES.
+
+    Returns:
+        The rest of a sentence after "PATH is not a safetensors file".
     """
     for test, what, advice in FORMATS:
         if test(start, path):
@@ -162,8 +169,10 @@ def describe_file(path: Path, start: bytes) -> str:
 
 
 def describe_stand_in(path: Path) -> str:
-    """What stands in the place of a small file, such as a config, and what to do: the rest of a sentence after "PATH is
-    not …"; "" where its content, or none, does not tell.
+    """Return what was found in place of a small file, such as a config, and what to do.
+
+    Returns:
+        The rest of a sentence after "PATH is not …"; "" where the content does not tell.
     """
     try:
         with path.open("rb") as file:
@@ -203,7 +212,7 @@ MODELS: tuple[tuple[str, str, str], ...] = (
         OTHER_FAMILY,
     ),
 )
-"""Pattern that a tensor's name shows; what the file is; what to do. The first row that fits counts."""
+"""A pattern of tensor names; what the file is; what to do. The first row that matches is used."""
 
 WITHOUT_TRANSFORMER: tuple[tuple[str, str, str], ...] = (
     (
@@ -218,14 +227,14 @@ WITHOUT_TRANSFORMER: tuple[tuple[str, str, str], ...] = (
         "name the official single file, which holds both",
     ),
 )
-"""The same, of files that hold no transformer of LTX-Video."""
+"""The same columns, for files that have no transformer of LTX-Video."""
 NUMBERED = re.compile(r"\.\d+(?=\.)")
 DIFFUSERS = r"^(transformer\.)?(proj_in|time_embed)\."
-"""What names of tensors show in diffusers' file of LTX-Video's transformer."""
+"""A pattern of tensor names in diffusers' file of LTX-Video's transformer."""
 
 
 def is_lora(names: Iterable[str]) -> bool:
-    """Whether tensors of these names are a LoRA's."""
+    """Return whether tensors of these names are a LoRA's."""
     return _shows(MODELS[0][0], "\n".join(names))
 
 
@@ -234,7 +243,7 @@ def _shows(pattern: str, lines: str) -> bool:
 
 
 def transformer_prefix(names: Iterable[str]) -> str | None:
-    """What the names of the transformer's tensors begin with; None where the file holds no transformer of LTX-Video."""
+    """Return the prefix of the transformer's tensors, or None where none are LTX-Video's."""
     found = set(names)
     for first in ("patchify_proj.weight", "transformer_blocks.0.attn1.to_q.weight"):
         for prefix in PREFIXES:
@@ -244,9 +253,13 @@ def transformer_prefix(names: Iterable[str]) -> str | None:
 
 
 def describe_other_model(names: Iterable[str]) -> str | None:
-    """What a safetensors file is that is not a whole LTX-Video checkpoint, and what to do, after "PATH is"; else None.
+    """Return what a safetensors file is that is not a whole LTX-Video checkpoint, and what to do.
 
-    names: of its tensors.
+    Args:
+        names: The names of its tensors.
+
+    Returns:
+        The rest of a sentence after "PATH is"; None for a whole checkpoint.
     """
     found = sorted(names)
     if not found:

@@ -1,6 +1,7 @@
-"""A lock on a path for one process at a time: the system's own where a file system has locks, else a file that says so.
+"""Lock a path for one process at a time, also on file systems without locks.
 
-Shares often have none: flock answers ENOTSUP on many SMB servers, and on NFS that is mounted without locks.
+The lock is the operating system's where the file system has locks, else a file. Shares often have no locks: flock
+returns ENOTSUP on many SMB servers, and on NFS that is mounted without locks.
 """
 
 from __future__ import annotations
@@ -16,24 +17,24 @@ from filelock import BaseFileLock, FileLock, SoftFileLock
 __all__ = ["NO_LOCKS", "file_lock", "has_locks", "why_not_lockable"]
 
 NO_LOCKS = frozenset({errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOLCK, errno.ENOSYS, errno.EINVAL})
-"""What flock answers where a file system has no locks."""
+"""The errors of flock on file systems without locks."""
 NO_LOCKS_HERE = (
-    "cannot be used: its file system has no locks, as a share's may not; set LTX_HOME to a folder on a disk of this"
+    "cannot be used: its file system has no locks, like that of many shares; set LTX_HOME to a folder on a disk of this"
     " machine"
 )
 
 
 def file_lock(path: Path) -> BaseFileLock:
-    """Return a lock for `with`, of which `path` is the file. Raises OSError where that file cannot be made.
+    """Return a lock for `with` whose file is `path`. Raise OSError where that file cannot be created.
 
-    A process that is killed leaves no lock of the system's. The file of the other kind names its process and host, and
-    is taken away by the next process of that host.
+    A process that is killed leaves no lock of the operating system. Without those, the lock is a file that names its
+    process and host, and that the next process of the same host removes.
     """
     return FileLock(path) if has_locks(path) else SoftFileLock(path.with_name(f"{path.name}ed"))
 
 
 def has_locks(path: Path) -> bool:
-    """Return whether the file system of a file, which is made where there is none, has locks. Raises OSError."""
+    """Return whether the file system of a file has locks; create the file if it does not exist. Raise OSError."""
     handle = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
     try:
         fcntl.flock(handle, fcntl.LOCK_SH | fcntl.LOCK_NB)
@@ -49,8 +50,13 @@ def has_locks(path: Path) -> bool:
 
 
 def why_not_lockable(folder: Path) -> str:
-    """Return why a folder cannot be one process's alone, in words that follow its name; "" where it can, or nothing can
-    be made in it. Raises OSError where the lock of a new file fails otherwise.
+    """Return why a folder cannot be locked for one process, or "".
+
+    Returns:
+        Words that follow the folder's name; "" where it can be locked, or no file can be created in it.
+
+    Raises:
+        OSError: The lock of a new file fails in another way.
     """
     try:
         probe = tempfile.NamedTemporaryFile(dir=folder, prefix=".probe-")  # noqa: SIM115 - an error of its own is none

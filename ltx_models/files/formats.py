@@ -1,6 +1,6 @@
-"""What a file is, by how it begins: the one table of signatures, for the client and for what reads files.
+"""Identify files by their first bytes: the one table of signatures, for the client and for the readers of media.
 
-Other modules add what only they tell apart, such as a Git LFS pointer or an Excel workbook.
+Other modules add what only they distinguish, such as a Git LFS pointer or an Excel workbook.
 """
 
 from __future__ import annotations
@@ -26,11 +26,12 @@ __all__ = [
 ]
 
 HEAD_BYTES = 256
-"""Of a file, that tell what it is."""
+"""The number of first bytes that identify a file."""
 ISO_BOXES = (b"ftyp", b"moov", b"mdat", b"wide", b"free", b"skip", b"pnot")
 """Boxes with which an MP4 or MOV may begin."""
 LARGE_BOXES = (b"moov", b"mdat")
-"""Those whose size may need all of its four bytes: before another word of these, "The wide road" is no MP4."""
+"""Boxes whose size may need all of its four bytes; with the other boxes, a text such as "The wide road" is not an MP4.
+"""
 STILL_BRANDS = frozenset(
     {
         b"heic",
@@ -54,13 +55,15 @@ STILL_BRANDS = frozenset(
 FILM_BRANDS = frozenset(
     {b"isom", b"qt  ", b"mp41", b"mp42", b"avc1", b"M4V ", b"M4VP", b"M4VH", b"dash", b"MSNV", b"XAVC", b"f4v "}
 )
-"""Brands of clips. Of another brand than these and HEIF's own, the compatible brands decide."""
+"""Brands of clips. A file of a brand that is neither here nor HEIF's own is identified by its compatible brands."""
 
 
 class Format(NamedTuple):
-    """A kind of file.
+    """A format of files.
 
-    name: for people.  holds: an "image", a "video", a picture that is "unsupported", or "" for neither.
+    Attributes:
+        name: Its name for people.
+        holds: "image", "video", "unsupported" for a picture in an unsupported format, or "" for other content.
     """
 
     name: str
@@ -100,7 +103,7 @@ BEGINNINGS = {
 
 
 def format_of(head: bytes) -> Format:
-    """Return what a file is that begins with `head`, its first HEAD_BYTES."""
+    """Return the format of a file that begins with `head`, its first HEAD_BYTES."""
     if head.startswith(b"RIFF") and head[8:12] == b"WEBP":
         return WEBP
     if head[4:8] in ISO_BOXES and (head[0] == 0 or head[4:8] in LARGE_BOXES):
@@ -109,7 +112,7 @@ def format_of(head: bytes) -> Format:
 
 
 def names_of(holds: str) -> str:
-    """Return the names of the formats that hold an "image" or a "video", for people."""
+    """Return the names of the formats of "image" or "video", for people."""
     *names, last = [kind.name for kind in FORMATS if kind.holds == holds]
     return f"{', '.join(names)} and {last}"
 

@@ -1,10 +1,10 @@
-"""Downloads: the files of a variant from the hub, into its cache or into LTX_MODELS_DIR.
+"""Download the files of a variant from the hub, into its cache or into LTX_MODELS_DIR.
 
 The hub's own client makes the requests, so that HF_ENDPOINT, HF_HOME, HF_TOKEN, proxies and offline mode mean what they
-mean everywhere. What it does not do is done here: a download goes on where an earlier process was broken off, and a
-file is taken only when its checksum is the hub's.
+mean everywhere. This module adds what the client lacks: a download continues where an earlier process was interrupted,
+and a file is accepted only when its checksum is the hub's.
 
-Importable without MLX, and without the client, which is asked for when it is needed.
+Importable without MLX, and without the client, which is imported when it is needed.
 """
 
 from __future__ import annotations
@@ -41,19 +41,29 @@ GB = 10**9
 SPARE_BYTES = 500_000_000
 """Disk space that a download leaves free."""
 CHECKSUMS = "SHA256SUMS"
-"""The checksums of what was downloaded into a models folder, as `sha256sum -c` reads them."""
+"""The file of checksums of what was downloaded into a models folder, in the format of `sha256sum -c`."""
 CHUNK = 1 << 20
 WAIT_SILENTLY = 2.0
-"""Seconds that another download of the same file is waited for before that is said."""
+"""Seconds of waiting for another download of the same file before the wait is reported."""
 
 Progress = Callable[[int, int, str], None]
-"""Called with the bytes that are here, of all files together, their total, and the name of the current file."""
+"""A function that is called with the bytes that are on this machine, of all files, their total, and the current file's
+name.
+"""
 Say = Callable[[str], None]
 
 
 @dataclass(frozen=True)
 class RemoteFile:
-    """A file of the hub. checksum: SHA-256 in hexadecimal, or the shorter Git hash of a small file."""
+    """A file of the hub.
+
+    Attributes:
+        repository: OWNER/NAME.
+        revision: The commit.
+        name: The path within the repository.
+        size: Bytes.
+        checksum: SHA-256 in hexadecimal, or the shorter Git hash of a small file.
+    """
 
     repository: str
     revision: str
@@ -63,7 +73,7 @@ class RemoteFile:
 
     @property
     def path(self) -> Path:
-        """Where its bytes end up."""
+        """The path of the complete file."""
         models = models_folder()
         if models:
             return models / self.repository / self.name
@@ -71,15 +81,20 @@ class RemoteFile:
 
     @property
     def part(self) -> Path:
-        """Where its bytes lie until they are all here and checked."""
+        """The path of the file until it is complete and checked."""
         return self.path.with_name(f".{self.path.name}.part")
 
 
 def download(variant: Variant, progress: Progress = lambda *_: None, say: Say = lambda _: None) -> None:
-    """Fetch what is not here of a variant, after making sure that it fits the disk.
+    """Download the missing files of a variant, after checking that the disk has room for them.
 
-    `say` gets a sentence on each source that is taken or passed over.
-    Raises DownloadError: HubUnreachable where the hub does not answer.
+    Args:
+        variant: The variant.
+        progress: Called as bytes arrive.
+        say: Called with a sentence on each source that is used or passed over.
+
+    Raises:
+        DownloadError: The files could not be downloaded; HubUnreachable where the hub does not answer.
     """
     names = [field.name for field in fields(VariantFiles)]
     missing = [name for name in names if find_part(variant, name) is None]
@@ -105,7 +120,7 @@ def download(variant: Variant, progress: Progress = lambda *_: None, say: Say = 
 
 
 def _available(sources: tuple[Source, ...], part: str, say: Say) -> list[RemoteFile]:
-    """The files of the first source that the hub has."""
+    """Return the files of the first source that the hub has."""
     reasons = []
     for source in sources:
         try:
@@ -121,7 +136,7 @@ def _available(sources: tuple[Source, ...], part: str, say: Say) -> list[RemoteF
 
 
 class _NotThere(Exception):
-    """The hub does not have it, or not for us."""
+    """The hub does not have a source, or not for this user."""
 
 
 def _list(source: Source) -> list[RemoteFile]:
@@ -131,7 +146,7 @@ def _list(source: Source) -> list[RemoteFile]:
     try:
         info: Any = HfApi().model_info(source.repository, files_metadata=True)
     except GatedRepoError:
-        raise _NotThere("its owner lets in only who has asked; set HF_TOKEN") from None
+        raise _NotThere("it is gated; request access on its page, and set HF_TOKEN") from None
     except RepositoryNotFoundError:
         raise _NotThere("no such repository") from None
     siblings = {sibling.rfilename: sibling for sibling in info.siblings or ()}
@@ -166,12 +181,12 @@ def _check_space(files: list[RemoteFile], needed: int) -> None:
 
 @contextmanager
 def _alone(path: Path, name: str, say: Say) -> Iterator[None]:
-    """Hold the lock on a file that is downloaded, and say a wait: a share's may be of a machine that went away."""
+    """Lock a file that is downloaded, and report a wait: a share's lock may belong to a machine that is gone."""
     lock = file_lock(path)
     try:
         lock.acquire(timeout=WAIT_SILENTLY)
     except Timeout:
-        say(f"waits for another download of {name}; where no machine has one, this ends it: rm '{lock.lock_file}'")
+        say(f"waiting for another download of {name}; if there is none, remove its lock: rm '{lock.lock_file}'")
         lock.acquire()
     try:
         yield
@@ -180,7 +195,7 @@ def _alone(path: Path, name: str, say: Say) -> Iterator[None]:
 
 
 def _fetch(file: RemoteFile, advance: Callable[[int], None], say: Say) -> None:
-    """One file: its bytes, from where an earlier try ended; its checksum; its place."""
+    """Download one file from where an earlier try ended, check its checksum, and put it in its place."""
     check_mounted(file.path)
     file.path.parent.mkdir(parents=True, exist_ok=True)
     with _alone(file.part.with_suffix(".lock"), file.name, say):
@@ -190,8 +205,8 @@ def _fetch(file: RemoteFile, advance: Callable[[int], None], say: Say) -> None:
             if checksum != file.checksum:
                 file.part.unlink()
                 raise DownloadError(
-                    f"{file.name} of {file.repository} arrived with the checksum {checksum} instead of"
-                    f" {file.checksum}; it was thrown away; try again"
+                    f"{file.name} of {file.repository} has the checksum {checksum} instead of"
+                    f" {file.checksum}; it was deleted; try again"
                 )
             file.part.replace(file.path)
             if models_folder():
@@ -210,7 +225,7 @@ def _receive(file: RemoteFile, advance: Callable[[int], None]) -> None:
     from huggingface_hub.utils import build_hf_headers, tqdm  # type: ignore[attr-defined]
 
     class Bar(tqdm):
-        """Shows nothing itself."""
+        """A progress bar that shows nothing itself."""
 
         def __init__(self, *args: Any, **options: Any) -> None:
             super().__init__(*args, **{**options, "disable": True})
@@ -232,7 +247,7 @@ def _receive(file: RemoteFile, advance: Callable[[int], None]) -> None:
 
 
 def _checksum(path: Path, like: str) -> str:
-    """SHA-256, or Git's SHA-1 of a blob where `like` is as short as one."""
+    """Return a file's SHA-256, or Git's SHA-1 of a blob where `like` is as short as one."""
     git = len(like) == 40
     digest = hashlib.sha1(usedforsecurity=False) if git else hashlib.sha256()
     if git:
@@ -257,8 +272,10 @@ def _read_checksums(folder: Path) -> dict[str, str]:
 
 
 def verify(variant: Variant) -> Iterator[tuple[Path, str]]:
-    """Read every file of a variant that was downloaded or converted: its path, and what is wrong with it ("" for
-    nothing).
+    """Read every downloaded or converted file of a variant, and check it.
+
+    Yields:
+        Its path, and what is wrong with it: "" for nothing.
     """
     models = models_folder()
     for field in fields(VariantFiles):
@@ -300,7 +317,7 @@ def _header_verdict(path: Path) -> str:
 
 @contextmanager
 def _hub_errors() -> Iterator[None]:
-    """The errors of the hub's client as ours, a sentence each."""
+    """Raise the errors of the hub's client as DownloadError, a sentence each."""
     try:
         import httpx
         from huggingface_hub import constants, get_token
@@ -309,13 +326,15 @@ def _hub_errors() -> Iterator[None]:
         raise DownloadError(
             "downloads need the hub's client, which the base install leaves out: pip install 'ltx-farm[worker]'"
         ) from None
-    again = "the same command goes on where this one stopped"
+    again = "the same command continues where this one stopped"
     if not constants.ENDPOINT.startswith(("http://", "https://")):
-        raise DownloadError("HF_ENDPOINT must begin with http:// or https://, as in https://huggingface.co")
+        raise DownloadError(
+            "HF_ENDPOINT is invalid: it must begin with http:// or https://, as in https://huggingface.co"
+        )
     if not (get_token() or "").isascii():
         raise DownloadError(
-            "the hub's token (HF_TOKEN, or what hf auth login has kept) has characters in it that no token has, such as"
-            " the quotation marks of a chat; copy it again"
+            "the hub's token (HF_TOKEN, or what hf auth login has stored) is invalid: it has characters that are"
+            " not ASCII, such as typographic quotation marks; copy it again"
         )
     try:
         httpx.Client().close()  # which reads the environment's proxies, as the hub's own does
@@ -326,8 +345,8 @@ def _hub_errors() -> Iterator[None]:
         ) from None
     except (ValueError, httpx.InvalidURL):
         raise DownloadError(
-            "the environment names a proxy (ALL_PROXY, HTTPS_PROXY or the like) that is none; it must be"
-            " http://HOST:PORT, or socks5://HOST:PORT"
+            "the proxy in the environment (ALL_PROXY, HTTPS_PROXY or the like) is invalid; use http://HOST:PORT or"
+            " socks5://HOST:PORT"
         ) from None
     try:
         yield
@@ -341,4 +360,4 @@ def _hub_errors() -> Iterator[None]:
     except (httpx.HTTPError, LocalEntryNotFoundError) as error:
         raise HubUnreachable(f"{constants.ENDPOINT} does not answer ({error}); {again}") from error
     except OSError as error:
-        raise DownloadError(f"the download broke off: {error}; {again}") from error
+        raise DownloadError(f"the download was interrupted: {error}; {again}") from error

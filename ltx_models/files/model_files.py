@@ -1,9 +1,8 @@
-"""Where a variant's files lie on this machine. Needs neither MLX nor the hub's client.
+"""Find a variant's files on this machine. Needs neither MLX nor the hub's client.
 
-They are looked for in the folder of LTX_MODELS_DIR, if that is set, and else in the cache of the hub (HF_HUB_CACHE,
-HF_HOME).
-A models folder may be a share that serves a whole farm. In it, files of the hub lie under OWNER/REPOSITORY, and a
-folder named for a variant, as `ltx models convert` writes it, takes the place of what it holds.
+They are searched in the folder of LTX_MODELS_DIR, if that is set, and else in the hub's cache (HF_HUB_CACHE, HF_HOME).
+A models folder may be a share that serves a whole farm. In it, files of the hub are under OWNER/REPOSITORY, and a
+folder named after a variant, as `ltx models convert` writes it, replaces the parts that it contains.
 """
 
 from __future__ import annotations
@@ -23,7 +22,7 @@ PACKAGE = Path(__file__).parents[1]
 
 @dataclass(frozen=True)
 class VariantFiles:
-    """The parts of a model: a file, or a folder, each."""
+    """The parts of a model, each a file or a folder."""
 
     checkpoint: Path
     text_encoder: Path
@@ -33,12 +32,12 @@ class VariantFiles:
 CONVERTED = VariantFiles(
     Path("transformer.safetensors"), Path("text_encoder/config.json"), Path("tokenizer/spiece.model")
 )
-"""What shows that a converted folder holds a part."""
+"""The files whose presence shows that a converted folder has a part."""
 CONVERTED_PARTS = VariantFiles(Path(), Path("text_encoder"), Path("tokenizer/spiece.model"))
 
 
 def find_files(variant: Variant) -> VariantFiles:
-    """Where the variant's files lie. Raises CheckpointError, which names the command that downloads them."""
+    """Return where the variant's files are. Raise CheckpointError, which names the command that downloads them."""
     missing = missing_parts(variant)
     if missing:
         folder = models_folder() or cache_folder()
@@ -51,13 +50,13 @@ def find_files(variant: Variant) -> VariantFiles:
 
 
 def missing_parts(variant: Variant) -> list[str]:
-    """The parts that are not here, in words."""
+    """Return the names of the parts that are not on this machine, for people."""
     names = [field.name for field in fields(VariantFiles)]
     return [name.replace("_", " ") for name in names if find_part(variant, name) is None]
 
 
 def find_part(variant: Variant, part: str) -> Path | None:
-    """The "checkpoint", "text_encoder" or "tokenizer" of a variant, or None where it is not here."""
+    """Return where the "checkpoint", "text_encoder" or "tokenizer" of a variant is, or None where it is missing."""
     folder = models_folder()
     if folder and _is_file(folder / variant.name / getattr(CONVERTED, part)):
         return folder / variant.name / Path(getattr(CONVERTED_PARTS, part))
@@ -72,7 +71,7 @@ def find_part(variant: Variant, part: str) -> Path | None:
 
 
 def source_files(folder: Path, source: Source) -> list[Path]:
-    """The files of a source in a folder; none unless all are there, the shards of every index too."""
+    """Return the files of a source in a folder; none unless all are there, including the shards of every index."""
     found: list[Path] = []
     for pattern in source.patterns:
         matches = _glob(folder, pattern)
@@ -84,7 +83,7 @@ def source_files(folder: Path, source: Source) -> list[Path]:
 
 
 def _is_file(path: Path) -> bool:
-    """Whether a file is there that can be looked at: what a name that is too long or a closed folder hides is not."""
+    """Return whether a readable file exists; False, not an error, for a name that is too long or in a closed folder."""
     return os.path.isfile(path)  # noqa: PTH113 - which raises no OSError
 
 
@@ -103,13 +102,13 @@ def _shards(index: Path) -> set[Path]:
 
 
 def models_folder() -> Path | None:
-    """The folder of LTX_MODELS_DIR."""
+    """Return the folder of LTX_MODELS_DIR, or None where it is not set."""
     value = os.environ.get("LTX_MODELS_DIR")
     return Path(os.path.expanduser(value)).absolute() if value else None  # noqa: PTH111 - leaves what it cannot
 
 
 def cache_folder() -> Path:
-    """The hub's cache, by the hub client's own rules."""
+    """Return the hub's cache, by the rules of the hub's client."""
     if folder := os.environ.get("HF_HUB_CACHE") or os.environ.get("HUGGINGFACE_HUB_CACHE"):
         return Path(folder).expanduser()
     home = os.environ.get("HF_HOME")
@@ -118,7 +117,7 @@ def cache_folder() -> Path:
 
 
 def repository_folders(repository: str) -> list[Path]:
-    """The folders that may hold files of a repository; of the cache's snapshots, the current one first."""
+    """Return the folders that may have files of a repository; of the cache's snapshots, the current one first."""
     models = models_folder()
     if models:
         return [models / repository]

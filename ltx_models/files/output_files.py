@@ -1,4 +1,4 @@
-"""Writes a file that a person has named: whole or not at all, through links, and into devices and pipes as they are.
+"""Write a file that a person has named: whole or not at all, through links, and into devices and pipes as they are.
 
 Needs no MLX: the client, the worker and the model library all write with it.
 """
@@ -20,33 +20,33 @@ from typing import IO, NamedTuple
 __all__ = ["MP4", "PART", "STDERR", "STDOUT", "Content", "descriptor", "destination", "kind_of", "writing"]
 
 PART = ".part"
-"""How the temporary name of a file ends that is not whole yet."""
+"""The suffix of the temporary name of a file that is not complete yet."""
 STDOUT, STDERR = Path("/dev/stdout"), Path("/dev/stderr")
 CHUNK = 1 << 20
 IN_MEMORY = 64 << 20
-"""Bytes for a device or a pipe that are kept in memory until all are there; more of them wait in a temporary file."""
+"""Bytes for a device or a pipe that are kept in memory until all are written; a temporary file takes more."""
 MOST_LINKS = 40
-"""Links that are followed one after another, as many as Linux follows."""
+"""The most links that are followed one after another, as many as Linux follows."""
 _DESCRIPTOR = re.compile(
     r"//?dev/std(?P<name>in|out|err)|(?://?dev|//?proc/(?:self|thread-self|(?P<pid>\d+)))/fd/(?P<number>\d{1,9})"
 )
 _SUFFIX = re.compile(r"\.(?=.*[^\W\d])\w{1,8}", re.DOTALL)
-"""What says what is in a file. Not the end of `ball-v1.5`, nor of a sentence."""
+"""A suffix that tells a file's content, unlike the end of `ball-v1.5` or of a sentence."""
 
 
 class Content(NamedTuple):
-    """What is written, in words, and how names of files with it end."""
+    """A kind of content: its name in words, and the suffixes of its files."""
 
     words: str
     suffixes: tuple[str, ...]
 
     def why_not(self, path: Path) -> str:
-        """Return why a file with this in it should not have that name; nothing where it may."""
+        """Return why a file of this content must not have that name, or "" where it may."""
         suffix = path.suffix.strip()
         if not _SUFFIX.fullmatch(suffix) or suffix.lower() in self.suffixes:
             return ""
         right = path.stem + self.suffixes[0]
-        return f"{path.name} ends in {suffix}, and what is written there is {self.words}; name it {right}"
+        return f"the name {path.name} is invalid: it ends in {suffix}, but {self.words} is written there; use {right}"
 
 
 MP4 = Content("an MP4", (".mp4", ".m4v"))
@@ -65,8 +65,10 @@ def descriptor(path: Path) -> int | None:
 
 
 def destination(path: Path) -> Path:
-    """Return where the links that a path names lead, one after another: to what need not exist, or to a path of
-    `descriptor`. Raise OSError.
+    """Return the end of the links that a path names, which need not exist; a path of `descriptor` ends them too.
+
+    Raises:
+        OSError: The links form a loop, or one cannot be read.
     """
     for _ in range(MOST_LINKS):
         if descriptor(path) is not None or not stat.S_ISLNK(_mode(path)):
@@ -76,7 +78,7 @@ def destination(path: Path) -> Path:
 
 
 def kind_of(path: Path) -> int:
-    """Return what a path leads to, as `stat.S_IFMT` says it; 0 for nothing. Raise OSError."""
+    """Return the file type of what a path leads to, as `stat.S_IFMT` gives it; 0 for nothing. Raise OSError."""
     return stat.S_IFMT(_mode(path, follow_symlinks=True))
 
 
@@ -86,16 +88,22 @@ def _mode(path: Path, *, follow_symlinks: bool = False) -> int:
     except FileNotFoundError:
         return 0
     except ValueError:  # a NUL, or what the file system cannot encode
-        raise OSError(errno.EINVAL, "no file can have that name", str(path)) from None
+        raise OSError(errno.EINVAL, "the name is invalid", str(path)) from None
 
 
 @contextlib.contextmanager
 def writing(path: Path, *, wait: bool = True) -> Iterator[IO[bytes]]:
-    """Yield a file; when the block ends, what was written there is at `path`. When it raises, `path` is as it was.
+    """Yield a file whose content is at `path` when the block ends; when the block raises, `path` is unchanged.
 
-    A link is followed. A file is replaced in one step, and the new one has its permissions. What is no file, such as a
-    device or a pipe, is written to when all is there; a named pipe that nobody reads is waited for, unless `wait` is
-    False: that is an OSError, ENXIO, then. Raise OSError.
+    A link is followed. A file is replaced in one step, and the new one has its permissions. What is not a file, such as
+    a device or a pipe, is written to in the end.
+
+    Args:
+        path: The destination.
+        wait: Wait for a reader of a named pipe; otherwise a pipe without one is an OSError, ENXIO.
+
+    Raises:
+        OSError: The file cannot be written.
     """
     there = destination(path)
     number = descriptor(there)
@@ -124,7 +132,7 @@ def _replacing(path: Path) -> Iterator[IO[bytes]]:
 
 
 def _take_permissions(handle: int, of: os.stat_result) -> None:
-    """Give a new file the owner, as far as this user may, and the permissions of the one that it replaces."""
+    """Give a new file the owner, as far as this user may, and the permissions of the file that it replaces."""
     with contextlib.suppress(OSError):
         if (of.st_uid, of.st_gid) != (os.geteuid(), os.getegid()):
             os.fchown(handle, of.st_uid, of.st_gid)
@@ -133,7 +141,7 @@ def _take_permissions(handle: int, of: os.stat_result) -> None:
 
 
 def _pour(source: IO[bytes], handle: int) -> None:
-    """Write all of a file to an open one, which may be one that has its reader's pace and does not wait for it."""
+    """Write all of a file to an open one, which may be slow, non-blocking, or both."""
     with open(handle, "wb", buffering=0) as output:
         while chunk := memoryview(source.read(CHUNK)):
             while chunk:

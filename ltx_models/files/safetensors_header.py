@@ -1,4 +1,4 @@
-"""What a safetensors file says of itself, read without MLX and without its tensors."""
+"""Read the header of a safetensors file, without MLX and without its tensors."""
 
 from __future__ import annotations
 
@@ -10,27 +10,30 @@ from pathlib import Path
 from typing import Any
 
 from ltx_models.errors import CheckpointError
-from ltx_models.faults import KIND_OF
 from ltx_models.files.file_kinds import AGAIN, START_BYTES, describe_file, describe_other_model
+from ltx_models.machine_faults import KIND_OF
 
 __all__ = ["Header", "check_checkpoint", "read_header"]
 
 MAX_HEADER_BYTES = 100_000_000
-"""The limit of the format itself: a longer header is some other file."""
+"""The limit of the format itself: a longer header is another kind of file."""
 ITEM_BITS = {
     **dict.fromkeys(("F64", "I64", "U64", "C64"), 64),
     **dict.fromkeys(("F32", "I32", "U32"), 32),
     **dict.fromkeys(("F16", "BF16", "I16", "U16"), 16),
     **dict.fromkeys(("I8", "U8", "BOOL", "F8_E4M3", "F8_E5M2", "F8_E8M0"), 8),
 }
-"""Of the types that are known here; of others, the size is not checked."""
+"""Bits of a number of each known type; the size of tensors of other types is not checked."""
 
 
 @dataclass(frozen=True)
 class Header:
-    """tensors: name → dtype, as the format writes it ("BF16", "F8_E4M3"), and shape.  metadata: free text.
+    """The header of a safetensors file.
 
-    size: bytes from the file's begin to its first tensor.
+    Attributes:
+        tensors: Type, in the format's spelling ("BF16", "F8_E4M3"), and shape of each tensor, by name.
+        metadata: Free text.
+        size: Bytes from the file's beginning to its first tensor.
     """
 
     tensors: dict[str, tuple[str, tuple[int, ...]]]
@@ -39,9 +42,12 @@ class Header:
 
 
 def read_header(path: Path) -> Header:
-    """The header of a file that is whole. Raises CheckpointError if it is missing, truncated or something else.
+    """Return the header of a file that is whole.
 
-    What it says of its tensors is held against the format, since who reads them may believe it.
+    The header's tensors are checked against the format, since readers may trust it.
+
+    Raises:
+        CheckpointError: The file is missing, truncated, damaged or of another format.
     """
     try:
         if path.is_file():
@@ -52,7 +58,7 @@ def read_header(path: Path) -> Header:
 
 
 def check_checkpoint(path: Path) -> None:
-    """Raise CheckpointError unless a file is whole and of LTX-Video, or all safetensors files of a folder are whole."""
+    """Raise CheckpointError unless a file is whole and LTX-Video's, or all safetensors files of a folder are whole."""
     if path.is_dir():
         for file in sorted(path.glob("*.safetensors")):
             read_header(file)
@@ -75,7 +81,7 @@ def _read(path: Path) -> Header:
         entries = json.loads(text.decode(), object_pairs_hook=_unique)
         metadata = entries.pop("__metadata__", None) or {}
         if not all(_is_text(name) and _is_text(value) for name, value in metadata.items()):
-            raise ValueError("metadata that is no text")
+            raise ValueError("metadata that is not text")
         places = sorted(_place_of(name, entry) for name, entry in entries.items())
         tensors = {name: (entry["dtype"], tuple(entry["shape"])) for name, entry in entries.items()}
     except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
@@ -90,14 +96,14 @@ def _why_no_file(path: Path) -> str:
     if path.is_dir():
         return f"{path} is a folder; a safetensors file is expected there"
     if path.is_symlink():
-        return f"there is no file {path}: it is a link to {path.readlink()}, where none is; link to the file anew"
+        return f"there is no file {path}: it is a broken link to {path.readlink()}; link to the file again"
     if path.exists():
-        return f"{path} is no regular file; a safetensors file is expected there"
+        return f"{path} is not a regular file; a safetensors file is expected there"
     return f"there is no file {path}; a safetensors file is expected there"
 
 
 def _check_places(path: Path, places: list[tuple[int, int]], size: int) -> None:
-    """The tensors must fill the file, one after another, as the format says. Raises CheckpointError."""
+    """Raise CheckpointError unless the tensors fill the file, one after another, as the format requires."""
     whole = max((end for _, end in places), default=0)
     if size < whole:
         beyond = path.stat().st_size - size
@@ -106,7 +112,7 @@ def _check_places(path: Path, places: list[tuple[int, int]], size: int) -> None:
     for begin, end in places:
         if begin != position:
             raise CheckpointError(
-                f"{path} is damaged: its header gives two tensors the same bytes, or bytes to none; {AGAIN}"
+                f"{path} is damaged: its header assigns the same bytes to two tensors, or bytes to none; {AGAIN}"
             )
         position = end
     if size > whole:
@@ -116,28 +122,25 @@ def _check_places(path: Path, places: list[tuple[int, int]], size: int) -> None:
 
 
 def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    """Two readers might take two different ones of the same name."""
+    """Return pairs as a dict. Raise ValueError for a repeated name, since readers might use different pairs."""
     found = dict(pairs)
     if len(found) < len(pairs):
-        raise ValueError("a name comes twice")
+        raise ValueError("a name appears twice")
     return found
 
 
 def _is_text(value: Any) -> bool:
-    """Whether it is a string of characters: half of a surrogate pair is none, and cannot be printed."""
+    """Return whether a value is a string. Raise UnicodeEncodeError for lone surrogates, which are not printable."""
     return isinstance(value, str) and (value.isascii() or bool(value.encode()))
 
 
 def _place_of(name: str, entry: dict[str, Any]) -> tuple[int, int]:
-    """Where a tensor begins and ends, in bytes from the end of the header.
-
-    Raises ValueError for one that is not in order.
-    """
+    """Return where a tensor begins and ends, in bytes from the end of the header. Raise ValueError for invalid ones."""
     dtype, shape, (begin, end) = entry["dtype"], entry["shape"], entry["data_offsets"]
     numbers = [*shape, begin, end]
     if not (_is_text(name) and _is_text(dtype)) or any(type(number) is not int or number < 0 for number in numbers):
-        raise ValueError("a tensor without type, shape or place")
+        raise ValueError("a tensor without type, shape or offsets")
     bits = ITEM_BITS.get(dtype)
     if begin > end or (bits is not None and math.prod(shape) * bits != (end - begin) * 8):
-        raise ValueError("a tensor whose place has another size")
+        raise ValueError("a tensor whose offsets do not match its size")
     return int(begin), int(end)

@@ -1,4 +1,4 @@
-"""Where macOS mounts shares: a folder that is made there while none is mounted takes the share's place for good."""
+"""Find shares that are not mounted on a Mac: a folder created in a share's place would hide the share for good."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ VOLUMES = Path("/Volumes")
 
 
 def unmounted_volume(path: Path) -> Path | None:
-    """Return the folder in /Volumes that a path on a Mac leads through, where nothing is mounted there; else None."""
+    """Return the folder in /Volumes on a path of a Mac, where nothing is mounted there; else None."""
     depth = len(VOLUMES.parts)
     within = [part.casefold() for part in path.parts[:depth]] == [part.casefold() for part in VOLUMES.parts]
     if sys.platform != "darwin" or not within or len(path.parts) == depth:
@@ -24,4 +24,4 @@ def unmounted_volume(path: Path) -> Path | None:
 def check_mounted(path: Path) -> None:
     """Raise FileNotFoundError for a path on a Mac that leads through a share which is not mounted."""
     if volume := unmounted_volume(path):
-        raise FileNotFoundError(f"nothing is mounted at {volume}; mount the share first, and no folder is made there")
+        raise FileNotFoundError(f"nothing is mounted at {volume}; mount the share first; no folder was created there")

@@ -1,6 +1,6 @@
-"""What the models do between their matrix products and convolutions, each in one pass over its arrays.
+"""Run what the models compute between matrix products and convolutions, each operation in one pass over its arrays.
 
-Each is a kernel for CUDA and for Metal, and a formula of MLX's own operations for everything else (`Operation`).
+Each operation has kernels for CUDA and Metal, and a formula of MLX's own operations for everything else (`Operation`).
 The transformer's activations are (B, N, D), the VAE's (1, F, H, W, C).
 """
 

@@ -1,7 +1,7 @@
-"""The kernels' CUDA: bodies of functions whose signature MLX writes, after a `Kernel`, and compiles when first used.
+"""The CUDA kernels: bodies of functions whose signature MLX generates from a `Kernel`, compiled when first used.
 
-A block of THREADS works on one row (a token) of D channels, 16 bytes a load; sums are float32, and their order is
-fixed, so that the same input gives the same bits.
+A block of THREADS works on one row (a token) of D channels, 16 bytes a load; sums are float32 in a fixed order, so the
+same input gives the same bits.
 """
 
 from __future__ import annotations

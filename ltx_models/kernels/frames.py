@@ -17,7 +17,7 @@ THREADS = 256
 WARP = 32
 MOST_ITEMS = 8
 SAMPLE = (2, 2, 3)
-"""Frames, rows and columns with which a kernel is tried."""
+"""Frames, rows and columns of the sample with which a kernel is checked."""
 
 ACTIVATE = Kernel(
     "activate",
@@ -50,7 +50,7 @@ def _zeros(channels: int, dtype: mx.Dtype) -> mx.array:
 
 
 def _vector(channels: int, dtype: mx.Dtype) -> int | None:
-    """Channels that a thread of a warp takes at once; None where no kernel takes so many channels."""
+    """Return the channels that a thread of a warp loads at once; None where kernels do not support so many."""
     size = chunk_size(dtype)
     while size > 1 and channels % (WARP * size):
         size //= 2
@@ -137,9 +137,10 @@ activate = Operation(
         *rest,
     ),
 )
-"""SiLU of the RMS-normalized sum of frames and bias, times 1 + scale, plus shift; between the frames that a convolution
-sees besides. Arguments: frames; bias, shift and scale (C,) or None; frames that come before, already so computed, or
-None; how often the first frame is repeated before, and the last after; epsilon."""
+"""Compute SiLU of the RMS-normalized sum of frames and bias, times 1 + scale, plus shift, padded with the context
+frames that a convolution needs. Arguments: frames; bias, shift and scale, each (C,) or None; frames that come
+before, already activated, or None; how often the first frame is repeated before, and the last one after; epsilon.
+"""
 
 
 def _add_delayed_plain(kept: mx.array | None, frames: mx.array, branch: mx.array, bias: mx.array | None) -> mx.array:
@@ -180,5 +181,6 @@ add_delayed = Operation(
         _sample_vector(bias, 3),
     ),
 )
-"""The sum of what a branch of convolutions gives, with their bias, and of the frames that it began with, which it is
-behind. Arguments: frames of before or None, frames, the branch's frames, its bias (C,) or None."""
+"""Add the output of a branch of convolutions, and its bias, to the branch's input, which is ahead of it by the frames
+that the convolutions keep. Arguments: kept frames or None, frames, the branch's frames, its bias (C,) or None.
+"""

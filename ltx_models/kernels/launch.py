@@ -1,4 +1,4 @@
-"""Running a kernel where there is a GPU that it was written for, and the plain formula everywhere else."""
+"""Run a kernel where there is a GPU that it was written for, and the plain formula everywhere else."""
 
 from __future__ import annotations
 
@@ -18,19 +18,19 @@ log = logging.getLogger(__name__)
 WARP = 32
 MOST_THREADS = 256
 MOST_ITEMS = 8
-"""Chunks of a row that one thread may hold."""
+"""The largest number of a row's chunks that one thread may process."""
 CHUNK_BYTES = 16
-"""Of a load, in CUDA."""
+"""Bytes of a load in CUDA."""
 METAL_CHUNK = 4
-"""Channels that a thread takes at once, in Metal."""
+"""Channels that a thread loads at once in Metal."""
 BOUNDS = {mx.float32: 1e-4, mx.float16: 4e-3, mx.bfloat16: 2e-2}
-"""Distance from the plain formula up to which a kernel is believed."""
+"""The largest distance from the plain formula at which a kernel is trusted."""
 WORST = 25
-"""How many times as far as all of a result a single number of it may be off. By rounding it is 4 times, and one wrong
-channel of thousands is hardly seen in a distance of all.
+"""How many times as far off as the whole result a single number of it may be. Rounding causes a factor of 4, and one
+wrong channel of thousands hardly shows in the distance of the whole.
 """
 COMMAND_BUFFER_FAILED = "[METAL] Command buffer execution failed"
-"""What MLX says where the GPU has failed, as opposed to a kernel that does not compile."""
+"""MLX's message where the GPU has failed, as opposed to a kernel that does not compile."""
 
 _switched_off: set[str] = set()
 
@@ -43,31 +43,38 @@ def _gpu() -> str | None:
 
 
 def backend() -> str | None:
-    """ "cuda" or "metal" where that is what MLX computes on by default; None on a CPU."""
+    """Return "cuda" or "metal" where MLX computes on such a GPU by default; None on a CPU."""
     return _gpu() if mx.default_device() == mx.Device(mx.gpu) else None
 
 
 def kernels_off(*names: str) -> None:
-    """Use the plain formulas of these operations from now on, and the kernels of all others: to compare the two."""
+    """Use the plain formulas of these operations from now on, and the kernels of all others, to compare the two."""
     _switched_off.clear()
     _switched_off.update(names)
 
 
 def random_array(shape: Sequence[int], dtype: mx.Dtype, seed: int) -> mx.array:
-    """Normal numbers, made without MLX's own state."""
+    """Return normally distributed numbers, without using MLX's own random state."""
     return mx.array(np.random.default_rng(seed).standard_normal(shape, np.float32)).astype(dtype)
 
 
 @dataclass(frozen=True)
 class Kernel:
-    """A kernel in both languages. inputs, outputs: the names of its arrays there."""
+    """A kernel in both languages.
+
+    Attributes:
+        name: The kernel's name.
+        inputs: The names of its input arrays in the code.
+        outputs: The names of its output arrays.
+        cuda: Header and body in CUDA.
+        metal: Header and body in Metal.
+    """
 
     name: str
     inputs: tuple[str, ...]
     outputs: tuple[str, ...]
     cuda: tuple[str, str]
     metal: tuple[str, str]
-    """Header and body."""
 
     @functools.cached_property
     def _compiled(self) -> Any:
@@ -84,7 +91,15 @@ class Kernel:
         shapes: Sequence[tuple[int, ...]],
         **constants: int | bool | mx.Dtype,
     ) -> list[mx.array]:
-        """groups: blocks of `threads` threads.  shapes: of the outputs, in the constant T's type."""
+        """Run the kernel and return its outputs, in the type that the constant T names.
+
+        Args:
+            *arrays: The inputs.
+            groups: The number of blocks.
+            threads: The number of threads in each block.
+            shapes: The shapes of the outputs.
+            **constants: Values of the kernel's template parameters.
+        """
         outputs: list[mx.array] = self._compiled(
             inputs=list(arrays),
             template=[("THREADS", threads), *constants.items()],
@@ -97,12 +112,12 @@ class Kernel:
 
 
 def chunk_size(dtype: mx.Dtype) -> int:
-    """Channels that a thread takes at once."""
+    """Return the channels that a thread loads at once."""
     return METAL_CHUNK if backend() == "metal" else CHUNK_BYTES // dtype.size
 
 
 def threads_for(channels: int, dtype: mx.Dtype) -> int | None:
-    """Threads that share a row of so many channels; None where no kernel takes it."""
+    """Return the number of threads that share a row of `channels` channels; None where no kernel supports so many."""
     chunk = chunk_size(dtype)
     if dtype not in BOUNDS or channels % chunk:
         return None
@@ -112,12 +127,18 @@ def threads_for(channels: int, dtype: mx.Dtype) -> int | None:
 
 
 class Operation:
-    """One operation as a kernel and as a plain formula, of which each call takes the one that serves.
+    """An operation as a kernel and as a plain formula; each call uses the one that is right for its arguments.
 
-    plain: the formula.  launch: the kernel, with the same arguments and results.  fits: whether it takes arguments.
-    sample: of arguments, small ones of the same kinds. With these the kernel is tried when it is first used on such
-    arguments: one that cannot be compiled, or gives something else than the formula, is not used, and a warning says
-    so. For a kernel is compiled on the machine that it runs on, by a compiler that nobody has tried it with.
+    A kernel is compiled on the machine that it runs on, by a compiler with which it may never have been tested. So it
+    is checked when it is first used on arguments of a kind: one that cannot be compiled, or whose result differs from
+    the formula's, is not used, and a warning says so.
+
+    Args:
+        name: The operation's name, for `kernels_off` and warnings.
+        plain: The formula.
+        launch: The kernel, with the same arguments and results.
+        fits: Returns whether the kernel supports these arguments.
+        sample: Returns small arguments of the same kinds, for the check.
     """
 
     def __init__(
@@ -135,13 +156,13 @@ class Operation:
         self._trusted: dict[Any, bool] = {}
 
     def __call__(self, *arguments: Any) -> Any:
-        """The result, from whichever serves."""
+        """Return the result, from the kernel where it can be used, else from the formula."""
         if backend() is None or self.name in _switched_off or not self._fits(*arguments):
             return self.plain(*arguments)
         return self.launch(*arguments) if self._trusts(arguments) else self.plain(*arguments)
 
     def distance(self, *arguments: Any) -> float:
-        """How far the kernel is from the formula on these arguments: the largest `distance` of their results."""
+        """Return the largest `distance` of the kernel's results from the formula's on these arguments."""
         pairs = zip(_arrays(self.launch(*arguments)), _arrays(self.plain(*arguments)), strict=True)
         arrays = [[np.array(array.astype(mx.float32), np.float64) for array in pair] for pair in pairs]
         return float(np.max([distance(ours, expected) for ours, expected in arrays]))
@@ -161,16 +182,19 @@ class Operation:
         except Exception as error:
             if COMMAND_BUFFER_FAILED in str(error):  # the GPU's failure, which a result elsewhere may have met
                 raise
-            log.warning("the kernel %s is not used, for it fails here: %s", self.name, str(error)[:2000])
+            log.warning("the kernel %s is not used, because it fails on this machine: %s", self.name, str(error)[:2000])
             return False
         if not distance <= bound:
-            log.warning("the kernel %s is not used, for its result is off by %.2g here", self.name, distance)
+            log.warning(
+                "the kernel %s is not used, because its result is off by %.2g on this machine", self.name, distance
+            )
         return distance <= bound
 
 
 def distance(ours: np.ndarray, expected: np.ndarray) -> float:
-    """Return the relative L2 distance, or that of the worst number from the size of all, a WORST-th of it, if that is
-    more; NaN where there is one.
+    """Return the relative L2 distance, or the worst single number's error relative to the whole over WORST, if larger.
+
+    The result is NaN where a number is NaN.
     """
     error = ours - expected
     size = np.linalg.norm(expected)
@@ -179,7 +203,7 @@ def distance(ours: np.ndarray, expected: np.ndarray) -> float:
 
 
 def _kind(argument: Any) -> Any:
-    """What a kernel is compiled for: the type of an array, and its channels, unless it counts something."""
+    """Return what a kernel is compiled for: an array's type and channels (the type of indices), or a constant."""
     if not isinstance(argument, mx.array):
         return argument
     return argument.dtype if argument.dtype == mx.int32 else (argument.dtype, argument.shape[-1])

@@ -1,4 +1,4 @@
-"""The same kernels in Metal: a threadgroup of THREADS works on one row of D channels, four at a time."""
+"""The Metal kernels: a threadgroup of THREADS works on one row (a token) of D channels, four channels a load."""
 
 from __future__ import annotations
 

@@ -1,7 +1,9 @@
-"""The operations: formula, kernel, and what the kernel takes.
+"""The transformer's operations: the formula, the kernel, and the arguments that the kernel supports.
 
 modulation: (T, R, D), for each of T distinct timesteps R rows of shifts, scales and gates, of which an operation names
-those that it wants.  places: int32, which of the T each token has: one for all tokens, one for each of a sample's N, or
+those that it uses.
+
+places: int32, the index among the T timesteps that each token has: one for all tokens, one for each of a sample's N, or
 one for each of the batch's B·N.
 """
 
@@ -20,7 +22,7 @@ __all__ = ["add_and_modulate", "bias_gelu", "gated_add", "modulate", "norm_and_r
 UNGATED = -1
 SAMPLE_TOKENS = 3
 EPS_UNIT = 1e-12
-"""Kernels take whole numbers, and none below 0, since they become part of a name."""
+"""The unit of epsilon: kernels take whole numbers that are not negative, since they become part of a name."""
 
 
 def _kernel(name: str, inputs: str, outputs: str) -> Kernel:
@@ -36,7 +38,7 @@ BIAS_GELU = _kernel("bias_gelu", "hidden bias", "activated")
 
 
 def _of_tokens(x: mx.array, modulation: mx.array, places: mx.array, row: int) -> mx.array:
-    """What each token of x has of a row: (1, 1, D), (1, N, D) or (B, N, D)."""
+    """Return a row's values for each token of x: (1, 1, D), (1, N, D) or (B, N, D)."""
     values = modulation[:, row][places]
     return values[None] if places.size == 1 else values.reshape(-1, x.shape[1], x.shape[2])
 
@@ -95,8 +97,9 @@ modulate = Operation(
         *rest,
     ),
 )
-"""x normalized, times 1 + scale, plus shift. Arguments: x, modulation, places, the rows of shift and of scale, the
-norm's epsilon, and whether it is a LayerNorm, not an RMSNorm; neither has weights."""
+"""Compute x normalized, times 1 + scale, plus shift. Arguments: x, modulation, places, the rows of shift and of scale,
+the norm's epsilon, and whether the norm is a LayerNorm (else an RMSNorm); neither has weights.
+"""
 
 
 def _add_and_modulate_plain(
@@ -145,8 +148,9 @@ add_and_modulate = Operation(
         *rest,
     ),
 )
-"""The end of one branch and the beginning of the next: x + gate·y, and that modulated. Arguments: x, y, an array like
-modulation with the gates, their row in it or UNGATED, and from modulation on those of `modulate`."""
+"""Compute x + gate·y, and its `modulate`: the end of one branch and the beginning of the next. Arguments: x, y, an
+array like modulation with the gates, their row in it or UNGATED, and from modulation on those of `modulate`.
+"""
 
 
 def _gated_add_plain(x: mx.array, y: mx.array, gates: mx.array, places: mx.array, gate: int) -> mx.array:
@@ -173,7 +177,7 @@ gated_add = Operation(
         gate,
     ),
 )
-"""x + gate·y. Arguments: x, y, an array like modulation with the gates, places, and the gates' row."""
+"""Compute x + gate·y. Arguments: x, y, an array like modulation with the gates, places, and the gates' row."""
 
 
 def rotate(x: mx.array, rope: tuple[mx.array, mx.array]) -> mx.array:
@@ -234,9 +238,10 @@ norm_and_rotate = Operation(
         eps,
     ),
 )
-"""Queries and keys (B, N, D) of the product (B, N, 3·D), which holds the values too: each RMS-normalized over all heads
-with its weight (D,), and rotated. Arguments: the product, both weights, cosines and sines (1 or B, N, D / 2), the
-norm's epsilon."""
+"""Compute queries and keys (B, N, D) from the product (B, N, 3·D), which includes the values too: each RMS-normalized
+over all heads with its weight (D,), and rotated. Arguments: the product, both weights, cosines and sines (1 or B, N,
+D / 2), the norm's epsilon.
+"""
 
 
 def _bias_gelu_plain(hidden: mx.array, bias: mx.array) -> mx.array:
@@ -267,4 +272,4 @@ bias_gelu = Operation(
     fits=lambda hidden, bias: _same_type(hidden, bias) and hidden.shape[-1] % 8 == 0,
     sample=lambda hidden, bias: (_sample_rows(hidden, 0), random_array(bias.shape, bias.dtype, 1)),
 )
-"""gelu(hidden + bias), in its form with tanh. Arguments: hidden (…, D), bias (D,)."""
+"""Compute gelu(hidden + bias) in its tanh approximation. Arguments: hidden (…, D), bias (D,)."""

@@ -1,1 +1,1 @@
-"""What models are made of: linear layers in several precisions, quantization, embeddings of timesteps."""
+"""The layers that models share: linear layers in several precisions, quantization, timestep embeddings."""

@@ -1,7 +1,8 @@
-"""Weights that are stored in fp8 or in integers, and their scales, which files have under several names.
+"""Read weights that are stored in fp8 or in integers, and their scales, which have several names in files.
 
-A scale is one number for a matrix or one for each of its rows: weight = stored value x scale. Here it is `weight_scale`
-next to its layer's `weight`, float32 (rows, 1), or (1,) where the weight is no matrix.
+A scale is one number for a matrix or one for each of its rows: weight = stored value x scale. Here its name is
+`weight_scale`, next to its layer's `weight`, and it is float32 of the shape (rows, 1), or (1,) where the weight is not
+a matrix.
 """
 
 from __future__ import annotations
@@ -20,32 +21,36 @@ __all__ = ["SCALE", "fold_scales", "is_fp8", "name_scales", "stored_finite", "wi
 Weights = dict[str, mx.array]
 SCALE = "weight_scale"
 SCALE_NAMES = re.compile(r"(.+)\.(weight_scale|scale_weight)")
-"""Lightricks' and ComfyUI's names; the newer files of both have the first."""
+"""Lightricks' and ComfyUI's names; newer files of both use the first."""
 NOT_OF_THE_MODEL = re.compile(r"(.+\.)?(scaled_fp8|comfy_quant|input_scale|scale_input)")
-"""What such files hold besides: marks, and the ranges of activations, which matter to who multiplies in fp8."""
+"""Other tensors of such files, which are left out: format marks, and ranges of activations for multiplication in fp8.
+"""
 
 
 def is_fp8(value: mx.array) -> bool:
-    """Whether a tensor was read from an F8_E4M3 one: MLX has no such type, and hands out its bytes."""
+    """Return whether a tensor was read from an F8_E4M3 one: MLX has no such type, and returns its bytes as uint8."""
     return value.dtype == mx.uint8
 
 
 def widened(value: mx.array, dtype: mx.Dtype) -> mx.array:
-    """The numbers that a tensor's stored values stand for, before their scale."""
+    """Return the numbers that a tensor's stored values represent, before their scale is applied."""
     return mx.from_fp8(value, dtype) if is_fp8(value) else value.astype(dtype)
 
 
 def stored_finite(value: mx.array) -> mx.array:
-    """Whether all numbers of a tensor are finite, as it is stored, to be evaluated with it."""
+    """Return a scalar array, not evaluated yet, that is True if all stored numbers of a tensor are finite."""
     if is_fp8(value):
         return mx.all((value & 0x7F) != 0x7F)
     return all_finite(value) if mx.issubdtype(value.dtype, mx.floating) else mx.array(True)
 
 
 def name_scales(weights: Weights, source: Path) -> Weights:
-    """The same tensors, with scales by the one name and shape that they have here, and without what no model reads.
+    """Return the tensors, with scales renamed and reshaped to the one form used here.
 
-    Raises CheckpointError where a scale is neither of a whole matrix nor of its rows, or is not the only one.
+    Tensors that no model uses are left out.
+
+    Raises:
+        CheckpointError: A scale has neither one number nor one for each row, or a weight has two scales.
     """
     result = {name: value for name, value in weights.items() if not NOT_OF_THE_MODEL.fullmatch(name)}
     for name, match in [(name, SCALE_NAMES.fullmatch(name)) for name in result]:
@@ -61,16 +66,20 @@ def _in_rows(scale: mx.array, weight: mx.array, name: str, source: Path) -> mx.a
     rows = weight.shape[0] if weight.ndim == 2 else 1
     if scale.size != 1 and scale.shape not in ((rows,), (rows, 1)):
         raise CheckpointError(
-            f"{source} has {name} of the shape {tuple(scale.shape)} for a weight of {tuple(weight.shape)}; one scale"
-            " for a matrix or one for each of its rows is read: take a file that has such, or one in bfloat16"
+            f"{source} has {name} of the shape {tuple(scale.shape)} for a weight of {tuple(weight.shape)}; there must"
+            " be one scale for a matrix or one for each of its rows: use a file with such scales, or one in bfloat16"
         )
     scale = scale.astype(mx.float32)
     return mx.broadcast_to(scale.reshape(-1, 1), (rows, 1)) if weight.ndim == 2 else scale.reshape(1)
 
 
 def fold_scales(weights: Weights, layers: Collection[str] | None = None, *, but: Collection[str] = ()) -> None:
-    """Multiply weights by their scales, in float32 and when they are first used; those of `layers`, by default of all,
-    without those of `but`.
+    """Multiply weights by their scales, in float32 and when they are first used.
+
+    Args:
+        weights: The tensors by name; changed in place.
+        layers: The layers whose weights are multiplied; None for all.
+        but: Layers that are left as they are.
     """
     for name in [name for name in weights if name.endswith(f".{SCALE}")]:
         layer = name.removesuffix(f".{SCALE}")

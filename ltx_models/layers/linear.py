@@ -1,4 +1,4 @@
-"""Linear layers as functions of their parameters, in whatever precision these are stored."""
+"""Apply linear layers as functions of their parameters, in whatever precision these are stored."""
 
 from __future__ import annotations
 
@@ -14,11 +14,16 @@ from ltx_models.kernels import backend
 __all__ = ["fused", "linear", "product"]
 
 FEW_ROWS = 32
-"""Below so many rows a product is bound by reading its weights, and a quantized one reads fewer bytes."""
+"""Below so many rows a product is limited by reading its weights, and a quantized one reads fewer bytes."""
 
 
 def linear(layer: Mapping[str, Any], x: mx.array) -> mx.array:
-    """(…, inputs) → (…, outputs). layer: an nn.Linear, nn.QuantizedLinear or Fp8Linear, or its parameters alone."""
+    """Return the layer's output: (…, inputs) → (…, outputs).
+
+    Args:
+        layer: An nn.Linear, nn.QuantizedLinear or Fp8Linear, or its parameters by name.
+        x: The input.
+    """
     bias = layer.get("bias")
     if _multiplies_quantized(layer, x):
         y = product(layer, x)
@@ -28,7 +33,7 @@ def linear(layer: Mapping[str, Any], x: mx.array) -> mx.array:
 
 
 def product(layer: Mapping[str, Any], x: mx.array) -> mx.array:
-    """The same without the bias, for who adds it with what comes next."""
+    """Return the layer's output without its bias, for callers that add the bias in a later operation."""
     if _multiplies_quantized(layer, x):
         group_size, bits = _grouping(layer, x)
         weight, scales, biases = layer["weight"], layer["scales"], layer["biases"]
@@ -37,16 +42,17 @@ def product(layer: Mapping[str, Any], x: mx.array) -> mx.array:
 
 
 def _multiplies_quantized(layer: Mapping[str, Any], x: mx.array) -> bool:
-    """Whether to multiply by quantized weights as they are, rather than by the weights that they stand for.
+    """Return whether to multiply by quantized weights directly, rather than by the weights that they represent.
 
     On CUDA MLX's quantized product takes 2.7 times as long as a plain one (4992 x 2048 x 2048: 0.35 ms to 0.13), so
-    there the weights are widened before each use, at three bytes moved for each. On Metal it is made for this.
+    there the weights are widened before each use, at three bytes moved for each. On Metal the quantized product is
+    fast.
     """
     return "scales" in layer and not (backend() == "cuda" and x.size // x.shape[-1] >= FEW_ROWS)
 
 
 def _widened(layer: Mapping[str, Any], x: mx.array) -> mx.array:
-    """The weights (outputs, inputs) in x's precision."""
+    """Return the weights (outputs, inputs) in x's precision."""
     weight: mx.array = layer["weight"]
     if "scales" in layer:
         group_size, bits = _grouping(layer, x)
@@ -57,13 +63,13 @@ def _widened(layer: Mapping[str, Any], x: mx.array) -> mx.array:
 
 
 def _grouping(layer: Mapping[str, Any], x: mx.array) -> tuple[int, int]:
-    """Weights that share a scale, and bits of each."""
+    """Return how many weights share a scale, and the bits of each."""
     inputs = x.shape[-1]
     return inputs // layer["scales"].shape[1], 32 * layer["weight"].shape[1] // inputs
 
 
 def fused(layers: Sequence[nn.Module]) -> nn.Module | None:
-    """One layer whose outputs are those of all, one after another; None if they don't store their weights alike."""
+    """Return one layer with the concatenated outputs of all; None if they do not store their weights alike."""
     first, *others = layers
     kinds = {name: (value.dtype, value.shape[1:]) for name, value in first.items()}
     if any({name: (value.dtype, value.shape[1:]) for name, value in other.items()} != kinds for other in others):

@@ -1,4 +1,4 @@
-"""Work given to MLX at the pace at which it gets done, so that it does not take memory for all of it at once."""
+"""Queue work in MLX at the pace at which it completes, so that it does not take memory for all of it at once."""
 
 from __future__ import annotations
 
@@ -10,13 +10,16 @@ __all__ = ["Pace"]
 
 
 class Pace:
-    """Called with the activations after each part of a model; starts its computation, and waits for the part before.
+    """A pace for the parts of a model: call it with the activations after each part.
 
-    Left alone, MLX takes the memory of every intermediate when it queues the work: a call of the 2B transformer at
-    768x512x97 then needs 12 GB, 1.2 GB so. The device is never idle, since one part is always queued; the first is
-    started at once, so that it computes while the others are being queued. Parts are joined until their activations
-    reach `least` bytes, since waiting costs time where they are small; 0 for parts that take much besides. What is
-    compiled cannot be paced inside, so that a part is what is compiled as one.
+    Each call starts the computation of that part, and waits for the part before. Without it, MLX allocates every
+    intermediate when it queues the work: a call of the 2B transformer at 768x512x97 then needs 12 GB, and 1.2 GB with
+    it. The device is never idle, since one part is always queued; the first part is started at once, so that it
+    computes while the others are being queued. What is compiled as one cannot be split, so it is one part.
+
+    Args:
+        least: Bytes of activations up to which parts are joined, since waiting costs time where they are small; 0 for
+            parts that take much memory in addition to their activations.
     """
 
     def __init__(self, least: int = PACE_BYTES) -> None:
@@ -24,7 +27,7 @@ class Pace:
         self._started: list[mx.array] = []
 
     def __call__(self, *arrays: mx.array | None) -> None:
-        """Of the last part, those arrays that the next one needs."""
+        """Start computing the arrays of the last part that the next part needs, and wait for the part before."""
         given = [array for array in arrays if array is not None]
         self._joined += sum(array.nbytes for array in given)
         if self._joined >= self._least:

@@ -1,6 +1,6 @@
-"""Weights in fewer bits: MLX's affine quantization, and the fp8 of the official `-fp8` files.
+"""Store weights in fewer bits: MLX's affine quantization, and the fp8 of the official `-fp8` files.
 
-What is quantized are the matrices of the blocks (`TRANSFORMER_MATRICES`, `TEXT_ENCODER_MATRICES`): nearly all of the
+Quantized are the matrices of the blocks (`TRANSFORMER_MATRICES`, `TEXT_ENCODER_MATRICES`), which are nearly all of the
 bytes. Norms, tables, embeddings and the layers before and after the blocks keep their precision.
 """
 
@@ -25,7 +25,7 @@ __all__ = [
     "TRANSFORMER_MATRICES",
     "Fp8Linear",
     "Quantization",
-    "hold_as_stored",
+    "keep_as_stored",
     "quantize_layers",
     "quantize_weight",
 ]
@@ -40,7 +40,10 @@ TEXT_ENCODER_MATRICES = r"encoder\.block\.\d+\.layer\.\d+\.(SelfAttention\.[qkvo
 class Quantization:
     """Affine quantization: each `group_size` weights of a row share a scale and a bias.
 
-    bits: 8 or 4.  layers: a regular expression, which names wholly the linear layers that it is for.
+    Attributes:
+        bits: 8 or 4.
+        layers: A regular expression that matches the full names of the linear layers to quantize.
+        group_size: The number of weights that share a scale.
     """
 
     bits: int
@@ -53,11 +56,10 @@ class Quantization:
 
 
 class Fp8Linear(nn.Module):
-    """A linear layer whose weight stays in float8_e4m3fn, with or without scales of its rows, and is widened to the
-    input's precision at each use.
+    """A linear layer that keeps its weight in float8_e4m3fn, with or without scales of its rows.
 
-    Widening moves three bytes for each weight, where the product does two operations for each weight and token:
-    little, beside thousands of tokens.
+    The weight is widened to the input's precision at each use. That moves three bytes for each weight, where the
+    product does two operations for each weight and token: little, with thousands of tokens.
     """
 
     def __init__(self, input_dims: int, output_dims: int, bias: bool, scaled: bool = False) -> None:
@@ -69,28 +71,28 @@ class Fp8Linear(nn.Module):
             self.bias = mx.zeros((output_dims,))
 
     def __call__(self, x: mx.array) -> mx.array:
-        """(…, input_dims) → (…, output_dims)."""
+        """Return the layer's output: (…, input_dims) → (…, output_dims)."""
         return linear(self, x)
 
 
 class QuantizedLinear(nn.QuantizedLinear):
-    """MLX's, which multiplies as `ltx_models.layers.linear` finds best for the machine."""
+    """MLX's quantized layer, but multiplying in the way that is fastest on the machine (see `linear`)."""
 
     def __call__(self, x: mx.array) -> mx.array:
-        """(…, input_dims) → (…, output_dims)."""
+        """Return the layer's output: (…, input_dims) → (…, output_dims)."""
         return linear(self, x)
 
 
 def quantize_weight(weight: mx.array, quantization: Quantization) -> dict[str, mx.array]:
-    """The parameters that take the place of a linear layer's weight."""
+    """Return the parameters that replace a linear layer's weight."""
     packed, scales, biases = mx.quantize(weight, quantization.group_size, quantization.bits)
     return {"weight": packed, "scales": scales, "biases": biases}
 
 
 def quantize_layers(model: nn.Module, quantization: Quantization) -> set[str]:
-    """Make the layers ready to be loaded quantized; returns their names.
+    """Replace layers by quantized ones, ready to be loaded, and return their names.
 
-    Those that are quantized already stay as they are, as do those whose rows are no multiple of the group.
+    Layers that are quantized already, and those whose rows are not a multiple of the group size, stay unchanged.
     """
     names = {
         name
@@ -105,8 +107,12 @@ def quantize_layers(model: nn.Module, quantization: Quantization) -> set[str]:
     return names
 
 
-def hold_as_stored(model: nn.Module, weights: dict[str, mx.array], source: Path) -> None:
-    """Replace matrices of the blocks that `weights` has in fp8, or quantized by MLX, by layers that hold them so."""
+def keep_as_stored(model: nn.Module, weights: dict[str, mx.array], source: Path) -> None:
+    """Replace layers of the blocks by layers of the precision in which `weights` has them: fp8, or MLX's quantization.
+
+    Raises:
+        CheckpointError: A weight is quantized in a way that MLX cannot read.
+    """
     for name, layer in _layers(model):
         if not re.fullmatch(f"{TRANSFORMER_MATRICES}|{TEXT_ENCODER_MATRICES}", name):
             continue

@@ -14,7 +14,7 @@ MAX_PERIOD = 10_000
 
 
 def timestep_sinusoid(timestep: mx.array) -> mx.array:
-    """Sinusoids of `timestep` (any shape, already scaled), float32, with a last axis of 256: cosines first.
+    """Return sinusoids of `timestep` (any shape, already scaled), float32, with a last axis of 256: cosines first.
 
     Frequencies are 10000^(-i/128), i = 0…127 (the DDPM embedding with `flip_sin_to_cos` and no shift).
     """
@@ -35,13 +35,13 @@ class _TwoLayers(nn.Module):
 
 
 class TimestepEmbedder(nn.Module):
-    """The sinusoid through two layers: what the timestep means to a model."""
+    """An embedding of the timestep: its sinusoid through two linear layers."""
 
     def __init__(self, dim: int) -> None:
         super().__init__()
         self.timestep_embedder = _TwoLayers(dim)
 
     def __call__(self, timestep: mx.array) -> mx.array:
-        """A scaled timestep of any shape → an embedding with a last axis of `dim`, in the weights' dtype."""
+        """Return the embedding of a scaled timestep of any shape, with a last axis of `dim`, in the weights' dtype."""
         dtype = self.timestep_embedder.linear_1.weight.dtype
         return self.timestep_embedder(timestep_sinusoid(timestep).astype(dtype))

@@ -1,4 +1,4 @@
-"""The frames of a clip, as a player shows them and as large as a video has use for."""
+"""Read the frames of a clip, as a player shows them, and no larger than a video needs."""
 
 from __future__ import annotations
 
@@ -19,10 +19,10 @@ __all__ = ["Clip", "open_clip", "read_clip"]
 
 EVERY_FRAME = ("-fps_mode", "passthrough")
 EARLIER = 0.0005
-"""Seconds before a frame's time at which reading begins, so that no rounding leaves it out."""
+"""Seconds before a frame's time at which reading begins, so that no rounding leaves the frame out."""
 LATER = 0.002
-"""Seconds that a video's frames are later than the clip's, so that one in the middle of two always belongs to the same:
-Matroska's times are rounded to milliseconds.
+"""Seconds by which a video's frames are later than the clip's, so that a time between two frames always belongs to the
+same one: Matroska's times are rounded to milliseconds.
 """
 
 
@@ -34,17 +34,25 @@ class Clip:
     stream: Stream
 
     def frames(self, most: int, fit: Fit | None = None) -> Iterator[np.ndarray]:
-        """Yield the first frames, at most so many, whatever their rate: uint8 (H, W, 3) each.
+        """Yield the first frames, uint8 (H, W, 3) each, whatever their rate.
 
-        fit: what they are for; those that are larger than it has use for are cut and scaled down while they are
-        decoded. Raises MediaError, and VideoError as `read_frames`.
+        Args:
+            most: The largest number of frames.
+            fit: The video that they are for: larger ones are cropped and scaled down while they are decoded. None keeps
+                their size.
+
+        Raises:
+            MediaError: As in `read_frames`.
+            VideoError: As in `read_frames`.
         """
         return self._frames([], clip_filters(self.stream, fit), most)
 
     def part(self, span: Span, fit: Fit | None = None) -> Iterator[np.ndarray]:
         """Yield the frames that are shown in a part of the clip at the rate of `span`; fewer where some are damaged.
 
-        fit, and what is raised: as for `frames`.
+        Args:
+            span: The part.
+            fit: As in `frames`.
         """
         shown = self.stream.shown_at(span.start - 0.5 / span.rate)
         begin = max(0.0, round(shown - EARLIER, 6))
@@ -64,10 +72,10 @@ class Clip:
 
 
 def open_clip(path: Path) -> Clip:
-    """Return a clip, of which ffmpeg has listed the frames. Raises MediaError, and VideoError as `read_frames`."""
+    """Return a clip whose frames ffmpeg has listed. Raise MediaError, and VideoError as `read_frames` does."""
     return Clip(path, read_stream(path))
 
 
 def read_clip(path: Path, most: int, fit: Fit | None = None) -> Iterator[np.ndarray]:
-    """Yield the first frames of a clip, as `Clip.frames`."""
+    """Yield the first frames of a clip, as `Clip.frames` does."""
     yield from open_clip(path).frames(most, fit)

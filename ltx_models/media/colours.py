@@ -1,8 +1,8 @@
-"""Colours of clips that are not those of a computer's screen, sRGB: as tables that ffmpeg's `lut3d` applies.
+"""Convert colours of clips to those of a computer's screen, sRGB, as tables for ffmpeg's `lut3d`.
 
 Transfer functions: ITU-R BT.2100 (HLG with the system gamma of a screen of 1,000 cd/m², PQ) and IEC 61966-2-1 (sRGB).
-By ITU-R BT.2408 the white of paper is at 203 cd/m²: that becomes the white of a screen, nearly, and what is brighter is
-compressed into what is left above it.
+By ITU-R BT.2408 the white of paper is at 203 cd/m²: that becomes nearly the white of a screen, and brighter light is
+compressed into the range above it.
 """
 
 from __future__ import annotations
@@ -15,23 +15,23 @@ import numpy as np
 __all__ = ["HDR", "PRIMARIES", "convert", "from_srgb", "to_srgb", "write_cube"]
 
 PAPER_WHITE = 203.0
-"""cd/m², as the peak."""
+"""The white of paper in cd/m², the same unit as the peak."""
 PEAK = 1000.0
 HLG_GAMMA = 1.2
 KNEE = 0.8
-"""Of paper's white, above which light is compressed."""
+"""The fraction of paper's white above which light is compressed."""
 SIDE = 33
-"""Values of each colour in a table; ffmpeg reads between them."""
+"""Values of each colour in a table; ffmpeg interpolates between them."""
 XY = {
     "bt709": ((0.640, 0.330), (0.300, 0.600), (0.150, 0.060)),
     "bt2020": ((0.708, 0.292), (0.170, 0.797), (0.131, 0.046)),
     "smpte432": ((0.680, 0.320), (0.265, 0.690), (0.150, 0.060)),
 }
 PRIMARIES = frozenset(XY) - {"bt709"}
-"""ffmpeg's names of red, green and blue that are converted. BT.601's differ from BT.709's too little to be seen."""
+"""ffmpeg's names of the primaries that are converted. BT.601's differ from BT.709's too little to be seen."""
 D65 = (0.3127, 0.3290)
 LUMINANCE = np.array([0.2627, 0.6780, 0.0593])
-"""Of BT.2020's colours."""
+"""The luminance of BT.2020's primaries."""
 
 
 def to_srgb(light: np.ndarray) -> np.ndarray:
@@ -45,7 +45,7 @@ def from_srgb(signal: np.ndarray) -> np.ndarray:
 
 
 def hlg_light(signal: np.ndarray) -> np.ndarray:
-    """Return the light of an HLG signal (…, 3), of which 1 is paper's white."""
+    """Return the light of an HLG signal (…, 3), in units of paper's white."""
     a, b, c = 0.17883277, 0.28466892, 0.55991073
     scene = np.where(signal <= 0.5, signal**2 / 3, (np.exp((signal - c) / a) + b) / 12)
     luminance = np.maximum(scene @ LUMINANCE, 1e-9)[..., None]
@@ -53,18 +53,18 @@ def hlg_light(signal: np.ndarray) -> np.ndarray:
 
 
 def pq_light(signal: np.ndarray) -> np.ndarray:
-    """Return the light of a PQ signal, of which 1 is paper's white."""
+    """Return the light of a PQ signal, in units of paper's white."""
     m1, m2, c1, c2, c3 = 2610 / 16384, 2523 / 32, 3424 / 4096, 2413 / 128, 2392 / 128
     power = signal ** (1 / m2)
     return 10_000 / PAPER_WHITE * (np.maximum(power - c1, 0) / (c2 - c3 * power)) ** (1 / m1)
 
 
 HDR: dict[str, Callable[[np.ndarray], np.ndarray]] = {"arib-std-b67": hlg_light, "smpte2084": pq_light}
-"""The light of signals of high dynamic range, by ffmpeg's names of their transfer functions."""
+"""Functions from a signal of high dynamic range to light, by ffmpeg's names of their transfer functions."""
 
 
 def compress(light: np.ndarray) -> np.ndarray:
-    """Return light, in which 1 is paper's white, so that its peak is 1: all three colours alike, to keep their hue."""
+    """Return light, in units of paper's white, compressed to a peak of 1; all colours alike, to keep the hue."""
     highest = np.maximum(light.max(-1, keepdims=True), 1e-9)
     over = np.minimum((highest - KNEE) / (1 - KNEE), top := (PEAK / PAPER_WHITE - KNEE) / (1 - KNEE))
     rolled = KNEE + (1 - KNEE) * over * (1 + over / top**2) / (1 + over)
@@ -72,7 +72,7 @@ def compress(light: np.ndarray) -> np.ndarray:
 
 
 def convert(signal: np.ndarray, transfer: str, primaries: str) -> np.ndarray:
-    """Return a signal (…, 3) in sRGB, both in [0, 1]; a transfer function that is not in HDR is taken for sRGB's."""
+    """Return a signal (…, 3) in sRGB, both in [0, 1]; a transfer function that is not HDR is treated as sRGB's."""
     light = compress(HDR[transfer](signal)) if transfer in HDR else from_srgb(signal)
     light = light @ (np.linalg.inv(_to_xyz("bt709")) @ _to_xyz(primaries)).T
     return to_srgb(np.clip(light, 0, 1))

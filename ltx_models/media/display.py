@@ -1,8 +1,8 @@
-"""What a player shows of a picture or a clip: the one place that decides how its colours become those of a video, sRGB.
+"""Decide how the colours of a picture or a clip become those of a video, sRGB, as a player shows them.
 
 - A picture's ICC profile is applied by Pillow (Little CMS). One that is broken, or is of other colours than the picture
-  has, is ignored, as players do. Without one, a PNG's gamma counts. What a PNG says by numbers (cICP, which
-  screenshots in HDR have) goes before both.
+  has, is ignored, as players do. Without one, a PNG's gamma is applied. What a PNG says by numbers (cICP, which
+  screenshots in HDR have) has precedence over both.
 - Clips in HLG and PQ, and with the primaries of BT.2020 and P3, go through a table (`ltx_models.media.colours`). The
   matrix is the stream's; where it says none, BT.709's from 720 lines on, else BT.601's. Interlaced frames, which are
   woven of two fields, become whole ones.
@@ -28,27 +28,27 @@ __all__ = ["BACKGROUND", "ToSrgb", "clip_filters", "is_transparent", "srgb_of", 
 
 BACKGROUND = "white"
 OPAQUE = {"LA": "L", "PA": "RGB", "RGBA": "RGB"}
-"""Pillow's modes with transparency, and without it."""
+"""Pillow's modes with transparency, and their modes without it."""
 PROFILED = {"RGB ": "RGB", "GRAY": "L", "CMYK": "CMYK"}
-"""Pillow's modes, by the colours of an ICC profile."""
+"""Pillow's modes, by the colour space of an ICC profile."""
 SRGB_GAMMA = 0.45455
 CODED_PRIMARIES = {1: "bt709", 5: "bt709", 6: "bt709", 9: "bt2020", 12: "smpte432"}
 CODED_TRANSFERS = {1: "", 6: "", 13: "", 14: "", 15: "", 16: "smpte2084", 18: "arib-std-b67"}
-"""ffmpeg's names of a PNG's numbers; none for what a screen shows as it is. Of others, nothing is made."""
+"""ffmpeg's names of a PNG's transfer functions; "" for those that are shown unchanged. Others are not supported."""
 CUBE = "to_srgb.cube"
 """The file of a clip's table, in the folder that ffmpeg runs in."""
 TRANSPARENT = ("rgba", "bgra", "argb", "abgr", "yuva", "gbrap", "ya8", "ya16", "pal8", "ayuv")
-"""How ffmpeg's names of pixel formats with transparency begin."""
+"""The beginnings of ffmpeg's names of pixel formats with transparency."""
 HD_ROWS = 720
-"""From which on the matrix is BT.709's where a clip names none."""
+"""The number of rows from which the matrix is BT.709's where a clip names none."""
 
 
 ToSrgb = Callable[[Image.Image], Image.Image]
-"""From a picture without transparency, of any mode, to one in RGB."""
+"""A function from a picture without transparency, of any mode, to one in RGB."""
 
 
 def srgb_of(image: Image.Image) -> ToSrgb:
-    """Return what turns a picture's pixels, or some of them, into what is shown. Reads what stands before them only."""
+    """Return a function that converts a picture's pixels, or some of them, to sRGB; only its header is read."""
     said = _coded_of(image.info) or _profile_of(image.info, image.mode) or _gamma_of(image.info)
     opaque = said or (lambda part: part.convert("RGB"))
 
@@ -71,7 +71,7 @@ def is_transparent(image: Image.Image) -> bool:
 
 
 def _apart(image: Image.Image) -> tuple[Image.Image, Image.Image | None]:
-    """A picture without its transparency and in 8 bits, and the transparency."""
+    """Return a picture in 8 bits without its transparency, and the transparency."""
     clear = image.info.get("transparency")
     if image.mode.startswith("I"):  # 16 bits, which Pillow would clip
         values = np.asarray(image).astype(np.uint32)
@@ -87,7 +87,7 @@ def _apart(image: Image.Image) -> tuple[Image.Image, Image.Image | None]:
 
 
 def _profile_of(info: dict[Any, Any], mode: str) -> ToSrgb | None:
-    """What applies the picture's ICC profile; None where it has none that can be used."""
+    """Return a function that applies the picture's ICC profile, or None where it has no usable one."""
     data = info.get("icc_profile")
     if not isinstance(data, bytes) or not data:
         return None
@@ -109,7 +109,7 @@ def _profile_of(info: dict[Any, Any], mode: str) -> ToSrgb | None:
 
 
 def _coded_of(info: dict[Any, Any]) -> ToSrgb | None:
-    """What applies the numbers by which a PNG says how its colours are coded; None where it has none, or others."""
+    """Return a function that applies a PNG's coded primaries and transfer function, or None without supported ones."""
     numbers = info.get("cicp")
     if numbers is None or numbers[0] not in CODED_PRIMARIES or numbers[1] not in CODED_TRANSFERS:
         return None
@@ -127,7 +127,7 @@ def _coded_of(info: dict[Any, Any]) -> ToSrgb | None:
 
 
 def _gamma_of(info: dict[Any, Any]) -> ToSrgb | None:
-    """What applies the gamma of a PNG that is not in sRGB."""
+    """Return a function that applies the gamma of a PNG that is not in sRGB, or None."""
     gamma = info.get("gamma")
     if not isinstance(gamma, float) or "srgb" in info or not 0.05 < gamma < 5 or abs(gamma - SRGB_GAMMA) < 0.01:
         return None
@@ -137,7 +137,7 @@ def _gamma_of(info: dict[Any, Any]) -> ToSrgb | None:
 
 @dataclass(frozen=True)
 class _Table:
-    """What a clip's table converts from; none is needed where both are a screen's own."""
+    """The transfer function and primaries that a clip's table converts from; no table is needed for a screen's own."""
 
     transfer: str
     primaries: str
@@ -158,9 +158,12 @@ def write_table(stream: Stream, folder: Path) -> None:
 
 
 def clip_filters(stream: Stream, fit: Fit | None, rate: str = "") -> str:
-    """Return ffmpeg's filters that make of a clip's frames what a player shows, as large as `fit` has use for.
+    """Return ffmpeg's filters that show a clip's frames as a player does.
 
-    rate: a filter for the times of frames, if any.
+    Args:
+        stream: The clip's stream.
+        fit: The video that the frames are for, or None.
+        rate: A filter for the times of frames, or "".
     """
     table, transparent = _table_of(stream), stream.pixel_format.startswith(TRANSPARENT)
     filters = [
@@ -175,7 +178,7 @@ def clip_filters(stream: Stream, fit: Fit | None, rate: str = "") -> str:
 
 
 def _matrix_of(stream: Stream) -> str:
-    """The filter that says how colours are coded where the stream does not."""
+    """Return the filter that sets the colour matrix where the stream does not name one."""
     if stream.matrix or not stream.pixel_format.startswith("yuv"):
         return ""
     hd = "bt709" if stream.height >= HD_ROWS else "smpte170m"
@@ -183,7 +186,7 @@ def _matrix_of(stream: Stream) -> str:
 
 
 def still_filters(*, transparent: bool) -> str:
-    """Return ffmpeg's filters that lay over BACKGROUND what is transparent, if anything is."""
+    """Return ffmpeg's filters that lay a picture over BACKGROUND where it is transparent."""
     if not transparent:
         return ""
     under = "lutrgb=r={}:g={}:b={}:a=255".format(*ImageColor.getrgb(BACKGROUND))  # drawbox crashes some ffmpegs here

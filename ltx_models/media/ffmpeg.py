@@ -1,4 +1,4 @@
-"""ffmpeg as a child process: fed and waited for, or read frame by frame, within bounds of memory and time."""
+"""Run ffmpeg as a child process within limits of memory and time, and read its output whole or frame by frame."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ import numpy as np
 import psutil
 
 from ltx_models.errors import MediaError, VideoError
-from ltx_models.faults import kind_in_words
+from ltx_models.machine_faults import kind_in_output
 from ltx_models.video import ffmpeg_path
 
 __all__ = ["ffmpeg_lines", "read_frames", "run"]
@@ -25,45 +25,53 @@ __all__ = ["ffmpeg_lines", "read_frames", "run"]
 MEMORY = 300_000_000
 """Bytes that ffmpeg may take while it reads a file, its code included."""
 MAX_PIXELS = 140_000_000
-"""Of a frame, at which ffmpeg does not begin: more do not fit in MEMORY, at the least that a pixel takes."""
+"""Pixels of a frame beyond which ffmpeg does not begin: more do not fit in MEMORY, even at the least bytes a pixel."""
 POLL = 0.02
 """Seconds between two checks of its memory."""
-PATIENCE = 120.0
-"""Seconds without a frame after which ffmpeg is taken to hang."""
-LAST_WORDS = 5.0
-"""Seconds that ffmpeg has to end after it closed its output."""
+STALL_TIMEOUT = 120.0
+"""Seconds without a frame after which ffmpeg is considered stalled."""
+EXIT_TIMEOUT = 5.0
+"""Seconds that ffmpeg has to exit after it closed its output."""
 BLOCK = 1 << 20
 HEADER = re.compile(rb"P6\n(\d+) (\d+)\n255\n")
 LONGEST_HEADER = 40
 SIZE = re.compile(r"Picture size (\d+)x(\d+)")
 PREFIX = re.compile(r"^(\[[^]]*\] *)+")
-"""Of what ffmpeg says: which part of it says that."""
+"""The part of ffmpeg's message that names the component it comes from."""
 LEVEL, GRAVE = re.compile(r"^[^]]*\[(info|verbose)\]"), re.compile(r"\[(error|fatal|panic)\]")
 LONGEST_LINE = 10_000
 
 
 class _Ended(Exception):
-    """There is no more to read."""
+    """The output has ended."""
 
 
 def run(arguments: Sequence[str], data: bytes) -> bytes:
-    """Return what ffmpeg makes of `data`. Raises VideoError."""
+    """Return ffmpeg's output for `data` on its standard input. Raise VideoError."""
     command = [*_ffmpeg(), *arguments]
     try:
-        return subprocess.run(command, input=data, capture_output=True, check=True, timeout=PATIENCE).stdout
+        return subprocess.run(command, input=data, capture_output=True, check=True, timeout=STALL_TIMEOUT).stdout
     except OSError as error:
         raise VideoError(f"ffmpeg could not be started: {error}") from error
     except subprocess.TimeoutExpired as error:
-        raise VideoError(f"ffmpeg did not end within {PATIENCE:g} s") from error
+        raise VideoError(f"ffmpeg did not end within {STALL_TIMEOUT:g} s") from error
     except subprocess.CalledProcessError as error:
         words = error.stderr.decode(errors="replace").strip()[:500] or "it said nothing"
-        raise VideoError(f"ffmpeg failed with exit code {error.returncode}: {words}", kind_in_words(words)) from error
+        raise VideoError(f"ffmpeg failed with exit code {error.returncode}: {words}", kind_in_output(words)) from error
 
 
 def ffmpeg_lines(path: Path, source: Sequence[str], output: Sequence[str], said: list[str]) -> Iterator[str]:
-    """Yield the lines that ffmpeg writes about a file; `said` gets what it says of it, at the end.
+    """Yield the lines that ffmpeg writes about a file.
 
-    source, output: ffmpeg's options. Raises as `read_frames`, but not for a file of which it writes nothing at all.
+    Args:
+        path: The file.
+        source: ffmpeg's options of the input.
+        output: ffmpeg's options of the output.
+        said: A list that receives ffmpeg's messages in the end.
+
+    Raises:
+        MediaError: As in `read_frames`, but not for a file of which ffmpeg writes nothing at all.
+        VideoError: As in `read_frames`.
     """
     with _reading(path, ["-loglevel", "level+info", *_reader(path, source), *output]) as (output_of, ended):
         count = 0
@@ -77,11 +85,18 @@ def ffmpeg_lines(path: Path, source: Sequence[str], output: Sequence[str], said:
 def read_frames(
     path: Path, source: Sequence[str], output: Sequence[str], most: int, folder: Path | None = None
 ) -> Iterator[np.ndarray]:
-    """Yield the first frames of a file, at most so many, each uint8 (H, W, 3) and of the size that it comes out with.
+    """Yield the first frames of a file, uint8 (H, W, 3) each, in the size that ffmpeg gives them.
 
-    source, output: ffmpeg's options of the file, and of what is done to it.  folder: where the files lie that those
-    name. Raises MediaError, also once ffmpeg takes more than MEMORY or hangs; and VideoError where it does not run,
-    dies, or says that the machine lacks something.
+    Args:
+        path: The file.
+        source: ffmpeg's options of the input.
+        output: ffmpeg's options of the output, such as filters.
+        most: The largest number of frames.
+        folder: The folder of files that those options name, or None.
+
+    Raises:
+        MediaError: The file cannot be decoded, or takes ffmpeg more than MEMORY or too much time.
+        VideoError: ffmpeg does not start, dies, or says that the machine lacks something.
     """
     # Each frame as a file of its own, which says its size.
     frames = ["-thread_queue_size", "1", "-f", "image2pipe", "-c:v", "ppm", "-pix_fmt", "rgb24", "pipe:1"]
@@ -98,7 +113,7 @@ def read_frames(
 
 
 def _reader(path: Path, source: Sequence[str]) -> list[str]:
-    # More threads of a decoder hold more frames, and so does a queue. Filters may have threads: they shorten theirs.
+    # More threads of a decoder keep more frames, and so does a queue. Filters may have threads: they shorten theirs.
     bounds = ["-threads", "1", "-thread_queue_size", "1", "-max_pixels", str(MAX_PIXELS)]
     return [*bounds, "-protocol_whitelist", "file,pipe", *source, "-i", f"file:{path.absolute()}"]
 
@@ -107,19 +122,21 @@ def _reader(path: Path, source: Sequence[str]) -> list[str]:
 def _reading(
     path: Path, arguments: Sequence[str], folder: Path | None = None
 ) -> Iterator[tuple[_Output, Callable[[int], str]]]:
-    """Yield what ffmpeg writes, and a function that waits for its end and returns what it said, given how much came
-    of it before. It is ended in any case.
+    """Yield ffmpeg's output, and a function that waits for its end; end it in any case.
+
+    Yields:
+        The output, and a function that takes the number of results that were read, and returns ffmpeg's messages.
     """
     with tempfile.TemporaryFile() as words, _started([*_ffmpeg(), *arguments], words, folder) as process:
 
         def ended(count: int) -> str:
             with contextlib.suppress(subprocess.TimeoutExpired):
-                process.wait(LAST_WORDS)  # how it ends by itself tells whose fault that is
+                process.wait(EXIT_TIMEOUT)  # its own exit code tells whose fault it is
             process.kill()
             code = process.wait()
             words.seek(0)
             said = words.read().decode(errors="replace").strip()
-            if code < 0 or (not count and kind_in_words(_errors(said))):
+            if code < 0 or (not count and kind_in_output(_errors(said))):
                 # Of which kind, its words do not prove: a clip may have put them there.
                 raise VideoError(f"ffmpeg failed with exit code {code} on {path}: {_reason(said)}")
             if code and not count:
@@ -147,23 +164,23 @@ def _nothing_read(path: Path, said: str) -> MediaError:
                 " read: scale it down"
             )
     if not said or "matches no streams" in said:
-        return MediaError(f"{path} cannot be read: it holds no frames")
+        return MediaError(f"{path} cannot be read: it has no frames")
     return MediaError(f"{path} is damaged or cut off, and cannot be read: {_reason(said)}")
 
 
 def _errors(said: str) -> str:
-    """What it said of errors, where it says of each line how grave that is."""
+    """Return the messages that are errors, where ffmpeg names the level of each message."""
     lines = said.splitlines()
     return "\n".join(line for line in lines if GRAVE.search(line)) if any(map(LEVEL.search, lines)) else said
 
 
 def _reason(said: str) -> str:
-    """What ffmpeg said first; what follows comes of that."""
+    """Return ffmpeg's first error; the later ones follow from it."""
     return PREFIX.sub("", _errors(said).partition("\n")[0])[:200] or "it said nothing"
 
 
 class _Output:
-    """What ffmpeg writes, read while its memory and its progress are watched."""
+    """The output of ffmpeg, read while its memory and progress are watched."""
 
     def __init__(self, path: Path, process: subprocess.Popen[bytes]) -> None:
         assert process.stdout is not None
@@ -173,8 +190,8 @@ class _Output:
         self._rest = b""
 
     def frame(self) -> np.ndarray | None:
-        """Return the next frame, or None after the last. Raises MediaError."""
-        give_up_at = time.monotonic() + PATIENCE
+        """Return the next frame, or None after the last. Raise MediaError."""
+        give_up_at = time.monotonic() + STALL_TIMEOUT
         try:
             while (match := HEADER.match(self._rest)) is None and len(self._rest) < LONGEST_HEADER:
                 self._rest += self._read(BLOCK, give_up_at)
@@ -190,11 +207,11 @@ class _Output:
         return np.frombuffer(data, np.uint8).reshape(height, width, 3)
 
     def lines(self) -> Iterator[str]:
-        """Yield what it writes, line by line; of one that has no end, its beginning. Raises MediaError."""
+        """Yield the lines of the output; of an endless one, its beginning. Raise MediaError."""
         rest = b""
         with contextlib.suppress(_Ended):
             while True:
-                *lines, rest = (rest + self._read(BLOCK, time.monotonic() + PATIENCE)).split(b"\n")
+                *lines, rest = (rest + self._read(BLOCK, time.monotonic() + STALL_TIMEOUT)).split(b"\n")
                 yield from (line.decode(errors="replace") for line in lines)
                 rest = rest[:LONGEST_LINE]
 
@@ -208,7 +225,7 @@ class _Output:
 
     def _check(self, give_up_at: float) -> None:
         if time.monotonic() > give_up_at:
-            raise MediaError(f"{self._path} cannot be read: ffmpeg made no progress for {PATIENCE:g} s")
+            raise MediaError(f"{self._path} cannot be read: ffmpeg made no progress for {STALL_TIMEOUT:g} s")
         try:
             memory = self._process.memory_info()
         except psutil.Error:  # it has ended

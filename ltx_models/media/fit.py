@@ -1,4 +1,4 @@
-"""What of a picture or a frame a video has use for."""
+"""Compute which part of a picture or a frame a video needs, and at which size."""
 
 from __future__ import annotations
 
@@ -11,12 +11,18 @@ from ltx_models.request import MAX_SIZE
 __all__ = ["Fit"]
 
 Box = tuple[int, int, int, int]
-"""Left, top, right and bottom, as Pillow has it."""
+"""Left, top, right and bottom, as in Pillow."""
 
 
 @dataclass(frozen=True)
 class Fit:
-    """width, height: of the video.  crop: whether the rest of another aspect ratio is cut off, or all is stretched."""
+    """The size and crop of a video, for which a picture or a frame is read.
+
+    Attributes:
+        width: Columns of the video.
+        height: Rows of the video.
+        crop: Cut off the rest of another aspect ratio; otherwise all of it is stretched.
+    """
 
     width: int
     height: int
@@ -24,18 +30,20 @@ class Fit:
 
     @property
     def turned(self) -> Fit:
-        """For a picture that is stored lying on its side."""
+        """Return the fit for a picture that is stored turned by 90 degrees."""
         return Fit(self.height, self.width, self.crop)
 
     @property
     def largest(self) -> tuple[int, int]:
-        """Columns and rows of which the video still has use, twice its own: the model's resizing reads between the two
-        nearest pixels, and would leave out some of more. More than the largest video has are too many in any case.
+        """Return the largest useful number of columns and rows: twice the video's.
+
+        No more than the largest video has is useful. The model's resizing interpolates between the two nearest pixels,
+        and would skip some of more.
         """
         return min(2 * self.width, MAX_SIZE), min(2 * self.height, MAX_SIZE)
 
     def box(self, width: int, height: int) -> Box:
-        """Return the part that is used of a picture of that size: with `crop` the middle, as large as possible."""
+        """Return the part of a picture of that size that is used: with `crop` the middle, as large as possible."""
         if not self.crop:
             return 0, 0, width, height
         aspect = self.width / self.height
@@ -48,19 +56,20 @@ class Fit:
         return 0, top, width, top + used
 
     def cut(self, frame: np.ndarray) -> np.ndarray:
-        """Return the part that is used of a frame (H, W, C)."""
+        """Return the part of a frame (H, W, C) that is used."""
         left, top, right, bottom = self.box(frame.shape[1], frame.shape[0])
         return frame[top:bottom, left:right]
 
     def size(self, width: int, height: int) -> tuple[int, int]:
-        """Return what the part that is used, of that size, is scaled down to; it is never scaled up."""
+        """Return the size to which a used part of that size is scaled down; it is never scaled up."""
         columns, rows = self.largest
         return min(width, columns), min(height, rows)
 
     @property
     def filters(self) -> str:
-        """For ffmpeg: the same, of frames of any size and with pixels of any shape, which become square. Those that are
-        small enough it leaves whole, since it would cut subsampled colours a pixel away from the rest.
+        """Return ffmpeg's filters for the same, for frames of any size with pixels of any shape, which become square.
+
+        Frames that are small enough stay whole, since ffmpeg would shift subsampled colours by a pixel.
         """
         columns, rows = self.largest
         shown_width, shown_height = "iw*max(1,sar)", "ih*max(1,1/sar)"

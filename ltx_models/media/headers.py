@@ -1,4 +1,4 @@
-"""How large a picture is, by its header, and whether it can be read in the memory that there is for that.
+"""Read the size of a picture from its header, and check that decoding it fits in the memory for that.
 
 Plain Python, so that a client can refuse a picture before it is queued.
 """
@@ -22,23 +22,23 @@ PNG_KINDS = {
     4: ("grey PNG with transparency", 100, 57),
     6: ("PNG with transparency", 57, 57),
 }
-"""By PNG's number of the kind of colours: how it is called, and megapixels that are read of it, at most, where colours
-have up to 8 bits, and where they have 16. Like the limits below, what fits in READING_BYTES (`ltx_models.memory`).
+"""By PNG's colour type: its name, and the most megapixels that are read, with up to 8 bits a colour and with 16. Like
+the limits below, this is what fits in READING_BYTES (`ltx_models.memory`).
 """
 MAX_SIDE = 65_535
-"""That is a JPEG's longest too."""
+"""The most pixels a side, also the limit of JPEG."""
 JPEG_MEGAPIXELS = 250
-"""It is scaled down while it is decoded."""
+"""The most megapixels of a JPEG, which is scaled down while it is decoded."""
 JPEG_MEGASAMPLES = 100
-"""Of colours, where all of a JPEG's coefficients come before the first pixel."""
+"""The most colour samples, in millions, where all of a JPEG's coefficients come before the first pixel."""
 COEFFICIENT_BYTES = 2
 WEBP_MEGAPIXELS = {"WebP": 80, "WebP with transparency": 60, "lossless WebP": 50, "animated WebP": 12}
 ANIMATED = 0x02
-"""In the flags of a WebP in the extended format."""
+"""The animation flag of a WebP in the extended format."""
 WEBP_CHUNKS = {b"ALPH": "WebP with transparency", b"VP8 ": "WebP", b"VP8L": "lossless WebP"}
-"""The first of them says what a WebP is."""
+"""Chunks that tell what a WebP is; the first of them is used."""
 NO_FRAME = (0xC4, 0xC8, 0xCC)
-"""Markers among those of a JPEG's frames that are none."""
+"""Markers in the range of a JPEG's frame markers that do not begin a frame."""
 PROGRESSIVE = (0xC2, 0xC6, 0xCA, 0xCE)
 ALONE = (0x01, *range(0xD0, 0xD9))
 """Markers of a JPEG that have no content."""
@@ -47,10 +47,14 @@ START_OF_SCAN = 0xDA
 
 @dataclass(frozen=True)
 class PictureHeader:
-    """What a picture claims to be.
+    """The header of a picture, which may not be true.
 
-    kind: its format, in words.  megapixels: that are read of this kind, at most.  kept: bytes that are in memory while
-    it is decoded, besides its pixels.
+    Attributes:
+        kind: The format, in words.
+        width: Columns.
+        height: Rows.
+        megapixels: The most megapixels of this kind that are read.
+        kept: Bytes that are in memory while it is decoded, in addition to its pixels.
     """
 
     kind: str
@@ -61,9 +65,14 @@ class PictureHeader:
 
 
 def check_picture(file: BinaryIO, name: object) -> PictureHeader | None:
-    """Return the header of a PNG, JPEG or WebP; None of what is none, or is damaged: decoding it says how.
+    """Return the header of a PNG, JPEG or WebP; None for other and damaged files, which fail when decoded.
 
-    Raises MediaError for one that has too many pixels.
+    Args:
+        file: The picture.
+        name: The name that errors use.
+
+    Raises:
+        MediaError: It has too many pixels.
     """
     header = read_header(file)
     if header is None:
@@ -79,7 +88,7 @@ def check_picture(file: BinaryIO, name: object) -> PictureHeader | None:
 
 
 def read_header(file: BinaryIO) -> PictureHeader | None:
-    """Return what the header of a PNG, JPEG or WebP says; None where it is none of them, or cut off."""
+    """Return the header of a PNG, JPEG or WebP; None for other files and truncated ones."""
     file.seek(0)
     head = file.read(HEAD_BYTES)
     kind = format_of(head)
@@ -102,7 +111,10 @@ def _png(head: bytes) -> PictureHeader:
 
 
 def _jpeg(file: BinaryIO) -> PictureHeader | None:
-    """Of its first frame; a scan that holds fewer colours than that says that all scans come before the first pixel."""
+    """Return the header of the first frame.
+
+    All scans come before the first pixel in a progressive JPEG, and where a scan has fewer colours than the frame.
+    """
     file.seek(2)
     frame: tuple[int, int, list[int]] | None = None
     progressive = False
@@ -132,7 +144,7 @@ def _jpeg(file: BinaryIO) -> PictureHeader | None:
 
 
 def _next_marker(file: BinaryIO) -> int | None:
-    """None where something else comes."""
+    """Return the next marker, or None where something else follows."""
     byte = file.read(1)[0]
     if byte != 0xFF:
         return None
@@ -142,8 +154,9 @@ def _next_marker(file: BinaryIO) -> int | None:
 
 
 def _samples(sampling: list[int]) -> float:
-    """How many there are for a pixel, where each colour says how many columns of a unit it has, in the upper four bits,
-    and how many rows.
+    """Return the number of samples a pixel.
+
+    A byte of `sampling` has a colour's columns in a unit in its upper four bits, and its rows in the lower four.
     """
     columns, rows = max(byte >> 4 for byte in sampling), max(byte & 15 for byte in sampling)
     return sum((byte >> 4) * (byte & 15) for byte in sampling) / (columns * rows)
@@ -163,7 +176,7 @@ def _webp(file: BinaryIO, head: bytes) -> PictureHeader:
 
 
 def _kind_of_frame(file: BinaryIO) -> str:
-    """In the extended format other chunks may come first."""
+    """Return the kind of an extended WebP, in which other chunks may come first."""
     at = 12
     while True:
         file.seek(at)

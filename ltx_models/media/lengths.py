@@ -1,6 +1,6 @@
-"""How long a clip is, by its header: plain Python, so that a client can say which seconds of it will be read.
+"""Read how long a clip is from its header, in plain Python, so that a client can say which seconds will be read.
 
-What a worker reads is decided by the clip's frames (`ltx_models.media.streams`); a header may leave its length out.
+What a worker reads is decided by the clip's frames (`ltx_models.media.streams`); a header may not name the length.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from ltx_models.files.formats import GIF, HEAD_BYTES, MATROSKA, MOV, format_of
 __all__ = ["clip_length", "is_only_sound"]
 
 MOST_BOXES = 10_000
-"""Of a file, that are read: no more than a sound one has on the way to its length."""
+"""The most boxes of a file that are read: no more than a valid file has before its length."""
 SEGMENT, INFO, SCALE, DURATION = 0x18538067, 0x1549A966, 0x2AD7B1, 0x4489
 TRACKS, TRACK, TRACK_ID, TRACK_KIND = 0x1654AE6B, 0xAE, 0x73C5, 0x83
 TAGS, TAG, TARGETS, TARGET_ID, SIMPLE_TAG, TAG_NAME, TAG_TEXT = (
@@ -27,23 +27,23 @@ TAGS, TAG, TARGETS, TARGET_ID, SIMPLE_TAG, TAG_NAME, TAG_TEXT = (
     0x45A3,
     0x4487,
 )
-"""Matroska's elements."""
+"""IDs of Matroska's elements."""
 LONGEST = 64
-"""Bytes of a value, that are read."""
+"""The most bytes of a value that are read."""
 PICTURES, SOUND = 1, 2
-"""Matroska's kinds of tracks: of moving pictures, and of sound."""
+"""Matroska's track types: video and audio."""
 SHORTEST_DELAY, DEFAULT_DELAY = 2, 10
-"""Hundredths of a second that a GIF's frame is shown, at least; and where it says less, as players and ffmpeg do."""
+"""The least delay of a GIF's frame in hundredths of a second, and the delay used for shorter ones, as in players."""
 MOST_BLOCKS = 2_000_000
-"""Of a GIF."""
+"""The most blocks of a GIF that are read."""
 
 
 _Element = tuple[int, int, int]
-"""Of Matroska: its name, and where its content begins and ends in the file."""
+"""An element of Matroska: its ID, and where its content begins and ends in the file."""
 
 
 class _Box(NamedTuple):
-    """name; where its content begins and ends in the file."""
+    """A box: its name, and where its content begins and ends in the file."""
 
     name: bytes
     start: int
@@ -51,11 +51,11 @@ class _Box(NamedTuple):
 
 
 class _TooMany(ValueError):
-    """Boxes or blocks."""
+    """A file has too many boxes or blocks."""
 
 
 def clip_length(file: BinaryIO) -> float | None:
-    """Return at which second the last frame of a clip ends, None where its header does not say or is damaged."""
+    """Return the second at which the last frame of a clip ends; None where the header does not say, or is damaged."""
     file.seek(0)
     kind = format_of(file.read(HEAD_BYTES))
     readers = {MOV: _of_mov, MATROSKA: _of_matroska, GIF: _of_gif}
@@ -85,7 +85,7 @@ def is_only_sound(file: BinaryIO) -> bool:
 
 
 def _of_mov(file: BinaryIO) -> float | None:
-    """Of the first video track: its edit list, else its own duration."""
+    """Return the length of the first video track: of its edit list, else its own duration."""
     size = file.seek(0, 2)
     moov = next(box for box in _boxes(file, 0, size) if box.name == b"moov")
     movie_scale = 0
@@ -125,14 +125,14 @@ def _boxes(file: BinaryIO, at: int, end: int) -> Iterator[_Box]:
 
 
 def _scale_and_duration(file: BinaryIO, box: _Box) -> tuple[int, int]:
-    """Of an mvhd or mdhd; a fragmented file's duration is 0, as is one that is not known."""
+    """Return the units a second and the duration of an mvhd or mdhd; 0 where unknown, as in fragmented files."""
     version, *_ = _read(file, box.start, 1)
     scale, duration = struct.unpack(">20xIQ" if version else ">12xII", _read(file, box.start, 32 if version else 20))
     return scale, 0 if duration >= (2**63 if version else 2**32 - 1) else duration
 
 
 def _of_edits(file: BinaryIO, box: _Box) -> int:
-    """In the movie's units: what is shown, and what it waits for before."""
+    """Return the length of an edit list in the movie's units, with the delay before its first frame."""
     version, count = struct.unpack(">B3xI", _read(file, box.start, 8))
     entry = ">QqI" if version else ">IiI"
     size = struct.calcsize(entry)
@@ -141,7 +141,10 @@ def _of_edits(file: BinaryIO, box: _Box) -> int:
 
 
 def _of_matroska(file: BinaryIO) -> float | None:
-    """Of its one track; of several, only one of which the length of its own is known, since sound may go on longer."""
+    """Return the length of the only track, or, of several, the one that a tag gives the video track.
+
+    The file's own length may be that of its sound, which may be longer.
+    """
     size = file.seek(0, 2)
     segment = next(element for element in _elements(file, 0, size) if element[0] == SEGMENT)
     parts = list(_elements(file, *segment[1:]))
@@ -161,7 +164,7 @@ def _of_matroska(file: BinaryIO) -> float | None:
 
 
 def _of_tag(file: BinaryIO, tag: _Element, track: bytes) -> float | None:
-    """What a tag says of a track's length, as `00:00:03.022000000`; None where it is of another, or says nothing."""
+    """Return the length that a tag gives for a track, as in `00:00:03.022000000`; None where it gives none."""
     parts = [tag]
     if not any(_values(file, of).get(TARGET_ID) == track for of in _inside(file, parts, TAG, TARGETS)):
         return None
@@ -174,14 +177,14 @@ def _of_tag(file: BinaryIO, tag: _Element, track: bytes) -> float | None:
 
 
 def _inside(file: BinaryIO, parents: Iterable[_Element], parent: int, name: int) -> Iterator[_Element]:
-    """Yield the elements of a name that are in those of another name."""
+    """Yield the elements with one ID inside those with another ID."""
     for found in parents:
         if found[0] == parent:
             yield from (element for element in _elements(file, *found[1:]) if element[0] == name)
 
 
 def _values(file: BinaryIO, parent: _Element) -> dict[int, bytes]:
-    """Return the short values in an element, by their names."""
+    """Return the short values in an element, by their IDs."""
     return {name: _read(file, start, min(end - start, LONGEST)) for name, start, end in _elements(file, *parent[1:])}
 
 
@@ -200,7 +203,7 @@ def _elements(file: BinaryIO, at: int, end: int) -> Iterator[_Element]:
 
 
 def _number(data: bytes, *, marker: bool) -> tuple[int, int]:
-    """Return a number of EBML and its size; the first bit that is set says how many bytes it has."""
+    """Return a number of EBML and its size; the first bit that is set tells how many bytes it has."""
     size = 9 - data[0].bit_length()
     value = int.from_bytes(data[:size], "big")
     if len(data) < size:
@@ -209,7 +212,7 @@ def _number(data: bytes, *, marker: bool) -> tuple[int, int]:
 
 
 def _of_gif(file: BinaryIO) -> float | None:
-    """Of each frame its delay. Blocks of at most 255 bytes lead to the next."""
+    """Return the sum of the frames' delays."""
     file.seek(10)
     flags = file.read(3)[0]
     file.seek(13 + _palette(flags))
@@ -234,7 +237,7 @@ def _palette(flags: int) -> int:
 
 
 def _first_block(file: BinaryIO) -> bytes:
-    """Return the first of a row of blocks, and leave the file behind the last."""
+    """Return the first of a sequence of blocks, and move behind the last."""
     first = file.read(file.read(1)[0])
     size = len(first)
     while size:

@@ -1,8 +1,8 @@
-"""The pixels of a picture, as large as a video has use for.
+"""Read the pixels of a picture, no larger than a video needs.
 
-Photographs have tens of millions of pixels, and a file of some kilobytes may hold as many of one colour. They are cut
-and scaled down as whole numbers, strip by strip; a JPEG already while it is decoded. What Pillow would take too much
-memory for, ffmpeg reads, which takes less.
+Photographs have tens of millions of pixels, and a file of some kilobytes may have as many of one colour. They are cut
+and scaled down by whole numbers, strip by strip; a JPEG already while it is decoded. ffmpeg, which needs less memory,
+reads what Pillow would take too much memory for.
 """
 
 from __future__ import annotations
@@ -30,15 +30,15 @@ __all__ = ["read_picture"]
 
 PICTURES = ("PNG", "JPEG", "WEBP")
 PILLOW_BYTES = 230_000_000
-"""That a picture may take in Pillow, with what the file holds besides it."""
+"""Bytes that a picture may take in Pillow, with the other content of its file."""
 BYTES_OF_PIXEL = {"1": 1, "L": 1, "P": 1, "I;16": 2}
-"""In Pillow, by mode; of the others 4."""
+"""Bytes of a pixel in Pillow, by mode; other modes have 4."""
 WEBP_BYTES = 16
-"""Pillow has the picture four times at once."""
+"""Bytes of a pixel of a WebP: Pillow has the picture in memory four times."""
 DECODERS = {"PNG": "png", "WEBP": "webp"}
-"""ffmpeg's, by Pillow's names, of what it can read in place of Pillow."""
+"""ffmpeg's decoders that can replace Pillow's, by Pillow's names of the formats."""
 ONE_FILE = ("-f", "image2", "-pattern_type", "none")
-"""ffmpeg's options to read a picture whole; what reads it from a stream holds it twice."""
+"""ffmpeg's options to read a picture as a file; reading it from a stream takes twice the memory."""
 TURNS = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
     3: Image.Transpose.ROTATE_180,
@@ -48,19 +48,22 @@ TURNS = {
     7: Image.Transpose.TRANSVERSE,
     8: Image.Transpose.ROTATE_90,
 }
-"""What is done to a picture of an EXIF orientation, to be shown."""
+"""What is done to show a picture of each EXIF orientation."""
 LYING = (5, 6, 7, 8)
-"""Orientations whose columns are shown as rows."""
+"""EXIF orientations whose columns are shown as rows."""
 STRIP_PIXELS = 1_000_000
 Image.MAX_IMAGE_PIXELS = None  # `headers` has limits for each format, and the memory is bounded here
 
 
 def read_picture(path: Path, fit: Fit) -> np.ndarray:
-    """Return what `fit` uses of a picture, uint8 (H, W, 3): in the colours that a player shows
-    (`ltx_models.media.display`), turned as its EXIF orientation says, and of one that moves, the first frame.
+    """Return what `fit` uses of a picture, uint8 (H, W, 3).
 
-    What is larger than twice the video is scaled down to that, by a triangle filter as wide as what becomes one pixel.
-    Raises MediaError.
+    The colours are those that a player shows (`ltx_models.media.display`); it is turned as its EXIF orientation says;
+    an animated one gives its first frame. A picture larger than twice the video is scaled down to that, by a triangle
+    filter as wide as what becomes one pixel.
+
+    Raises:
+        MediaError: The picture is missing, damaged, too large, or in a format that is not supported.
     """
     kind = format_of(first_bytes(path))
     if kind == HEIF:
@@ -73,13 +76,21 @@ def read_picture(path: Path, fit: Fit) -> np.ndarray:
             shown = needed_of(file) if kind == PNG else file
             return np.array(_read(path, file, shown, fit, PILLOW_BYTES - (header.kept if header else 0)))
     except UnidentifiedImageError as error:
-        raise MediaError(f"{path} is not a picture that is read: {names_of('image')} are") from error
+        raise MediaError(f"{path} is not a picture in a supported format: {names_of('image')} are") from error
     except (OSError, SyntaxError, ValueError, EOFError, struct.error) as error:
         raise MediaError(f"{path} is damaged or cut off, and cannot be read as a picture: {error}") from error
 
 
 def _read(path: Path, file: BinaryIO, shown: BinaryIO, fit: Fit, room: int) -> Image.Image:
-    """shown: what of the file is needed.  room: bytes that its pixels may take in Pillow."""
+    """Return the decoded picture, cut and scaled down.
+
+    Args:
+        path: The file's path.
+        file: The file.
+        shown: The part of the file that is needed to show it.
+        fit: The video that it is for.
+        room: Bytes that its pixels may take in Pillow.
+    """
     with Image.open(shown, formats=PICTURES) as image:
         name = str(image.format)
         by_pillow = name not in DECODERS or _pillow_bytes(image) <= room
@@ -111,7 +122,10 @@ def _by_ffmpeg(path: Path, file: BinaryIO, name: str, filters: str) -> np.ndarra
 
 
 def _orientation_of(image: Image.Image) -> int | None:
-    """By what comes before its pixels: Pillow's own way for a PNG would decode it. What is damaged says nothing."""
+    """Return the EXIF orientation from what comes before the pixels, or None where that is damaged.
+
+    Pillow's own way would decode a PNG.
+    """
     try:
         orientation = Image.Image.getexif(image).get(ExifTags.Base.Orientation)
     except (OSError, SyntaxError, ValueError, struct.error, TypeError, KeyError):
@@ -128,7 +142,7 @@ def _by_pillow(image: Image.Image, path: Path, fit: Fit, room: int, to_srgb: ToS
     if image.format not in DECODERS:
         _shrink_jpeg(image, fit, room)
     if _pillow_bytes(image) > room:
-        raise MediaError(f"{path} is damaged: it has another size than it says")
+        raise MediaError(f"{path} is damaged: its size differs from its header's")
     image.load()
     left, top, right, bottom = box = fit.box(*image.size)
     size = fit.size(right - left, bottom - top)
@@ -138,7 +152,7 @@ def _by_pillow(image: Image.Image, path: Path, fit: Fit, room: int, to_srgb: ToS
 
 
 def _shrink_jpeg(image: Image.Image, fit: Fit, room: int) -> None:
-    """Have it decoded at a half, a quarter or an eighth of its size, where no more is used or fits into memory."""
+    """Decode at a half, a quarter or an eighth of the size, where no more is used or fits into memory."""
     left, top, right, bottom = fit.box(*image.size)
     columns, rows = fit.size(right - left, bottom - top)
     unused = min((right - left) // columns, (bottom - top) // rows)
@@ -149,7 +163,7 @@ def _shrink_jpeg(image: Image.Image, fit: Fit, room: int) -> None:
 
 
 def _scaled(image: Image.Image, box: Box, size: tuple[int, int], to_srgb: ToSrgb) -> Image.Image:
-    """A part of a picture of any mode in another size, in sRGB. No more than strips of it become that at once."""
+    """Return a part of a picture of any mode in another size, in sRGB; only strips of it are converted at once."""
     left, top, right, bottom = box
     columns, rows = size
     scale = (bottom - top) / rows

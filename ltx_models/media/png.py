@@ -1,6 +1,7 @@
-"""A PNG without what is not needed to show it: texts, private chunks, further frames.
+"""Leave out what is not needed to show a PNG: texts, private chunks, further frames.
 
-Pillow and ffmpeg unpack all of them, into memory, and Pillow refuses a sound picture for a text that is too large.
+Pillow and ffmpeg unpack all of them into memory, and Pillow refuses a valid picture because of a text that is too
+large.
 """
 
 from __future__ import annotations
@@ -17,11 +18,11 @@ from ltx_models.files.formats import PNG_SIGNATURE
 __all__ = ["coded_as", "needed_of", "write_needed"]
 
 CRITICAL = {b"IHDR": 13, b"PLTE": 768, b"IDAT": 2**31}
-"""What a picture consists of, and how many bytes each may have."""
+"""Chunks that a picture consists of, and the most bytes that each may have."""
 NEEDED = (b"tRNS", b"iCCP", b"sRGB", b"gAMA", b"eXIf")
-"""What says how it is shown: transparency, colours, orientation. One that is damaged is left out."""
+"""Chunks that tell how it is shown: transparency, colours, orientation. A damaged one is left out."""
 LARGEST = 4 << 20
-"""Bytes of one of those, also unpacked."""
+"""The most bytes of one of those, also unpacked."""
 MOST_CHUNKS = 500_000
 END = struct.pack(">I4sI", 0, b"IEND", zlib.crc32(b"IEND"))
 
@@ -35,9 +36,9 @@ class _Piece(NamedTuple):
 
 
 def needed_of(file: BinaryIO) -> io.BufferedReader:
-    """Return a file that reads as the PNG in `file` does, without what is not needed.
+    """Return a file that reads like the PNG in `file`, without what is not needed.
 
-    Little of it is in memory: the rest is read from `file` when it is asked for. Raises ValueError for a damaged one.
+    Little of it is in memory: the rest is read from `file` when it is asked for. Raise ValueError for a damaged one.
     """
     size = file.seek(0, 2)
     front = [PNG_SIGNATURE]
@@ -64,7 +65,7 @@ def needed_of(file: BinaryIO) -> io.BufferedReader:
 
 
 def coded_as(file: BinaryIO) -> tuple[int, int] | None:
-    """Return the numbers of a PNG's primaries and transfer function, by ITU-T H.273; None where it does not say."""
+    """Return the numbers of a PNG's primaries and transfer function, by ITU-T H.273, or None without them."""
     at = len(PNG_SIGNATURE)
     for _ in range(MOST_CHUNKS):
         file.seek(at)
@@ -95,7 +96,7 @@ def _append(pieces: list[_Piece], start: int, length: int) -> None:
 
 
 def _is_sound(file: BinaryIO, name: bytes, length: int) -> bool:
-    """Of a chunk whose content comes next."""
+    """Return whether the chunk whose content comes next is valid."""
     if length > LARGEST:
         return False
     data = file.read(length)
@@ -114,7 +115,7 @@ def _is_small(packed: bytes) -> bool:
 
 
 class _Needed(io.RawIOBase):
-    """Bytes, then pieces of a file, then bytes."""
+    """A file that reads bytes, then pieces of another file, then bytes."""
 
     def __init__(self, file: BinaryIO, front: bytes, pieces: list[_Piece], back: bytes) -> None:
         self._file, self._front, self._pieces, self._back = file, front, pieces, back
@@ -132,7 +133,7 @@ class _Needed(io.RawIOBase):
         return True
 
     def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
-        """Go to a place, counted from the beginning, from here, or from the end."""
+        """Move to a position, relative to the beginning, the current position, or the end."""
         self._at = max(0, offset + {io.SEEK_SET: 0, io.SEEK_CUR: self._at, io.SEEK_END: self._size}[whence])
         self._piece = 0
         return self._at

@@ -1,7 +1,8 @@
-"""Which part of a clip is read, for clients too: plain Python.
+"""Decide which part of a clip is read, in plain Python, for clients too.
 
-A clip at the video's beginning is continued from its end: its last second, about, becomes the video's first frames, and
-the rest is rendered. A later clip is shown from its own beginning. `start` and `stop` of a `ConditioningItem` choose.
+A clip at the video's beginning is continued from its end: about its last second becomes the video's first frames, and
+the rest is rendered. A later clip is shown from its own beginning. `start` and `stop` of a `ConditioningItem` choose
+another part.
 """
 
 from __future__ import annotations
@@ -14,16 +15,22 @@ from ltx_models.request import FRAME_STRIDE, ConditioningItem, GenerationRequest
 __all__ = ["CONTINUED_FRAMES", "Span", "continued_frames", "seconds", "span_of"]
 
 CONTINUED_FRAMES = 25
-"""Frames of a clip that a video continues from, unless another part is chosen; at least the last 8 are rendered."""
+"""The number of a clip's frames that a video continues from by default; at least the last 8 frames are rendered."""
 ROUNDING = 0.05
-"""Parts of a frame by which a clip's times, which are rounded to milliseconds in some files, may be short of it."""
-LENIENCE = 0.1
-"""Seconds by which a chosen part may end after the clip: people give what a player shows, which is rounded."""
+"""The fraction of a frame by which a clip's times, which some files round to milliseconds, may be short of it."""
+TOLERANCE = 0.1
+"""Seconds by which a chosen part may end after the clip: people give times that a player shows, which are rounded."""
 
 
 @dataclass(frozen=True)
 class Span:
-    """start: second of the clip at which reading begins.  count: frames that are read, at `rate` frames a second."""
+    """A part of a clip.
+
+    Attributes:
+        start: The second of the clip at which reading begins.
+        count: The number of frames that are read.
+        rate: Frames a second.
+    """
 
     start: float
     count: int
@@ -31,7 +38,7 @@ class Span:
 
     @property
     def stop(self) -> float:
-        """The second at which the last of them ends."""
+        """The second at which the last frame ends."""
         return self.start + self.count / self.rate
 
     def __str__(self) -> str:
@@ -39,14 +46,21 @@ class Span:
 
 
 def span_of(item: ConditioningItem, request: GenerationRequest, length: float, name: str) -> Span:
-    """Return what is read of a clip of `length` seconds, which is called `name`, for a resolved request.
+    """Return the part of a clip that is read for a resolved request.
 
-    Raises InvalidRequest where the part that was chosen is not in the clip, or leaves nothing to render.
+    Args:
+        item: The clip as the request has it.
+        request: The resolved request.
+        length: The clip's length in seconds.
+        name: The name that errors use.
+
+    Raises:
+        InvalidRequest: The chosen part is not in the clip, or leaves nothing to render.
     """
     assert request.num_frames and request.frame_rate
     rate, room = request.frame_rate, request.num_frames - item.frame
     start, stop = item.start or 0.0, length if item.stop is None else min(item.stop, length)
-    if start >= length or (item.stop is not None and item.stop > length + LENIENCE):
+    if start >= length or (item.stop is not None and item.stop > length + TOLERANCE):
         raise InvalidRequest(
             f"{name} has {seconds(length)}, and {_chosen(item)} was asked for; choose a part between 0 and"
             f" {seconds(length)}"
@@ -67,7 +81,7 @@ def span_of(item: ConditioningItem, request: GenerationRequest, length: float, n
 
 
 def continued_frames(num_frames: int) -> int:
-    """Return of how many of a clip's frames a video of `num_frames` is the continuation."""
+    """Return the number of a clip's frames that a video of `num_frames` frames continues from."""
     return _whole(max(1, min(CONTINUED_FRAMES, num_frames - FRAME_STRIDE)))
 
 
@@ -77,7 +91,7 @@ def seconds(value: float, *, unit: bool = True) -> str:
 
 
 def _whole(count: int) -> int:
-    """Return the largest number of frames that the model takes as a clip, 8n+1, of so many."""
+    """Return the largest number of frames, 8n+1, at most `count`, that the model takes as a clip."""
     return (count - 1) // FRAME_STRIDE * FRAME_STRIDE + 1
 
 

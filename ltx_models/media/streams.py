@@ -1,4 +1,4 @@
-"""What ffmpeg says of a clip before any of it is read: its frames' times, its colours, whether it is interlaced."""
+"""Ask ffmpeg what a clip is before any of it is read: its frames' times, its colours, whether it is interlaced."""
 
 from __future__ import annotations
 
@@ -16,33 +16,40 @@ from ltx_models.request import MAX_FRAME_RATE
 __all__ = ["FIRST_VIDEO", "Stream", "demuxer_of", "first_bytes", "read_stream"]
 
 FIRST_VIDEO = ("-map", "0:V:0")
-"""ffmpeg's options for the first stream of moving pictures: the cover of a film, which may come first, is none."""
+"""ffmpeg's options for the first video stream; the cover of a film, which may come first, does not count."""
 DEMUXERS = {MOV: "mov", MATROSKA: "matroska", GIF: "gif"}
 MOST_FRAMES = 5_000_000
-"""Whose times are kept: a day of 60 frames a second."""
+"""The most frames whose times are kept: a day of 60 frames a second."""
 DISCARDED = 4
-"""Flag of what lies outside of what the file's edit list shows."""
+"""The flag of frames outside of the file's edit list."""
 TIME_BASE = re.compile(r"#tb 0: (\d+)/(\d+)")
 PACKET = re.compile(r"0, +-?\d+, +(-?\d+), +(\d+), +\d+, 0x[0-9a-f]+(?:, F=0x([0-9A-F]+))?")
-"""A frame's time and how long it is shown, and its flags, as ffmpeg lists them."""
+"""A frame's time, its duration, and its flags, as ffmpeg lists them."""
 ALPHA = re.compile(r"\s+alpha_mode +: 1$", re.IGNORECASE)
-"""What a WebM says whose transparency is a stream inside its stream: only libvpx decodes it."""
+"""The metadata of a WebM whose transparency is a stream inside its stream: only libvpx decodes it."""
 ALPHA_DECODERS = {"vp8": "libvpx", "vp9": "libvpx-vp9"}
 VIDEO = re.compile(r"Stream #0:0.*?: Video: (\w+).*?, (\w+)(?:\((.*?)\))?, (\d+)x(\d+)")
-WOVEN = frozenset({"mpeg2video", "dvvideo"})
-"""Codecs of interlaced clips, each frame of which says what it is; what the file says of all is often not so."""
+INTERLACED_CODECS = frozenset({"mpeg2video", "dvvideo"})
+"""Codecs in which each frame says whether it is interlaced; the file's own statement is often wrong."""
 ALIKE = frozenset({"bt709", "bt2020", "smpte170m", "smpte240m", "fcc", "bt470bg", "gbr"})
-"""Names that stand once where the three ways in which colours are coded have one."""
+"""Names that ffmpeg prints once where matrix, primaries and transfer function have the same name."""
 
 
 @dataclass(frozen=True)
 class Stream:
-    """The first stream of moving pictures of a file; what is not known of it is empty.
+    """The first video stream of a file; what is not known of it is empty.
 
-    times: of its frames, in seconds, in order.  length: the second at which the last one ends.
-    pixel_format: ffmpeg's name.  matrix, primaries, transfer: ffmpeg's names of how colours are coded.
-    decoder: ffmpeg's, where its own choice is not the right one.
-    interlaced: whether its frames may be woven of two fields.  width, height: as they are stored.
+    Attributes:
+        times: The times of its frames, in seconds, in order.
+        length: The second at which the last frame ends.
+        pixel_format: ffmpeg's name of the pixel format.
+        decoder: ffmpeg's name of a decoder, where its own choice is wrong.
+        matrix: ffmpeg's name of the colour matrix.
+        primaries: ffmpeg's name of the primaries.
+        transfer: ffmpeg's name of the transfer function.
+        interlaced: Whether its frames may be woven of two fields.
+        width: Columns, as stored.
+        height: Rows, as stored.
     """
 
     times: array[float]
@@ -58,7 +65,7 @@ class Stream:
 
     @property
     def rate(self) -> float:
-        """Frames a second, on average, as a request may have it."""
+        """The average number of frames a second, at most what a request may have."""
         return min(len(self.times) / self.length, MAX_FRAME_RATE) if self.times and self.length else 24.0
 
     def shown_at(self, second: float) -> float:
@@ -68,18 +75,18 @@ class Stream:
 
 
 def demuxer_of(path: Path) -> str:
-    """Return ffmpeg's name of a clip's format. It is not left to guess: some that it knows name other files to read.
+    """Return ffmpeg's name of a clip's format. Raise MediaError for other files.
 
-    Raises MediaError for what is no clip.
+    ffmpeg must not guess it: some formats that it knows name other files to read.
     """
     try:
         return DEMUXERS[format_of(first_bytes(path))]
     except KeyError:
-        raise MediaError(f"{path} is not a clip that is read: {names_of('video')} are") from None
+        raise MediaError(f"{path} is not a clip in a supported format: {names_of('video')} are") from None
 
 
 def first_bytes(path: Path) -> bytes:
-    """Return how a file begins. Raises MediaError."""
+    """Return the first bytes of a file. Raise MediaError."""
     try:
         with path.open("rb") as file:
             return file.read(HEAD_BYTES)
@@ -88,9 +95,11 @@ def first_bytes(path: Path) -> bytes:
 
 
 def read_stream(path: Path) -> Stream:
-    """Return what a clip's stream is, by listing its frames without decoding them.
+    """Return a clip's stream, by listing its frames without decoding them.
 
-    Raises MediaError, and VideoError where ffmpeg does not run.
+    Raises:
+        MediaError: The clip is missing, damaged, too long, or in a format that is not supported.
+        VideoError: ffmpeg does not run.
     """
     said: list[str] = []
     base, end, times = 0.0, 0.0, array("d")
@@ -107,7 +116,7 @@ def read_stream(path: Path) -> Stream:
 
 
 def _described(said: list[str], times: array[float], end: float) -> Stream:
-    """said: what ffmpeg said, whose last line on a stream is that of the one that was chosen."""
+    """Return the stream that ffmpeg's messages describe; their last line on a stream is of the chosen one."""
     match = next((found for line in reversed(said) if (found := VIDEO.search(line))), None)
     if match is None:
         return Stream(times, end)
@@ -125,7 +134,7 @@ def _described(said: list[str], times: array[float], end: float) -> Stream:
         matrix,
         primaries,
         transfer,
-        interlaced=codec in WOVEN
+        interlaced=codec in INTERLACED_CODECS
         or any(word.endswith(("first", "swapped)")) or word.startswith(("top", "bottom")) for word in words),
         width=int(width),
         height=int(height),

@@ -1,1 +1,1 @@
-"""From a request to frames: which models are in memory when, and what they are given."""
+"""Turn a request into frames: which models are in memory when, and what they are given."""

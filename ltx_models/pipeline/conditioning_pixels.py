@@ -1,8 +1,8 @@
-"""What the model expects of pictures and clips.
+"""Prepare pictures and clips as the model expects them.
 
-It is what the model's own authors do: the model was trained on frames of compressed videos, and a sharp still would
-have it make a still. They do it at the picture's own size, however large; here, at twice the video's at most, since
-their resizing reads no more of what is larger than some of its pixels.
+This follows the model's authors: the model was trained on frames of compressed videos, and a sharp still would make it
+render a still. They do it at the picture's own size; here it is at most twice the video's, since their resizing skips
+pixels of anything larger.
 """
 
 from __future__ import annotations
@@ -31,8 +31,11 @@ BLUR_SIGMA = 1.0
 def conditioning_pixels(item: ConditioningItem, request: GenerationRequest) -> np.ndarray:
     """Return the frames that an item adds to a resolved request: float32 (8n+1, height, width, 3) in [0, 1].
 
-    Of a clip, what `span_of` says, at the video's rate, or at its own if the request has none. Raises MediaError, and
-    InvalidRequest as `span_of`.
+    A clip gives the part of `span_of`, at the video's rate, or at its own if the request has none.
+
+    Raises:
+        MediaError: The file cannot be read.
+        InvalidRequest: As in `span_of`.
     """
     reading = read_item(item, request)
     while True:
@@ -46,12 +49,21 @@ def conditioning_pixels(item: ConditioningItem, request: GenerationRequest) -> n
 def read_item(
     item: ConditioningItem, request: GenerationRequest, tell: Callable[[Span], None] = lambda _: None
 ) -> Generator[float, None, np.ndarray]:
-    """Yield the part of `conditioning_pixels` that is done after each frame, and return the same as that does.
+    """Read and prepare an item as `conditioning_pixels` does, frame by frame.
 
-    tell: is told which part of a clip is read, before it is.
+    A clip's frames are all read first, as small as possible and in 8 bits, so that it is not decoded while ffmpeg works
+    on the frames.
 
-    A clip's frames are all read first, as small as they may be and in 8 bits, so that it is not decoded while ffmpeg
-    works on the frames.
+    Args:
+        item: The item.
+        request: The resolved request.
+        tell: Called with the part of a clip that is read, before it is read.
+
+    Yields:
+        The fraction that is done, after each frame.
+
+    Returns:
+        The frames, as `conditioning_pixels` returns them.
     """
     assert request.width and request.height and request.num_frames
     fit = Fit(request.width, request.height, item.crop)
@@ -75,7 +87,15 @@ def read_item(
 
 
 def prepare_frame(frame: np.ndarray, width: int, height: int, *, blur: bool, compress: bool) -> np.ndarray:
-    """Return a uint8 frame (H, W, 3) as float32 (height, width, 3) in [0, 1]. `ConditioningItem` has the switches."""
+    """Return a uint8 frame (H, W, 3) as float32 (height, width, 3) in [0, 1].
+
+    Args:
+        frame: The frame.
+        width: Columns of the result.
+        height: Rows of the result.
+        blur: As in `ConditioningItem`.
+        compress: As in `ConditioningItem`.
+    """
     pixels = frame.astype(np.float32)
     pixels /= 255
     if blur:
@@ -101,9 +121,10 @@ def gaussian_blur(pixels: np.ndarray) -> np.ndarray:
 
 
 def through_h264(pixels: np.ndarray) -> np.ndarray:
-    """Encode a frame by x264 at CRF 29, and decode it: what compression leaves of it. Its size becomes even.
+    """Encode a frame by x264 at CRF 29, and decode it again, which leaves compression artefacts. Its size becomes even.
 
-    Each frame by itself: x264 gives the first frame of a clip another quality than the rest. Raises VideoError.
+    Each frame is encoded by itself: x264 gives the first frame of a clip another quality than the rest. Raise
+    VideoError.
     """
     height, width = (side // 2 * 2 for side in pixels.shape[:2])
     if not height or not width:
@@ -124,7 +145,7 @@ def through_h264(pixels: np.ndarray) -> np.ndarray:
 
 
 def resize_bilinear(pixels: np.ndarray, width: int, height: int) -> np.ndarray:
-    """Resize between the two nearest rows and columns, pixels being areas, with no smoothing of what is scaled down."""
+    """Resize between the two nearest rows and columns, pixels being areas, without smoothing when scaling down."""
     for axis, size in ((0, height), (1, width)):
         old = pixels.shape[axis]
         if old == size:

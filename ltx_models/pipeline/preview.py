@@ -1,4 +1,4 @@
-"""Preview frames, decoded beside the steps of a render."""
+"""Decode preview frames while the steps of a render run."""
 
 from __future__ import annotations
 
@@ -31,13 +31,21 @@ Steps = Generator[tuple[Stepped, mx.array], None, ResumePoint]
 def with_previews(
     steps: Steps, find_vae: Callable[[], VAE | None], request: GenerationRequest, shape: LatentShape, every: int
 ) -> Generator[Event, None, ResumePoint]:
-    """The steps' events, and after every so many steps, but not after the last, a Previewed; 0 for none.
+    """Yield the steps' events, and a Previewed after every `every` steps, but not after the last step.
 
-    One frame is many small pieces of work, which leave a GPU idle for most of their time. So a thread, with an MLX
-    stream of its own, decodes it while the next step runs, which costs about half of what it would cost between two.
+    One frame is many small pieces of work, which leave a GPU idle most of the time. So a thread with an MLX stream of
+    its own decodes it while the next step runs, which costs about half of what it would cost between two steps.
 
-    find_vae: the VAE, asked for at the first step; None where it does not fit beside the transformer, and then no
-    previews are made.
+    Args:
+        steps: The steps and their predicted videos, as `Denoiser.run` yields them.
+        find_vae: Returns the VAE at the first step; None where it does not fit in memory with the transformer, and then
+            there are no previews.
+        request: The resolved request.
+        shape: The shape of the latents.
+        every: The interval in steps; 0 for no previews.
+
+    Returns:
+        The point after the last step.
     """
     vae = find_vae() if every else None
     begun: tuple[int, Future[Image.Image | None]] | None = None
@@ -55,15 +63,15 @@ def with_previews(
         yield stepped
         if vae is not None and stepped.step % every == 0 and stepped.step < stepped.steps:
             latent = _middle_frame(x0, shape)
-            mx.eval(latent)  # another thread can go on only from what is computed
+            mx.eval(latent)  # another thread can only use what has been evaluated
             begun = stepped.step, _thread().submit(_decode, vae, latent, request)
 
 
 class _Thread:
-    """Calls functions one after another, to the end of the process.
+    """A thread that calls functions one after another, until the process ends.
 
-    There is one, for MLX keeps what a thread needs when that has ended; and it never ends, for MLX then frees the rest,
-    which aborts a process that is just ending itself.
+    There is only one, since MLX keeps a thread's memory after the thread has ended; and it never ends, since MLX would
+    then free the rest, which aborts a process that is exiting.
     """
 
     def __init__(self) -> None:
@@ -71,7 +79,7 @@ class _Thread:
         threading.Thread(target=self._run, name="preview", daemon=True).start()
 
     def submit(self, function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> Future[T]:
-        """The result to come."""
+        """Queue a call, and return its future."""
         future: Future[T] = Future()
 
         def work() -> None:
@@ -94,7 +102,7 @@ def _thread() -> _Thread:
 
 
 def _middle_frame(tokens: mx.array, shape: LatentShape) -> mx.array:
-    """(1, F·H·W, C) → (1, C, 1, H, W)."""
+    """Return the middle latent frame (1, C, 1, H, W) of tokens (1, F·H·W, C)."""
     _, channels, frames, height, width = shape
     start = frames // 2 * height * width
     frame = tokens[:, start : start + height * width].reshape(1, 1, height, width, channels)
@@ -109,5 +117,5 @@ def _decode(vae: VAE, latent: mx.array, request: GenerationRequest) -> Image.Ima
     except (RuntimeError, MemoryError) as error:
         if not is_out_of_memory(error):
             raise
-        log.warning("a preview was left out: %s", error)
+        log.warning("a preview was skipped: %s", error)
         return None

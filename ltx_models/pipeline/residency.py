@@ -1,4 +1,4 @@
-"""Which models are in memory: all of a variant's where its budget holds them together, else one after another."""
+"""Decide which models are in memory: all of a variant's where the budget allows, else one after another."""
 
 from __future__ import annotations
 
@@ -29,14 +29,14 @@ __all__ = ["Models"]
 
 M = TypeVar("M", bound=nn.Module)
 PROGRESS = {"text_encoder": (0.0, "the text encoder"), "transformer": (0.4, "the transformer"), "vae": (0.8, "the VAE")}
-"""How far loading is when each of what every render uses is next, and its name."""
+"""The fraction of loading that is done when each model that every render uses is next, and the model's name."""
 
 
 class Models:
-    """A variant's models, each read from disk when it is first asked for.
+    """A variant's models, each read from disk when it is first used.
 
-    Asking for one frees others that do not fit beside it in `budget` bytes, so nobody should hold on to one while
-    asking for the next. Every attribute may raise CheckpointError.
+    Using one frees others that do not fit with it in `budget` bytes, so no caller should keep a reference to one while
+    using the next. Every attribute may raise CheckpointError.
     """
 
     def __init__(self, variant: Variant, dtype: mx.Dtype) -> None:
@@ -46,11 +46,11 @@ class Models:
         self._working: dict[str, int] = {}
         self._loaded: dict[str, nn.Module] = {}
         self._decoding: int | None = None
-        """Bytes that the decode in hand works with; None where it has run out of memory."""
+        """Bytes that the current decode works with; None where it has run out of memory."""
         mx.set_cache_limit(memory.cache_limit(self.budget))
 
     def expect(self, request: GenerationRequest) -> None:
-        """Make room for a resolved request. Raises OutOfMemory if it needs more than the budget of this machine."""
+        """Make room for a resolved request. Raise OutOfMemory if it needs more than this machine's budget."""
         if self._is_listed:
             try:
                 memory.check_fits(self.variant, request, self.budget)
@@ -59,9 +59,11 @@ class Models:
         self._working = memory.phase_working(self.variant, request, memory.SMALLEST_PLAN)
 
     def load(self, report: Callable[[float, str], None], *, text_encoder: bool = True) -> None:
-        """Read what every render uses, as far as it fits together; `report` gets the fraction done and what is next.
+        """Read what every render uses, as far as it fits together.
 
-        text_encoder: False leaves it to the first text that must be encoded.
+        Args:
+            report: Called with the fraction done and what is next.
+            text_encoder: Include the text encoder; otherwise it is read for the first text that must be encoded.
         """
         *others, last = PROGRESS
         gone = {*memory.evictions(others, last, self._weights, self._working, self._available)}
@@ -75,8 +77,8 @@ class Models:
             getattr(self, name)
         report(1.0, "all models are loaded" if not gone else "the models that fit together are loaded")
 
-    def vae_beside_transformer(self) -> VAE | None:
-        """The VAE, to be used while the transformer works; None where the two don't fit together."""
+    def vae_during_denoise(self) -> VAE | None:
+        """Return the VAE for use while the transformer works; None where the two do not fit together."""
         gone = memory.evictions({*self._loaded, "vae"}, "transformer", self._weights, self._working, self._available)
         if "vae" in gone:
             return None
@@ -84,9 +86,10 @@ class Models:
             self._loaded.pop(name, None)
         return self.vae
 
-    def text_encoder_beside_decode(self) -> T5Encoder | None:
-        """The text encoder, to be used between two parts of a decode; None where it is not in memory already, or the
-        budget does not hold what both work with.
+    def text_encoder_during_decode(self) -> T5Encoder | None:
+        """Return the text encoder for use between two parts of a decode.
+
+        It is None where it is not in memory already, or the budget does not allow both at once.
         """
         if "text_encoder" not in self._loaded or self._decoding is None:
             return None
@@ -96,13 +99,13 @@ class Models:
         return self.text_encoder
 
     def clear(self) -> None:
-        """Free all."""
+        """Free all models."""
         self._loaded.clear()
         mx.clear_cache()
 
     @property
     def text_encoder(self) -> T5Encoder:
-        """T5."""
+        """The T5 encoder."""
         quantize = self.variant.quantize_text_encoder
         return self._get("text_encoder", lambda: load_text_encoder(self._files.text_encoder, self.dtype, quantize))
 
@@ -126,12 +129,12 @@ class Models:
 
     @cached_property
     def tokenizer(self) -> Tokenizer:
-        """The text encoder's."""
+        """The text encoder's tokenizer."""
         return Tokenizer(self._files.tokenizer, text_encoder_config(self._files.text_encoder).vocab_size)
 
     @cached_property
     def scheduler(self) -> SchedulerConfig:
-        """How the checkpoint says that its timesteps are chosen."""
+        """The checkpoint's config of how timesteps are chosen."""
         file = self._checkpoint()
         return parse_config(
             SchedulerConfig, file.section("scheduler"), {}, source=f"the scheduler config of {file.path}"
@@ -139,13 +142,13 @@ class Models:
 
     @cached_property
     def transformer_config(self) -> TransformerConfig:
-        """The transformer's sizes, without the transformer."""
+        """The transformer's sizes, read without the transformer."""
         file = self._checkpoint()
         source = f"the transformer config of {file.path}"
         return parse_config(TransformerConfig, file.section("transformer"), {}, source=source)
 
     def decode_plans(self, size: LatentSize) -> Iterator[DecodePlan]:
-        """How the decode of latents may be done in the memory that is left beside the models in it."""
+        """Yield plans for a decode in the memory that resident models leave."""
         resident = {*self._loaded, "vae"}
         left = self._available - sum(self._weights[name] for name in resident) - memory.PROCESS_BYTES
         model = self.variant.architecture
@@ -174,7 +177,7 @@ class Models:
             )
 
     def _checkpoint(self) -> Checkpoint:
-        """Opened anew each time: an open one keeps what was read of it."""
+        """Return the checkpoint, opened anew: an open one keeps what was read from it."""
         return open_checkpoint(self._files.checkpoint)
 
     @cached_property
@@ -191,7 +194,10 @@ class Models:
 
     @cached_property
     def _weights(self) -> dict[str, int]:
-        """Of files that no row of the table names, the sizes on disk: at least as much, where nothing is widened."""
+        """Bytes of each model's weights.
+
+        For files outside of the variant table they are the sizes on disk, an upper bound where nothing is widened.
+        """
         if self._is_listed:
             return memory.component_weights(self.variant)
         factor = 2 if self.dtype == mx.float32 else 1
@@ -206,7 +212,7 @@ class Models:
 
 
 def _machine() -> tuple[int, int | None]:
-    """Bytes of the memory that MLX computes in, and of the working set that it recommends, where it does."""
+    """Return the bytes of memory that MLX computes in, and of the working set that it recommends, or None."""
     if mx.default_device() == mx.Device(mx.gpu):
         info: Any = mx.device_info()
         total = info.get("memory_size") or info.get("total_memory")

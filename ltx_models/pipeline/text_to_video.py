@@ -1,4 +1,4 @@
-"""LTXPipeline: a request becomes a video."""
+"""Render a request as a video: LTXPipeline."""
 
 from __future__ import annotations
 
@@ -54,12 +54,17 @@ __all__ = ["LTXPipeline"]
 
 
 class LTXPipeline:
-    """One variant's models, and the renders made with them. Not for use from several threads at once.
+    """The models of one variant, and renders with them. It must not be used from several threads at once.
 
-    variant: a name in `ltx_models.families.variants`.
-    dtype: of weights and activations; by default bfloat16 on a GPU, float32 on a CPU, which has no fast bfloat16.
+    Nothing is loaded before `load_models`, which the first render calls.
 
-    Nothing is loaded before `load_models`, which the first render calls. Raises UnknownVariant.
+    Args:
+        variant: A name in `ltx_models.families.variants`.
+        dtype: The type of weights and activations; by default bfloat16 on a GPU, and float32 on a CPU, which has no
+            fast bfloat16.
+
+    Raises:
+        UnknownVariant: There is no such variant.
     """
 
     def __init__(self, variant: str = DEFAULT_VARIANT, *, dtype: mx.Dtype | None = None) -> None:
@@ -76,11 +81,15 @@ class LTXPipeline:
         quantize_text_encoder: int | None = None,
         dtype: mx.Dtype | None = None,
     ) -> LTXPipeline:
-        """A pipeline of any 0.9.x files, with LTX-Video's usual values for what a request leaves open.
+        """Return a pipeline of any 0.9.x files, with LTX-Video's usual values for what a request leaves open.
 
-        checkpoint: an official single file, a diffusers folder, or one that `ltx models convert` wrote.
-        text_encoder: a Hugging Face T5 folder.  tokenizer: a `spiece.model`.
-        quantize_transformer, quantize_text_encoder: 8 or 4 bits, or None.
+        Args:
+            checkpoint: An official single file, a diffusers folder, or a folder that `ltx models convert` wrote.
+            text_encoder: A Hugging Face T5 folder.
+            tokenizer: A `spiece.model`.
+            quantize_transformer: Bits of the transformer's matrices, 8 or 4, or None.
+            quantize_text_encoder: Bits of the text encoder's matrices, 8 or 4, or None.
+            dtype: The type of weights and activations, as in the constructor.
         """
         pipeline = cls.__new__(cls)
         variant = dataclasses.replace(
@@ -106,32 +115,36 @@ class LTXPipeline:
 
     @property
     def checkpoint_files(self) -> list[Path]:
-        """What a render is made with."""
+        """The files of the checkpoint."""
         return list(open_checkpoint(find_files(self.variant).checkpoint).files)
 
     @property
     def text_files(self) -> list[Path]:
-        """What embeddings are made with: the text encoder's files and the tokenizer's."""
+        """The files of the text encoder and the tokenizer."""
         files = find_files(self.variant)
         return [*text_encoder_files(files.text_encoder), files.tokenizer]
 
     @cached_property
     def checkpoint_hash(self) -> str:
-        """SHA-256 of the checkpoint's files: what a render was made with."""
+        """The SHA-256 of the checkpoint's files, which identifies what a render was made with."""
         return file_hash(self.checkpoint_files)
 
     @cached_property
     def text_encoder_hash(self) -> str:
-        """SHA-256 of the text encoder's and the tokenizer's files: what embeddings were made with."""
+        """The SHA-256 of the text encoder's and the tokenizer's files, which identifies what made embeddings."""
         return file_hash(self.text_files)
 
     def load_models(
         self, progress_callback: Callable[[float, str], None] | None = None, *, text_encoder: bool = True
     ) -> None:
-        """Read the models that fit the budget together, unless they are loaded; the others are read when their turn
-        comes. `progress_callback` gets the fraction done and what comes next.
+        """Read the models that fit the budget together; others are read when they are used.
 
-        text_encoder: False leaves it to the first text that must be encoded. Raises CheckpointError.
+        Args:
+            progress_callback: Called with the fraction done and what is next.
+            text_encoder: Include the text encoder; otherwise it is read for the first text that must be encoded.
+
+        Raises:
+            CheckpointError: A file is missing or damaged.
         """
         self.models.load(progress_callback or (lambda _fraction, _message: None), text_encoder=text_encoder)
 
@@ -142,9 +155,12 @@ class LTXPipeline:
     def embed(
         self, prompt: str, negative_prompt: str | None = "", known: Mapping[str, np.ndarray] | None = None
     ) -> PromptEmbeddings:
-        """Both texts, or the first alone, through the text encoder, unpadded.
+        """Return the embeddings of both texts, or of the first alone, unpadded.
 
-        known: texts and the embeddings (1, N, D) that they have, which are taken as they are.
+        Args:
+            prompt: The prompt.
+            negative_prompt: The negative prompt, or None.
+            known: Embeddings (1, N, D) of texts that need not be encoded, by text.
         """
         models = self.models
 
@@ -156,12 +172,15 @@ class LTXPipeline:
 
         return PromptEmbeddings(*encode(prompt), *(() if negative_prompt is None else encode(negative_prompt)))
 
-    def embed_beside(self, texts: Sequence[str]) -> dict[str, np.ndarray]:
-        """The embeddings (1, N, D) of texts of a later render, between two events of the decode of this one.
+    def embed_during_decode(self, texts: Sequence[str]) -> dict[str, np.ndarray]:
+        """Return embeddings (1, N, D) of texts of a later render, between two events of this one's decode.
 
-        Empty where the text encoder is not in memory, or has no room there. Raises OutOfMemory.
+        The result is empty where the text encoder is not in memory, or has no room there.
+
+        Raises:
+            OutOfMemory: Memory ran out nevertheless.
         """
-        text_encoder = self.models.text_encoder_beside_decode()
+        text_encoder = self.models.text_encoder_during_decode()
         if text_encoder is None:
             return {}
         try:
@@ -169,7 +188,7 @@ class LTXPipeline:
         except (RuntimeError, MemoryError) as error:
             if not is_out_of_memory(error):
                 raise
-            raise OutOfMemory(f"there is no memory for the text encoder beside the decode: {error}") from error
+            raise OutOfMemory(f"memory ran out for the text encoder during the decode: {error}") from error
 
     def _embed(self, text: str, text_encoder: T5Encoder) -> np.ndarray:
         ids = mx.array([self.models.tokenizer.encode(text)])
@@ -177,23 +196,28 @@ class LTXPipeline:
         return require_finite(embedding, "the text's embeddings")
 
     def count_tokens(self, text: str) -> int:
-        """The tokens of a text, the end token included, of which the text encoder reads the first 256."""
+        """Return the number of tokens of a text, the end token included; the text encoder reads the first 256."""
         return self.models.tokenizer.count(text)
 
     def text_shape(self, text: str) -> tuple[int, int, int]:
-        """The shape (1, N, D) of a text's embeddings, without the text encoder."""
+        """Return the shape (1, N, D) of a text's embeddings, without the text encoder."""
         return 1, len(self.models.tokenizer.encode(text)), self.models.transformer_config.caption_channels
 
     def encode(self, frames: np.ndarray) -> np.ndarray:
-        """Frames (8n+1, H, W, 3), uint8 or floats in [0, 1], H and W multiples of 32 → normalized latents.
+        """Encode frames to normalized latents, float32 (1, C, n+1, H/32, W/32), the mean that the VAE's encoder gives.
 
-        They are float32 (1, C, n+1, H/32, W/32), the mean that the VAE's encoder gives. Raises InvalidRequest,
-        CheckpointError and NotFinite.
+        Args:
+            frames: (8n+1, H, W, 3), uint8 or floats in [0, 1], H and W multiples of 32.
+
+        Raises:
+            InvalidRequest: The frames have another shape.
+            CheckpointError: The checkpoint has no encoder, or is damaged.
+            NotFinite: The result has NaN or infinite values.
         """
         if frames.ndim != 4 or frames.shape[0] % FRAME_STRIDE != 1 or any(n % SIZE_STRIDE for n in frames.shape[1:3]):
             raise InvalidRequest(
-                f"frames of the shape {tuple(frames.shape)} cannot be encoded; (8n+1, H, W, 3) can, with H and W"
-                f" multiples of {SIZE_STRIDE}"
+                f"the shape {tuple(frames.shape)} of the frames is invalid; use (8n+1, H, W, 3), with H and W multiples"
+                f" of {SIZE_STRIDE}"
             )
         pixels = frames.astype(np.float32)
         if frames.dtype == np.uint8:
@@ -213,10 +237,14 @@ class LTXPipeline:
         noise: np.ndarray | None = None,
         seed: int = 0,
     ) -> np.ndarray:
-        """Normalized latents (1, C, F, H, W) → pixels (8(F-1)+1, 32H, 32W, 3), float32 in [0, 1].
+        """Decode normalized latents (1, C, F, H, W) to pixels (8(F-1)+1, 32H, 32W, 3), float32 in [0, 1].
 
-        A VAE with timestep conditioning gets z(1-s) + noise·s, where s is `noise_scale`, and the timestep.
-        seed: of the noise that a VAE of the 0.9.1 layout injects between its layers.
+        Args:
+            latents: The latents.
+            timestep: The timestep that a VAE with timestep conditioning is given, 0 to 1.
+            noise_scale: s in z(1-s) + noise·s, which such a VAE decodes.
+            noise: That noise, in the shape of the latents; None mixes in none.
+            seed: The seed of the noise that a VAE of the 0.9.1 layout injects between its layers.
         """
         return np.concatenate(list(self._decode(latents, timestep, noise_scale, noise, seed, convert=to_floats)))
 
@@ -251,25 +279,33 @@ class LTXPipeline:
         resume: ResumePoint | None = None,
         checkpoint_every: int = 0,
     ) -> Generator[Event, None, None]:
-        """Render `request`, yielding what happens as it happens; see `ltx_models.events`.
+        """Render `request`, and yield what happens as it happens; see `ltx_models.events`.
 
         The caller drives: between two events nothing runs, and closing the generator ends the render.
 
-        noise, decode_noise: the initial noise and the decoder's, (1, C, F, H, W), in place of the seed's own.
-        embeddings: in place of encoding the prompts.  known_texts: the embeddings (1, N, D) of texts that need no
-        encoding, should they be this request's prompt or negative prompt.
-        latents: a video to begin with, (1, C, F, H, W), which the noise is mixed into as the first timestep says; with
-        skip_first_steps, since at timestep 1 nothing is left of it.
-        conditioning_latents: of each item of `request.conditioning`, in place of reading and encoding its file.
-        conditioning_noise: for each item that adds tokens, in order, in place of the seed's own, as its latents (of a
-        clip the first two latent frames).
-        resume: where to go on, from an earlier Stepped of the same request (its seed given): the frames are the same,
-        bit for bit, as if the render had not stopped.
-        checkpoint_every: a Previewed of every so many steps, but not of the last; 0 for none. It comes when the next
-        step is done, for it is decoded beside that.
+        Args:
+            request: The request; what is None in it takes the variant's value.
+            noise: The initial noise (1, C, F, H, W), in place of the seed's own.
+            decode_noise: The decoder's noise, likewise.
+            embeddings: Embeddings, in place of encoding the texts.
+            known_texts: Embeddings (1, N, D) by text, for texts of this request that need no encoding.
+            latents: A video to begin with, (1, C, F, H, W), into which the noise is mixed as the first timestep says;
+                with skip_first_steps, since at timestep 1 nothing is left of it.
+            conditioning_latents: Latents of each item of `request.conditioning`, in place of reading and encoding its
+                file.
+            conditioning_noise: Noise for each item that adds tokens, in order and in the shape of its latents (of a
+                clip the first two latent frames), in place of the seed's own.
+            resume: The point to continue from, of an earlier Stepped of the same request (its seed given): the frames
+                are the same, bit for bit, as if the render had not stopped.
+            checkpoint_every: The interval of Previewed events in steps, none after the last step; 0 for no previews.
+                One comes when the next step is done, since it is decoded meanwhile.
 
-        Raises InvalidRequest (ResumeMismatch for `resume`), CheckpointError and MediaError, at the first event; before
-        any event NotFinite, where what it would tell of is NaN or infinite.
+        Raises:
+            InvalidRequest: A value is invalid, or `resume` is of another request (ResumeMismatch). This,
+                CheckpointError and MediaError come at the first event.
+            CheckpointError: A file is missing or damaged.
+            MediaError: A picture or clip cannot be read.
+            NotFinite: The next event's result has NaN or infinite values.
         """
         models = self.models
         request = request.resolve(self.variant)
@@ -298,7 +334,7 @@ class LTXPipeline:
         yield TextEncoded(embeddings)
 
         steps = Denoiser(models.transformer, request, schedule, embeddings).run(canvas, shape, resume)
-        end = yield from with_previews(steps, models.vae_beside_transformer, request, shape, checkpoint_every)
+        end = yield from with_previews(steps, models.vae_during_denoise, request, shape, checkpoint_every)
         del steps  # and with them the transformer, if the VAE needs its place
 
         assert request.decode_timestep is not None
@@ -343,8 +379,22 @@ class LTXPipeline:
     ) -> RenderResult:
         """Render one video and wait for it. What is None takes the variant's value.
 
-        on_progress: called with the step and the number of steps.  on_checkpoint: with the step and a PIL RGB image,
-        after every `checkpoint_every` steps.
+        The other arguments are those of a `GenerationRequest`.
+
+        Args:
+            prompt: The prompt.
+            negative_prompt: The negative prompt.
+            width: Pixels.
+            height: Pixels.
+            num_frames: The number of frames.
+            num_steps: The number of steps.
+            guidance: The scale of classifier-free guidance.
+            seed: The seed; None for a random one.
+            frame_rate: Frames a second.
+            conditioning: Pictures and clips.
+            checkpoint_every: The interval of `on_checkpoint` in steps.
+            on_progress: Called with the step and the number of steps.
+            on_checkpoint: Called with the step and a preview, a PIL RGB image.
         """
         request = GenerationRequest(
             prompt=prompt,
@@ -400,7 +450,7 @@ class LTXPipeline:
         encoded: Sequence[np.ndarray],
         noise: Sequence[np.ndarray] | None,
     ) -> Canvas:
-        """The initial latents with the request's pictures and clips placed in or beside them."""
+        """Return the initial latents with the request's pictures and clips, placed in them or as extra tokens."""
         seed = request.seed
         assert seed is not None
         if len(encoded) != len(request.conditioning):

@@ -1,7 +1,7 @@
-"""Drawing what a caption says: clips of one shape that moves, with edges smoothed over one pixel.
+"""Draw what a caption says: clips of one shape that moves, with edges smoothed over one pixel.
 
-Written against an array namespace, which is NumPy or PyTorch: the tests draw with the one, training draws thousands of
-clips a second with the other. What is random about a clip is drawn by NumPy, and so is the same on every device.
+The code is written for an array namespace, NumPy or PyTorch: the tests draw with the one, training draws thousands of
+clips a second with the other. Random numbers of a clip are drawn by NumPy, and so are the same on every device.
 
 Lengths are in units of the picture's shorter side, from its centre, x to the right and y down. Time runs from 0 to 1.
 """
@@ -30,46 +30,55 @@ __all__ = [
 ]
 
 RADII = {"small": (0.085, 0.1), "": (0.13, 0.15), "big": (0.195, 0.22)}
-"""What "radius" is drawn from: a disc's, or that of a shape of about its area; while it grows or shrinks, the mean."""
+"""The range from which a radius is drawn: a disc's, or that of a shape of about its area; of a growing or shrinking
+shape, the mean.
+"""
 GROWTH = (0.65, 1.35)
-"""The radius at the beginning and the end of growing, as a part of the mean."""
+"""The radius at the beginning and the end of growing, relative to the mean."""
 
 HALF_SIDE = 0.886
 TRIANGLE = 1.5
 DIAMOND = (1.05, 1.45)
-"""Of shapes of radius 1: half a side; from the centre to a corner; the same across and upwards. A diamond is taller
-than wide: as a square on its corner it would be one that spun."""
+"""Of shapes of radius 1: half a square's side; a triangle's distance from centre to corner; a diamond's across and
+upwards. A diamond is taller than wide: as a square on its corner it would be a square that spun.
+"""
 AREAS = {
     "circle": math.pi,
     "square": 4 * HALF_SIDE**2,
     "triangle": 0.75 * math.sqrt(3) * TRIANGLE**2,
     "diamond": 2 * DIAMOND[0] * DIAMOND[1],
 }
-"""Of shapes of radius 1."""
-REACH = 1.5
-"""How far any shape of radius 1 goes from its centre."""
+"""The areas of shapes of radius 1."""
+LARGEST_EXTENT = 1.5
+"""The largest distance of a point of any shape of radius 1 from its centre."""
 
 TRAVEL = 0.27
-"""How far a shape moves to either side, as a part of the picture; less where it would leave it."""
+"""How far a shape moves to either side, relative to the picture; less where it would leave it."""
 BOUNCES, BOUNCE_HEIGHT = 2, 0.34
 ORBIT = 0.22
 TURN = math.pi
-"""What a shape that spins turns by, clockwise: half a turn shows the same at every length, and never aliases."""
+"""The angle that a spinning shape turns by, clockwise: half a turn looks the same at every length, and never aliases.
+"""
 DRIFT = 0.04
-"""How far the middle of a movement is from the picture's, as a part of the picture, at most."""
+"""The largest distance of the middle of a movement from the picture's centre, relative to the picture."""
 
 CALM: tuple[RGB, RGB] = (0.37, 0.41, 0.48), (0.22, 0.25, 0.33)
-"""The top and the bottom of an empty picture: what is shown of a text that names nothing known."""
+"""The top and bottom colours of an empty picture, which is drawn for a text that names nothing known."""
 
 Array = Any
 
 
 class Scenes(NamedTuple):
-    """What clips show, B of them: arrays of a namespace.
+    """The contents of B clips, as arrays of a namespace.
 
-    colour, top, bottom: RGB (B, 3) of the shape, and of the background's first and last row.  shape, motion: indices of
-    SHAPES and MOTIONS, (B,).  radius: (B,), negative for none.  place: (B, 2) in [-1, 1], across and down, of the room
-    that there is.
+    Attributes:
+        colour: RGB of the shape, (B, 3).
+        top: RGB of the background's first row, (B, 3).
+        bottom: RGB of its last row, (B, 3).
+        shape: Indices of SHAPES, (B,).
+        motion: Indices of MOTIONS, (B,).
+        radius: (B,), negative for no shape.
+        place: (B, 2) in [-1, 1], across and down, relative to the room that there is.
     """
 
     colour: Array
@@ -81,12 +90,12 @@ class Scenes(NamedTuple):
     place: Array
 
     def map(self, convert: Callable[[np.ndarray], Array]) -> Scenes:
-        """Every array, converted: to a device's tensors."""
+        """Return the scenes with every array converted, such as to a device's tensors."""
         return Scenes(*map(convert, self))
 
 
 class Trajectory(NamedTuple):
-    """Where a shape is at each frame: centre, radius, and its angle clockwise, (B, F)."""
+    """The state of a shape at each frame: centre, radius, and its angle clockwise, (B, F)."""
 
     x: Array
     y: Array
@@ -95,7 +104,7 @@ class Trajectory(NamedTuple):
 
 
 def sample_scenes(wanted: Sequence[Combination | None], rng: np.random.Generator) -> Scenes:
-    """A scene of each combination, its size and place drawn at random; of None, an empty picture. NumPy, float32."""
+    """Return a scene of each combination, with random size and place, and an empty one for None. NumPy, float32."""
     sizes = np.array([(-1.0, -1.0) if what is None else RADII[what.size] for what in wanted])
     count = len(wanted)
     radius = sizes[:, 0] + (sizes[:, 1] - sizes[:, 0]) * rng.random(count)
@@ -112,7 +121,7 @@ def sample_scenes(wanted: Sequence[Combination | None], rng: np.random.Generator
 
 
 def draw(scenes: Scenes, num_frames: int, height: int, width: int, xp: ModuleType = np) -> Array:
-    """Clips (B, 3, F, H, W) of RGB in [0, 1]. xp: the namespace of the scenes' arrays, numpy or torch."""
+    """Return clips (B, 3, F, H, W) of RGB in [0, 1]; `xp` is the namespace of the scenes' arrays, numpy or torch."""
     shorter = min(height, width)
     path = trajectory(scenes, num_frames, height, width, xp)
     x = ((_steps(scenes, width, xp) + 0.5 - width / 2) / shorter)[None, None, None, :]
@@ -128,14 +137,20 @@ def draw(scenes: Scenes, num_frames: int, height: int, width: int, xp: ModuleTyp
 
 
 def to_frames(clip: Array) -> np.ndarray:
-    """One clip (3, F, H, W) of `draw`, as NumPy → uint8 (F, H, W, 3)."""
+    """Return a clip (3, F, H, W) of `draw`, in NumPy, as uint8 (F, H, W, 3)."""
     return np.round(np.moveaxis(np.clip(clip, 0, 1), 0, -1) * 255).astype(np.uint8)
 
 
 def shape_distance(shape: Array, x: Array, y: Array, radius: Array, angle: Array, xp: ModuleType = np) -> Array:
-    """How far points lie outside of a shape's edge, negative inside; exact up to the edge, and near it but at corners.
+    """Return how far points are outside of a shape's edge, negative inside; approximate outside of corners.
 
-    shape: indices of SHAPES.  x, y: from its centre.  angle: clockwise. All are broadcast.
+    Args:
+        shape: Indices of SHAPES; all arguments are broadcast.
+        x: Distances from the centre to the right.
+        y: Distances from the centre down.
+        radius: The radius.
+        angle: The angle, clockwise.
+        xp: The namespace of the arrays.
     """
     cos, sin = xp.cos(angle), xp.sin(angle)
     across, down = abs(x * cos + y * sin), y * cos - x * sin
@@ -150,7 +165,7 @@ def shape_distance(shape: Array, x: Array, y: Array, radius: Array, angle: Array
 
 
 def trajectory(scenes: Scenes, num_frames: int, height: int, width: int, xp: ModuleType = np) -> Trajectory:
-    """How each shape moves through a picture of that size."""
+    """Return how each shape moves through a picture of that size."""
     time = (_steps(scenes, num_frames, xp) / max(num_frames - 1, 1))[None]
     motion = scenes.motion[:, None]
     mean_radius = scenes.radius[:, None]
@@ -163,8 +178,8 @@ def trajectory(scenes: Scenes, num_frames: int, height: int, width: int, xp: Mod
     largest = mean_radius * moving("grow", GROWTH[1], moving("shrink", GROWTH[1], 1 + 0 * time))
     across, down = scenes.place[:, :1] + 0 * time, scenes.place[:, 1:] + 0 * time
     wide, tall = width / min(height, width), height / min(height, width)
-    room_x = xp.clip(wide / 2 - REACH * largest - 0.01, 0, None)
-    room_y = xp.clip(tall / 2 - REACH * largest - 0.01, 0, None)
+    room_x = xp.clip(wide / 2 - LARGEST_EXTENT * largest - 0.01, 0, None)
+    room_y = xp.clip(tall / 2 - LARGEST_EXTENT * largest - 0.01, 0, None)
 
     travel_x, travel_y = xp.clip(room_x, None, TRAVEL * wide), xp.clip(room_y, None, TRAVEL * tall)
     drift_x = across * xp.clip(room_x - travel_x, None, DRIFT * wide)
@@ -183,6 +198,6 @@ def trajectory(scenes: Scenes, num_frames: int, height: int, width: int, xp: Mod
 
 
 def _steps(scenes: Scenes, count: int, xp: ModuleType) -> Array:
-    """0, 1, … as floats, on the scenes' device."""
+    """Return 0, 1, … as floats, on the scenes' device."""
     device = {} if xp is np else {"device": scenes.radius.device}
     return xp.arange(count, dtype=xp.float32, **device)

@@ -1,8 +1,8 @@
-"""What the pocket model knows: the words of its captions, as data. Plain Python: importable without MLX or NumPy.
+"""The words of the pocket model's captions, as data. Plain Python: importable without MLX or NumPy.
 
 A caption names a combination: a coloured shape of some size, that moves in one way, over a plain background. Each word
-has synonyms; the first is what the combination is called. Some combinations are held out: no training sees them, so
-that what the model makes of them shows whether it has learned the words or the captions.
+has synonyms; the first is the word that a combination has. Some combinations are held out from training, so that
+renders of them show whether the model has learned the words or the captions.
 """
 
 from __future__ import annotations
@@ -50,7 +50,7 @@ BACKGROUNDS: dict[str, RGB] = {
     "brown": (0.4, 0.25, 0.1),
 }
 LEAST_CONTRAST = 0.15
-"""The squared distance in RGB that a shape's colour keeps from its background's."""
+"""The least squared distance in RGB between a shape's colour and its background's."""
 
 SHAPES = {
     "circle": ("circle", "ball", "disc"),
@@ -59,7 +59,7 @@ SHAPES = {
     "diamond": ("diamond",),
 }
 SIZES = {"small": ("small", "little"), "": ("",), "big": ("big", "large")}
-"""A shape of which nothing is said lies between the two."""
+"""Sizes by name; a shape without a size is between the two."""
 MOTIONS = {
     "left": ("moves left", "rolls to the left", "slides left"),
     "right": ("moves right", "rolls to the right", "slides right"),
@@ -73,10 +73,10 @@ MOTIONS = {
     "orbit": ("moves in a circle", "goes round in a circle"),
 }
 UNSEEN = {("circle", "spin")}
-"""Pairs of a shape and a motion that no caption has: nobody sees a plain disc spin."""
+"""Pairs of a shape and a motion that no caption has: a plain disc does not look different when it spins."""
 
 HELD_OUT = 256
-"""How many combinations no training sees."""
+"""The number of combinations that are held out from training."""
 HELD_OUT_SEED = 2026
 
 WHOLE = (
@@ -127,7 +127,7 @@ class Combination(NamedTuple):
 
 
 def combinations() -> list[Combination]:
-    """All that can be told apart from their background and seen to move, in a fixed order."""
+    """Return all combinations that stand out from their background and visibly move, in a fixed order."""
     everything = itertools.product(COLOURS, SHAPES, SIZES, MOTIONS, BACKGROUNDS)
     return [
         Combination(*names)
@@ -138,14 +138,14 @@ def combinations() -> list[Combination]:
 
 @functools.cache
 def split() -> tuple[list[Combination], list[Combination]]:
-    """The combinations that training draws from, and those held out, in a random order fixed by a seed."""
+    """Return the combinations of training, and the held-out ones, in a random order fixed by a seed."""
     shuffled = combinations()
     random.Random(HELD_OUT_SEED).shuffle(shuffled)  # noqa: S311 - which are held out is no secret
     return shuffled[HELD_OUT:], shuffled[:HELD_OUT]
 
 
 def caption(combination: Combination, rng: random.Random, *, background: bool = True) -> str:
-    """One of the captions of a combination; without its background if so asked."""
+    """Return a random caption of a combination; without its background if so asked."""
     colour, shape, size, motion, ground = combination
     things = " ".join(word for word in (rng.choice(SIZES[size]), colour, rng.choice(SHAPES[shape])) if word)
     template = rng.choice(WHOLE if background else WITHOUT_BACKGROUND)
@@ -155,7 +155,10 @@ def caption(combination: Combination, rng: random.Random, *, background: bool = 
 
 
 def other_caption(rng: random.Random) -> str:
-    """A text that describes nothing the model knows: other things, known words about other things, or letters."""
+    """Return a text that describes nothing the model knows.
+
+    It is about other things, has known words about other things, or is random letters.
+    """
     kind = rng.random()
     if kind < 0.1:
         return " ".join(_letters(rng) for _ in range(rng.randrange(1, 6)))
@@ -170,7 +173,7 @@ def other_caption(rng: random.Random) -> str:
 
 
 def parse(text: str) -> Combination | None:
-    """What a whole caption says, in any case; None where it is none."""
+    """Return what a whole caption says, in any case of letters; None for other texts."""
     match = _whole().fullmatch(text.strip().lower())
     if not match:
         return None
@@ -185,7 +188,7 @@ def parse(text: str) -> Combination | None:
 
 
 def unknown_words(text: str) -> list[str]:
-    """The words of a text that no caption has, in order, each once."""
+    """Return the words of a text that no caption has, in order, each once."""
     words = re.findall(r"[^\W_]+(?:['’-][^\W_]+)*", text.lower())
     return list(dict.fromkeys(word for word in words if word not in _vocabulary()))
 
@@ -207,7 +210,7 @@ def _called(table: dict[str, tuple[str, ...]], word: str) -> str:
 
 
 def _any_of(words: itertools.chain[str] | dict[str, RGB]) -> str:
-    """A pattern of any of the words, of which a longer one counts before what it begins with."""
+    """Return a pattern of any of the words, in which a longer word precedes its own prefixes."""
     return "|".join(sorted(map(re.escape, words), key=len, reverse=True))
 
 

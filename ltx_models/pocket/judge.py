@@ -1,8 +1,9 @@
-"""Does a clip show what its caption says? Pixel arithmetic in NumPy, no model.
+"""Judge whether a clip shows what its caption says, by pixel arithmetic in NumPy, without a model.
 
 A pixel belongs to the shape if it is nearer to the shape's colour than to the background's. Of the shape's pixels the
-judge takes, in each frame, the centre of mass, the area and the orientation, and from those what moved, grew or turned.
-What shape it is, is found by laying each of the four over it, of the same area, centre and orientation.
+judge computes, in each frame, the centre of mass, the area and the orientation, and from those what moved, grew or
+turned. The shape is found by comparing the pixels with each of the four shapes of the same area, centre and
+orientation.
 
 Clips that `ltx_models.pocket.clips` draws are right in all respects; a clip of one caption judged by another is right
 about as often as the words of the two agree.
@@ -23,19 +24,19 @@ __all__ = ["Verdict", "judge", "judge_combination"]
 NEAR = 0.15
 """The squared distance in RGB within which a pixel may be the shape's."""
 LEAST_AREA, MOST_AREA = 0.0022, 0.5
-"""Of the shape in any frame, as a part of the square of the shorter side, and on average as a part of the picture."""
+"""Bounds of the shape's area: in any frame, relative to the square of the shorter side; on average, to the picture."""
 SYMMETRY = {"circle": 0, "square": 4, "triangle": 3, "diamond": 2}
-"""How often in a turn a shape is itself again; 0 for always."""
+"""How many times in a turn a shape looks the same; 0 for always."""
 UPRIGHT = {"square": -1, "triangle": 1j, "diamond": -1}
-"""The direction of the moment of that order of an upright shape: the power of where its corners are, as x + iy."""
+"""The direction of an upright shape's moment of that order: the power of its corners, as x + iy."""
 FRAMES_LOOKED_AT = 9
-"""Of the clip, for the shape."""
+"""The number of a clip's frames from which the shape is found."""
 TURNED = np.radians(100)
 
 
 @dataclass(frozen=True)
 class Verdict:
-    """What of the caption the clip shows. colour: of the shape and of the background."""
+    """Which parts of the caption the clip shows; `colour` is of the shape and of the background."""
 
     colour: bool
     shape: bool
@@ -44,17 +45,20 @@ class Verdict:
 
     @property
     def right(self) -> bool:
-        """All is as the caption says."""
+        """Whether everything is as the caption says."""
         return self.colour and self.shape and self.size and self.motion
 
 
 @dataclass(frozen=True)
 class Seen:
-    """A shape, frame by frame.
+    """A shape as it was found, frame by frame.
 
-    x, y: the centre of mass, in units of the picture's width and height.  area: in units of the square of the shorter
-    side.  turned: the angle clockwise that it turned by in all, in radians.  near: x and y in units of the shorter
-    side, (F, 2).
+    Attributes:
+        x: Its centre of mass, in units of the picture's width, (F,).
+        y: Its centre of mass, in units of the picture's height, (F,).
+        area: Its area, in units of the square of the shorter side, (F,).
+        turned: The angle clockwise that it turned by in all, in radians.
+        near: Its centre in units of the shorter side, (F, 2).
     """
 
     x: np.ndarray
@@ -65,12 +69,12 @@ class Seen:
 
     @property
     def travel_x(self) -> float:
-        """From the first frame to the last."""
+        """The distance in x from the first frame to the last."""
         return float(self.x[-1] - self.x[0])
 
     @property
     def travel_y(self) -> float:
-        """From the first frame to the last."""
+        """The distance in y from the first frame to the last."""
         return float(self.y[-1] - self.y[0])
 
     @property
@@ -80,30 +84,30 @@ class Seen:
 
     @property
     def range(self) -> float:
-        """How far from each other it was seen, across or down."""
+        """The largest distance between two of its places, across or down."""
         return float(max(np.ptp(self.x), np.ptp(self.y)))
 
     @property
     def keeps_its_size(self) -> bool:
-        """It is as large in the end as in the beginning, about."""
+        """Whether it is about as large in the end as in the beginning."""
         return 0.6 < self.growth < 1.65
 
     @property
     def stays(self) -> bool:
-        """It is never far from where it was."""
+        """Whether it is never far from where it was."""
         return self.range < 0.1
 
 
 def judge(frames: np.ndarray, caption: str) -> Verdict:
-    """Judge uint8 frames (F, H, W, 3), at least 9 of them. Raises ValueError where the caption is none of pocket's."""
+    """Judge uint8 frames (F, H, W, 3), at least 9 of them. Raise ValueError where the caption is unknown."""
     combination = parse(caption)
     if combination is None:
-        raise ValueError(f"{caption!r} is no caption that the pocket model knows in whole")
+        raise ValueError(f"the caption {caption!r} is invalid: the pocket model does not know all of it")
     return judge_combination(frames, combination)
 
 
 def judge_combination(frames: np.ndarray, said: Combination) -> Verdict:
-    """The same, of what a caption says."""
+    """Judge frames, as `judge` does, by the combination that a caption names."""
     video = frames.astype(np.float32) / 255
     to_shape = _squared_distance(video, COLOURS[said.colour])
     to_ground = _squared_distance(video, BACKGROUNDS[said.background])
@@ -130,7 +134,7 @@ def _is_there(mask: np.ndarray, area: np.ndarray, to_nearest: np.ndarray) -> boo
 
 
 def _size(radius: float) -> str:
-    """The size whose radii are nearest, by ratio."""
+    """Return the size whose radii are nearest, by ratio."""
     middles = {size: np.sqrt(low * high) for size, (low, high) in RADII.items()}
     return min(middles, key=lambda size: abs(np.log(max(radius, 1e-6) / middles[size])))
 
@@ -152,9 +156,10 @@ def _look(mask: np.ndarray, shape: str) -> Seen:
 
 
 def _orientations(mask: np.ndarray, shape: str) -> np.ndarray:
-    """The angle clockwise of each frame's shape, up to its symmetry.
+    """Return the angle clockwise of each frame's shape, up to its symmetry.
 
-    That of a shape of n-fold symmetry is the argument of its n-th complex moment, from the upright one's, over n.
+    That of a shape of n-fold symmetry is the argument of its n-th complex moment, relative to the upright one's, over
+    n.
     """
     order = SYMMETRY[shape]
     if not order:
@@ -169,14 +174,14 @@ def _moment(frame: np.ndarray, order: int) -> complex:
 
 
 def _shape(mask: np.ndarray, *, turns: bool) -> str:
-    """The shape that covers the mask best, over all frames looked at; upright, unless it turns."""
+    """Return the shape that covers the mask best, over some of the frames; upright, unless it turns."""
     chosen = np.unique(np.linspace(0, len(mask) - 1, FRAMES_LOOKED_AT).round().astype(int))
     scores = {name: np.mean([_overlap(mask[index], name, turns=turns) for index in chosen]) for name in SHAPES}
     return max(scores, key=lambda name: scores[name])
 
 
 def _overlap(frame: np.ndarray, shape: str, *, turns: bool) -> float:
-    """Intersection over union of a mask and the shape of its centre of mass, area, and, if it turns, orientation."""
+    """Return the intersection over union of a mask and a shape of its centre, area and, if it turns, orientation."""
     rows, columns = np.nonzero(frame)
     radius = np.sqrt(len(rows) / AREAS[shape])
     angle = float(_orientations(frame[None], shape)[0]) if turns else 0.0
@@ -187,7 +192,7 @@ def _overlap(frame: np.ndarray, shape: str, *, turns: bool) -> float:
 
 
 def _bounces(seen: Seen) -> bool:
-    """Twice up, and back to the floor between: low at the beginning, in the middle and in the end, high halfway."""
+    """Return whether a shape goes up twice, and down between: low at both ends and in the middle, high halfway."""
     height = (seen.y.max() - seen.y) / max(np.ptp(seen.y), 1e-6)
     first, second = np.array_split(height, 2)
     middle = height[len(height) * 3 // 8 : len(height) * 5 // 8 + 1]
@@ -196,7 +201,7 @@ def _bounces(seen: Seen) -> bool:
 
 
 def _goes_round(seen: Seen) -> bool:
-    """Once round a point, clockwise, at about the same distance."""
+    """Return whether a shape goes once around a point, clockwise, at about the same distance."""
     from_middle = seen.near - seen.near[:-1].mean(0)
     distance = np.hypot(*from_middle.T)
     angles = np.unwrap(np.arctan2(from_middle[:, 1], from_middle[:, 0]))

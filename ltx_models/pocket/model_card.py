@@ -1,9 +1,9 @@
-"""Writes MODEL_CARD.md from what was measured: no number in it is typed by hand.
+"""Write MODEL_CARD.md from measurements: no number in it is typed by hand.
 
     python -m ltx_models.pocket.model_card --weights ltx_models/pocket --run run
 
-Of the folder of weights it reads their files, scores.json and sheet.jpg; of the training's folder reconstruction.json
-and the losses, whose picture it copies beside the card.
+It reads the files of the folder of weights, its scores.json and sheet.jpg; and from the training's folder
+reconstruction.json and the losses, whose plot it copies to the card's folder.
 """
 
 from __future__ import annotations
@@ -31,9 +31,9 @@ SHEET_CAPTIONS = 16
 @click.option("--weights", type=click.Path(path_type=Path, exists=True, file_okay=False), default=HERE)
 @click.option("--run", type=click.Path(path_type=Path, exists=True, file_okay=False), required=True)
 @click.option("--device", "trained_on", default="one NVIDIA H100", show_default=True, help="What it was trained on.")
-@click.option("--remark", default="", help="What else there is to say of the training.")
+@click.option("--remark", default="", help="A remark on the training.")
 def main(weights: Path, run: Path, trained_on: str, remark: str) -> None:
-    """Writes WEIGHTS/MODEL_CARD.md."""
+    """Write WEIGHTS/MODEL_CARD.md."""
     if (run / "losses.png").is_file():
         shutil.copyfile(run / "losses.png", weights / "losses.png")
     (weights / "MODEL_CARD.md").write_text(model_card(weights, run, trained_on, remark), encoding="utf-8")
@@ -41,7 +41,7 @@ def main(weights: Path, run: Path, trained_on: str, remark: str) -> None:
 
 
 def model_card(weights: Path, run: Path, trained_on: str, remark: str = "") -> str:
-    """The card's text."""
+    """Return the card's text."""
     template = string.Template((HERE / "MODEL_CARD.template.md").read_text(encoding="utf-8"))
     drawn = json.loads((run / "reconstruction.json").read_text(encoding="utf-8"))
     return template.substitute(
@@ -90,7 +90,7 @@ def _synonyms(table: dict[str, tuple[str, ...]]) -> str:
 
 
 def _scores(weights: Path, run: Path) -> str:
-    """Those of the folder of weights, and those that training itself took."""
+    """Return the scores in the folder of weights, and those of the training itself."""
     rows = [f"| model | rendered by | size | steps | guidance | clips | {' | '.join(ASPECTS)} |"]
     rows.append("| --- " * (6 + len(ASPECTS)) + "|")
     scores = [*read_scores(weights / "scores.json"), *read_scores(run / "scores.json")]

@@ -1,4 +1,4 @@
-"""How many held-out captions come out right: what the model card says, whoever rendered the clips."""
+"""Score how many held-out captions are rendered right, for the model card, by whatever renders the clips."""
 
 from __future__ import annotations
 
@@ -40,12 +40,12 @@ SIZES: dict[str, dict[str, Any]] = {
     "medium": {"width": 192, "height": 192},
     "large": {"width": 256, "height": 256, "frames": 49},
 }
-"""What is scored: of a Setting, what is not its default."""
+"""The sizes that are scored: the fields of a Setting that differ from its defaults."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Setting:
-    """One way to render: a model (pocket or pocket-distilled), by "MLX" or "diffusers"."""
+    """A way to render: a model (pocket or pocket-distilled), rendered by "MLX" or "diffusers"."""
 
     model: str
     by: str
@@ -62,7 +62,7 @@ class Setting:
 
 
 def setting_of(model: str, by: str, size: str = "default") -> Setting:
-    """A model's own steps and guidance, at one of SIZES."""
+    """Return the setting of a model's own steps and guidance, at one of SIZES."""
     variant = VARIANTS[model]
     assert isinstance(variant.guidance_scale, float)
     return Setting(model=model, by=by, steps=variant.num_steps, guidance=variant.guidance_scale, **SIZES[size])
@@ -70,7 +70,7 @@ def setting_of(model: str, by: str, size: str = "default") -> Setting:
 
 @dataclass(frozen=True, kw_only=True)
 class Score:
-    """Of so many clips, the part that is right in each aspect, and in all. wrong: the captions that are not."""
+    """The fraction of clips that is right in each aspect, and in all; `wrong` are the captions of the others."""
 
     setting: Setting
     clips: int
@@ -83,17 +83,17 @@ class Score:
 
 
 Render = Callable[[Setting, Sequence[str]], Iterable[np.ndarray]]
-"""Renders captions: uint8 frames (F, H, W, 3) of each, in order."""
+"""A function that renders captions: it yields uint8 frames (F, H, W, 3) of each, in order."""
 
 
 def held_out_captions(count: int) -> list[tuple[Combination, str]]:
-    """The first so many held-out combinations, with a caption each; always the same."""
+    """Return the first `count` held-out combinations, with a caption each; always the same."""
     held_out = split()[1][:count]
     return [(what, caption(what, random.Random(index))) for index, what in enumerate(held_out)]  # noqa: S311
 
 
 def score(setting: Setting, render: Render, count: int, each: Callable[[], None] = lambda: None) -> Score:
-    """Render held-out captions and judge them. each: called after every clip."""
+    """Render held-out captions and judge them; call `each` after every clip."""
     wanted = held_out_captions(count)
     verdicts, wrong = [], []
     clips = render(setting, [text for _, text in wanted])
@@ -113,14 +113,14 @@ def _not_right(verdict: Sequence[bool]) -> Iterator[str]:
 
 
 def write_scores(path: Path, scores: Iterable[Score]) -> None:
-    """Adds to a JSON file; a score takes the place of an earlier one of its setting."""
+    """Add scores to a JSON file; a score replaces an earlier one of its setting."""
     kept = {entry.setting: entry for entry in read_scores(path)} | {entry.setting: entry for entry in scores}
     text = json.dumps([dataclasses.asdict(entry) for entry in kept.values()], indent=1)
     path.write_text(f"{text}\n", encoding="utf-8")
 
 
 def read_scores(path: Path) -> list[Score]:
-    """The scores of a file; none where there is no file."""
+    """Return the scores of a file; none where it does not exist."""
     if not path.is_file():
         return []
     rows = json.loads(path.read_text(encoding="utf-8"))

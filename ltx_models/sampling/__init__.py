@@ -1,1 +1,1 @@
-"""From noise to latents: guidance, conditioning, the loop over timesteps."""
+"""Turn noise into latents: guidance, conditioning, the loop over timesteps."""

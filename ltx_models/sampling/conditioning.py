@@ -1,8 +1,8 @@
-"""Pictures and clips become latents that the render keeps, or tokens beside it that the render looks at.
+"""Turn pictures and clips into latents that the render keeps, or into extra tokens that the render attends to.
 
-What belongs at the beginning takes the place of the noise there. A later picture, and the first two latent frames of
-a later clip, become extra tokens at that frame's coordinates, because a latent of one frame looks unlike those of
-eight; they are removed at the end. Every token has a strength: it is taken to be no noisier than 1 - strength.
+What belongs at the beginning replaces the noise there. A later picture, and the first two latent frames of a later
+clip, become extra tokens at that frame's coordinates, because a latent of one frame looks unlike those of eight; they
+are removed at the end. Every token has a strength: it is taken to be no noisier than 1 - strength.
 """
 
 from __future__ import annotations
@@ -21,15 +21,18 @@ from ltx_models.transformers.ltxv import pixel_coordinates
 __all__ = ["Canvas", "place"]
 
 PREFIX = 2
-"""Latent frames of a later clip that become extra tokens: the first holds one frame, and the second sees it."""
+"""Latent frames of a later clip that become extra tokens: the first covers one frame, and the second depends on it."""
 
 
 @dataclass(frozen=True, eq=False)
 class Canvas:
-    """Where a render begins.
+    """The state in which a render begins.
 
-    tokens: (1, extra + F·H·W, C) float32, the extra ones first.  coordinates: (1, 3, extra + F·H·W), in pixels.
-    strengths: (1, extra + F·H·W), 0 for what is free; None where all is.
+    Attributes:
+        tokens: (1, extra + F·H·W, C) float32, the extra ones first.
+        coordinates: (1, 3, extra + F·H·W), in pixels.
+        strengths: (1, extra + F·H·W), 0 for free tokens; None where all are free.
+        extra: The number of extra tokens.
     """
 
     tokens: mx.array
@@ -45,10 +48,16 @@ def place(
     *,
     causal: bool,
 ) -> Canvas:
-    """The canvas of initial `latents` (1, C, F, H, W), usually noise, and of resolved items with their latents.
+    """Return the canvas of initial latents and of pictures and clips, of which later ones cover earlier ones.
 
-    draw: fresh noise of a shape, for the item of an index among those that have extra tokens.  causal: as for
-    `pixel_coordinates`. A later item lies over an earlier one. Raises InvalidRequest for latents that do not fit.
+    Args:
+        latents: The initial latents (1, C, F, H, W), usually noise.
+        items: Resolved items with their latents.
+        draw: Returns fresh noise, given an item's index among those that have extra tokens, and a shape.
+        causal: As in `pixel_coordinates`.
+
+    Raises:
+        InvalidRequest: An item's latents do not fit.
     """
     coordinates = pixel_coordinates(*latents.shape[2:], causal=causal)
     if not items:
@@ -81,7 +90,7 @@ def place(
 
 
 def lerp(a: np.ndarray, b: np.ndarray, weight: float) -> np.ndarray:
-    """a + weight·(b - a), and exactly b at 1."""
+    """Return a + weight·(b - a), and exactly b at 1."""
     return a + weight * (b - a) if weight < 0.5 else b - (1 - weight) * (b - a)
 
 

@@ -1,4 +1,4 @@
-"""The denoising loop: from a canvas, step by step, to latents."""
+"""Run the denoising loop: from a canvas, step by step, to latents."""
 
 from __future__ import annotations
 
@@ -24,10 +24,10 @@ from ltx_models.transformers.ltxv import Conditioning, Perturbation, TokenTimest
 __all__ = ["Denoiser", "Schedule", "schedule_steps"]
 
 MASK_EPS = 1e-6
-"""How far a timestep may be above 1 - strength for a token still to move."""
+"""How far a timestep may be above 1 - strength while the token still changes."""
 
 Schedule = Sequence[tuple[float, float]]
-"""The steps of a render: from which timestep to which."""
+"""The steps of a render: the timestep at which each begins, and the one at which it ends."""
 
 
 def schedule_steps(timesteps: Sequence[float], skip_first: int, skip_last: int) -> Schedule:
@@ -67,9 +67,18 @@ class Denoiser:
     def run(
         self, canvas: Canvas, shape: LatentShape, resume: ResumePoint | None = None
     ) -> Generator[tuple[Stepped, mx.array], None, ResumePoint]:
-        """The steps that `resume` leaves to do, each with the tokens (1, F·H·W, C) of the video that it would end at.
+        """Yield the steps that are left to do, each with the predicted video as tokens (1, F·H·W, C).
 
-        Returns where the last one ended. Raises NotFinite after a step that gave NaN or infinite values.
+        Args:
+            canvas: The initial state.
+            shape: The shape of the latents.
+            resume: The point to continue from, in place of the canvas's tokens; None to begin.
+
+        Returns:
+            The point after the last step.
+
+        Raises:
+            NotFinite: A step's result has NaN or infinite values.
         """
         tokens = canvas.tokens
         if resume is not None:
@@ -106,7 +115,7 @@ class Denoiser:
         return resume
 
     def _noise_kept_tokens(self, tokens: mx.array, canvas: Canvas, step: int) -> mx.array:
-        """Tokens that are kept as they are get a little noise, less from step to step."""
+        """Add noise to tokens that are kept unchanged, less from step to step."""
         scale = self.request.image_noise_scale
         if canvas.strengths is None or not scale:
             return tokens
@@ -131,9 +140,13 @@ class Denoiser:
 
 @dataclass(frozen=True, eq=False)
 class _Predictor:
-    """Guided velocities.
+    """A function that predicts guided velocities.
 
-    select: what a batch of those texts shares.  prompt_row: the prompt's; the negative one, if it is used, has 0.
+    Attributes:
+        transformer: The model.
+        request: The resolved request.
+        select: Returns the conditioning of a batch of texts, by their rows.
+        prompt_row: The row of the prompt; the negative prompt, if it is used, has row 0.
     """
 
     transformer: Transformer
@@ -142,7 +155,7 @@ class _Predictor:
     prompt_row: int
 
     def __call__(self, tokens: mx.array, timestep: mx.array | TokenTimesteps, guidance: Guidance) -> mx.array:
-        """tokens: (1, N, C); timestep: (1, 1) → (1, N, C) float32: guidance and latents keep that precision."""
+        """Return the guided velocity (1, N, C) of tokens (1, N, C), in float32: guidance keeps that precision."""
         mode = self.request.stg_mode
         assert mode is not None
         guided = guidance.scale > 1
@@ -165,7 +178,7 @@ class _Predictor:
 
 
 class _Levels:
-    """The few timesteps that tokens of these strengths (1, N) have at a step: found once, not at each."""
+    """The few distinct timesteps that tokens of strengths (1, N) have at a step, found once for all steps."""
 
     def __init__(self, strengths: mx.array) -> None:
         values, places = np.unique(np.array(strengths[0]), return_inverse=True)
@@ -173,19 +186,22 @@ class _Levels:
         self._places = mx.array(places.astype(np.int32))
 
     def timesteps(self, timestep: float) -> TokenTimesteps:
-        """Those of a step: a token is no noisier than its strength leaves it."""
+        """Return the timesteps of a step: a token is no noisier than its strength allows."""
         return TokenTimesteps(mx.minimum(timestep, self._least_noisy), self._places)
 
 
 def _split(tokens: mx.array, extra: int, shape: LatentShape) -> tuple[np.ndarray, np.ndarray | None]:
-    """Latents (1, C, F, H, W), and the extra tokens if there are any."""
+    """Return latents (1, C, F, H, W), and the extra tokens if there are any."""
     return from_tokens(tokens[:, extra:], shape), np.array(tokens[:, :extra]) if extra else None
 
 
 def text_batch(rows: Sequence[tuple[np.ndarray, np.ndarray]]) -> tuple[mx.array, mx.array | None]:
-    """Embeddings (1, N, D) with their masks (1, N) as one batch (B, S, D), with its mask where rows differ in length.
+    """Return texts as one batch (B, S, D), with a mask where they differ in length, else None.
 
-    Attention to text knows no positions, so padding inside the rows is cut out.
+    Attention to text does not depend on positions, so padding inside the rows is cut out.
+
+    Args:
+        rows: Embeddings (1, N, D) and their mask (1, N), for each text.
     """
     texts = [np.asarray(embedding)[0][np.asarray(mask)[0] > 0] for embedding, mask in rows]
     lengths = [len(text) for text in texts]

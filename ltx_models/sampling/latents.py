@@ -27,12 +27,13 @@ __all__ = [
 LatentShape = tuple[int, int, int, int, int]
 
 INITIAL_NOISE, DECODE_NOISE, CONDITIONING_NOISE, IMAGE_NOISE, STOCHASTIC_NOISE, INJECTED_NOISE = range(6)
-"""The random streams of a seed: each its own, so that drawing from one never changes another. All but the first two
-are drawn from more than once, by index: the item, the step, or the layer."""
+"""The random streams of a seed, each independent, so that drawing from one never changes another. All but the first two
+are drawn from more than once, by index: the item, the step, or the layer.
+"""
 
 
 def latent_shape(request: GenerationRequest, channels: int) -> LatentShape:
-    """(1, C, F, H, W) of a resolved request."""
+    """Return the latent shape (1, C, F, H, W) of a resolved request."""
     assert request.width
     assert request.height
     assert request.num_frames
@@ -41,15 +42,15 @@ def latent_shape(request: GenerationRequest, channels: int) -> LatentShape:
 
 
 def draw_noise(seed: int, stream: int, shape: tuple[int, ...], *index: int) -> np.ndarray:
-    """Normal noise of one of a seed's streams, drawn on the host: the same on every machine."""
+    """Return normal noise of one of a seed's streams, drawn on the host: the same on every machine."""
     return np.random.Generator(np.random.PCG64([stream, seed, *index])).standard_normal(shape, dtype=np.float32)
 
 
 def to_tokens(latents: np.ndarray) -> mx.array:
-    """(1, C, F, H, W) → (1, F·H·W, C)."""
+    """Return latents (1, C, F, H, W) as tokens (1, F·H·W, C)."""
     return mx.array(latents, mx.float32).flatten(2).swapaxes(1, 2)
 
 
 def from_tokens(tokens: mx.array, shape: LatentShape) -> np.ndarray:
-    """(1, F·H·W, C) → (1, C, F, H, W)."""
+    """Return tokens (1, F·H·W, C) as latents (1, C, F, H, W)."""
     return np.array(tokens.swapaxes(1, 2).reshape(shape))

@@ -1,6 +1,6 @@
-"""`python -m ltx_models.self_test VARIANT`: findings as lines of JSON, each as soon as it is there.
+"""Print findings as lines of JSON, each when it is made: `python -m ltx_models.self_test VARIANT`.
 
-The exit code is WRONG where something is not as it should be, USAGE where nothing was looked at, and 0 else.
+The exit code is WRONG where a result is wrong, USAGE where nothing was tested, and 0 otherwise.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ USAGE = 2
 
 
 def main() -> int:
-    """The command line. Returns the exit code."""
+    """Run the command line and return its exit code."""
     parser = argparse.ArgumentParser(prog="python -m ltx_models.self_test")
     parser.add_argument("variant", help="whose widths to compute with")
     try:

@@ -1,4 +1,4 @@
-"""A clip of the bundled model, from its prompt through an MP4 and back to frames, as a render makes it."""
+"""Render a clip of the bundled model, from its prompt through an MP4 and back to frames."""
 
 from __future__ import annotations
 
@@ -19,12 +19,12 @@ __all__ = ["Clip", "render_clip"]
 
 PROMPT = "a red ball rolls to the right on a navy background"
 LEAST_PSNR = 25.0
-"""Decibels between the frames that were rendered and those that are read back."""
+"""The least PSNR in decibels between rendered frames and those that are read back."""
 
 
 @dataclass(frozen=True)
 class Clip:
-    """What became of a clip. problem: what is wrong with it, in a sentence; "" where it is as it should be."""
+    """The result of the clip; `problem` says in a sentence what is wrong with it, "" for nothing."""
 
     problem: str
     seconds: float
@@ -33,7 +33,7 @@ class Clip:
 
 
 def render_clip() -> Clip:
-    """Render a clip, write it, read it back and look at it."""
+    """Render a clip, write it, read it back and judge it."""
     started = time.perf_counter()
     frames = LTXPipeline("pocket").generate_video(PROMPT, seed=0).frames
     with tempfile.TemporaryDirectory(prefix="ltx-self-test-") as folder:
@@ -43,11 +43,11 @@ def render_clip() -> Clip:
         size = path.stat().st_size
     seconds = time.perf_counter() - started
     if again.shape != frames.shape:
-        return Clip(f"of {len(frames)} frames in an MP4, {len(again)} are read back", seconds, 0.0, size)
+        return Clip(f"of {len(frames)} frames written to an MP4, {len(again)} were read back", seconds, 0.0, size)
     error = np.mean((frames.astype(np.float64) - again) ** 2) / 255**2
     psnr = float(-10 * np.log10(max(error, 1e-12)))
     if psnr < LEAST_PSNR:
-        return Clip(f"frames come out of an MP4 changed ({psnr:.1f} dB)", seconds, psnr, size)
+        return Clip(f"frames read back from an MP4 differ ({psnr:.1f} dB)", seconds, psnr, size)
     verdict = judge(again, PROMPT)
     off = ", ".join(name for name, right in dataclasses.asdict(verdict).items() if not right)
     problem = "" if verdict.right else f"the clip does not show what its prompt says: {off}"

@@ -1,4 +1,4 @@
-"""What the device computes, against the same in float32 on the CPU, and each kernel against its formula.
+"""Compare what the device computes with float32 on the CPU, and each kernel with its formula.
 
 The models have a variant's own widths, one block each, and random weights, so that nothing is downloaded.
 """
@@ -30,26 +30,32 @@ from ltx_models.transformers.ltxv import pixel_coordinates
 __all__ = ["PARTS", "Compared", "compare_kernels", "compare_parts"]
 
 TOKENS = (2, 16, 16)
-"""Latent frames, rows and columns of the transformer's test; its kernels' is of a whole video."""
+"""Latent frames, rows and columns of the transformer's test; its kernels' test is of a whole video."""
 TILE = (2, 8, 8)
-"""The same of the VAE's: its convolutions are of the size for which MLX would take Winograd's transform."""
+"""Latent frames, rows and columns of the VAE's test: of the size for which MLX would use Winograd's transform."""
 MOST_WORDS = 2000
-"""Characters of a compiler's about a kernel."""
+"""The most characters of a compiler's message about a kernel that are shown."""
 BOUNDS = {
     mx.bfloat16: {"transformer block": 0.02, "VAE tile": 0.04, "text encoder block": 0.06},
     mx.float32: {"transformer block": 1e-4, "VAE tile": 1e-4, "text encoder block": 1e-4},
 }
-"""Relative L2 distance from float32 on the CPU up to which a part is right. In bfloat16 they are at 0.006, 0.012 and
-0.018 on an H200, and at 0.006, 0.018 and 0.025 on a CPU, the tile at 0.021 there with 2B's widths, of which what
-Winograd's transform adds makes 0.06 (simulated by noise of its size); a Mac's GPU has not been measured yet.
+"""The largest relative L2 distances from float32 on the CPU at which a part is right. In bfloat16 the distances are
+0.006, 0.012 and 0.018 on an H200, and 0.006, 0.018 and 0.025 on a CPU, the tile's 0.021 there with 2B's widths;
+Winograd's transform would make that 0.06 (simulated by noise of its size). A Mac's GPU has not been measured yet.
 """
 
 
 @dataclasses.dataclass(frozen=True)
 class Compared:
-    """A part: how far it is from what it should give, as a relative L2 distance, and how long it takes.
+    """The comparison of a part.
 
-    plain_milliseconds: of a kernel, what its formula takes; 0 elsewhere.  problem: of a kernel that gave nothing, why.
+    Attributes:
+        part: Its name.
+        distance: The relative L2 distance from the expected result.
+        bound: The largest distance at which it is right.
+        milliseconds: How long it takes.
+        plain_milliseconds: How long a kernel's formula takes; 0 for other parts.
+        problem: Why a kernel gave no result; "" if it did.
     """
 
     part: str
@@ -61,7 +67,7 @@ class Compared:
 
     @property
     def is_right(self) -> bool:
-        """Whether it is within its bound. NaN is not."""
+        """Whether the distance is within its bound; NaN is not."""
         return self.distance <= self.bound
 
 
@@ -80,9 +86,9 @@ def compare_parts(variant: Variant) -> Iterator[Compared]:
 
 
 def compare_kernels(variant: Variant) -> Iterator[Compared]:
-    """Yield each kernel as the parts call it, once for each kind of arguments; none where there is no GPU.
+    """Yield each kernel as the parts call it, once for each kind of arguments; nothing where there is no GPU.
 
-    One that fails is a finding, for renders do without it, unless it is the GPU that has failed.
+    A kernel that fails is reported, since renders work without it, unless the GPU itself has failed.
     """
     if backend() is None:
         return
@@ -134,15 +140,14 @@ PARTS: dict[str, Callable[[Architecture, mx.Dtype], Callable[[], np.ndarray]]] =
     "VAE tile": _vae_tile,
     "text encoder block": _text_block,
 }
-"""What makes each part, in a precision; what that gives computes it."""
+"""Functions that build each part in a precision, and return a function that computes it."""
 
 
 def _calls(architecture: Architecture, size: tuple[int, int, int]) -> list[tuple[Operation, tuple[Any, ...]]]:
-    """Return what the parts call kernels with in bfloat16, the first of each kind; the transformer for a video of that
-    size, as no CPU has to compute the same.
+    """Return the arguments in bfloat16 with which the parts call kernels, the first of each kind.
 
-    Nothing is compiled meanwhile: what is compiled already calls no operation again, and what is being compiled has no
-    values yet.
+    The transformer is called for a video of the given size, since no CPU has to compute the same. Nothing is compiled
+    meanwhile: compiled functions do not call operations again, and a function that is being compiled has no values yet.
     """
     calls: dict[Any, tuple[Operation, tuple[Any, ...]]] = {}
     call = Operation.__call__
@@ -170,7 +175,7 @@ def _calls(architecture: Architecture, size: tuple[int, int, int]) -> list[tuple
 
 
 def _time(function: Callable[..., Any], arguments: tuple[Any, ...]) -> float:
-    """Return milliseconds of one call, after one that compiles."""
+    """Return the milliseconds of one call, after one that compiles."""
     mx.eval(function(*arguments))
     started = time.perf_counter()
     mx.eval(function(*arguments))

@@ -1,4 +1,4 @@
-"""Whether frames can become an MP4 on this machine, and that be read again. Needs no MLX."""
+"""Check that frames can be written as an MP4 on this machine, and read again. Needs no MLX."""
 
 from __future__ import annotations
 
@@ -13,9 +13,10 @@ FRAMES = 2
 
 
 def try_video(prefix: str = "ltx-trial-") -> None:
-    """Write an MP4 as a render does, and read it. Raise what keeps that from working: MachineFault, or any other error.
+    """Write an MP4 as a render does, and read it. Raise what prevents that: MachineFault, or any other error.
 
-    prefix: what the name of the folder begins with that is made for it, and removed.
+    Args:
+        prefix: The beginning of the name of a temporary folder, which is removed afterwards.
     """
     import numpy as np
 

@@ -1,1 +1,1 @@
-"""From a prompt to what the transformer reads: T5 and its tokenizer."""
+"""Turn a prompt into what the transformer reads: T5 and its tokenizer."""

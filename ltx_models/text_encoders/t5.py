@@ -39,7 +39,7 @@ __all__ = [
 ]
 
 MASKED = -1e9
-"""Added to the scores of padding: its weight underflows to exactly 0."""
+"""The number that is added to the scores of padding: its weight underflows to exactly 0."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -81,7 +81,7 @@ class SelfAttention(nn.Module):
 
 
 class DenseGated(nn.Module):
-    """gelu_tanh(wi_0 x) · wi_1 x, projected back."""
+    """The feed-forward layer: gelu_tanh(wi_0 x) · wi_1 x, projected back."""
 
     def __init__(self, config: T5Config) -> None:
         super().__init__()
@@ -124,7 +124,7 @@ class Block(nn.Module):
 
 
 class Stack(nn.Module):
-    """The blocks. Only the first holds the table of relative positions, which serves them all."""
+    """The blocks. Only the first has the table of relative positions, which all blocks use."""
 
     def __init__(self, config: T5Config) -> None:
         super().__init__()
@@ -142,7 +142,7 @@ class Stack(nn.Module):
         return self.final_layer_norm(x)
 
     def _position_bias(self, length: int) -> mx.array:
-        """(1, heads, length, length): added to the scores of query i and key j."""
+        """Return (1, heads, length, length): what is added to the scores of query i and key j."""
         positions = np.arange(length)
         buckets = relative_position_buckets(
             positions[None, :] - positions[:, None],
@@ -154,7 +154,7 @@ class Stack(nn.Module):
 
 
 def relative_position_buckets(distance: np.ndarray, num_buckets: int, max_distance: int) -> np.ndarray:
-    """T5's bidirectional buckets of key - query: half for each sign; near ones exact, far ones logarithmic."""
+    """Return T5's bidirectional buckets of key - query: half for each sign; near ones exact, far ones logarithmic."""
     half = num_buckets // 2
     exact = half // 2
     size = np.abs(distance)
@@ -165,7 +165,7 @@ def relative_position_buckets(distance: np.ndarray, num_buckets: int, max_distan
 
 
 class T5Encoder(nn.Module):
-    """The whole model."""
+    """The whole encoder."""
 
     def __init__(self, config: T5Config) -> None:
         super().__init__()
@@ -174,20 +174,22 @@ class T5Encoder(nn.Module):
         self.encoder = Stack(config)
 
     def __call__(self, ids: mx.array, mask: mx.array) -> mx.array:
-        """Token ids and their mask, both (B, N) → embeddings (B, N, d_model) in the weights' dtype.
+        """Return embeddings (B, N, d_model) in the weights' dtype.
 
-        The mask is 1 for a token and 0 for padding, which no token attends to.
+        Args:
+            ids: Token ids, (B, N).
+            mask: (B, N), 1 for a token and 0 for padding, which no token attends to.
         """
         return self.encoder(self.shared(ids), mask)
 
 
 def text_encoder_files(folder: Path) -> list[Path]:
-    """The safetensors files of a Hugging Face folder: the shards of its index, or the single one."""
+    """Return the safetensors files of a Hugging Face folder: the shards of its index, or the single one."""
     return sharded_files(folder, "model")
 
 
 def text_encoder_weights(folder: Path) -> Weights:
-    """The tensors of a Hugging Face folder, read from disk when first used. Raises CheckpointError."""
+    """Return the tensors of a Hugging Face folder, read from disk when first used. Raise CheckpointError."""
     weights: Weights = {}
     for path in text_encoder_files(folder):
         weights |= load_tensors(path)[0]
@@ -196,11 +198,18 @@ def text_encoder_weights(folder: Path) -> Weights:
 
 
 def load_text_encoder(folder: Path, dtype: mx.Dtype, quantize: int | None = None) -> T5Encoder:
-    """The encoder of a Hugging Face folder (config.json and safetensors). Raises CheckpointError.
+    """Return the encoder of a Hugging Face folder.
 
-    T5's activations overflow float16, so bfloat16 takes its place.
+    T5's activations overflow float16, so bfloat16 is used in its place.
 
-    quantize: bits for the matrices of the blocks. The embedding, which is looked up and not multiplied, is not.
+    Args:
+        folder: A folder with config.json and safetensors.
+        dtype: The type of weights and activations.
+        quantize: Bits for the matrices of the blocks, or None. The embedding is not quantized: it is looked up, not
+            multiplied.
+
+    Raises:
+        CheckpointError: The folder has no such encoder, or is damaged.
     """
     model = _build(folder)
     load_weights(
@@ -214,9 +223,9 @@ def load_text_encoder(folder: Path, dtype: mx.Dtype, quantize: int | None = None
 
 
 def check_text_encoder(folder: Path) -> T5Config:
-    """Raise CheckpointError unless a folder holds the encoder that its config describes; return the config.
+    """Raise CheckpointError unless a folder has the encoder that its config describes; return the config.
 
-    Shapes only: no weight is read.
+    Only shapes are compared: no weight is read.
     """
     model = _build(folder)
     check_weights(model, text_encoder_weights(folder), folder)
@@ -224,9 +233,11 @@ def check_text_encoder(folder: Path) -> T5Config:
 
 
 def text_encoder_config(folder: Path) -> T5Config:
-    """The sizes of the encoder in a folder. Raises CheckpointError."""
+    """Return the sizes of the encoder in a folder. Raise CheckpointError."""
     if not folder.is_dir():
-        raise CheckpointError(f"{folder} is no folder; one with a T5's config.json and model.safetensors is expected")
+        raise CheckpointError(
+            f"{folder} is not a folder; one with a T5's config.json and model.safetensors is expected"
+        )
     source = folder / "config.json"
     supported = {"feed_forward_proj": "gated-gelu", "model_type": "t5"}
     return parse_config(T5Config, read_json(source), supported, source=str(source))

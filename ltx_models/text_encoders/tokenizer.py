@@ -1,4 +1,7 @@
-"""Text → token ids: SentencePiece with T5's conventions. Needs no MLX, and SentencePiece only where a text is split."""
+"""Turn text into token ids by SentencePiece with T5's conventions.
+
+Needs no MLX, and SentencePiece only where a text is split.
+"""
 
 from __future__ import annotations
 
@@ -10,16 +13,21 @@ from ltx_models.files.file_kinds import describe_stand_in
 __all__ = ["MAX_TOKENS", "NAMES", "Tokenizer"]
 
 MAX_TOKENS = 256
-"""Tokens of a prompt that the text encoder reads, the end token included."""
+"""The number of tokens of a prompt that the text encoder reads, the end token included."""
 NAMES = ("prompt", "negative prompt")
-"""What a request's texts are called, in the order of `GenerationRequest.texts`."""
+"""Names of a request's texts, in the order of `GenerationRequest.texts`."""
 
 
 class Tokenizer:
     """A T5 `spiece.model`.
 
-    vocabulary: how many tokens its text encoder knows; the id of one more would be read from beyond its embeddings.
-    Raises CheckpointError if the file is missing, is no SentencePiece model, or is another text encoder's.
+    Args:
+        path: The file.
+        vocabulary: The number of tokens that its text encoder has embeddings of; a larger id would be read from beyond
+            them. None skips that check.
+
+    Raises:
+        CheckpointError: The file is missing, is not a SentencePiece model, or is another text encoder's.
     """
 
     def __init__(self, path: Path, vocabulary: int | None = None) -> None:
@@ -34,7 +42,7 @@ class Tokenizer:
             raise CheckpointError(f"{path} is not a SentencePiece model (spiece.model){why}") from error
         pieces = self._processor.get_piece_size()
         if self._processor.eos_id() < 0:
-            raise CheckpointError(f"{path} has no end token, which T5's has; take the spiece.model of the text encoder")
+            raise CheckpointError(f"{path} has no end token, unlike T5's; take the spiece.model of the text encoder")
         if vocabulary is not None and pieces > vocabulary:
             raise CheckpointError(
                 f"{path} is another text encoder's: it has {pieces:,} tokens, of which this one knows {vocabulary:,};"
@@ -42,11 +50,11 @@ class Tokenizer:
             )
 
     def encode(self, text: str) -> list[int]:
-        """Ids of the stripped text, cut to 256 with the end token `</s>`, which is always last."""
+        """Return the ids of the stripped text, cut to 256 with the end token `</s>`, which is always last."""
         return [*self._pieces(text)[: MAX_TOKENS - 1], self._processor.eos_id()]
 
     def count(self, text: str) -> int:
-        """Tokens of the whole text, the end token included: of more than MAX_TOKENS, `encode` cuts off the rest."""
+        """Return the number of tokens of the whole text, with the end token; `encode` cuts at MAX_TOKENS."""
         return len(self._pieces(text)) + 1
 
     def _pieces(self, text: str) -> list[int]:

@@ -1,7 +1,7 @@
-"""A block of the diffusion transformer: what it holds, and what it computes.
+"""A block of the diffusion transformer: its parameters and its computation.
 
-Attributes carry the checkpoint's names. What a block computes is a function of its parameters and its inputs, so that
-MLX compiles it once for all blocks: once for each shape and each way of perturbing.
+Attributes carry the checkpoint's names. The computation is a function of parameters and inputs, so that MLX compiles it
+once for all blocks, for each shape and each kind of perturbation.
 """
 
 from __future__ import annotations
@@ -46,7 +46,7 @@ class Attention(nn.Module):
         self.k_norm = nn.RMSNorm(dim, eps=QK_NORM_EPS)
 
     def fuse(self, name: str, parts: tuple[str, ...]) -> None:
-        """Join layers that have the same input into one, where their weights are stored alike."""
+        """Join the layers `parts`, which have the same input, into the layer `name`, if they store weights alike."""
         if any(part not in self for part in parts):
             return
         layer = fused([self[part] for part in parts])
@@ -72,9 +72,11 @@ class FeedForward(nn.Module):
 
 @dataclass(frozen=True)
 class Pending:
-    """The last block's feed-forward, (B, N, D), which the next kernel adds to the tokens.
+    """The output of the last block's feed-forward, which the next kernel adds to the tokens.
 
-    modulation: that block's, (T, 6, D), which holds the gate.
+    Attributes:
+        branch: The output, (B, N, D).
+        modulation: That block's modulation, (T, 6, D), which contains the gate.
     """
 
     branch: mx.array
@@ -83,19 +85,19 @@ class Pending:
 
 @dataclass(frozen=True)
 class Tokens:
-    """What goes from block to block: the residual stream (B, N, D), and what is still to be added to it."""
+    """The tokens between two blocks: the residual stream (B, N, D), and what is still to be added to it."""
 
     x: mx.array
     pending: Pending | None = None
 
     def with_last_row_twice(self) -> Tokens:
-        """The same with one row more."""
+        """Return the tokens with the last row of the batch repeated."""
         pending = self.pending and Pending(_with_last_row_twice(self.pending.branch), self.pending.modulation)
         return Tokens(_with_last_row_twice(self.x), pending)
 
 
 class TransformerBlock(nn.Module):
-    """Self-attention, cross-attention to the text, feed-forward; the first and last modulated by the timestep."""
+    """Self-attention, cross-attention to the text, feed-forward; the first and last are modulated by the timestep."""
 
     def __init__(self, config: TransformerConfig) -> None:
         super().__init__()
@@ -107,12 +109,12 @@ class TransformerBlock(nn.Module):
         self.scale_shift_table = mx.zeros((6, config.inner_dim))
 
     def fuse(self) -> None:
-        """Join the layers that have the same input: one product in place of three, and of two for the text."""
+        """Join layers that have the same input: one product in place of three, and in place of two for the text."""
         self.attn1.fuse("to_qkv", ("to_q", "to_k", "to_v"))
         self.attn2.fuse("to_kv", ("to_k", "to_v"))
 
     def keys_and_values(self, text: mx.array) -> tuple[mx.array, mx.array]:
-        """Of the text (B, S, D), for cross-attention: each (B, heads, S, head_dim)."""
+        """Return keys and values of the text (B, S, D) for cross-attention, each (B, heads, S, head_dim)."""
         attention: Parameters = self.attn2
         if "to_kv" in attention:
             keys, values = mx.split(linear(attention["to_kv"], text), 2, axis=-1)
@@ -132,10 +134,17 @@ class TransformerBlock(nn.Module):
         pace: Callable[..., None],
         perturbing: Perturbing | None = None,
     ) -> Tokens:
-        """modulation: (T, 6, D), the table added; places: which of the T each token has (`ltx_models.kernels`).
+        """Return the tokens after this block.
 
-        pace: called with what each half of the block gives (`ltx_models.layers.pacing.Pace`).
-        perturbing: what to do to the last row.
+        Args:
+            tokens: The tokens before it.
+            modulation: (T, 6, D), with the block's table added.
+            places: The index among the T timesteps that each token has (`ltx_models.kernels.rows`).
+            rope: Cosines and sines, each (B or 1, N, D / 2).
+            text: Keys and values of the text, as from `keys_and_values`.
+            text_bias: (B, 1, 1, S), added to the scores of the text; None where no text token is padding.
+            pace: Called with the arrays after each half of the block (`ltx_models.layers.pacing.Pace`).
+            perturbing: What to do to the last row; None for nothing.
         """
         pending = tokens.pending and (tokens.pending.branch, tokens.pending.modulation)
         attend, feed = _halves(self.num_heads, self.eps, perturbing, backend() is not None)
@@ -150,8 +159,10 @@ class TransformerBlock(nn.Module):
 def _halves(
     heads: int, eps: float, perturbing: Perturbing | None, compiled: bool
 ) -> tuple[Callable[..., Any], Callable[..., Any]]:
-    """What a block computes, up to its feed-forward and from there. Compiled on a GPU only: on a CPU MLX would call a
-    C++ compiler, and gain little. In halves, for what is compiled as one has all its intermediates in memory at once.
+    """Return the two halves of a block's computation: up to its feed-forward, and from there.
+
+    They are compiled on a GPU only: on a CPU MLX would call a C++ compiler, and gain little. There are two halves
+    because a function that is compiled as one has all its intermediates in memory at once.
     """
     attend = functools.partial(_attend_to_all, heads=heads, eps=eps, perturbing=perturbing)
     feed = functools.partial(_feed_forward, eps=eps)
@@ -172,7 +183,12 @@ def _attend_to_all(
     eps: float,
     perturbing: Perturbing | None,
 ) -> tuple[mx.array | None, mx.array, mx.array]:
-    """The tokens as they came in, if they are needed later; after self-attention; and what cross-attention adds."""
+    """Compute self-attention and cross-attention.
+
+    Returns:
+        The tokens before the block, if they are needed later; the tokens after self-attention; and the output of
+        cross-attention, which is still to be added.
+    """
     attention = (modulation, places, SHIFT_ATTENTION, SCALE_ATTENTION, eps, False)
     if pending is None:
         normed = modulate(x, *attention)
@@ -196,7 +212,7 @@ def _feed_forward(
     *,
     eps: float,
 ) -> tuple[mx.array, mx.array | None]:
-    """The tokens, and what is to be added to them, times the gate of the feed-forward."""
+    """Return the tokens, and the feed-forward's output, which is still to be added times its gate."""
     feed_forward = (modulation, places, SHIFT_FEED_FORWARD, SCALE_FEED_FORWARD, eps, False)
     x, normed = add_and_modulate(x, read, modulation, UNGATED, *feed_forward)
     first, _, second = parameters["ff"]["net"]
@@ -220,7 +236,7 @@ def _self_attention(
         projected = mx.concatenate([linear(parameters[name], x) for name in ("to_q", "to_k", "to_v")], axis=-1)
     norms = parameters["q_norm"]["weight"], parameters["k_norm"]["weight"]
     queries, keys = norm_and_rotate(projected, *norms, *rope, QK_NORM_EPS)
-    # A view: attention takes values as they lie in the product.
+    # A view: attention accepts the strides of values within the product.
     values = mx.unflatten(projected, -1, (3, heads, -1))[:, :, 2]
     replacement = None
     if perturbing == "attention_values":
@@ -243,7 +259,10 @@ def _cross_attention(
 
 
 def _attend(q: mx.array, k: mx.array, v: mx.array, bias: mx.array | None) -> mx.array:
-    """(B, heads, N, head_dim) each → (B, N, D). Where q lies token by token so does the result, which needs no copy."""
+    """Return attention of (B, heads, N, head_dim) each as (B, N, D).
+
+    Where q is token by token in memory, the result is too, and needs no copy.
+    """
     out = mx.fast.scaled_dot_product_attention(q, k, v, scale=q.shape[-1] ** -0.5, mask=bias)
     return out.swapaxes(1, 2).flatten(2)
 

@@ -39,9 +39,9 @@ __all__ = [
 ]
 
 SHIFT_OUT, SCALE_OUT = range(2)
-"""Rows of the last modulation."""
+"""Rows of the output's modulation."""
 MASKED = -10_000.0
-"""Added to the scores of text padding."""
+"""The number that is added to the scores of text padding."""
 
 SUPPORTED: dict[str, Any] = {
     "activation_fn": "gelu-approximate",
@@ -55,12 +55,13 @@ SUPPORTED: dict[str, Any] = {
 
 @dataclass(frozen=True)
 class Conditioning:
-    """What every step of a render shares.
+    """The inputs that all steps of a render share.
 
-    rope: cosines and sines, (B or 1, N, inner_dim / 2), float32.
-    text: a key and a value (B, heads, S, head_dim) for each block's cross-attention.
-    text_bias: (B, 1, 1, S), added to the scores; None where no text token is padding.
-    tables: (layers, 1, 6, inner_dim), what each block adds to the modulation.
+    Attributes:
+        rope: Cosines and sines, (B or 1, N, inner_dim / 2), float32.
+        text: A key and a value (B, heads, S, head_dim) for each block's cross-attention.
+        text_bias: (B, 1, 1, S), added to the scores; None where no text token is padding.
+        tables: (layers, 1, 6, inner_dim), what each block adds to the modulation.
     """
 
     rope: tuple[mx.array, mx.array]
@@ -70,11 +71,11 @@ class Conditioning:
 
     @property
     def rows(self) -> int:
-        """The batch that it is for."""
+        """The batch size that it is for."""
         return len(self.text[0][0])
 
     def select(self, rows: Sequence[int]) -> Conditioning:
-        """The same for a batch of these rows, in which each may appear more than once."""
+        """Return the conditioning for a batch of these rows, in which each may appear more than once."""
         if list(rows) == list(range(self.rows)):
             return self
         chosen = mx.array(list(rows))
@@ -84,7 +85,7 @@ class Conditioning:
         return Conditioning((cos, sin), text, bias, self.tables)
 
     def first(self, rows: int) -> Conditioning:
-        """The same without its last rows."""
+        """Return the conditioning of the first `rows` rows."""
         if rows == self.rows:
             return self
         cos, sin = (table[:rows] for table in self.rope)
@@ -94,10 +95,12 @@ class Conditioning:
 
 @dataclass(frozen=True)
 class Perturbation:
-    """What spatio-temporal guidance (Hyung et al., 2024) does to the last row of a batch in some blocks.
+    """A perturbation of the last row of a batch in some blocks, for spatio-temporal guidance (Hyung et al., 2024).
 
-    mode: "attention_values": self-attention gives its values, "attention_skip": its input, both before the output
-    projection; "transformer_block": the block gives its input; "residual": nothing, as in the official code.
+    Attributes:
+        mode: "attention_values": self-attention returns its values, "attention_skip": its input, both before the output
+            projection; "transformer_block": the block returns its input; "residual": nothing, as in the official code.
+        blocks: The indices of the blocks.
     """
 
     mode: Perturbing
@@ -106,15 +109,19 @@ class Perturbation:
 
 @dataclass(frozen=True, eq=False)
 class TokenTimesteps:
-    """The timesteps of tokens of which few differ: values (T,) in [0, 1], and places (N,) int32, which of them each
-    token has."""
+    """The timesteps of tokens, few of which differ.
+
+    Attributes:
+        values: The distinct timesteps, (T,) in [0, 1].
+        places: The index among them that each token has, (N,) int32.
+    """
 
     values: mx.array
     places: mx.array
 
 
 class AdaLayerNormSingle(nn.Module):
-    """The timestep → its embedding, and from it the modulation that all blocks share (PixArt-alpha)."""
+    """The timestep's embedding, and from it the modulation that all blocks share (PixArt-alpha, Chen et al., 2023)."""
 
     def __init__(self, dim: int) -> None:
         super().__init__()
@@ -122,7 +129,7 @@ class AdaLayerNormSingle(nn.Module):
         self.linear = nn.Linear(dim, 6 * dim)
 
     def __call__(self, timestep: mx.array) -> tuple[mx.array, mx.array]:
-        """(T,) → modulation (T, 6, D), embedding (T, D)."""
+        """Return the modulation (T, 6, D) and the embedding (T, D) of timesteps (T,)."""
         embedded = self.emb(timestep)
         return self.linear(nn.silu(embedded)).reshape(len(embedded), 6, -1), embedded
 
@@ -138,7 +145,7 @@ class CaptionProjection(nn.Module):
 
 
 class Transformer(nn.Module):
-    """The whole model. `prepare` once a render, then call it once a step."""
+    """The whole transformer. Call `prepare` once a render, then the model itself once a step."""
 
     def __init__(self, config: TransformerConfig) -> None:
         super().__init__()
@@ -154,21 +161,24 @@ class Transformer(nn.Module):
 
     @property
     def dtype(self) -> mx.Dtype:
-        """What the weights are in, and so the activations."""
+        """The type of the weights, and so of the activations."""
         return self.proj_out.weight.dtype
 
     def fuse(self) -> None:
-        """Join the layers of each block that have the same input, block by block, so that little is held twice."""
+        """Join layers that have the same input, block by block, so that few weights are in memory twice."""
         for block in self.transformer_blocks:
             block.fuse()
 
     def prepare(
         self, text: mx.array, text_mask: mx.array | None, coordinates: np.ndarray, frame_rate: float
     ) -> Conditioning:
-        """What does not change between steps: rotary tables, and the text's keys and values.
+        """Return what does not change between steps: rotary tables, and the text's keys and values.
 
-        text: (B, S, caption_channels); text_mask: (B, S), 1 for a token and 0 for padding, or None where all are
-        tokens; coordinates: (B or 1, 3, N) in pixels; frame_rate: frames a second.
+        Args:
+            text: Embeddings (B, S, caption_channels).
+            text_mask: (B, S), 1 for a token and 0 for padding; None where all are tokens.
+            coordinates: (B or 1, 3, N) in pixels.
+            frame_rate: Frames a second.
         """
         text = self.caption_projection(text.astype(self.dtype))
         bias = None
@@ -184,7 +194,7 @@ class Transformer(nn.Module):
         return conditioning
 
     def _rope_tables(self, coordinates: np.ndarray, frame_rate: float) -> tuple[mx.array, mx.array]:
-        """Those of the last render, if it had the same shape."""
+        """Return rotary tables; those of the last render, if it had the same shape."""
         key = (frame_rate, coordinates.shape, coordinates.tobytes())
         if self._rope is None or self._rope[0] != key:
             self._rope = key, rope_tables(coordinates, frame_rate, self.config)
@@ -197,13 +207,17 @@ class Transformer(nn.Module):
         conditioning: Conditioning,
         perturbation: Perturbation | None = None,
     ) -> mx.array:
-        """The velocity (B, N, out_channels) of tokens (B, N, in_channels), in the weights' dtype.
+        """Return the velocity (B, N, out_channels) of tokens, in the weights' dtype.
 
-        timestep: in [0, 1]; of shape (1,), (B,) or (B, 1) for all tokens of a sample, or (B, N) for each its own, which
-        are read to find those that differ; or as TokenTimesteps, which is not.
-        perturbation: of the last row, if it is to be perturbed. Where the conditioning has one row more than there are
-        tokens, that row is the last sample once more, perturbed: computed with it as far as the two are the same. Its
-        velocity comes last.
+        Where the conditioning has one row more than there are tokens, that row is the last sample again, perturbed: it
+        is computed together with the last sample up to where the two differ, and its velocity comes last.
+
+        Args:
+            tokens: (B, N, in_channels).
+            timestep: In [0, 1]; of shape (1,), (B,) or (B, 1) for all tokens of a sample, or (B, N) for each token,
+                which is evaluated to find the distinct ones; or TokenTimesteps, which needs no evaluation.
+            conditioning: The result of `prepare`.
+            perturbation: The perturbation of the last row; None for none.
         """
         timesteps = timestep if isinstance(timestep, TokenTimesteps) else _distinct(timestep, *tokens.shape[:2])
         places = timesteps.places
@@ -228,7 +242,7 @@ class Transformer(nn.Module):
 
     @staticmethod
     def _part(flow: Tokens, places: mx.array) -> tuple[Tokens, mx.array]:
-        """From here on the last sample and its perturbed copy differ."""
+        """Repeat the last sample of the batch: from here on it and its perturbed copy differ."""
         batch, tokens, _ = flow.x.shape
         if places.size == batch * tokens > tokens:
             places = mx.concatenate([places, places[-tokens:]])
@@ -254,7 +268,11 @@ def _distinct(timestep: mx.array, batch: int, tokens: int) -> TokenTimesteps:
 
 
 def load_transformer(file: Checkpoint, dtype: mx.Dtype, quantize: int | None = None) -> Transformer:
-    """The transformer of a checkpoint, its blocks' matrices quantized to `quantize` bits. Raises CheckpointError."""
+    """Return the transformer of a checkpoint, its blocks' matrices quantized to `quantize` bits unless that is None.
+
+    Raises:
+        CheckpointError: The checkpoint has no such transformer, or is damaged.
+    """
     model = _build(file)
     load_weights(
         model,
@@ -268,9 +286,9 @@ def load_transformer(file: Checkpoint, dtype: mx.Dtype, quantize: int | None = N
 
 
 def check_transformer(file: Checkpoint) -> TransformerConfig:
-    """Raise CheckpointError unless a checkpoint holds the transformer that its config describes; return the sizes.
+    """Raise CheckpointError unless a checkpoint has the transformer that its config describes; return the sizes.
 
-    Shapes only: no weight is read.
+    Only shapes are compared: no weight is read.
     """
     model = _build(file)
     check_weights(model, file.transformer_weights(), file.path)

@@ -1,4 +1,4 @@
-"""Where tokens lie, and the rotary embedding of that (Su et al., 2021) in three dimensions."""
+"""Compute positions of tokens, and their rotary embedding (Su et al., 2021) in three dimensions."""
 
 from __future__ import annotations
 
@@ -12,14 +12,17 @@ from ltx_models.transformers.config import TransformerConfig
 __all__ = ["pixel_coordinates", "rope_tables"]
 
 VAE_STRIDES = (8, 32, 32)
-"""Frames, rows and columns of pixels of one latent token."""
+"""Frames, rows and columns of pixels that one latent token covers."""
 
 
 def pixel_coordinates(frames: int, height: int, width: int, *, causal: bool) -> np.ndarray:
-    """Where latent tokens lie: (1, 3, N) of frame, y and x in pixels, for a latent of that size.
+    """Return the coordinates of latent tokens: (1, 3, N) of frame, y and x in pixels, each the top-left corner.
 
-    A token's place is its top-left corner. `causal`: the first latent frame holds one frame, not eight, so all
-    others begin seven earlier.
+    Args:
+        frames: The number of latent frames.
+        height: The number of latent rows.
+        width: The number of latent columns.
+        causal: The first latent frame covers one frame, not eight, so all others begin seven frames earlier.
     """
     grid = np.meshgrid(np.arange(frames), np.arange(height), np.arange(width), indexing="ij")
     coordinates = np.stack(grid).reshape(3, -1) * np.array(VAE_STRIDES)[:, None]
@@ -29,12 +32,17 @@ def pixel_coordinates(frames: int, height: int, width: int, *, causal: bool) -> 
 
 
 def rope_tables(coordinates: np.ndarray, frame_rate: float, config: TransformerConfig) -> tuple[mx.array, mx.array]:
-    """Cosines and sines (B, N, inner_dim / 2) of the rotary embedding, for coordinates (B, 3, N) in pixels.
+    """Return cosines and sines (B, N, inner_dim / 2) of the rotary embedding.
 
     Each position, as a fraction of its maximum (20 seconds, 2048 rows, 2048 columns) mapped to [-1, 1], is multiplied
-    by π/2 · θ^linspace(0, 1, D/6). Pairs are laid out frequency by frequency, each with (t, y, x); what is left of D
-    is not rotated and comes first. Made on the host in float32: the top angle is 15,708, where bfloat16 has no
-    digits after the point.
+    by π/2 · θ^linspace(0, 1, D/6). Pairs are ordered by frequency, each with (t, y, x); the remainder of D is not
+    rotated and comes first. The tables are computed on the host in float32: the largest angle is 15,708, where bfloat16
+    has no digits after the point.
+
+    Args:
+        coordinates: (B, 3, N) in pixels.
+        frame_rate: Frames a second.
+        config: The transformer's sizes.
     """
     positions = coordinates.astype(np.float32)
     positions[:, 0] *= np.float32(1 / frame_rate)

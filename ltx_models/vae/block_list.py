@@ -1,4 +1,4 @@
-"""The block lists of a VAE's config: held against what a VAE can be before one is built of them."""
+"""Check the block lists of a VAE's config before a VAE is built from them."""
 
 from __future__ import annotations
 
@@ -12,12 +12,17 @@ __all__ = ["check_blocks"]
 
 MOST_BLOCKS = 100
 MOST = {"num_layers": 100, "multiplier": 64, "attention_head_dim": 65_536}
-"""Many times what any checkpoint has."""
+"""The largest values of a block's parameters: many times what any checkpoint has."""
 SWITCHES = ("residual", "inject_noise")
 
 
 def check_blocks(blocks: Sequence[tuple[str, Any]], source: str) -> None:
-    """Pairs of a name and its parameters, or its number of layers. Raises CheckpointError."""
+    """Raise CheckpointError unless a VAE can be built from a list of blocks.
+
+    Args:
+        blocks: Pairs of a name and its parameters, or its number of layers.
+        source: The config that errors name.
+    """
     if len(blocks) > MOST_BLOCKS:
         raise CheckpointError(f"{source} lists {len(blocks):,} blocks; {MOST_BLOCKS} at most are possible")
     for name, given in blocks:

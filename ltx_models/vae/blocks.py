@@ -1,4 +1,4 @@
-"""What the VAE is made of. Videos are (B, F, H, W, C) here: MLX convolves with channels last."""
+"""The layers of the VAE. Videos are (B, F, H, W, C) here: MLX convolves with channels last."""
 
 from __future__ import annotations
 
@@ -36,19 +36,21 @@ SHORTCUT_NORM_EPS = 1e-6
 ATTENTION_NORM_EPS = 1e-5
 KERNEL = 3
 PADDINGS = ("zeros", "replicate", "reflect")
-"""What convolutions see beyond the edges of a frame. In time it is always the edge frame, repeated."""
+"""The paddings of convolutions at the edges of a frame. In time it is always the edge frame, repeated."""
 
 BlockNoise = Callable[[int, int], mx.array]
-"""The noise that a residual block injects: after which of its convolutions (0, 1), and the height there → (H, W)."""
+"""A function that returns the noise (H, W) of a residual block, given which of its convolutions (0, 1) it follows, and
+the height there.
+"""
 
 
 def pixel_norm(x: mx.array) -> mx.array:
-    """Each position's channels divided by their root mean square."""
+    """Divide each position's channels by their root mean square."""
     return mx.fast.rms_norm(x, None, PIXEL_NORM_EPS)
 
 
 def space_from_channels(x: mx.array, stride: tuple[int, int, int]) -> mx.array:
-    """Depth to space: channels ordered (c, t, y, x) become `stride` times as many frames, rows and columns."""
+    """Depth to space: turn channels ordered (c, t, y, x) into `stride` times as many frames, rows and columns."""
     b, f, h, w, _ = x.shape
     st, sy, sx = stride
     x = x.reshape(b, f, h, w, -1, st, sy, sx).transpose(0, 1, 5, 2, 6, 3, 7, 4)
@@ -64,7 +66,7 @@ def channels_from_space(x: mx.array, stride: tuple[int, int, int]) -> mx.array:
 
 
 def pad_reflecting(x: mx.array, axis: int) -> mx.array:
-    """One position more at either end: the neighbour of the edge, or the edge itself where it has none."""
+    """Pad by one position at either end: the neighbour of the edge, or the edge itself where there is none."""
     size = x.shape[axis]
     inner = min(1, size - 1)
     before, after = (mx.take(x, mx.array([at]), axis) for at in (inner, size - 1 - inner))
@@ -72,8 +74,14 @@ def pad_reflecting(x: mx.array, axis: int) -> mx.array:
 
 
 def convolved_by_products(x: mx.array, weight: mx.array) -> mx.array:
-    """The convolution of (B, F, H, W, C) by (O, t, y, x, C), stride 1 and no padding, as a matrix product for each
-    place of the kernel: what a CPU does best, and without the memory of unfolding the input to all of them."""
+    """Return a convolution with stride 1 and no padding, as a matrix product for each position of the kernel.
+
+    That is fastest on a CPU, and takes no memory to unfold the input.
+
+    Args:
+        x: (B, F, H, W, C).
+        weight: (O, t, y, x, C).
+    """
     sizes = weight.shape[1:4]
     kernels = mx.contiguous(weight.transpose(1, 2, 3, 4, 0))
     frames, height, width = (have - size + 1 for have, size in zip(x.shape[1:4], sizes, strict=True))
@@ -87,7 +95,7 @@ def convolved_by_products(x: mx.array, weight: mx.array) -> mx.array:
 
 
 class CausalConv3d(nn.Module):
-    """A 3x3x3 convolution: edge frames repeated, rows and columns padded by one as `padding` says (see PADDINGS).
+    """A 3x3x3 convolution: edge frames are repeated, rows and columns padded by one as `padding` says (see PADDINGS).
 
     Causal: two frames before. Not causal: one on either side. With a stride (t, y, x) of 1 it keeps the size; with
     another it computes only every t-th frame, y-th row and x-th column, from the first.
@@ -110,7 +118,7 @@ class CausalConv3d(nn.Module):
         self.conv = nn.Conv3d(in_channels, out_channels, KERNEL, stride=stride, padding=(0, zeros, zeros))
 
     def __call__(self, x: mx.array, stream: Stream = WHOLE) -> mx.array:
-        """(B, F, H, W, in_channels) → (B, F, H, W, out_channels)."""
+        """Return the convolution: (B, F, H, W, in_channels) → (B, F, H, W, out_channels)."""
         is_picture = self._is_picture(x, stream)
         if not is_picture:
             context, before, after = stream.edges(self, self.frames_before, self.frames_after)
@@ -127,7 +135,7 @@ class CausalConv3d(nn.Module):
         scale: mx.array | None,
         stream: Stream,
     ) -> mx.array:
-        """The convolution, without its bias, of SiLU(modulated(pixel_norm(x + bias))): see `activate`."""
+        """Return the convolution, without its bias, of SiLU(modulated(pixel_norm(x + bias))): see `activate`."""
         is_picture = self._is_picture(x, stream)
         if is_picture:
             x = activate(x, bias, shift, scale, None, 0, 0, PIXEL_NORM_EPS)
@@ -142,8 +150,10 @@ class CausalConv3d(nn.Module):
         return stream.first and stream.last and x.shape[1] == 1
 
     def _convolved(self, x: mx.array, *, is_picture: bool) -> mx.array:
-        """Of frames with those around them, or of a picture, whose frame repeated in time is a convolution by the sum
-        over time: a third of the work."""
+        """Return the convolution of frames with their context, or of a picture.
+
+        A picture is a frame repeated in time, so it is convolved by the weights' sum over time: a third of the work.
+        """
         if self.padding == "replicate":
             x = mx.pad(x, [(0, 0), (0, 0), (1, 1), (1, 1), (0, 0)], mode="edge")
         elif self.padding == "reflect":
@@ -157,7 +167,7 @@ class CausalConv3d(nn.Module):
 
 
 class PointwiseConv3d(nn.Module):
-    """A 1x1x1 convolution, computed as the matrix product that it is."""
+    """A 1x1x1 convolution, computed as a matrix product."""
 
     def __init__(self, in_channels: int, out_channels: int) -> None:
         super().__init__()
@@ -169,10 +179,10 @@ class PointwiseConv3d(nn.Module):
 
 
 class ResnetBlock3D(nn.Module):
-    """norm, SiLU, convolution, twice, added to the input, which is projected where the channels change.
+    """A residual block: twice norm, SiLU and convolution, added to the input, which is projected where channels change.
 
-    With `inject_noise`, each convolution's result gets noise, the same for all frames, at a strength of its own for
-    each channel (StyleGAN's explicit noise inputs).
+    With `inject_noise`, noise is added to each convolution's result, the same for all frames, scaled for each channel
+    (StyleGAN's explicit noise inputs, Karras et al., 2019).
     """
 
     def __init__(
@@ -206,9 +216,13 @@ class ResnetBlock3D(nn.Module):
         stream: Stream = WHOLE,
         noise: BlockNoise | None = None,
     ) -> mx.array:
-        """x: (B, F, H, W, C); embedded: the timestep, (B, 4C), for a block that is conditioned on it.
+        """Return the block's output for frames (B, F, H, W, C).
 
-        noise: for a block that injects it; None leaves it out.
+        Args:
+            x: The frames.
+            embedded: The timestep's embedding, (B, 4C), for a block that is conditioned on it; else None.
+            stream: The stream that the frames are a chunk of.
+            noise: The noise for a block that injects it; None injects none.
         """
         shift1 = scale1 = shift2 = scale2 = None
         if embedded is not None:
@@ -228,17 +242,20 @@ class ResnetBlock3D(nn.Module):
 
 
 def of_channels(values: mx.array) -> mx.array:
-    """A shift or a scale of each sample (B, C), so that it can be applied to frames; (C,) where there is one."""
+    """Return a shift or a scale (B, C) in a shape that broadcasts to frames; (C,) where B is 1."""
     return values[0] if len(values) == 1 else values[:, None, None, None]
 
 
 def _scaled(noise: mx.array, per_channel_scale: mx.array, dtype: mx.Dtype) -> mx.array:
-    """(H, W) times (C, 1, 1) → (H, W, C)."""
+    """Return noise (H, W) times a scale (C, 1, 1), as (H, W, C)."""
     return noise[..., None].astype(dtype) * per_channel_scale.flatten()
 
 
 class ResBlocks(nn.Module):
-    """`res_x`: residual blocks of one width, which share one embedding of the timestep. `options`: ResnetBlock3D's."""
+    """`res_x`: residual blocks of one width, which share an embedding of the timestep.
+
+    `options` are ResnetBlock3D's.
+    """
 
     def __init__(self, channels: int, num_layers: int, *, timestep_conditioning: bool, **options: Any) -> None:
         super().__init__()
@@ -250,20 +267,20 @@ class ResBlocks(nn.Module):
             self.time_embedder = TimestepEmbedder(4 * channels)
 
     def embed(self, timestep: mx.array | None) -> mx.array | None:
-        """timestep: (B,), scaled, or None for a VAE that is not conditioned on it → what its blocks are given."""
+        """Return the embedding of scaled timesteps (B,); None where the VAE is not conditioned on them."""
         return None if timestep is None else self.time_embedder(timestep)
 
     def __call__(self, x: mx.array, timestep: mx.array | None = None) -> mx.array:
-        """All blocks, one after another."""
+        """Run all blocks, one after another."""
         embedded = self.embed(timestep)
         for block in self.res_blocks:
             x = block(x, embedded)
-            mx.eval(x)  # or the arrays within all blocks would be held at once
+            mx.eval(x)  # otherwise the arrays within all blocks would be in memory at once
         return x
 
 
 class AttentionResBlocks(ResBlocks):
-    """`attn_res_x`: as `res_x`, with attention over all positions of the video after each residual block."""
+    """`attn_res_x`: like `res_x`, with attention over all positions of the video after each residual block."""
 
     def __init__(self, channels: int, num_layers: int, *, attention_head_dim: int, **options: Any) -> None:
         super().__init__(channels, num_layers, **options)
@@ -271,7 +288,7 @@ class AttentionResBlocks(ResBlocks):
 
 
 class VideoAttention(nn.Module):
-    """Multi-head self-attention of all positions of all frames, added to its input."""
+    """Multi-head self-attention over all positions of all frames, added to its input."""
 
     def __init__(self, channels: int, head_dim: int) -> None:
         super().__init__()
@@ -285,7 +302,7 @@ class VideoAttention(nn.Module):
         self.k_norm = nn.RMSNorm(inner, eps=ATTENTION_NORM_EPS)
 
     def __call__(self, x: mx.array, stream: Stream = WHOLE) -> mx.array:
-        """(B, F, H, W, C) → the same shape; of a stream, no frames before the last chunk, and then all."""
+        """Return the output for frames (B, F, H, W, C); of a stream, no frames before the last chunk, and then all."""
         x = stream.gathered(self, x)
         if not stream.last:
             return x[:, :0]
@@ -300,7 +317,7 @@ class DepthToSpaceUpsample(nn.Module):
     """`compress_*`, in the decoder: a convolution whose extra channels become frames, rows and columns.
 
     Where time doubles, the first frame is dropped, so that 1 + n frames become 1 + 2n. `multiplier` divides the
-    channels; `residual` adds the input itself, spread out the same way.
+    channels; `residual` adds the input itself, reshaped the same way.
     """
 
     def __init__(
@@ -320,7 +337,7 @@ class DepthToSpaceUpsample(nn.Module):
         self.conv = CausalConv3d(channels, channels * factor, causal=causal, padding=padding)
 
     def __call__(self, x: mx.array, stream: Stream = WHOLE) -> mx.array:
-        """(B, F, H, W, C) → (B, tF - t + 1, yH, xW, C / multiplier), for a stride (t, y, x)."""
+        """Return (B, tF - t + 1, yH, xW, C / multiplier) for frames (B, F, H, W, C) and a stride (t, y, x)."""
         h = self.conv(x, stream)
         dropped = self.stride[0] - 1 if stream.first else 0
         up = space_from_channels(h, self.stride)[:, dropped:]
@@ -333,8 +350,8 @@ class DepthToSpaceUpsample(nn.Module):
 class SpaceToDepthDownsample(nn.Module):
     """`compress_*_res`, in the encoder: a convolution whose frames, rows and columns become channels.
 
-    It is added to the input itself, folded the same way, whose channels are averaged in groups. Where time halves,
-    the first frame is doubled, so that 1 + 2n frames become 1 + n.
+    It is added to the input itself, folded the same way, whose channels are averaged in groups. Where time halves, the
+    first frame is doubled, so that 1 + 2n frames become 1 + n.
     """
 
     def __init__(self, channels: int, stride: tuple[int, int, int], *, multiplier: int, padding: str = "zeros") -> None:
@@ -344,7 +361,7 @@ class SpaceToDepthDownsample(nn.Module):
         self.conv = CausalConv3d(channels, self.out_channels // math.prod(stride), causal=True, padding=padding)
 
     def __call__(self, x: mx.array) -> mx.array:
-        """(B, F, H, W, C) → (B, (F - 1) / t + 1, H / y, W / x, C · multiplier), for a stride (t, y, x)."""
+        """Return frames (B, (F - 1) / t + 1, H / y, W / x, C · multiplier), for a stride (t, y, x)."""
         x = mx.concatenate([x[:, :1]] * (self.stride[0] - 1) + [x], axis=1)
         folded = channels_from_space(x, self.stride)
         skip = folded.reshape(*folded.shape[:4], self.out_channels, -1).mean(axis=-1)

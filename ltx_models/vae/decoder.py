@@ -30,9 +30,11 @@ __all__ = ["Decoder", "Layer"]
 
 
 class Layer(NamedTuple):
-    """One step of the decoder.
+    """A layer of the decoder.
 
-    run: frames (B, F, H, W, C) of a stream → frames.  channels: the most that it computes at a position of its input.
+    Attributes:
+        run: Computes frames (B, F, H, W, C) from frames of a stream.
+        channels: The largest number of channels that it computes at a position of its input.
     """
 
     run: Callable[[mx.array, Stream], mx.array]
@@ -42,13 +44,14 @@ class Layer(NamedTuple):
 RGB = 3
 STRIDES = {"compress_time": (2, 1, 1), "compress_space": (1, 2, 2), "compress_all": (2, 2, 2)}
 DEFAULT_MULTIPLIERS = {"res_x": 1, "attn_res_x": 1, "res_x_y": 2, **dict.fromkeys(STRIDES, 1)}
-"""By how much a block divides the channels where its parameters don't say; its keys are the blocks there are."""
+"""The factors by which blocks divide the channels where their parameters do not say; the keys are all kinds of blocks.
+"""
 
 
 class Decoder(nn.Module):
     """Latents (B, F, H, W, C) → pixels (B, 8(F-1)+1, 32H, 32W, 3) in about [-1, 1].
 
-    blocks: pairs of a name and its parameters (or, in old files, its number of layers), listed from the pixels to
+    `blocks` are pairs of a name and its parameters (or, in old files, its number of layers), listed from the pixels to
     the latents, so the decoder runs them backwards, from `base_channels` times all multipliers down to it.
     """
 
@@ -87,10 +90,13 @@ class Decoder(nn.Module):
         noise: InjectedNoise | None = None,
         convert: Callable[[mx.array], mx.array] | None = None,
     ) -> mx.array:
-        """timestep: (B,) in [0, 1]; ignored by a decoder that is not conditioned on it.
+        """Return the pixels of latents.
 
-        noise: what blocks inject, where the config says that they do; None injects none.
-        convert: what to make of pixels, each by itself, before they are put in their places.
+        Args:
+            x: Latents that are not normalized.
+            timestep: (B,) in [0, 1]; ignored by a decoder that is not conditioned on it.
+            noise: The noise that blocks inject, where the config says that they do; None injects none.
+            convert: A conversion of each pixel by itself, applied before pixels are put in their places.
         """
         for layer in self.layers(timestep, noise, convert):
             x = layer.run(x, WHOLE)
@@ -102,7 +108,7 @@ class Decoder(nn.Module):
         noise: InjectedNoise | None = None,
         convert: Callable[[mx.array], mx.array] | None = None,
     ) -> list[Layer]:
-        """The steps of a decode, which can be run one after another on a whole video or on chunks of its frames."""
+        """Return the layers of a decode, to be run one after another on a whole video or on chunks of its frames."""
         scaled = None
         if self.timestep_conditioning:
             assert timestep is not None
@@ -168,14 +174,14 @@ def _widest(conv: CausalConv3d) -> int:
 
 
 def unpatchify(x: mx.array, size: int) -> mx.array:
-    """Channels ordered (c, x, y), columns before rows, become patches of `size` by `size` pixels."""
+    """Turn channels ordered (c, x, y), columns before rows, into patches of `size` by `size` pixels."""
     b, f, h, w, _ = x.shape
     x = x.reshape(b, f, h, w, -1, size, size).transpose(0, 1, 2, 6, 3, 5, 4)
     return x.reshape(b, f, h * size, w * size, -1)
 
 
 def block_parameters(name: str, given: Any) -> dict[str, Any]:
-    """A block's parameters with its multiplier filled in; a bare number is its `num_layers`."""
+    """Return a block's parameters with its multiplier filled in; a bare number is its `num_layers`."""
     if name not in DEFAULT_MULTIPLIERS:
         raise CheckpointError(
             f"the VAE config has a block {reprlib.repr(name)}; the decoder knows {', '.join(DEFAULT_MULTIPLIERS)}"

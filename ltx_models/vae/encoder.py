@@ -18,16 +18,17 @@ RGB = 3
 STRIDES = {"compress_time": (2, 1, 1), "compress_space": (1, 2, 2), "compress_all": (2, 2, 2)}
 RESIDUAL = {f"{name}_res": stride for name, stride in STRIDES.items()}
 WIDENING = {**dict.fromkeys(["res_x", *STRIDES], 1), **dict.fromkeys(["res_x_y", "compress_all_x_y", *RESIDUAL], 2)}
-"""By how much a block multiplies the channels where its parameters don't say; those of 1 never do. Its keys are the
-blocks there are."""
+"""The factors by which blocks multiply the channels where their parameters do not say; blocks of factor 1 ignore their
+parameters. The keys are all kinds of blocks.
+"""
 LOG_VARIANCES = {"uniform": 1, "constant": 1, "none": 0}
-"""Channels that the last convolution has for the log variance, or as many as there are latent channels."""
+"""Channels of the last convolution for the log variance; in other cases there are as many as latent channels."""
 
 
 class Encoder(nn.Module):
     """Pixels (B, F, H, W, 3) in [-1, 1], 8n+1 frames → the mean of their latents (B, n+1, H/32, W/32, C).
 
-    All convolutions are causal, so that a picture alone is encoded as a video's first frame is. blocks: pairs of a
+    All convolutions are causal, so that a picture alone is encoded as a video's first frame is. `blocks` are pairs of a
     name and its parameters (or, in old files, its number of layers), from the pixels to the latents.
     """
 
@@ -55,11 +56,11 @@ class Encoder(nn.Module):
         self.conv_out = CausalConv3d(channels, out_channels, causal=True, padding=padding)
 
     def __call__(self, x: mx.array) -> mx.array:
-        """See the class: the log variance is left out."""
+        """Return the mean of the latents, without the log variance."""
         x = self.conv_in(patchify(x, self.patch_size))
         for block in self.down_blocks:
             x = block(x)
-            mx.eval(x)  # the first blocks' results are large: hold one at a time
+            mx.eval(x)  # the first blocks' results are large: keep one at a time
         return self.conv_out(nn.silu(pixel_norm(x)))[..., : self.latent_channels]
 
 
@@ -85,7 +86,7 @@ def _multiplier(name: str, given: Any) -> int:
 
 
 def patchify(x: mx.array, size: int) -> mx.array:
-    """Patches of `size` by `size` pixels become channels ordered (c, x, y): columns before rows."""
+    """Turn patches of `size` by `size` pixels into channels ordered (c, x, y): columns before rows."""
     b, f, h, w, c = x.shape
     x = x.reshape(b, f, h // size, size, w // size, size, c).transpose(0, 1, 2, 4, 6, 5, 3)
     return x.reshape(*x.shape[:4], -1)

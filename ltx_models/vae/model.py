@@ -1,4 +1,4 @@
-"""The VAE as a whole, as it lies in a checkpoint."""
+"""The whole VAE, with the parameters of its checkpoint."""
 
 from __future__ import annotations
 
@@ -35,8 +35,8 @@ MEAN, STD = "mean-of-means", "std-of-means"
 class VAEConfig:
     """The fields of a checkpoint's `vae` config that the model depends on.
 
-    Blocks are pairs of a name and its parameters, listed from the pixels to the latents; `blocks` is the older
-    layout, where encoder and decoder share one list.
+    Blocks are pairs of a name and its parameters, listed from the pixels to the latents; `blocks` is the older layout,
+    in which encoder and decoder share one list.
     """
 
     latent_channels: int
@@ -63,7 +63,7 @@ SUPPORTED: dict[str, Any] = {
 
 
 class VAE(nn.Module):
-    """Normalized latents ↔ pixels: each latent channel has mean 0 and deviation 1 outside, its own inside."""
+    """The decoder of normalized latents: each channel has mean 0 and deviation 1 outside, and its own inside."""
 
     def __init__(self, config: VAEConfig) -> None:
         super().__init__()
@@ -82,10 +82,12 @@ class VAE(nn.Module):
         self._compiled_picture: Callable[..., mx.array] | None = None
 
     def decode(self, latents: mx.array, timestep: float, seed: int = 0) -> mx.array:
-        """Normalized latents (B, C, F, H, W) → pixels (B, 8(F-1)+1, 32H, 32W, 3) in about [-1, 1].
+        """Decode normalized latents (B, C, F, H, W) to pixels (B, 8(F-1)+1, 32H, 32W, 3) in about [-1, 1].
 
-        timestep: how noisy the latents are, in [0, 1]; only a VAE with timestep conditioning reads it.
-        seed: of the noise that a decoder of the 0.9.1 layout injects.
+        Args:
+            latents: The latents.
+            timestep: How noisy they are, in [0, 1]; only a VAE with timestep conditioning reads it.
+            seed: The seed of the noise that a decoder of the 0.9.1 layout injects.
         """
         z, timesteps = self._prepare(latents, timestep)
         return self.decoder(z, timesteps, InjectedNoise(seed, z.shape[2], z.shape[3]))
@@ -98,18 +100,27 @@ class VAE(nn.Module):
         convert: Callable[[mx.array], mx.array],
         seed: int = 0,
     ) -> Iterator[np.ndarray]:
-        """The same of one video, (1, C, F, H, W), a few frames (n, 32H, 32W, 3) at a time; see `decode_frames`.
+        """Decode one video, (1, C, F, H, W), a few frames (n, 32H, 32W, 3) at a time; see `decode_frames`.
 
-        Raises OutOfMemory.
+        Args:
+            latents: The normalized latents.
+            timestep: As in `decode`.
+            plans: As in `decode_frames`.
+            convert: As in `decode_frames`.
+            seed: As in `decode`.
+
+        Raises:
+            OutOfMemory: The last plan ran out of memory too.
         """
         z, timesteps = self._prepare(latents, timestep)
         noise = InjectedNoise(seed, z.shape[2], z.shape[3])
         return decode_frames(self.decoder, z, timesteps, plans, convert, noise)
 
     def picture(self, latents: mx.array, timestep: float, seed: int = 0) -> np.ndarray:
-        """One latent frame (1, C, 1, H, W) → its picture, uint8 (32H, 32W, 3).
+        """Decode one latent frame (1, C, 1, H, W) to a picture, uint8 (32H, 32W, 3).
 
-        Compiled once for each size: it is many small pieces of work, of which a GPU would wait for each.
+        The decode is compiled once for each size: it is many small pieces of work, which a GPU would wait for one by
+        one.
         """
         z, timesteps = self._prepare(latents, timestep)
         if self._compiled_picture is None:
@@ -129,7 +140,7 @@ class VAE(nn.Module):
 
 
 def _compiled_decode(decoder: weakref.ref[Decoder]) -> Callable[..., mx.array]:
-    """A decode whose weights are arguments: what MLX keeps of compiled functions holds no weights."""
+    """Return a compiled decode whose weights are arguments, so that MLX's cache of functions keeps no weights alive."""
 
     def decode(parameters: dict[str, Any], z: mx.array, timesteps: mx.array | None) -> mx.array:
         original = decoder()
@@ -142,7 +153,7 @@ def _compiled_decode(decoder: weakref.ref[Decoder]) -> Callable[..., mx.array]:
 
 
 def _shallow(value: Any) -> Any:
-    """A module with the same arrays, but containers of its own."""
+    """Return a copy of a module with containers of its own and the same arrays."""
     if isinstance(value, dict):
         copied = copy.copy(value)
         for name in copied:
@@ -152,7 +163,7 @@ def _shallow(value: Any) -> Any:
 
 
 class VAEEncoder(nn.Module):
-    """The other half, which only conditioning needs: loaded when it does."""
+    """The encoder of normalized latents, which only conditioning needs."""
 
     def __init__(self, config: VAEConfig) -> None:
         super().__init__()
@@ -168,9 +179,9 @@ class VAEEncoder(nn.Module):
         )
 
     def encode(self, pixels: mx.array) -> mx.array:
-        """Pixels (B, F, H, W, 3) in [-1, 1] → normalized latents (B, C, (F-1)/8 + 1, H/32, W/32), float32.
+        """Encode pixels (B, F, H, W, 3) in [-1, 1] to latents (B, C, (F-1)/8 + 1, H/32, W/32), float32.
 
-        They are the mean of the distribution that the encoder gives, not a sample of it.
+        They are normalized, and the mean of the distribution that the encoder gives, not a sample of it.
         """
         z = self.encoder(pixels.astype(self.encoder.conv_in.conv.weight.dtype)).astype(mx.float32)
         z = (z - self.per_channel_statistics[MEAN]) / self.per_channel_statistics[STD]
@@ -178,12 +189,12 @@ class VAEEncoder(nn.Module):
 
 
 def to_floats(pixels: mx.array) -> mx.array:
-    """From [-1, 1] to [0, 1], float32."""
+    """Convert pixels from [-1, 1] to [0, 1], float32."""
     return mx.clip(pixels.astype(mx.float32) / 2 + 0.5, 0, 1)
 
 
 def to_uint8(pixels: mx.array) -> mx.array:
-    """From [-1, 1] to 0…255."""
+    """Convert pixels from [-1, 1] to 0…255."""
     return _to_uint8(backend() is not None)(pixels)
 
 
@@ -196,14 +207,14 @@ def _to_uint8(compiled: bool) -> Callable[[mx.array], mx.array]:
 
 
 def load_vae(file: Checkpoint, dtype: mx.Dtype) -> VAE:
-    """The VAE of a checkpoint, without its encoder. Raises CheckpointError."""
+    """Return the VAE of a checkpoint, without its encoder. Raise CheckpointError."""
     model = _build_decoder(file)
     load_weights(model, _weights(file, "decoder"), source=file.path, dtype=dtype, float32=STATISTICS)
     return model
 
 
 def load_vae_encoder(file: Checkpoint, dtype: mx.Dtype) -> VAEEncoder:
-    """The VAE's encoder alone. Raises CheckpointError, also for a checkpoint that has none."""
+    """Return the VAE's encoder alone. Raise CheckpointError, also for a checkpoint without one."""
     model, weights = _build_encoder(file), _weights(file, "encoder")
     if not _has_encoder(weights):
         raise CheckpointError(
@@ -214,8 +225,9 @@ def load_vae_encoder(file: Checkpoint, dtype: mx.Dtype) -> VAEEncoder:
 
 
 def check_vae(file: Checkpoint) -> None:
-    """Raise CheckpointError unless a checkpoint holds the VAE that its config describes, of which the encoder may be
-    left out. Shapes only: no weight is read.
+    """Raise CheckpointError unless a checkpoint has the VAE that its config describes; the encoder may be missing.
+
+    Only shapes are compared: no weight is read.
     """
     check_weights(_build_decoder(file), _weights(file, "decoder"), file.path)
     weights = _weights(file, "encoder")
@@ -255,7 +267,7 @@ def _config(file: Checkpoint) -> VAEConfig:
 
 
 def _weights(file: Checkpoint, half: str) -> Weights:
-    """The tensors of the encoder or the decoder, and of the statistics the two moments that are used."""
+    """Return the tensors of the encoder or the decoder, and the two statistics that are used."""
     other = {"encoder": "decoder", "decoder": "encoder"}[half]
     weights = {}
     for name, value in file.vae_weights().items():

@@ -18,8 +18,11 @@ __all__ = ["InjectedNoise"]
 class InjectedNoise:
     """A seed's noise for every block, the same whether the video is decoded whole or in pieces.
 
-    height, width: of the whole video's latents.  window: the part that is decoded, (top, bottom, left, right) in
-    latents; None is all of it.
+    Attributes:
+        seed: The seed.
+        height: Rows of the whole video's latents.
+        width: Columns of the whole video's latents.
+        window: The part that is decoded, (top, bottom, left, right) in latents; None for all of it.
     """
 
     seed: int
@@ -29,11 +32,11 @@ class InjectedNoise:
     _drawn: dict[tuple[int, int, int], mx.array] = field(default_factory=dict, repr=False)
 
     def within(self, top: int, bottom: int, left: int, right: int) -> InjectedNoise:
-        """The same noise, for a tile."""
+        """Return the same noise for a tile."""
         return dataclasses.replace(self, window=(top, bottom, left, right))
 
     def of_block(self, index: int) -> BlockNoise:
-        """What the block of that index injects."""
+        """Return the noise of the block with this index."""
         return partial(self._draw, index)
 
     def _draw(self, block: int, convolution: int, height: int) -> mx.array:

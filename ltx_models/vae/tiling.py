@@ -1,7 +1,7 @@
-"""Decoding in pieces: in time exactly, in space by tiles with blended seams.
+"""Decode in pieces: exactly in time, in tiles with blended seams in space.
 
-In time the video streams through the decoder, whose convolutions keep the frames that the next ones will need, so
-that the pieces have no seams. In space each tile is decoded on its own; neighbours overlap and are blended.
+In time the video streams through the decoder, whose convolutions keep the frames that the next ones need, so that the
+pieces have no seams. In space each tile is decoded by itself; neighbours overlap and are blended.
 """
 
 from __future__ import annotations
@@ -23,15 +23,15 @@ from ltx_models.vae.noise import InjectedNoise
 __all__ = ["decode_frames", "decode_streamed", "decode_tiled", "is_out_of_memory", "tile_spans", "tile_weights"]
 
 MARGIN = 2
-"""Latents at a tile's inner edge that are decoded and left out: they know the least of what lies beyond it."""
+"""Latents at a tile's inner edge that are decoded and left out: they lack the most context."""
 RAMP = TILE_OVERLAP - 2 * MARGIN
 """Latents over which one tile fades into the next."""
 FIRST_FRAMES = 3
-"""What a layer needs of a video's beginning to compute anything: two convolutions are two frames behind."""
+"""Frames that a layer needs of a video's beginning to compute anything: two convolutions delay it by two frames."""
 Convert = Callable[[mx.array], mx.array]
 
 ALLOCATION_FAILURES = ("memory", "alloc")
-"""Words of MLX's errors when there is no memory: it raises RuntimeError for that as for everything else."""
+"""Words of MLX's errors when memory runs out: they are of the type RuntimeError, like all its others."""
 
 
 def decode_frames(
@@ -42,11 +42,19 @@ def decode_frames(
     convert: Convert,
     noise: InjectedNoise | None = None,
 ) -> Iterator[np.ndarray]:
-    """Un-normalized latents (1, F, H, W, C) → all frames in order, chunk by chunk, as `convert` makes them of pixels.
+    """Yield all frames in order, chunk by chunk, as `convert` returns them.
 
-    convert: of pixels in about [-1, 1], each by itself, in whatever order they are.
-    plans: by falling need of memory. The first is followed; when memory runs out, the next, from the frame at hand.
-    Raises OutOfMemory after the last.
+    Args:
+        decoder: The decoder.
+        latents: (1, F, H, W, C), not normalized.
+        timestep: (B,) in [0, 1], or None.
+        plans: The plans by falling need of memory. The first is used; when memory runs out, the next one continues from
+            the current frame.
+        convert: A conversion of pixels in about [-1, 1], each by itself, in any order.
+        noise: The noise that blocks inject, or None.
+
+    Raises:
+        OutOfMemory: The last plan ran out of memory too.
     """
     done = 0
     failure: Exception | None = None
@@ -65,7 +73,7 @@ def decode_frames(
             except (RuntimeError, MemoryError) as error:
                 if not is_out_of_memory(error):
                     raise
-                failure = error.with_traceback(None)  # whose frames hold arrays
+                failure = error.with_traceback(None)  # its stack frames reference arrays
                 break
             ready = following
             if chunk is not None:
@@ -85,7 +93,7 @@ def decode_frames(
 
 
 def is_out_of_memory(error: Exception) -> bool:
-    """Whether MLX, or Python, had no memory left."""
+    """Return whether an error says that MLX, or Python, ran out of memory."""
     return isinstance(error, MemoryError) or any(word in str(error).lower() for word in ALLOCATION_FAILURES)
 
 
@@ -97,7 +105,7 @@ def decode_tiled(
     noise: InjectedNoise | None = None,
     convert: Convert | None = None,
 ) -> Iterator[mx.array]:
-    """The pixels by one plan, (n, 32H, 32W, 3) a chunk, converted. Where it says tiles, all come after the last."""
+    """Yield the pixels by one plan, converted, (n, 32H, 32W, 3) a chunk; with tiles, all come after the last tile."""
     _, frames, height, width, _ = latents.shape
     rows, columns = tile_spans(height, plan.tile), tile_spans(width, plan.tile)
     if len(rows) == len(columns) == 1:
@@ -123,7 +131,7 @@ def decode_tiled(
 
 
 def tile_spans(size: int, tile: int | None) -> list[tuple[int, int]]:
-    """Tiles of `tile` latents along a side of `size`, evenly spread, that overlap by TILE_OVERLAP at least."""
+    """Return tiles of `tile` latents along a side of `size`, evenly spread, that overlap by at least TILE_OVERLAP."""
     if tile is None or tile >= size:
         return [(0, size)]
     count = math.ceil((size - TILE_OVERLAP) / (tile - TILE_OVERLAP))
@@ -132,7 +140,7 @@ def tile_spans(size: int, tile: int | None) -> list[tuple[int, int]]:
 
 
 def tile_weights(spans: Sequence[tuple[int, int]], scale: int) -> list[np.ndarray]:
-    """How much each pixel of each tile counts along a side, float32: less towards its neighbours, 1 in all."""
+    """Return the weight of each pixel of each tile along a side, float32: falling towards neighbours, 1 in sum."""
     size = spans[-1][1]
     total = np.zeros(size * scale, np.float32)
     ramps = []
@@ -153,11 +161,15 @@ def decode_streamed(
     noise: InjectedNoise | None = None,
     convert: Convert | None = None,
 ) -> Iterator[mx.array]:
-    """Latents (B, F, H, W, C) → pixels (B, n, 32H, 32W, 3), n frames at a time, as a whole decode computes them.
+    """Yield pixels (B, n, 32H, 32W, 3), n frames at a time, equal to those of a decode of the whole video.
 
-    chunk_bytes: about the largest array that is made, if a single frame is not larger. One latent frame is decoded
-    without waiting for each layer.
-    convert: what to make of pixels, each by itself.
+    Args:
+        decoder: The decoder.
+        latents: (B, F, H, W, C), not normalized. A single latent frame is decoded without waiting for each layer.
+        timestep: (B,) in [0, 1], or None.
+        chunk_bytes: The approximate size of the largest array, unless a single frame is larger.
+        noise: The noise that blocks inject, or None.
+        convert: A conversion of pixels, each by itself; None for none.
     """
     if latents.shape[1] == 1:
         yield decoder(latents, timestep, noise, convert)
@@ -180,7 +192,7 @@ def decode_streamed(
 
 
 class _Stage:
-    """A layer, what it remembers of the stream, and the chunks that wait for it."""
+    """A layer, its state of the stream, and the chunks that wait for it."""
 
     def __init__(self, layer: Layer, chunk_bytes: int) -> None:
         self.layer = layer
@@ -191,7 +203,7 @@ class _Stage:
         self._started = False
 
     def put(self, x: mx.array, *, last: bool) -> None:
-        """Take frames in, cut into chunks of the size that the layer may work on; `last` if the video ends there."""
+        """Add frames, cut into chunks of the size that the layer may work on; `last` if the video ends there."""
         if not self._started:
             self._early.append(x)
             if sum(early.shape[1] for early in self._early) < FIRST_FRAMES and not last:
@@ -209,7 +221,7 @@ class _Stage:
             self.pending.append((x[:, start:stop], last and stop == frames))
 
     def run(self) -> tuple[mx.array, bool]:
-        """The next chunk through the layer, and whether it is the last."""
+        """Run the next chunk through the layer; return its frames, and whether it is the last chunk."""
         x, self.stream.last = self.pending.popleft()
         y = self.layer.run(x, self.stream)
         mx.async_eval(y, list(self.stream.kept.values()))
@@ -218,6 +230,6 @@ class _Stage:
 
 
 def _scales(decoder: Decoder) -> tuple[int, int]:
-    """Frames, and pixels of a side, of one latent."""
+    """Return the number of frames of one latent, and the pixels of its side."""
     strides = [block.stride for block in decoder.up_blocks if isinstance(block, DepthToSpaceUpsample)]
     return math.prod(time for time, _, _ in strides), decoder.patch_size * math.prod(rows for _, rows, _ in strides)

@@ -14,7 +14,7 @@ from ltx_client.protocol.jobs import Job, UnreadableJob
 from ltx_client.protocol.state import Status
 from ltx_client.shared.broker.outages import is_outage
 from ltx_models.errors import FaultKind, MachineFault
-from ltx_models.faults import machine_fault
+from ltx_models.machine_faults import machine_fault
 from ltx_worker.attempt.attempt import Attempt, WorkerContext
 from ltx_worker.engine.messages import Faulty, Message, Refused, Stopped
 from ltx_worker.engine.supervisor import EngineDied

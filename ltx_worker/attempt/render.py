@@ -16,7 +16,7 @@ from ltx_client.shared.broker.outages import is_outage
 from ltx_client.shared.storage.store import StorageError
 from ltx_models.errors import InvalidRequest, MachineFault
 from ltx_models.families.variants import find_variant
-from ltx_models.faults import machine_fault
+from ltx_models.machine_faults import machine_fault
 from ltx_models.memory import GB, predict_peak
 from ltx_models.request import GenerationRequest
 from ltx_worker.attempt.attempt import Attempt, Rendering, WorkerContext

@@ -8,7 +8,7 @@ from collections.abc import Callable
 from types import TracebackType
 
 from ltx_models.errors import MachineFault
-from ltx_models.faults import machine_fault
+from ltx_models.machine_faults import machine_fault
 from ltx_worker.attempt.resume_points import ResumePoints
 from ltx_worker.ledger.ledger import Claim, StaleAttempt
 from ltx_worker.threads.background import watched

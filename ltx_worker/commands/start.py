@@ -30,8 +30,8 @@ from ltx_client.shared.settings import HomeSettings, broker_address, why_invalid
 from ltx_client.shared.storage.store import Storage, StorageError
 from ltx_models.errors import CheckpointError, ModelError
 from ltx_models.families.variants import find_variant
-from ltx_models.faults import machine_fault
 from ltx_models.files.model_files import find_files, models_folder
+from ltx_models.machine_faults import machine_fault
 from ltx_worker.commands.errors import Unavailable, unavailable
 from ltx_worker.commands.service import as_the_service
 from ltx_worker.engine.supervisor import ENGINE

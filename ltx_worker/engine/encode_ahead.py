@@ -42,7 +42,7 @@ class TextsAhead:
             return
         self._encoded = {}
         try:
-            self._encoded = self._pipeline.embed_beside(texts)
+            self._encoded = self._pipeline.embed_during_decode(texts)
         except ModelError as error:  # of the next render, which will fail too; the current one continues
             log.warning("texts of the next render were not encoded ahead: %s", error)
         else:

@@ -8,7 +8,7 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from ltx_models.errors import FaultKind, MachineFault
-from ltx_models.faults import fault_in_words
+from ltx_models.machine_faults import fault_in_output
 
 __all__ = ["host_fault", "kills_for_memory"]
 
@@ -35,7 +35,7 @@ def host_fault(code: int, output: Iterable[str], kills_before: int | None) -> Ma
         return MachineFault("its memory could not be read or written", FaultKind.DISK)
     if code == -signal.SIGKILL and _killed_for_memory(kills_before):
         return MachineFault("the system killed it for lack of memory", FaultKind.MEMORY)
-    return fault_in_words("\n".join(output))
+    return fault_in_output("\n".join(output))
 
 
 def _killed_for_memory(kills_before: int | None) -> bool:

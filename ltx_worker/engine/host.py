@@ -31,7 +31,7 @@ from ltx_client.shared.settings import HomeSettings
 from ltx_models import events
 from ltx_models.errors import FaultKind, MachineFault, ModelError, ResumeMismatch
 from ltx_models.events import PromptEmbeddings, ResumePoint
-from ltx_models.faults import machine_fault
+from ltx_models.machine_faults import machine_fault
 from ltx_models.pipeline.text_to_video import LTXPipeline
 from ltx_models.request import GenerationRequest
 from ltx_models.text_encoders.tokenizer import NAMES

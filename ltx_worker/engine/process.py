@@ -19,8 +19,8 @@ from typing import IO
 
 from ltx_models.blas import blas_environment
 from ltx_models.errors import FaultKind, MachineFault, VideoError
-from ltx_models.faults import machine_fault
 from ltx_models.gpu_environment import set_gpu_environment
+from ltx_models.machine_faults import machine_fault
 from ltx_worker.engine.exit_reasons import host_fault, kills_for_memory
 from ltx_worker.engine.messages import Command, Message, Unwritten, Written, receive_message, send
 from ltx_worker.threads.background import keep_at_it, watched

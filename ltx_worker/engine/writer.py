@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 
 from ltx_models.errors import VideoError
-from ltx_models.faults import machine_fault
+from ltx_models.machine_faults import machine_fault
 from ltx_models.video import write_mp4
 from ltx_worker.engine.messages import Unwritten, Written
 from ltx_worker.threads.daemon import daemon

@@ -19,7 +19,7 @@ import redis
 
 from ltx_client.shared.storage.store import Storage, StorageError
 from ltx_models.errors import FaultKind, MachineFault
-from ltx_models.faults import machine_fault
+from ltx_models.machine_faults import machine_fault
 from ltx_models.self_test.video_trial import try_video
 from ltx_worker.engine.supervisor import Engine
 from ltx_worker.machine.duty_hours import seconds_since_input

@@ -106,9 +106,9 @@ def test_a_clip_that_is_not_what_its_prompt_says(monkeypatch: pytest.MonkeyPatch
     monkeypatch.setattr(clip, "PROMPT", "a small green triangle spins on a pink background")
     assert "does not show what its prompt says" in render_clip().problem
     monkeypatch.setattr(clip, "read_clip", lambda path, most: list(rendered.frames[:-1]))
-    assert "are read back" in render_clip().problem
+    assert "were read back" in render_clip().problem
     monkeypatch.setattr(clip, "read_clip", lambda path, most: list(255 - rendered.frames))
-    assert "come out of an MP4 changed" in render_clip().problem
+    assert "read back from an MP4 differ" in render_clip().problem
 
 
 @pytest.mark.parametrize(("factor", "code"), [(1.0, 0), (1.5, self_test.WRONG), (float("nan"), self_test.WRONG)])

@@ -172,7 +172,7 @@ def test_a_result_is_saved_through_links_and_into_pipes_and_replaces_nothing_els
         ("", "Is a directory"),
         ("no/a.mp4", "No such file"),
         ("x" * 300, "File name too long"),
-        ("a.gif", "name it a.mp4"),
+        ("a.gif", "use a.mp4"),
     ):
         with pytest.raises(VideoError, match=why):
             result.save(tmp_path / name)

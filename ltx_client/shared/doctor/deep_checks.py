@@ -28,9 +28,9 @@ from ltx_client.shared.console.child_output import ending_with_us
 from ltx_client.shared.doctor.checks import Check, Finding, Level
 from ltx_models.blas import blas_environment
 from ltx_models.errors import FaultKind
-from ltx_models.faults import fault_in_words
 from ltx_models.files.output_files import Content, descriptor, destination, kind_of, writing
 from ltx_models.gpu_environment import GPU_ENVIRONMENT
+from ltx_models.machine_faults import fault_in_output
 from ltx_models.memory import GB, machine_memory
 
 __all__ = ["DEEP_REPORT", "PEAK_STEPS", "DeepChecks"]
@@ -211,7 +211,7 @@ class DeepChecks:
 def _failed(module: str, code: int, words: list[str], *, stood_still: bool) -> dict[str, Any]:
     """Return how a process ended, in words that name nobody, and what mends it where that is known."""
     last = words[-1] if words else "it said nothing"
-    fault = fault_in_words("\n".join(words))
+    fault = fault_in_output("\n".join(words))
     if fault and str(fault) not in last:
         last += f" ({fault})"
     mend = MENDS.get(fault.kind, "") if fault else ""

@@ -24,8 +24,8 @@ from ltx_models.pocket.train.vae import train_vae
 from ltx_models.text_encoders.tokenizer import Tokenizer
 
 RECIPES = {"pocket": recipes.POCKET, "tiny": recipes.TINY}
-GOES_ON = 75
-"""The exit code of a call whose time was up: the same command goes on (EX_TEMPFAIL)."""
+TIME_IS_UP = 75
+"""The exit code of a call whose time was up: the same command continues (EX_TEMPFAIL)."""
 
 
 @click.command(epilog="Example: python -m ltx_models.pocket.train --out run --minutes 12.8")
@@ -37,7 +37,7 @@ GOES_ON = 75
 @click.option(
     "--stop-after",
     type=click.FloatRange(min=0, min_open=True),
-    help="Save and leave after so many minutes, with exit code 75; the same command goes on.",
+    help="Save and exit after so many minutes, with exit code 75; the same command continues.",
 )
 @click.option("--captions", default=64, show_default=True, help="Held-out captions to score in the end; 0 for none.")
 @click.option("--seed", default=0, show_default=True)
@@ -53,10 +53,10 @@ def main(
     device: str,
     only_measure: bool,
 ) -> None:
-    """Trains the VAE, then transformer and text encoder, then the distilled transformer; scores and exports them.
+    """Train the VAE, then transformer and text encoder, then the distilled transformer; score and export them.
 
-    What is there already is not trained again: remove DIR/vae.safetensors, dit.safetensors or student.safetensors, and
-    what comes after it, to have it trained anew.
+    What exists already is not trained again: remove DIR/vae.safetensors, dit.safetensors or student.safetensors, and
+    what comes after it, to train it anew.
     """
     torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = True
     recipe = dataclasses.replace(RECIPES[name], seed=seed)
@@ -68,12 +68,12 @@ def main(
     done = _train(recipe, out, torch.device(device), minutes, captions, clock)
     plot_losses(out)
     if not done:
-        click.echo("the time is up; the same command goes on", err=True)
-        raise click.exceptions.Exit(GOES_ON)
+        click.echo("the time is up; the same command continues", err=True)
+        raise click.exceptions.Exit(TIME_IS_UP)
 
 
 def _train(recipe: Recipe, out: Path, device: torch.device, minutes: float | None, captions: int, clock: Clock) -> bool:
-    """Whether all is done."""
+    """Train, and return whether all is done."""
 
     def seconds(phase: str) -> float | None:
         return minutes and minutes * 60 * recipe.phase(phase).share

@@ -1,4 +1,4 @@
-"""What training sees: clips drawn on the device, and captions as token ids. Held-out combinations never appear."""
+"""The data of training: clips drawn on the device, and captions as token ids, without held-out combinations."""
 
 from __future__ import annotations
 
@@ -31,44 +31,44 @@ __all__ = [
 ]
 
 OTHER = -1
-"""Stands for the number of a combination where a caption names none."""
+"""The number in place of a combination's, where a caption names none."""
 MAX_TOKENS = 32
-"""To which captions are padded; the longest has 28."""
+"""The number of tokens to which captions are padded; the longest has 28."""
 VARIANTS = 32
-"""Captions of each combination that training draws from."""
+"""The number of captions of each combination that training draws from."""
 OTHER_CAPTIONS = 20_000
 
 
 def seeds(*parts: int | str) -> int:
-    """A number that only these parts give."""
+    """Return a number that depends on these parts alone."""
     return zlib.crc32("/".join(map(str, parts)).encode())
 
 
 def step_rngs(seed: int, phase: str, step: int) -> np.random.Generator:
-    """The randomness of one step: NumPy's, and PyTorch's own on every device."""
+    """Return the random generator of a step, and seed PyTorch's own on every device."""
     torch.manual_seed(seeds(seed, phase, step, "torch"))
     return np.random.default_rng(seeds(seed, phase, step, "numpy"))
 
 
 def number(combination: Combination | None) -> int:
-    """Where a combination lies among those that are trained on."""
+    """Return the index of a combination among those of training."""
     return OTHER if combination is None else split()[0].index(combination)
 
 
 def choose(count: int, other_share: float, rng: np.random.Generator) -> np.ndarray:
-    """Numbers of combinations, each as likely, and OTHER."""
+    """Return numbers of combinations, all equally likely, and OTHER."""
     chosen = rng.integers(0, len(split()[0]), count)
     return np.where(rng.random(count) < other_share, OTHER, chosen)
 
 
 def training_scenes(numbers: np.ndarray, rng: np.random.Generator) -> Scenes:
-    """Scenes of numbers of combinations; of OTHER, empty ones."""
+    """Return scenes of numbers of combinations; empty ones for OTHER."""
     trained = split()[0]
     return sample_scenes([None if index == OTHER else trained[index] for index in numbers], rng)
 
 
 def recoloured(scenes: Scenes, share: float, rng: np.random.Generator) -> Scenes:
-    """A share of them in any two colours, so that a VAE learns more than the captions' few."""
+    """Return scenes with a share of them in any two colours, so that a VAE learns more than the captions' few."""
     chosen = (rng.random(len(scenes.radius)) < share)[:, None]
     colour, ground = rng.random((2, len(chosen), 3), np.float32)
     return scenes._replace(
@@ -79,18 +79,18 @@ def recoloured(scenes: Scenes, share: float, rng: np.random.Generator) -> Scenes
 
 
 def to_device(scenes: Scenes, device: torch.device) -> Scenes:
-    """The same, as tensors."""
+    """Return the scenes as tensors."""
     return scenes.map(lambda array: torch.from_numpy(array).to(device))
 
 
 def draw_clips(scenes: Scenes, bucket: Bucket) -> torch.Tensor:
-    """Clips (B, 3, F, H, W) in [-1, 1], on the scenes' device."""
+    """Return clips (B, 3, F, H, W) in [-1, 1], on the scenes' device."""
     clips: torch.Tensor = draw(scenes, bucket.frames, bucket.height, bucket.width, torch)
     return clips * 2 - 1
 
 
 def token_ids(texts: Sequence[str], tokenizer: Tokenizer) -> torch.Tensor:
-    """Texts → ids (B, MAX_TOKENS), padded; the end token is always there."""
+    """Return the ids of texts, (B, MAX_TOKENS), padded; the end token is always included."""
     ids = torch.full((len(texts), MAX_TOKENS), PADDING, dtype=torch.int64)
     for row, text in zip(ids, texts, strict=True):
         encoded = tokenizer.encode(text)
@@ -100,9 +100,9 @@ def token_ids(texts: Sequence[str], tokenizer: Tokenizer) -> torch.Tensor:
 
 
 class Captions:
-    """Captions of every combination that is trained on, and of other things, as ids on the device.
+    """Captions of every combination of training, and of other things, as ids on the device.
 
-    A step only gathers them: making captions anew would cost more than the step itself.
+    A step only gathers them: making captions anew would take longer than the step itself.
     """
 
     def __init__(self, recipe: Recipe, tokenizer: Tokenizer, device: torch.device) -> None:
@@ -115,7 +115,7 @@ class Captions:
         self.other = token_ids(others, tokenizer).to(device, torch.int16)
 
     def draw(self, numbers: torch.Tensor) -> torch.Tensor:
-        """A caption of each number (B,), at random → ids (B, MAX_TOKENS); some are empty."""
+        """Return ids (B, MAX_TOKENS) of a random caption of each number (B,); some are empty."""
         count, device = len(numbers), numbers.device
         variant = torch.randint(VARIANTS, (count,), device=device)
         other = self.other[torch.randint(len(self.other), (count,), device=device)]
@@ -132,5 +132,5 @@ def _texts(recipe: Recipe, rng: random.Random) -> Iterator[str]:
 
 
 def tokenizer_file() -> Path:
-    """The bundled one: a SentencePiece vocabulary of 280 pieces, which training does not change."""
+    """Return the bundled tokenizer: a SentencePiece vocabulary of 280 pieces, which training does not change."""
     return Path(__file__).parents[1] / "tokenizer" / "spiece.model"

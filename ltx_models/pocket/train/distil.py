@@ -1,9 +1,9 @@
-"""Phase 3: a student learns to go in four steps, without guidance, where its teacher goes in many with it.
+"""Phase 3: a student learns to render in four steps without guidance what its teacher renders in many with it.
 
-Each of the student's steps begins where its own steps before led, so that it learns to mend its own errors. From there
-the teacher takes several guided steps to the next timestep, and the straight line between the two is the velocity to
-learn. That is progressive distillation (Salimans & Ho, 2022) of a guided model (Meng et al., 2023) in one stage, along
-the student's own paths.
+Each of the student's steps begins where its own previous steps led, so that it learns to correct its own errors. From
+there the teacher takes several guided steps to the next timestep, and the straight line between the two is the velocity
+to learn. That is progressive distillation (Salimans & Ho, 2022) of a guided model (Meng et al., 2023) in one stage,
+along the student's own paths.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ def distil(
     seconds: float | None,
     clock: Clock,
 ) -> tuple[Denoiser, bool]:
-    """The student, and whether it is done. It begins as the teacher, and keeps the teacher's text encoder."""
+    """Return the student, and whether it is done. It begins as the teacher, and keeps the teacher's text encoder."""
     student = fused(copy.deepcopy(teacher)).requires_grad_(True).train()
     student.text_encoder.requires_grad_(False)
     trainer = Trainer("student", student, recipe.distil, folder, seconds)
@@ -44,7 +44,7 @@ def distil(
 
 
 def student_objective(student: Denoiser, teacher: Denoiser, captions: Captions, recipe: Recipe) -> Objective:
-    """To go, at each of its steps from noise on, in a straight line to where the teacher's steps lead."""
+    """Return the objective: at each step, go in a straight line to where the teacher's steps lead."""
     device = captions.empty.device
 
     def inputs(step: int) -> tuple[Bucket, tuple[torch.Tensor, ...]]:

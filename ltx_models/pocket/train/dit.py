@@ -26,10 +26,13 @@ __all__ = [
 ]
 
 FRAME_RATES = (12.0, 12.0, 12.0, 12.0, 8.0, 16.0, 24.0, 25.0, 30.0)
-"""As often as they stand here. A movement takes the whole clip, however long that is, so none means another picture."""
+"""Frame rates, each as often as it is listed. A movement takes the whole clip at any rate, so none changes the picture.
+"""
 LOGIT_MEAN, LOGIT_STD = 0.3, 1.2
 UNIFORM_SHARE = 0.15
-"""Timesteps are logit-normal (Esser et al., 2024), but for a share that reaches 0 and 1, where that hardly comes."""
+"""The share of timesteps that are uniform in [0, 1]; the others are logit-normal (Esser et al., 2024), which rarely
+come near 0 and 1.
+"""
 
 
 def train_denoiser(
@@ -40,7 +43,7 @@ def train_denoiser(
     seconds: float | None,
     clock: Clock,
 ) -> tuple[Denoiser, bool]:
-    """The denoiser, and whether it is done."""
+    """Return the denoiser, and whether it is done."""
     device = captions.empty.device
     denoiser = new_denoiser(recipe, device)
     trainer = Trainer("dit", denoiser, recipe.dit, folder, seconds)
@@ -52,13 +55,13 @@ def train_denoiser(
 
 
 def new_denoiser(recipe: Recipe, device: torch.device) -> Denoiser:
-    """As it is before training; always the same."""
+    """Return the denoiser before training; always the same."""
     torch.manual_seed(seeds(recipe.seed, "dit"))
     return fused(build_denoiser(recipe.sizes).to(device))
 
 
 def denoiser_objective(denoiser: Denoiser, caches: list[Cache], captions: Captions, recipe: Recipe) -> Objective:
-    """To tell the velocity of any mixture of a cached clip's latents and noise."""
+    """Return the objective: predict the velocity of any mixture of a cached clip's latents and noise."""
     by_bucket = {cache.bucket: cache for cache in caches}
     device = captions.empty.device
 
@@ -84,12 +87,12 @@ def denoiser_objective(denoiser: Denoiser, caches: list[Cache], captions: Captio
 
 
 def batches_of_latents(recipe: Recipe, phase: Phase, rng: np.random.Generator) -> tuple[Bucket, int]:
-    """A bucket, and how many of its clips. A multiple of 16: the compiler would compile anew for what is none."""
+    """Return a bucket, and a number of its clips, a multiple of 16: for others the compiler would compile anew."""
     return batches(recipe.buckets, phase.batch, phase.most, lambda bucket: bucket.tokens, rng, multiple=16)
 
 
 def draw_frame_rate(rng: np.random.Generator, device: torch.device) -> torch.Tensor:
-    """One of FRAME_RATES, (1,), for a whole batch."""
+    """Return one of FRAME_RATES, (1,), for a whole batch."""
     return torch.tensor([FRAME_RATES[rng.integers(len(FRAME_RATES))]], device=device)
 
 

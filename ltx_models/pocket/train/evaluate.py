@@ -1,4 +1,4 @@
-"""What the trained models score as PyTorch runs them, at several sizes; and how well the VAE draws."""
+"""Score the trained models in PyTorch at several sizes, and how well the VAE draws."""
 
 from __future__ import annotations
 
@@ -25,13 +25,13 @@ __all__ = ["evaluate", "measure_vae", "render"]
 CLIPS_DRAWN_AGAIN = Bucket(25, 128, 128)
 TOKENS_AT_ONCE = 128 * 64
 DrawNoise = Callable[[int, tuple[int, ...]], np.ndarray]
-"""The noise of the n-th caption, of the shape (1, C, F, H, W) of its latents."""
+"""A function that returns the noise of the n-th caption, in the shape (1, C, F, H, W) of its latents."""
 PARTS = {"default": 1.0, "small": 0.5, "wide": 0.5, "tall": 0.5, "long": 0.5, "medium": 0.25, "large": 0.125}
-"""Of the captions, those that are rendered at each of SIZES."""
+"""The fraction of the captions that is rendered at each of SIZES."""
 
 
 def measure_vae(vae: Any, folder: Path, count: int) -> Reconstruction:
-    """How well the VAE draws `count` held-out clips; into reconstruction.json, too."""
+    """Measure how well the VAE draws `count` held-out clips, and write that to reconstruction.json."""
     drawn = held_out_reconstruction(vae, CLIPS_DRAWN_AGAIN, count, next(vae.parameters()).device)
     size = f"{CLIPS_DRAWN_AGAIN.width}x{CLIPS_DRAWN_AGAIN.height}, {CLIPS_DRAWN_AGAIN.frames} frames"
     (folder / "reconstruction.json").write_text(json.dumps(drawn._asdict() | {"size": size}))
@@ -39,7 +39,7 @@ def measure_vae(vae: Any, folder: Path, count: int) -> Reconstruction:
 
 
 def evaluate(vae: Any, models: dict[str, Denoiser], folder: Path, count: int) -> list[Score]:
-    """Scores of `count` captions, or of a part of them at other sizes than the usual one, into scores.json."""
+    """Return the scores of `count` captions, fewer at other sizes than the default; write them to scores.json."""
     settings = [(setting_of(model, "PyTorch", size), part) for model in models for size, part in PARTS.items()]
     with torch.compiler.set_stance("force_eager"):  # each of the sizes would else be compiled for
         scores = [
@@ -51,14 +51,14 @@ def evaluate(vae: Any, models: dict[str, Denoiser], folder: Path, count: int) ->
 
 
 def renderer(vae: Any, denoiser: Denoiser) -> Any:
-    """What `score` renders with."""
+    """Return a function with which `score` renders."""
     return lambda setting, captions: render(vae, denoiser, setting, captions)
 
 
 def render(
     vae: Any, denoiser: Denoiser, setting: Setting, captions: Sequence[str], draw_noise: DrawNoise | None = None
 ) -> Iterator[np.ndarray]:
-    """Clips of captions, uint8 (F, H, W, 3), a batch at a time. draw_noise: by default, PyTorch's own."""
+    """Yield clips of captions, uint8 (F, H, W, 3), a batch at a time; `draw_noise` replaces PyTorch's own noise."""
     device = next(vae.parameters()).device
     tokenizer = Tokenizer(tokenizer_file())
     bucket = Bucket(setting.frames, setting.height, setting.width)

@@ -1,10 +1,10 @@
-"""The trained models as files: the official single-file layout, its config in the metadata.
+"""Export the trained models to the official single-file layout, with its config in the metadata.
 
     pocket.safetensors            transformer and VAE
     pocket-distilled.safetensors  the other transformer; its metadata says that the VAE is in pocket.safetensors
     text_encoder/, tokenizer/     of both
 
-All in bfloat16 but for the latents' statistics. `load` reads them back into the models they came from.
+All tensors are in bfloat16, except for the latents' statistics. `load` reads them back into the original models.
 """
 
 from __future__ import annotations
@@ -68,7 +68,7 @@ SCHEDULER_CONFIG = {
     "base_resolution": None,
     "target_shift_terminal": None,
 }
-"""What the official code reads beside the models' sizes."""
+"""The scheduler's config, which the official code reads in addition to the models' sizes."""
 OF_THE_SIZES = {
     "attention_head_dim",
     "caption_channels",
@@ -81,7 +81,7 @@ OF_THE_SIZES = {
 
 
 def export(folder: Path, vae: Any, denoiser: Denoiser, student: Denoiser | None) -> list[Path]:
-    """Writes the files into `folder`, and returns them."""
+    """Write the files into `folder`, and return them."""
     config = _config(vae, denoiser)
     transformer = _transformer_tensors(denoiser)
     folder.mkdir(parents=True, exist_ok=True)
@@ -103,9 +103,10 @@ def export(folder: Path, vae: Any, denoiser: Denoiser, student: Denoiser | None)
 
 
 def load(folder: Path, sizes: Sizes, name: str = POCKET) -> tuple[Any, Denoiser]:
-    """The VAE and the denoiser of exported files, in float32. name: POCKET or DISTILLED.
+    """Return the VAE and the denoiser of exported files, in float32; `name` is POCKET or DISTILLED.
 
-    Raises RuntimeError where they are of other sizes.
+    Raises:
+        RuntimeError: The files are of other sizes.
     """
     vae, denoiser = build_vae(sizes), build_denoiser(sizes)
     tensors = {key: value.float() for key, value in (load_file(folder / POCKET) | load_file(folder / name)).items()}
@@ -142,7 +143,7 @@ def _transformer_tensors(denoiser: Denoiser) -> dict[str, torch.Tensor]:
 
 
 def _vae_tensors(vae: Any, config: dict[str, Any]) -> dict[str, torch.Tensor]:
-    """In bfloat16, but for the statistics, which every latent is scaled by."""
+    """Return tensors in bfloat16, except for the statistics, by which every latent is scaled."""
     named = rename_vae(vae.state_dict(), config)
     return {
         f"{VAE_PREFIX}{name}": value.float().cpu() if name.startswith("per_channel") else _published(value)

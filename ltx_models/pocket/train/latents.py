@@ -1,4 +1,4 @@
-"""Latents as the denoiser sees them: normalized, a token each; and a cache of those of drawn clips."""
+"""Latents as the denoiser sees them: normalized, as tokens; and a cache of those of drawn clips."""
 
 from __future__ import annotations
 
@@ -17,13 +17,13 @@ from ltx_models.pocket.train.vae import autocast
 __all__ = ["Cache", "decode", "fill_caches", "normalize_by_data"]
 
 ENCODED_AT_ONCE = 64 * 25 * 128 * 128
-"""Pixels."""
+"""Pixels that are encoded at once."""
 MEASURED_CLIPS = 1024
 SMALLEST_STD = 1e-4
 
 
 def normalize_by_data(vae: Any, recipe: Recipe, folder: Path, device: torch.device) -> None:
-    """Gives the VAE its latents' mean and deviation by channel, of clips of the commonest size; kept in a file."""
+    """Set the VAE's mean and deviation of latents by channel, from clips of the commonest size; kept in a file."""
     path = folder / "normalization.safetensors"
     if not path.is_file():
         bucket = max(recipe.buckets, key=lambda bucket: bucket.weight)
@@ -39,7 +39,13 @@ def normalize_by_data(vae: Any, recipe: Recipe, folder: Path, device: torch.devi
 
 @dataclass
 class Cache:
-    """Clips of one size. latents: (N, F·H·W, C), normalized, in bfloat16.  numbers: of their combinations, (N,)."""
+    """The latents of clips of one size.
+
+    Attributes:
+        bucket: The size.
+        latents: (N, F·H·W, C), normalized, in bfloat16.
+        numbers: The numbers of their combinations, (N,).
+    """
 
     bucket: Bucket
     latents: torch.Tensor
@@ -47,7 +53,7 @@ class Cache:
 
 
 def fill_caches(vae: Any, recipe: Recipe, device: torch.device) -> list[Cache]:
-    """Clips of every bucket; each of the combinations about as often. They are the same every time."""
+    """Return clips of every bucket, the same every time, with about as many of each combination."""
     caches = []
     for bucket in recipe.buckets:
         rng = step_rngs(recipe.seed, "cache", seeds(bucket.frames, bucket.height, bucket.width))
@@ -72,7 +78,7 @@ def _encode(
 
 
 def decode(vae: Any, tokens: torch.Tensor, bucket: Bucket) -> torch.Tensor:
-    """Normalized latents (B, F·H·W, C) → clips (B, 3, F, H, W) in [0, 1], in the VAE's own precision."""
+    """Decode normalized latents (B, F·H·W, C) to clips (B, 3, F, H, W) in [0, 1], in the VAE's own precision."""
     latents = tokens.float() * vae.latents_std + vae.latents_mean
     with torch.no_grad():
         clips: torch.Tensor = vae.decode(latents.transpose(1, 2).unflatten(2, bucket.latent)).sample

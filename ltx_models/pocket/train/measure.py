@@ -1,4 +1,4 @@
-"""What a step takes on this machine: what batches and times are chosen by."""
+"""Measure how long a step takes on this machine, to choose batches and times."""
 
 from __future__ import annotations
 
@@ -25,13 +25,14 @@ __all__ = ["measure"]
 WARM_UP, MEASURED = 3, 8
 FACTORS = (1.0, 2.0)
 NOTHING = Phase(steps=0, batch=0, most=0, rate=0.0, matrix_rate=0.0, warmup=0, share=0.0)
-"""Learns nothing."""
+"""A phase that learns nothing."""
 
 
 def measure(recipe: Recipe, device: torch.device) -> None:
-    """Prints milliseconds a step and the peak of memory, of the commonest clips and of the largest.
+    """Print milliseconds a step and the peak of memory, of the commonest clips and of the largest.
 
-    At the recipe's batch size, and at twice that: where the time then hardly grows, the device was not busy.
+    They are measured at the recipe's batch size, and at twice that: if the time then hardly grows, the device was not
+    busy.
     """
     vae = build_vae(recipe.sizes).to(device, memory_format=torch.channels_last_3d)
     captions = Captions(recipe, Tokenizer(tokenizer_file()), device)
@@ -50,7 +51,7 @@ def measure(recipe: Recipe, device: torch.device) -> None:
 
 
 def _telling(buckets: Iterable[Bucket]) -> list[Bucket]:
-    """The commonest, and the largest."""
+    """Return the commonest bucket, and the largest."""
     buckets = list(buckets)
     chosen = [max(buckets, key=lambda bucket: bucket.weight), max(buckets, key=lambda bucket: bucket.pixels)]
     return list(dict.fromkeys(chosen))
@@ -64,7 +65,7 @@ def _with_batches(recipe: Recipe, factor: float) -> Recipe:
 
 
 def _noise(bucket: Bucket, recipe: Recipe, device: torch.device) -> Cache:
-    """In place of clips."""
+    """Return noise in place of clips."""
     latents = torch.randn(64, bucket.tokens, recipe.sizes.latent_channels, device=device, dtype=torch.bfloat16)
     return Cache(bucket, latents, torch.arange(64, device=device))
 

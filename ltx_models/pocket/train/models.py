@@ -1,4 +1,4 @@
-"""The three models, in diffusers' and transformers' words."""
+"""Build the three models of diffusers' and transformers' classes."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ PADDING = 0
 
 
 def build_vae(sizes: Sizes) -> Any:
-    """LTX-Video's autoencoder in the layout of 0.9.5, small: 32x32x8 pixels become one latent."""
+    """Return LTX-Video's autoencoder in the layout of 0.9.5, small: 32x32x8 pixels become one latent."""
     levels = len(sizes.decoder)
     return AutoencoderKLLTXVideo(
         latent_channels=sizes.latent_channels,
@@ -42,7 +42,7 @@ def build_vae(sizes: Sizes) -> Any:
 
 
 class Denoiser(torch.nn.Module):
-    """Transformer and text encoder, which are trained as one."""
+    """The transformer and the text encoder, which are trained as one."""
 
     def __init__(self, sizes: Sizes) -> None:
         super().__init__()
@@ -73,11 +73,11 @@ class Denoiser(torch.nn.Module):
 
     @property
     def device(self) -> torch.device:
-        """Where it is."""
+        """The device of the parameters."""
         return next(self.parameters()).device
 
     def embed(self, ids: torch.Tensor) -> torch.Tensor:
-        """Token ids (B, N), padded with 0 → (B, N, width of the text encoder)."""
+        """Return embeddings (B, N, width of the text encoder) of token ids (B, N), padded with 0."""
         embeddings: torch.Tensor = self.text_encoder(
             input_ids=ids, attention_mask=(ids != PADDING).to(torch.int64)
         ).last_hidden_state
@@ -92,7 +92,16 @@ class Denoiser(torch.nn.Module):
         size: tuple[int, int, int],
         frame_rate: FrameRate,
     ) -> torch.Tensor:
-        """noise - x0, (B, F·H·W, C), of latents of `size` (F, H, W) at a timestep (B,) in [0, 1]."""
+        """Return noise - x0, (B, F·H·W, C).
+
+        Args:
+            x: Latents as tokens.
+            timestep: (B,) in [0, 1].
+            embeddings: The captions' embeddings.
+            ids: The captions' ids, for the mask.
+            size: Latent frames, rows and columns.
+            frame_rate: Frames a second.
+        """
         velocity: torch.Tensor = self.transformer(
             hidden_states=x,
             encoder_hidden_states=embeddings,
@@ -111,7 +120,7 @@ class Denoiser(torch.nn.Module):
         size: tuple[int, int, int],
         frame_rate: FrameRate,
     ) -> torch.Tensor:
-        """The velocity, from the captions on."""
+        """Return the velocity, given captions rather than embeddings."""
         return self.velocity(x, timestep, self.embed(ids), ids, size, frame_rate)
 
 
@@ -120,7 +129,7 @@ def _in_float32(module: torch.nn.Module, args: object, output: torch.Tensor) -> 
 
 
 def _coordinates(size: tuple[int, int, int], frame_rate: FrameRate, device: torch.device) -> torch.Tensor:
-    """Where latents lie, (1, 3, N) of seconds, rows and columns. One sample's do for a batch."""
+    """Return the coordinates of latents, (1, 3, N) of seconds, rows and columns; one sample's serve a batch."""
     strides = (FRAME_STRIDE / frame_rate, SIZE_STRIDE, SIZE_STRIDE)
     axes = [
         torch.arange(count, dtype=torch.float32, device=device) * stride
@@ -130,7 +139,7 @@ def _coordinates(size: tuple[int, int, int], frame_rate: FrameRate, device: torc
 
 
 def build_denoiser(sizes: Sizes) -> Denoiser:
-    """A new one, its last layer zero: it begins by predicting nothing, rather than noise."""
+    """Return a new denoiser whose last layer is zero: it begins by predicting zeros, rather than noise."""
     denoiser = Denoiser(sizes)
     torch.nn.init.zeros_(denoiser.transformer.proj_out.weight)
     torch.nn.init.zeros_(denoiser.transformer.proj_out.bias)
@@ -138,9 +147,9 @@ def build_denoiser(sizes: Sizes) -> Denoiser:
 
 
 def fused(denoiser: Denoiser) -> Denoiser:
-    """The same one, on a GPU with the operations of its blocks fused by PyTorch's compiler.
+    """Return the same denoiser; on a GPU PyTorch's compiler fuses the operations of its blocks.
 
-    It takes 20 seconds at the first steps of each of two or three ranges of sizes, and makes a step two and a half
+    That takes 20 seconds at the first steps of each of two or three ranges of sizes, and makes a step two and a half
     times as fast; all blocks share what is compiled.
     """
     if denoiser.device.type == "cuda":

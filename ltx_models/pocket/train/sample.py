@@ -1,4 +1,4 @@
-"""Sampling by Euler steps, with guidance or without."""
+"""Sample by Euler steps, with guidance or without."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ __all__ = ["Prompts", "euler", "uniform_timesteps"]
 
 @dataclass(frozen=True)
 class Prompts:
-    """Captions (B, N) as ids and embedded; `empty` is one such row, of the empty caption, for all."""
+    """Captions (B, N) as ids and embeddings; `empty` is one row, of the empty caption, for all."""
 
     ids: torch.Tensor
     embeddings: torch.Tensor
@@ -25,7 +25,7 @@ class Prompts:
 
     @classmethod
     def of(cls, denoiser: Denoiser, ids: torch.Tensor, empty: torch.Tensor) -> Prompts:
-        """Embedded by a denoiser's text encoder. empty: ids (1, N)."""
+        """Return prompts embedded by a denoiser's text encoder; `empty` are ids (1, N)."""
         with torch.no_grad(), autocast(ids.device):
             return cls(ids, denoiser.embed(ids), empty, denoiser.embed(empty))
 
@@ -38,7 +38,7 @@ class Prompts:
         size: tuple[int, int, int],
         frame_rate: FrameRate,
     ) -> torch.Tensor:
-        """u + g (c - u), float32; c alone where g is 1. Both are computed as one batch."""
+        """Return u + g (c - u), float32; c alone where g is 1. Both are computed as one batch."""
         count = len(x)
         if guidance == 1:
             return self._velocity(denoiser, x, timestep, self.embeddings, self.ids, size, frame_rate)
@@ -73,12 +73,12 @@ def euler(
     size: tuple[int, int, int],
     frame_rate: FrameRate,
 ) -> torch.Tensor:
-    """Latents at the first of the timesteps → at the last. Each step is x - (t - t')·v."""
+    """Return latents at the last of the timesteps, from those at the first. Each step is x - (t - t')·v."""
     for now, then in itertools.pairwise(timesteps):
         x = x - (now - then) * prompts.guided(denoiser, x, now, guidance, size, frame_rate)
     return x
 
 
 def uniform_timesteps(steps: int, first: float = 1.0, last: float = 0.0) -> list[float]:
-    """`steps` equal steps from the first timestep to the last, both included."""
+    """Return `steps` equal steps from the first timestep to the last, both included."""
     return [first + (last - first) * index / steps for index in range(steps + 1)]

@@ -1,9 +1,9 @@
-"""Renders held-out captions with this project's own pipeline, and with diffusers' models, and judges them.
+"""Render held-out captions with this project's own pipeline, and with diffusers' models, and judge them.
 
     python -m ltx_models.pocket.train.score --weights DIR --captions 128
 
-DIR is what training exported, or this folder. The scores go to DIR/scores.json, clips of the first captions to
-DIR/sheet.jpg: what `ltx_models.pocket.model_card` is filled from.
+DIR is what training exported, or `ltx_models/pocket`. The scores are written to DIR/scores.json, clips of the first
+captions to DIR/sheet.jpg; `ltx_models.pocket.model_card` reads both.
 """
 
 from __future__ import annotations
@@ -44,14 +44,14 @@ SHEET_CAPTIONS, SHEET_FRAMES, SHEET_SIDE = 16, 6, 96
 @click.command(epilog="Example: python -m ltx_models.pocket.train.score --weights run/export --captions 128")
 @click.option("--weights", type=click.Path(path_type=Path, exists=True, file_okay=False), default=HERE)
 @click.option("--captions", type=click.IntRange(1, 256), default=128, show_default=True, help="Held-out captions.")
-@click.option("--model", "models", multiple=True, type=click.Choice(MODELS), help="[default: those that are there]")
+@click.option("--model", "models", multiple=True, type=click.Choice(MODELS), help="[default: those in the folder]")
 @click.option("--by", multiple=True, type=click.Choice(["MLX", "diffusers"]), default=["MLX"], show_default=True)
 @click.option("--size", "sizes", multiple=True, type=click.Choice(list(SIZES)), default=["default"], show_default=True)
 @click.option("--sheet/--no-sheet", "with_sheet", default=True, help="Draw the contact sheet.")
 def main(
     weights: Path, captions: int, models: tuple[str, ...], by: tuple[str, ...], sizes: tuple[str, ...], with_sheet: bool
 ) -> None:
-    """Scores the models on captions of combinations that training never saw, and draws a contact sheet."""
+    """Score the models on captions of combinations that training never saw, and draw a contact sheet."""
     there = [name for name in models or MODELS if models or (weights / f"{name}.safetensors").is_file()]
     settings = [setting_of(name, renderer, size) for name in there for renderer in by for size in sizes]
     scores = []
@@ -68,7 +68,7 @@ def main(
 
 
 def table(scores: Iterable[Score]) -> Table:
-    """For people."""
+    """Return a table of scores for people."""
     shown = Table("model", "by", "size", "steps", "guidance", "clips", *ASPECTS)
     for entry in scores:
         setting = entry.setting
@@ -80,7 +80,7 @@ def table(scores: Iterable[Score]) -> Table:
 
 
 def render_in_mlx(weights: Path) -> Render:
-    """By this project's pipeline; the noise of the n-th caption is that of seed n."""
+    """Return a renderer of this project's pipeline; the noise of the n-th caption is that of seed n."""
 
     def render(setting: Setting, captions: Sequence[str]) -> Iterator[np.ndarray]:
         pipeline = LTXPipeline.from_files(
@@ -107,7 +107,7 @@ def render_in_mlx(weights: Path) -> Render:
 
 
 def _render_in_diffusers(weights: Path) -> Render:
-    """By diffusers' models, from the same files and the same noise."""
+    """Return a renderer of diffusers' models, with the same files and the same noise."""
     from ltx_models.pocket.train import evaluate, export
     from ltx_models.pocket.train.optimization.recipe import POCKET
 
@@ -121,7 +121,7 @@ def _render_in_diffusers(weights: Path) -> Render:
 
 
 def contact_sheet(render: Render, setting: Setting) -> Image.Image:
-    """A row for each of 16 held-out captions, six frames of it from the first to the last."""
+    """Draw a row for each of 16 held-out captions: six frames of it from the first to the last."""
     captions = [text for _, text in held_out_captions(SHEET_CAPTIONS)]
     rows = []
     for frames in render(setting, captions):

@@ -30,15 +30,15 @@ __all__ = [
 ]
 
 LEAST_STEP = 0.1
-"""Between neighbours of a picture of [-1, 1]; less is no edge."""
+"""The least difference of neighbours that is an edge, in a picture of [-1, 1]."""
 EDGE_PATCH = 4
-"""The side in pixels of the squares that an edge makes count, with those around them."""
+"""The side in pixels of the squares that have weight because of an edge, with those around them."""
 
 
 def train_vae(
     recipe: Recipe, folder: Path, device: torch.device, seconds: float | None, clock: Clock
 ) -> tuple[Any, bool]:
-    """The autoencoder, and whether it is done."""
+    """Return the autoencoder, and whether it is done."""
     torch.manual_seed(seeds(recipe.seed, "vae"))
     vae = build_vae(recipe.sizes).to(device, memory_format=torch.channels_last_3d)
     trainer = Trainer("vae", vae, recipe.vae, folder, seconds)
@@ -48,7 +48,7 @@ def train_vae(
 
 
 def vae_objective(vae: Any, recipe: Recipe, device: torch.device) -> Objective:
-    """To draw clips again from their latents, which are mixed with a little noise."""
+    """Return the objective: draw clips again from their latents, which are mixed with a little noise."""
 
     def inputs(step: int) -> tuple[Bucket, tuple[torch.Tensor, ...]]:
         rng = step_rngs(recipe.seed, "vae", step)
@@ -67,11 +67,11 @@ def vae_objective(vae: Any, recipe: Recipe, device: torch.device) -> Objective:
 
 
 def reconstruction_loss(drawn: torch.Tensor, clips: torch.Tensor) -> torch.Tensor:
-    """Squares of errors, and of those in the differences between neighbours, so that edges count for more.
+    """Return squared errors, and those of the differences between neighbours, so that edges have more weight.
 
-    Absolute errors alone would be content with an empty background, which is right nearly everywhere; a few of them
-    make small errors smaller. Half of what a clip counts lies near its edges, however short they are: small shapes
-    would else be blots.
+    Absolute errors alone would accept an empty background, which is right nearly everywhere; a few of them make small
+    errors smaller. Half of a clip's weight lies near its edges, however short they are: small shapes would else be
+    blots.
     """
     weights = (1 + near_edges(clips)) / 2
     error = drawn - clips
@@ -81,7 +81,7 @@ def reconstruction_loss(drawn: torch.Tensor, clips: torch.Tensor) -> torch.Tenso
 
 
 def near_edges(clips: torch.Tensor) -> torch.Tensor:
-    """Weights (B, 1, F, H, W) of pixels, 0 but near edges; each clip's have a mean of 1, or of 0 where it has none."""
+    """Return weights (B, 1, F, H, W) of pixels, 0 except near edges; each clip's mean is 1, or 0 without edges."""
     steps = F.pad(clips.diff(dim=-1).abs(), (1, 0)) + F.pad(clips.diff(dim=-2).abs(), (0, 0, 1, 0))
     edges = (steps.amax(1) > LEAST_STEP).float()
     near = F.max_pool2d(F.max_pool2d(edges, EDGE_PATCH), 3, stride=1, padding=1)
@@ -92,9 +92,9 @@ def near_edges(clips: torch.Tensor) -> torch.Tensor:
 def batches(
     buckets: tuple[Bucket, ...], amount: int, most: int, size: Callable[[Bucket], int], rng: Any, *, multiple: int = 1
 ) -> tuple[Bucket, int]:
-    """A bucket by its weight, and how many of its clips are about `amount` by their `size`.
+    """Return a bucket by its weight, and how many of its clips are about `amount` by their `size`.
 
-    multiple: that number is one of this, unless it is smaller.
+    The number is a multiple of `multiple`, unless it is smaller.
     """
     weights = [bucket.weight for bucket in buckets]
     bucket = buckets[rng.choice(len(buckets), p=[weight / sum(weights) for weight in weights])]
@@ -103,8 +103,13 @@ def batches(
 
 
 class Reconstruction(NamedTuple):
-    """Clips drawn again from their latents. decibels: their mean PSNR, of a range of 1.  right: the part that the judge
-    says shows its combination."""
+    """Clips drawn again from their latents.
+
+    Attributes:
+        clips: The number of clips.
+        decibels: The mean PSNR, of a range of 1.
+        right: The fraction that the judge finds to show its combination.
+    """
 
     clips: int
     decibels: float
@@ -112,7 +117,7 @@ class Reconstruction(NamedTuple):
 
 
 def held_out_reconstruction(vae: Any, bucket: Bucket, count: int, device: torch.device) -> Reconstruction:
-    """Of clips of held-out combinations, without noise in the latents."""
+    """Return the reconstruction of clips of held-out combinations, without noise in the latents."""
     rng = step_rngs(0, "held out", 0)
     decibels: list[float] = []
     right: list[bool] = []
@@ -129,5 +134,5 @@ def held_out_reconstruction(vae: Any, bucket: Bucket, count: int, device: torch.
 
 
 def autocast(device: torch.device) -> torch.autocast:
-    """bfloat16 on a GPU; a CPU is faster without."""
+    """Return bfloat16 on a GPU; a CPU is faster without."""
     return torch.autocast(device.type, dtype=torch.bfloat16, enabled=device.type == "cuda")

@@ -29,10 +29,10 @@ if "ltx_worker.engine" in sys.orig_argv:
     from ltx_models.pipeline import text_to_video as pipeline
     from ltx_models.errors import CheckpointError
 
-    def embed_beside(self, texts):
+    def embed_during_decode(self, texts):
         raise CheckpointError("no text can be encoded today")
 
-    pipeline.LTXPipeline.embed_beside = embed_beside
+    pipeline.LTXPipeline.embed_during_decode = embed_during_decode
 """
 
 

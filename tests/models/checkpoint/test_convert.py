@@ -36,7 +36,7 @@ def test_what_is_there_stays_as_it_is(convert_command: Run, golden_098: Golden, 
     for name in ("file/out", "x" * 300):
         code, lines = convert_command(golden_098.checkpoint, tmp_path / name)
         assert (code, len(lines)) == (2, 1)
-        assert "cannot be made: " in lines[0]
+        assert "could not be created: " in lines[0]
     assert (tmp_path / "file").read_text() == "mine"
     assert sorted(path.name for path in tmp_path.iterdir()) == ["file", "folder", "link"]
     assert (tmp_path / "link").is_symlink()
@@ -63,7 +63,7 @@ def test_one_that_fails_half_way_leaves_nothing(
     ("options", "words"),
     [
         (lambda golden, pocket: {"text_encoder": pocket / "text_encoder"}, "makes embeddings of 128 channels"),
-        (lambda golden, pocket: {"text_encoder": golden.checkpoint}, "is no folder"),
+        (lambda golden, pocket: {"text_encoder": golden.checkpoint}, "is not a folder"),
         (lambda golden, pocket: {"text_encoder": golden.folder}, "config.json cannot be read"),
         (lambda golden, pocket: {"tokenizer": golden.checkpoint}, "is not a SentencePiece model"),
     ],
@@ -112,7 +112,7 @@ def test_a_name_of_another_file_that_is_none(
     code, lines = convert_command(path, tmp_path / "out")
     assert (code, len(lines)) == (2, 1)
     assert re.search(words, lines[0])
-    assert "cannot be made" not in lines[0]
+    assert "could not be created" not in lines[0]
     index_of(tmp_path / "in", dict.fromkeys(raw_098[0], file))
     code, lines = convert_command(tmp_path / "in", tmp_path / "out")
     assert (code, len(lines)) == (2, 1)
@@ -139,7 +139,7 @@ def test_what_is_left_out_is_said(convert_command: Run, raw_098: RawCheckpoint, 
     code, lines = convert_command(path, tmp_path / "out")
     assert code == 0
     assert lines == [
-        "left out, being neither the transformer's nor the VAE's: 2 tensors (text_encoders.t5xxl.shared.weight, …)"
+        "left out, since neither the transformer nor the VAE has them: 2 tensors (text_encoders.t5xxl.shared.weight, …)"
     ]
 
 
@@ -239,8 +239,8 @@ def test_a_folder_of_pickles_says_so(golden_098: Golden, tmp_path: Path) -> None
 def test_paths_that_are_no_file(convert_command: Run, tmp_path: Path) -> None:
     (tmp_path / "link.safetensors").symlink_to(tmp_path / "gone")
     for name, words in (
-        ("link.safetensors", "it is a link to"),
-        ("absent.safetensors", "there is no file or folder"),
+        ("link.safetensors", "it is a broken link to"),
+        ("absent.safetensors", "there is no file, folder or variant"),
     ):
         code, lines = convert_command(tmp_path / name, tmp_path / "out")
         assert (code, len(lines)) == (2, 1)

@@ -296,5 +296,5 @@ def test_two_models_may_share_a_vae(golden_098: Golden, tmp_path: Path) -> None:
     with pytest.raises(CheckpointError, match=f"there is no file {owner}"):
         open_checkpoint(alone)
     owner.write_bytes(alone.read_bytes())
-    with pytest.raises(CheckpointError, match=f"its VAE is in {owner}, which holds none either"):
+    with pytest.raises(CheckpointError, match=f"its VAE is in {owner}, which has none either"):
         open_checkpoint(alone)

@@ -53,9 +53,9 @@ LOGIN = "logged in where the model is gated"
 SAFETENSORS = "take the safetensors file of the same model"
 
 BYTES: dict[str, tuple[bytes, str, str]] = {
-    "empty": (b"", "an empty one", "download it again"),
+    "empty": (b"", "an empty file", "download it again"),
     "zeros": (bytes(100_000), "begins with zeros", "download it again"),
-    "some bytes": (b"\xd8\x1f\x00\x00", "the beginning of one", "download it again"),
+    "some bytes": (b"\xd8\x1f\x00\x00", "only its beginning", "download it again"),
     "Git LFS": (LFS, "a Git LFS pointer", "git lfs pull fetches the file itself"),
     "HTML": (b"<!DOCTYPE html><html><body>Access to model is restricted", "an HTML page", LOGIN),
     "HTML with a mark": (b"\xef\xbb\xbf\n <HTML lang='en'>", "an HTML page", LOGIN),
@@ -75,12 +75,12 @@ BYTES: dict[str, tuple[bytes, str, str]] = {
     "gzip": (b"\x1f\x8b\x08" + bytes(20), "a compressed file", "unpack it"),
     "NumPy": (b"\x93NUMPY\x01\x00v\x00{", "a NumPy array", "take the safetensors file"),
     "HDF5": (b"\x89HDF\r\n\x1a\n" + bytes(20), "an HDF5 file", "take the safetensors file"),
-    "macOS's own": (b"\x00\x05\x16\x07" + bytes(80), "what macOS writes", "name the file without the ._"),
+    "macOS's own": (b"\x00\x05\x16\x07" + bytes(80), "an AppleDouble file", "name the file without the ._"),
     "a picture": (b"\x89PNG\r\n\x1a\n" + bytes(80), "a picture", "name the checkpoint"),
     "a HEIF picture": (b"\0\0\0\x20ftyphevx" + bytes(80), "a picture", "name the checkpoint"),
-    "a WebM": (b"\x1a\x45\xdf\xa3" + bytes(80), "a clip", "name the checkpoint"),
+    "a WebM": (b"\x1a\x45\xdf\xa3" + bytes(80), "a video or audio file", "name the checkpoint"),
     "RAR": (b"Rar!\x1a\x07\x01" + bytes(20), "a compressed file", "unpack it"),
-    "a clip": (b"\0\0\0\x20ftypisom" + bytes(80), "a clip", "name the checkpoint"),
+    "a clip": (b"\0\0\0\x20ftypisom" + bytes(80), "a video or audio file", "name the checkpoint"),
     "anything": (b"\xc1\xfe" * 50, "it does not begin with a header's length", "download it again"),
     "no header": (
         struct.pack("<Q", 10) + b"not json!!",
@@ -222,7 +222,7 @@ MODELS: dict[str, tuple[Change, str, str]] = {
     ),
     "int64": (with_query(lambda values: values.astype(np.int64), "I64"), "to_q.weight (int64)", "floating-point"),
     "mx": (with_query(lambda values: values.astype(np.uint8), "F8_E8M0"), "to_q.weight (uint16)", "floating-point"),
-    "unheard of": (with_query(lambda values: values, "F99"), "types that are not read", "F8_E5M2"),
+    "unheard of": (with_query(lambda values: values, "F99"), "unsupported types", "F8_E5M2"),
 }
 
 
@@ -294,7 +294,7 @@ def test_tensors_that_share_bytes_or_leave_some_out(tmp_path: Path, places: tupl
     text = json.dumps(header).encode()
     path = tmp_path / "model.safetensors"
     path.write_bytes(struct.pack("<Q", len(text)) + text + bytes(max(end for _, end in places)))
-    with pytest.raises(CheckpointError, match="gives two tensors the same bytes, or bytes to none"):
+    with pytest.raises(CheckpointError, match="assigns the same bytes to two tensors, or bytes to none"):
         open_checkpoint(path)
 
 
@@ -361,5 +361,5 @@ def test_a_pickle_is_never_opened(convert_command: Run, tmp_path: Path) -> None:
     with zipfile.ZipFile(tmp_path / "new.pt", "w") as archive:
         archive.writestr("archive/data.pkl", data)
     for name in ("old.ckpt", "new.pt"):
-        refused(convert_command, tmp_path / name, "can run any program when it is opened")
+        refused(convert_command, tmp_path / name, "is not opened, since it can run any program")
     assert not (tmp_path / "exploded").exists()

@@ -104,7 +104,7 @@ def test_a_broken_download_goes_on_in_the_next_process(hub: StandInHub, run: Run
     hub.cut[DISTILLED] = 15 * 10**6
     broken = run("download", "distilled-fp8")
     assert broken.returncode == 69
-    assert "goes on where this one stopped" in broken.stderr
+    assert "continues where this one stopped" in broken.stderr
     assert "Traceback" not in broken.stderr
     size = len(hub.repositories[OFFICIAL][DISTILLED])
     assert served(hub, DISTILLED) == [(0, 15 * 10**6)]
@@ -121,7 +121,7 @@ def test_a_wrong_checksum_is_refused_and_leaves_nothing(hub: StandInHub, run: Ru
     hub.corrupt.add(DISTILLED)
     wrong = run("download", "distilled-fp8")
     assert wrong.returncode == 2
-    assert f"instead of {sha256(hub.repositories[OFFICIAL][DISTILLED])}; it was thrown away" in wrong.stderr
+    assert f"instead of {sha256(hub.repositories[OFFICIAL][DISTILLED])}; it was deleted" in wrong.stderr
     size = len(hub.repositories[OFFICIAL][DISTILLED])
     assert [path for path in (tmp_path / "hf").rglob("*") if path.is_file() and path.stat().st_size >= size] == []
     hub.mend()
@@ -249,9 +249,9 @@ def test_progress_is_of_all_files_together(run: Run) -> None:
     [
         ("socks5://127.0.0.1:1", "a SOCKS proxy .ALL_PROXY or the like., which needs one more package: pip install"),
         ("socks5h://ann:hidden@proxy:1", "pip install socksio"),
-        ("socks4://127.0.0.1:1", "a proxy .* that is none; it must be http://HOST:PORT, or socks5://HOST:PORT"),
-        ("http://ann:hidden@127.0.0.1:port", "a proxy .* that is none"),
-        ("://", "a proxy .* that is none"),
+        ("socks4://127.0.0.1:1", "the proxy .* is invalid; use http://HOST:PORT or socks5://HOST:PORT"),
+        ("http://ann:hidden@127.0.0.1:port", "the proxy .* is invalid"),
+        ("://", "the proxy .* is invalid"),
     ],
 )
 @pytest.mark.parametrize("variable", ["ALL_PROXY", "https_proxy"])
@@ -281,7 +281,10 @@ def test_a_token_that_cannot_be_sent(token: str, monkeypatch: pytest.MonkeyPatch
 def test_an_endpoint_that_is_no_url(endpoint: str, run: Run) -> None:
     result = run("download", "distilled", HF_ENDPOINT=endpoint)
     assert (result.returncode, result.stdout) == (2, "")
-    assert result.stderr == "Error: HF_ENDPOINT must begin with http:// or https://, as in https://huggingface.co\n"
+    assert (
+        result.stderr
+        == "Error: HF_ENDPOINT is invalid: it must begin with http:// or https://, as in https://huggingface.co\n"
+    )
 
 
 @pytest.mark.lane("models")

@@ -154,7 +154,7 @@ def test_a_kernel_that_is_wrong_is_not_used(caplog: pytest.LogCaptureFixture) ->
         operation(mx.ones((5, 4)))
     assert called == [(2, 4)]
     assert [record.message for record in caplog.records] == [
-        "the kernel doubling is not used, for its result is off by 0.005 here"
+        "the kernel doubling is not used, because its result is off by 0.005 on this machine"
     ]
 
 

@@ -290,7 +290,7 @@ REFUSED_CLIPS: dict[str, tuple[Callable[[Path], Path], str]] = {
     ),
     "sound alone": (
         lambda path: (run_ffmpeg("-f", "lavfi", "-i", "sine=d=0.1", f"{path}.mp4"), path.with_suffix(".mp4"))[1],
-        "cannot be read: it holds no frames",
+        "cannot be read: it has no frames",
     ),
 }
 

@@ -148,11 +148,11 @@ def test_reading_a_clip_may_stop_early(clip: Path) -> None:
 @pytest.mark.parametrize(
     ("content", "words"),
     [
-        (b"ffconcat version 1.0\nfile /etc/passwd\n", "is not a clip that is read"),
-        (b"#EXTM3U\n", "is not a clip that is read"),
-        (png(), "is not a clip that is read"),
+        (b"ffconcat version 1.0\nfile /etc/passwd\n", "is not a clip in a supported format"),
+        (b"#EXTM3U\n", "is not a clip in a supported format"),
+        (png(), "is not a clip in a supported format"),
         (b"\x00\x00\x00\x18ftypisom" + b"\x00" * 100, "damaged or cut off, and cannot be read"),
-        (b"\x00\x00\x00\x18ftypheic\x00\x00\x00\x00mif1heic", "is not a clip that is read"),
+        (b"\x00\x00\x00\x18ftypheic\x00\x00\x00\x00mif1heic", "is not a clip in a supported format"),
     ],
 )
 def test_what_is_not_a_clip_is_refused(tmp_path: Path, content: bytes, words: str) -> None:

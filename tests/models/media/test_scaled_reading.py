@@ -186,7 +186,7 @@ def test_an_ffmpeg_that_hangs_is_ended(tmp_path: Path, monkeypatch: pytest.Monke
     path = write_clip(tmp_path / "clip.mkv", "64x32", "-c:v", "ffv1")
     hanging = stand_in(tmp_path / "hangs", f"echo $$ > {tmp_path}/pid; exec sleep 60")
     monkeypatch.setenv("IMAGEIO_FFMPEG_EXE", hanging)
-    monkeypatch.setattr(ffmpeg, "PATIENCE", 0.5)
+    monkeypatch.setattr(ffmpeg, "STALL_TIMEOUT", 0.5)
     with pytest.raises(MediaError, match=r"clip\.mkv cannot be read: ffmpeg made no progress for 0\.5 s"):
         list(read_clip(path, 9, FIT))
     with pytest.raises(ProcessLookupError):
@@ -200,7 +200,7 @@ def test_frames_that_come_slowly_are_waited_for(tmp_path: Path, monkeypatch: pyt
     frame = r"printf 'P6\n1 1\n255\nabc'; sleep 1"
     slow = stand_in(tmp_path / "slow", "\n".join([frame] * 4))
     monkeypatch.setenv("IMAGEIO_FFMPEG_EXE", slow)
-    monkeypatch.setattr(ffmpeg, "PATIENCE", 3)  # less than all four take
+    monkeypatch.setattr(ffmpeg, "STALL_TIMEOUT", 3)  # less than all four take
     assert [frame.tolist() for frame in read_clip(path, 9)] == [[[[97, 98, 99]]]] * 4
 
 

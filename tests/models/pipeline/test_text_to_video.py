@@ -222,11 +222,11 @@ def test_a_preview_for_which_there_is_no_memory_is_left_out(
 
 
 def embedded_beside(pipe: LTXPipeline, text: str, **options: Any) -> tuple[list[dict[str, np.ndarray]], RenderResult]:
-    """Return the result of `embed_beside` after each part of a decode, and the render."""
+    """Return the result of `embed_during_decode` after each part of a decode, and the render."""
     found = []
     for event in pipe.stream(SMALL, **options):
         if isinstance(event, FramesDecoded):
-            found.append(pipe.embed_beside([text]))
+            found.append(pipe.embed_during_decode([text]))
     assert isinstance(event, Finished)
     return found, event.result
 
@@ -253,10 +253,10 @@ def test_no_text_is_encoded_beside_a_decode_that_leaves_no_room(
     monkeypatch: pytest.MonkeyPatch, pocket: LTXPipeline
 ) -> None:
     assert embedded_beside(pocket, "a blue square")[0] != [{}]
-    assert pocket.embed_beside(["a blue square"])
+    assert pocket.embed_during_decode(["a blue square"])
     weights = sum(component_weights(pocket.variant)[name] for name in pocket.models._loaded)
     monkeypatch.setattr(pocket.models, "budget", weights + 10**6)
-    assert pocket.embed_beside(["a blue square"]) == {}
+    assert pocket.embed_during_decode(["a blue square"]) == {}
 
 
 def test_memory_that_runs_out_for_a_text_beside_a_decode_is_told(
@@ -268,7 +268,7 @@ def test_memory_that_runs_out_for_a_text_beside_a_decode_is_told(
     result(pocket)
     monkeypatch.setattr(T5Encoder, "__call__", fail)
     with pytest.raises(OutOfMemory, match="beside the decode"):
-        pocket.embed_beside(["a blue square"])
+        pocket.embed_during_decode(["a blue square"])
 
 
 def test_a_late_preview_looks_like_the_middle_of_the_video(pocket: LTXPipeline) -> None:

@@ -25,7 +25,7 @@ pytest.importorskip("transformers")
 from torch.utils._python_dispatch import TorchDispatchMode  # noqa: E402
 
 from ltx_models.pocket.train import data, dit, vae  # noqa: E402
-from ltx_models.pocket.train.__main__ import GOES_ON, main  # noqa: E402
+from ltx_models.pocket.train.__main__ import TIME_IS_UP, main  # noqa: E402
 from ltx_models.pocket.train.distil import student_objective  # noqa: E402
 from ltx_models.pocket.train.latents import fill_caches  # noqa: E402
 from ltx_models.pocket.train.models import build_vae  # noqa: E402
@@ -95,7 +95,7 @@ def test_it_goes_on_in_the_middle_of_a_phase(whole: Path, tmp_path: Path) -> Non
 
 
 def test_a_call_whose_time_is_up_says_that_it_is_not_done(tmp_path: Path) -> None:
-    assert train(tmp_path, "--stop-after", "0.0001") == GOES_ON
+    assert train(tmp_path, "--stop-after", "0.0001") == TIME_IS_UP
 
 
 def test_a_trained_phase_is_not_trained_again(whole: Path) -> None:

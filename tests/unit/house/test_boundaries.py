@@ -22,7 +22,7 @@ PLAIN = {
     for name in (
         "blas",
         "errors",
-        "faults",
+        "machine_faults",
         "gpu_environment",
         "families.variants",
         "files.file_lock",

@@ -1,4 +1,4 @@
-"""The loop that every phase of training is: a falling rate, averaged weights, and a state to go on from."""
+"""Run a phase of training: a falling learning rate, averaged weights, and a state to continue from."""
 
 from __future__ import annotations
 
@@ -27,14 +27,16 @@ LONGEST_AVERAGE = 0.999
 
 
 class TrainingError(Exception):
-    """Training cannot go on."""
+    """Training has failed."""
 
 
 class Objective(NamedTuple):
-    """What a phase minimizes.
+    """The loss that a phase minimizes, and its inputs.
 
-    inputs: of a step, by its number: of what kind they are, and tensors on the device. Those of a kind always have the
-    same shapes.  loss: of a kind and such tensors. It never waits for a value of a tensor: see `Replayed`.
+    Attributes:
+        inputs: Returns a step's kind of inputs and tensors on the device, by the step's number. Tensors of a kind
+            always have the same shapes.
+        loss: Returns the loss of a kind and such tensors. It must not wait for a value of a tensor: see `Replayed`.
     """
 
     inputs: Callable[[int], tuple[Hashable, tuple[torch.Tensor, ...]]]
@@ -52,7 +54,7 @@ class Gradients:
             parameter.grad = place
 
     def compute(self, step: int) -> torch.Tensor:
-        """Those of a step, by its number. Returns its loss."""
+        """Compute the gradients of a step, by its number, and return its loss."""
         kind, tensors = self.objective.inputs(step)
         loss: torch.Tensor = self._of_inputs(kind, *tensors)
         return loss
@@ -65,25 +67,25 @@ class Gradients:
 
 
 class Clock:
-    """How long this call may train, in seconds; None for as long as it takes."""
+    """The time that this call may train, in seconds; None for no limit."""
 
     def __init__(self, limit: float | None = None) -> None:
         self._end = math.inf if limit is None else time.monotonic() + limit
 
     @property
     def is_up(self) -> bool:
-        """It is time to save and leave."""
+        """Whether it is time to save and exit."""
         return time.monotonic() >= self._end
 
 
 class Trainer:
-    """Trains a module until its phase is done, or the clock is up.
+    """A module in training, until its phase is done or the clock is up.
 
     Files in `folder`: NAME.safetensors, the averaged weights in bfloat16, once it is done; before that NAME.state, to
-    go on from; NAME.losses.json, a list of [step, seconds, loss].
+    continue from; NAME.losses.json, a list of [step, seconds, loss].
 
-    seconds: to train for, in all calls together; None to take the phase's own number of steps. The rate falls with what
-    is used up of the one or the other.
+    `seconds` is the time to train for, in all calls together; None trains for the phase's own number of steps. The
+    learning rate falls with the fraction of either that is used up.
     """
 
     def __init__(self, name: str, module: torch.nn.Module, phase: Phase, folder: Path, seconds: float | None) -> None:
@@ -100,18 +102,19 @@ class Trainer:
 
     @property
     def is_done(self) -> bool:
-        """Nothing is left to train."""
+        """Whether nothing is left to train."""
         return self.result.is_file()
 
     @property
     def fraction(self) -> float:
-        """How much of the phase is done."""
+        """The fraction of the phase that is done."""
         return min(1.0, self.step / self.phase.steps if self.seconds is None else self.used / self.seconds)
 
     def run(self, objective: Objective, clock: Clock) -> bool:
-        """Train. Returns whether the phase is done.
+        """Train, and return whether the phase is done.
 
-        Raises TrainingError when the loss is no number.
+        Raises:
+            TrainingError: The loss is not a number.
         """
         gradients = Gradients(self.trained, objective)
         saved = before = time.monotonic()
@@ -177,7 +180,7 @@ class Trainer:
         self._write_losses()
 
     def _finish(self) -> None:
-        """The module holds from now on what its file does: the averaged weights, rounded to bfloat16."""
+        """Set the module's parameters to those of its file: the averaged weights, rounded to bfloat16."""
         with torch.no_grad():
             for parameter, average in zip(self.trained, self.average, strict=True):
                 parameter.copy_(average)
@@ -191,7 +194,7 @@ class Trainer:
 
 
 def make_optimizers(module: torch.nn.Module, phase: Phase) -> list[tuple[torch.optim.Optimizer, float]]:
-    """AdamW, and Muon where there is anything for it, each with its peak rate."""
+    """Return AdamW, and Muon where there are parameters for it, each with its peak rate."""
     matrices, others = split_parameters(module)
     on_gpu = others[0].is_cuda
     adam = torch.optim.AdamW(others, lr=phase.rate, betas=(0.9, 0.99), weight_decay=0.01, fused=on_gpu)
@@ -202,7 +205,7 @@ def make_optimizers(module: torch.nn.Module, phase: Phase) -> list[tuple[torch.o
 
 
 def save_result(module: torch.nn.Module, path: Path) -> None:
-    """A module's tensors in bfloat16, each once, as they are to be published."""
+    """Write a module's tensors in bfloat16, each once, as they are to be published."""
     tensors = {name: value.to(torch.bfloat16).contiguous().cpu().clone() for name, value in module.state_dict().items()}
     partial = path.with_suffix(".partial")
     save_file(tensors, partial)

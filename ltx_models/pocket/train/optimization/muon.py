@@ -1,7 +1,7 @@
 """Muon (Jordan et al., 2024): momentum whose matrices are made orthogonal, so that a step turns all directions alike.
 
-For the weights of layers inside of blocks; what is at the ends, and what is no matrix, is AdamW's. The VAE finds out
-where shapes are in a fraction of the steps that it takes with AdamW alone.
+It trains the weights of layers inside of blocks; AdamW trains the first and last layers, and what is not a matrix. The
+VAE learns where shapes are in a fraction of the steps that it takes with AdamW alone.
 """
 
 from __future__ import annotations
@@ -16,15 +16,15 @@ from ltx_models.pocket.train.optimization.replay import Replayed
 __all__ = ["Muon", "orthogonalized", "split_parameters"]
 
 COEFFICIENTS = (3.4445, -4.7750, 2.0315)
-"""Of the quintic whose five iterations bring all singular values of a matrix of norm 1 near 1."""
+"""The coefficients of a quintic; five iterations of it bring all singular values of a matrix of norm 1 near 1."""
 ITERATIONS = 5
 MOMENTUM = 0.95
 
 
 class Muon(torch.optim.Optimizer):
-    """Nesterov momentum, orthogonalized. Kernels count as matrices, a row for each output channel.
+    """Nesterov momentum, orthogonalized. Kernels are treated as matrices, a row for each output channel.
 
-    lr: the spectral norm of a step, times √(rows / columns) where there are more rows.
+    `lr` is the spectral norm of a step, times √(rows / columns) where there are more rows.
     """
 
     def __init__(self, parameters: Iterable[torch.Tensor], lr: float) -> None:
@@ -33,7 +33,7 @@ class Muon(torch.optim.Optimizer):
 
     @torch.no_grad()
     def step(self, closure: Any = None) -> None:  # noqa: ARG002 - what all optimizers take
-        """A parameter without a gradient stays as it is."""
+        """Take a step; a parameter without a gradient stays unchanged."""
         for index, group in enumerate(self.param_groups):
             parameters = [parameter for parameter in group["params"] if parameter.grad is not None]
             gradients = [parameter.grad for parameter in parameters]
@@ -51,7 +51,7 @@ class Muon(torch.optim.Optimizer):
 
 
 def _orthogonalized_by_shape(weights: Sequence[torch.Tensor]) -> list[torch.Tensor]:
-    """Each as `orthogonalized`, scaled to its shape; those of the same shape are worked on together."""
+    """Return each matrix as `orthogonalized`, scaled to its shape; those of the same shape are computed together."""
     by_shape: dict[torch.Size, list[int]] = {}
     for index, weight in enumerate(weights):
         by_shape.setdefault(weight.shape, []).append(index)
@@ -65,7 +65,7 @@ def _orthogonalized_by_shape(weights: Sequence[torch.Tensor]) -> list[torch.Tens
 
 
 def orthogonalized(matrices: torch.Tensor) -> torch.Tensor:
-    """(N, rows, columns) → the nearest matrices whose singular values are all the same, about; float32."""
+    """Return the nearest matrices (N, rows, columns) whose singular values are all about the same; float32."""
     work = matrices.to(torch.bfloat16) if matrices.is_cuda else matrices
     tall = work.shape[1] > work.shape[2]
     work = work.mT if tall else work
@@ -78,7 +78,7 @@ def orthogonalized(matrices: torch.Tensor) -> torch.Tensor:
 
 
 def split_parameters(module: torch.nn.Module) -> tuple[list[torch.Tensor], list[torch.Tensor]]:
-    """What is trained by Muon, and by AdamW: the weights of layers inside of blocks, and all else."""
+    """Return the parameters for Muon, the weights of layers inside of blocks, and those for AdamW, all others."""
     matrices = {
         layer.weight
         for name, layer in module.named_modules()

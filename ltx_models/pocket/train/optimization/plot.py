@@ -1,4 +1,4 @@
-"""The losses of all phases as a picture."""
+"""Plot the losses of all phases."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ __all__ = ["plot_losses"]
 PHASES = {"vae": "VAE", "dit": "transformer and text encoder", "student": "distillation"}
 SMOOTHED = 0.9
 FEW = 20
-"""Losses that are drawn as they are."""
+"""The number of losses up to which they are drawn without smoothing."""
 
 
 def plot_losses(folder: Path) -> Path | None:
-    """Draws losses.png from the phases' losses, as far as there are any; None without matplotlib or losses."""
+    """Draw losses.png from the phases' losses, as far as there are any; return None without matplotlib or losses."""
     paths = {title: folder / f"{name}.losses.json" for name, title in PHASES.items()}
     recorded = {title: json.loads(path.read_text()) for title, path in paths.items() if path.is_file()}
     recorded = {title: rows for title, rows in recorded.items() if rows}
@@ -42,7 +42,7 @@ def plot_losses(folder: Path) -> Path | None:
 
 
 def _smooth(values: list[float]) -> list[float]:
-    """An average that forgets, of as many values as there are so far."""
+    """Return an exponential moving average that is not biased at its beginning."""
     smoothed, total, weight = [], 0.0, 0.0
     for value in values:
         total, weight = SMOOTHED * total + value, SMOOTHED * weight + 1

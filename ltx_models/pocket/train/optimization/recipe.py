@@ -1,4 +1,4 @@
-"""What training is made of: sizes, batches, steps, rates. Plain data."""
+"""The numbers of training: sizes, batches, steps, rates. Plain data."""
 
 from __future__ import annotations
 
@@ -7,17 +7,18 @@ from dataclasses import dataclass
 __all__ = ["GUIDANCE", "POCKET", "STUDENT_TIMESTEPS", "TINY", "Bucket", "Phase", "Recipe", "Sizes"]
 
 GUIDANCE = 3.0
-"""What pocket is rendered with, and what the distilled one learns to do without."""
+"""The guidance that pocket is rendered with, and that the distilled model learns to do without."""
 STUDENT_TIMESTEPS = (1.0, 0.75, 0.5, 0.25)
-"""The only ones that the distilled model sees."""
+"""The only timesteps that the distilled model sees."""
 
 
 @dataclass(frozen=True)
 class Sizes:
-    """How large the three models are; channels are multiples of 16, for which Metal has a fast 3-D convolution.
+    """The sizes of the three models; channels are multiples of 16, for which Metal has a fast 3-D convolution.
 
-    encoder, decoder: channels of the VAE's levels, from the pixels to the latents, in the decoder those before each
-    upsampling divides them by its factor.  encoder_layers, decoder_layers: the residual blocks of each level.
+    The fields `encoder` and `decoder` are channels of the VAE's levels, from the pixels to the latents, in the decoder
+    those before each upsampling divides them by its factor. `encoder_layers` and `decoder_layers` are the residual
+    blocks of each level.
     """
 
     latent_channels: int = 32
@@ -48,29 +49,33 @@ class Bucket:
 
     @property
     def pixels(self) -> int:
-        """Of all frames of a clip."""
+        """The number of pixels of all frames of a clip."""
         return self.frames * self.height * self.width
 
     @property
     def latent(self) -> tuple[int, int, int]:
-        """Frames, rows and columns of its latents."""
+        """Frames, rows and columns of a clip's latents."""
         return (self.frames - 1) // 8 + 1, self.height // 32, self.width // 32
 
     @property
     def tokens(self) -> int:
-        """Of its latents."""
+        """The number of tokens of a clip's latents."""
         frames, rows, columns = self.latent
         return frames * rows * columns
 
 
 @dataclass(frozen=True)
 class Phase:
-    """How one phase is trained.
+    """The numbers by which one phase is trained.
 
-    steps: how many, where no time is given to fill.  batch: pixels of a step's clips for the VAE, tokens for the
-    others.  most: clips of a step, however small.  rate, matrix_rate: the peak learning rates of AdamW and of Muon,
-    reached after `warmup` steps; they fall as a cosine to a hundredth.  share: its part of the time that a run is
-    given.
+    Attributes:
+        steps: The number of steps, where no time is given.
+        batch: Pixels of a step's clips for the VAE, tokens for the others.
+        most: The most clips of a step, however small.
+        rate: The peak learning rate of AdamW, reached after `warmup` steps; it falls as a cosine to a hundredth.
+        matrix_rate: The peak learning rate of Muon, likewise.
+        warmup: Steps until the peak.
+        share: The phase's fraction of the time that a run is given.
     """
 
     steps: int
@@ -86,13 +91,12 @@ class Phase:
 class Recipe:
     """A whole training.
 
-    vae_buckets, buckets: the clips of the VAE, and of the others.
-    recoloured_share: of the VAE's clips, those of any two colours.
-    latent_noise: its deviation, where the VAE's decoder is trained.  latent_penalty: on squared latents, which keeps
-    the encoder from drowning that noise.
-    empty_share, other_share, groundless_share: of the captions, those left empty, so that guidance has something to
-    lead away from; those that name nothing known; and those that leave out the background.
-    teacher_substeps: guided steps of the teacher for one of the student's.
+    The fields `vae_buckets` and `buckets` are the clips of the VAE, and of the others. `recoloured_share` is the
+    fraction of the VAE's clips in any two colours. `latent_noise` is the deviation of noise with which the VAE's
+    decoder is trained, and `latent_penalty` the weight of squared latents, which keeps the encoder from drowning that
+    noise. Of the captions, `empty_share` are left empty, so that guidance has something to lead away from,
+    `other_share` name nothing known, and `groundless_share` leave out the background. `teacher_substeps` are guided
+    steps of the teacher for one of the student's.
     """
 
     sizes: Sizes
@@ -111,7 +115,7 @@ class Recipe:
     teacher_substeps: int = 4
 
     def phase(self, name: str) -> Phase:
-        """The phase of that name."""
+        """Return the phase with that name."""
         phase: Phase = getattr(self, name)
         return phase
 
@@ -149,11 +153,11 @@ POCKET = Recipe(
     distil=Phase(steps=660, batch=320 * 64, most=640, rate=3e-4, matrix_rate=0.004, warmup=50, share=0.12),
 )
 
-"""The steps are what one H200 does in 12.8 minutes; what came of it is in the model card.
+"""The bundled model's recipe: the steps are what one H200 does in 12.8 minutes; the model card has the results.
 
-Sizes that were tried beside these: a decoder of 32 channels at its last two levels, of a megabyte less, draws clips
-at 33.8 dB in place of 34.6. A transformer that takes twice the batch takes 7,900 steps in the time, and is about as
-right. Where the last level of the decoder has 16 channels, it makes small shapes blots.
+Sizes that were tried: a decoder of 32 channels at its last two levels, smaller by a megabyte, draws clips at 33.8 dB in
+place of 34.6. A transformer that takes twice the batch takes 7,900 steps in the time, and is about as right. Where the
+last level of the decoder has 16 channels, small shapes become blots.
 """
 
 TINY = Recipe(
@@ -174,4 +178,4 @@ TINY = Recipe(
     dit=Phase(steps=3, batch=4 * 8, most=4, rate=1e-3, matrix_rate=0.02, warmup=2, share=0.4),
     distil=Phase(steps=2, batch=4 * 8, most=4, rate=3e-4, matrix_rate=0.004, warmup=1, share=0.2),
 )
-"""For a test of the whole on a CPU, in seconds; it learns nothing."""
+"""The recipe of a test of the whole training on a CPU, in seconds; the model learns nothing."""

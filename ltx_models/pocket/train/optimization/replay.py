@@ -1,4 +1,4 @@
-"""Functions that a GPU runs by itself: recorded once as a CUDA graph, then replayed.
+"""Record functions once as a CUDA graph, then replay them on the GPU.
 
 A small model's step is thousands of short kernels, and the host takes longer to launch them than the GPU to run them.
 """
@@ -13,17 +13,17 @@ import torch
 __all__ = ["Replayed"]
 
 WARM_UPS = 2
-"""Calls before a recording: libraries choose their algorithms and reserve their memory in them."""
+"""Calls before a recording, in which libraries choose their algorithms and reserve their memory."""
 
 
 class Replayed:
-    """A function of a kind and of tensors. On a CPU a call is a plain one.
+    """A function of a kind and of tensors that is recorded and replayed. On a CPU each call runs the function itself.
 
-    On a GPU it is recorded at the first call of each kind, and what it did is replayed after that. So it must do the
-    same for all tensors of a kind, which have the same shapes, and never wait for a value; random numbers are new at
-    each call, by the device's seed. The tensor that it returns is overwritten by its next call.
+    On a GPU it is recorded at the first call of each kind, and replayed after that. So it must do the same for all
+    tensors of a kind, which have the same shapes, and never wait for a value; random numbers are new at each call, by
+    the device's seed. The tensor that it returns is overwritten by its next call.
 
-    The function is called several times before its recording; what it adds up must not suffer from that.
+    The function is called several times before its recording; what it accumulates must tolerate that.
     """
 
     def __init__(self, function: Callable[..., Any]) -> None:
@@ -32,7 +32,7 @@ class Replayed:
         self._memory: Any = None
 
     def __call__(self, kind: Hashable, *tensors: torch.Tensor) -> Any:
-        """What the function returns."""
+        """Return what the function returns."""
         if not tensors[0].is_cuda:
             return self.function(kind, *tensors)
         if kind not in self._recordings:
@@ -45,7 +45,7 @@ class Replayed:
     def _record(
         self, kind: Hashable, tensors: tuple[torch.Tensor, ...]
     ) -> tuple[torch.cuda.CUDAGraph, tuple[torch.Tensor, ...], Any]:
-        """The graph, the tensors that it reads, and what it leaves. Takes nothing from the random numbers to come."""
+        """Return the graph, the tensors that it reads, and its results, without using up random numbers."""
         inputs = tuple(tensor.detach().clone() for tensor in tensors)
         before = torch.cuda.get_rng_state()
         beside = torch.cuda.Stream()

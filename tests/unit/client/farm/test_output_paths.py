@@ -92,10 +92,10 @@ def said(done):
 
 
 REFUSED = {
-    "ball.gif": "ball.gif ends in .gif, and what is written there is an MP4; name it ball.mp4",
-    "ball.MOV": "ball.MOV ends in .MOV, and what is written there is an MP4; name it ball.mp4",
-    "a.b.mp3": "name it a.b.mp4",
-    "a.mp4.png": "name it a.mp4.mp4",
+    "ball.gif": "the name ball.gif is invalid: it ends in .gif, but an MP4 is written there; use ball.mp4",
+    "ball.MOV": "the name ball.MOV is invalid: it ends in .MOV, but an MP4 is written there; use ball.mp4",
+    "a.b.mp3": "use a.b.mp4",
+    "a.mp4.png": "use a.mp4.mp4",
     "a.264x": "ends in .264x",
     "a.3gp": "ends in .3gp",
     "a.webm ": "ends in .webm",
@@ -114,7 +114,7 @@ REFUSED = {
     "loop/a.mp4": "Too many levels of symbolic links",
     "socket": "socket is a socket, in which nothing can be written; name a file, a pipe or a device",
     "nowhere.mp4": "the folder no does not exist, so nowhere.mp4 cannot be written there",
-    "a\0b.mp4": "no file can have that name",
+    "a\0b.mp4": "the name is invalid",
     "/dev/stderr": "/dev/stderr is where messages go",
     "/dev/fd/2": "is where messages go",
     "/dev/fd/987": "/dev/fd/987 is closed",
@@ -487,7 +487,7 @@ def test_a_video_from_python_keeps_the_same_rules(farm, job, tmp_path):
     assert (tmp_path / "old.mp4").read_bytes() == VIDEO
     assert handle.download() == Path(f"ltx-{job}.mp4")
     assert handle.download("-") == Path("-")
-    with pytest.raises(UsageError, match=re.escape("ball.gif ends in .gif")):
+    with pytest.raises(UsageError, match=re.escape("ball.gif is invalid: it ends in .gif")):
         handle.download("ball.gif")
     with pytest.raises(UsageError, match="File name too long"):
         handle.download("x" * 300)

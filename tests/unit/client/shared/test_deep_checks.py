@@ -70,7 +70,7 @@ def test_a_machine_that_computes_as_it_should(look):
             "activate, 1x2: it fails here: error: no type",
             "renders use the formula",
         ),
-        ({**CLIP, "problem": "frames come out of an MP4 changed"}, "changed", "pip install --force-reinstall"),
+        ({**CLIP, "problem": "frames read back from an MP4 differ"}, "differ", "pip install --force-reinstall"),
     ],
 )
 def test_what_is_wrong_is_said_with_what_to_do(look, line, said, mend):

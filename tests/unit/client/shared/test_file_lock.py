@@ -109,7 +109,9 @@ def test_the_farm_of_one_machine_needs_them(monkeypatch, tmp_path):
         raise OSError(errno.ENOTSUP, os.strerror(errno.ENOTSUP))
 
     monkeypatch.setattr(fcntl, "flock", refuse)
-    sentence = "its file system has no locks, as a share's may not; set LTX_HOME to a folder on a disk of this machine"
+    sentence = (
+        "its file system has no locks, like that of many shares; set LTX_HOME to a folder on a disk of this machine"
+    )
     with pytest.raises(BrokerUnreachable, match=sentence), join(tmp_path / "home", Use.READ, "pocket"):
         pass
 

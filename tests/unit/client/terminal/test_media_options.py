@@ -156,7 +156,7 @@ URLS = {
     "HTTP://example.org/a.png@8": "and URLs are not read; download it first, and give the file",
     "s3://bucket/key.mp4[1-2]": "and URLs are not read; download it first",
     "https://ann:pass@example.org/a.png?token=abc#x": "the URL https://example.org/a.png, and URLs",
-    "data:image/png;base64," + "A" * 9_000: "the URL data:…, and URLs are not read; save what is in it as a file",
+    "data:image/png;base64," + "A" * 9_000: "the URL data:…, and URLs are not read; save its content as a file",
     "file:///tmp/a%20b.png": "and URLs are not read; give the path itself, /tmp/a b.png",
     "file://localhost/tmp/x": "give the path itself, /tmp/x",
 }

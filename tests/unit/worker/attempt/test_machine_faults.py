@@ -14,8 +14,8 @@ from ltx_client.protocol.state import Status
 from ltx_client.shared.storage.store import StorageError, input_name
 from ltx_models.errors import FaultKind, MachineFault, MediaError, VideoError
 from ltx_models.families.variants import find_variant
-from ltx_models.faults import KIND_OF, machine_fault
 from ltx_models.files.output_files import PART
+from ltx_models.machine_faults import KIND_OF, machine_fault
 from ltx_models.request import ConditioningItem, GenerationRequest
 from ltx_worker.attempt import delivery
 from ltx_worker.attempt.outcomes import Outcome

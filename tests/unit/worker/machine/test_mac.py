@@ -19,8 +19,8 @@ from ltx_client.shared.doctor.checks import Level
 from ltx_client.shared.storage.store import Storage, StorageError
 from ltx_models.errors import FaultKind, InvalidRequest
 from ltx_models.families.variants import find_variant
-from ltx_models.faults import fault_in_words
 from ltx_models.files import volumes
+from ltx_models.machine_faults import fault_in_output
 from ltx_models.memory import GB, check_fits, memory_class, predict_peak
 from ltx_models.request import GenerationRequest
 from ltx_worker.http.server import BoundedHandler, BoundedServer
@@ -111,7 +111,7 @@ def test_whether_the_display_is_on(assertions, settings, since_input, why):
 
 def test_a_display_that_needed_the_gpu_is_waited_for(programs, tmp_path):
     words = "[METAL] Command buffer execution failed: Impacting Interactivity (0000000e:kIOGPUCommandBuffer…)"
-    fault = fault_in_words(words)
+    fault = fault_in_output(words)
     assert fault.kind is FaultKind.DISPLAY
     assert "pmset displaysleepnow" in str(fault) and "LTX_WORKER_UNUSED_FOR=300" in str(fault)
 

@@ -1,6 +1,6 @@
-"""Whose fault an error is: this machine's, or perhaps that of what it was given. The one place that decides.
+"""Decide whose fault an error is: this machine's, or perhaps that of the render. No other module decides this.
 
-A machine's own fault is told by an error's number, by its class, or, of a process that died, by its last words.
+A fault of the machine is recognized by an error's number, by its class, or by the last output of a process that died.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ import re
 
 from ltx_models.errors import FaultKind, MachineFault, ModelError
 
-__all__ = ["fault_in_words", "kind_in_words", "machine_fault"]
+__all__ = ["fault_in_output", "kind_in_output", "machine_fault"]
 
 ERRORS: dict[FaultKind, str] = {
     FaultKind.SPACE: "ENOSPC EDQUOT EFBIG",
@@ -20,15 +20,15 @@ ERRORS: dict[FaultKind, str] = {
     FaultKind.DISK: "EIO ENXIO ENODEV ESTALE EUCLEAN EREMOTEIO ENOTCONN",
     FaultKind.MEMORY: "ENOMEM",
 }
-"""The names of a system's errors that say something of the machine, where it has them. What a render was given lies in
-a local copy, so a file that cannot be found or read is the machine's too.
+"""The names of operating system errors that show a fault of the machine, where the system has them. The inputs of a
+render are local copies, so a file that cannot be found or read is the machine's fault too.
 """
 KIND_OF = {
     getattr(errno, name): kind for kind, names in ERRORS.items() for name in names.split() if hasattr(errno, name)
 }
 
 SIGNS: dict[str, tuple[FaultKind, str]] = {
-    # Metal's codes of a command buffer that failed, as MLX words them; the last is of a buffer that another one felled.
+    # Metal's codes of a command buffer that failed, as MLX words them; the last: a buffer failed due to another.
     r"kIOGPUCommandBufferCallbackErrorOutOfMemory|Insufficient Memory": (
         FaultKind.MEMORY,
         "the GPU ran out of memory",
@@ -62,20 +62,20 @@ SIGNS: dict[str, tuple[FaultKind, str]] = {
     # Python's and other programs' words for a system's errors
     r"No space left on device|[Dd]isk quota exceeded": (FaultKind.SPACE, "a disk is full"),
     r"Too many open files": (FaultKind.FILES, "too many files are open"),
-    r"Read-only file system|\[Errno 13\]|\[Errno 1\]": (FaultKind.ACCESS, "a file or folder is forbidden to it"),
-    r"Input/output error": (FaultKind.DISK, "a disk fails"),
+    r"Read-only file system|\[Errno 13\]|\[Errno 1\]": (FaultKind.ACCESS, "access to a file or folder is denied"),
+    r"Input/output error": (FaultKind.DISK, "a disk failed"),
     r"\b(ModuleNotFoundError|ImportError):|Library not loaded|cannot open shared object file": (
         FaultKind.SOFTWARE,
-        "what it needs is not installed whole",
+        "the installation is incomplete",
     ),
 }
-"""What an error's text, or a process's last output, shows of its machine, and what that means."""
+"""Patterns of an error's text, or of a process's last output; the kind of fault that each shows; and its message."""
 
 
 def machine_fault(error: BaseException) -> MachineFault | None:
-    """Return what an error says of this machine; None where it may be the doing of what was being done.
+    """Return the fault of this machine that an error shows, or None where the render may be the cause.
 
-    Of an error that the model library raises on purpose, what it came from tells too.
+    Follow the causes (`__cause__`) of errors that the model library raises on purpose.
     """
     told: BaseException | None = error
     while told is not None:
@@ -87,15 +87,15 @@ def machine_fault(error: BaseException) -> MachineFault | None:
     return None
 
 
-def fault_in_words(text: str) -> MachineFault | None:
-    """Return what a program's last words say of this machine, if anything."""
+def fault_in_output(text: str) -> MachineFault | None:
+    """Return the fault of this machine that a program's last output shows, or None."""
     found = next((row for sign, row in SIGNS.items() if re.search(sign, text)), None)
     return MachineFault(found[1], found[0]) if found else None
 
 
-def kind_in_words(text: str) -> FaultKind | None:
-    """Return of which kind a fault is that a program's last words tell of, if they tell of one."""
-    found = fault_in_words(text)
+def kind_in_output(text: str) -> FaultKind | None:
+    """Return the kind of fault that a program's last output shows, or None."""
+    found = fault_in_output(text)
     return found.kind if found else None
 
 
@@ -107,7 +107,7 @@ def _kind_of(error: BaseException) -> FaultKind | None:
     if isinstance(error, ImportError):
         return FaultKind.SOFTWARE
     if isinstance(error, RuntimeError):  # MLX's, and Python's where no thread can be started
-        return kind_in_words(str(error))
+        return kind_in_output(str(error))
     return None
 
 
