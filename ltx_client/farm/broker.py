@@ -1,4 +1,4 @@
-"""The connection to the farm's Redis, and its errors told as sentences."""
+"""Connect to the farm's Redis, and turn its errors into sentences."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def broker_errors(address: str) -> Iterator[None]:
 
 @contextlib.contextmanager
 def operator_errors(address: str) -> Iterator[None]:
-    """The same for what is the admin's to do."""
+    """Turn redis-py's errors into the client's, and a missing right into a sentence that names the farm's admin."""
     with broker_errors(address):
         try:
             yield
@@ -44,7 +44,12 @@ def operator_errors(address: str) -> Iterator[None]:
 
 
 def connect(broker_url: SecretStr) -> redis.Redis:
-    """A client that answers, or BrokerUnreachable within five seconds."""
+    """Return a client that has answered.
+
+    Raises:
+        BrokerUnreachable: The broker did not answer within five seconds.
+        BrokerError: The broker refused the connection.
+    """
     know_url(broker_url.get_secret_value())
     broker = Broker.parse(broker_url.get_secret_value())
     client = make_client(broker, Purpose.COMMAND)

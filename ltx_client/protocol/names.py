@@ -1,4 +1,4 @@
-"""Every name in Redis that the farm uses, made in one place. Each docstring names the key's only writer."""
+"""Build every name in Redis that the farm uses. Each docstring gives the value's kind, its writer and its content."""
 
 from __future__ import annotations
 
@@ -10,24 +10,25 @@ DEFAULT_NAMESPACE = "ltx:"
 
 
 def queue_name(variant: str, memory_gb: int) -> str:
-    """The Celery queue of jobs of one variant that fit one memory class (without the namespace)."""
+    """Return the Celery queue of one variant's jobs that fit one memory class, without the namespace."""
     return f"{variant}.{memory_gb}"
 
 
 @dataclass(frozen=True)
 class Names:
-    """Key and channel names under a namespace."""
+    """Names of keys and channels under a namespace."""
 
     namespace: str = DEFAULT_NAMESPACE
 
     def job(self, job_id: str) -> str:
-        """Hash, written by the client: the job as submitted (spec), when, its links to other jobs, which workers it
-        is kept from, and what was asked for since: another priority; held while it is paused.
+        """Hash, written by the client: the job as submitted (spec), when, its links, and changes asked for since.
+
+        Further fields are the workers that must not render it, its new priority, and `held` while it is paused.
         """
         return f"{self.namespace}job:{job_id}"
 
     def cancel(self, job_id: str) -> str:
-        """String, and channel, written by the client: cancel was asked."""
+        """String, and channel, written by the client: that the job is to be cancelled."""
         return f"{self.namespace}cancel:{job_id}"
 
     def state(self, job_id: str) -> str:
@@ -43,7 +44,7 @@ class Names:
         return f"{self.namespace}preview:{job_id}"
 
     def lease(self, job_id: str) -> str:
-        """String, written by workers: the token of the attempt that owns the job, while it is alive."""
+        """String, written by workers: the token of the running attempt. Expires unless it is renewed."""
         return f"{self.namespace}lease:{job_id}"
 
     def latents(self, job_id: str) -> str:
@@ -55,18 +56,16 @@ class Names:
         return f"{self.namespace}result:{job_id}"
 
     def besides_job(self, job_id: str) -> list[str]:
-        """All keys that a job's id may have, besides the job's own."""
+        """Return all keys that belong to a job's id, except the job's own record."""
         kinds = (self.cancel, self.state, self.events, self.preview, self.lease, self.latents, self.result)
         return [kind(job_id) for kind in kinds]
 
     def input(self, sha256: str) -> str:
-        """String, written by the client: somebody wants to give a job what has this content, or is about to remove it.
-        Expires.
-        """
+        """String, written by the client: that an input with this SHA-256 is wanted, or is being removed. Expires."""
         return f"{self.namespace}input:{sha256}"
 
     def readers(self, job_id: str) -> str:
-        """Hash, written by the client: the downloads of a job's video that are running. Expires."""
+        """Hash, written by the client: the running downloads of a job's video. Expires."""
         return f"{self.namespace}readers:{job_id}"
 
     def embedding(self, digest: str) -> str:
@@ -86,41 +85,44 @@ class Names:
         return f"{self.namespace}batches"
 
     def batch(self, batch_id: str) -> str:
-        """Hash, written by the client: what a batch is called, whose it is, and when it was submitted."""
+        """Hash, written by the client: a batch's name, its submitter and its time of submission."""
         return f"{self.namespace}batch:{batch_id}"
 
     def batch_jobs(self, batch_id: str) -> str:
-        """Sorted set, written by the client: the ids of a batch's jobs, those that stand in for others too, by item."""
+        """Sorted set, written by the client: the ids of a batch's jobs, including retries, by item."""
         return f"{self.namespace}batch:{batch_id}:jobs"
 
     def line(self, variant: str, turn: str) -> str:
-        """Sorted set, an index that both sides write (`ltx_client.protocol.turns`): the jobs with which a person waits
-        at a priority, the oldest first.
+        """Sorted set, written by both sides: the waiting jobs of one person at one priority, the oldest first.
+
+        It is an index; see `ltx_client.protocol.turns`.
         """
         return f"{self.namespace}line:{variant}:{turn}"
 
     def turns(self, variant: str) -> str:
-        """Sorted set, an index that both sides write: who waits for a worker of this variant, at which priority, who is
-        next first.
+        """Sorted set, written by both sides: who has waiting jobs of this variant, at which priority, the next first.
+
+        It is an index; see `ltx_client.protocol.turns`.
         """
         return f"{self.namespace}turns:{variant}"
 
     def paused(self) -> str:
-        """Hash, written by an operator's client: which workers and queues are paused, by whom and since when. Its
-        fields are `worker_field` and `queue_field` of `ltx_client.protocol.pauses`.
+        """Hash, written by an operator's client: the paused workers and queues, by whom and since when.
+
+        Its fields are `worker_field` and `queue_field` of `ltx_client.protocol.pauses`.
         """
         return f"{self.namespace}paused"
 
     def reaper(self) -> str:
-        """String, written by workers: which of them looks after the queue at the moment."""
+        """String, written by workers: which worker is the reaper now."""
         return f"{self.namespace}reaper"
 
     def dead(self) -> str:
-        """List, written by workers: the last queue items that were no messages, newest first."""
+        """List, written by workers: the last queue items that were not messages, newest first."""
         return f"{self.namespace}dead"
 
     def workers(self) -> str:
-        """Sorted set, written by workers: their ids, by when they were last seen."""
+        """Sorted set, written by workers: their ids, by the time of their last heartbeat."""
         return f"{self.namespace}workers"
 
     def worker(self, worker_id: str) -> str:

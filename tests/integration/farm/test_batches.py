@@ -118,7 +118,7 @@ def test_what_was_cancelled_or_failed_is_tried_again_in_its_place(farm_env, tmp_
         wait_until(lambda: farm.batch(batch).ended, what="the second tries")
         assert [view.job.id for view in farm.batch(batch).views] == [again, other]
         assert {view.status for view in farm.batch(batch).views} == {Status.DONE}
-        assert "can be tried again" in ltx("retry", again, env=env).stderr
+        assert "only a failed or cancelled job can be retried" in ltx("retry", again, env=env).stderr
         assert "nothing of this batch has failed" in ltx("retry", "--batch", batch, env=env).stderr
 
 

@@ -82,7 +82,7 @@ def test_jobs_of_a_paused_queue_wait_and_everybody_is_told(farm_env, asked):
 def test_what_cannot_be_paused_is_said(farm_env, asked):
     farm_env.start_worker("one")
     for command in ("pause", "resume"):
-        assert "is called tow; there are: one" in asked(command, "--worker", "tow", code=2).stderr
+        assert "is called tow; use one of: one" in asked(command, "--worker", "tow", code=2).stderr
         assert "pockets" in asked(command, "--queue", "pockets", code=2).stderr
         with mock.patch.dict(os.environ, farm_env.env):
             assert list(completed(f"{command} --worker", "o")) == ["one"]
@@ -91,7 +91,7 @@ def test_what_cannot_be_paused_is_said(farm_env, asked):
         key, one = Names().worker("f" * 32), worker_named(farm, "one")
         client.hset(key, mapping=one.fields() | {"id": "f" * 32})
         client.zadd(Names().workers(), {"f" * 32: one.seen_at})
-        assert "2 workers are called one; name one as one (" in asked("pause", "--worker", "one", code=2).stderr
+        assert "2 workers are called one; use one of one (" in asked("pause", "--worker", "one", code=2).stderr
         for name in (f"one ({one.id[-8:]})", one.id[-8:]):
             asked("pause", "--worker", name)
             assert [pause.id for pause in farm.pauses()] == [one.id]

@@ -79,7 +79,7 @@ def test_fields_are_filled_in(template):
 
 @pytest.mark.parametrize("field", ["{variant:010}", "{prompt:020}", "{id:016}"])
 def test_a_text_is_not_made_longer_by_zeros(field):
-    with pytest.raises(UsageError, match="cannot be written so"):
+    with pytest.raises(UsageError, match="which is invalid for"):
         name_of(f"{field}.mp4")
 
 
@@ -149,8 +149,8 @@ SAME = {
     "made safe": (["a/b", "a:b"], "{prompt}.mp4", "videos 1 and 2 would both be a_b.mp4"),
     "dots": (["a", "b"], "o/{index}/../x.mp4", "videos 1 and 2 would both be o/2/../x.mp4"),
     "no field of the job": (["a", "b"], "{variant}.mp4", "add {index}, {seed} or {id}"),
-    "a file where a folder is": (["a", "b"], "list.txt/{index}.mp4", "list.txt is no folder"),
-    "a folder that cannot be": (["a"], "list.txt", "list.txt is no folder"),
+    "a file where a folder is": (["a", "b"], "list.txt/{index}.mp4", "list.txt is not a folder"),
+    "an invalid folder": (["a"], "list.txt", "list.txt is not a folder"),
     "below a file": (["a"], "list.txt/x", "Not a directory"),
     "standard output": (["a"], "-", "standard output takes one"),
     "too long": (["a"], "x" * 256, "File name too long"),

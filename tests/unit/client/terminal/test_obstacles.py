@@ -58,11 +58,16 @@ CASES = {
     "unready": ([worker(state=UNREADY)], {}, (), "mac-1 cannot continue"),
     "the only one is excluded": ([worker()], {}, ("mac-1",), EXCLUDED),
     "excluded by id": ([worker()], {}, ("id-of-mac-1",), EXCLUDED),
-    "all are excluded": ([worker(), worker("mac-2")], {}, ("mac-1", "mac-2"), "mac-2 is one that --not-on names"),
+    "all are excluded": ([worker(), worker("mac-2")], {}, ("mac-1", "mac-2"), "mac-2 is excluded by --not-on"),
     "the others are paused": ([worker(), worker("mac-2", state=PAUSED)], {}, ("mac-1",), "mac-2 is paused"),
     "others can": ([worker(), worker("mac-2")], {}, ("mac-1",), ""),
     "excluded here": ([worker()], {"embedded": True}, ("mac-1",), EXCLUDED),
-    "nobody of that name": ([worker()], {}, ("mac-l",), "no live worker is called mac-l, which --not-on names; there"),
+    "nobody of that name": (
+        [worker()],
+        {},
+        ("mac-l",),
+        "no live worker is called mac-l, which --not-on names; the live workers are",
+    ),
     "the queue": ([], {"paused": True}, (), "queue pocket was paused by me"),
 }
 
