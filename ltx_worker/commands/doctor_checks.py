@@ -174,7 +174,7 @@ class Machine:
         except UnusableHome as error:
             found = problems_in(folder) or [Problem(str(error), "set LTX_HOME to a folder that this user can write")]
             for problem in found:
-                yield Finding("home", Level.FAILURE, problem.text, problem.mend)
+                yield Finding("home", Level.FAILURE, problem.text, problem.fix)
             return
         except OSError as error:
             mend = "set LTX_HOME to a folder that this user can write, on a disk of this machine"

@@ -1,4 +1,4 @@
-"""A doctor's report, as both commands print it."""
+"""Print a doctor's report, for clients and workers alike."""
 
 from __future__ import annotations
 
@@ -19,9 +19,10 @@ INDENT = 24
 
 
 def report(checks: Iterable[Check], *, as_json: bool) -> int:
-    """Run the checks and print what they find, each as soon as it is there; as JSON, all at the end.
+    """Run the checks and print their findings: each as soon as it is found, or as JSON when all have run.
 
-    Returns the exit code: FAILED when something has failed; a warning is no failure.
+    Returns:
+        The exit code: FAILED if a check has failed; a warning is not a failure.
     """
     findings = []
     console = Console(soft_wrap=True)
@@ -38,4 +39,4 @@ def report(checks: Iterable[Check], *, as_json: bool) -> int:
 def _lines(finding: Finding) -> Iterable[Text]:
     yield Text.assemble((f"{finding.level:<8}", STYLE[finding.level]), f" {finding.about:<14} {finding.text}")
     if finding.mend:
-        yield Text.assemble(" " * INDENT, (f"mend: {finding.mend}", "dim"))
+        yield Text.assemble(" " * INDENT, (f"fix: {finding.mend}", "dim"))

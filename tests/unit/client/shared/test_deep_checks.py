@@ -121,7 +121,7 @@ def test_a_process_that_dies_is_a_finding_and_the_report_is_written(look, ending
 def test_a_program_that_stands_still_is_ended(look, monkeypatch):
     monkeypatch.setattr(deep_checks, "SILENCE", 1.0)
     found, _ = look([], (), ending="import signal, time; signal.signal(signal.SIGTERM, lambda *_: 0); time.sleep(60)")
-    assert [("stood still" in finding.text) for finding in found if finding.level is Level.FAILURE] == [True, True]
+    assert [("was stuck" in finding.text) for finding in found if finding.level is Level.FAILURE] == [True, True]
 
 
 def test_a_program_ends_with_whoever_has_left(tmp_path, monkeypatch):

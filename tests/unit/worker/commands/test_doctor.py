@@ -75,7 +75,7 @@ def test_an_ffmpeg_that_is_too_old_for_what_a_worker_does_with_it(settings, monk
     monkeypatch.setenv("IMAGEIO_FFMPEG_EXE", str(old))
     for renders in (Machine(settings, find_variant("pocket"), quick=True), client_checks.Machine(FarmSettings())):
         ((level, text, mend),) = found(renders.ffmpeg)
-        assert level is Level.FAILURE and f"{old} makes no video" in text and "a newer one" in mend
+        assert level is Level.FAILURE and f"{old} makes videos that cannot be read" in text and "a newer one" in mend
     submits = FarmSettings(broker_url=SecretStr("redis://farm:6379/0"))
     assert found(client_checks.Machine(submits).ffmpeg) == [(Level.OK, str(old), "")], "it only reads videos here"
     old.write_text("#!/bin/sh\nexit 1\n")
@@ -222,7 +222,7 @@ def test_the_report(settings, monkeypatch, tmp_path):
     lines = shown.output.splitlines()
     (broker,) = (number for number, line in enumerate(lines) if line.startswith("failure"))
     assert "cannot reach the broker at 127.0.0.1:1" in lines[broker]
-    assert lines[broker + 1].strip().startswith("mend: ")
+    assert lines[broker + 1].strip().startswith("fix: ")
     assert "hush" not in shown.output
     findings = json.loads(CliRunner().invoke(main, ["doctor", "--quick", "--json"]).output)
     assert {finding["about"] for finding in findings} >= {"device", "memory", "weights", "ffmpeg", "broker", "storage"}
