@@ -1,4 +1,4 @@
-"""`ltx stats`: what the farm has done."""
+"""Run `ltx stats`: count what the farm has rendered."""
 
 from __future__ import annotations
 
@@ -23,10 +23,10 @@ __all__ = ["command"]
 
 @click.command("stats", epilog="Example: ltx stats --json")
 @click.option("--mine", is_flag=True, help="Only jobs that you submitted from this machine.")
-@click.option("--limit", type=COUNT, default=1000, show_default=True, help="Of so many jobs, the newest.")
+@click.option("--limit", type=COUNT, default=1000, show_default=True, help="How many jobs to count, the newest first.")
 @json_option
 def command(mine: bool, limit: int, as_json: bool) -> None:
-    """Counts the jobs of the last days by variant and worker, and what they took, as far as they are still known."""
+    """Count the jobs of the last days by variant and worker, with their times, as far as they are still known."""
     with Farm.connect(use=Use.READ) as farm:
         views = [view for view in farm.jobs(limit) if not mine or view.job.submitter == submitter()]
         rows = _rows(views, farm.workers())
@@ -35,7 +35,7 @@ def command(mine: bool, limit: int, as_json: bool) -> None:
     elif rows:
         print_table(_table(rows))
     else:
-        notice("no jobs yet; ltx render queues one")
+        notice("no jobs yet; queue one with ltx render")
 
 
 def _rows(views: list[JobView], workers: list[WorkerInfo]) -> list[dict[str, Any]]:

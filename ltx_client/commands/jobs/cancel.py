@@ -1,4 +1,4 @@
-"""`ltx cancel`: ask for the end of jobs."""
+"""Run `ltx cancel`: cancel jobs."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ __all__ = ["command"]
 @jobs_argument
 @batch_option
 def command(jobs: tuple[str, ...], batch: str | None) -> None:
-    """Cancels jobs: a queued one never runs, a running one stops at its next step."""
+    """Cancel jobs: a queued one never runs, a running one stops at its next step."""
     with Farm.connect(use=Use.READ) as farm:
         for job_id in [view.job.id for view in select(farm, jobs, batch)]:
             status = farm.cancel(job_id)

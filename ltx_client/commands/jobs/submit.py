@@ -1,4 +1,4 @@
-"""`ltx submit`: queue a job and return."""
+"""Run `ltx submit`: queue a job and return."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ __all__ = ["command"]
 @dry_run_option
 @json_option
 def command(as_json: bool, dry_run: bool, after: tuple[str, ...], not_on: tuple[str, ...], **options: Any) -> None:
-    """Queues PROMPT and prints the job's id. With no broker set, this machine renders it in the background."""
+    """Queue PROMPT and print the job's id. With no broker set, this machine renders it in the background."""
     job, inputs = job_from_options(**options)
     parts = clip_parts(job.request, inputs)
     for part in parts:
@@ -61,4 +61,4 @@ def command(as_json: bool, dry_run: bool, after: tuple[str, ...], not_on: tuple[
             print_json(describe_job(farm.view(job.id)) | clips, done=f"job {job.id} is queued")
         else:
             print_line(job.id, done=f"job {job.id} is queued")
-    notice(f"ltx watch {short_id(job.id)} shows it, ltx download {short_id(job.id)} fetches the video")
+    notice(f"ltx watch {short_id(job.id)} shows it, ltx download {short_id(job.id)} downloads the video")

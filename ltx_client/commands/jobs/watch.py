@@ -1,4 +1,4 @@
-"""`ltx watch`: follow jobs to their end."""
+"""Run `ltx watch`: follow jobs to their end."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ __all__ = ["command"]
 @click.option("--json", "as_json", is_flag=True, help="Print every event as a line of JSON.")
 @notify_options
 def command(jobs: tuple[str, ...], batch: str | None, as_json: bool, notify: str | None, desktop: bool | None) -> None:
-    """Shows jobs until they end: those named, or all that have not ended. Ctrl-C stops watching, not the jobs."""
+    """Show jobs until they end: those named, or all that have not ended. Ctrl-C stops watching, not the jobs."""
     ending = Ending(notify, desktop)
     with Farm.connect(use=Use.READ) as farm:
         views = select(farm, jobs, batch) if jobs or batch else [view for view in farm.jobs() if not view.ended]

@@ -1,4 +1,4 @@
-"""A batch's file: a table, JSON, or a prompt a line. It is read and checked as a whole, before anything is queued."""
+"""Read a batch's file: a table, JSON, or a prompt a line. The whole file is checked before anything is queued."""
 
 from ltx_client.terminal.batch_files.lines import Line, LineError, Remarks
 from ltx_client.terminal.batch_files.reading import FORMATS, MAX_BYTES, read_batch

@@ -53,7 +53,7 @@ BROKERS = {
     "with a line break": f"redis://ann:a\n{{}}@{CLOSED}/0",
     "of another scheme": f"http://ann:{{}}@{CLOSED}/0",
     "without a scheme": f"ann:{{}}@{CLOSED}",
-    "with a port that is none": "redis://ann:{}@127.0.0.1:port/0",
+    "with an invalid port": "redis://ann:{}@127.0.0.1:port/0",
     "in an unknown option": f"redis://ann:{{}}@{CLOSED}/0?hush={{}}",
     "as an option's value": f"redis://ann:x@{CLOSED}/0?socket_timeout={{}}",
     "of a host that is none": "redis://ann:{}@nowhere.invalid:1/0",
@@ -75,7 +75,7 @@ STORAGES = {
     "an unknown scheme": "nosuch://ann:{}@host/videos",
     "an unknown chain": "nosuch::zip://ann:{}@host/videos",
     "a bracket": "http://ann:[{}@host/videos",
-    "a port that is none": "http://ann:{}@host:port/videos",
+    "an invalid port": "http://ann:{}@host:port/videos",
     "a line break": "s3://KEY:a\n{}@bucket",
 }
 VARIABLES = {

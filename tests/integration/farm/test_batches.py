@@ -139,7 +139,7 @@ def test_a_running_job_is_paused_where_it_is_and_goes_on_from_there(farm_env, sl
         assert last.snapshot.status is Status.DONE, "the worker is free for others meanwhile"
         paused = farm.view(job.id)
         assert (paused.snapshot.status, paused.snapshot.attempt) == (Status.QUEUED, 1)
-        assert "goes on" in ltx("resume", job.id, env=env).stderr
+        assert "is resumed" in ltx("resume", job.id, env=env).stderr
         log = [update.event for update in farm.watch(job.id) if update.event]
         resumed = next(event for event in log if isinstance(event, events.Resumed))
         assert resumed.step > 5

@@ -88,8 +88,11 @@ BAD_OPTIONS = {
     "a picture as a clip": (["--video", "{picture}"], "is PNG"),
     "frames and seconds": (["--frames", "25", "--seconds", "4"], "--frames and --seconds were both given"),
     "no length": (["--seconds", "0"], "--seconds 0 is not a length"),
-    "too long a length": (["--seconds", "1e308"], "--seconds 1e+308 at 12 frames a second is no number of frames"),
-    "a length without a rate": (["--seconds", "1", "--fps", "nan"], "--seconds 1 at nan frames a second is no number"),
+    "too long a length": (["--seconds", "1e308"], "--seconds 1e+308 at 12 frames a second is not a number of frames"),
+    "a length without a rate": (
+        ["--seconds", "1", "--fps", "nan"],
+        "--seconds 1 at nan frames a second is not a number",
+    ),
 }
 
 

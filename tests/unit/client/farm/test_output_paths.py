@@ -516,4 +516,7 @@ def test_ctrl_c_while_a_video_is_fetched_says_how_it_is_fetched_later(farm, monk
     done = render(farm, "ball.mp4")
     (job_id,) = farm.sent
     assert (done.exit_code, done.stdout) == (130, "")
-    assert done.stderr.splitlines()[-1] == f"left; the video is kept, and ltx download {job_id[-12:]} fetches it"
+    assert (
+        done.stderr.splitlines()[-1]
+        == f"stopped waiting; the video is kept, and ltx download {job_id[-12:]} downloads it"
+    )

@@ -193,7 +193,10 @@ def test_an_index_that_is_not_the_batch_s_stays(farm, text):
     assert Path("index.json").read_bytes() == theirs
     short = done.stdout.splitlines()[-1][-12:]
     assert '"prompt": "a red ball"' in Path(f"index-{short}.json").read_text()
-    assert f"index.json is not this batch's, and stays; what each video is is said in index-{short}.json" in done.stderr
+    assert (
+        f"index.json belongs to something else, and is kept; the videos are described in index-{short}.json"
+        in done.stderr
+    )
 
 
 def test_the_index_of_a_batch_is_written_anew(farm):
@@ -224,7 +227,7 @@ def test_ctrl_c_in_a_batch_says_its_id_and_how_it_is_fetched(farm, monkeypatch):
     monkeypatch.setattr("ltx_client.commands.batches.batch.follow", interrupted)
     done = batch(farm, ["a red ball"], "-o", "shots", "--id", "one-3fa85f64a1b2")
     assert (done.exit_code, done.stdout) == (130, "one-3fa85f64a1b2\n")
-    assert "ltx download --batch 3fa85f64a1b2 -o FOLDER fetches the videos" in done.stderr.splitlines()[-1]
+    assert "ltx download --batch 3fa85f64a1b2 -o FOLDER downloads the videos" in done.stderr.splitlines()[-1]
 
 
 def test_a_batch_after_one_that_failed_is_fetched_too(farm, monkeypatch):

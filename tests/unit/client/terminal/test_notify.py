@@ -100,20 +100,20 @@ def test_nobody_there(views, monkeypatch):
 
 
 NO_HOOKS = {
-    "ftp://x": "begins with another scheme, or with none",
-    "file:///etc/passwd": "begins with another scheme",
-    "x": "begins with another scheme",
-    "hooks.example/x": "begins with another scheme",
+    "ftp://x": "has another scheme, or none",
+    "file:///etc/passwd": "has another scheme",
+    "x": "has another scheme",
+    "hooks.example/x": "has another scheme",
     "http://": "names no host",
     "http:///x": "names no host",
     "http://x:hidden@/": "names no host",
-    "http://x:99999": "has a port that is none",
-    "http://x:0": "has a port that is none",
-    "http://x:hidden/1@y": "has a port that is none; a password's / \\? # @ are written as %2F",
-    "http://a..b/": "names a host that cannot be one",
-    f"http://{'a' * 64}.example/": "names a host that cannot be one",
-    "http://a b/": "names a host that cannot be one",
-    "http://[::1/": "cannot be taken apart",
+    "http://x:99999": "has an invalid port",
+    "http://x:0": "has an invalid port",
+    "http://x:hidden/1@y": "has an invalid port; write / \\? # @ of a password as %2F",
+    "http://a..b/": "has an invalid host",
+    f"http://{'a' * 64}.example/": "has an invalid host",
+    "http://a b/": "has an invalid host",
+    "http://[::1/": "cannot be parsed",
     "http://[x]/": "cannot be",
     " http://x": "has a blank, a line break",
     "http://x/\n": "has a blank, a line break",
@@ -192,7 +192,7 @@ def test_a_proxy_that_does_not_answer_is_named(views, monkeypatch):
     monkeypatch.setenv("http_proxy", "http://ann:hidden@127.0.0.1:1")
     monkeypatch.setenv("no_proxy", "localhost")
     said = notify.send_webhook("http://hooks.example/x", views)
-    assert said.endswith("Connection refused, by way of the proxy that the environment names")
+    assert said.endswith("Connection refused, through the proxy that the environment names")
     assert notify.send_webhook("http://localhost:1/x", views).endswith("Connection refused")
 
 
