@@ -26,7 +26,7 @@ class JobView:
         cancel_asked: Whether somebody has asked to cancel it.
         leased: Whether its running attempt is alive.
         links: Its relations to other jobs.
-        paused: Whether it is paused.
+        held: Whether it is paused.
     """
 
     job: Job

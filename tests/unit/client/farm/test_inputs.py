@@ -87,7 +87,7 @@ BAD_OPTIONS = {
     "no number": (["--image", "{picture}@0:1.5.2"], "'1.5.2', which is not a number"),
     "a picture as a clip": (["--video", "{picture}"], "is PNG"),
     "frames and seconds": (["--frames", "25", "--seconds", "4"], "--frames and --seconds were both given"),
-    "no length": (["--seconds", "0"], "--seconds 0 is not a length"),
+    "no length": (["--seconds", "0"], "--seconds 0 is invalid: it is not a length"),
     "too long a length": (["--seconds", "1e308"], "--seconds 1e+308 at 12 frames a second is not a number of frames"),
     "a length without a rate": (
         ["--seconds", "1", "--fps", "nan"],
