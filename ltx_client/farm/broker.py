@@ -9,7 +9,7 @@ import redis
 from pydantic import SecretStr
 
 from ltx_client.errors import BrokerError, BrokerUnreachable
-from ltx_client.protocol.redaction import know_url
+from ltx_client.protocol.redaction import hide_url_secrets
 from ltx_client.shared.broker.client import Purpose, make_client
 from ltx_client.shared.broker.connection_errors import why_unreachable, why_wrong
 from ltx_client.shared.broker.first_contact import greet
@@ -50,7 +50,7 @@ def connect(broker_url: SecretStr) -> redis.Redis:
         BrokerUnreachable: The broker did not answer within five seconds.
         BrokerError: The broker refused the connection.
     """
-    know_url(broker_url.get_secret_value())
+    hide_url_secrets(broker_url.get_secret_value())
     broker = Broker.parse(broker_url.get_secret_value())
     client = make_client(broker, Purpose.COMMAND)
     with broker_errors(broker.address):

@@ -16,7 +16,7 @@ from ltx_client.shared.process_lock import is_locked, lock_within
 
 __all__ = ["ServerLock"]
 
-PATIENCE = 5.0
+TIMEOUT = 5.0
 """Seconds to wait for the lock: a killed server may still be exiting."""
 
 
@@ -35,7 +35,7 @@ class ServerLock:
         """
         handle = os.open(self._path, os.O_RDWR | os.O_CREAT, 0o600)
         try:
-            if not lock_within(handle, PATIENCE):
+            if not lock_within(handle, TIMEOUT):
                 raise FarmError(
                     f"another process has locked {self._path}, which is not a server of this machine; use another"
                     " LTX_HOME on each machine"

@@ -15,7 +15,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 from ltx_client.protocol.events import Moment
 from ltx_client.protocol.validation import Cleaned
 
-__all__ = ["Pause", "parse_pause", "queue_field", "why_held", "worker_field"]
+__all__ = ["Pause", "parse_pause", "queue_field", "why_paused", "worker_field"]
 
 WORKER, QUEUE = "worker:", "queue:"
 
@@ -45,7 +45,7 @@ class Pause(BaseModel):
         return f"{self.of}:{self.id}"
 
     @property
-    def mend(self) -> str:
+    def resume_command(self) -> str:
         """Return the command that ends the pause."""
         return f"ltx resume --{self.of} {shlex.quote(self.name)}"
 
@@ -70,7 +70,9 @@ def parse_pause(field: str, value: bytes) -> Pause:
     return Pause(of="worker" if of == "worker" else "queue", id=name, name=name, by="somebody", at=0.0)
 
 
-def why_held(pauses: list[Pause]) -> str:
+def why_paused(pauses: list[Pause]) -> str:
     """Return why a worker that these pauses concern takes no jobs, as a sentence; empty for no pauses."""
     what = {"worker": "it", "queue": "its queue"}
-    return "; ".join(f"{pause.by} has paused {what.get(pause.of, pause.of)}, until `{pause.mend}`" for pause in pauses)
+    return "; ".join(
+        f"{pause.by} has paused {what.get(pause.of, pause.of)}, until `{pause.resume_command}`" for pause in pauses
+    )

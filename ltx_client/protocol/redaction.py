@@ -14,7 +14,7 @@ import threading
 from collections.abc import Iterator, Mapping
 from urllib.parse import parse_qsl, quote, quote_plus, unquote
 
-__all__ = ["know", "know_environment", "know_url", "redacted", "shown_url"]
+__all__ = ["hide_environment_secrets", "hide_secret", "hide_url_secrets", "redacted", "shown_url"]
 
 STARS = "***"
 ANYWHERE, AS_A_WORD = 8, 4
@@ -77,7 +77,7 @@ def shown_url(url: str, *, path: bool = True) -> str:
     return "::".join(_shown(part, path) for part in _CHAIN.split(url))
 
 
-def know(secret: str) -> None:
+def hide_secret(secret: str) -> None:
     """Hide this secret from now on, in every form in which it may be written."""
     global _known
     forms = {form for form in _forms(secret.strip()) if len(form) >= AS_A_WORD and form.lower() not in _NO_SECRETS}
@@ -85,7 +85,7 @@ def know(secret: str) -> None:
         _known |= forms
 
 
-def know_url(url: str, *, path: bool = False) -> None:
+def hide_url_secrets(url: str, *, path: bool = False) -> None:
     """Hide the secrets in a URL, or in a chain of them, from now on.
 
     Args:
@@ -95,16 +95,16 @@ def know_url(url: str, *, path: bool = False) -> None:
     for part in _CHAIN.split(url):
         scheme, colons, rest = part.partition("://")
         for secret in _secrets(scheme, rest, in_path=path) if colons else ():
-            know(secret)
+            hide_secret(secret)
 
 
-def know_environment(environment: Mapping[str, str]) -> None:
+def hide_environment_secrets(environment: Mapping[str, str]) -> None:
     """Hide the values of variables whose names say that they are secret, and secrets in those that contain a URL."""
     for name, value in environment.items():
         if "://" in value:
-            know_url(value)
+            hide_url_secrets(value)
         elif _SECRET_VARIABLE.search(name):
-            know(value)
+            hide_secret(value)
 
 
 def _redacted_url(match: re.Match[str]) -> str:

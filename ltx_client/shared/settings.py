@@ -12,7 +12,7 @@ from pydantic.fields import FieldInfo
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
 
 from ltx_client.protocol.names import DEFAULT_NAMESPACE, Names
-from ltx_client.protocol.redaction import know_environment, know_url
+from ltx_client.protocol.redaction import hide_environment_secrets, hide_url_secrets
 from ltx_client.protocol.text import shown
 from ltx_client.protocol.validation import check_name
 from ltx_client.shared.broker.tls import check_authority, check_files, with_tls
@@ -120,12 +120,12 @@ class FarmSettings(HomeSettings):
 
     @model_validator(mode="before")
     @classmethod
-    def _know_secrets(cls, data: dict[str, Any]) -> dict[str, Any]:
+    def _hide_secrets(cls, data: dict[str, Any]) -> dict[str, Any]:
         """Hide secret values from now on."""
-        know_environment(os.environ)
+        hide_environment_secrets(os.environ)
         for name in ("broker_url", "storage_url"):
             if isinstance(data.get(name), str):
-                know_url(data[name])
+                hide_url_secrets(data[name])
         return data
 
     @field_validator("broker_ca", mode="before")
@@ -144,7 +144,7 @@ class FarmSettings(HomeSettings):
         """Add to the URL what is set elsewhere: passwords, and how the broker is verified."""
         if value is None or not value.get_secret_value():
             return None
-        know_url(value.get_secret_value())
+        hide_url_secrets(value.get_secret_value())
         broker = check_broker_url(value.get_secret_value())
         if file := info.data.get("broker_password_file"):
             broker = with_password(broker, lambda: password_from_file(file))
@@ -154,7 +154,7 @@ class FarmSettings(HomeSettings):
         if own and broker.kind == "sentinel" and not broker.option("sentinel_password"):
             broker = broker.with_options(sentinel_password=password_from_file(own))
         broker = with_tls(broker, info.data.get("broker_ca"))
-        know_url(broker.url)
+        hide_url_secrets(broker.url)
         return SecretStr(broker.url)
 
     @field_validator("storage_url")

@@ -169,4 +169,6 @@ def _workers(broker: BrokerChecks, settings: FarmSettings) -> Iterator[Finding]:
                 text = f"the thread {thread.name} of {worker.name} fails: {thread.error}"
                 yield Finding("workers", Level.WARNING, text, "ltx-worker logs, on that machine")
     for pause in Pauses(broker.client, settings.names).all():
-        yield Finding("workers", Level.WARNING, f"{pause.of} {pause.name} was paused by {pause.by}", pause.mend)
+        yield Finding(
+            "workers", Level.WARNING, f"{pause.of} {pause.name} was paused by {pause.by}", pause.resume_command
+        )

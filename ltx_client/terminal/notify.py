@@ -31,7 +31,7 @@ from urllib.parse import quote, unquote, urlsplit, urlunsplit
 from ltx_client.errors import UsageError
 from ltx_client.farm.jobs.views import JobView
 from ltx_client.farm.outputs.names import short_id
-from ltx_client.protocol.redaction import know, know_url
+from ltx_client.protocol.redaction import hide_secret, hide_url_secrets
 from ltx_client.protocol.state import Status
 from ltx_client.protocol.text import is_printable, shown
 
@@ -59,7 +59,7 @@ def check_url(url: str) -> str:
     Raises:
         UsageError: It is invalid; the message does not contain the URL, which may have a token in it.
     """
-    know_url(url, path=True)
+    hide_url_secrets(url, path=True)
     try:
         _as_sent(url)
     except ValueError as error:
@@ -117,7 +117,7 @@ def secret() -> bytes | None:
         UsageError: The key's file cannot be read, or is empty.
     """
     if text := os.environ.get("LTX_NOTIFY_SECRET"):
-        know(text)
+        hide_secret(text)
         return os.fsencode(text)
     if path := os.environ.get("LTX_NOTIFY_SECRET_FILE"):
         try:
@@ -127,7 +127,7 @@ def secret() -> bytes | None:
             raise UsageError(f"cannot read LTX_NOTIFY_SECRET_FILE {path}: {why}") from None
         if not key:
             raise UsageError(f"LTX_NOTIFY_SECRET_FILE {path} is empty; it must contain the secret")
-        know(key.decode(errors="replace"))
+        hide_secret(key.decode(errors="replace"))
         return key
     return None
 

@@ -69,7 +69,7 @@ def ago(moment: float, now: float) -> str:
 
 def pause_text(pause: Pause, now: float) -> str:
     """Return which worker or queue is paused, by whom, since when, and what ends the pause."""
-    return f"{pause.of} {pause.name} was paused by {pause.by} {ago(pause.at, now)}; `{pause.mend}` ends that"
+    return f"{pause.of} {pause.name} was paused by {pause.by} {ago(pause.at, now)}; `{pause.resume_command}` ends that"
 
 
 def describe_job(view: JobView) -> dict[str, Any]:

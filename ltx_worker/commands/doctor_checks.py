@@ -21,7 +21,7 @@ from ltx_client.shared.broker.url import Broker
 from ltx_client.shared.doctor.broker_checks import BrokerChecks
 from ltx_client.shared.doctor.checks import Check, Finding, Level
 from ltx_client.shared.doctor.ffmpeg_check import examine_ffmpeg
-from ltx_client.shared.doctor.folder_look import look_into
+from ltx_client.shared.doctor.folder_probe import probe_folder
 from ltx_client.shared.doctor.storage_checks import StorageChecks, space
 from ltx_client.shared.own_files import Problem
 from ltx_models.blas import blas_environment
@@ -216,7 +216,7 @@ class Machine:
         url = self._settings.storage_url
         if url is None or not url.startswith("/"):
             return
-        failed = look_into(Path(url))
+        failed = probe_folder(Path(url))
         if isinstance(failed, TimeoutError):  # so would all that is asked of it; `storage` tells of it
             return
         user = pwd.getpwuid(os.geteuid()).pw_name

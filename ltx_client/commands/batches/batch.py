@@ -32,11 +32,11 @@ from ltx_client.terminal.background_renders import check_background, render_in_b
 from ltx_client.terminal.batch_files import FORMATS, MAX_BYTES, parse_seeds
 from ltx_client.terminal.batch_files.jobs import BadLines, prepare_batch
 from ltx_client.terminal.downloading import download_batch
+from ltx_client.terminal.end_notifications import EndNotifications
 from ltx_client.terminal.notices.dry_run import print_plan
 from ltx_client.terminal.notices.prompt_length import cut_texts
-from ltx_client.terminal.notices.waiting import tell_of_pauses, tell_who_waits
+from ltx_client.terminal.notices.wait_reasons import tell_of_pauses, tell_who_waits
 from ltx_client.terminal.output import notice, print_line, short_id
-from ltx_client.terminal.waited import Ending
 from ltx_client.terminal.watching.following import follow
 
 __all__ = ["command"]
@@ -105,7 +105,7 @@ def command(
     wrong ones are reported, and nothing is queued.
     """
     batch_id = batch_id or new_job_id()
-    ending = Ending(notify, desktop)
+    ending = EndNotifications(notify, desktop)
     wait = wait or output is not None or notify is not None or bool(desktop)
     folder = None if output is None else BatchOutput.parse(output)
     batches = _prepare([file, *then], batch_id, form, seeds or [], options)

@@ -31,12 +31,12 @@ from ltx_client.terminal.arguments.options import (
     video_options,
 )
 from ltx_client.terminal.downloading import fetch
+from ltx_client.terminal.end_notifications import EndNotifications
 from ltx_client.terminal.notices.dry_run import print_plan
 from ltx_client.terminal.notices.prompt_length import cut_texts, tell_of_cut_texts
 from ltx_client.terminal.notices.vocabulary import vocabulary_note
-from ltx_client.terminal.notices.waiting import explain_waits, tell_of_pauses, tell_who_waits
+from ltx_client.terminal.notices.wait_reasons import explain_waits, tell_of_pauses, tell_who_waits
 from ltx_client.terminal.output import duration, notice, print_line, short_id
-from ltx_client.terminal.waited import Ending
 from ltx_client.terminal.watching.progress import display
 from ltx_client.terminal.watching.terminal_images import Picture, detect
 from ltx_models.families.variants import find_variant
@@ -84,7 +84,7 @@ def command(
     frames = None if preview is None else _preview_path(preview, target)
     for part in clip_parts(job.request, inputs):
         notice(str(part))
-    ending = Ending(notify, desktop)
+    ending = EndNotifications(notify, desktop)
     picture = None if dry_run else detect(inline)
     settings = FarmSettings()
     if dry_run:

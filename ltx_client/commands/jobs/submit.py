@@ -21,7 +21,7 @@ from ltx_client.terminal.background_renders import check_background, render_in_b
 from ltx_client.terminal.notices.dry_run import print_plan
 from ltx_client.terminal.notices.prompt_length import tell_of_cut_texts
 from ltx_client.terminal.notices.vocabulary import vocabulary_note
-from ltx_client.terminal.notices.waiting import tell_of_pauses, tell_who_waits
+from ltx_client.terminal.notices.wait_reasons import tell_of_pauses, tell_who_waits
 from ltx_client.terminal.output import describe_job, notice, print_json, print_line, short_id
 
 __all__ = ["command"]

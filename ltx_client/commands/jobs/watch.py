@@ -9,9 +9,9 @@ from ltx_client.local.members import Use
 from ltx_client.protocol.state import Status
 from ltx_client.terminal.arguments.options import batch_option, jobs_argument, notify_options
 from ltx_client.terminal.arguments.selection import select
-from ltx_client.terminal.notices.waiting import tell_who_waits
+from ltx_client.terminal.end_notifications import EndNotifications
+from ltx_client.terminal.notices.wait_reasons import tell_who_waits
 from ltx_client.terminal.output import notice, print_json, short_id
-from ltx_client.terminal.waited import Ending
 from ltx_client.terminal.watching.following import follow
 
 __all__ = ["command"]
@@ -24,7 +24,7 @@ __all__ = ["command"]
 @notify_options
 def command(jobs: tuple[str, ...], batch: str | None, as_json: bool, notify: str | None, desktop: bool | None) -> None:
     """Show jobs until they end: those named, or all that have not ended. Ctrl-C stops watching, not the jobs."""
-    ending = Ending(notify, desktop)
+    ending = EndNotifications(notify, desktop)
     with Farm.connect(use=Use.READ) as farm:
         views = select(farm, jobs, batch) if jobs or batch else [view for view in farm.jobs() if not view.ended]
         ids = [view.job.id for view in views]

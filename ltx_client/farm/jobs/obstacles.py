@@ -67,7 +67,7 @@ def why_waiting(view: JobView, workers: Sequence[WorkerInfo], pauses: Iterable[P
     if view.links.waits and not view.snapshot.attempt:
         return f"it begins when {', '.join([*view.links.after_jobs, *view.links.after_batches])} has ended"
     if pause := paused_queue(view.job, pauses):
-        return f"{pause.of} {pause.name} was paused by {pause.by}; `{pause.mend}` ends that"
+        return f"{pause.of} {pause.name} was paused by {pause.by}; `{pause.resume_command}` ends that"
     return why_not_taken(view.job, view.links or NO_LINKS, workers, embedded=embedded)
 
 

@@ -18,7 +18,7 @@ from typing import Any, TextIO
 
 import click
 
-from ltx_client.protocol.redaction import know_environment, redacted
+from ltx_client.protocol.redaction import hide_environment_secrets, redacted
 from ltx_client.protocol.text import json_text, shown
 from ltx_client.shared.console.entry_point import INTERRUPTED, READER_LEFT
 from ltx_client.shared.console.streams import OutputLost, Stream, takes_unicode
@@ -103,7 +103,7 @@ class Group(click.Group):
 @contextlib.contextmanager
 def guarded() -> Iterator[None]:
     """Clean stdout, stderr, the log's warnings and tracebacks while inside, and the traceback that ends the process."""
-    know_environment(os.environ)
+    hide_environment_secrets(os.environ)
     sys.excepthook = _print_crash
     before = sys.stdout, sys.stderr
     sys.stdout, sys.stderr = _Guarded(before[0], needed=True), _Guarded(before[1], needed=False)

@@ -88,14 +88,14 @@ class BrokerChecks:
             took = time.monotonic() - began
         except Exception as error:  # noqa: BLE001 - whatever it is, this is the finding
             if any(isinstance(cause, redis.AuthenticationError) for cause in causes(error)):
-                mend = "correct the user or password where it is set: in the URL, or in the file with the password"
+                fix = "correct the user or password where it is set: in the URL, or in the file with the password"
             else:
-                mend = "start it, or ltx config set broker_url redis://USER@HOST:PORT/0"
-            yield Finding("broker", Level.FAILURE, str(error), mend)
+                fix = "start it, or ltx config set broker_url redis://USER@HOST:PORT/0"
+            yield Finding("broker", Level.FAILURE, str(error), fix)
             return
         level = Level.WARNING if took > SLOW else Level.OK
-        mend = "check the network between this machine and the broker" if took > SLOW else ""
-        yield Finding("broker", level, f"{self._address} answers in {took * 1000:.1f} ms", mend)
+        fix = "check the network between this machine and the broker" if took > SLOW else ""
+        yield Finding("broker", level, f"{self._address} answers in {took * 1000:.1f} ms", fix)
 
     def encryption(self) -> Iterator[Finding]:
         """Check whether somebody on the network could read what is sent."""

@@ -29,13 +29,13 @@ class Finding:
     Attributes:
         about: What was checked, in a word or two.
         text: What was found; never a secret.
-        mend: The command, or the line of a configuration, that fixes it; empty if nothing is wrong.
+        fix: The command, or the line of a configuration, that fixes it; empty if nothing is wrong.
     """
 
     about: str
     level: Level
     text: str
-    mend: str = ""
+    fix: str = ""
 
 
 Check = Callable[[], Iterable[Finding]]

@@ -52,7 +52,7 @@ WINOGRAD = "MLX_CONV_WINOGRAD"
 REINSTALL = "pip install --force-reinstall 'ltx-farm[worker]'"
 REFUSED = {"ltx_models.self_test": REINSTALL, "ltx_models.benchmark": ROOM}
 """Fixes for programs that say themselves, in a sentence, why they cannot continue."""
-MENDS = {
+FIXES = {
     FaultKind.MEMORY: ROOM,
     FaultKind.SPACE: "make room on that disk, or set TMPDIR to a folder on another one",
     FaultKind.ACCESS: "give this user that file or folder",
@@ -131,8 +131,8 @@ class DeepChecks:
         for line in predicted:
             text = f"{line['phase']}: {line['peak_bytes'] / GB:.2f} GB, predicted {line['predicted_bytes'] / GB:.2f}"
             if line["peak_bytes"] > line["predicted_bytes"]:
-                mend = "lower LTX_WORKER_MEMORY_GB by as much, and send the report"
-                yield Finding("memory peaks", Level.WARNING, f"{text}, {line['milliseconds']:,.0f} ms", mend)
+                fix = "lower LTX_WORKER_MEMORY_GB by as much, and send the report"
+                yield Finding("memory peaks", Level.WARNING, f"{text}, {line['milliseconds']:,.0f} ms", fix)
             else:
                 yield Finding("memory peaks", Level.OK, f"{text}, {line['milliseconds']:,.0f} ms")
 
@@ -220,18 +220,18 @@ def _failed(module: str, code: int, words: list[str], *, stood_still: bool) -> d
     fault = fault_in_words("\n".join(words))
     if fault and str(fault) not in last:
         last += f" ({fault})"
-    mend = MENDS.get(fault.kind, "") if fault else ""
+    fix = FIXES.get(fault.kind, "") if fault else ""
     if stood_still:
         how = f"{module} was stuck for {SILENCE / 60:.0f} minutes and was ended"
     elif code == -signal.SIGKILL:
-        how, mend = f"{module} was ended by SIGKILL, as a system ends what takes too much memory", ROOM
+        how, fix = f"{module} was ended by SIGKILL, as a system ends what takes too much memory", ROOM
     elif code < 0:
         how = f"{module} ended with {signal.Signals(-code).name}: {last}"
     elif last.startswith("Error: "):
-        how, mend = last.removeprefix("Error: "), mend or REFUSED.get(module, "")
+        how, fix = last.removeprefix("Error: "), fix or REFUSED.get(module, "")
     else:
         how = f"{module} ended with exit code {code}: {last}"
-    return {"kind": "failed", "text": _nameless(shown(how)), "mend": mend}
+    return {"kind": "failed", "text": _nameless(shown(how)), "mend": fix}
 
 
 def _nameless(text: str) -> str:
@@ -254,10 +254,10 @@ def _of_part(line: dict[str, Any]) -> Finding:
         return Finding("computing", Level.OK, text)
     if line.get("problem"):
         text = f"{line['part']}: it fails here: {line['problem'].strip().splitlines()[0]}"
-    mend = KERNELS_OFF if line["part"].startswith("kernel ") else WRONG
+    fix = KERNELS_OFF if line["part"].startswith("kernel ") else WRONG
     if line["part"] == "VAE tile" and os.environ.get(WINOGRAD, "0") != "0":
-        mend = f"unset {WINOGRAD}, which makes convolutions less exact on a Mac; if that does not help, {WRONG}"
-    return Finding("computing", Level.FAILURE, text, mend)
+        fix = f"unset {WINOGRAD}, which makes convolutions less exact on a Mac; if that does not help, {WRONG}"
+    return Finding("computing", Level.FAILURE, text, fix)
 
 
 def _of_clip(line: dict[str, Any]) -> Finding:

@@ -26,8 +26,8 @@ def examine_ffmpeg(*, renders: bool = True) -> Finding:
         command = [path, "-hide_banner", "-encoders"]
         encoders = subprocess.run(command, capture_output=True, text=True, check=True, timeout=TIMEOUT).stdout
     except (OSError, RuntimeError, subprocess.SubprocessError) as error:
-        mend = "pip install --force-reinstall imageio-ffmpeg, or set IMAGEIO_FFMPEG_EXE to one that works"
-        return Finding("ffmpeg", Level.FAILURE, f"it does not run: {error}", mend)
+        fix = "pip install --force-reinstall imageio-ffmpeg, or set IMAGEIO_FFMPEG_EXE to one that works"
+        return Finding("ffmpeg", Level.FAILURE, f"it does not run: {error}", fix)
     if not renders:
         return Finding("ffmpeg", Level.OK, path)
     if "libx264" not in encoders:
@@ -36,6 +36,6 @@ def examine_ffmpeg(*, renders: bool = True) -> Finding:
         try_video()
     except Exception as error:  # noqa: BLE001 - whatever it is, no render would get further
         why = str(error) or type(error).__name__
-        mend = "unset IMAGEIO_FFMPEG_EXE, or set it to a newer one; pip install --force-reinstall imageio-ffmpeg"
-        return Finding("ffmpeg", Level.FAILURE, f"{path} makes videos that cannot be read: {why}", mend)
+        fix = "unset IMAGEIO_FFMPEG_EXE, or set it to a newer one; pip install --force-reinstall imageio-ffmpeg"
+        return Finding("ffmpeg", Level.FAILURE, f"{path} makes videos that cannot be read: {why}", fix)
     return Finding("ffmpeg", Level.OK, path)

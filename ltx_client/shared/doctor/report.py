@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Iterable
+from typing import Any
 
 from rich.text import Text
 
@@ -32,11 +33,16 @@ def report(checks: Iterable[Check], *, as_json: bool) -> int:
             for line in _lines(finding):
                 console.print(line)
     if as_json:
-        print_json([dataclasses.asdict(finding) for finding in findings])
+        print_json([_for_programs(finding) for finding in findings])
     return FAILED if worst(findings) is Level.FAILURE else 0
+
+
+def _for_programs(finding: Finding) -> dict[str, Any]:
+    """Return a finding with the keys that programs know: the fix is under "mend"."""
+    return {"mend" if name == "fix" else name: value for name, value in dataclasses.asdict(finding).items()}
 
 
 def _lines(finding: Finding) -> Iterable[Text]:
     yield Text.assemble((f"{finding.level:<8}", STYLE[finding.level]), f" {finding.about:<14} {finding.text}")
-    if finding.mend:
-        yield Text.assemble(" " * INDENT, (f"fix: {finding.mend}", "dim"))
+    if finding.fix:
+        yield Text.assemble(" " * INDENT, (f"fix: {finding.fix}", "dim"))

@@ -11,7 +11,7 @@ from pathlib import Path
 from ltx_client.protocol.redaction import shown_url
 from ltx_client.protocol.workers import WorkerInfo
 from ltx_client.shared.doctor.checks import Check, Finding, Level
-from ltx_client.shared.doctor.folder_look import look_into
+from ltx_client.shared.doctor.folder_probe import probe_folder
 from ltx_client.shared.storage.store import Storage, StorageError
 
 __all__ = ["StorageChecks", "different_storages", "space"]
@@ -59,23 +59,23 @@ class StorageChecks:
             yield Finding("storage", Level.OK, f"{self._url} is created when the first job is rendered")
             return
         shown = shown_url(self._url)
-        mend = "ltx config set storage_url URL, as the workers have it"
+        fix = "ltx config set storage_url URL, as the workers have it"
         try:
             storage = Storage(self._url)
             folder = storage.local_folder
-            if folder and isinstance(failed := look_into(folder), TimeoutError):
+            if folder and isinstance(failed := probe_folder(folder), TimeoutError):
                 text = f"{shown}: {failed.strerror}; the server of its share does not answer"
                 yield Finding(
                     "storage", Level.FAILURE, text, "mount it again when its server answers (umount -f first)"
                 )
                 return
-            mend = f"mount the farm's share there; for a new storage: ltx storage init {shlex.quote(shown)}"
+            fix = f"mount the farm's share there; for a new storage: ltx storage init {shlex.quote(shown)}"
             storage_id = storage.identify()
-            mend = "let this user write there, or set another storage_url"
+            fix = "let this user write there, or set another storage_url"
             storage.check()
         except (StorageError, OSError) as error:
             full = isinstance(error.__cause__, OSError) and error.__cause__.errno in NO_SPACE
-            yield Finding("storage", Level.FAILURE, str(error), MORE_SPACE if full else mend)
+            yield Finding("storage", Level.FAILURE, str(error), MORE_SPACE if full else fix)
             return
         if different := different_storages(self._workers(), storage_id):
             yield different
@@ -95,8 +95,8 @@ def different_storages(workers: Sequence[WorkerInfo], here: str = "") -> Finding
         return None
     told = "; ".join(f"{one[:8]}… of {', '.join(names)}" for one, names in users.items())
     text = f"not all have the same storage, so some videos cannot be downloaded: {told}"
-    mend = "mount the farm's share, or set LTX_STORAGE_URL, where it is wrong (ltx storage check prints a storage's id)"
-    return Finding("storage", Level.FAILURE, text, mend)
+    fix = "mount the farm's share, or set LTX_STORAGE_URL, where it is wrong (ltx storage check prints a storage's id)"
+    return Finding("storage", Level.FAILURE, text, fix)
 
 
 def space(about: str, folder: Path) -> Finding:

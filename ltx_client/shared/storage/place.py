@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ltx_client.protocol.redaction import know_url, shown_url
+from ltx_client.protocol.redaction import hide_url_secrets, shown_url
 from ltx_client.protocol.text import shown
 from ltx_client.shared.storage import folder
 from ltx_client.shared.storage.marker import LONGEST, MARKER, Marker, new_marker, parse_marker
@@ -58,7 +58,7 @@ class StoragePlace:
         import fsspec  # here and below: slow to import, and most commands open no storage
         from fsspec.implementations.cached import CachingFileSystem
 
-        know_url(url)
+        hide_url_secrets(url)
         self.url = shown_url(url)
         is_s3 = url.rpartition("::")[2].startswith(S3)
         options: dict[str, Any] = s3_options() if is_s3 else {}

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from pydantic import SecretStr
 
 from ltx_client.errors import UsageError
-from ltx_client.protocol.redaction import know, know_url, shown_url
+from ltx_client.protocol.redaction import hide_secret, hide_url_secrets, shown_url
 from ltx_client.protocol.validation import check_name
 from ltx_client.shared.config import ConfigError, Defaults, Profile, chosen_farm, config_path, load, parse
 from ltx_client.shared.passwords import SERVICE
@@ -97,7 +97,7 @@ def write(farm: str, values: dict[str, str]) -> None:
             check_name(text)
         except ValueError as error:
             raise UsageError(f"{key} is invalid: {error}") from None
-        know_url(text, path=key == "defaults.notify")
+        hide_url_secrets(text, path=key == "defaults.notify")
     path = config_path()
     load()
     document = tomlkit.parse(path.read_text(encoding="utf-8")) if path.exists() else tomlkit.document()
@@ -146,7 +146,7 @@ def store_password(farm: str, password: str, *, in_keyring: bool) -> str:
     Returns:
         Where it is stored.
     """
-    know(password)
+    hide_secret(password)
     if in_keyring:
         try:
             import keyring

@@ -13,7 +13,7 @@ from ltx_client.local.members import Use
 from ltx_client.protocol.jobs import Job
 from ltx_client.protocol.state import Snapshot
 from ltx_client.shared.settings import FarmSettings
-from ltx_client.terminal.notices.waiting import tell_of_pauses, tell_who_waits
+from ltx_client.terminal.notices.wait_reasons import tell_of_pauses, tell_who_waits
 from ltx_client.terminal.output import duration, print_facts
 from ltx_models.memory import USABLE_PART, machine_memory, memory_class
 

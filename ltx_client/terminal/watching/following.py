@@ -7,7 +7,7 @@ from collections.abc import Collection
 
 from ltx_client.farm.farm import Farm
 from ltx_client.shared.console.rich_console import Console
-from ltx_client.terminal.notices.waiting import explain_waits
+from ltx_client.terminal.notices.wait_reasons import explain_waits
 from ltx_client.terminal.watching.live_table import LiveDisplay
 from ltx_client.terminal.watching.progress import Display, display
 

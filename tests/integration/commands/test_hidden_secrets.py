@@ -21,7 +21,7 @@ from ltx_client.local.members import FarmFolder
 from ltx_client.local.server import Server
 from ltx_client.protocol import events
 from ltx_client.protocol.names import Names
-from ltx_client.protocol.redaction import know_url
+from ltx_client.protocol.redaction import hide_url_secrets
 from ltx_client.protocol.state import Snapshot, Stage, Status
 from ltx_client.protocol.workers import WorkerInfo
 from ltx_client.shared.storage.store import Storage
@@ -279,7 +279,7 @@ def test_what_a_program_sees_of_an_error_with_all_its_causes(kind, broker, env, 
 def test_nothing_secret_reaches_the_broker():
     """Whatever a library said: what a worker writes is read by every client."""
     url = f"s3://KEY:{SECRET}@bucket"
-    know_url(url)
+    hide_url_secrets(url)
     for said in (f"cannot write to {url}", f"Invalid bucket name KEY:{SECRET}@bucket", f"?token={SECRET}"):
         for kind in (events.Failed, events.Released, events.Delayed, events.Loading, events.Resumed):
             values = {"error": said, "reason": said, "message": said, "fraction": 0, "step": 0}

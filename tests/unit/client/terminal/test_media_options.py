@@ -16,7 +16,7 @@ from ltx_client.protocol.jobs import Job, Links, parse_job
 from ltx_client.protocol.workers import CLIP_PARTS, WorkerInfo
 from ltx_client.terminal.arguments.media_options import media_item
 from ltx_client.terminal.arguments.options import job_from_options, video_options
-from ltx_client.terminal.notices.waiting import tell_who_waits
+from ltx_client.terminal.notices.wait_reasons import tell_who_waits
 from ltx_models.errors import InvalidRequest
 from ltx_models.files.formats import format_of
 from ltx_models.request import LAST_FRAME, ConditioningItem, GenerationRequest

@@ -15,7 +15,7 @@ from ltx_client.protocol import events
 from ltx_client.protocol.jobs import Links
 from ltx_client.protocol.state import Snapshot, apply
 from ltx_client.terminal import notify
-from ltx_client.terminal.waited import Ending
+from ltx_client.terminal.end_notifications import EndNotifications
 
 SECRET = "s3cret"
 
@@ -75,7 +75,7 @@ def test_a_secret_in_a_file_and_none(receiver, views, monkeypatch, tmp_path):
     assert notify.secret() == SECRET.encode()
     monkeypatch.setenv("LTX_NOTIFY_SECRET_FILE", str(tmp_path / "none"))
     with pytest.raises(UsageError, match="cannot read LTX_NOTIFY_SECRET_FILE"):
-        Ending(url, None)
+        EndNotifications(url, None)
 
 
 @pytest.mark.parametrize(
@@ -85,7 +85,7 @@ def test_a_secret_in_a_file_and_none(receiver, views, monkeypatch, tmp_path):
 def test_what_is_tried_again(receiver, views, capsys, answering, tries, arrives):
     url, got, answers = receiver
     answers[:] = answering
-    Ending(url, desktop=False).tell(views)
+    EndNotifications(url, desktop=False).tell(views)
     said = capsys.readouterr().err
     assert len(got) == tries
     assert (said == "") == arrives
@@ -124,7 +124,7 @@ NO_HOOKS = {
 @pytest.mark.parametrize("url", NO_HOOKS)
 def test_what_is_no_webhook(url):
     with pytest.raises(UsageError, match=f"takes an http:// or https:// URL; this one {NO_HOOKS[url]}") as raised:
-        Ending(url, None)
+        EndNotifications(url, None)
     assert "hidden" not in str(raised.value)
 
 
@@ -154,7 +154,7 @@ def test_an_account_is_sent_in_a_header_and_never_shown(receiver, views, capsys,
     assert got[0][1]["Authorization"] == f"Basic {base64.b64encode(basic.encode()).decode()}"
     assert "@" not in got[0][1]["Host"]
     answers[:] = [404]
-    Ending(with_account, desktop=False).tell(views)
+    EndNotifications(with_account, desktop=False).tell(views)
     said = capsys.readouterr().err
     assert "the webhook at 127.0.0.1 was not delivered: it answered 404" in said
     assert account not in said and basic not in said

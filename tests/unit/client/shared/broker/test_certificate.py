@@ -65,7 +65,7 @@ def test_what_a_doctor_says_of_it(monkeypatch, days, level, says):
     list(checks.broker())
     (finding,) = checks.certificate()
     assert (finding.about, finding.level, says in finding.text) == ("certificate", level, True)
-    assert finding.mend == ("" if level is Level.OK else "deploy/certs.sh")
+    assert finding.fix == ("" if level is Level.OK else "deploy/certs.sh")
     assert checks.certificate in checks.checks()
 
 

@@ -150,8 +150,8 @@ def test_a_doctor_knows_a_full_storage_from_a_forbidden_one(tmp_path, monkeypatc
     monkeypatch.setattr(storage_folder, "write_new_at", refuse)
     (finding,) = StorageChecks(str(tmp_path / "store")).storage()
     assert finding.level is Level.FAILURE
-    assert ("let this user write" in finding.mend) is (number == errno.EACCES)
-    assert ("ltx gc" in finding.mend) is (number != errno.EACCES)
+    assert ("let this user write" in finding.fix) is (number == errno.EACCES)
+    assert ("ltx gc" in finding.fix) is (number != errno.EACCES)
 
 
 def test_a_put_that_fails_in_the_middle_leaves_nothing(tmp_path, source, monkeypatch):

@@ -9,9 +9,9 @@ import subprocess
 import sys
 from pathlib import Path
 
-__all__ = ["look_into"]
+__all__ = ["probe_folder"]
 
-PATIENCE = 15.0
+TIMEOUT = 15.0
 """Seconds within which a folder must answer; a share that autofs mounts takes a while the first time."""
 PROGRAM = """\
 import os, sys
@@ -23,7 +23,7 @@ except OSError as error:
 """
 
 
-def look_into(folder: Path) -> OSError | None:
+def probe_folder(folder: Path) -> OSError | None:
     """Return the error of listing a folder, TimeoutError if it does not answer in time; None if it can be read.
 
     A child process lists it: a hard mount releases no process, not even a killed one, so the child is abandoned then.
@@ -32,11 +32,11 @@ def look_into(folder: Path) -> OSError | None:
     pipe = subprocess.PIPE
     process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=pipe, stderr=subprocess.DEVNULL, cwd=os.sep)
     try:
-        said = process.communicate(timeout=PATIENCE)[0].strip()
+        said = process.communicate(timeout=TIMEOUT)[0].strip()
     except subprocess.TimeoutExpired:
         process.kill()
         with contextlib.suppress(subprocess.TimeoutExpired):
             process.communicate(timeout=1)
-        return TimeoutError(errno.ETIMEDOUT, f"it has not answered within {PATIENCE:g} s", str(folder))
+        return TimeoutError(errno.ETIMEDOUT, f"it has not answered within {TIMEOUT:g} s", str(folder))
     number = int(said or 0)
     return OSError(number, os.strerror(number), str(folder)) if said else None

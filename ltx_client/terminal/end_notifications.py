@@ -10,13 +10,13 @@ from ltx_client.farm.jobs.views import JobView
 from ltx_client.terminal.notify import check_url, secret, send_webhook, show_on_desktop, summary
 from ltx_client.terminal.output import notice
 
-__all__ = ["Ending"]
+__all__ = ["EndNotifications"]
 
 LONG = 30.0
 """Seconds after which somebody in front of a terminal has probably looked away."""
 
 
-class Ending:
+class EndNotifications:
     """Notifications at the end of jobs, prepared before the command waits for them."""
 
     def __init__(self, notify: str | None, desktop: bool | None) -> None:
