@@ -8,6 +8,6 @@ its job.
     members.py      who uses the farm             keeper.py       the process that owns server and worker
     server.py       starts Valkey                 join.py         how a command becomes a member
     address.py      where the server is           server_lock.py  says whether one runs, as long as it does
-    inspection.py   is it what it was told to be  orphans.py      stops one whose keeper was killed
+    inspection.py   checks a server's settings    orphans.py      stops one whose keeper was killed
     background.py   hands the farm to `ltx up`
 """

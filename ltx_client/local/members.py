@@ -53,7 +53,7 @@ def _lock(path: Path) -> FileLock:
 
 
 class Membership:
-    """This process's own membership; `leave` ends it, and so does the process's end."""
+    """The own membership of a process; `leave` ends it, and so does the process's end."""
 
     def __init__(self, path: Path) -> None:
         self._path = path

@@ -17,7 +17,7 @@ REPLACEMENT = "\N{REPLACEMENT CHARACTER}"
 _BREAK = r"\t\n\v\f\r\x1c-\x1e\x85\u2028\u2029"
 _CONTROL = (
     r"\0-\x1f\x7f-\x9f"  # C0, DEL and C1
-    r"\ud800-\udfff"  # lone surrogates, which stand for bytes that were no UTF-8
+    r"\ud800-\udfff"  # lone surrogates, which represent bytes that are not UTF-8
     r"\xad\u061c\u180e\u200b\u200e\u200f\u202a-\u202e\u2060-\u206f\ufeff\ufff9-\ufffb"
     r"\U00013430-\U0001343f\U0001bca0-\U0001bca3\U0001d173-\U0001d17a\U000e0000-\U000e007f"
 )

@@ -19,7 +19,7 @@ __all__ = ["GIVEN_BACK", "ROUND", "line_entry", "line_keys", "not_on_field", "tu
 GIVEN_BACK = 0
 """The priority of a job that was requeued after an attempt."""
 ROUND = 10**12
-"""How many turns one priority can number; when all are used up, numbering begins anew."""
+"""How many turns one priority can number; when all are used up, numbering starts again."""
 
 
 def turn_of(job: Job, priority: int | None = None) -> str:

@@ -73,7 +73,7 @@ def pause_text(pause: Pause, now: float) -> str:
 
 
 def describe_job(view: JobView) -> dict[str, Any]:
-    """A job for programs."""
+    """Return a job as `--json` shows it."""
     snapshot = view.snapshot
     return {
         "id": view.job.id,

@@ -111,7 +111,7 @@ def _check_format(path: Path, kind: str, head: bytes) -> None:
     if holds == "unsupported":
         advice = "; export it as JPEG or PNG"
     elif holds:
-        advice = f"; give it with --{holds}"
+        advice = f"; use --{holds} for it"
     else:
         advice = f"; export it as {'PNG' if kind == 'image' else 'MP4'} first"
     article = "an" if kind[0] in "aeiou" else "a"

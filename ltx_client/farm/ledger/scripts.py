@@ -60,7 +60,7 @@ class ClientLedger:
         """Write the job's record; that write is the submission, and its time is the broker's.
 
         Returns:
-            EXISTS, with nothing changed, for the same job; CONFLICT for another job with its id, or USED if that one is
+            EXISTS, with nothing changed, for the same job; CONFLICT for another job with its id, or USED if that job is
                 gone.
         """
         return Submission(_text(self._submit(**self._submission(job, links))))

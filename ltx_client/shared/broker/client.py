@@ -71,19 +71,19 @@ LIMITS = {
     Purpose.COMMAND: Limits(
         3,
         3,
-        "A person waits, and is told of a dead broker within five seconds. Who follows a job, by a command or from"
-        " Python, uses the same connection and waits a second at a time.",
+        "A person waits, and must hear of a dead broker within five seconds. Commands and programs that follow a job"
+        " use the same connection and wait for a second at a time.",
         protocol=2,
     ),
     Purpose.EMBEDDED: Limits(
         5,
         5,
-        "The server is on this machine, so it is there or it is not; it may be reading its log or syncing to a disk.",
+        "The server is on this machine, so no network can be slow; it may be reading its log or syncing to a disk.",
     ),
     Purpose.SENTINEL: Limits(
         1,
         1,
-        "There are other sentinels to ask.",
+        "Other sentinels can be asked.",
         protocol=2,
     ),
     Purpose.WORKER_START: Limits(
@@ -94,7 +94,7 @@ LIMITS = {
     Purpose.WORKER: Limits(
         3,
         10,
-        "A render must not be lost for a slow answer or a broker's restart: short outages are ridden out here, longer"
+        "A render must not be lost for a slow answer or a broker's restart: short outages are retried here, longer"
         " ones by `ltx_worker.threads.retrying`.",
         retries=3,
         check_every=10,
@@ -102,7 +102,7 @@ LIMITS = {
     Purpose.WORKER_ASIDE: Limits(
         2,
         2,
-        "The answer only saves work (the cache of embeddings), or somebody waits for another one (metrics).",
+        "The answer only saves work (the cache of embeddings), or somebody waits for an answer of ours (metrics).",
         check_every=10,
     ),
     Purpose.WORKER_DOCTOR: Limits(
@@ -113,14 +113,14 @@ LIMITS = {
     Purpose.CELERY: Limits(
         3,
         15,
-        "kombu blocks for a second at a time. A slow answer is waited for: with a lost connection it begins anew, and"
-        " gives back the messages that it holds.",
+        "kombu blocks for a second at a time. It waits for a slow answer: after a lost connection it would start again,"
+        " and requeue its messages.",
         check_every=10,
     ),
     Purpose.LOAD: Limits(
         5,
         5,
-        "A measurement is to show a broker that gives way, and not to wait for it.",
+        "A measurement must show a broker that breaks down, not wait for it.",
     ),
 }
 """The limits of each purpose."""

@@ -116,7 +116,7 @@ def guarded() -> Iterator[None]:
 
 
 def unguarded(stream: TextIO) -> TextIO:
-    """Return the stream beneath the guard, for callers that clean their text themselves."""
+    """Return the stream without its guard, for callers that clean their text themselves."""
     return stream.beneath if isinstance(stream, _Guarded) else stream
 
 

@@ -33,7 +33,7 @@ class Stream:
     """A text stream that escapes characters that its encoding does not have.
 
     Args:
-        stream: The stream beneath.
+        stream: The stream that it writes to.
         needed: Whether errors raise OutputLost; otherwise what cannot be written is lost silently.
     """
 

@@ -201,7 +201,7 @@ class BrokerChecks:
                 Level.WARNING if used < most else Level.FAILURE,
                 f"{used / 1e6:,.0f} of {most / 1e6:,.0f} MB are used; it "
                 + ("soon takes no more jobs" if used < most else "takes no more jobs"),
-                f"ltx gc --older-than 7d; or, as who may do all, redis-cli CONFIG SET maxmemory {2 * used}",
+                f"ltx gc --older-than 7d; or, as admin, redis-cli CONFIG SET maxmemory {2 * used}",
             )
         else:
             bound = f" of {most / 1e6:,.0f} MB" if most else ""
@@ -246,9 +246,7 @@ class BrokerChecks:
             except redis.ResponseError as error:
                 if is_wrong_type(error):
                     text = f"{key} is damaged: it has a value of the wrong type, and is ignored"
-                    yield Finding(
-                        "keys", Level.FAILURE, text, f"redis-cli RENAME {key} {key}.damaged, as who may do all"
-                    )
+                    yield Finding("keys", Level.FAILURE, text, f"redis-cli RENAME {key} {key}.damaged, as admin")
                 elif not is_outage(error):
                     raise
 

@@ -112,7 +112,7 @@ def resolve(name: str) -> str | None:
     near = next(iter([*filter(None, [_MEANT.get(words)]), *begun, *close]), None)
     raise LineError(
         f"{brief(name)} is unknown; "
-        + (f"is {near} meant?" if near else f"{', '.join(known)} are known, and a name that begins with _ is a note")
+        + (f"is {near} meant?" if near else f"use one of {', '.join(known)}, or a name that begins with _ for a note")
     )
 
 
@@ -218,7 +218,7 @@ def _number(name: str, value: Any, *, whole: bool, comma: bool) -> int | float:
         return number
     if match["exponent"]:
         raise LineError(
-            f"{wrong}: its exponent may stand for digits that are lost, as where a spreadsheet shortens a long number;"
+            f"{wrong}: its exponent may stand for lost digits, as when a spreadsheet shortens a long number;"
             " write all digits (format the column as a number without decimals, and save it again)"
         )
     exact = Decimal(text)

@@ -127,7 +127,7 @@ def test_a_file_is_judged_by_how_it_begins(tmp_path, name, kind):
     if kind == holds:
         assert len(address_inputs(request)[1]) == 1
     else:
-        with pytest.raises(UsageError, match=f"give it with --{holds}"):
+        with pytest.raises(UsageError, match=f"use --{holds} for it"):
             address_inputs(request)
 
 

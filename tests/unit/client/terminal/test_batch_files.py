@@ -106,7 +106,7 @@ BAD_JSON = {
     "{}": "it has no prompt",
     '{"prompt": " "}': "the prompt is empty",
     '{"prompt": "x", "stpes": 3}': '"stpes" is unknown; is steps meant?',
-    '{"prompt": "x", "zzz": 3}': '"zzz" is unknown; prompt, variant, width',
+    '{"prompt": "x", "zzz": 3}': '"zzz" is unknown; use one of prompt, variant, width',
     '{"prompt": "x", "steps": 2.5}': "steps 2.5 is not a whole number",
     '{"prompt": "x", "steps": true}': "steps true is not a whole number",
     '{"prompt": "x", "steps": 1e400}': "steps 1e400 is not a whole number",

@@ -168,7 +168,7 @@ REFUSED = {
     "a misspelt column": ("prompt,sed\nx,7", "a.csv", 'line 1: "sed" is unknown; is seed meant?'),
     "a misspelt prompt": ("promt,seed\nx,7", "a.csv", 'line 1: "promt" is unknown; is prompt meant?'),
     "another program's column": ("prompt,cfg\nx,7", "a.csv", 'line 1: "cfg" is unknown; is guidance meant?'),
-    "a column that is no option": ("prompt,sampler\nx,y", "a.csv", "a name that begins with _ is a note"),
+    "a column that is no option": ("prompt,sampler\nx,y", "a.csv", "or a name that begins with _ for a note"),
     "no column is named": (
         "a red ball rolls\nx",
         "a.csv",
