@@ -113,7 +113,7 @@ class Sending(Watching):
                 if Submission.NOT_WANTED not in outcomes:
                     self._publish([job for job, links in jobs if not links.waits])
                     return
-        raise StorageUnreachable("the files that the job is given took more than an hour to store, again and again")
+        raise StorageUnreachable("the files that the job is given repeatedly took more than an hour to store")
 
     def _publish(self, jobs: Sequence[Job]) -> None:
         try:

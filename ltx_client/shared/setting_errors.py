@@ -47,7 +47,7 @@ def reason(detail: ErrorDetails, field: FieldInfo | None) -> str:
     if detail["type"] == "value_error":
         return f": {detail['msg'].removeprefix('Value error, ')}"
     if field is None:
-        return " is of the wrong kind"
+        return " has the wrong type"
     value = detail["input"]
     if value == "":
         return f" is empty; it must be {must_be(field)}, or not be set"

@@ -86,13 +86,11 @@ def fetch_video(
         why = view.snapshot.error or "download it when it is done"
         raise UsageError(f"job {job_id} has no video: it is {view.status}; {why}")
     if not is_printable(result.video) or not result.video.startswith(f"{job_id}."):
-        raise StorageUnreachable(
-            f"the result of job {job_id} is said to be {result.video!r}, which is not a file of this job"
-        )
+        raise StorageUnreachable(f"the record of job {job_id} is invalid: {result.video!r} is not a file of this job")
     if result.size > (most := _largest_video(view.job.request)):
         raise StorageUnreachable(
-            f"the result of job {job_id} is said to have {result.size:,} bytes, and no video of its size and length has"
-            f" more than {most:,}; it is not fetched"
+            f"the record of job {job_id} is invalid: its result has {result.size:,} bytes, but a video of its size and"
+            f" length has at most {most:,}; it is not downloaded"
         )
     link, why_not = None, ""
     try:

@@ -85,7 +85,7 @@ def _nobody(job: Job, able: Sequence[WorkerInfo], size: int, *, embedded: bool) 
         )
     if embedded:
         up = "ltx up" if job.variant == DEFAULT_VARIANT else f"ltx up --variant {job.variant}"
-        return f"nothing renders {job.variant} on this machine now; {up}, in another terminal, does"
+        return f"nothing renders {job.variant} on this machine now; run {up} in another terminal"
     return f"no live worker serves {job.queue}; its jobs wait for one (see ltx workers)"
 
 

@@ -143,7 +143,9 @@ class StoragePlace:
             except self._errors as error:
                 raise StorageError(f"cannot write to the storage {self.url}: {error}") from error
         if written != (len(content), hashlib.sha256(content).hexdigest()):
-            raise StorageError(f"cannot write to the storage {self.url}: what was written there is not what is read")
+            raise StorageError(
+                f"cannot write to the storage {self.url}: a file read back differs from what was written"
+            )
 
     def _write_and_read(self, name: str, content: bytes, root: int | None) -> tuple[int | None, str | None]:
         """Return what is read of a file that is written, and removed whatever fails. Raise the file system's errors."""

@@ -39,7 +39,7 @@ def farm(*workers, embedded=False, paused=False):
 
 EXCLUDED = "start another worker, or ltx cancel the job and submit it without --not-on"
 CASES = {
-    "nobody, here": ([], {"embedded": True}, (), "nothing renders pocket on this machine now; ltx up, in another"),
+    "nobody, here": ([], {"embedded": True}, (), "nothing renders pocket on this machine now; run ltx up in another"),
     "nobody": ([], {}, (), "no live worker serves pocket.1; its jobs wait for one (see ltx workers)"),
     "another variant": ([worker(variant="dev")], {}, (), "no live worker serves pocket.1; its jobs wait"),
     "one that can": ([worker()], {}, (), ""),
