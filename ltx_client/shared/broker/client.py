@@ -173,7 +173,7 @@ def make_async_client(broker: Broker, purpose: Purpose, *, max_connections: int)
 
     if (broker.kind, broker.tls) != ("tcp", False):
         raise ValueError(
-            f"asyncio connections use plain TCP only, which the broker at {broker.address} does not accept"
+            f"asyncio connections use plain TCP only, and the broker at {broker.address} is reached otherwise"
         )
     host, port = broker.hosts[0]
     retry = AsyncRetry(ExponentialBackoff(cap=1, base=0.1), LIMITS[purpose].retries)
