@@ -48,7 +48,7 @@ def command(older_than: int, dry_run: bool, yes: bool) -> None:
         try:
             storage = Storage(farm.storage_url) if farm.storage_url is not None else None
             if storage is None:
-                notice("no storage is set, so only records are removed; set LTX_STORAGE_URL as the workers do")
+                notice("no storage is set, so only records are considered; set LTX_STORAGE_URL as the workers do")
             now = farm.now()
             old = find_old(*farm.all_jobs(), storage, older_than, now)
             if dry_run:
