@@ -1,11 +1,11 @@
-"""What a laptop needs: the `ltx` command, the Python API, and the wire contract.
+"""Provide what a laptop needs: the `ltx` command, the Python API, and the wire contract.
 
     from ltx_client import Farm
 
     Farm().render("a red ball rolls to the right on a navy background").wait().download("ball.mp4")
 
-`AsyncFarm` is the same for programs with an event loop. What they raise is here too, below `FarmError`; the tree of it
-is drawn in `ltx_client.errors`.
+`AsyncFarm` is the same for programs with an event loop. The errors that they raise are exported here too, below
+`FarmError`; `ltx_client.errors` shows their tree.
 """
 
 from __future__ import annotations
@@ -55,11 +55,11 @@ _HOMES = {
     "Farm": "ltx_client.farm.farm",
     "Render": "ltx_client.farm.render",
 }
-"""The modules of what is no error."""
+"""The modules of exported names that are not errors."""
 
 
 def __getattr__(name: str) -> Any:
-    """Return what is exported. Late: a worker imports the wire contract alone."""
+    """Import and return an exported name. Imports are late, since a worker needs only the wire contract."""
     if name in __all__:
         return getattr(import_module(_HOMES.get(name, "ltx_client.errors")), name)
     raise AttributeError(f"module 'ltx_client' has no attribute {name!r}")

@@ -1,4 +1,4 @@
-"""The `ltx` command, also as `python -m ltx_client` where it is not on the PATH."""
+"""Run the `ltx` command, also as `python -m ltx_client` if it is not on the PATH."""
 
 from ltx_client.shared.console.entry_point import run
 

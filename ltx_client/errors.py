@@ -1,18 +1,18 @@
-"""What the client raises, and the exit code that each kind of error means.
+"""Define what the client raises, and the exit code of each kind of error.
 
     FarmError                  1
-    ├── UsageError             2    what was asked for cannot be right
+    ├── UsageError             2    the request is invalid
     │   ├── JobNotFound
     │   └── JobConflict
     │       └── IdUsed
     ├── JobFailed              1
     ├── JobCancelled           3
     ├── BrokerError            1    a damaged key, or a command that the broker does not know
-    └── Unreachable           69    the outside world is not there
+    └── Unreachable           69    a server does not answer
         ├── BrokerUnreachable
         └── StorageUnreachable
 
-Messages say what happened, to which job, and what to do next. None holds a password.
+Messages say what happened, to which job, and what to do next. None contains a password.
 """
 
 from __future__ import annotations
@@ -46,21 +46,21 @@ class FarmError(Exception):
 
 
 class UsageError(FarmError):
-    """The request itself is wrong; trying again as it is will not help."""
+    """The request itself is invalid; trying again unchanged will not help."""
 
     exit_code = 2
 
 
 class JobNotFound(UsageError):
-    """No job has that id, or more than one id ends so."""
+    """No job has that id, or several ids end like that."""
 
 
 class JobConflict(UsageError):
-    """The id belongs to another job already."""
+    """Another job has that id."""
 
 
 class IdUsed(JobConflict):
-    """The id was a job's that is removed; what workers wrote of it is still there."""
+    """A removed job had that id; what workers wrote about it still exists."""
 
 
 class JobFailed(FarmError):
@@ -74,18 +74,18 @@ class JobCancelled(FarmError):
 
 
 class BrokerError(FarmError):
-    """The broker refuses a command, and will again: a key is damaged, or the command is unknown to it."""
+    """The broker refuses a command, and will again: a key is damaged, or the command is unknown."""
 
 
 class Unreachable(FarmError):
-    """Something outside this machine, or a server on it, does not answer."""
+    """A server, or something else outside this machine, does not answer."""
 
     exit_code = 69
 
 
 class BrokerUnreachable(Unreachable):
-    """The broker does not answer, or refuses us."""
+    """The broker does not answer, or refuses the connection."""
 
 
 class StorageUnreachable(Unreachable):
-    """The farm's storage does not answer, or does not hold a file that it should."""
+    """The farm's storage does not answer, or lacks a file that it should have."""

@@ -102,7 +102,7 @@ def _settings(model: type[FarmSettings], *, but: type[FarmSettings] | None = Non
 
 
 def _keys() -> str:
-    """Return the table of keys; the docstring of each name begins with the kind of its value and who writes it."""
+    """Return the table of keys; each name's docstring says the kind of its value, who writes it, and what it is."""
     names = Names("")
     rows = []
     for name, method in vars(Names).items():
@@ -110,10 +110,12 @@ def _keys() -> str:
             continue
         arguments = [each for each in method.__annotations__ if each != "return"]
         key = method(names, *(f"{{{each.removesuffix('_id')}}}" for each in arguments))
-        says = " ".join((method.__doc__ or "").split())
-        kind, _, rest = says.partition(", ")
-        rows.append((f"`{key}`", kind, rest))
-    return _table(("key", "kind", "who writes it: what it holds"), iter(rows))
+        says = re.fullmatch(
+            r"Return the key of a (.+?), (written by [^.]+)\. (.+)", " ".join((method.__doc__ or "").split())
+        )
+        assert says is not None, name
+        rows.append((f"`{key}`", says[1], f"{says[2].capitalize()}. {says[3]}"))
+    return _table(("key", "kind", "who writes it, and what it is"), iter(rows))
 
 
 def _variants() -> str:

@@ -1,1 +1,1 @@
-"""What `ltx bench` measures with."""
+"""Measure what `ltx bench` reports."""

@@ -1,4 +1,4 @@
-"""What the farm itself costs: the time from a submit to the first event, jobs a second, and Redis's work for a job."""
+"""Measure the farm's own overhead: the time from a submit to the first event, jobs a second, and Redis's work."""
 
 from __future__ import annotations
 
@@ -24,19 +24,19 @@ WARM_UP_JOBS = 5
 
 @dataclass(frozen=True)
 class RedisWork:
-    """What the server did: commands, those inside scripts too, by name; bytes that came in and went out."""
+    """What the server did: commands by name, including those inside scripts, and bytes received and sent."""
 
     commands: dict[str, float]
     bytes_in: float
     bytes_out: float
 
     def per(self, jobs: int) -> RedisWork:
-        """For each of so many jobs."""
+        """Return the work for each of so many jobs."""
         commands = {name: count / jobs for name, count in self.commands.items()}
         return RedisWork(commands, self.bytes_in / jobs, self.bytes_out / jobs)
 
     def without(self, idle: RedisWork, times: float) -> RedisWork:
-        """Without what goes on `times` times over in any case."""
+        """Return the work without `times` times what an idle farm causes."""
         commands = {name: max(0.0, count - idle.commands.get(name, 0) * times) for name, count in self.commands.items()}
         return RedisWork(
             {name: count for name, count in commands.items() if count},
@@ -47,7 +47,15 @@ class RedisWork:
 
 @dataclass(frozen=True)
 class Drain:
-    """A full queue, rendered by `workers`: jobs a second, and what Redis did for each job: its submit, and the rest."""
+    """How a full queue was rendered.
+
+    Attributes:
+        jobs: How many jobs it had.
+        workers: How many workers rendered it.
+        jobs_per_second: The rate.
+        submit: Redis's work for the submit of one job.
+        render: The rest of Redis's work for one job.
+    """
 
     jobs: int
     workers: int
@@ -58,9 +66,13 @@ class Drain:
 
 @dataclass(frozen=True)
 class Idle:
-    """Hold how an engine with a full queue spent its time: the share in which it waited for the next render, seconds
-    from one render's beginning to the next, and how long after its frames an MP4 was complete, which the next render
-    does not wait for.
+    """How an engine with a full queue spent its time.
+
+    Attributes:
+        renders: How many renders were measured.
+        waiting: The share of the time in which it waited for the next render.
+        seconds: From the beginning of one render to that of the next.
+        writing: Seconds from a render's last frame to its complete MP4, for which the next render does not wait.
     """
 
     renders: int
@@ -70,7 +82,7 @@ class Idle:
 
 
 def measure_latencies(farm: PrivateFarm, count: int, steps: int) -> list[float]:
-    """Seconds from before a submit to the arrival of the job's first event at a watcher, the worker being idle."""
+    """Return the seconds from each submit to the arrival of the job's first event at a watcher, with an idle worker."""
     latencies = []
     with farm.client.pubsub(ignore_subscribe_messages=False) as watcher:
         for index in range(WARM_UP_JOBS + count):
@@ -91,7 +103,7 @@ def measure_latencies(farm: PrivateFarm, count: int, steps: int) -> list[float]:
 
 
 def measure_drain(farm: PrivateFarm, jobs: int, workers: int, steps: int) -> Drain:
-    """Submits the jobs, then starts the workers."""
+    """Submit the jobs, then start the workers, and measure until all have ended."""
     farm.client.flushdb()
     waiting = [_job(steps) for _ in range(jobs)]
     begin = _work(farm)
@@ -111,7 +123,7 @@ def measure_drain(farm: PrivateFarm, jobs: int, workers: int, steps: int) -> Dra
 
 
 def measure_idle(farm: PrivateFarm, jobs: int) -> Idle:
-    """Renders a full queue with the bundled model, and reads what its engine noted of each render but the first."""
+    """Render a full queue with the bundled model, and return what its engine noted of each render but the first."""
     waiting = [
         prepare(GenerationRequest(prompt="a red ball", seed=seed), checkpoint_every=0).job for seed in range(jobs)
     ]
@@ -127,7 +139,7 @@ def measure_idle(farm: PrivateFarm, jobs: int) -> Idle:
 
 
 def percentile(values: list[float], percent: int) -> float:
-    """The value that so many percent of these do not exceed."""
+    """Return the value that so many percent of the values do not exceed."""
     return statistics.quantiles(values, n=100, method="inclusive")[percent - 1]
 
 
@@ -144,7 +156,7 @@ def _ends(farm: PrivateFarm, jobs: list[Job]) -> Iterable[float]:
 
 
 def _work(farm: PrivateFarm, since: RedisWork | None = None) -> RedisWork:
-    """What the server has done by now, or since then."""
+    """Return what the server has done so far, or since then."""
     stats: Any = farm.client.info("commandstats")
     totals: Any = farm.client.info("stats")
     work = RedisWork(

@@ -1,4 +1,4 @@
-"""Plots of what was measured, as PNG. Needs matplotlib, which the extra `plot` brings."""
+"""Plot measurements as PNG. Needs matplotlib, which the extra `plot` installs."""
 
 from __future__ import annotations
 
@@ -16,17 +16,21 @@ DPI = 110
 
 
 def plot_path(given: str, as_json: bool = False) -> Path:
-    """Returns the path of a plot. Raises UsageError before anything is measured, if nothing could be drawn there."""
+    """Return the path of a plot.
+
+    Raises:
+        UsageError: No plot can be drawn there; raised before anything is measured.
+    """
     if importlib.util.find_spec("matplotlib") is None:
         raise UsageError("--plot needs matplotlib; run pip install 'ltx-farm[plot]'")
     path = output_path(given, PLOT)
     if as_json and is_stdout(path):
-        raise UsageError(f"--json and --plot {given} are both written to standard output; leave one of them out")
+        raise UsageError(f"--json and --plot {given} are both written to standard output; leave out one of them")
     return path
 
 
 def plot_latencies(milliseconds: list[float], path: Path) -> None:
-    """Draw which part of the submits had their first event within how long."""
+    """Draw the share of submits that had their first event within a time."""
     figure, axes = new_figure(7, 3.5)
     ordered = sorted(milliseconds)
     axes.plot(ordered, [100 * (index + 1) / len(ordered) for index in range(len(ordered))])
@@ -36,7 +40,7 @@ def plot_latencies(milliseconds: list[float], path: Path) -> None:
 
 
 def plot_times(path: Path, title: str, measured: list[dict[str, Any]]) -> None:
-    """A bar for each measurement, in milliseconds, on a logarithmic axis."""
+    """Draw a bar for each measurement, in milliseconds on a logarithmic axis."""
     labels = [": ".join(filter(None, (row["part"], row["phase"]))) for row in measured]
     labels = [f"{label} ({row['engine']})" for label, row in zip(labels, measured, strict=True)]
     figure, axes = new_figure(9, 1 + 0.35 * len(measured))
@@ -49,14 +53,18 @@ def plot_times(path: Path, title: str, measured: list[dict[str, Any]]) -> None:
 
 
 def save(figure: Any, path: Path) -> None:
-    """Writes a plot. Raises UsageError."""
+    """Write a plot.
+
+    Raises:
+        UsageError: It cannot be written.
+    """
     png = io.BytesIO()
     figure.savefig(png, dpi=DPI, format="png")
     write_output(path, png.getvalue())
 
 
 def new_figure(width: float, height: float) -> tuple[Any, Any]:
-    """One that is drawn into memory, in inches, and its axes."""
+    """Return a figure that is drawn into memory, with a size in inches, and its axes."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 

@@ -1,4 +1,4 @@
-"""A farm of this machine's own for a measurement: a real server and real workers, whose engines render nothing."""
+"""Run a private farm for a measurement: a real server and real workers, whose engines render nothing."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ STOP_TIMEOUT = 30.0
 
 
 class PrivateFarm:
-    """Workers that come and go on one server, which syncs every write to the disk as the embedded farm's does."""
+    """Workers that come and go on one server, which syncs every write to the disk like the embedded farm's."""
 
     def __init__(self, folder: Path, server: Server, client: redis.Redis, farm: Farm) -> None:
         self.names = Names(NAMESPACE)
@@ -53,7 +53,11 @@ class PrivateFarm:
     @classmethod
     @contextlib.contextmanager
     def start(cls, folder: Path) -> Iterator[PrivateFarm]:
-        """One in `folder`, without a worker. Raises FarmError."""
+        """Yield a farm in `folder`, without a worker.
+
+        Raises:
+            FarmError: The server does not start.
+        """
         broker = FarmFolder(folder / "broker")
         broker.create()
         Storage(str(folder / "storage")).init()
@@ -69,7 +73,15 @@ class PrivateFarm:
 
     @contextlib.contextmanager
     def workers(self, count: int, *, render: bool = False) -> Iterator[None]:
-        """So many workers while inside. Raises FarmError when they do not come up.  render: with the real engine."""
+        """Run `count` workers while inside.
+
+        Args:
+            count: How many.
+            render: Whether they render, with the real engine.
+
+        Raises:
+            FarmError: They do not start.
+        """
         processes = [self._start_worker(render) for _ in range(count)]
         try:
             deadline = time.monotonic() + START_TIMEOUT
@@ -89,7 +101,11 @@ class PrivateFarm:
                     process.wait()
 
     def await_ended(self, job_ids: list[str]) -> None:
-        """Returns when all of these jobs have ended, in about this order. Raises FarmError after 10 minutes."""
+        """Return when all of these jobs have ended, in about this order.
+
+        Raises:
+            FarmError: They have not ended within 10 minutes.
+        """
         deadline = time.monotonic() + DRAIN_TIMEOUT
         left = list(job_ids)
         while left:
@@ -102,7 +118,7 @@ class PrivateFarm:
                 time.sleep(0.1)
 
     def sidecar(self, job_id: str) -> dict[str, Any]:
-        """What a worker has written of a job's first attempt, beside its video."""
+        """Return the sidecar of a job's first attempt."""
         written: dict[str, Any] = json.loads(next((self._folder / "storage").glob(f"{job_id}.1.*.json")).read_text())
         return written
 

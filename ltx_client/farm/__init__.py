@@ -1,1 +1,1 @@
-"""The Python API: everything that the `ltx` command does, without a terminal."""
+"""Provide the Python API: everything that the `ltx` command does, without a terminal."""

@@ -1,4 +1,4 @@
-"""Batches: many jobs under one id, to be watched, cancelled, tried again and downloaded together."""
+"""Store and read batches: many jobs under one id, watched, cancelled, retried and downloaded together."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ _FAMILY = uuid.UUID("0192f0c2-6d1f-7c1e-8f3a-5b6f6a0c9d11")
 
 
 JUST_NOTED = 3600
-"""Seconds from when a batch is noted, in which its jobs may still be on their way."""
+"""Seconds after a batch was written, during which its jobs may not have been submitted yet."""
 
 _HERE = "ltx_client.farm.ledger"
 _NOTE = load_script(_HERE, "note_batch")
@@ -33,10 +33,13 @@ _DROP = load_script(_HERE, "drop_batch")
 
 @dataclass
 class PreparedBatch:
-    """A batch that can be sent: its jobs, in order, and the local files that they need.
+    """A batch that is ready to be sent.
 
-    name: of the file, for people.  lines: the first job of each line of the file, or of each of the
-    objects in it, with the line's number.
+    Attributes:
+        name: The file's name, for people.
+        jobs: Its jobs, in order.
+        inputs: The local files that they need.
+        lines: For each line of the file, or each object in it, its line number and its first job.
     """
 
     id: str
@@ -46,7 +49,7 @@ class PreparedBatch:
     lines: list[tuple[int, Job]] = field(default_factory=list)
 
     def link(self, links: Links) -> None:
-        """Has all its jobs wait for these others, and keeps them from these workers, too."""
+        """Add these relations to all jobs of the batch."""
         self.jobs = [
             (
                 job,
@@ -63,7 +66,11 @@ class PreparedBatch:
 
 @dataclass(frozen=True)
 class Batch:
-    """A batch as it stands. views: of each of its videos the job that stands for it now: the newest retry."""
+    """A batch as it is now.
+
+    Attributes:
+        views: For each of its videos, the job that stands for it now: the newest retry.
+    """
 
     id: str
     name: str
@@ -73,19 +80,20 @@ class Batch:
 
     @property
     def ended(self) -> bool:
-        """Whether nothing of it can change any more."""
+        """Return whether all of its jobs have ended."""
         return all(view.ended for view in self.views)
 
 
 def derived_id(*parts: object) -> str:
-    """The same id for the same parts, whenever it is asked for: so that sending again is safe."""
+    """Return an id that is always the same for the same parts, so that sending again is safe."""
     return str(uuid.uuid5(_FAMILY, "/".join(map(str, parts))))
 
 
 class Batches:
-    """The batches of a farm. read: jobs by their ids. Methods raise redis.RedisError."""
+    """The batches of a farm. Methods raise redis.RedisError."""
 
     def __init__(self, client: redis.Redis, names: Names, read: Callable[[Sequence[str]], list[JobView]]) -> None:
+        """Use `read` to get jobs by their ids."""
         self._client = client
         self._names = names
         self._read = read
@@ -93,21 +101,29 @@ class Batches:
         self._drop = RegisteredScript(client, _DROP)
 
     def note(self, batch: PreparedBatch) -> None:
-        """Writes what the batch is, before its jobs. The same again changes nothing."""
+        """Write the batch's record, before its jobs. Writing it again changes nothing."""
         self._note(**self._about(batch.id), name=batch.name, submitter=batch.jobs[0][0].submitter)
 
     def find(self, text: str, least: int) -> str:
-        """The id of the batch whose id is, or ends with, `text` (`least` characters at least). Raises JobNotFound."""
+        """Return the id of the batch whose id is, or ends with, `text`.
+
+        Args:
+            text: The id, or its last characters.
+            least: How many characters the end of an id must have.
+
+        Raises:
+            JobNotFound: No batch has such an id, or several have.
+        """
         found = [batch_id for batch_id in self._ids() if batch_id == text]
         found = found or [one for one in self._ids() if len(text) >= least and one.endswith(text)]
         if len(found) == 1:
             return found[0]
         if found:
-            raise JobNotFound(f"{len(found)} batches have an id that ends with {text}; give more of it")
-        raise JobNotFound(f"there is no batch {text} on this farm; `ltx batches` lists those that there are")
+            raise JobNotFound(f"{len(found)} batches have an id that ends with {text}; use more of it")
+        raise JobNotFound(f"there is no batch {text} on this farm; `ltx batches` lists the batches")
 
     def get(self, batch_id: str) -> Batch:
-        """The batch as it stands. One whose keys are damaged has no jobs."""
+        """Return the batch as it is now. One whose keys are damaged has no jobs."""
         return self._get(batch_id)[0]
 
     def newest(self) -> Iterator[Batch]:
@@ -118,14 +134,14 @@ class Batches:
                 yield batch
 
     def drop_empty(self) -> None:
-        """Remove what is known of batches whose jobs are all gone, but for those whose keys are damaged."""
+        """Remove the records of batches whose jobs are all gone, except those whose keys are damaged."""
         for batch_id in self._ids():
             batch, is_whole = self._get(batch_id)
             if is_whole and not batch.views:
                 self._drop(**self._about(batch_id))
 
     def _get(self, batch_id: str) -> tuple[Batch, bool]:
-        """Return the batch, and whether none of its own keys is damaged."""
+        """Return the batch, and whether all of its own keys are intact."""
         key, jobs_key = self._names.batch(batch_id), self._names.batch_jobs(batch_id)
         about: Any = read_or(None, key, lambda: self._client.hgetall(key))
         stored: Any = read_or(None, jobs_key, lambda: self._client.zrange(jobs_key, 0, -1))
@@ -144,7 +160,7 @@ class Batches:
         return batch, is_whole
 
     def _about(self, batch_id: str) -> dict[str, Argument]:
-        """Return what both scripts are given."""
+        """Return the keys and arguments that both scripts take."""
         names = self._names
         return {
             "batch": names.batch(batch_id),
@@ -162,7 +178,7 @@ class Batches:
 
 
 def _moment(text: bytes) -> float:
-    """Seconds since 1970; 0 where that cannot be read."""
+    """Return a time in seconds since 1970; 0 if the text is damaged."""
     try:
         moment = float(text)
     except ValueError:

@@ -1,4 +1,4 @@
-"""The connection to the farm's Redis, and its errors told as sentences."""
+"""Connect to the farm's Redis, and turn its errors into sentences."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import redis
 from pydantic import SecretStr
 
 from ltx_client.errors import BrokerError, BrokerUnreachable
-from ltx_client.protocol.redaction import know_url
+from ltx_client.protocol.redaction import hide_url_secrets
 from ltx_client.shared.broker.client import Purpose, make_client
 from ltx_client.shared.broker.connection_errors import why_unreachable, why_wrong
 from ltx_client.shared.broker.first_contact import greet
@@ -32,7 +32,7 @@ def broker_errors(address: str) -> Iterator[None]:
 
 @contextlib.contextmanager
 def operator_errors(address: str) -> Iterator[None]:
-    """The same for what is the admin's to do."""
+    """Turn redis-py's errors into the client's, and a missing right into a sentence that names the farm's admin."""
     with broker_errors(address):
         try:
             yield
@@ -44,8 +44,13 @@ def operator_errors(address: str) -> Iterator[None]:
 
 
 def connect(broker_url: SecretStr) -> redis.Redis:
-    """A client that answers, or BrokerUnreachable within five seconds."""
-    know_url(broker_url.get_secret_value())
+    """Return a client that has answered.
+
+    Raises:
+        BrokerUnreachable: The broker did not answer within five seconds.
+        BrokerError: The broker refused the connection.
+    """
+    hide_url_secrets(broker_url.get_secret_value())
     broker = Broker.parse(broker_url.get_secret_value())
     client = make_client(broker, Purpose.COMMAND)
     with broker_errors(broker.address):

@@ -1,4 +1,4 @@
-"""How a program is connected to a farm, and for how long."""
+"""Connect a program to a farm, and disconnect it."""
 
 from __future__ import annotations
 
@@ -27,15 +27,17 @@ __all__ = ["Connection"]
 
 
 class Connection:
-    """Whatever a `Farm` needs to know of where it is."""
+    """A connection to a farm, with everything that a `Farm` needs to know about it."""
 
     def __init__(
         self, settings: FarmSettings | None = None, *, use: Use = Use.RENDER, variant: str = DEFAULT_VARIANT
     ) -> None:
-        """Connects to the farm that the environment or the configuration names; with no broker there, to this machine's
-        embedded farm.
+        """Connect to the farm that the environment or the configuration names, or to this machine's embedded farm.
 
-        `use` and `variant` say what is needed of the embedded farm, which is started, and stopped when nobody uses it.
+        Args:
+            settings: The farm's settings; None for those of the environment and the configuration.
+            use: What is needed of the embedded farm, which is started, and stops when nobody uses it.
+            variant: The variant that the embedded farm's worker serves.
         """
         settings = settings or FarmSettings()
         with contextlib.ExitStack() as stack:
@@ -59,7 +61,7 @@ class Connection:
         storage_url: str | None,
         embedded: FarmFolder | None = None,
     ) -> Self:
-        """A farm over a connection that is there already, and that its owner closes."""
+        """Return a farm over an existing connection, which its owner closes."""
         farm = cls.__new__(cls)
         farm._attach(client, broker_url, names, storage_url, embedded)
         farm._close = weakref.finalize(farm, lambda: None)
@@ -67,7 +69,7 @@ class Connection:
 
     @property
     def is_embedded(self) -> bool:
-        """Whether this is the farm of this machine alone, with a broker of its own."""
+        """Return whether this is the farm of this machine alone, with a broker of its own."""
         return self._embedded is not None
 
     def _attach(
@@ -94,7 +96,7 @@ class Connection:
     def connect(
         cls, settings: FarmSettings | None = None, use: Use = Use.RENDER, variant: str = DEFAULT_VARIANT
     ) -> Self:
-        """The same as the constructor."""
+        """Connect as the constructor does."""
         return cls(settings, use=use, variant=variant)
 
     def __enter__(self) -> Self:
@@ -106,20 +108,24 @@ class Connection:
         self.close()
 
     def close(self) -> None:
-        """Disconnects; of an embedded farm, leaves it. What is not closed is at the end of the program."""
+        """Disconnect, and leave an embedded farm. The end of the program closes what is still open."""
         self._close()
 
     def now(self) -> float:
-        """The time by the broker's clock, as every time that the farm shows: seconds since 1970. By this machine's own
-        for a user that may not ask.
+        """Return the time by the broker's clock, as for every time that the farm shows: seconds since 1970.
+
+        The time is this machine's own for a user that may not ask the broker.
         """
         with broker_errors(self._address), contextlib.suppress(redis.exceptions.NoPermissionError):
             self._clock.measure(self._client)
         return self._clock.now()
 
     def check(self) -> None:
-        """Raises BrokerUnreachable when this machine's embedded farm has died, and UsageError when its worker cannot
-        start as it is set up; says nothing of other farms.
+        """Check that this machine's embedded farm can render; do nothing for other farms.
+
+        Raises:
+            BrokerUnreachable: The embedded farm has died.
+            UsageError: Its worker cannot start with the present settings.
         """
         if self._embedded is None:
             return

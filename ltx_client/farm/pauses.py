@@ -1,4 +1,4 @@
-"""Pauses of whole workers and queues, as an operator sets and ends them."""
+"""Pause and resume whole workers and queues, for an operator."""
 
 from __future__ import annotations
 
@@ -17,35 +17,50 @@ __all__ = ["Pauses"]
 
 
 class Pauses:
-    """The pauses of a farm. Methods raise redis.RedisError; to write is the admin's."""
+    """The pauses of a farm. Methods raise redis.RedisError; only the admin may write."""
 
     def __init__(self, client: redis.Redis, names: Names) -> None:
         self._client = client
         self._key = names.paused()
 
     def all(self) -> list[Pause]:
-        """Those that hold now: of queues first, then by name."""
+        """Return the current pauses: queues first, then by name."""
         stored: Any = read_or({}, self._key, lambda: self._client.hgetall(self._key))
         pauses = [parse_pause(field.decode(errors="replace"), value) for field, value in stored.items()]
         return sorted(pauses, key=lambda pause: (pause.of, pause.name))
 
     def pause_worker(self, name: str, live: Sequence[WorkerInfo], by: str, at: float) -> Pause:
-        """Of the live worker of that name or id. Raises UsageError when there is not exactly one."""
+        """Pause the live worker with that name or id.
+
+        Raises:
+            UsageError: There is not exactly one.
+        """
         worker_id, its_name = _only(name, live, {}, "no live worker")
         return self._set(Pause(of="worker", id=worker_id, name=its_name, by=by, at=at))
 
     def resume_worker(self, name: str, live: Sequence[WorkerInfo]) -> bool:
-        """Whether the worker of that name or id, alive or not, was paused. Raises UsageError for one nobody knows."""
+        """Unpause the worker with that name or id, alive or not.
+
+        Returns:
+            Whether it was paused.
+
+        Raises:
+            UsageError: The worker is unknown, or several have the name.
+        """
         paused = {pause.id: pause.name for pause in self.all() if pause.of == "worker"}
         worker_id, _ = _only(name, live, paused, "no worker, live or paused,")
         return bool(self._client.hdel(self._key, worker_field(worker_id)))
 
     def pause_queue(self, variant: str, by: str, at: float) -> Pause:
-        """Of all jobs of a variant."""
+        """Pause all jobs of a variant."""
         return self._set(Pause(of="queue", id=variant, name=variant, by=by, at=at))
 
     def resume_queue(self, variant: str) -> bool:
-        """Whether it was paused."""
+        """Unpause all jobs of a variant.
+
+        Returns:
+            Whether they were paused.
+        """
         return bool(self._client.hdel(self._key, queue_field(variant)))
 
     def _set(self, pause: Pause) -> Pause:
@@ -54,9 +69,16 @@ class Pauses:
 
 
 def _only(name: str, live: Sequence[WorkerInfo], paused: Mapping[str, str], nobody: str) -> tuple[str, str]:
-    """The id and name of the worker that `name` means: its name, its id or the end of that, or as `ltx workers` has it.
+    """Return the id and name of the one worker that `name` means.
 
-    paused: names of paused workers, which need not be alive, by their ids.
+    Args:
+        name: A name, an id or its end, or a name as `ltx workers` shows it.
+        live: The live workers.
+        paused: Names of paused workers, which need not be alive, by their ids.
+        nobody: The beginning of the error for no match.
+
+    Raises:
+        UsageError: There is not exactly one.
     """
     known = {**{worker.id: worker.name for worker in live}, **paused}
     whole = {worker_id: f"{its_name} ({worker_id[-ID_TAIL:]})" for worker_id, its_name in known.items()}
@@ -67,8 +89,10 @@ def _only(name: str, live: Sequence[WorkerInfo], paused: Mapping[str, str], nobo
     ]
     if len(found) > 1:
         names = ", ".join(whole[worker_id] for worker_id, _ in found)
-        raise UsageError(f"{len(found)} workers are called {name}; name one as {names}")
+        raise UsageError(f"{len(found)} workers are called {name}; use one of {names}")
     if not found:
         shown = sorted({**known, **worker_names(live)}.values())
-        raise UsageError(f"{nobody} is called {name}; there are: {', '.join(shown) or 'none'}")
+        raise UsageError(
+            f"{nobody} is called {name}; {'use one of: ' + ', '.join(shown) if shown else 'there are none'}"
+        )
     return found[0]

@@ -1,9 +1,8 @@
-"""Taking away what is old: videos in the farm's storage, what jobs were given, and the records of jobs.
+"""Remove what is old: videos in the farm's storage, inputs of jobs, and the records of jobs.
 
-Of a job's keys only those go that a client writes: what workers write of it expires by itself within a week of its end.
-What was found is decided again for each thing at its removal, by a script on the broker
-(`ltx_client.farm.ledger.removal`).
-Ages of jobs are by the broker's clock, those of files that no job is known of by the storage's own.
+Only the keys that a client writes are removed: those that workers write expire by themselves within a week of a job's
+end. A script on the broker decides again about each thing at its removal (`ltx_client.farm.ledger.removal`). Ages of
+jobs are measured by the broker's clock, those of files of unknown jobs by the storage's own.
 """
 
 from __future__ import annotations
@@ -31,9 +30,13 @@ _SECONDS = {"h": 3600, "d": 24 * 3600, "w": 7 * 24 * 3600}
 
 @dataclass
 class Old:
-    """What may go. jobs: when each was submitted, by their ids.  videos: names in the storage, each with its job and
-    its size in bytes; inputs: sizes by the SHA-256 of the content.  read_at: when it was begun to read which jobs there
-    are, by the broker's clock.
+    """What may be removed.
+
+    Attributes:
+        jobs: Times of submission by job id.
+        videos: Names in the storage, each with its job and its size in bytes.
+        inputs: Sizes in bytes by the SHA-256 of the content.
+        read_at: When the reading of jobs began, by the broker's clock.
     """
 
     read_at: float
@@ -43,18 +46,22 @@ class Old:
 
     @property
     def files(self) -> list[str]:
-        """The names of all files."""
+        """Return the names of all files."""
         return [*self.videos, *map(input_name, self.inputs)]
 
     @property
     def size(self) -> int:
-        """Bytes of all files."""
+        """Return the bytes of all files."""
         return sum(size for _, size in self.videos.values()) + sum(self.inputs.values())
 
 
 @dataclass
 class Removed:
-    """What went. kept: names of files and jobs that were found, and are used again, or may be."""
+    """What was removed.
+
+    Attributes:
+        kept: Names of files and jobs that were found, but are or may be used again.
+    """
 
     files: int = 0
     size: int = 0
@@ -63,21 +70,33 @@ class Removed:
 
 
 def parse_age(text: str) -> int:
-    """Seconds that `30d`, `12h` or `4w` mean. Raises ValueError, whose sentence says what would be right."""
+    """Return the seconds of an age such as `30d`, `12h` or `4w`.
+
+    Raises:
+        ValueError: The text is not an age; the message says what to use.
+    """
     match = _AGE.fullmatch(text.strip().lower())
     if match is None:
-        raise ValueError(f"{text!r} is no age; give hours, days or weeks, as 12h, 30d or 4w")
+        raise ValueError(f"{text!r} is invalid: it is not an age; use hours, days or weeks, such as 12h, 30d or 4w")
     return int(match["count"]) * _SECONDS[match["unit"]]
 
 
 def find_old(
     views: Iterable[JobView], unreadable: Iterable[str], storage: Storage | None, older_than: float, now: float
 ) -> Old:
-    """What ended, or was stored where no job is known of it any more, so many seconds ago.
+    """Return what is old: ended jobs, their files, and files of unknown jobs.
 
-    views: all jobs that the farm knows; unreadable: ids of those that this version cannot read, which stay. What a job
-    needs that has not ended stays, however old it is.  now: before the jobs were read, by the broker's clock.
-    Raises StorageError, also where the storage is away.
+    What a job needs that has not ended is kept, however old it is.
+
+    Args:
+        views: All jobs of the farm.
+        unreadable: Ids of the jobs that this version cannot read, which are kept.
+        storage: The farm's storage; None to look at records only.
+        older_than: Seconds since the end of a job, or since a file was stored.
+        now: The time before the jobs were read, by the broker's clock.
+
+    Raises:
+        StorageError: The storage cannot be read.
     """
     if storage is not None:
         storage.identify()
@@ -113,7 +132,7 @@ def _is_old(entry: Entry, before: float) -> bool:
 
 
 def _storage_now(storage: Storage) -> float:
-    """What its clock shows, as a file says that is written now; 0 where its files say no times. Raises StorageError."""
+    """Return the storage's time, from a file that is written now; 0 if its files have no times. Raise StorageError."""
     folder, name = "inputs", f"clock-{secrets.token_hex(8)}"
     with tempfile.TemporaryDirectory() as local:
         probe = Path(local) / name
@@ -128,10 +147,14 @@ def _storage_now(storage: Storage) -> float:
 
 
 def remove(old: Old, storage: Storage | None, removals: RemovalLedger, batches: Batches) -> Iterator[Removed]:
-    """Removes what still may go: the records first, so that nobody begins to download what goes next. Yields what went
-    so far after each thing.
+    """Remove what may still be removed: records first, so that nobody begins to download the files that follow.
 
-    Raises StorageError, after which the rest is for the next time, and redis.RedisError.
+    Yields:
+        What was removed so far, after each thing.
+
+    Raises:
+        StorageError: A file cannot be removed; the rest is left for the next time.
+        redis.RedisError: The broker did not answer.
     """
     removed = Removed()
     gone = set()

@@ -1,15 +1,15 @@
-"""The part of a `Farm` that submits jobs.
+"""Submit jobs: the part of a `Farm` that sends them.
 
-What a job is given lies in the storage under the name of its content, once for all jobs, and `ltx gc` removes what none
-needs any more. So that it never removes what somebody is about to submit, both sides go by one key on the broker for
-each content, `input:{sha256}`:
+A job's inputs are stored once for all jobs, named by the SHA-256 of their content, and `ltx gc` removes those that no
+job needs. So that it never removes what somebody is about to submit, both sides use one key on the broker for each
+input, `input:{sha256}`:
 
-1. who submits sets it to `wanted`, for an hour; not while it says that the content is being removed;
-2. then makes sure that the content is in the storage;
+1. a submitter sets it to `wanted`, for an hour, unless it says that the input is being removed;
+2. then makes sure that the input is in the storage;
 3. the script that writes the job's record does so only while the key says `wanted`, and renews it.
 
-`ltx gc` sets the key to say that it removes the content, which it may only where there is none, and only within an hour
-of when it began to read which jobs need what: every job that was submitted since is kept by its key.
+`ltx gc` sets the key to say that it removes the input, which it may only if the key is absent, and only within an hour
+after it began to read which jobs need what: every job that was submitted since is protected by its key.
 """
 
 from __future__ import annotations
@@ -38,41 +38,47 @@ from ltx_models.request import GenerationRequest
 __all__ = ["Sending"]
 
 ASK_AGAIN = 0.2
-"""Seconds until it is asked again whether something is still being removed."""
+"""Seconds between two checks whether something is still being removed."""
 TRIES = 3
-"""Of a submission whose files took so long to store that they may be gone again."""
+"""How often a submission is tried whose files took so long to store that they may have been removed."""
 
 
 class Sending(Watching):
-    """Submits; see the module."""
+    """The part of a farm that submits jobs."""
 
     def submit(self, request: GenerationRequest, **options: object) -> Job:
-        """Prepares a job (see `prepare` for the options) and sends it."""
+        """Prepare a job and send it; `prepare` describes the options."""
         prepared = prepare(request, **options)  # type: ignore[arg-type]
         self.send(*prepared)
         return prepared.job
 
     def send(self, job: Job, inputs: Inputs | None = None, links: Links = NO_LINKS) -> None:
-        """Stores the job's inputs, writes its record, which is the submission, then the message that brings it to a
-        worker.
+        """Store the job's inputs, write its record, which is the submission, and send the message for a worker.
 
-        Raises JobConflict when the id is another job's, IdUsed when it was one's that is removed, StorageUnreachable
-        when the inputs cannot be stored, UsageError when they are given by content that is not in the storage. After
-        BrokerUnreachable the same job may be sent again.
+        After BrokerUnreachable the same job may be sent again.
+
+        Raises:
+            JobConflict: Another job has its id.
+            IdUsed: A removed job had its id.
+            StorageUnreachable: The inputs cannot be stored.
+            UsageError: Inputs that are given by their SHA-256 are not in the storage.
+            BrokerUnreachable: The broker did not answer.
         """
         try:
             self._submit([(job, links)], inputs or {})
         except BrokerUnreachable as error:
             raise BrokerUnreachable(
-                f"{_sentence(error)} Whether job {job.id} was queued is unknown; the same again with --id {job.id} is"
-                " safe"
+                f"{_sentence(error)} Whether job {job.id} was queued is unknown; to send it again with --id {job.id}"
+                " is safe"
             ) from None
 
     def send_batch(self, batch: PreparedBatch) -> None:
-        """The same for all jobs of a batch: first all records, then all messages. Nothing is written where one of them
-        cannot be.
+        """Send all jobs of a batch: first all records, then all messages. Sending the same batch again is safe.
 
-        Raises what `send` raises; the same batch again is safe.
+        Nothing is written if one of the jobs is refused.
+
+        Raises:
+            FarmError: As from `send`.
         """
         try:
             with broker_errors(self._address):
@@ -81,16 +87,16 @@ class Sending(Watching):
             self._submit(batch.jobs, batch.inputs)
         except IdUsed:
             raise IdUsed(
-                f"batch {batch.id} was submitted before, and some of its jobs are removed; give another --id"
+                f"batch {batch.id} was submitted before, and some of its jobs are removed; use another --id"
             ) from None
         except BrokerUnreachable as error:
             raise BrokerUnreachable(
-                f"{_sentence(error)} Whether all of batch {batch.id} was queued is unknown; the same again with --id"
-                f" {batch.id} is safe"
+                f"{_sentence(error)} Whether all of batch {batch.id} was queued is unknown; to send it again with"
+                f" --id {batch.id} is safe"
             ) from None
 
     def _submit(self, jobs: Sequence[tuple[Job, Links]], inputs: Inputs) -> None:
-        """Inputs, then all records, then the messages. Raises what `send` raises."""
+        """Store the inputs, write all records, then send the messages. Raise what `send` raises."""
         given = sorted(set().union(*(job.inputs for job, _ in jobs)))
         for _ in range(TRIES):
             self._want(given)
@@ -98,7 +104,8 @@ class Sending(Watching):
             if missing := missing_inputs(self.storage_url, [sha256 for sha256 in given if sha256 not in inputs]):
                 raise UsageError(
                     f"a picture or clip that the job is given is no longer in the farm's storage (SHA-256"
-                    f" {missing[0][:12]}…): it was removed since nothing needed it, or damaged; give the file again"
+                    f" {missing[0][:12]}…): it was removed since no job needed it, or is damaged;"
+                    " submit with the file itself"
                 )
             with broker_errors(self._address):
                 outcomes = self._ledger.submit_all(jobs)
@@ -106,7 +113,7 @@ class Sending(Watching):
                 if Submission.NOT_WANTED not in outcomes:
                     self._publish([job for job, links in jobs if not links.waits])
                     return
-        raise StorageUnreachable("the files that the job is given took more than an hour to store, again and again")
+        raise StorageUnreachable("the files that the job is given repeatedly took more than an hour to store")
 
     def _publish(self, jobs: Sequence[Job]) -> None:
         try:
@@ -117,7 +124,7 @@ class Sending(Watching):
             tell_once("a key of the queue is damaged (see ltx doctor); workers send the messages of these jobs soon")
 
     def _want(self, given: Sequence[str]) -> None:
-        """Keeps what has this content in the storage, if it is there, for an hour. Waits while it is being removed."""
+        """Keep inputs in the storage for an hour, if they are there. Wait while one is being removed."""
         give_up_at = time.monotonic() + 2 * REMOVAL_TTL
         while given:
             with broker_errors(self._address):
@@ -130,18 +137,19 @@ class Sending(Watching):
     def _check_outcomes(self, jobs: Sequence[tuple[Job, Links]], outcomes: Sequence[Submission]) -> None:
         for (job, _), outcome in zip(jobs, outcomes, strict=True):
             if outcome is Submission.CONFLICT:
-                raise JobConflict(f"job {job.id} exists already and asks for something else; give another --id")
+                raise JobConflict(f"job {job.id} exists already, with another request; use another --id")
             if outcome is Submission.USED:
-                raise IdUsed(f"the id {job.id} was a job's that is removed; give another --id")
+                raise IdUsed(f"the id {job.id} belonged to a job that was removed; use another --id")
 
     def retry(self, job_id: str) -> Job:
-        """A new job in place of one that failed or was cancelled; the same again gives the same one.
+        """Queue a new job in place of one that failed or was cancelled; retrying twice returns the same job.
 
-        Raises UsageError when the job, or the last one in its place, has not ended, or is done.
+        Raises:
+            UsageError: The job, or the last one in its place, has not ended, or is done.
         """
         view = self.view(job_id)
         if view.status not in (Status.FAILED, Status.CANCELLED):
-            raise UsageError(f"job {job_id} is {view.status}; one that failed or was cancelled can be tried again")
+            raise UsageError(f"job {job_id} is {view.status}; only a failed or cancelled job can be retried")
         last_id = view.job.id
         while True:
             last_id = derived_id("retry", last_id)
@@ -150,7 +158,7 @@ class Sending(Watching):
             except JobNotFound:
                 job = view.job.model_copy(update={"id": last_id, "submitter": submitter()})
                 links = Links(batch=view.links.batch, item=view.links.item, retry_of=view.job.id)
-                with contextlib.suppress(IdUsed):  # else it was tried again before, and that job is removed
+                with contextlib.suppress(IdUsed):  # else it was retried before, and that job was removed
                     self.send(job, links=links)
                     return job
             else:
@@ -159,5 +167,5 @@ class Sending(Watching):
 
 
 def _sentence(error: Exception) -> str:
-    """The error's words, so that another sentence can follow."""
+    """Return the error's message as a sentence that another one can follow."""
     return str(error) + ("" if str(error).endswith((".", "?")) else ".")

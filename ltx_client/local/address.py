@@ -1,4 +1,4 @@
-"""Where the embedded farm's server is, as its description file says it."""
+"""Read and write the address of the embedded farm's server, in its description file."""
 
 from __future__ import annotations
 
@@ -23,7 +23,8 @@ LOOPBACK = "127.0.0.1"
 class Address:
     """A server's port on loopback, and its password. The description file's mode is 0600.
 
-    locked: whether the server has the farm's server lock; one that an older version started has none.
+    Attributes:
+        locked: Whether the server has the farm's server lock; a server that an older version started does not.
     """
 
     port: Annotated[int, Field(strict=True, ge=1, le=65535)]
@@ -32,7 +33,7 @@ class Address:
 
     @property
     def url(self) -> SecretStr:
-        """For redis-py and Celery."""
+        """Return the URL for redis-py and Celery."""
         return SecretStr(f"redis://:{self.password}@{LOOPBACK}:{self.port}/0")
 
     def write(self, path: Path) -> None:
@@ -41,14 +42,18 @@ class Address:
 
     @classmethod
     def read(cls, path: Path) -> Address | None:
-        """Return what the description says; None where there is none, or where it is damaged."""
+        """Return the address in the description; None if it is missing or damaged."""
         try:
             return _DESCRIPTION.validate_json(path.read_bytes())
         except (OSError, ValidationError):
             return None
 
     def connect(self, *, anonymous: bool = False) -> redis.Redis:
-        """Return a client that is not connected yet, which tries everything once; `anonymous`: without the password."""
+        """Return a client that is not connected yet, and tries everything once.
+
+        Args:
+            anonymous: Whether to connect without the password.
+        """
         broker = Broker.parse(self.url.get_secret_value())
         return make_client(replace(broker, password="") if anonymous else broker, Purpose.EMBEDDED)
 

@@ -1,4 +1,4 @@
-"""Handing the embedded farm to a background `ltx up`."""
+"""Hand the embedded farm to a background `ltx up`."""
 
 from __future__ import annotations
 
@@ -16,10 +16,12 @@ START_TIMEOUT = 15.0
 
 
 def continue_in_background(home: Path, variant: str) -> None:
-    """Returns when an `ltx up` of this variant is a member of the farm: one that was there, or a new one that ends
-    when idle. Raises FarmError.
+    """Return when an `ltx up` of this variant is a member of the farm: an existing or a new one, which ends when idle.
 
     The caller is a member itself and leaves afterwards, so the farm never stops in between.
+
+    Raises:
+        FarmError: The new one did not start.
     """
     folder = FarmFolder(home)
     if _is_up(folder, variant):
@@ -35,7 +37,7 @@ def continue_in_background(home: Path, variant: str) -> None:
     deadline = time.monotonic() + START_TIMEOUT
     while not _is_up(folder, variant):
         if process.poll() is not None or time.monotonic() > deadline:
-            raise FarmError(f"the farm could not go on in the background; see {folder.path / 'up.log'}")
+            raise FarmError(f"the farm could not continue in the background; see {folder.path / 'up.log'}")
         time.sleep(0.05)
 
 

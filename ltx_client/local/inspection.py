@@ -1,4 +1,4 @@
-"""Compares a server that was just started with what it was told, before anything is entrusted to it."""
+"""Compare a newly started server with its settings, before it is used."""
 
 from __future__ import annotations
 
@@ -24,9 +24,9 @@ def listening(pid: int) -> set[tuple[str, int]]:
 
 
 def why_unfit(pid: int, address: Address, settings: dict[str, str], folder: Path) -> str | None:
-    """Return in what a server differs from what it was told; None for one that may be used.
+    """Return how a server differs from its settings; None if it may be used.
 
-    The caller knows already that the process, and nobody else, listens at the address: the password is sent there.
+    The caller knows already that this process alone listens at the address: the password is sent there.
     """
     where = psutil.Process(pid).cwd()
     if not Path(where).samefile(folder):

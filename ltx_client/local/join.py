@@ -1,4 +1,4 @@
-"""How a command becomes a member of the embedded farm, starting it if nobody has."""
+"""Make a command a member of the embedded farm, and start the farm if nobody has."""
 
 from __future__ import annotations
 
@@ -29,16 +29,20 @@ __all__ = ["check_renders", "how_to_render", "join", "stop_up", "why_stopped"]
 JOIN_TIMEOUT = 30.0
 STOP_TIMEOUT = 30.0
 STARTS = 10
-"""How many keepers are started for one command: the first may be killed, or end since another one was quicker."""
+"""How many keepers are started for one command: the first may be killed, or exit since another one was quicker."""
 PAUSE = 0.2
-"""Seconds before the second keeper is started, and as many more before each other one."""
+"""Seconds before the second keeper is started, and added for each further one."""
 ROOM = 1 << 20
-"""Bytes of free space without which a farm cannot start."""
+"""Bytes of free space that a farm needs to start."""
 
 
 @contextlib.contextmanager
 def join(home: Path, use: Use, variant: str) -> Iterator[Address]:
-    """Use the farm while inside. Raises FarmError where it cannot be started, or cannot render the variant."""
+    """Use the farm while inside.
+
+    Raises:
+        FarmError: It cannot be started, or cannot render the variant.
+    """
     if importlib.util.find_spec("mlx") is None:
         raise FarmError(
             "no broker is set, and this machine cannot render by itself; set LTX_BROKER_URL to the farm's broker,"
@@ -65,20 +69,28 @@ def join(home: Path, use: Use, variant: str) -> Iterator[Address]:
 
 
 def check_renders(variant: str) -> None:
-    """Raise ModelError for a variant that this machine has not the memory or the files for."""
+    """Check that this machine has the memory and the files for a variant.
+
+    Raises:
+        ModelError: It does not.
+    """
     check_serves(find_variant(variant), BudgetSettings().worker_memory_gb)
     find_files(find_variant(variant))
 
 
 def how_to_render() -> str:
-    """Return what lets this machine render that lacks MLX, which no pip finds for an Intel Python of a Mac."""
+    """Return how this machine, which lacks MLX, can render; pip finds no MLX for an Intel Python on a Mac."""
     if sys.platform == "darwin" and platform.machine() != "arm64":
-        return "take a Python for arm64 (brew install uv) on a Mac with Apple silicon: there is no MLX for this one"
+        return "use a Python for arm64 (brew install uv) on a Mac with Apple silicon: there is no MLX for this one"
     return "run pip install 'ltx-farm[worker,embedded]'"
 
 
 def stop_up(home: Path) -> int:
-    """Ends every `ltx up` of this home. Returns how many there were."""
+    """Stop every `ltx up` of this home.
+
+    Returns:
+        How many there were.
+    """
     folder = FarmFolder(home)
     if not folder.path.exists():
         return 0
@@ -93,14 +105,14 @@ def stop_up(home: Path) -> int:
 
 
 def _check_locks(folder: FarmFolder, home: Path) -> None:
-    """Raise BrokerUnreachable where nothing tells who uses the farm, and OSError."""
+    """Raise BrokerUnreachable if the file system has no locks, which show who uses the farm; raise OSError."""
     if why := why_not_lockable(folder.path):
         raise BrokerUnreachable(f"LTX_HOME {home} {why}")
 
 
 @contextlib.contextmanager
 def _home_errors(home: Path) -> Iterator[None]:
-    """Turn what the file system refuses into BrokerUnreachable, which names LTX_HOME."""
+    """Turn errors of the file system into BrokerUnreachable, with LTX_HOME in the message."""
     try:
         yield
     except OSError as error:
@@ -111,7 +123,7 @@ def _home_errors(home: Path) -> Iterator[None]:
 
 
 def _await_farm(folder: FarmFolder, home: Path) -> Address:
-    """Return the address of a farm that answers. Starts a keeper where there is none, again where one was killed."""
+    """Return the address of a farm that answers. Start a keeper if there is none, or one was killed."""
     deadline = time.monotonic() + JOIN_TIMEOUT
     keeper: subprocess.Popen[bytes] | None = None
     since = starts = 0
@@ -134,7 +146,7 @@ def _await_farm(folder: FarmFolder, home: Path) -> Address:
 
 
 def _await_stop(folder: FarmFolder) -> None:
-    """Return when the farm has stopped, or at once where somebody else uses it."""
+    """Return when the farm has stopped, or at once if somebody else uses it."""
     deadline = time.monotonic() + STOP_TIMEOUT
     while (folder.is_kept() or folder.server_lock.is_taken()) and time.monotonic() < deadline:
         with folder.roster_lock():
@@ -147,13 +159,13 @@ def _start_keeper(folder: FarmFolder, home: Path) -> subprocess.Popen[bytes]:
     with folder.keeper_log.open("ab") as log:
         keeper = subprocess.Popen(
             [sys.executable, "-m", "ltx_client.local.keeper", str(home)],
-            env={**os.environ, "PYTHONSAFEPATH": "1"},  # nothing is imported from the folder that the user is in
+            env={**os.environ, "PYTHONSAFEPATH": "1"},  # nothing is imported from the current folder
             stdin=subprocess.DEVNULL,
             stdout=log,
             stderr=log,
             start_new_session=True,
         )
-    # It may outlive this command; a program that goes on after it takes note of its end.
+    # It may outlive this command; a program that continues reaps it.
     threading.Thread(target=keeper.wait, name="keeper", daemon=True).start()
     return keeper
 
@@ -161,8 +173,8 @@ def _start_keeper(folder: FarmFolder, home: Path) -> subprocess.Popen[bytes]:
 def why_stopped(folder: FarmFolder) -> str:
     """Return a sentence on a farm that ended while it was in use."""
     return (
-        f"this machine's farm stopped unexpectedly ({_where_to_see(folder)}); its jobs are kept, and `ltx up` goes on"
-        " with them"
+        f"this machine's farm stopped unexpectedly ({_where_to_see(folder)}); its jobs are kept, and `ltx up`"
+        " continues them"
     )
 
 

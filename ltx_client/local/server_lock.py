@@ -1,7 +1,7 @@
-"""The lock that says whether a server runs on a farm's data.
+"""Lock a farm's data while a server runs on it.
 
-It is a `flock` on an open file that the server inherits and never closes. So it lasts exactly as long as the server
-does, whoever started the server and however that process ended.
+The lock is a `flock` on an open file that the server inherits and never closes. So it lasts exactly as long as the
+server does, whoever started the server and however that process ended.
 """
 
 from __future__ import annotations
@@ -16,8 +16,8 @@ from ltx_client.shared.process_lock import is_locked, lock_within
 
 __all__ = ["ServerLock"]
 
-PATIENCE = 5.0
-"""Seconds to wait for the lock: a server that was killed may still be unwinding."""
+TIMEOUT = 5.0
+"""Seconds to wait for the lock: a killed server may still be exiting."""
 
 
 class ServerLock:
@@ -28,16 +28,17 @@ class ServerLock:
 
     @contextlib.contextmanager
     def take(self) -> Iterator[int]:
-        """Take the lock while inside, and longer where a process inherits the descriptor that this yields.
+        """Take the lock while inside, and for longer if a process inherits the descriptor that this yields.
 
-        Raises FarmError where another process has it.
+        Raises:
+            FarmError: Another process has the lock.
         """
         handle = os.open(self._path, os.O_RDWR | os.O_CREAT, 0o600)
         try:
-            if not lock_within(handle, PATIENCE):
+            if not lock_within(handle, TIMEOUT):
                 raise FarmError(
-                    f"another process has locked {self._path}, and it is no server of this machine; give each"
-                    " machine an LTX_HOME of its own"
+                    f"another process has locked {self._path}, which is not a server of this machine; use another"
+                    " LTX_HOME on each machine"
                 )
             yield handle
         finally:

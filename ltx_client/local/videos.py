@@ -1,4 +1,4 @@
-"""The embedded farm's own storage: a folder of this machine, made when the farm is first used."""
+"""Create the embedded farm's own storage: a folder of this machine."""
 
 from __future__ import annotations
 
@@ -12,10 +12,15 @@ __all__ = ["is_made", "make_storage"]
 
 
 def make_storage(videos: Path, note: Path) -> None:
-    """Make the folder and its marker, the first time or where the folder was removed.
+    """Create the folder and its marker, the first time or if the folder was removed.
 
-    note: a file by which it is known that this was done. So a disk that is to be mounted at the folder, and is not, is
-    no reason to make another storage: workers find the folder without its marker, and say so. Raise StorageUnreachable.
+    Args:
+        videos: The folder.
+        note: A file that records that this was done. So a disk that should be mounted at the folder, but is not, does
+            not lead to another storage: workers find the folder without its marker, and say so.
+
+    Raises:
+        StorageUnreachable: It cannot be created.
     """
     if is_made(videos, note):
         return
@@ -26,5 +31,5 @@ def make_storage(videos: Path, note: Path) -> None:
 
 
 def is_made(videos: Path, note: Path) -> bool:
-    """Return whether the folder was made, and is still there."""
+    """Return whether the folder was created, and still exists."""
     return note.exists() and videos.exists()

@@ -1,3 +1,3 @@
-"""The wire contract between clients and workers: key names, job records, events, state. Shared by both sides."""
+"""Define the wire contract between clients and workers: key names, job records, events, state."""
 
 PROTOCOL_VERSION = 1

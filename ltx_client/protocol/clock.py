@@ -1,7 +1,7 @@
-"""The farm's one clock, the broker's: what workers stamp their reports with, and what ages are reckoned by.
+"""Keep the farm's one clock, the broker's: workers stamp their reports with it, and ages are measured by it.
 
 Machines' own clocks may be hours or weeks apart. What is measured is how far the broker's clock is from this machine's
-monotonic one, which nobody sets.
+monotonic clock, which nobody sets.
 """
 
 from __future__ import annotations
@@ -15,24 +15,28 @@ if TYPE_CHECKING:
 __all__ = ["CLOCK", "Clock"]
 
 TOLERANCE = 0.05
-"""Seconds by which a new measurement must differ, besides its own uncertainty, to count: else times would jitter."""
+"""Seconds by which a new measurement must differ, besides its own uncertainty, to be used; else times would jitter."""
 HOLDS = 5.0
-"""Seconds that a measurement holds: a machine that slept must measure anew."""
+"""Seconds for which a measurement is valid: a machine that slept must measure again."""
 
 
 class Clock:
-    """The broker's clock, as far as it was measured; until then this machine's."""
+    """The broker's clock as last measured; this machine's clock until the first measurement."""
 
     def __init__(self) -> None:
         self._ahead: float | None = None
         self._measured_at = (-HOLDS, -HOLDS)
 
     def now(self) -> float:
-        """Seconds since 1970."""
+        """Return the time in seconds since 1970."""
         return time.time() if self._ahead is None else time.monotonic() + self._ahead
 
     def measure(self, client: redis.Redis) -> None:
-        """Asks the broker, if it was not just asked. Raises redis.RedisError."""
+        """Ask the broker for its time, unless it was asked a moment ago.
+
+        Raises:
+            redis.RedisError: The broker did not answer.
+        """
         wall, began = time.time(), time.monotonic()
         if all(0 <= now - then < HOLDS for now, then in zip((wall, began), self._measured_at, strict=True)):
             return
@@ -46,4 +50,4 @@ class Clock:
 
 
 CLOCK = Clock()
-"""By which this process stamps the events that it makes: a worker measures it with each heartbeat."""
+"""The clock that stamps this process's events; a worker measures it with each heartbeat."""

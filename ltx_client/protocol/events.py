@@ -1,6 +1,6 @@
-"""What a worker reports about a job, in order. A tagged union: `type` tells which.
+"""Define what a worker reports about a job, in order: a tagged union whose `type` names the event.
 
-An event's number is not in it: it is its place in the job's stream, given by the script that writes it.
+An event does not contain its number: that is its position in the job's stream, assigned by the script that writes it.
 """
 
 from __future__ import annotations
@@ -38,16 +38,20 @@ __all__ = [
 
 Count = Annotated[int, Field(ge=0, lt=2**63)]
 Duration = Annotated[float, Field(ge=0, le=1e9)]
-"""Seconds; with bounds that only damaged data exceeds, so that whatever is computed of it is a number."""
+"""Seconds, with bounds that only damaged data exceeds, so that whatever is computed from it is a number."""
 LATEST = 253_402_300_800
-"""Seconds since 1970: the end of the year 9999."""
+"""The end of the year 9999, in seconds since 1970."""
 Moment = Annotated[float, Field(ge=0, lt=LATEST)]
 """Seconds since 1970."""
 Fraction = Annotated[float, Field(ge=0, le=1)]
 
 
 def _check_file_name(value: str, info: ValidationInfo) -> str:
-    """What was read is checked where a file is asked for by it, so that one wrong name hides no job."""
+    """Refuse a name that leads out of the storage's own folder.
+
+    A name that was read from the broker passes: it is checked when the file is opened, so that one wrong name hides no
+    job.
+    """
     if info.context is READING or re.fullmatch("([0-9a-zA-Z][0-9a-zA-Z._-]{0,127})?", value):
         return value
     raise ValueError("it is not the name of a file in the storage's own folder")
@@ -57,7 +61,11 @@ FileName = Annotated[str, AfterValidator(_check_file_name)]
 
 
 class _Event(BaseModel):
-    """`at`: seconds since 1970, by the broker's clock."""
+    """Base of all events.
+
+    Attributes:
+        at: Seconds since 1970, by the broker's clock.
+    """
 
     model_config = ConfigDict(frozen=True, allow_inf_nan=False)
 
@@ -65,7 +73,7 @@ class _Event(BaseModel):
 
 
 class Claimed(_Event):
-    """A worker took the job: attempt number `attempt` began."""
+    """A worker claimed the job: attempt number `attempt` began."""
 
     type: Literal["claimed"] = "claimed"
     attempt: Count
@@ -82,7 +90,13 @@ class Loading(_Event):
 
 
 class CutText(BaseModel):
-    """A text ("prompt" or "negative prompt") of `tokens` tokens, of which the text encoder reads the first `read`."""
+    """A prompt or negative prompt that is longer than what the text encoder reads of it.
+
+    Attributes:
+        text: "prompt" or "negative prompt".
+        tokens: Its length in tokens.
+        read: How many of them, from the first on, the text encoder reads.
+    """
 
     model_config = ConfigDict(frozen=True)
 
@@ -92,7 +106,7 @@ class CutText(BaseModel):
 
     @property
     def sentence(self) -> str:
-        """The same for people."""
+        """Return the event as a sentence for people."""
         return (
             f"the {self.text} has {self.tokens} tokens, of which the text encoder reads the first {self.read}: what"
             " comes after them has no effect"
@@ -103,7 +117,11 @@ CutTexts = Annotated[tuple[CutText, ...], Field(max_length=8)]
 
 
 class TextEncoded(_Event):
-    """The prompt's embedding is ready; denoising begins. cut: the texts that were longer than what is read of them."""
+    """The prompt's embedding is ready; denoising begins.
+
+    Attributes:
+        cut: The texts that are longer than what the text encoder reads of them.
+    """
 
     type: Literal["text_encoded"] = "text_encoded"
     cut: CutTexts = ()
@@ -119,38 +137,43 @@ class Stepped(_Event):
 
 
 class Previewed(_Event):
-    """A frame of the video as it stands after `step` lies at the job's preview key."""
+    """A frame of the video as it is after `step` is stored at the job's preview key."""
 
     type: Literal["previewed"] = "previewed"
     step: Count
 
 
 class Decoded(_Event):
-    """The latents became frames; the MP4 is being written."""
+    """The latents were decoded to frames; the MP4 is being written."""
 
     type: Literal["decoded"] = "decoded"
     frames: Count
 
 
 class Uploading(_Event):
-    """The MP4, `size` bytes, is on its way to the farm's storage."""
+    """The MP4, `size` bytes, is being uploaded to the farm's storage."""
 
     type: Literal["uploading"] = "uploading"
     size: Count
 
 
 class Delayed(_Event):
-    """The video is finished and safe on its worker, but cannot be delivered yet, for `reason`."""
+    """The video is complete and stored on its worker, but cannot be delivered yet, for `reason`."""
 
     type: Literal["delayed"] = "delayed"
     reason: Sentence
 
 
 class Result(BaseModel):
-    """Which files are the result: names relative to the storage URL, size in bytes, SHA-256 in hex.
+    """The files of a job's result.
 
-    link: a URL by which anybody can read the video for some days, if there is one. It stands with the job's result
-    only, never in an event or a snapshot, which are shown.
+    Attributes:
+        video: Name relative to the storage URL.
+        sidecar: Name relative to the storage URL.
+        size: The video's size in bytes.
+        sha256: The video's SHA-256 in hex.
+        link: A URL by which anybody can read the video for some days, if there is one. It is stored with the job's
+            result only, never in an event or a snapshot, which are shown.
     """
 
     model_config = ConfigDict(frozen=True)
@@ -183,7 +206,7 @@ class Cancelled(_Event):
 
 
 class Resumed(_Event):
-    """An attempt after the first goes on after `step`; 0 is from the beginning, for a `reason` that may be told."""
+    """An attempt after the first continues after `step`; 0 means from the beginning, for a `reason` if there is one."""
 
     type: Literal["resumed"] = "resumed"
     step: Count
@@ -191,7 +214,7 @@ class Resumed(_Event):
 
 
 class Released(_Event):
-    """The job was given back unfinished, by its worker or in its place; it is queued again."""
+    """The job was requeued unfinished, by its worker or by the reaper."""
 
     type: Literal["released"] = "released"
     reason: Sentence
@@ -217,11 +240,15 @@ _adapter: TypeAdapter[Event] = TypeAdapter(Annotated[Event, Field(discriminator=
 
 
 class UnreadableEvent(Exception):
-    """An event that is damaged: in a sentence, how."""
+    """An event is damaged; the message says how, in a sentence."""
 
 
 def parse_event(data: bytes | str) -> Event | None:
-    """The event in `data`, or None where its type is of a newer protocol. Raises UnreadableEvent otherwise."""
+    """Return the event in `data`, or None if its type belongs to a newer protocol.
+
+    Raises:
+        UnreadableEvent: The data is damaged.
+    """
     try:
         return _adapter.validate_json(data, context=READING)
     except ValidationError as error:

@@ -1,7 +1,8 @@
-"""What the files of an attempt are called, in the storage and on its worker: {job}.{number}.{part of its token}…
+"""Build and match the names of an attempt's files, in the storage and on its worker.
 
-The part of the token tells apart two attempts of one number, which a server that came back without its last writes may
-have granted. Names of older versions have none; they are read, and never made.
+A name is {job}.{number}.{part of its token}…; the part of the token distinguishes two attempts with the same number,
+which a server that restarted without its last writes may have granted. Names written by older versions have no token;
+they are read but never written.
 """
 
 from __future__ import annotations
@@ -11,14 +12,14 @@ import re
 __all__ = ["RESULT", "RESUME", "TOKEN_SHOWN", "attempt_name"]
 
 TOKEN_SHOWN = 12
-"""Digits of a token that a name shows: enough to be of one attempt alone, too few to write to the ledger with."""
+"""Digits of a token that a name shows: enough to identify one attempt, too few to write to the ledger with."""
 _ATTEMPT = r"(?P<job>[0-9a-zA-Z][0-9a-zA-Z-]{0,63})\.(?P<number>[0-9]{1,19})(\.(?P<token>[0-9a-f]{12}))?"
 RESULT = re.compile(_ATTEMPT + r"\.(mp4|json)")
-"""A video or a sidecar."""
+"""The name of a video or a sidecar."""
 RESUME = re.compile(_ATTEMPT + r"\.[01]")
-"""A resume point, in its folder."""
+"""The name of a resume point in its folder."""
 
 
 def attempt_name(job_id: str, number: int, token: str) -> str:
-    """Return the name of what an attempt owns."""
+    """Return the stem of the names of the files that an attempt owns."""
     return f"{job_id}.{number}.{token[:TOKEN_SHOWN]}"

@@ -1,4 +1,4 @@
-"""What a client writes: the job, as submitted, which never changes; and beside it what it has to do with other jobs."""
+"""Define what a client writes: the job, which never changes after it was submitted, and its relations to other jobs."""
 
 from __future__ import annotations
 
@@ -31,16 +31,16 @@ __all__ = [
 ]
 
 RENDER_TASK = "render"
-"""Name of the Celery task. Its id is the job's id, its only argument too."""
+"""Name of the Celery task. The task's id and its only argument are the job's id."""
 
 JobId = Annotated[str, Field(pattern=r"^[0-9a-zA-Z][0-9a-zA-Z-]{0,63}$")]
-"""Becomes part of key and file names, and so is letters, digits and hyphens only."""
+"""A job's id; since it becomes part of key and file names, it has letters, digits and hyphens only."""
 VariantName = Annotated[str, Field(pattern=r"^[0-9a-zA-Z][0-9a-zA-Z._-]{0,63}$")]
-"""Becomes part of a queue's name, and so of a key: with a colon it could be that of another kind of key."""
+"""A variant's name; it becomes part of a queue's key, so it has no colon, which would make it another kind of key."""
 
 
 def _without_unset_parts(request: GenerationRequest, serialize: SerializerFunctionWrapHandler) -> Any:
-    """Leave out what older workers do not know, where a job does not use it: they refuse a record that has it."""
+    """Leave out fields that older workers do not know where a job does not use them: they refuse records with them."""
     data = serialize(request)
     for item in data["conditioning"]:
         for name in ("start", "stop"):
@@ -50,10 +50,15 @@ def _without_unset_parts(request: GenerationRequest, serialize: SerializerFuncti
 
 
 class Job(BaseModel):
-    """One render, asked for. `request` is resolved: no field that the variant decides is None.
+    """One render as it was submitted.
 
-    priority: 0 (first) to 9 (last).  predicted_peak: bytes.  checkpoint_every: steps between preview
-    frames, 0 for none.  time_limit: seconds that one attempt may take.  submitter: who asked, as USER@HOST.
+    Attributes:
+        request: The resolved request: no field that the variant decides is None.
+        priority: From 0 (first) to 9 (last).
+        checkpoint_every: Steps between preview frames, 0 for none.
+        predicted_peak: Bytes.
+        time_limit: Seconds that one attempt may take.
+        submitter: Who submitted it, as USER@HOST.
     """
 
     model_config = ConfigDict(frozen=True, strict=True, extra="forbid", allow_inf_nan=False)
@@ -70,23 +75,33 @@ class Job(BaseModel):
 
     @property
     def queue(self) -> str:
-        """The Celery queue that serves it. Raises InvalidRequest when no memory class holds it."""
+        """Return the name of the Celery queue that serves the job.
+
+        Raises:
+            InvalidRequest: The job needs more memory than the largest memory class has.
+        """
         return queue_name(self.variant, memory_class(self.predicted_peak))
 
     @property
     def inputs(self) -> set[str]:
-        """What it is given through the storage: the SHA-256 of each picture and clip, in hex."""
+        """Return the SHA-256, in hex, of each picture and clip that the job reads from the storage."""
         sources = (item.source for item in self.request.conditioning)
         return {source.removeprefix("sha256:") for source in sources if source.startswith("sha256:")}
 
 
 class Links(BaseModel):
-    """What a job has to do with others. Beside the job's own record, so that a worker that does not know of it renders
-    the job all the same.
+    """A job's relations to other jobs, its batch and workers.
 
-    batch: its batch; item: its place there, from 1.  retry_of: the job that it stands in for.
-    after_jobs, after_batches: what must have ended, in whatever way, before a message brings it to a worker.
-    not_on: names or ids of workers that leave it to others.
+    They are stored next to the job's own record, so that a worker that does not know them renders the job all the same.
+
+    Attributes:
+        batch: Its batch.
+        item: Its place in the batch, from 1.
+        retry_of: The job that it replaces.
+        after_jobs: Jobs that it depends on: they must have ended, in whatever way, before a message brings it to a
+            worker.
+        after_batches: Batches that it depends on in the same way.
+        not_on: Names or ids of workers that must not render it.
     """
 
     model_config = ConfigDict(frozen=True)
@@ -99,12 +114,12 @@ class Links(BaseModel):
     not_on: tuple[Name, ...] = ()
 
     def excludes(self, worker_id: str, name: str) -> bool:
-        """Return whether the job is kept from the worker of this id and name."""
+        """Return whether the job must not be rendered by the worker with this id and name."""
         return not {worker_id, name}.isdisjoint(self.not_on)
 
     @property
     def waits(self) -> bool:
-        """Whether it names jobs to wait for."""
+        """Return whether the job depends on others."""
         return bool(self.after_jobs or self.after_batches)
 
 
@@ -112,43 +127,49 @@ NO_LINKS = Links()
 
 
 class UnreadableJob(Exception):
-    """A job record that this version cannot read: in a sentence, why."""
+    """A job record cannot be read by this version; the message says why, in a sentence."""
 
 
 def parse_job(spec: bytes | str, job_id: str | None = None) -> Job:
-    """The job in a record, which is `job_id`'s where that is given. Raises UnreadableJob for one of another protocol
-    version, or a damaged one.
+    """Return the job in a record.
+
+    Args:
+        spec: The record, as JSON.
+        job_id: The job whose record it must be; None to accept any.
+
+    Raises:
+        UnreadableJob: The record belongs to another protocol version or to another job, or is damaged.
     """
     try:
         protocol = _Versioned.model_validate_json(spec).protocol
         if protocol != PROTOCOL_VERSION:
             older = "worker or client" if protocol > PROTOCOL_VERSION else "one that submitted it"
             raise UnreadableJob(
-                f"it was submitted with protocol version {protocol}, and version {PROTOCOL_VERSION} is spoken here;"
+                f"it was submitted with protocol version {protocol}, but this side speaks version {PROTOCOL_VERSION};"
                 f" upgrade the older side (the {older})"
             )
         job = Job.model_validate_json(spec, context=READING)
         if job_id is not None and job.id != job_id:
-            raise UnreadableJob("its record is damaged (id: it is another job's)")
+            raise UnreadableJob("its record is damaged (id: it belongs to another job)")
         memory_class(job.predicted_peak)
         if missing := [name for name in _DECIDED if getattr(job.request, name) is None]:
-            raise UnreadableJob(f"its record is damaged (request.{missing[0]}: it is not decided)")
+            raise UnreadableJob(f"its record is damaged (request.{missing[0]}: it is missing)")
     except ValidationError as error:
         raise UnreadableJob(f"its record is damaged ({first_error(error)})") from error
     except InvalidRequest as error:
-        raise UnreadableJob(f"no queue is for it: {error}") from error
-    except (ValueError, ArithmeticError, RecursionError) as error:  # of numbers and nesting that nobody foresaw
+        raise UnreadableJob(f"no queue serves it: {error}") from error
+    except (ValueError, ArithmeticError, RecursionError) as error:  # unforeseen numbers or nesting
         raise UnreadableJob(f"its record is damaged ({type(error).__name__})") from error
     return job
 
 
 def parse_priority(data: bytes | None) -> int | None:
-    """The priority that was wished for a job since it was submitted; None where there is none that can be read."""
+    """Return the priority that was set for a job after it was submitted; None if there is none that can be read."""
     return int(data) if data and data.isdigit() and len(data) == 1 else None
 
 
 def parse_links(data: bytes | str | None) -> Links:
-    """The links in a record; none where there are none, or none that can be read."""
+    """Return the links in a record; empty links if there is no record, or none that can be read."""
     try:
         return Links.model_validate_json(data, context=READING) if data else NO_LINKS
     except ValidationError:
@@ -156,7 +177,8 @@ def parse_links(data: bytes | str | None) -> Links:
 
 
 _DECIDED = ("width", "height", "num_frames", "num_steps", "frame_rate")
-"""What a job's request never leaves to the variant, and what is computed with."""
+"""Fields that a job's request must contain, since the farm computes with them; the client takes them from the variant.
+"""
 
 
 class _Versioned(BaseModel):
@@ -164,10 +186,10 @@ class _Versioned(BaseModel):
 
 
 def job_digest(job: Job) -> str:
-    """Return the SHA-256 of a job's id, variant and request: with what is saved of a render goes what it is of."""
+    """Return the SHA-256 of a job's id, variant and request, which identifies what a saved file was made for."""
     return hashlib.sha256(job.model_dump_json(include={"id", "variant", "request"}).encode()).hexdigest()
 
 
 def new_job_id() -> str:
-    """A UUIDv7: unique without asking anybody. Order is by the broker's time, never by id."""
+    """Return a UUIDv7, which is unique without asking anybody. Jobs are ordered by the broker's time, never by id."""
     return str(uuid7())

@@ -1,7 +1,7 @@
-"""Workers and queues that an operator has paused: the fields of the hash `paused`, each there until it is resumed.
+"""Define an operator's pauses of workers and queues: the fields of the hash `paused`, each kept until it is resumed.
 
-A claim is refused by the script that would grant it, so that nothing is begun once the pause is written; and the worker
-reads its own two fields with each heartbeat, and takes no messages while one is there.
+The script that would grant a claim refuses it, so that no job begins after the pause is written. A worker also reads
+its own two fields with each heartbeat, and takes no messages while one of them exists.
 """
 
 from __future__ import annotations
@@ -15,14 +15,20 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 from ltx_client.protocol.events import Moment
 from ltx_client.protocol.validation import Cleaned
 
-__all__ = ["Pause", "parse_pause", "queue_field", "why_held", "worker_field"]
+__all__ = ["Pause", "parse_pause", "queue_field", "why_paused", "worker_field"]
 
 WORKER, QUEUE = "worker:", "queue:"
 
 
 class Pause(BaseModel):
-    """of: "worker" or "queue".  id, name: the worker's; of a queue, both are its variant.  by: who asked, as USER@HOST.
-    at: seconds since 1970.
+    """A pause of a worker or a queue.
+
+    Attributes:
+        of: "worker" or "queue".
+        id: The worker's id; a queue's variant.
+        name: The worker's name; a queue's variant.
+        by: Who paused it, as USER@HOST.
+        at: Seconds since 1970.
     """
 
     model_config = ConfigDict(frozen=True, allow_inf_nan=False)
@@ -35,27 +41,27 @@ class Pause(BaseModel):
 
     @property
     def field(self) -> str:
-        """Where it lies in the hash."""
+        """Return the pause's field in the hash."""
         return f"{self.of}:{self.id}"
 
     @property
-    def mend(self) -> str:
-        """The command that ends it."""
+    def resume_command(self) -> str:
+        """Return the command that ends the pause."""
         return f"ltx resume --{self.of} {shlex.quote(self.name)}"
 
 
 def worker_field(worker_id: str) -> str:
-    """The field of a worker's pause; by its id, which it keeps when it starts again."""
+    """Return the field of a worker's pause; a worker keeps its id when it restarts."""
     return WORKER + worker_id
 
 
 def queue_field(variant: str) -> str:
-    """The field of the pause of all queues of a variant."""
+    """Return the field of the pause of all queues of a variant."""
     return QUEUE + variant
 
 
 def parse_pause(field: str, value: bytes) -> Pause:
-    """What lies in a field. Whatever it is, the pause holds: a claim looks only at whether the field is there."""
+    """Return the pause in a field. Damaged content is a pause too: a claim only checks whether the field exists."""
     with contextlib.suppress(ValidationError):
         pause = Pause.model_validate_json(value)
         if pause.field == field:
@@ -64,7 +70,9 @@ def parse_pause(field: str, value: bytes) -> Pause:
     return Pause(of="worker" if of == "worker" else "queue", id=name, name=name, by="somebody", at=0.0)
 
 
-def why_held(pauses: list[Pause]) -> str:
-    """Why a worker that these concern takes no jobs, in a sentence; nothing if there are none."""
+def why_paused(pauses: list[Pause]) -> str:
+    """Return why a worker that these pauses concern takes no jobs, as a sentence; empty for no pauses."""
     what = {"worker": "it", "queue": "its queue"}
-    return "; ".join(f"{pause.by} has paused {what.get(pause.of, pause.of)}, until `{pause.mend}`" for pause in pauses)
+    return "; ".join(
+        f"{pause.by} has paused {what.get(pause.of, pause.of)}, until `{pause.resume_command}`" for pause in pauses
+    )

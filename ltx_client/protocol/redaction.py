@@ -1,7 +1,7 @@
-"""What must not be shown, logged or told to others: passwords, keys and tokens, wherever in a text they stand.
+"""Hide what must not be shown, logged or sent to others: passwords, keys and tokens, wherever they are in a text.
 
-A URL is shown without what may be secret in it, and one that cannot be taken apart is not shown. The secrets that this
-process was given are known, too, so that they are found wherever a library repeats them.
+A URL is shown without the parts that may be secret; one that cannot be parsed is not shown at all. The secrets that
+this process was given are remembered, so that they are found wherever a library repeats them.
 """
 
 from __future__ import annotations
@@ -14,12 +14,13 @@ import threading
 from collections.abc import Iterator, Mapping
 from urllib.parse import parse_qsl, quote, quote_plus, unquote
 
-__all__ = ["know", "know_environment", "know_url", "redacted", "shown_url"]
+__all__ = ["hide_environment_secrets", "hide_secret", "hide_url_secrets", "redacted", "shown_url"]
 
 STARS = "***"
 ANYWHERE, AS_A_WORD = 8, 4
-"""Characters from which on a known secret is hidden within words, too, and as a word of its own. A shorter one is part
-of too many texts; it is hidden where it stands in a URL.
+"""Characters from which on a known secret is hidden inside words, and as a word of its own.
+
+A shorter one occurs in too many texts; it is hidden only where it appears in a URL.
 """
 _NAMES = r"passw(?:or)?d|passphrase|secret|token|signature|credential|(?:api|access|account|private)_?key"
 _ASSIGNED = re.compile(
@@ -34,29 +35,29 @@ _SECRET_VARIABLE = re.compile(
 _NO_SECRETS = ("true", "false", "none", "null", "yes", "no")
 
 _OUR_WORDS = r"(?:\[USER:PASSWORD@\])?HOST:PORT|USER@HOST:PORT|(?:worker)?:PASSWORD@|ITS-NAME:PORT"
-"""How our own texts write what stands in a URL."""
+"""How our own texts write the parts of a URL."""
 _URL = re.compile(rf"[a-zA-Z][a-zA-Z0-9+.-]*://(?!{_OUR_WORDS})\S+")
 _END = re.compile(r"[)\]}>,.;:'\"!…]*$")
 _CHAIN = re.compile(r"::(?=[a-zA-Z][a-zA-Z0-9+.-]*(?:://|::))")
-"""Between the URLs of a chain, as fsspec has them."""
+"""What separates the URLs of a chain, as fsspec writes them."""
 _PARTS = re.compile(r"(?P<authority>[^/?#]*)(?P<path>[^?#]*)(?P<query>.*)", re.DOTALL)
 _ONE_HOST = r"(?:[\w.-]+|\[[0-9a-fA-F:.]+(?:%\w+)?\])(?::\d*)?"
 _HOST = re.compile(rf"(?:{_ONE_HOST}(?:,{_ONE_HOST})*)?")
-"""Several are sentinels."""
+"""One host, or several sentinels."""
 _NAME = re.compile(r"[\w.-]*")
 _RESERVED = re.compile(r"[/?#@:\[\]]")
 _WITH_USERS = frozenset(
     {"redis", "rediss", "valkey", "valkeys", "unix", "redis+socket", "sentinel", "sentinels"}
     | {"sftp", "ssh", "ftp", "smb", "hdfs", "webhdfs"}
 )
-"""Schemes in which what stands alone before the @ is a user's name; elsewhere it may be a token."""
+"""Schemes in which a word alone before the @ is a user's name; in others it may be a token."""
 
 _changing = threading.Lock()
 _known: frozenset[str] = frozenset()
 
 
 def redacted(text: str) -> str:
-    """Return the text without secrets: those that are known, and what may be one in each URL and each NAME=VALUE."""
+    """Return the text with known secrets, and whatever may be a secret in a URL or in NAME=VALUE, replaced by stars."""
     if pattern := _pattern(_known):
         text = pattern.sub(STARS, text)
     if "://" in text:
@@ -69,44 +70,54 @@ def redacted(text: str) -> str:
 def shown_url(url: str, *, path: bool = True) -> str:
     """Return a URL, or a chain of them, as it may be shown: without password, query and fragment.
 
-    path: whether what follows the host may be shown.
+    Args:
+        url: The URL or chain of URLs.
+        path: Whether the part after the host may be shown.
     """
     return "::".join(_shown(part, path) for part in _CHAIN.split(url))
 
 
-def know(secret: str) -> None:
-    """Have this secret hidden from now on, however it is written."""
+def hide_secret(secret: str) -> None:
+    """Hide this secret from now on, in every form in which it may be written."""
     global _known
     forms = {form for form in _forms(secret.strip()) if len(form) >= AS_A_WORD and form.lower() not in _NO_SECRETS}
     with _changing:
         _known |= forms
 
 
-def know_url(url: str, *, path: bool = False) -> None:
-    """Have the secrets in a URL, or in a chain of them, hidden.  path: what follows the host is secret, too."""
+def hide_url_secrets(url: str, *, path: bool = False) -> None:
+    """Hide the secrets in a URL, or in a chain of them, from now on.
+
+    Args:
+        url: The URL or chain of URLs.
+        path: Whether the part after the host is secret too.
+    """
     for part in _CHAIN.split(url):
         scheme, colons, rest = part.partition("://")
         for secret in _secrets(scheme, rest, in_path=path) if colons else ():
-            know(secret)
+            hide_secret(secret)
 
 
-def know_environment(environment: Mapping[str, str]) -> None:
-    """Have what variables of such a name hold hidden, and what is secret in those that hold a URL."""
+def hide_environment_secrets(environment: Mapping[str, str]) -> None:
+    """Hide the values of variables whose names say that they are secret, and secrets in those that contain a URL."""
     for name, value in environment.items():
         if "://" in value:
-            know_url(value)
+            hide_url_secrets(value)
         elif _SECRET_VARIABLE.search(name):
-            know(value)
+            hide_secret(value)
 
 
 def _redacted_url(match: re.Match[str]) -> str:
-    """A URL within a text: what ends the sentence is none of it."""
+    """Return a URL found in a text as it may be shown; punctuation that ends the sentence is not part of it."""
     url = _END.sub("", match[0])
     return shown_url(url) + match[0][len(url) :]
 
 
 def _shown(url: str, with_path: bool) -> str:
-    """One URL. Where an @ follows the authority, there may be a password with a character in it that ends one."""
+    """Return one URL as it may be shown.
+
+    If an @ follows the authority, a password may contain a character that ends one, so that part is hidden as well.
+    """
     scheme, colons, rest = url.partition("://")
     if not colons:
         return re.sub(r"^[^/]*:[^/]*@", f"{STARS}@", url)
@@ -123,14 +134,14 @@ def _shown(url: str, with_path: bool) -> str:
 
 
 def _parts(rest: str) -> re.Match[str]:
-    """What follows a URL's scheme, in its parts."""
+    """Return the parts of what follows a URL's scheme."""
     match = _PARTS.fullmatch(rest)
     assert match is not None
     return match
 
 
 def _secrets(scheme: str, rest: str, *, in_path: bool) -> Iterator[str]:
-    """What is secret of what follows a URL's scheme."""
+    """Yield the secrets in what follows a URL's scheme."""
     account, at, _ = rest.rpartition("@")
     name, colon, password = account.partition(":")
     if colon:
@@ -150,7 +161,7 @@ def _secrets(scheme: str, rest: str, *, in_path: bool) -> Iterator[str]:
 
 
 def _forms(secret: str) -> set[str]:
-    """A secret as it is, and as URLs, JSON and Python write it."""
+    """Return a secret as it is, and as URLs, JSON and Python write it."""
     plain = {secret, unquote(secret)}
     written = [text.encode(errors="backslashreplace") for text in plain]
     quoted = {form for text in written for form in (quote(text, safe=""), quote(text), quote_plus(text))}
@@ -160,7 +171,7 @@ def _forms(secret: str) -> set[str]:
 
 @functools.lru_cache(maxsize=2)
 def _pattern(known: frozenset[str]) -> re.Pattern[str] | None:
-    """Finds secrets; a longer one before one that is a part of it."""
+    """Return a pattern that finds secrets, a longer one before one that is a part of it."""
     words = (
         re.escape(secret) if len(secret) >= ANYWHERE else rf"(?<!\w){re.escape(secret)}(?!\w)"
         for secret in sorted(known, key=len, reverse=True)

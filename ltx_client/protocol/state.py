@@ -1,4 +1,4 @@
-"""The state of a job: which changes are possible, and what an event makes of it. Pure; shared by both sides."""
+"""Define the state of a job: which transitions exist, and how each event changes it. Pure; shared by both sides."""
 
 from __future__ import annotations
 
@@ -25,14 +25,14 @@ __all__ = [
 ]
 
 RESULT_TTL = 7 * 24 * 3600
-"""Seconds that a job's keys live after its end."""
+"""Seconds for which a job's keys are kept after its end."""
 
 STEP_SMOOTHING = 0.3
-"""The weight of the newest step in the average of their durations."""
+"""The weight of the newest step in the moving average of their durations."""
 
 
 class Status(StrEnum):
-    """Where a job stands in its life."""
+    """The states of a job's life."""
 
     QUEUED = "queued"
     RUNNING = "running"
@@ -43,7 +43,7 @@ class Status(StrEnum):
 
 TRANSITIONS: dict[Status, frozenset[Status]] = {
     Status.QUEUED: frozenset({Status.RUNNING, Status.CANCELLED}),
-    # to RUNNING again: a new attempt, after the lease of the last one lapsed
+    # to RUNNING again: a new attempt, after the last one's lease lapsed
     Status.RUNNING: frozenset(
         {Status.RUNNING, Status.QUEUED, Status.DONE, Status.FAILED, Status.CANCELLED},
     ),
@@ -51,18 +51,18 @@ TRANSITIONS: dict[Status, frozenset[Status]] = {
     Status.FAILED: frozenset(),
     Status.CANCELLED: frozenset(),
 }
-"""The state machine. The ledger's scripts are handed the rows that concern them."""
+"""The state machine. The ledger's scripts receive the rows that concern them."""
 
 ENDED = frozenset(status for status, targets in TRANSITIONS.items() if not targets)
 
 
 def sources_of(target: Status) -> frozenset[Status]:
-    """The states from which a job may become `target`."""
+    """Return the states from which a job may change to `target`."""
     return frozenset(source for source, targets in TRANSITIONS.items() if target in targets)
 
 
 class Stage(StrEnum):
-    """What a running job is doing."""
+    """What a running job is doing now."""
 
     WAITING = "waiting"
     LOADING = "loading the model"
@@ -77,8 +77,10 @@ class Stage(StrEnum):
 class Snapshot(BaseModel):
     """A job's state after `seq` events. Times are seconds since 1970, durations seconds.
 
-    step_seconds: a moving average of this attempt's steps.  lost_steps: those done twice, since an attempt ended early.
-    cut: the texts that are longer than what the text encoder reads of them.
+    Attributes:
+        step_seconds: The moving average of this attempt's step durations.
+        lost_steps: Steps that were rendered twice, since an attempt ended early.
+        cut: The texts that are longer than what the text encoder reads of them.
     """
 
     model_config = ConfigDict(frozen=True, allow_inf_nan=False)
@@ -105,21 +107,22 @@ class Snapshot(BaseModel):
 
     @property
     def took(self) -> float | None:
-        """Seconds from its first attempt's begin to its end."""
+        """Return the seconds from the beginning of the first attempt to the job's end; None if it has not ended."""
         if self.started_at is None or self.ended_at is None:
             return None
         return max(0.0, self.ended_at - self.started_at)
 
     @property
     def ended(self) -> bool:
-        """Whether nothing can change any more."""
+        """Return whether the state can no longer change."""
         return self.status in ENDED
 
 
 def parse_snapshot(data: bytes | str | None) -> Snapshot:
-    """The state that is stored of a job; of one of which nothing is, that of a job that nobody has touched.
+    """Return the stored state of a job; the state of a new job if nothing is stored.
 
-    Raises UnreadableJob for a damaged one, and for one with words that this version does not know.
+    Raises:
+        UnreadableJob: The state is damaged, or has words that this version does not know.
     """
     try:
         return Snapshot() if data is None else Snapshot.model_validate_json(data, context=READING)
@@ -130,7 +133,7 @@ def parse_snapshot(data: bytes | str | None) -> Snapshot:
 
 
 def apply(state: Snapshot, event: Event) -> Snapshot:
-    """The state after one more event."""
+    """Return the state after one more event."""
     return state.model_copy(update={**_changes(state, event), "seq": state.seq + 1, "updated_at": event.at})
 
 
@@ -192,5 +195,5 @@ _NO_WORKER: dict[str, object] = {
 
 
 def _smoothed(mean: float | None, value: float) -> float:
-    """An exponential moving average: what the next steps will take, rather than what the first one took."""
+    """Return an exponential moving average: what the next steps will take, rather than what the first one took."""
     return value if mean is None else mean + STEP_SMOOTHING * (value - mean)

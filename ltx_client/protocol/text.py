@@ -1,7 +1,7 @@
-"""Text that somebody else wrote, as a terminal or a log may be given it.
+"""Clean text that somebody else wrote, so that it is safe for a terminal or a log.
 
-A terminal obeys what is in a text: an escape sequence moves the cursor, sets the clipboard or the window's title; a
-bidirectional control shows `gpj.exe` as `exe.jpg`; a line break begins a line that looks like one of ours.
+A terminal obeys control characters in a text: an escape sequence moves the cursor or sets the clipboard or the window's
+title; a bidirectional control shows `gpj.exe` as `exe.jpg`; a line break begins a line that looks like one of ours.
 """
 
 from __future__ import annotations
@@ -17,12 +17,14 @@ REPLACEMENT = "\N{REPLACEMENT CHARACTER}"
 _BREAK = r"\t\n\v\f\r\x1c-\x1e\x85\u2028\u2029"
 _CONTROL = (
     r"\0-\x1f\x7f-\x9f"  # C0, DEL and C1
-    r"\ud800-\udfff"  # lone surrogates, which stand for bytes that were no UTF-8
+    r"\ud800-\udfff"  # lone surrogates, which represent bytes that are not UTF-8
     r"\xad\u061c\u180e\u200b\u200e\u200f\u202a-\u202e\u2060-\u206f\ufeff\ufff9-\ufffb"
     r"\U00013430-\U0001343f\U0001bca0-\U0001bca3\U0001d173-\U0001d17a\U000e0000-\U000e007f"
 )
-"""Controls, and formats that show nothing. Not those that show, around Arabic numbers; and not the two joiners, with
-which words of Persian and of India are written, and most emoji of several people.
+"""Control characters, and format characters that are not visible.
+
+Neither the visible ones, around Arabic numbers, nor the two joiners, with which words of Persian and of languages of
+India are written, and most emoji of several people.
 """
 _BREAKS = re.compile(f"[{_BREAK}]")
 _CONTROLS = re.compile(f"[{_CONTROL}]")
@@ -30,9 +32,13 @@ _IN_LINES = re.compile(f"(?!\n)[{_CONTROL}\u2028\u2029]")
 
 
 def printable(text: str, *, lines: bool = False) -> str:
-    """Return the text with a space for each break, and a replacement character for each other control.
+    """Return the text with a space for each line break, and a replacement character for each other control.
 
-    What comes is as long as the text.  lines: keep line feeds, in a text whose lines are our own.
+    The result is as long as the text.
+
+    Args:
+        text: The text.
+        lines: Whether to keep line feeds, for a text whose lines are our own.
     """
     if text.isascii() and text.isprintable():
         return text
@@ -42,7 +48,12 @@ def printable(text: str, *, lines: bool = False) -> str:
 
 
 def shown(text: str, *, lines: bool = False) -> str:
-    """Return a text as it may be shown: without secrets and controls.  lines: its line feeds are our own, and stay."""
+    """Return a text without secrets and controls.
+
+    Args:
+        text: The text.
+        lines: Whether to keep line feeds, for a text whose lines are our own.
+    """
     return printable(redacted(text), lines=lines)
 
 
@@ -52,8 +63,12 @@ def is_printable(text: str) -> bool:
 
 
 def json_text(data: object, *, indent: int | None = None, ascii_only: bool = False) -> str:
-    """Return data as JSON that a terminal can be given: the same data, its controls written as `\\uXXXX`; with
-    ascii_only, all that is not ASCII.
+    r"""Return data as JSON that is safe for a terminal: the same data, with controls written as `\uXXXX`.
+
+    Args:
+        data: What `json.dumps` takes.
+        indent: As `json.dumps` takes it.
+        ascii_only: Whether to escape everything that is not ASCII.
     """
     return _IN_LINES.sub(_escaped, json.dumps(data, indent=indent, ensure_ascii=ascii_only))
 

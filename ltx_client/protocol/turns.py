@@ -1,11 +1,11 @@
-"""Whose turn it is: people with waiting jobs are served one after the other, whatever they submitted, and when.
+"""Define the index of turns: people with waiting jobs are served one after the other, whatever they submitted and when.
 
-`turns:{variant}` is a sorted set of `PRIORITY:SUBMITTER`, next first: who has had a turn goes behind the others of that
-priority. `line:{variant}:{PRIORITY:SUBMITTER}` is a sorted set of that person's waiting jobs, `MEMORY_CLASS:JOB`, the
-oldest first. Both are an index of the ledger, which a worker's script reads when a message has it take a job: what they
-say of a job is checked against the job itself, and the reaper adds what is missing. A message, of whichever job, has a
-worker take the job whose turn it is; a queue has one for each job. Scripts of both sides keep them by `turns.lua`
-(`ltx_client.shared.lua`).
+`turns:{variant}` is a sorted set of `PRIORITY:SUBMITTER`, the next first: whoever had a turn moves behind the others of
+that priority. `line:{variant}:{PRIORITY:SUBMITTER}` is a sorted set of that person's waiting jobs, `MEMORY_CLASS:JOB`,
+the oldest first. Both are an index of the ledger. A worker's script reads it when a message tells the worker to take a
+job; each entry is checked against the job itself, and the reaper adds missing ones. A message, of whichever job, makes
+a worker take the job whose turn it is; a queue has one message for each job. Scripts of both sides update the index
+with `turns.lua` (`ltx_client.shared.lua`).
 """
 
 from __future__ import annotations
@@ -23,26 +23,26 @@ __all__ = ["DEFAULT_PRIORITY", "GIVEN_BACK", "ROUND", "line_entry", "line_keys",
 DEFAULT_PRIORITY = 5
 """From 0, the first, to 9, the last."""
 GIVEN_BACK = 0
-"""The priority of a job of which an attempt was made and that waits again."""
+"""The priority of a job that was requeued after an attempt."""
 ROUND = 10**12
-"""Numbers of the turns of one priority; where they are used up, they begin anew."""
+"""How many turns one priority can number; when all are used up, numbering starts again."""
 
 
 def turn_of(job: Job, priority: int | None = None) -> str:
-    """Who takes the turn that this job needs, at its own priority or another one."""
+    """Return the turn that a job needs, as PRIORITY:SUBMITTER, at its own priority or another one."""
     return f"{job.priority if priority is None else priority}:{job.submitter}"
 
 
 def line_entry(job: Job) -> str:
-    """The job in its submitter's line."""
+    """Return the job's entry in its submitter's line."""
     return f"{memory_class(job.predicted_peak)}:{job.id}"
 
 
 def line_keys(names: Names, job: Job, priority: int | None = None) -> list[str]:
-    """The keys of the line that it waits in and of the turns of its variant."""
+    """Return the keys of the line that a job waits in and of the turns of its variant."""
     return [names.line(job.variant, turn_of(job, priority)), names.turns(job.variant)]
 
 
 def not_on_field(worker: str) -> str:
-    """The field of a job's record that keeps it from the worker of this name or id."""
+    """Return the field of a job's record that excludes the worker with this name or id."""
     return f"not_on:{worker}"

@@ -1,7 +1,7 @@
-"""Types of what one side writes and the other shows.
+"""Define types of strings that one side writes and the other shows.
 
-Who makes a record is refused a name that a terminal would obey. A record that is on the broker already, from another
-version or somebody hostile, is read as it is, with READING as the context, and cleaned where it is shown.
+A writer is refused a name that a terminal would obey. A record that is on the broker already, from another version or
+somebody hostile, is read as it is, with READING as the context, and cleaned where it is shown.
 """
 
 from __future__ import annotations
@@ -20,14 +20,18 @@ LONGEST = 200
 
 
 def check_name(value: str) -> str:
-    """Return a name that a terminal can be given. Raises ValueError."""
+    """Return a name if it is safe for a terminal.
+
+    Raises:
+        ValueError: It contains control characters.
+    """
     if not is_printable(value):
         raise ValueError("it has control characters in it, such as a line break or an escape sequence; leave them out")
     return value
 
 
 def first_error(error: ValidationError) -> str:
-    """Where the first error is, and what it is: one line, without what stood there."""
+    """Return the place and the kind of the first error in one line, without the invalid value."""
     detail = error.errors(include_url=False, include_input=False, include_context=False)[0]
     where = ".".join(printable(str(part)[:LONGEST]) for part in detail["loc"])
     return f"{where[:LONGEST] or 'all of it'}: {printable(detail['msg'][:LONGEST])}"
@@ -38,8 +42,8 @@ def _check(value: str, info: ValidationInfo) -> str:
 
 
 Name = Annotated[str, AfterValidator(_check)]
-"""Of a person, a worker, a variant, a file."""
+"""The name of a person, a worker, a variant or a file."""
 Cleaned = Annotated[str, AfterValidator(printable)]
-"""A name that is for people alone."""
+"""A name that is only shown to people."""
 Sentence = Annotated[str, AfterValidator(shown)]
-"""What happened, in words that may be a library's: neither secrets of its writer nor controls reach the broker."""
+"""What happened, possibly in a library's words: neither secrets of its writer nor controls reach the broker."""

@@ -1,4 +1,4 @@
-"""What a worker says of itself, renewed every few seconds: the fields of `worker:{id}`."""
+"""Define what a worker reports about itself every few seconds: the fields of `worker:{id}`."""
 
 from __future__ import annotations
 
@@ -31,30 +31,34 @@ __all__ = [
 ]
 
 CLIP_PARTS = "clip-parts"
-"""A worker's feature: it reads the parts of clips that a job names, and of others their ends."""
+"""A worker's feature: it reads the parts of clips that a job names, and the ends of clips without a part."""
 LARGEST_MEMORY = 10**15
-"""Bytes; like the bounds of the other numbers here, far beyond what is, and short in a table."""
+"""Bytes; like the bounds of the other numbers here, far beyond any real value, and short in a table."""
 Gigabytes = Annotated[float, Field(gt=0, le=LARGEST_MEMORY / 1e9)]
 ID_TAIL = 8
-"""Characters of a worker's id that tell it from others of its name."""
+"""Characters of a worker's id that distinguish it from other workers with its name."""
 
 PAUSED = "paused"
-"""The state of a worker that takes no jobs until somebody has looked at its machine."""
+"""The state of a worker that takes no jobs until somebody has fixed its machine."""
 HELD = "held"
-"""The state of a worker that takes no jobs since somebody has paused it, or its queue, until that is resumed."""
+"""The state of a worker that takes no jobs while an operator has paused it or its queue."""
 OFF_DUTY = "off duty"
-"""The state of a worker whose machine is not to work now: it is on battery, or in use, or it is not the hour."""
+"""The state of a worker outside its duty hours, or whose machine is on battery or in use."""
 
 
 UNREADY = "unready"
-"""The state of a worker that takes no jobs since one of its threads cannot go on; it ends soon, to be started again."""
+"""The state of a worker that takes no jobs since one of its threads has failed; it exits soon, to be restarted."""
 
 
 class ThreadInfo(BaseModel):
-    """What is known of a worker's threads of one kind, such as "leases", or "events" for those of all attempts.
+    """The condition of a worker's threads of one kind, such as "leases", or "events" for those of all attempts.
 
-    beat_at: when it last had done a piece of its work; None where no such thread runs now.  errors: since the worker
-    started.  error, error_at: the last one, and when.  failing: whether it has done nothing since.
+    Attributes:
+        beat_at: When one last finished a piece of its work; None if no such thread runs now.
+        errors: How many there were since the worker started.
+        error: The last error.
+        error_at: When the last error occurred.
+        failing: Whether no work was done since the last error.
     """
 
     model_config = ConfigDict(frozen=True, allow_inf_nan=False)
@@ -68,23 +72,27 @@ class ThreadInfo(BaseModel):
 
 
 class WorkerInfo(BaseModel):
-    """A live worker. memory in bytes, budget in GB (10**9 bytes), times in seconds since 1970.
+    """A live worker. Times are seconds since 1970.
 
-    gpu_gb: what its GPU may use of that memory, where it may not use all of it.
-    state: "idle", "rendering", "resting" (after its engine died, for some seconds), PAUSED, HELD, OFF_DUTY or
-    UNREADY.
-    why_paused: a sentence, for the latter four; also while the job is rendered that was in hand when it was held, or
-    when its duty ended.
-    temperature: of its hottest sensor, in degrees Celsius.  thermal_pressure: a Mac's, from "nominal" to "sleeping".
-    Either is None where it cannot be read.
-    job: the id of the job in hand, or empty.
-    threads: what is known of each kind of its threads.
-    storage: the id of the storage that it uses; empty from an older worker.
-    features: what it can do that older ones cannot, as words with blanks between: CLIP_PARTS.
-    run: of its process: another one has written this since the worker was restarted.  note: what an operator should
-    know of it, in a sentence, or empty.
-    failure: why the last attempt that failed here did so, since the worker started: a sentence, or empty.  failed_job,
-    failed_at: which, and when.
+    Attributes:
+        memory: Bytes.
+        budget_gb: GB (10**9 bytes) that a render may use.
+        gpu_gb: GB that the GPU may use, if it may not use all of that.
+        state: "idle", "rendering", "resting" (for some seconds after its engine died), PAUSED, HELD, OFF_DUTY or
+            UNREADY.
+        why_paused: A sentence for the latter four states; also while a job that was running then is rendered to its
+            end.
+        temperature: Of its hottest sensor, in degrees Celsius; None if it cannot be read.
+        thermal_pressure: A Mac's, from "nominal" to "sleeping"; None if it cannot be read.
+        job: The id of the job that it renders, or empty.
+        threads: The condition of its threads, one entry for each kind.
+        storage: The id of the storage that it uses; empty for an older worker.
+        features: What it can do that older workers cannot, as words separated by spaces: CLIP_PARTS.
+        run: The id of its process; a restarted worker has another one.
+        note: A sentence that an operator should read, or empty.
+        failure: Why the last failed attempt on this worker failed, since it started: a sentence, or empty.
+        failed_job: The job of that attempt.
+        failed_at: When it failed.
     """
 
     model_config = ConfigDict(frozen=True, allow_inf_nan=False)
@@ -122,7 +130,7 @@ class WorkerInfo(BaseModel):
     @field_validator("threads", mode="before")
     @classmethod
     def _parse_threads(cls, value: Any) -> Any:
-        """As they lie in Redis. Those of another version, or damaged ones, are none: the worker is alive anyway."""
+        """Parse the entries as they are stored in Redis. Those of another version, and damaged ones, are dropped."""
         if not isinstance(value, str | bytes):
             return value
         try:
@@ -131,7 +139,7 @@ class WorkerInfo(BaseModel):
             return ()
 
     def fields(self) -> dict[str, str | int | float]:
-        """As it lies in Redis, where None is the empty string; for others to read, and so as it may be shown."""
+        """Return the fields as they are stored in Redis: empty strings for None, and texts as they may be shown."""
         values = {
             name: shown(value) if isinstance(value, str) else "" if value is None else value
             for name, value in self.model_dump(exclude={"threads"}).items()
@@ -139,16 +147,20 @@ class WorkerInfo(BaseModel):
         return {**values, "threads": _threads.dump_json(self.threads).decode()}
 
     def serves(self, job: Job) -> bool:
-        """Whether it takes jobs like this one."""
+        """Return whether the worker takes jobs like this one."""
         if self.state in (PAUSED, HELD, OFF_DUTY, UNREADY) or self.variant != job.variant:
             return False
         return self.budget_gb >= memory_class(job.predicted_peak) and fits_gpu(job, self.gpu_gb)
 
 
 def fits_gpu(job: Job, gpu_gb: float | None) -> bool:
-    """Return whether a job fits what a GPU may use of the memory, in GB; None: all that the variant needs.
+    """Return whether a job fits what a GPU may use of the memory.
 
     A variant's memory classes are steps of a ladder; between two of them, a size may be too large for such a GPU.
+
+    Args:
+        job: The job.
+        gpu_gb: GB that the GPU may use; None for all that the variant needs.
     """
     variant = VARIANTS.get(job.variant)
     if gpu_gb is None or variant is None or gpu_gb >= variant.ram_gb:
@@ -161,6 +173,6 @@ _threads: TypeAdapter[tuple[ThreadInfo, ...]] = TypeAdapter(tuple[ThreadInfo, ..
 
 
 def worker_names(workers: Sequence[WorkerInfo]) -> dict[str, str]:
-    """What to call each, by its id: its name, where others have the same one with the last characters of its id."""
+    """Return each worker's name by its id, followed by the id's last characters if other workers have the same name."""
     count = Counter(worker.name for worker in workers)
     return {one.id: one.name if count[one.name] == 1 else f"{one.name} ({one.id[-ID_TAIL:]})" for one in workers}

@@ -1,1 +1,1 @@
-"""What clients and workers share besides the wire: settings, the configuration file, files of their own."""
+"""Contain what clients and workers share besides the wire: settings, configuration file, broker, storage."""

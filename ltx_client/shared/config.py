@@ -1,6 +1,6 @@
-"""The configuration file: farms by name, read by clients and workers alike.
+"""Read the configuration file: farms by name, for clients and workers alike.
 
-    farm = "studio"                          # the one that is meant where nothing else says
+    farm = "studio"                          # the one that is used unless something else is named
 
     [farms.studio]
     broker_url = "rediss://ann@broker:6379/0"
@@ -8,7 +8,7 @@
     storage_url = "s3://renders"
     defaults = { variant = "distilled", priority = 4 }
 
-Options go over the environment, and the environment over this file.
+Options override the environment, and the environment overrides this file.
 """
 
 from __future__ import annotations
@@ -30,21 +30,21 @@ from ltx_client.shared.setting_errors import field_at, meant, reason
 __all__ = ["LOCAL", "Config", "ConfigError", "Defaults", "Profile", "chosen_farm", "config_path", "load", "parse"]
 
 LONGEST_NAME = 100
-"""Characters of a value's name in a message."""
+"""Characters of a value's name that a message repeats."""
 LOCAL = "local"
 """The farm of this machine alone, which needs no profile."""
 
 
 class ConfigError(ValueError):
-    """The configuration file cannot be used: which line, and why."""
+    """The configuration file is invalid; the message says on which line, and why."""
 
 
 class NoPlace(ConfigError):
-    """There is no place for the file: of a user without a home."""
+    """There is no place for the file, since the user has no home folder."""
 
 
 class Defaults(BaseModel):
-    """What stands in for options that are not given to `render`, `submit` and `batch`."""
+    """Default values for options of `render`, `submit` and `batch`."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
 
@@ -55,7 +55,7 @@ class Defaults(BaseModel):
 
 
 class Profile(BaseModel):
-    """One farm. The fields mean what `FarmSettings` says; without a broker it is this machine alone."""
+    """One farm. Its fields have the meaning of those of `FarmSettings`; without a broker it is this machine alone."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True, hide_input_in_errors=True)
 
@@ -70,12 +70,17 @@ class Profile(BaseModel):
     defaults: Defaults = Defaults()
 
     def settings(self) -> dict[str, Any]:
-        """What it sets of `FarmSettings`."""
+        """Return the values for `FarmSettings`."""
         return self.model_dump(exclude={"defaults"}, exclude_none=True)
 
 
 class Config(BaseModel):
-    """The whole file. farm: the name of the farm that is meant where neither --farm nor LTX_FARM names one."""
+    """The whole file.
+
+    Attributes:
+        farm: The name of the farm that is used when neither --farm nor LTX_FARM names one.
+        farms: Profiles by name.
+    """
 
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True, hide_input_in_errors=True)
 
@@ -83,20 +88,26 @@ class Config(BaseModel):
     farms: dict[Annotated[str, Field(pattern=r"^[\w-]+$")], Profile] = {}
 
     def profile(self, name: str | None) -> Profile:
-        """The farm of that name, or the file's own choice. Raises ConfigError for one that it does not have."""
+        """Return the farm with that name, or the file's default farm.
+
+        Raises:
+            ConfigError: The file has no such farm.
+        """
         name = name or self.farm
         if name in self.farms:
             return self.farms[name]
         if name in (None, LOCAL):
             return Profile()
         known = ", ".join([*self.farms, LOCAL])
-        raise ConfigError(
-            f"there is no farm {name!r} in {config_path()}; there are {known} (see ltx config set --help)"
-        )
+        raise ConfigError(f"there is no farm {name!r} in {config_path()}; use {known} (see ltx config set --help)")
 
 
 def config_path() -> Path:
-    """LTX_CONFIG, or the place that this system has for such files. Raises ConfigError."""
+    """Return LTX_CONFIG, or this system's place for such files.
+
+    Raises:
+        ConfigError: The user has no home folder.
+    """
     given = os.environ.get("LTX_CONFIG")
     try:
         if given:
@@ -109,12 +120,16 @@ def config_path() -> Path:
 
 
 def chosen_farm(config: Config) -> str:
-    """The name of the farm that is meant."""
+    """Return the name of the farm to use."""
     return os.environ.get("LTX_FARM") or config.farm or LOCAL
 
 
 def load() -> Config:
-    """The file, or an empty configuration where there is none. Raises ConfigError."""
+    """Return the file's content, or an empty configuration if the file does not exist.
+
+    Raises:
+        ConfigError: The file is invalid.
+    """
     try:
         path = config_path()
     except NoPlace:
@@ -129,7 +144,11 @@ def load() -> Config:
 
 
 def parse(text: str, path: Path) -> Config:
-    """The configuration in `text`; errors name `path` and the line."""
+    """Return the configuration in `text`.
+
+    Raises:
+        ConfigError: The text is invalid; the message names `path` and the line.
+    """
     try:
         return Config.model_validate(tomllib.loads(text))
     except tomllib.TOMLDecodeError as error:
@@ -149,25 +168,25 @@ def parse(text: str, path: Path) -> Config:
 def _why_not(detail: ErrorDetails, keys: list[str]) -> str:
     """Return what is wrong with the value that the keys lead to."""
     if detail["type"] == "extra_forbidden":
-        beside = {
+        siblings = {
             Config: "farm farms",
             Profile: " ".join(Profile.model_fields),
             Defaults: " ".join(Defaults.model_fields),
         }
-        near = meant(keys[-1], beside[(Config, Config, Profile, Defaults)[min(len(keys), 4) - 1]].split())
-        return " is unknown here" + (f"; is {near} meant?" if near else "")
+        near = meant(keys[-1], siblings[(Config, Config, Profile, Defaults)[min(len(keys), 4) - 1]].split())
+        return " is unknown" + (f"; is {near} meant?" if near else "")
     if detail["type"] == "string_pattern_mismatch":
-        return " is no farm's name; it must be of letters, digits, _ and -"
+        return " is invalid: it is not a farm's name; use letters, digits, _ and -"
     return reason(detail, field_at(Config, keys)).replace("a text", "a text in quotes")
 
 
 def _shortened(name: str) -> str:
-    """As a person can be shown it, whatever stands in the file."""
+    """Return a name as it may be shown, whatever the file contains."""
     return printable(name[:LONGEST_NAME]) + "…" * (len(name) > LONGEST_NAME)
 
 
 def _split_position(message: str, text: str) -> tuple[str, int]:
-    """What tomllib found, and on which line."""
+    """Return what tomllib found, and on which line."""
     match = re.fullmatch(r"(?P<reason>.*) \(at (line (?P<line>\d+), column \d+|end of document)\)", message, re.DOTALL)
     if match is None:
         return message, 1
@@ -175,7 +194,7 @@ def _split_position(message: str, text: str) -> tuple[str, int]:
 
 
 def _line_of(text: str, keys: list[str]) -> int:
-    """The line that a value's keys lead to, as far as they stand on lines of their own."""
+    """Return the line that a value's keys lead to, as far as they are on lines of their own."""
     best, depth, table = 1, 0, list[str]()
     for number, line in enumerate(text.splitlines(), 1):
         if header := re.match(r"\s*\[+([^\]]+)\]", line):

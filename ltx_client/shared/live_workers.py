@@ -1,4 +1,4 @@
-"""The workers that are alive: those whose records have not expired."""
+"""Read the live workers: those whose records have not expired."""
 
 from __future__ import annotations
 
@@ -16,9 +16,10 @@ __all__ = ["live_workers"]
 
 
 def live_workers(client: redis.Redis, names: Names) -> list[WorkerInfo]:
-    """Those that have renewed what they say of themselves, by name; without those of which it cannot be read.
+    """Return the live workers, by name, without those whose records cannot be read.
 
-    Raises redis.RedisError.
+    Raises:
+        redis.RedisError: The broker did not answer.
     """
     ids: Any = read_or([], names.workers(), lambda: client.zrange(names.workers(), 0, -1))
     with client.pipeline(transaction=False) as pipeline:
@@ -28,7 +29,7 @@ def live_workers(client: redis.Redis, names: Names) -> list[WorkerInfo]:
     workers = []
     for worker_id, fields in zip(ids, hashes, strict=True):
         if is_wrong_type(fields):
-            tell_once(f"worker {worker_id} is left out: its key holds another kind of value than it should")
+            tell_once(f"worker {worker_id} is left out: its key has a value of the wrong type")
             continue
         if isinstance(fields, Exception):
             raise fields
@@ -36,5 +37,5 @@ def live_workers(client: redis.Redis, names: Names) -> list[WorkerInfo]:
         try:
             workers += [WorkerInfo.model_validate(texts, context=READING)] if texts else []
         except ValidationError as error:
-            tell_once(f"worker {worker_id} is left out: what it says cannot be read ({first_error(error)})")
+            tell_once(f"worker {worker_id} is left out: its record cannot be read ({first_error(error)})")
     return sorted(workers, key=lambda worker: (worker.name, worker.id))

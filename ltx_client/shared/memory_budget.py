@@ -1,4 +1,4 @@
-"""What renders may use of a machine's memory, and whether a worker with that would serve anything."""
+"""Compute how much of a machine's memory renders may use, and whether a worker with that serves anything."""
 
 from __future__ import annotations
 
@@ -18,22 +18,22 @@ __all__ = ["BudgetSettings", "ServesNothing", "check_serves", "usable_memory", "
 
 
 class ServesNothing(ModelError):
-    """A worker of a variant for whose smallest render its memory is not enough."""
+    """A worker's memory does not suffice for its variant's smallest render."""
 
 
 def usable_memory() -> float:
-    """Return what renders may use of it, in GB, unless somebody says otherwise."""
+    """Return how many GB renders may use unless a setting says otherwise."""
     return USABLE_PART * machine_memory() / GB
 
 
 class BudgetSettings(HomeSettings):
-    """What a client needs to know of the worker of this machine's own farm."""
+    """The settings of this machine's own worker that a client needs to know."""
 
     worker_memory_gb: Annotated[Gigabytes, Unit("GB")] = Field(default_factory=usable_memory)
 
 
 def why_too_much(budget_gb: float) -> str:
-    """Return in a sentence that renders may use more than the machine has; "" where they may not."""
+    """Return a sentence if renders may use more than the machine has; otherwise ""."""
     there = machine_memory() / GB
     if budget_gb <= there:
         return ""
@@ -44,7 +44,11 @@ def why_too_much(budget_gb: float) -> str:
 
 
 def check_serves(variant: Variant, budget_gb: float) -> None:
-    """Raise ServesNothing where no render of the variant fits, with what would be right."""
+    """Check that a render of the variant fits.
+
+    Raises:
+        ServesNothing: None fits; the message says what would.
+    """
     needed = smallest_class(variant)
     if budget_gb >= needed:
         return

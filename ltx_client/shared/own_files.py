@@ -1,4 +1,4 @@
-"""What is wrong with what lies in the place of a file or folder of this program's own. Nothing is opened or changed."""
+"""Find what is wrong with a file or folder that this program uses. Nothing is opened or changed."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from pathlib import Path
 __all__ = ["ENTER", "READ", "WRITE", "Problem", "expanded", "problem_with"]
 
 READ, WRITE, ENTER = os.R_OK, os.R_OK | os.W_OK, os.R_OK | os.W_OK | os.X_OK
-"""What must be allowed: to read a file, to write it too, to use a folder."""
+"""Kinds of access: to read a file, to read and write it, to use a folder."""
 _WORDS = {READ: "read", WRITE: "read and write", ENTER: "read and write"}
 _KINDS = {
     stat.S_IFREG: "a file",
@@ -24,26 +24,42 @@ _KINDS = {
 
 @dataclass(frozen=True)
 class Problem:
-    """text: a sentence: which path, what is wrong with it, and what would be right.  mend: a command."""
+    """A problem with a path.
+
+    Attributes:
+        text: A sentence: which path, what is wrong with it, and what would be right.
+        fix: A command.
+    """
 
     text: str
-    mend: str
+    fix: str
 
 
 def expanded(path: str | Path) -> Path:
-    """Return a path whose ~ is a folder. Raise ValueError where this machine does not know whose that would be."""
+    """Return a path with ~ replaced by a home folder.
+
+    Raises:
+        ValueError: This machine does not know whose home folder that is.
+    """
     if os.environ.get("HOME") == "" and Path(path).parts[:1] == ("~",):
-        raise ValueError("HOME is empty, and ~ is there; set HOME, or give a whole path")
+        raise ValueError("HOME is empty, so ~ is unknown; set HOME, or use a whole path")
     try:
         return Path(path).expanduser()
     except RuntimeError:
         raise ValueError(
-            f"{Path(path).parts[0]!r} is no folder of this machine; set HOME, or give a whole path"
+            f"{Path(path).parts[0]!r} is not a folder of this machine; set HOME, or use a whole path"
         ) from None
 
 
 def problem_with(path: Path, is_folder: bool, access: int, called: str = "") -> Problem | None:
-    """Return why a path cannot be used; what is not there is no problem. called: what it is called in the sentence."""
+    """Return why a path cannot be used; a path that does not exist is not a problem.
+
+    Args:
+        path: The path.
+        is_folder: Whether it must be a folder.
+        access: READ, WRITE or ENTER.
+        called: What the path is called in the sentence.
+    """
     wanted = "a folder" if is_folder else "a file"
     right = f"there must be {wanted} that this user can {_WORDS[access]}"
     away = f"mv '{path}' '{path}.old'"
@@ -52,13 +68,15 @@ def problem_with(path: Path, is_folder: bool, access: int, called: str = "") -> 
     except FileNotFoundError:
         if not path.is_symlink():
             return None
-        return Problem(f"{called}{path} is a link to {path.readlink()}, where nothing is; {right}, or nothing", away)
+        return Problem(
+            f"{called}{path} is a link to {path.readlink()}, which does not exist; {right}, or nothing", away
+        )
     except OSError as error:
         return Problem(f"{called}{path} cannot be used: {error.strerror}; {right}, or nothing", away)
     if kind != (stat.S_IFDIR if is_folder else stat.S_IFREG):
         found = _KINDS.get(kind, "something else")
-        return Problem(f"{called}{path} is {found}, and that is in the way: {right}, or nothing", away)
+        return Problem(f"{called}{path} is {found}, which is in the way: {right}, or nothing", away)
     if not os.access(path, access):
-        mend = f"sudo chown -R \"$(id -un)\" '{path}'; chmod -R u+rwX '{path}'"
-        return Problem(f"{called}{path} is forbidden to this user; {right}", mend)
+        fix = f"sudo chown -R \"$(id -un)\" '{path}'; chmod -R u+rwX '{path}'"
+        return Problem(f"{called}{path} is forbidden to this user; {right}", fix)
     return None

@@ -1,4 +1,4 @@
-"""Passwords that stand in no URL: read from a file or from the user's keychain, and never shown."""
+"""Read passwords that are not in a URL, from a file or from the user's keychain. They are never shown."""
 
 from __future__ import annotations
 
@@ -14,17 +14,21 @@ from ltx_client.shared.own_files import expanded
 __all__ = ["SERVICE", "password_from_file", "password_from_keyring", "with_password"]
 
 SERVICE = "ltx-farm"
-"""The service under which the keychain knows the passwords; the account is the farm's name."""
+"""The service under which the keychain stores the passwords; the account is the farm's name."""
 LARGEST = 64 * 1024
 """Bytes of a file with a password, at most."""
 
 
 def password_from_file(path: str | Path) -> str:
-    """Return the file's first line, whatever ends it. Raises ValueError."""
+    """Return a file's first line, whatever ends it.
+
+    Raises:
+        ValueError: The file cannot be read, or has no valid first line.
+    """
     try:
         path = expanded(path)
         if not path.is_file() and path.exists():
-            raise ValueError("it is no file")
+            raise ValueError("it is not a file")
         with path.open("rb") as file:
             line = _first_line(file.read(LARGEST + 1))
     except (OSError, ValueError) as error:
@@ -35,7 +39,7 @@ def password_from_file(path: str | Path) -> str:
 
 def _first_line(content: bytes) -> str:
     if len(content) > LARGEST:
-        raise ValueError("it is too large to be a password's")
+        raise ValueError("it is too large for a password")
     if content.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
         raise ValueError("it is UTF-16; save it as UTF-8")
     try:
@@ -50,16 +54,20 @@ def _first_line(content: bytes) -> str:
 
 
 def password_from_keyring(farm: str) -> str:
-    """What the user's keychain holds for a farm. Raises ValueError."""
+    """Return the password that the user's keychain stores for a farm.
+
+    Raises:
+        ValueError: The keychain cannot be used, or has no password.
+    """
     try:
         import keyring
         import keyring.errors
     except ImportError:
-        raise ValueError("the broker's password lies in the keychain; pip install 'ltx-farm[keyring]'") from None
+        raise ValueError("the broker's password is stored in the keychain; pip install 'ltx-farm[keyring]'") from None
     try:
         password = keyring.get_password(SERVICE, farm)
     except keyring.errors.KeyringError as error:
-        raise ValueError(f"the keychain does not give the broker's password: {error}") from None
+        raise ValueError(f"the keychain did not return the broker's password: {error}") from None
     if not password:
         raise ValueError(
             f"the keychain has no broker password for {farm!r}; ltx config set broker_password --keyring stores it"
@@ -68,5 +76,5 @@ def password_from_keyring(farm: str) -> str:
 
 
 def with_password(broker: Broker, read: Callable[[], str]) -> Broker:
-    """Return the broker with the password that `read` gives; one that has a password keeps it, and nothing is read."""
+    """Return the broker with the password that `read` returns; a broker that has one keeps it, and nothing is read."""
     return broker if broker.password else replace(broker, password=read())

@@ -1,4 +1,4 @@
-"""Small files that only their owner may read, such as keys and passwords: whole, and on the disk, or as they were."""
+"""Read and write small files that only their owner may read, such as keys and passwords, never half of one."""
 
 from __future__ import annotations
 
@@ -21,24 +21,31 @@ LONGEST = 4096
 
 
 def write_private(path: Path, text: str) -> None:
-    """Replace a file in one step, which outlives a power cut; mode 0600 from its first byte on. A link is followed.
-    Raise OSError, also where something is that is no file, such as a device.
+    """Replace a file in one step that survives a power cut; its mode is 0600 from its first byte on. Follow a link.
+
+    Raises:
+        OSError: It cannot be written, or something other than a file is there, such as a device.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     path = destination(path)
     if kind_of(path) not in (0, stat.S_IFREG):
-        raise OSError(errno.EINVAL, "what is there is no file", str(path))
+        raise OSError(errno.EINVAL, "what is there is not a file", str(path))
     replace_file(path, text)
     with contextlib.suppress(OSError):
         flush(str(path.parent))
 
 
 def replace_file(path: Path, text: str, mode: int = 0o600, prepare: Callable[[Path], object] | None = None) -> None:
-    """Replace a file, or a link, in one step by a new one, whose content is on the disk by then. Raise OSError, and all
-    is as it was then.
+    """Replace a file, or a link, in one step by a new one, whose content is on the disk by then.
 
-    mode: whatever the umask; nobody else may read it before the content is whole.  prepare: what is done with the new
-    file before it has its name, such as to give it to another user; what that raises is raised.
+    Args:
+        path: The file.
+        text: Its content.
+        mode: Its mode, whatever the umask; nobody else may read it before the content is complete.
+        prepare: Called with the new file before it gets its name, such as to give it to another user.
+
+    Raises:
+        OSError: It cannot be written, and is unchanged. What `prepare` raises is raised too.
     """
     temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}")
     try:
@@ -56,7 +63,11 @@ def replace_file(path: Path, text: str, mode: int = 0o600, prepare: Callable[[Pa
 
 
 def read_word(path: Path) -> str:
-    """Return what such a file holds; nothing where there is none. Raise OSError."""
+    """Return the content of such a file; empty if it does not exist.
+
+    Raises:
+        OSError: It cannot be read.
+    """
     try:
         with open(path, "rb", opener=_open_at_once) as file:
             return file.read(LONGEST).decode(errors="replace").strip()
@@ -65,15 +76,17 @@ def read_word(path: Path) -> str:
 
 
 def _open_at_once(path: str, flags: int) -> int:
-    """A named pipe that nobody writes to is empty; it is not waited for."""
+    """Open a file without waiting: a named pipe that nobody writes to is empty."""
     return os.open(path, flags | os.O_NONBLOCK)
 
 
 def drawn_once(path: Path, pattern: str, draw: Callable[[], str]) -> str:
-    """Return the word in a file; where there is no file, or one whose word does not match `pattern` whole, write the
-    one that `draw` gives there, and return that.
+    """Return the word in a file, or write the one that `draw` returns there first, if there is none.
 
-    A file that is there and cannot be read for now is left as it is. Raise OSError.
+    A word that does not match `pattern` as a whole is replaced. A file that exists but cannot be read is left as it is.
+
+    Raises:
+        OSError: The file cannot be read or written.
     """
     word = read_word(path)
     if not re.fullmatch(pattern, word):

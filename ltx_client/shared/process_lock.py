@@ -1,6 +1,6 @@
-"""The system's lock (`flock`) on an open file or folder, as a sign that a process runs.
+"""Lock an open file or folder with the system's lock (`flock`), to show that a process runs.
 
-It lasts as long as the process that has it and those that inherit the descriptor, however they end.
+The lock lasts as long as the process that took it and those that inherit the descriptor, however they end.
 """
 
 from __future__ import annotations
@@ -19,9 +19,15 @@ TRY_EVERY = 0.05
 
 
 def lock_within(handle: int, seconds: float, *, needs_locks: bool = True) -> bool:
-    """Lock an open file for this process alone. Return False where another one still has it locked after so long.
+    """Lock an open file for this process alone.
 
-    needs_locks: whether a file system without locks raises OSError; where it does not, all is as if it were locked.
+    Args:
+        handle: The file's descriptor.
+        seconds: How long to wait while another process has it locked.
+        needs_locks: Whether a file system without locks raises OSError; otherwise it counts as locked.
+
+    Returns:
+        False if another process still has it locked.
     """
     deadline = time.monotonic() + seconds
     while not _try_lock(handle, fcntl.LOCK_EX, needs_locks):
@@ -32,16 +38,21 @@ def lock_within(handle: int, seconds: float, *, needs_locks: bool = True) -> boo
 
 
 def is_locked(path: Path, *, needs_locks: bool = True) -> bool:
-    """Return whether a process has the file or folder locked; False where there is none. Raise OSError.
+    """Return whether a process has locked the file or folder; False if it does not exist.
 
-    needs_locks: whether a file system without locks raises OSError; where it does not, nothing is locked.
+    Args:
+        path: The file or folder.
+        needs_locks: Whether a file system without locks raises OSError; otherwise nothing is locked there.
+
+    Raises:
+        OSError: The lock cannot be tested.
     """
     try:
         handle = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
     except FileNotFoundError:
         return False
     try:
-        # Shared: two who ask at the same time do not see each other.
+        # Shared, so that two processes that test at the same time do not see each other.
         return not _try_lock(handle, fcntl.LOCK_SH, needs_locks)
     finally:
         os.close(handle)

@@ -1,4 +1,4 @@
-"""What is wrong with a value that somebody set, in words of our own: which it is, and what it must be."""
+"""Describe what is wrong with a setting's value in our own words: which value it is, and what it must be."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ __all__ = ["Unit", "field_at", "is_shown", "meant", "must_be", "reason"]
 
 @dataclass(frozen=True)
 class Unit:
-    """Name the unit of a setting's number, in the metadata of its type: `Annotated[float, Unit("seconds")]`."""
+    """The unit of a setting's number, in the metadata of its type: `Annotated[float, Unit("seconds")]`."""
 
     name: str
 
@@ -36,18 +36,18 @@ _KINDS: dict[Any, str] = {
 }
 _BOUNDS = {"gt": "above", "ge": "from", "lt": "below", "le": "up to"}
 _LARGE = 10**6
-"""From here on a bound is written with an exponent."""
+"""The number from which on a bound is written with an exponent."""
 
 
 def reason(detail: ErrorDetails, field: FieldInfo | None) -> str:
-    """Return what is wrong with a field's value, to stand after its name: "is '7s'; it must be a number above 0".
+    """Return what is wrong with a field's value, to follow its name: "is '7s'; it must be a number above 0".
 
     What may be secret, and what is of no use to see, is not quoted. A validator's own sentence is returned as it is.
     """
     if detail["type"] == "value_error":
         return f": {detail['msg'].removeprefix('Value error, ')}"
     if field is None:
-        return " is of the wrong kind"
+        return " has the wrong type"
     value = detail["input"]
     if value == "":
         return f" is empty; it must be {must_be(field)}, or not be set"
@@ -57,7 +57,7 @@ def reason(detail: ErrorDetails, field: FieldInfo | None) -> str:
 
 
 def must_be(field: FieldInfo) -> str:
-    """Return which values a field takes, with their unit."""
+    """Return which values a field accepts, with their unit."""
     kind, metadata = _plain(field)
     words = _KINDS.get(kind, "a table")
     limits = {
@@ -76,7 +76,7 @@ def must_be(field: FieldInfo) -> str:
 
 
 def field_at(model: type[BaseModel], keys: Iterable[Any]) -> FieldInfo | None:
-    """Return the field of a model that the keys of a value lead to; None where they lead to none."""
+    """Return the field of a model that the keys of a value lead to; None if they lead to none."""
     fields: Mapping[str, FieldInfo] = model.model_fields
     found = None
     for key in keys:
@@ -91,17 +91,17 @@ def field_at(model: type[BaseModel], keys: Iterable[Any]) -> FieldInfo | None:
 
 
 def is_shown(field: FieldInfo) -> bool:
-    """Return whether the value of a field may be quoted: a text may hold a password."""
+    """Return whether the value of a field may be quoted: a text may contain a password."""
     return _plain(field)[0] in (bool, int, float)
 
 
 def meant(name: str, known: Iterable[str], *, alike: float = 0.6) -> str | None:
-    """Return which of the known names a mistyped one is most like."""
+    """Return the known name that is most similar to a mistyped one; None if none is similar."""
     return next(iter(difflib.get_close_matches(name, list(known), 1, alike)), None)
 
 
 def _plain(field: FieldInfo) -> tuple[Any, list[Any]]:
-    """Return the kind of value that a field is about, whether or not it may be None, and what bounds it."""
+    """Return the type that a field is about, whether or not it may be None, and its bounds."""
     kind: Any = field.annotation
     metadata = list(field.metadata)
     if get_origin(kind) in (Union, types.UnionType):

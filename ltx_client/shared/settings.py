@@ -1,4 +1,4 @@
-"""Where clients and workers meet: the environment over the configuration file. A worker's own settings extend these."""
+"""Read the settings that clients and workers share: the environment overrides the configuration file."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from pydantic import (
 )
 
 from ltx_client.protocol.names import DEFAULT_NAMESPACE, Names
-from ltx_client.protocol.redaction import know_environment, know_url
+from ltx_client.protocol.redaction import hide_environment_secrets, hide_url_secrets
 from ltx_client.protocol.text import shown
 from ltx_client.protocol.validation import check_name
 from ltx_client.shared.broker.tls import check_authority, check_files, with_tls
@@ -33,13 +33,13 @@ from ltx_client.shared.storage.urls import check_storage_url
 __all__ = ["FarmSettings", "HomeSettings", "broker_address", "check_broker_url", "why_invalid"]
 
 ALIKE = 0.85
-"""How much like a setting's name another one must be to be taken for it."""
+"""How similar a name must be to a setting's to be considered a mistyped one."""
 _OTHERS = {f"LTX_{name}" for name in ("FARM", "CONFIG", "MODELS_DIR", "NOTIFY_SECRET", "NOTIFY_SECRET_FILE")}
 """Variables that are read elsewhere."""
 
 
 class HomeSettings(BaseModel):
-    """Where this machine's own files are, for processes that need to know no more of the farm. Raises ConfigError.
+    """The folder of this machine's own files, for processes that need no other setting. Raises ConfigError.
 
     What is given goes before the environment, and that before the configuration file. pydantic-settings would read the
     environment as these lines do, and takes as long to import as click, in each command.
@@ -67,15 +67,16 @@ class HomeSettings(BaseModel):
             raise ValueError("is relative to the current folder; it must be a whole path, such as ~/.ltx-farm")
         if not str(home).isprintable():
             raise ValueError("has a control character in it; it must be a folder such as ~/.ltx-farm")
-        if "::" in str(home):  # which joins two URLs to one for fsspec, and an embedded farm's videos lie in there
+        if "::" in str(home):  # fsspec joins two URLs by it, and an embedded farm's videos are in this folder
             raise ValueError("has two colons in a row in it; it must be a folder such as ~/.ltx-farm")
         return home
 
 
 class FarmSettings(HomeSettings):
-    """Read from LTX_BROKER_URL, LTX_STORAGE_URL and so on, then from the farm that LTX_FARM names in the configuration.
+    """A farm's settings: LTX_BROKER_URL, LTX_STORAGE_URL and so on, then the configuration file's farm of LTX_FARM.
 
-    Raises ConfigError for a configuration file that cannot be used.
+    Raises:
+        ConfigError: The configuration file is invalid.
     """
 
     model_config = ConfigDict(extra="forbid")
@@ -90,7 +91,7 @@ class FarmSettings(HomeSettings):
     )
     broker_password_keyring: bool = Field(
         default=False,
-        description="Whether the broker's password lies in this user's keychain, under the farm's name.",
+        description="Whether the broker's password is stored in this user's keychain, under the farm's name.",
     )
     broker_sentinel_password_file: Path | None = Field(
         default=None,
@@ -103,7 +104,7 @@ class FarmSettings(HomeSettings):
     )
     storage_url: str | None = Field(
         default=None,
-        description="Where finished videos lie: a folder's whole path, or a URL such as `s3://bucket/folder`; made by"
+        description="Where finished videos are: a folder's whole path, or a URL such as `s3://bucket/folder`; made by"
         " `ltx storage init`.",
     )
     namespace: str = Field(
@@ -111,7 +112,7 @@ class FarmSettings(HomeSettings):
     )
 
     complete: ClassVar[str] = ""
-    """How the names of those variables begin of which these settings know all."""
+    """The prefix of the variables all of which are known to these settings."""
 
     @model_validator(mode="before")
     @classmethod
@@ -121,12 +122,12 @@ class FarmSettings(HomeSettings):
 
     @model_validator(mode="before")
     @classmethod
-    def _know_secrets(cls, data: dict[str, Any]) -> dict[str, Any]:
-        """What is secret is not shown from now on."""
-        know_environment(os.environ)
+    def _hide_secrets(cls, data: dict[str, Any]) -> dict[str, Any]:
+        """Hide secret values from now on."""
+        hide_environment_secrets(os.environ)
         for name in ("broker_url", "storage_url"):
             if isinstance(data.get(name), str):
-                know_url(data[name])
+                hide_url_secrets(data[name])
         return data
 
     @field_validator("broker_ca", mode="before")
@@ -142,10 +143,10 @@ class FarmSettings(HomeSettings):
     @field_validator("broker_url")
     @classmethod
     def _complete_broker_url(cls, value: SecretStr | None, info: ValidationInfo) -> SecretStr | None:
-        """Put into the URL what lies elsewhere: passwords, and how the broker is verified."""
+        """Add to the URL what is set elsewhere: passwords, and how the broker is verified."""
         if value is None or not value.get_secret_value():
             return None
-        know_url(value.get_secret_value())
+        hide_url_secrets(value.get_secret_value())
         broker = check_broker_url(value.get_secret_value())
         if file := info.data.get("broker_password_file"):
             broker = with_password(broker, lambda: password_from_file(file))
@@ -155,7 +156,7 @@ class FarmSettings(HomeSettings):
         if own and broker.kind == "sentinel" and not broker.option("sentinel_password"):
             broker = broker.with_options(sentinel_password=password_from_file(own))
         broker = with_tls(broker, info.data.get("broker_ca"))
-        know_url(broker.url)
+        hide_url_secrets(broker.url)
         return SecretStr(broker.url)
 
     @field_validator("storage_url")
@@ -169,7 +170,7 @@ class FarmSettings(HomeSettings):
     @field_validator("namespace")
     @classmethod
     def _check_namespace(cls, value: str) -> str:
-        if not value:  # the farm's keys, and Celery's, would be among another program's
+        if not value:  # else the farm's keys, and Celery's, would be mixed with another program's
             raise ValueError(
                 f"is empty; it must be what the farm's keys begin with, as {DEFAULT_NAMESPACE}, or not be set"
             )
@@ -177,7 +178,7 @@ class FarmSettings(HomeSettings):
 
     @property
     def names(self) -> Names:
-        """The farm's key names."""
+        """Return the farm's key names."""
         return Names(self.namespace)
 
 
@@ -194,7 +195,11 @@ def _in_environment(names: Iterable[str]) -> dict[str, str]:
 
 
 def check_broker_url(url: str) -> Broker:
-    """Return what a URL says. Raises ValueError, without the URL in it, where it or a file that it names is wrong."""
+    """Return the broker that a URL names.
+
+    Raises:
+        ValueError: The URL, or a file that it names, is invalid; the message does not contain the URL.
+    """
     broker = Broker.parse(url)
     check_files(broker)
     return broker
@@ -209,7 +214,7 @@ def why_invalid(error: ValidationError) -> str:
         + reason(detail, fields.get(".".join(map(str, detail["loc"])))).removeprefix("" if detail["loc"] else ": ")
         for detail in error.errors()
     )
-    return shown(f"the settings are not right: {sentences}")
+    return shown(f"the settings are invalid: {sentences}")
 
 
 def _with_subclasses(model: type[HomeSettings]) -> Iterator[type[HomeSettings]]:
@@ -219,19 +224,19 @@ def _with_subclasses(model: type[HomeSettings]) -> Iterator[type[HomeSettings]]:
 
 
 def _check_names(environment: Iterable[str], known: Collection[str], strict: str) -> None:
-    """Raise ValueError for a variable whose name is mistyped. strict: how the names begin of which all are known."""
+    """Raise ValueError for a variable with a mistyped name; all variables with the prefix `strict` are known."""
     names = {name.upper() for name in environment}
     known = {f"LTX_{name}".upper() for name in known} | _OTHERS
     for name in sorted(names - known):
         if strict and name.startswith(strict):
             rest = {other.removeprefix(strict): other for other in known - names if other.startswith(strict)}
             near = rest.get(meant(name.removeprefix(strict), rest) or "")
-            raise ValueError(f"{name} is no setting" + (f"; is {near} meant?" if near else "; unset it"))
+            raise ValueError(f"{name} is not a setting" + (f"; is {near} meant?" if near else "; unset it"))
         near = meant(name, known - names, alike=ALIKE)
         if near and name.startswith("LTX_") and not name.startswith((f"{near}_", "LTX_WORKER_")):
-            raise ValueError(f"{name} is no setting; is {near} meant?")
+            raise ValueError(f"{name} is not a setting; is {near} meant?")
 
 
 def broker_address(broker_url: SecretStr) -> str:
-    """Return what may be shown of a broker's URL, as `Broker.address` has it. Never user or password."""
+    """Return what may be shown of a broker's URL: never user or password."""
     return Broker.parse(broker_url.get_secret_value()).address

@@ -1,4 +1,4 @@
-"""What is wrong with data that somebody else has written, in a few words for a person; and keys that are set aside."""
+"""Describe damaged data that somebody else has written, and ignore keys of the wrong type."""
 
 from __future__ import annotations
 
@@ -17,22 +17,22 @@ log = logging.getLogger(__name__)
 
 
 def is_wrong_type(reply: object) -> bool:
-    """Return whether an error reply says that a key holds another kind of value than it should."""
+    """Return whether an error reply says that a key has a value of the wrong type."""
     return isinstance(reply, redis.ResponseError) and error_code(reply) == "WRONGTYPE"
 
 
 def read_or(default: Any, key: str, read: Callable[[], Any]) -> Any:
-    """Return what `read` returns of a key; `default` where the key holds another kind of value, which is said once."""
+    """Return what `read` returns for a key; `default`, with one warning, if the key has a value of the wrong type."""
     try:
         return read()
     except redis.ResponseError as error:
         if not is_wrong_type(error):
             raise
-        tell_once(f"the key {key} is set aside: it holds another kind of value than it should")
+        tell_once(f"the key {key} is ignored: it has a value of the wrong type")
         return default
 
 
 @functools.lru_cache(maxsize=1000)
 def tell_once(text: str) -> None:
-    """Log a warning, the first time that it is given in this process."""
+    """Log a warning, the first time that it occurs in this process."""
     log.warning("%s", text)

@@ -1,4 +1,4 @@
-"""This machine's own farm, where it renders after a command has ended."""
+"""Let this machine's own farm render in the background after a command has ended."""
 
 from __future__ import annotations
 
@@ -14,13 +14,17 @@ __all__ = ["check_background", "render_in_background"]
 
 
 def check_background(jobs: Iterable[Job]) -> None:
-    """Raise ModelError for a job whose variant this machine cannot render. To be called before anything is queued."""
+    """Check, before anything is queued, that this machine can render these jobs.
+
+    Raises:
+        ModelError: It cannot render a job's variant.
+    """
     for variant in dict.fromkeys(job.variant for job in jobs):
         check_renders(variant)
 
 
 def render_in_background(settings: FarmSettings, jobs: Iterable[Job]) -> None:
-    """Let this machine's farm render what was queued, after the command has ended."""
+    """Let this machine's farm render the queued jobs after the command has ended."""
     variants = dict.fromkeys(job.variant for job in jobs)
     for variant in variants:
         continue_in_background(settings.home, variant)

@@ -1,4 +1,4 @@
-"""What `ltx doctor` looks at on the machine of somebody who submits. A worker's doctor adds its own checks."""
+"""Check what `ltx doctor` checks on the machine of somebody who submits. A worker's doctor adds its own checks."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ EXTRA = "pip install 'ltx-farm[worker,embedded]'"
 
 
 def client_checks(settings: FarmSettings) -> list[Check]:
-    """All checks, in the order of the report."""
+    """Return all checks in the order of the report."""
     here = Machine(settings)
     checks: list[Check] = [here.versions, here.configuration, here.home]
     if settings.broker_url is None:
@@ -52,7 +52,7 @@ def client_checks(settings: FarmSettings) -> list[Check]:
     broker = BrokerChecks(lambda: connect(url), url, settings.names)
 
     def workers() -> Iterator[Finding]:
-        with contextlib.suppress(NoPermissionError):  # which `rights` tells of
+        with contextlib.suppress(NoPermissionError):  # which `rights` reports
             yield from _workers(broker, settings)
 
     return [
@@ -71,12 +71,12 @@ class Machine:
         self._settings = settings
 
     def versions(self) -> Iterator[Finding]:
-        """Of what is installed here."""
+        """Report the installed versions."""
         found = ", ".join(f"{name} {metadata.version(name)}" for name in PACKAGES)
         yield Finding("versions", Level.OK, f"{found}, Python {platform.python_version()}")
 
     def configuration(self) -> Iterator[Finding]:
-        """Which farm is meant, and whether others can read its password."""
+        """Report which farm is used, and check whether others can read its password."""
         path = config_path()
         yield Finding("configuration", Level.OK, f"farm {chosen_farm(load())}, {path if path.is_file() else 'no file'}")
         for secret in (path, self._settings.broker_password_file, self._settings.broker_sentinel_password_file):
@@ -87,18 +87,18 @@ class Machine:
                 )
 
     def home(self) -> Iterator[Finding]:
-        """Whether this machine's own folder can be written."""
+        """Check whether this machine's own folder can be written."""
         folder = self._settings.home
         try:
             check_mounted(folder)
             folder.mkdir(parents=True, exist_ok=True)
         except OSError as error:
-            text = f"{folder} cannot be made: {error.strerror or error}"
+            text = f"{folder} cannot be created: {error.strerror or error}"
             yield Finding("home", Level.FAILURE, text, "set LTX_HOME to a folder that this user can write")
             return
         problems = FarmFolder(folder).problems()
         for problem in problems:
-            yield Finding("home", Level.FAILURE, problem.text, problem.mend)
+            yield Finding("home", Level.FAILURE, problem.text, problem.fix)
         if problems:
             return
         try:
@@ -108,7 +108,7 @@ class Machine:
         yield Finding("home", Level.FAILURE, f"{folder} {why}", LOCAL_DISK) if why else space("home", folder)
 
     def own_farm(self) -> Iterator[Finding]:
-        """With no broker set: whether this machine can render by itself."""
+        """Check, if no broker is set, whether this machine can render by itself."""
         if importlib.util.find_spec("mlx") is None:
             text = "no broker is set, and MLX is not installed: nothing can be rendered"
             yield Finding("own farm", Level.FAILURE, text, f"ltx config set broker_url …, or {how_to_render()}")
@@ -124,11 +124,11 @@ class Machine:
             yield Finding("own farm", Level.OK, f"no broker is set: this machine renders, with {server}")
 
     def ffmpeg(self) -> Iterator[Finding]:
-        """What contact sheets are made with and, with no broker set, what this machine renders."""
+        """Check ffmpeg, which makes contact sheets and, if no broker is set, this machine's videos."""
         missing = [name for name in ("PIL", "imageio_ffmpeg") if importlib.util.find_spec(name) is None]
         if missing:
             yield Finding(
-                "ffmpeg", Level.OK, "not here; only contact sheets (ltx download --sheet) and workers need it"
+                "ffmpeg", Level.OK, "not installed; only contact sheets (ltx download --sheet) and workers need it"
             )
             return
         renders = self._settings.broker_url is None and importlib.util.find_spec("mlx") is not None
@@ -136,12 +136,14 @@ class Machine:
 
 
 def _workers(broker: BrokerChecks, settings: FarmSettings) -> Iterator[Finding]:
-    """Who renders, and whether they speak as we do."""
+    """Check which workers are alive, and whether they have the same version."""
     if broker.client is None:
         return
     workers = live_workers(broker.client, settings.names)
     if not workers:
-        yield Finding("workers", Level.WARNING, "none is alive: jobs wait", "ltx-worker start, on a Mac of the farm")
+        yield Finding(
+            "workers", Level.WARNING, "no worker is alive: jobs wait", "ltx-worker start, on a Mac of the farm"
+        )
         return
     own = metadata.version("ltx-farm")
     yield Finding("workers", Level.OK, f"{len(workers)} alive: {', '.join(worker_names(workers).values())}")
@@ -158,13 +160,15 @@ def _workers(broker: BrokerChecks, settings: FarmSettings) -> Iterator[Finding]:
             yield Finding("workers", Level.OK, f"{worker.name}: {worker.note}")
         if worker.state == PAUSED:
             text = f"{worker.name} is paused: {worker.why_paused}"
-            yield Finding("workers", Level.WARNING, text, "ltx-worker resume, on that machine, once it is mended")
+            yield Finding("workers", Level.WARNING, text, "ltx-worker resume, on that machine, once it is fixed")
         if worker.state == UNREADY:
-            text = f"{worker.name} cannot go on: {worker.why_paused}"
-            yield Finding("workers", Level.FAILURE, text, "ltx-worker logs, on that machine; it is started again soon")
+            text = f"{worker.name} cannot continue: {worker.why_paused}"
+            yield Finding("workers", Level.FAILURE, text, "ltx-worker logs, on that machine; it is restarted soon")
         for thread in worker.threads:
             if thread.failing:
                 text = f"the thread {thread.name} of {worker.name} fails: {thread.error}"
                 yield Finding("workers", Level.WARNING, text, "ltx-worker logs, on that machine")
     for pause in Pauses(broker.client, settings.names).all():
-        yield Finding("workers", Level.WARNING, f"{pause.of} {pause.name} was paused by {pause.by}", pause.mend)
+        yield Finding(
+            "workers", Level.WARNING, f"{pause.of} {pause.name} was paused by {pause.by}", pause.resume_command
+        )

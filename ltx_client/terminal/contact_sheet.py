@@ -1,4 +1,4 @@
-"""A contact sheet: the middle frame of each of many videos, in one picture."""
+"""Draw a contact sheet: the middle frame of each of many videos, in one picture."""
 
 from __future__ import annotations
 
@@ -21,19 +21,21 @@ if TYPE_CHECKING:
 __all__ = ["draw_sheet"]
 
 CELL = 256
-"""Pixels of a picture's longer side, at most."""
+"""The most pixels of a frame's longer side."""
 MARGIN = 8
 LINE = 13
 CAPTION_LINES = 3
 MAX_WIDTH = 16_384
 LETTER = 6.5
-"""Pixels that a letter of the caption is wide, about."""
+"""The approximate width of a letter of the caption, in pixels."""
 
 
 def draw_sheet(videos: Sequence[tuple[Path, str]], target: Path) -> None:
-    """Writes a PNG of these videos and what is to stand below each: as many columns as rows, about.
+    """Write a PNG with a frame and a caption of each video, with about as many columns as rows.
 
-    Raises UsageError where Pillow or ffmpeg are missing or `target` cannot be written, FarmError for what is no video.
+    Raises:
+        UsageError: Pillow or ffmpeg is missing, or `target` cannot be written.
+        FarmError: A file is not a video.
     """
     try:
         from imageio_ffmpeg import count_frames_and_secs, read_frames
@@ -72,7 +74,7 @@ def _middle_frame(read_frames: Any, count_frames: Any, path: Path) -> Image.Imag
             about = next(frames)
             *_, middle = itertools.islice(frames, count // 2 + 1)
     except (OSError, RuntimeError, ValueError) as error:
-        raise FarmError(f"{path} is no video that ffmpeg can read: {error}") from error
+        raise FarmError(f"{path} is not a video that ffmpeg can read: {error}") from error
     frame = Image.frombytes("RGB", about["size"], middle)
     frame.thumbnail((CELL, CELL))
     return frame

@@ -1,4 +1,4 @@
-"""Fetches videos for commands, and says what a person may wait for."""
+"""Download videos for commands, and tell a person what a download waits for."""
 
 from __future__ import annotations
 
@@ -24,20 +24,24 @@ INDEX = "index.json"
 
 
 def fetch(farm: Farm, job_id: str, target: Path) -> None:
-    """Download a finished job's video; see `Farm.download`."""
+    """Download a finished job's video, as `Farm.download`."""
     make_folder(target.parent)
     tell_of_reader(target)
     farm.download(job_id, target)
 
 
 def tell_of_reader(path: Path) -> None:
-    """Say so where nothing is written before somebody reads it."""
+    """Say so if nothing is written to a path before somebody reads it."""
     if waits_for_reader(path):
         notice(f"{path} is a named pipe: it is written to when something reads it")
 
 
 def download_batch(farm: Farm, batch: Batch, output: BatchOutput, *, sheet: bool = False) -> None:
-    """Download what is done of a batch, and print the paths. Raises JobFailed when something of it is not done."""
+    """Download the finished videos of a batch, and print their paths.
+
+    Raises:
+        JobFailed: A video of the batch is not done.
+    """
     folder = output.folder
     paths = output.paths((view.job, view.submitted_at, view.links.item or 0) for view in batch.views)
     videos = list(zip(batch.views, paths, strict=True))
@@ -46,12 +50,12 @@ def download_batch(farm: Farm, batch: Batch, output: BatchOutput, *, sheet: bool
     for number, (view, path) in enumerate(done, 1):
         if not is_here(view, path):
             fetch(farm, view.job.id, path)
-        fetch_others = f"ltx download --batch {short_id(batch.id)} fetches the others"
+        fetch_others = f"ltx download --batch {short_id(batch.id)} downloads the others"
         rest = "" if number == len(done) else f", {number} of {len(done)}; {fetch_others}"
         print_line(path, done=f"the video is {path}{rest}")
     name = INDEX if _may_be_replaced(folder / INDEX, batch) else safe_name(f"index-{short_id(batch.id)}.json")
     if name != INDEX:
-        notice(f"{folder / INDEX} is not this batch's, and stays; what each video is is said in {name}")
+        notice(f"{folder / INDEX} belongs to something else, and is kept; the videos are described in {name}")
     index = json_text([_entry(view, path.relative_to(folder)) for view, path in videos], indent=2)
     write_output(folder / name, f"{index}\n".encode("utf-8", "surrogateescape"))
     if sheet and done:
@@ -60,12 +64,12 @@ def download_batch(farm: Farm, batch: Batch, output: BatchOutput, *, sheet: bool
     missing = [(view, path) for view, path in videos if view.snapshot.result is None]
     if missing:
         for view, path in missing:
-            notice(f"{path.name} is not there: job {view.job.id} is {view.status}{_why(view)}")
+            notice(f"{path.name} is missing: job {view.job.id} is {view.status}{_why(view)}")
         raise JobFailed(f"{len(missing)} of {len(batch.views)} videos of batch {batch.id} are not done")
 
 
 def _may_be_replaced(index: Path, batch: Batch) -> bool:
-    """Return whether an index is this batch's, or nothing that anybody would miss."""
+    """Return whether an index is this batch's, or nothing of value."""
     if not index.is_file():
         return True
     try:

@@ -1,7 +1,7 @@
-"""Listings for people: in a terminal as wide as it is, in a pipe a line for each row, whole.
+"""Print listings for people: in a terminal as wide as it is, in a pipe a whole line for each row.
 
-Only free text, such as a prompt, is ever shortened. Where a terminal is too narrow for the rest, columns are left out,
-those of least use first; what stays is whole, and is wrapped by the terminal itself if it must be.
+Only free text, such as a prompt, is ever shortened. If a terminal is too narrow for the rest, columns are dropped, the
+least useful first; the others are whole, and the terminal itself wraps them if it must.
 rich is imported when something is laid out: `--json` does without.
 """
 
@@ -26,15 +26,20 @@ __all__ = ["Column", "Listing", "print_facts", "print_table"]
 
 GAP = 2
 LEAST = 8
-"""Cells of a free text, at least, while another column can be left out for it."""
+"""The least width of a free text, in cells, while another column can be dropped for it."""
 LEAST_ROOM = 20
 UNBOUNDED = 10**6
 
 
 @dataclass(frozen=True)
 class Column:
-    """leave_out: where there is no room, the highest first; 0 stays.  is_free: free text, which is shortened.
-    wraps: text that is given several lines.
+    """A column of a listing.
+
+    Attributes:
+        heading: Its first line.
+        leave_out: The order in which columns are dropped when there is no room, the highest first; 0 is never dropped.
+        is_free: Whether it is free text, which is shortened.
+        wraps: Whether its text may have several lines.
     """
 
     heading: str
@@ -57,7 +62,7 @@ class Listing:
         self.rows.append(tuple(cell if isinstance(cell, Text) else Text(shown(cell)) for cell in cells))
 
     def left_out(self, width: int | None) -> list[str]:
-        """Return the headings of columns that hold something, and for which this width has no room."""
+        """Return the headings of columns that have content but are dropped at this width."""
         fitted = self._fitted(width)
         return [
             column.heading
@@ -66,7 +71,11 @@ class Listing:
         ]
 
     def table(self, width: int | None) -> Table:
-        """Return what rich can print. width: of the terminal; None where there is none, and so no limit."""
+        """Return a table for rich.
+
+        Args:
+            width: The terminal's, in cells; None for no limit.
+        """
         from rich.table import Table
 
         fitted = self._fitted(width)
@@ -80,7 +89,7 @@ class Listing:
         return table
 
     def _fitted(self, width: int | None) -> dict[int, int]:
-        """The cells that each column is given, by its place; those that are left out are not there."""
+        """Return the width of each column in cells, by its index, without the dropped ones."""
         from rich.cells import cell_len
 
         full = [
@@ -106,7 +115,7 @@ class Listing:
         return not any(row[place].plain.strip() for row in self.rows)
 
     def _chosen(self, least: list[int], width: int) -> list[int]:
-        """The places of the columns that are shown."""
+        """Return the indices of the columns that are shown."""
         places = range(len(self.columns))
         optional = [place for place in places if self.columns[place].leave_out]
         chosen = {place for place in places if place not in optional}
@@ -117,9 +126,11 @@ class Listing:
 
 
 def print_table(table: Listing | Table, *, stderr: bool = False) -> None:
-    """Print data for people; on stderr, what a narrow terminal has no room for.
+    """Print a table for people, and on stderr which columns a narrow terminal has no room for.
 
-    stderr: the data there too, where something else is written to stdout.
+    Args:
+        table: The table.
+        stderr: Whether to print the table on stderr too, since something else is written to stdout.
     """
     from rich.segment import Segments
 
@@ -137,14 +148,17 @@ def print_table(table: Listing | Table, *, stderr: bool = False) -> None:
     segments = [segment for line in wide.render_lines(table, pad=False) for segment in _stripped(line)]
     wide.print(Segments(segments))
     if left_out:
-        notice(f"not shown in {width} columns: {', '.join(left_out)}; a wider terminal, a pipe or --json has them")
+        notice(f"not shown in {width} columns: {', '.join(left_out)}; use a wider terminal, a pipe or --json")
 
 
 def print_facts(*blocks: Mapping[str, str], stderr: bool = False) -> None:
-    """Print names with values, an empty line between blocks; none where a value is empty.
+    """Print names with values, with an empty line between blocks; names with empty values are left out.
 
-    stderr: there in place of stdout, where something else is written.
-    A value of several words is wrapped in a terminal, but no word is divided: an id can be copied as it is.
+    A value of several words is wrapped in a terminal, but no word is divided, so that an id can be copied.
+
+    Args:
+        blocks: Names and values.
+        stderr: Whether to print to stderr, since something else is written to stdout.
     """
     from rich.cells import cell_len
     from rich.text import Text
@@ -168,12 +182,12 @@ def print_facts(*blocks: Mapping[str, str], stderr: bool = False) -> None:
 
 
 def terminal_width(console: Console) -> int | None:
-    """Return the columns of the terminal that a console writes to; None where that is none."""
+    """Return the columns of the terminal that a console writes to; None if that is not a terminal."""
     return console.width if console.file.isatty() else None
 
 
 def _wrapped(text: str, room: int) -> list[str]:
-    """The text in lines of at most so many cells; a longer word is in a line of its own."""
+    """Return the text in lines of at most `room` cells; a longer word has a line of its own."""
     from rich.cells import cell_len
 
     lines = [""]
@@ -191,7 +205,7 @@ def _total(widths: Iterable[int]) -> int:
 
 
 def _stripped(line: list[Segment]) -> list[Segment]:
-    """A line without blanks at its end, which a terminal that is narrower would wrap, and with a line feed."""
+    """Return a line without blanks at its end, which a narrower terminal would wrap, and with a line feed."""
     from rich.segment import Segment
 
     while line and not line[-1].text.strip():

@@ -1,4 +1,4 @@
-"""Telling somebody that jobs have ended: a webhook, and the desktop. The command that waits for the jobs sends both.
+"""Notify somebody that jobs have ended: by a webhook, and on the desktop. The command that waits for jobs does both.
 
 A webhook is a POST of JSON. With a secret (LTX_NOTIFY_SECRET, or a file that LTX_NOTIFY_SECRET_FILE names) it is
 signed: X-LTX-Signature is "sha256=" and the HMAC-SHA256, in hex, of X-LTX-Timestamp, a full stop, and the body.
@@ -31,7 +31,7 @@ from urllib.parse import quote, unquote, urlsplit, urlunsplit
 from ltx_client.errors import UsageError
 from ltx_client.farm.jobs.views import JobView
 from ltx_client.farm.outputs.names import short_id
-from ltx_client.protocol.redaction import know, know_url
+from ltx_client.protocol.redaction import hide_secret, hide_url_secrets
 from ltx_client.protocol.state import Status
 from ltx_client.protocol.text import is_printable, shown
 
@@ -42,10 +42,10 @@ TIMEOUT = 10.0
 WAIT = 1.0
 """Seconds before the second try; twice as many before the third."""
 NEVER_AGAIN = range(400, 500)
-"""Answers after which another try would be answered the same."""
-NO_PROXY = "the environment names a proxy (HTTPS_PROXY or the like) that is no http://HOST:PORT"
+"""Statuses that another try would get again."""
+NO_PROXY = "the environment names a proxy (HTTPS_PROXY or the like) that is not http://HOST:PORT"
 _AS_IT_IS = "%/:@!$&'()*+,;=~"
-"""What a URL's path may hold as it is; the rest, such as letters with accents, is percent-encoded."""
+"""Characters of a URL's path that are sent unchanged; others, such as letters with accents, are percent-encoded."""
 
 
 class _NoRedirects(urllib.request.HTTPRedirectHandler):
@@ -54,8 +54,12 @@ class _NoRedirects(urllib.request.HTTPRedirectHandler):
 
 
 def check_url(url: str) -> str:
-    """Return the URL, if a webhook can be sent to it. Raises UsageError, without the URL: it may hold a token."""
-    know_url(url, path=True)
+    """Return the URL, if a webhook can be sent to it.
+
+    Raises:
+        UsageError: It is invalid; the message does not contain the URL, which may have a token in it.
+    """
+    hide_url_secrets(url, path=True)
     try:
         _as_sent(url)
     except ValueError as error:
@@ -64,24 +68,25 @@ def check_url(url: str) -> str:
 
 
 def _as_sent(url: str) -> tuple[str, dict[str, str]]:
-    """Return the URL in ASCII and without an account, which goes into a header, as what is returned with it.
+    """Return the URL in ASCII and without an account, and the headers for the account.
 
-    Raises ValueError, without the URL in it.
+    Raises:
+        ValueError: The URL is invalid; the message does not contain it.
     """
     if url != url.strip() or not is_printable(url):
         raise ValueError("has a blank, a line break or another control character in it; leave that out")
     try:
         parts = urlsplit(url)
     except ValueError:
-        raise ValueError("cannot be taken apart; is its host right?") from None
+        raise ValueError("cannot be parsed; check its host") from None
     if parts.scheme not in ("http", "https"):
-        raise ValueError("begins with another scheme, or with none")
+        raise ValueError("has another scheme, or none")
     try:
         port = "" if parts.port is None else f":{parts.port}"
     except ValueError:
         port = ":0"
     if port == ":0":
-        raise ValueError("has a port that is none; a password's / ? # @ are written as %2F %3F %23 %40")
+        raise ValueError("has an invalid port; write / ? # @ of a password as %2F %3F %23 %40")
     host = _host_as_sent(parts.hostname or "")
     headers = {}
     if parts.username or parts.password:
@@ -101,14 +106,18 @@ def _host_as_sent(host: str) -> str:
     except ValueError:
         name = ""
     if not re.fullmatch(r"[\w.-]+", name):
-        raise ValueError("names a host that cannot be one")
+        raise ValueError("has an invalid host")
     return name
 
 
 def secret() -> bytes | None:
-    """What webhooks are signed with, if anything. Raises UsageError for a file that cannot be read, or is empty."""
+    """Return the key that webhooks are signed with, if there is one.
+
+    Raises:
+        UsageError: The key's file cannot be read, or is empty.
+    """
     if text := os.environ.get("LTX_NOTIFY_SECRET"):
-        know(text)
+        hide_secret(text)
         return os.fsencode(text)
     if path := os.environ.get("LTX_NOTIFY_SECRET_FILE"):
         try:
@@ -117,19 +126,19 @@ def secret() -> bytes | None:
             why = error.strerror if isinstance(error, OSError) else error
             raise UsageError(f"cannot read LTX_NOTIFY_SECRET_FILE {path}: {why}") from None
         if not key:
-            raise UsageError(f"LTX_NOTIFY_SECRET_FILE {path} is empty; it must hold the secret")
-        know(key.decode(errors="replace"))
+            raise UsageError(f"LTX_NOTIFY_SECRET_FILE {path} is empty; it must contain the secret")
+        hide_secret(key.decode(errors="replace"))
         return key
     return None
 
 
 def sign(key: bytes, timestamp: str, body: bytes) -> str:
-    """The value of X-LTX-Signature."""
+    """Return the value of X-LTX-Signature."""
     return "sha256=" + hmac.new(key, timestamp.encode() + b"." + body, hashlib.sha256).hexdigest()
 
 
 def summary(views: Sequence[JobView]) -> str:
-    """How jobs ended, in a few words."""
+    """Return in a few words how jobs ended."""
     if len(views) == 1:
         error = views[0].snapshot.error
         return f"job {short_id(views[0].job.id)} is {views[0].status}" + (f": {error}" if error else "")
@@ -138,7 +147,11 @@ def summary(views: Sequence[JobView]) -> str:
 
 
 def send_webhook(url: str, views: Sequence[JobView]) -> str | None:
-    """Posts how jobs ended. Returns None, or in a sentence why it did not arrive; tries thrice, at most."""
+    """Post how jobs ended, in three tries at most.
+
+    Returns:
+        None, or a sentence on why it was not delivered.
+    """
     body = json.dumps(_payload(views)).encode()
     headers = {"Content-Type": "application/json", "User-Agent": "ltx-farm", "X-LTX-Timestamp": str(int(time.time()))}
     if key := secret():
@@ -158,7 +171,7 @@ def send_webhook(url: str, views: Sequence[JobView]) -> str | None:
                 break
         except urllib.error.URLError as error:
             why = str(getattr(error.reason, "strerror", None) or error.reason)
-            if "unknown url type" in why:  # as where the proxy is one by SOCKS
+            if "unknown url type" in why:  # such as a SOCKS proxy
                 why = NO_PROXY
                 break
         except (ValueError, http.client.InvalidURL):  # with the proxy's URL in it
@@ -166,7 +179,7 @@ def send_webhook(url: str, views: Sequence[JobView]) -> str | None:
             break
         except (OSError, http.client.HTTPException) as error:
             why = str(error) or type(error).__name__
-    by = ", by way of the proxy that the environment names" if why != NO_PROXY and _goes_by_proxy(address) else ""
+    by = ", through the proxy that the environment names" if why != NO_PROXY and _goes_by_proxy(address) else ""
     return f"the webhook at {urlsplit(url).hostname} was not delivered: {why}{by}"
 
 
@@ -176,7 +189,11 @@ def _goes_by_proxy(address: str) -> bool:
 
 
 def show_on_desktop(text: str) -> bool:
-    """Shows a notification, where this system has a way to. Returns whether it has."""
+    """Show a notification, if this system can.
+
+    Returns:
+        Whether it can.
+    """
     text = shown(text)  # it is an argument, and so in the list of processes, too
     if sys.platform == "darwin":
         script = ("on run argv", "display notification (item 1 of argv) with title (item 2 of argv)", "end run")

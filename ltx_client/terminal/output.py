@@ -1,4 +1,4 @@
-"""What the commands print: data on stdout, as JSON or for people; everything else on stderr."""
+"""Format what commands print for people, and print it as JSON for programs; other messages go to stderr."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ STATUS_STYLE = {
 
 
 def duration(seconds: float) -> str:
-    """As 8 s, 2 min 05 s, 1 h 20 min."""
+    """Return seconds as 8 s, 2 min 05 s or 1 h 20 min."""
     if seconds < 10:
         return f"{seconds:.1f} s"
     if seconds < 60:
@@ -57,23 +57,23 @@ def duration(seconds: float) -> str:
 
 
 def place_text(place: Place) -> str:
-    """Where a job stands in the queue, and when it begins."""
+    """Return a job's place in the queue, and when it begins."""
     begins = "" if place.starts_in is None else f", begins in about {duration(place.starts_in)}"
     return (f"{place.ahead} before it" if place.ahead else "next") + begins
 
 
 def ago(moment: float, now: float) -> str:
-    """How long ago a time was; both in seconds since 1970, by the broker's clock (`Farm.now`)."""
+    """Return how long ago a moment was; both times are seconds since 1970, by the broker's clock (`Farm.now`)."""
     return f"{duration(max(0.0, now - moment))} ago"
 
 
 def pause_text(pause: Pause, now: float) -> str:
-    """Which worker or queue is paused, by whom, since when, and what ends it."""
-    return f"{pause.of} {pause.name} was paused by {pause.by} {ago(pause.at, now)}; `{pause.mend}` has it go on"
+    """Return which worker or queue is paused, by whom, since when, and what ends the pause."""
+    return f"{pause.of} {pause.name} was paused by {pause.by} {ago(pause.at, now)}; `{pause.resume_command}` ends that"
 
 
 def describe_job(view: JobView) -> dict[str, Any]:
-    """A job for programs."""
+    """Return a job as `--json` shows it."""
     snapshot = view.snapshot
     return {
         "id": view.job.id,
@@ -95,7 +95,7 @@ def describe_job(view: JobView) -> dict[str, Any]:
 
 
 def status_word(view: JobView) -> str:
-    """How a job stands, in a word."""
+    """Return a job's state in a word."""
     if view.ended:
         return view.status.value
     if view.orphaned:
@@ -106,14 +106,14 @@ def status_word(view: JobView) -> str:
 
 
 def status_text(view: JobView, words: str) -> Text:
-    """Words on how a job stands, in the colour for that."""
+    """Return words on a job's state, in the colour for that state."""
     from ltx_client.shared.console.rich_console import styled
 
     return styled(words, STATUS_STYLE[view.status])
 
 
 def jobs_table(views: list[JobView], now: float) -> Listing:
-    """Jobs for people, a line each.  now: by the broker's clock."""
+    """Return jobs as a table for people; `now` is by the broker's clock."""
     table = Listing(
         Column("JOB"),
         Column("STATUS"),
@@ -138,12 +138,12 @@ def jobs_table(views: list[JobView], now: float) -> Listing:
 
 
 def _heat(worker: WorkerInfo) -> str:
-    """In degrees, or in a Mac's word for how hard it is slowed down; nothing where it does not say."""
+    """Return degrees, or a Mac's word for its thermal pressure; empty if the worker does not report it."""
     return worker.thermal_pressure or "" if worker.temperature is None else f"{worker.temperature:.0f} °C"
 
 
 def workers_table(workers: list[WorkerInfo], now: float) -> Listing:
-    """Workers for people, a line each; those of one name with their ids.  now: by the broker's clock."""
+    """Return workers as a table for people, those of one name with their ids; `now` is by the broker's clock."""
     names = worker_names(workers)
     table = Listing(
         Column("WORKER"),

@@ -84,8 +84,8 @@ def _of_a_service(check: Check, settings: Path) -> Check:
     @functools.wraps(check)
     def checked() -> Iterator[Finding]:
         for found in check():
-            fix = CONFIG_SET.sub(lambda name: f"in {settings} set LTX_{name[1].upper()} to", found.mend)
-            yield dataclasses.replace(found, mend=fix)
+            fix = CONFIG_SET.sub(lambda name: f"in {settings} set LTX_{name[1].upper()} to", found.fix)
+            yield dataclasses.replace(found, fix=fix)
 
     return checked
 

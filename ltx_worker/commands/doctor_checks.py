@@ -21,7 +21,7 @@ from ltx_client.shared.broker.url import Broker
 from ltx_client.shared.doctor.broker_checks import BrokerChecks
 from ltx_client.shared.doctor.checks import Check, Finding, Level
 from ltx_client.shared.doctor.ffmpeg_check import examine_ffmpeg
-from ltx_client.shared.doctor.folder_look import look_into
+from ltx_client.shared.doctor.folder_probe import probe_folder
 from ltx_client.shared.doctor.storage_checks import StorageChecks, space
 from ltx_client.shared.own_files import Problem
 from ltx_models.blas import blas_environment
@@ -187,7 +187,7 @@ class Machine:
         except UnusableHome as error:
             found = problems_in(folder) or [Problem(str(error), "set LTX_HOME to a folder that this user can write")]
             for problem in found:
-                yield Finding("home", Level.FAILURE, problem.text, problem.mend)
+                yield Finding("home", Level.FAILURE, problem.text, problem.fix)
             return
         except OSError as error:
             fix = "set LTX_HOME to a folder that this user can write, on a disk of this machine"
@@ -229,7 +229,7 @@ class Machine:
         url = self._settings.storage_url
         if url is None or not url.startswith("/"):
             return
-        failed = look_into(Path(url))
+        failed = probe_folder(Path(url))
         if isinstance(failed, TimeoutError):  # so would every other call; `storage` reports it
             return
         user = pwd.getpwuid(os.geteuid()).pw_name

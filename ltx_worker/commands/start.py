@@ -165,10 +165,10 @@ def _why_refused(settings: WorkerSettings, broker_url: SecretStr) -> str | None:
         except redis.RedisError as error:
             return why_refused(error, broker.address)
     if replayed.level is Level.FAILURE:
-        return f"the broker at {broker.address} is not used: {replayed.text}; {replayed.mend}"
+        return f"the broker at {broker.address} is not used: {replayed.text}; {replayed.fix}"
     for finding in found:
         if finding.level is Level.FAILURE:
-            log.warning("the broker at %s: %s; to fix it, %s", broker.address, finding.text, finding.mend)
+            log.warning("the broker at %s: %s; to fix it, %s", broker.address, finding.text, finding.fix)
     return None
 
 

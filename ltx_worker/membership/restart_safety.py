@@ -41,6 +41,6 @@ class RestartSafety:
             return ""
         found = examine_replay(self._client, self._names)
         if found.level is Level.FAILURE:
-            return f"{found.text}; {found.mend}"
+            return f"{found.text}; {found.fix}"
         self._safe_until = time.monotonic() + self._again_after
         return ""

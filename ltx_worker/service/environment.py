@@ -7,7 +7,7 @@ from pathlib import Path
 
 from dotenv import dotenv_values
 
-from ltx_client.protocol.redaction import know_environment
+from ltx_client.protocol.redaction import hide_environment_secrets
 
 __all__ = ["ENVIRONMENT", "UnsafeFile", "environment_text", "given_settings", "load_environment", "settings_in"]
 
@@ -63,7 +63,7 @@ def load_environment(path: Path) -> None:
     if mode & 0o077:
         raise UnsafeFile(f"{path} contains passwords, and others may read it; use chmod 600 {path}")
     os.environ.update(settings_in(path))
-    know_environment(os.environ)
+    hide_environment_secrets(os.environ)
 
 
 def settings_in(path: Path) -> dict[str, str]:

@@ -128,5 +128,5 @@ def odd():
 
 
 def test_a_job_that_no_memory_class_holds_is_refused():
-    with pytest.raises(UnreadableJob, match="no queue is for it: this render would need"):
+    with pytest.raises(UnreadableJob, match="no queue serves it: this render would need"):
         parse_job(JOBS[0].model_copy(update={"predicted_peak": 10**15}).model_dump_json())

@@ -1,1 +1,1 @@
-"""The commands about batches, one a module."""
+"""Contain the commands about batches, one a module."""

@@ -1,4 +1,4 @@
-"""`ltx batch`: queue many jobs from a file."""
+"""Run `ltx batch`: queue many jobs from a file."""
 
 from __future__ import annotations
 
@@ -34,16 +34,16 @@ __all__ = ["command"]
 
 FORMATS = ("jsonl", "json", "csv", "tsv", "text")
 LINES_TOLD = 20
-"""Of a file, whose prompts are too long."""
+"""Lines of a file that are named because their prompts are too long."""
 
 
 class Seeds(click.ParamType[list[int]]):
-    """`1-8` or `1,5,40-42`."""
+    """A list of seeds: `1-8` or `1,5,40-42`."""
 
     name = "SEEDS"
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> list[int]:
-        """Raises click.BadParameter."""
+        """Return the seeds. Raise click.BadParameter."""
         from ltx_client.terminal.batch_files import parse_seeds
 
         try:
@@ -54,15 +54,22 @@ class Seeds(click.ParamType[list[int]]):
 
 @click.command("batch", epilog="Example: ltx batch prompts.txt --seeds 1-2 --steps 4")
 @click.argument("file", metavar="FILE")
-@click.option("--seeds", type=Seeds(), metavar="SEEDS", help="Each line once with each: 1-8, or 1,5,40-42.")
-@click.option("--format", "form", type=click.Choice(FORMATS), help="What FILE is.  [default: by content and name]")
+@click.option(
+    "--seeds", type=Seeds(), metavar="SEEDS", help="Render each line with each of these seeds: 1-8, or 1,5,40-42."
+)
+@click.option(
+    "--format", "form", type=click.Choice(FORMATS), help="The format of FILE.  [default: by content and name]"
+)
 @describing_options
 @click.option(
-    "--then", multiple=True, metavar="FILE", help="Another batch, which begins when this has ended.  [repeat]"
+    "--then",
+    multiple=True,
+    metavar="FILE",
+    help="A file with another batch, which begins when this one has ended.  [repeat]",
 )
 @link_options
 @dry_run_option
-@click.option("--id", "batch_id", help="The batch's id; the same again submits nothing twice.  [default: a UUID]")
+@click.option("--id", "batch_id", help="The batch's id; submitting it again queues nothing twice.  [default: a UUID]")
 @notify_options
 @click.option("--wait", is_flag=True, help="Show the jobs until all have ended; --notify and --desktop wait too.")
 @click.option("-o", "--output", type=OutputPath(), help=f"Wait, then download all into this folder. {FIELDS_HELP}")
@@ -81,14 +88,14 @@ def command(
     output: str | None,
     **options: Any,
 ) -> None:
-    """Queues a video for each line of FILE (- is standard input) and seed, and prints the batch's id.
+    """Queue a video for each line of FILE (- is standard input) and seed, and print the batch's id.
 
     FILE has a prompt a line, # before a comment; or is a table whose first line names its columns, one of them prompt
-    (CSV or TSV); or JSON: an object a line, or an array. Tables and JSON may say more of each video, under the names of
-    the options: width, negative_prompt, variant, priority, seed, seeds … The options here stand in for what a line does
-    not say. Columns for people (notes, title, scene, id …, or any whose name begins with _ or #) are ignored, which is
-    said; another unknown name is refused. Everything is checked first: when a line is wrong, all wrong ones are
-    reported, and nothing is queued.
+    (CSV or TSV); or JSON: an object a line, or an array. Tables and JSON may give more values for each video, under the
+    names of the options: width, negative_prompt, variant, priority, seed, seeds … The options here apply to lines that
+    do not give the value. Columns for people (notes, title, scene, id …, or any whose name begins with _ or #) are
+    ignored with a message; any other unknown name is refused. Everything is checked first: if a line is wrong, all
+    wrong ones are reported, and nothing is queued.
     """
     from ltx_client.farm.farm import Farm
     from ltx_client.farm.outputs.naming import BatchOutput
@@ -97,13 +104,13 @@ def command(
     from ltx_client.shared.settings import FarmSettings
     from ltx_client.terminal.background_renders import check_background, render_in_background
     from ltx_client.terminal.downloading import download_batch
+    from ltx_client.terminal.end_notifications import EndNotifications
     from ltx_client.terminal.notices.dry_run import print_plan
-    from ltx_client.terminal.notices.waiting import tell_of_pauses, tell_who_waits
-    from ltx_client.terminal.waited import Ending
+    from ltx_client.terminal.notices.wait_reasons import tell_of_pauses, tell_who_waits
     from ltx_client.terminal.watching.following import follow
 
     batch_id = batch_id or new_job_id()
-    ending = Ending(notify, desktop)
+    ending = EndNotifications(notify, desktop)
     wait = wait or output is not None or notify is not None or bool(desktop)
     folder = None if output is None else BatchOutput.parse(output)
     batches = _prepare([file, *then], batch_id, form, seeds or [], options)
@@ -143,17 +150,17 @@ def command(
             for one, output_of_it in outputs.items():
                 try:
                     download_batch(farm, farm.batch(one), output_of_it)
-                except JobFailed as error:  # of one batch; the others are fetched all the same
+                except JobFailed as error:  # of one batch; the others are downloaded all the same
                     failures.append(str(error))
         except KeyboardInterrupt:
             interrupted = True
             notice("")
-            notice("left; what is queued goes on without you")
+            notice("stopped waiting; the queued jobs continue")
     for batch in batches:
         print_line(batch.id, done=f"batch {batch.id} is queued")
     if interrupted or not wait:
         name = short_id(batch_id)
-        notice(f"ltx watch --batch {name} shows it, ltx download --batch {name} -o FOLDER fetches the videos")
+        notice(f"ltx watch --batch {name} shows it, ltx download --batch {name} -o FOLDER downloads the videos")
     if interrupted:
         raise click.exceptions.Exit(INTERRUPTED)
     if failures:
@@ -161,7 +168,7 @@ def command(
 
 
 def _tell_of_cut_texts(batch: PreparedBatch) -> set[str]:
-    """Say of which lines the prompts are longer than what is read of them; return the ids of all jobs of these."""
+    """Say which lines have prompts of which only a part is read; return the ids of all jobs of these lines."""
     from ltx_client.terminal.notices.prompt_length import cut_texts
 
     cut = [(number, job, texts) for number, job in batch.lines if (texts := cut_texts(job))]
@@ -169,14 +176,16 @@ def _tell_of_cut_texts(batch: PreparedBatch) -> set[str]:
         for text in texts:
             notice(f"{batch.name}, line {number}: {text.sentence}")
     if len(cut) > LINES_TOLD:
-        notice(f"{batch.name}: {len(cut) - LINES_TOLD} more lines have prompts that are read in part only")
+        notice(f"{batch.name}: {len(cut) - LINES_TOLD} more lines have prompts of which only a part is read")
     prompts = {job.request.prompt for _, job, _ in cut}
     return {job.id for job, _ in batch.jobs if job.request.prompt in prompts}
 
 
 def _outputs(batches: list[PreparedBatch], first: BatchOutput) -> dict[str, BatchOutput]:
-    """Where the videos of each batch go: the first batch's into the folder itself, the others' into folders there.
-    Raises UsageError when any of them cannot be.
+    """Return where each batch's videos go: the first batch's into the folder itself, the others' into folders in it.
+
+    Raises:
+        UsageError: One of them is invalid.
     """
     outputs = {
         batch.id: first if batch is batches[0] else dataclasses.replace(first, folder=first.folder / short_id(batch.id))
@@ -190,7 +199,7 @@ def _outputs(batches: list[PreparedBatch], first: BatchOutput) -> dict[str, Batc
 def _prepare(
     files: list[str], batch_id: str, form: str | None, seeds: list[int], options: dict[str, Any]
 ) -> list[PreparedBatch]:
-    """All batches, each of which waits for the one before. Raises UsageError when anything is wrong in any."""
+    """Return all batches, each of which depends on the one before. Raise UsageError if anything is wrong in any."""
     from ltx_client.farm.batches import derived_id
     from ltx_client.protocol.jobs import Links
     from ltx_client.terminal.batch_files.jobs import BadLines, prepare_batch
@@ -215,7 +224,7 @@ def _prepare(
 
 
 def clip_sentences(batches: list[PreparedBatch]) -> list[str]:
-    """Return what is read of the batches' clips, each sentence once."""
+    """Return a sentence on what is read of each of the batches' clips, each sentence once."""
     from ltx_client.farm.jobs.inputs import clip_parts
 
     parts = (part for batch in batches for job, _ in batch.jobs for part in clip_parts(job.request, batch.inputs))
@@ -227,12 +236,12 @@ def _remark(name: str, sentence: str) -> None:
 
 
 def _read(file: str) -> tuple[bytes, str]:
-    """The beginning of a file, which is longer than a batch's may be where it is not all."""
+    """Return the beginning of a file, which is longer than a batch's may be if it is not all of it."""
     from ltx_client.terminal.batch_files import MAX_BYTES
 
     if file == "-":
         if sys.stdin is None:
-            raise UsageError("standard input is closed; give a file's name")
+            raise UsageError("standard input is closed; use a file's name")
         return sys.stdin.buffer.read(MAX_BYTES + 1), "standard input"
     try:
         with Path(file).open("rb") as opened:
@@ -240,4 +249,4 @@ def _read(file: str) -> tuple[bytes, str]:
     except OSError as error:
         raise UsageError(f"cannot read {file}: {error.strerror}") from None
     except ValueError:
-        raise UsageError("a file's name has a NUL character in it, which no file has") from None
+        raise UsageError("a file's name has a NUL character; remove it") from None

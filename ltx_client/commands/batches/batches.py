@@ -1,4 +1,4 @@
-"""`ltx batches`: list batches."""
+"""Run `ltx batches`: list batches."""
 
 from __future__ import annotations
 
@@ -19,11 +19,11 @@ __all__ = ["command", "counted"]
 
 
 @click.command("batches", epilog="Example: ltx batches --mine")
-@click.option("--limit", type=COUNT, default=20, show_default=True, help="How many, newest first.")
+@click.option("--limit", type=COUNT, default=20, show_default=True, help="How many to list, the newest first.")
 @click.option("--mine", is_flag=True, help="Only those that you submitted from this machine.")
 @json_option
 def command(limit: int, mine: bool, as_json: bool) -> None:
-    """Lists the farm's batches, the newest first."""
+    """List the farm's batches, the newest first."""
     from ltx_client.farm.farm import Farm
     from ltx_client.farm.jobs.prepare import submitter
     from ltx_client.local.members import Use
@@ -37,11 +37,11 @@ def command(limit: int, mine: bool, as_json: bool) -> None:
     elif batches:
         print_table(_table(batches, now))
     else:
-        notice("no batches yet; ltx batch queues one")
+        notice("no batches yet; queue one with ltx batch")
 
 
 def counted(batch: Batch) -> dict[str, int]:
-    """How many of its videos are done, and so on, in the order of a job's life."""
+    """Return how many of a batch's videos are in each state, in the order of a job's life."""
     from ltx_client.protocol.state import Status
 
     counts = Counter(view.status for view in batch.views)

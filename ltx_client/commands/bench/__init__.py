@@ -1,4 +1,4 @@
-"""`ltx bench`: how fast this machine is."""
+"""Run `ltx bench`: measure how fast this machine is."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ _HERE = "ltx_client.commands.bench"
 _TABLE = {
     "farm": LazyCommand(
         f"{_HERE}.farm:command",
-        "Measures the farm's own overhead on this machine, with an engine that renders nothing.",
+        "Measure the farm's own overhead on this machine, with an engine that renders nothing.",
     ),
     "model": LazyCommand(
         f"{_HERE}.model:command",
-        "Measures the DiT step, the decode, text encoding and whole renders: by phase, with previews, and clip after"
+        "Measure the DiT step, the decode, text encoding and whole renders: by phase, with previews, and clip after"
         " clip.",
     ),
 }
@@ -24,4 +24,4 @@ _TABLE = {
 
 @click.group("bench", cls=LazySubgroup, table=_TABLE, epilog="Example: ltx bench model -v distilled --json")
 def command() -> None:
-    """Measures this machine. Nothing is downloaded, and no farm is touched."""
+    """Measure this machine. Nothing is downloaded, and no farm is used."""

@@ -1,4 +1,4 @@
-"""`ltx bench farm`: what the farm itself costs, with an engine that renders nothing."""
+"""Run `ltx bench farm`: measure the farm's own overhead, with an engine that renders nothing."""
 
 from __future__ import annotations
 
@@ -29,14 +29,14 @@ IDLE_JOBS = 40
 @click.command("farm", epilog="Example: ltx bench farm --jobs 300 --json")
 @click.option("--jobs", type=click.IntRange(10), default=300, show_default=True, help="Jobs of each measurement.")
 @click.option("--steps", type=click.IntRange(1), default=1, show_default=True, help="Steps that each job reports.")
-@click.option("--plot", type=OutputPath(), help="Draw how the latencies are distributed, as a PNG.")
+@click.option("--plot", type=OutputPath(), help="Draw the distribution of the latencies as a PNG.")
 @json_option
 def command(jobs: int, steps: int, plot: str | None, as_json: bool) -> None:
-    """Measures the farm's own overhead on this machine, with an engine that renders nothing.
+    """Measure the farm's own overhead on this machine, with an engine that renders nothing.
 
     A private server, which syncs every write to the disk, and real workers: the time from a submit to the job's first
-    event, jobs a second through one worker, and what Redis does for a job, which should not depend on the number of
-    jobs or workers. Last, with the bundled model, how long an engine with a full queue waits between renders.
+    event, jobs a second through one worker, and Redis's work for a job, which should not depend on the number of jobs
+    or workers. Last, with the bundled model, how long an engine with a full queue waits between renders.
     """
     from ltx_client.bench.overhead import measure_drain, measure_idle, measure_latencies
     from ltx_client.bench.private_farm import PrivateFarm

@@ -1,4 +1,4 @@
-"""`ltx bench model`: the parts of a render with random weights."""
+"""Run `ltx bench model`: measure the parts of a render with random weights."""
 
 from __future__ import annotations
 
@@ -26,21 +26,27 @@ __all__ = ["command"]
 
 
 @click.command("model", epilog="Example: ltx bench model -v distilled --frames 97 --plot bars.png")
-@click.option("-v", "--variant", default=DEFAULT_VARIANT, show_default=True, help="Whose sizes to measure.")
+@click.option(
+    "-v", "--variant", default=DEFAULT_VARIANT, show_default=True, help="The variant whose sizes are measured."
+)
 @click.option("--width", type=int, help="Pixels.  [default: the variant's]")
 @click.option("--height", type=int, help="Pixels.  [default: the variant's]")
 @click.option("--frames", type=int, help="Frames.  [default: the variant's]")
 @click.option("--steps", type=int, help="Steps of a whole render.  [default: the variant's]")
-@click.option("--bits", type=click.Choice(["8", "4"]), help="Of the transformer's matrices.  [default: the variant's]")
-@click.option("--runs", type=click.IntRange(min=1), default=5, show_default=True, help="Of which the median counts.")
+@click.option(
+    "--bits", type=click.Choice(["8", "4"]), help="Bits of the transformer's matrices.  [default: the variant's]"
+)
+@click.option(
+    "--runs", type=click.IntRange(min=1), default=5, show_default=True, help="How often to measure; the median counts."
+)
 @click.option(
     "--memory",
     "memory_only",
     is_flag=True,
-    help="Measure only peaks, and print them beside predictions, as text to send to us.",
+    help="Measure only peaks, and print them next to predictions, as text to send to us.",
 )
-@click.option("--compare", type=click.Choice(["diffusers"]), help="Measure the same there, where it is installed.")
-@click.option("--plot", type=OutputPath(), help="Draw the times into this PNG.")
+@click.option("--compare", type=click.Choice(["diffusers"]), help="Measure this library too, if it is installed.")
+@click.option("--plot", type=OutputPath(), help="Draw the times as a PNG.")
 @json_option
 def command(
     variant: str,
@@ -55,10 +61,10 @@ def command(
     plot: str | None,
     as_json: bool,
 ) -> None:
-    """Measures the DiT step, the decode, text encoding and whole renders: by phase, with previews, and clip after clip.
+    """Measure the DiT step, the decode, text encoding and whole renders: by phase, with previews, and clip after clip.
 
-    The shapes are the variant's, the weights random: nothing is downloaded. Peaks are of MLX's memory with all models
-    resident, beside what ltx-farm predicts.
+    The shapes are the variant's, the weights random: nothing is downloaded. Peaks are MLX's memory with all models
+    resident, next to ltx-farm's predictions.
     """
     from ltx_client.shared.doctor.deep_checks import PEAK_STEPS
     from ltx_client.terminal.output import print_table
@@ -66,7 +72,7 @@ def command(
     if importlib.util.find_spec("mlx") is None:
         raise UsageError("measuring needs MLX, which the base install leaves out: pip install 'ltx-farm[worker]'")
     if compare and (importlib.util.find_spec("torch") is None or importlib.util.find_spec("diffusers") is None):
-        raise UsageError("--compare diffusers needs torch and diffusers beside ltx-farm: pip install torch diffusers")
+        raise UsageError("--compare diffusers needs torch and diffusers: pip install torch diffusers")
     path = None if plot is None else plot_path(plot, as_json)
     name = find_variant(variant).name
     options = {"--width": width, "--height": height, "--frames": frames, "--steps": steps, "--bits": bits}
@@ -88,7 +94,7 @@ def command(
 
 
 def _run(arguments: list[str]) -> list[dict[str, Any]]:
-    """Lines of JSON from a process of its own: the client itself never loads MLX."""
+    """Return the lines of JSON that a child process prints: the client itself never loads MLX."""
     from ltx_client.shared.console.child_output import run_shown
     from ltx_models.blas import blas_environment
 
@@ -100,7 +106,7 @@ def _run(arguments: list[str]) -> list[dict[str, Any]]:
 
 
 def memory_report(variant: str, machine: dict[str, Any], measured: list[dict[str, Any]]) -> list[str]:
-    """Return what was measured of memory as lines of text: no name of a person or a machine is in it."""
+    """Return the measured memory as lines of text, without the name of a person or a machine."""
     system = f"{platform.system()} {platform.mac_ver()[0] or platform.release()}"
     lines = [
         f"ltx-farm {version('ltx-farm')}, MLX {machine['mlx']}, {system}",
@@ -120,7 +126,7 @@ def _over(measured: list[dict[str, Any]]) -> bool:
 
 
 def table(measured: list[dict[str, Any]]) -> Table:
-    """Measurements for people, a line each."""
+    """Return the measurements as a table for people."""
     from rich.table import Table
 
     result = Table(box=None, pad_edge=False)

@@ -1,1 +1,1 @@
-"""The commands about the farm and this machine, one a module."""
+"""Contain the commands about the farm and this machine, one a module."""

@@ -1,4 +1,4 @@
-"""`ltx config`: the configuration file, and what it amounts to."""
+"""Run `ltx config`: show and change the configuration file."""
 
 from __future__ import annotations
 
@@ -44,16 +44,16 @@ class Key(click.ParamType[str]):
 
 @click.group("config", epilog="Example: ltx config show")
 def command() -> None:
-    """Shows and changes the configuration: farms by name, and defaults for their options.
+    """Show and change the configuration: farms by name, and defaults for their options.
 
-    `ltx --farm NAME COMMAND` means one of them, LTX_FARM too, and `ltx config set farm NAME` makes one the default.
-    The environment (LTX_BROKER_URL and so on) goes over the file, and options go over both.
+    `ltx --farm NAME COMMAND` uses one of them, as does LTX_FARM; `ltx config set farm NAME` makes one the default. The
+    environment (LTX_BROKER_URL and so on) overrides the file, and options override both.
     """
 
 
 @command.command("path", epilog="Example: ltx config path")
 def path_command() -> None:
-    """Prints where the configuration file is, or would be. LTX_CONFIG names another place.
+    """Print where the configuration file is, or would be. LTX_CONFIG names another place.
 
     LTX_HOME does not: each farm of the file may have a home of its own.
     """
@@ -65,7 +65,7 @@ def path_command() -> None:
 @command.command("show", epilog="Example: ltx --farm studio config show")
 @json_option
 def show_command(as_json: bool) -> None:
-    """Shows what commands would use, and where each value comes from. Passwords are not shown."""
+    """Show the values that commands use, and where each comes from. Passwords are not shown."""
     from rich.table import Table
 
     from ltx_client.shared.config import LOCAL, chosen_farm, config_path, load
@@ -93,34 +93,34 @@ def show_command(as_json: bool) -> None:
 @command.command("set", epilog="Example: ltx --farm studio config set storage_url /Volumes/farm")
 @click.argument("key", metavar="KEY", type=Key())
 @click.argument("value", required=False)
-@click.option("--keyring", is_flag=True, help="Keep the password in this user's keychain, not in a file.")
+@click.option("--keyring", is_flag=True, help="Store the password in this user's keychain, not in a file.")
 def set_command(key: str, value: str | None, keyring: bool) -> None:
-    """Sets a value of a farm in the configuration file; an empty VALUE takes it away.
+    """Set a value of a farm in the configuration file; an empty VALUE removes it.
 
     The file is that of `ltx config path`, whatever LTX_HOME is. The farm is the one that --farm or LTX_FARM names, or
-    the default one. `farm` itself is the default farm's name.
-    `broker_password` is asked for, or read from standard input, never taken from the command line.
+    the default one. `farm` itself is the default farm's name. `broker_password` is asked for, or read from standard
+    input, never taken from the command line.
     """
     from ltx_client.shared.config import config_path, load
     from ltx_client.terminal.arguments.config_changes import SECRET, store_password, write
 
     farm = os.environ.get("LTX_FARM") or load().farm
     if key != "farm" and not farm:
-        raise UsageError(f"say which farm is meant: ltx --farm NAME config set {key} …")
+        raise UsageError(f"name the farm: ltx --farm NAME config set {key} …")
     if key == SECRET:
         if value is not None:
-            raise UsageError("a password does not belong on a command line; leave it out, and it is asked for")
+            raise UsageError("a password on a command line is visible to others; leave it out, and it is asked for")
         assert farm is not None
-        notice(f"{farm}: the password is kept in {store_password(farm, _asked(), in_keyring=keyring)}")
+        notice(f"{farm}: the password is stored in {store_password(farm, _asked(), in_keyring=keyring)}")
         return
     if keyring:
         raise UsageError(f"--keyring is for {SECRET}")
     if value is None:
-        raise UsageError(f"give a value: ltx config set {key} VALUE")
+        raise UsageError(f"the value is missing; use ltx config set {key} VALUE")
     write(farm or "", {key: value})
     notice(f"written to {config_path()}")
     if value and shown_url(value) != value:
-        notice(f"it holds a password; ltx config set {SECRET}, and a URL without it, keep that out of sight")
+        notice(f"it contains a password; use a URL without it and ltx config set {SECRET} to hide it")
 
 
 def _asked() -> str:

@@ -1,4 +1,4 @@
-"""`ltx doctor`: what is wrong, and what mends it."""
+"""Run `ltx doctor`: find out what is wrong, and how to fix it."""
 
 from __future__ import annotations
 
@@ -15,14 +15,19 @@ __all__ = ["command"]
 
 
 @click.command("doctor", epilog="Example: ltx doctor --json")
-@click.option("--deep", is_flag=True, help="Compute for some minutes, and write a report: is it right, and how fast?")
-@click.option("-v", "--variant", help=f"With --deep: whose sizes to take.  [default: {DEFAULT_VARIANT}]")
-@click.option("--report", type=click.Path(path_type=Path), help="With --deep: the report.  [default: in LTX_HOME]")
+@click.option(
+    "--deep", is_flag=True, help="Compute for some minutes, and write a report on whether it is right, and how fast."
+)
+@click.option("-v", "--variant", help=f"With --deep: the variant whose sizes are used.  [default: {DEFAULT_VARIANT}]")
+@click.option(
+    "--report", type=click.Path(path_type=Path), help="With --deep: the report's file.  [default: in LTX_HOME]"
+)
 @json_option
 def command(deep: bool, variant: str | None, report: Path | None, as_json: bool) -> None:
-    """Looks at this machine, the broker, the storage and the workers, and says what is wrong and what mends it.
+    """Check this machine, the broker, the storage and the workers, and say how to fix what is wrong.
 
-    Exit code 1 when something has failed; a warning is no failure. On a Mac that renders, ltx-worker doctor sees more.
+    The exit code is 1 if a check has failed; a warning is not a failure. On a Mac that renders, ltx-worker doctor
+    checks more.
     """
     from ltx_client.shared.doctor.deep_checks import DEEP_REPORT, DeepChecks
     from ltx_client.shared.doctor.report import report as print_report

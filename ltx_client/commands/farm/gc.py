@@ -1,4 +1,4 @@
-"""`ltx gc`: take away what is old."""
+"""Run `ltx gc`: remove old videos and records."""
 
 from __future__ import annotations
 
@@ -16,16 +16,16 @@ if TYPE_CHECKING:
 __all__ = ["command"]
 
 SHOWN = 10
-"""Names of what was left."""
+"""Names of kept files and jobs that are printed."""
 
 
 class Age(click.ParamType[int]):
-    """`30d`, in seconds."""
+    """An age such as `30d`, in seconds."""
 
     name = "AGE"
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> int:
-        """Raises click.BadParameter."""
+        """Return the age in seconds. Raise click.BadParameter."""
         from ltx_client.farm.retention import parse_age
 
         try:
@@ -35,15 +35,15 @@ class Age(click.ParamType[int]):
 
 
 @click.command("gc", epilog="Example: ltx gc --older-than 30d --yes")
-@click.option("--older-than", type=Age(), metavar="AGE", required=True, help="As 12h, 30d or 4w.")
-@click.option("--dry-run", is_flag=True, help="Only say what would go, a name a line.")
-@click.option("-y", "--yes", is_flag=True, help="Do not ask.")
+@click.option("--older-than", type=Age(), metavar="AGE", required=True, help="An age such as 12h, 30d or 4w.")
+@click.option("--dry-run", is_flag=True, help="Only print what would be removed, one name a line.")
+@click.option("-y", "--yes", is_flag=True, help="Do not ask for confirmation.")
 def command(older_than: int, dry_run: bool, yes: bool) -> None:
-    """Removes the videos and records of jobs that ended longer ago than AGE, whoever submitted them.
+    """Remove the videos and records of jobs that ended longer ago than AGE, whoever submitted them.
 
-    Pictures and clips that jobs were given go too, where none that stays needs them. What has not ended stays, and so
-    does a video that is being downloaded. Ages are by the broker's clock, or, of files that no job is known of, by the
-    storage's.
+    Pictures and clips that jobs were given are removed too, unless a remaining job needs them. Jobs that have not ended
+    are kept, and so is a video that is being downloaded. Ages are by the broker's clock, or, for files of unknown jobs,
+    by the storage's.
     """
     from ltx_client.farm.farm import Farm
     from ltx_client.farm.retention import Removed, find_old
@@ -54,7 +54,7 @@ def command(older_than: int, dry_run: bool, yes: bool) -> None:
         try:
             storage = Storage(farm.storage_url) if farm.storage_url is not None else None
             if storage is None:
-                notice("no storage is set, so only records are looked at; set LTX_STORAGE_URL as the workers do")
+                notice("no storage is set, so only records are considered; set LTX_STORAGE_URL as the workers do")
             now = farm.now()
             old = find_old(*farm.all_jobs(), storage, older_than, now)
             if dry_run:
@@ -68,21 +68,21 @@ def command(older_than: int, dry_run: bool, yes: bool) -> None:
             try:
                 for removed in farm.remove(old, storage):  # noqa: B007 - the last one counts
                     pass
-            except BaseException:  # also Ctrl-C: whatever stops it, what has gone is said
+            except BaseException:  # also Ctrl-C: whatever stops it, what was removed is said
                 if removed.files or removed.jobs:
                     notice(f"removed {_counted(removed.files, removed.size, removed.jobs)} before it stopped")
                 raise
         except StorageError as error:
-            raise StorageUnreachable(f"{error}; what was not removed is at the next ltx gc") from None
+            raise StorageUnreachable(f"{error}; run ltx gc again to remove the rest") from None
     notice(f"removed {_counted(removed.files, removed.size, removed.jobs)}")
     if removed.kept:
-        notice(f"left {len(removed.kept)} that are used again, or may be: {', '.join(removed.kept[:SHOWN])}")
+        notice(f"left {len(removed.kept)} that are or may be used again: {', '.join(removed.kept[:SHOWN])}")
 
 
 def _ask(old: Old) -> None:
     counted = _counted(len(old.files), old.size, len(old.jobs))
     if not sys.stdin.isatty():
-        raise UsageError(f"this would remove {counted}; say --yes where nobody can be asked, or --dry-run")
+        raise UsageError(f"this would remove {counted}; use --yes to confirm, or --dry-run")
     click.confirm(f"Remove {counted}?", abort=True, err=True)
 
 

@@ -1,4 +1,4 @@
-"""`ltx stats`: what the farm has done."""
+"""Run `ltx stats`: count what the farm has rendered."""
 
 from __future__ import annotations
 
@@ -21,10 +21,10 @@ __all__ = ["command"]
 
 @click.command("stats", epilog="Example: ltx stats --json")
 @click.option("--mine", is_flag=True, help="Only jobs that you submitted from this machine.")
-@click.option("--limit", type=COUNT, default=1000, show_default=True, help="Of so many jobs, the newest.")
+@click.option("--limit", type=COUNT, default=1000, show_default=True, help="How many jobs to count, the newest first.")
 @json_option
 def command(mine: bool, limit: int, as_json: bool) -> None:
-    """Counts the jobs of the last days by variant and worker, and what they took, as far as they are still known."""
+    """Count the jobs of the last days by variant and worker, with their times, as far as they are still known."""
     from ltx_client.farm.farm import Farm
     from ltx_client.farm.jobs.prepare import submitter
     from ltx_client.local.members import Use
@@ -38,7 +38,7 @@ def command(mine: bool, limit: int, as_json: bool) -> None:
     elif rows:
         print_table(_table(rows))
     else:
-        notice("no jobs yet; ltx render queues one")
+        notice("no jobs yet; queue one with ltx render")
 
 
 def _rows(views: list[JobView], workers: list[WorkerInfo]) -> list[dict[str, Any]]:

@@ -1,4 +1,4 @@
-"""`ltx storage`: make the farm's storage known as such, and see whether it is there."""
+"""Run `ltx storage`: mark a folder or bucket as the farm's storage, and check it."""
 
 from __future__ import annotations
 
@@ -18,20 +18,20 @@ __all__ = ["command"]
 
 @click.group("storage", epilog="Example: ltx storage init /Volumes/farm")
 def command() -> None:
-    """Makes the folder or bucket where finished videos lie, and checks it.
+    """Create the folder or bucket for finished videos, and check it.
 
-    Workers and clients use a storage only while the file that `ltx storage init` has put there is in it: so a share
-    that is not mounted, or a URL that is not right, is noticed before anything is written beside it.
+    Workers and clients use a storage only while it has the file that `ltx storage init` has written: so a share that is
+    not mounted, or a URL that is wrong, is noticed before anything is written there.
     """
 
 
 @command.command("init", epilog="Example: ltx storage init /Volumes/farm")
 @click.argument("url", required=False)
 def init_command(url: str | None) -> None:
-    """Makes URL (LTX_STORAGE_URL, by default) the storage of a farm, by a file .ltx-storage; once, its share mounted.
+    """Make URL (LTX_STORAGE_URL, by default) the storage of a farm, by a file .ltx-storage; once, its share mounted.
 
-    Of a folder, only the last part is made where it is not there. What is in it stays, and a storage stays the one that
-    it is.
+    Of a folder, only the last part is created if it is missing. Its files are kept, and a storage remains the same
+    storage.
     """
     from ltx_client.shared.storage.store import StorageError
 
@@ -42,16 +42,16 @@ def init_command(url: str | None) -> None:
         storage.check()
     except StorageError as error:
         raise StorageUnreachable(str(error)) from None
-    print_line(storage_id, done=f"the storage is made; its id is {storage_id}")
+    print_line(storage_id, done=f"the storage is created; its id is {storage_id}")
     if is_new:
-        notice(f"the folder {storage.local_folder} was not there, and was made")
+        notice(f"the folder {storage.local_folder} did not exist, and was created")
     notice(f"{storage.url} is the storage of a farm; set LTX_STORAGE_URL to it on workers and clients")
 
 
 @command.command("check", epilog="Example: ltx storage check")
 @click.argument("url", required=False)
 def check_command(url: str | None) -> None:
-    """Writes a small file to URL (LTX_STORAGE_URL, by default), reads it and removes it. Prints the storage's id."""
+    """Write a small file to URL (LTX_STORAGE_URL, by default), read it and remove it. Print the storage's id."""
     from ltx_client.shared.storage.store import StorageError
 
     storage = _opened(url)
@@ -69,7 +69,7 @@ def _opened(url: str | None) -> Storage:
 
     url = FarmSettings().storage_url if url is None else url
     if url is None:
-        raise UsageError("no storage is set; give its URL, or set LTX_STORAGE_URL")
+        raise UsageError("no storage is set; name its URL, or set LTX_STORAGE_URL")
     try:
         check_storage_url(url)
     except ValueError as error:

@@ -1,4 +1,4 @@
-"""`ltx up`: this machine's farm, kept running."""
+"""Run `ltx up`: keep this machine's farm running."""
 
 from __future__ import annotations
 
@@ -28,12 +28,12 @@ LOOK_EVERY = 1.0
     shell_complete=complete_variants,
     help="The model variant that it renders.",
 )
-@click.option("--until-idle", is_flag=True, help="End when no job of the variant is queued or running.")
-@click.option("--stop", is_flag=True, help="End every `ltx up` of this machine.")
+@click.option("--until-idle", is_flag=True, help="Stop when no job of the variant is queued or running.")
+@click.option("--stop", is_flag=True, help="Stop every `ltx up` of this machine.")
 def command(variant: str, until_idle: bool, stop: bool) -> None:
-    """Keeps this machine's farm (a broker and one worker) running until Ctrl-C.
+    """Keep this machine's farm (a broker and one worker) running until Ctrl-C.
 
-    A job in hand then goes back to the queue, and the next `ltx up` or `ltx render` goes on with it.
+    A running job is then requeued, and the next `ltx up` or `ltx render` continues it.
     """
     from ltx_client.farm.farm import Farm
     from ltx_client.local.join import stop_up
@@ -57,4 +57,4 @@ def command(variant: str, until_idle: bool, stop: bool) -> None:
             jobs = farm.jobs(limit=1000) if until_idle else []
             if until_idle and all(view.ended or view.held for view in jobs if view.job.variant == variant):
                 break
-    notice("the farm stops")
+    notice("the farm is stopping")

@@ -1,4 +1,4 @@
-"""`ltx workers`: list the live workers."""
+"""Run `ltx workers`: list the live workers."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ __all__ = ["command"]
 @click.command("workers", epilog="Example: ltx workers --json")
 @json_option
 def command(as_json: bool) -> None:
-    """Lists the farm's live workers and what each is doing."""
+    """List the farm's live workers and what each is doing."""
     from ltx_client.farm.farm import Farm
     from ltx_client.local.members import Use
     from ltx_client.protocol.workers import PAUSED, UNREADY, worker_names
@@ -32,10 +32,10 @@ def command(as_json: bool) -> None:
         print_table(workers_table(workers, now))
         for worker in workers:
             if worker.state == PAUSED:
-                resume = "`ltx-worker resume` there has it take jobs again"
+                resume = "`ltx-worker resume` on that machine makes it take jobs again"
                 notice(f"{names[worker.id]} is paused: {worker.why_paused}; {resume}")
             elif worker.state == UNREADY:
-                notice(f"{names[worker.id]} cannot go on, and ends soon to be started again: {worker.why_paused}")
+                notice(f"{names[worker.id]} cannot continue, and exits soon to be restarted: {worker.why_paused}")
             elif worker.why_paused and paused.isdisjoint((worker.id, worker.variant)):
                 notice(f"{names[worker.id]} takes no new jobs: {worker.why_paused}")
             for thread in worker.threads:
@@ -50,7 +50,7 @@ def command(as_json: bool) -> None:
                     f" {short_id(worker.failed_job)}: {worker.failure}"
                 )
     else:
-        notice("no live workers; ltx-worker start, or ltx up on this machine, starts one")
+        notice("no live workers; start one with ltx-worker start, or on this machine with ltx up")
     if not as_json:
         for pause in pauses:
             notice(pause_text(pause, now))

@@ -1,1 +1,1 @@
-"""The commands about single jobs, one a module."""
+"""Contain the commands about single jobs, one a module."""

@@ -1,4 +1,4 @@
-"""`ltx cancel`: ask for the end of jobs."""
+"""Run `ltx cancel`: cancel jobs."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ __all__ = ["command"]
 @jobs_argument
 @batch_option
 def command(jobs: tuple[str, ...], batch: str | None) -> None:
-    """Cancels jobs: a queued one never runs, a running one stops at its next step."""
+    """Cancel jobs: a queued one never runs, a running one stops at its next step."""
     from ltx_client.farm.farm import Farm
     from ltx_client.local.members import Use
     from ltx_client.protocol.state import ENDED, Status

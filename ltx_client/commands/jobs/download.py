@@ -1,4 +1,4 @@
-"""`ltx download`: fetch finished videos."""
+"""Run `ltx download`: download finished videos."""
 
 from __future__ import annotations
 
@@ -36,10 +36,10 @@ __all__ = ["command"]
 )
 @click.option("--sheet", is_flag=True, help=f"Draw a batch's {SHEET} too: a frame of each video.")
 def command(job: str | None, batch: str | None, output: str | None, sheet: bool) -> None:
-    """Fetches the MP4 of a finished job, checks it, and prints its path.
+    """Download the MP4 of a finished job, check it, and print its path.
 
-    Of a batch, all that are done and not in the folder already, and index.json, which says what each is
-    (index-BATCH.json where an index.json is that is not of this batch).
+    Of a batch, download all that are done and not in the folder already, and write index.json, which describes each
+    (index-BATCH.json if there is an index.json of something else).
     """
     from ltx_client.farm.farm import Farm
     from ltx_client.farm.outputs.naming import BatchOutput, VideoOutput
@@ -47,7 +47,7 @@ def command(job: str | None, batch: str | None, output: str | None, sheet: bool)
     from ltx_client.terminal.downloading import fetch
 
     if (job is None) == (batch is None):
-        raise UsageError("name one JOB (ltx jobs lists them), or a batch with --batch")
+        raise UsageError("name one JOB (see ltx jobs), or a batch with --batch")
     if sheet and batch is None:
         raise UsageError("--sheet draws the videos of a batch; name one with --batch")
     if batch is not None:

@@ -1,4 +1,4 @@
-"""`ltx jobs`: list jobs."""
+"""Run `ltx jobs`: list jobs."""
 
 from __future__ import annotations
 
@@ -11,17 +11,17 @@ __all__ = ["command"]
 
 
 @click.command("jobs", epilog="Example: ltx jobs --limit 200 --json")
-@click.option("--limit", type=COUNT, default=50, show_default=True, help="How many, newest first.")
+@click.option("--limit", type=COUNT, default=50, show_default=True, help="How many to list, the newest first.")
 @click.option("--mine", is_flag=True, help="Only those that you submitted from this machine.")
 @batch_option
 @json_option
 def command(limit: int, mine: bool, batch: str | None, as_json: bool) -> None:
-    """Lists the farm's jobs, the newest first; or a batch's, in its own order."""
+    """List the farm's jobs, the newest first; or a batch's, in its own order."""
     from ltx_client.farm.farm import Farm
     from ltx_client.farm.jobs.prepare import submitter
     from ltx_client.local.members import Use
     from ltx_client.protocol.state import Status
-    from ltx_client.terminal.notices.waiting import tell_who_waits
+    from ltx_client.terminal.notices.wait_reasons import tell_who_waits
     from ltx_client.terminal.output import describe_job, jobs_table, print_table
 
     with Farm.connect(use=Use.READ) as farm:
@@ -36,4 +36,4 @@ def command(limit: int, mine: bool, batch: str | None, as_json: bool) -> None:
     elif views:
         print_table(jobs_table(views, now))
     else:
-        notice("no jobs yet; ltx render queues one")
+        notice("no jobs yet; queue one with ltx render")

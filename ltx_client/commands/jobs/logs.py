@@ -1,4 +1,4 @@
-"""`ltx logs`: what happened to a job."""
+"""Run `ltx logs`: print a job's events."""
 
 from __future__ import annotations
 
@@ -19,10 +19,10 @@ __all__ = ["command"]
 
 @click.command("logs", epilog="Example: ltx logs 3fa85f64a1b2")
 @job_argument
-@click.option("-f", "--follow", is_flag=True, help="Go on until the job has ended.")
+@click.option("-f", "--follow", is_flag=True, help="Continue until the job has ended.")
 @click.option("--json", "as_json", is_flag=True, help="Print every event as a line of JSON.")
 def command(job: str, follow: bool, as_json: bool) -> None:
-    """Prints everything that happened to a job, a line each, with the time by the broker's clock."""
+    """Print a job's events, one a line, with the time by the broker's clock."""
     from ltx_client.farm.farm import Farm
     from ltx_client.local.members import Use
 
@@ -45,7 +45,7 @@ def _words(event: Event) -> Iterable[str]:
         case events.Claimed():
             return f"attempt {event.attempt} begins on {event.worker_name}", f"({event.worker})"
         case events.Resumed():
-            return f"goes on after step {event.step}", f"({event.reason})" if event.reason else ""
+            return f"continues after step {event.step}", f"({event.reason})" if event.reason else ""
         case events.Loading():
             return event.message or "loading", f"{event.fraction:.0%}"
         case events.TextEncoded():
@@ -57,7 +57,7 @@ def _words(event: Event) -> Iterable[str]:
         case events.Decoded():
             return (f"{event.frames} frames are decoded",)
         case events.Uploading():
-            return (f"the MP4, {event.size:,} bytes, goes to the storage",)
+            return (f"the MP4, {event.size:,} bytes, is uploaded to the storage",)
         case events.Delayed():
             return ("the MP4 waits on its worker:", event.reason)
         case events.Done():

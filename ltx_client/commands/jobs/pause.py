@@ -1,4 +1,4 @@
-"""`ltx pause`: keep jobs from being rendered for a while, or workers from rendering."""
+"""Run `ltx pause`: pause jobs, workers and queues."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ __all__ = ["command"]
 @batch_option
 @operator_options
 def command(jobs: tuple[str, ...], batch: str | None, workers: tuple[str, ...], queues: tuple[str, ...]) -> None:
-    """Pauses jobs: a queued one is not begun, a running one stops at its next step. `ltx resume` goes on from there.
+    """Pause jobs: a queued one does not begin, a running one stops at its next step. `ltx resume` continues from there.
 
-    --worker and --queue are an operator's: on a farm with users, the admin's. Nothing more is begun on that worker, or
-    of that variant, until `ltx resume`, whatever is restarted meanwhile. What runs there is rendered to its end: giving
-    it back would cost the steps since its last resume point, and another machine the time to load the model;
+    --worker and --queue are for an operator: on a farm with users, the admin. That worker, or all workers for that
+    variant, begin no job until `ltx resume`, whatever is restarted meanwhile. Running jobs are rendered to their end:
+    requeueing them would cost the steps since their last resume point, and another machine the time to load the model;
     `ltx-worker stop` on the machine does that at once.
     """
     from ltx_client.farm.farm import Farm
@@ -29,10 +29,10 @@ def command(jobs: tuple[str, ...], batch: str | None, workers: tuple[str, ...], 
 
     with Farm.connect(use=Use.READ) as farm:
         for variant in queues:
-            notice(f"queue {farm.pause_queue(variant).name} is paused: no worker begins a job of it")
+            notice(f"queue {farm.pause_queue(variant).name} is paused: no worker begins its jobs")
         for name in workers:
             pause = farm.pause_worker(name)
-            notice(f"worker {pause.name} is paused: it finishes the job in hand, if any, and takes no more")
+            notice(f"worker {pause.name} is paused: it finishes its running job, if any, and takes no more")
         if jobs or batch or not (workers or queues):
             for job_id in [view.job.id for view in select(farm, jobs, batch)]:
                 status = farm.pause(job_id)

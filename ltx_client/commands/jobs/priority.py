@@ -1,4 +1,4 @@
-"""`ltx priority`: move jobs that wait."""
+"""Run `ltx priority`: change the priority of waiting jobs."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ __all__ = ["command"]
 @click.argument("priority", type=click.IntRange(0, 9))
 @batch_option
 def command(jobs: tuple[str, ...], priority: int, batch: str | None) -> None:
-    """Gives jobs that wait another PRIORITY: 0 is first, 9 is last."""
+    """Change the PRIORITY of waiting jobs: 0 is first, 9 is last."""
     from ltx_client.farm.farm import Farm
     from ltx_client.local.members import Use
     from ltx_client.protocol.state import Status
@@ -25,6 +25,6 @@ def command(jobs: tuple[str, ...], priority: int, batch: str | None) -> None:
         for job_id in [view.job.id for view in select(farm, jobs, batch)]:
             status = farm.prioritize(job_id, priority)
             if status is Status.QUEUED:
-                notice(f"job {job_id} has priority {priority} within seconds")
+                notice(f"job {job_id} gets priority {priority} within seconds")
             else:
                 notice(f"job {job_id} is {status}; its priority no longer matters")

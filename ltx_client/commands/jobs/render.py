@@ -1,4 +1,4 @@
-"""`ltx render`: submit, watch, wait, download."""
+"""Run `ltx render`: submit a job, watch it, and download its video."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ __all__ = ["command"]
 @click.option(
     "--inline/--no-inline",
     default=None,
-    help="Show checkpoint frames in the terminal.  [default: where it can; needs ltx-farm[previews]]",
+    help="Show checkpoint frames in the terminal.  [default: if it can; needs ltx-farm[previews]]",
 )
 @click.option("--preview", type=OutputPath(), help="Keep the newest checkpoint frame in this JPEG.")
 @link_options
@@ -65,18 +65,18 @@ def command(
     desktop: bool | None,
     **options: Any,
 ) -> None:
-    """Renders PROMPT, shows its progress, and downloads the MP4; its path is printed last.
+    """Render PROMPT, show its progress, and download the MP4; its path is printed last.
 
-    Ctrl-C asks whether to cancel the job or let it go on without you.
+    Ctrl-C asks whether to cancel the job or to leave it running.
     """
     from ltx_client.farm.farm import Farm
     from ltx_client.farm.jobs.inputs import clip_parts
     from ltx_client.farm.outputs.naming import VideoOutput
     from ltx_client.local.members import Use
     from ltx_client.shared.settings import FarmSettings
+    from ltx_client.terminal.end_notifications import EndNotifications
     from ltx_client.terminal.notices.dry_run import print_plan
     from ltx_client.terminal.notices.prompt_length import tell_of_cut_texts
-    from ltx_client.terminal.waited import Ending
     from ltx_client.terminal.watching.terminal_images import detect
 
     job, inputs = job_from_options(**options)
@@ -84,7 +84,7 @@ def command(
     frames = None if preview is None else _preview_path(preview, target)
     for part in clip_parts(job.request, inputs):
         notice(str(part))
-    ending = Ending(notify, desktop)
+    ending = EndNotifications(notify, desktop)
     picture = None if dry_run else detect(inline)
     settings = FarmSettings()
     if dry_run:
@@ -107,12 +107,12 @@ def command(
 def _preview_path(given: str, target: Path) -> Path:
     path = output_path(given, JPEG)
     if place_of(path) == place_of(target) or (is_stdout(path) and is_stdout(target)):
-        raise UsageError(f"the video and its preview would both be written to {given}; give them two names")
+        raise UsageError(f"the video and its preview would both be written to {given}; use two names")
     return path
 
 
 def _deliver(farm: Farm, view: JobView, target: Path, *, path_is_data: bool) -> None:
-    """Downloads what a job ended with, and says where it is, or raises what that means."""
+    """Download the job's video and say where it is, or raise what the job's end means."""
     from ltx_client.protocol.state import Status
     from ltx_client.terminal.downloading import fetch
     from ltx_client.terminal.output import duration
@@ -129,7 +129,7 @@ def _deliver(farm: Farm, view: JobView, target: Path, *, path_is_data: bool) -> 
         fetch(farm, job_id, target)
     except KeyboardInterrupt:
         notice("")
-        notice(f"left; the video is kept, and ltx download {short_id(job_id)} fetches it")
+        notice(f"stopped waiting; the video is kept, and ltx download {short_id(job_id)} downloads it")
         raise click.exceptions.Exit(INTERRUPTED) from None
     if snapshot.took is not None:
         notice(f"rendered in {duration(snapshot.took)} on {snapshot.worker_name}")
@@ -142,7 +142,7 @@ def _deliver(farm: Farm, view: JobView, target: Path, *, path_is_data: bool) -> 
 
 
 def _written(preview: Path, frame: bytes) -> Path | None:
-    """Write a frame. Return where the next one goes: nowhere, when this one could not be written."""
+    """Write a frame. Return where to write the next one; None if this one could not be written."""
     try:
         write_output(preview, frame, wait=False)
     except UsageError as error:
@@ -154,7 +154,7 @@ def _written(preview: Path, frame: bytes) -> Path | None:
 def _announce(farm: Farm, job: Job, links: Links) -> None:
     from ltx_client.terminal.notices.prompt_length import tell_of_cut_texts
     from ltx_client.terminal.notices.vocabulary import vocabulary_note
-    from ltx_client.terminal.notices.waiting import tell_of_pauses, tell_who_waits
+    from ltx_client.terminal.notices.wait_reasons import tell_of_pauses, tell_who_waits
 
     request = job.request
     notice(f"job {job.id}")
@@ -167,14 +167,14 @@ def _announce(farm: Farm, job: Job, links: Links) -> None:
     if note := vocabulary_note(job.variant, job.request.prompt):
         notice(note)
     tell_of_cut_texts(job)
-    if farm.is_embedded:  # whose worker is about to start
+    if farm.is_embedded:  # its worker is about to start
         tell_of_pauses(farm, [job.variant])
     else:
         tell_who_waits(farm, [(job, links)])
 
 
 def _warn_of_storage(farm: Farm) -> None:
-    """Say before the render, and not after it, that its video cannot be fetched from here."""
+    """Warn before the render, not after it, that its video cannot be downloaded from here."""
     from ltx_client.shared.storage.store import Storage, StorageError
 
     if farm.is_embedded or farm.storage_url is None:
@@ -182,13 +182,13 @@ def _warn_of_storage(farm: Farm) -> None:
     try:
         Storage(farm.storage_url).identify()
     except StorageError as error:
-        notice(f"warning: {error}; the video will be rendered, but cannot be fetched from there as long as that is so")
+        notice(f"warning: {error}; the video will be rendered, but cannot be downloaded until that is fixed")
 
 
 def _follow(farm: Farm, job: Job, preview: Path | None, picture: Picture | None = None) -> JobView:
-    """Shows the job until it ends."""
+    """Show the job until it ends."""
     from ltx_client.terminal.notices.prompt_length import cut_texts
-    from ltx_client.terminal.notices.waiting import explain_waits
+    from ltx_client.terminal.notices.wait_reasons import explain_waits
     from ltx_client.terminal.watching.progress import display
 
     view, shown = None, None
@@ -209,10 +209,10 @@ def _follow(farm: Farm, job: Job, preview: Path | None, picture: Picture | None 
 
 
 def _interrupted(farm: Farm, job: Job, preview: Path | None, settings: FarmSettings) -> JobView:
-    """Asks once what should become of the job. Without a terminal, SIGINT cancels. Again, it leaves at once."""
+    """Ask once whether to cancel the job. Without a terminal, SIGINT cancels it. A second interrupt leaves at once."""
     try:
-        farm.view(job.id)  # else there is nothing to ask about
-        if sys.stdin.isatty() and not click.confirm("\nCancel the job? (no: it goes on without you)", err=True):
+        farm.view(job.id)  # else there is nothing to ask
+        if sys.stdin.isatty() and not click.confirm("\nCancel the job? (no: it continues without you)", err=True):
             _let_go_on(job, settings)
             raise click.exceptions.Exit(0)
         farm.cancel(job.id)
@@ -221,7 +221,7 @@ def _interrupted(farm: Farm, job: Job, preview: Path | None, settings: FarmSetti
         raise JobCancelled("interrupted before the job was queued") from None
     except (KeyboardInterrupt, click.Abort):
         notice("")
-        notice(f"left; job {job.id} is as it was, see ltx show {short_id(job.id)}")
+        notice(f"stopped; job {job.id} is unchanged, see ltx show {short_id(job.id)}")
         raise click.exceptions.Exit(INTERRUPTED) from None
 
 
@@ -233,6 +233,6 @@ def _let_go_on(job: Job, settings: FarmSettings) -> None:
         try:
             continue_in_background(settings.home, job.variant)
         except FarmError as error:
-            raise FarmError(f"{error}; job {name} stays queued, `ltx up` renders it") from error
-        notice("the farm goes on in the background until its queue is empty; `ltx up --stop` stops it before that")
-    notice(f"job {name} goes on; ltx watch {name} shows it, ltx download {name} fetches the video")
+            raise FarmError(f"{error}; job {name} stays queued until `ltx up` renders it") from error
+        notice("the farm continues in the background until its queue is empty; `ltx up --stop` stops it before that")
+    notice(f"job {name} continues; ltx watch {name} shows it, ltx download {name} downloads the video")

@@ -1,4 +1,4 @@
-"""`ltx resume`: end the pause of jobs, workers and queues."""
+"""Run `ltx resume`: unpause jobs, workers and queues."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ __all__ = ["command"]
 @batch_option
 @operator_options
 def command(jobs: tuple[str, ...], batch: str | None, workers: tuple[str, ...], queues: tuple[str, ...]) -> None:
-    """Has paused jobs go on from where they were, and paused workers and queues go on."""
+    """Resume paused jobs, workers and queues; a job continues from where it was."""
     from ltx_client.farm.farm import Farm
     from ltx_client.local.members import Use
     from ltx_client.protocol.state import ENDED
@@ -27,12 +27,15 @@ def command(jobs: tuple[str, ...], batch: str | None, workers: tuple[str, ...], 
     settings = FarmSettings()
     with Farm.connect(settings, use=Use.READ) as farm:
         for variant in queues:
-            notice(f"queue {variant} goes on" if farm.resume_queue(variant) else f"queue {variant} was not paused")
+            notice(f"queue {variant} is resumed" if farm.resume_queue(variant) else f"queue {variant} was not paused")
         for name in workers:
-            notice(f"worker {name} goes on" if farm.resume_worker(name) else f"worker {name} was not paused")
+            notice(f"worker {name} is resumed" if farm.resume_worker(name) else f"worker {name} was not paused")
             for worker in farm.workers():
                 if name in (worker.name, worker.id) and worker.state == PAUSED:
-                    notice(f"{name} has paused itself: {worker.why_paused}; only `ltx-worker resume` there ends that")
+                    notice(
+                        f"{name} has paused itself: {worker.why_paused}; only `ltx-worker resume` on that"
+                        " machine ends that"
+                    )
         if not (jobs or batch) and (workers or queues):
             return
         resumed = []
@@ -42,7 +45,7 @@ def command(jobs: tuple[str, ...], batch: str | None, workers: tuple[str, ...], 
                 notice(f"job {view.job.id} had ended already: {status}")
             elif view.held:
                 resumed.append(view.job)
-                notice(f"job {view.job.id} goes on")
+                notice(f"job {view.job.id} is resumed")
             else:
                 notice(f"job {view.job.id} was not paused")
         if settings.broker_url is None:

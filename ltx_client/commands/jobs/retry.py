@@ -1,4 +1,4 @@
-"""`ltx retry`: try jobs again."""
+"""Run `ltx retry`: retry jobs."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ __all__ = ["command"]
 @jobs_argument
 @batch_option
 def command(jobs: tuple[str, ...], batch: str | None) -> None:
-    """Queues a new job in place of each one that failed or was cancelled, and prints their ids.
+    """Queue a new job in place of each one that failed or was cancelled, and print the new ids.
 
-    Of a batch, those that failed; the new ones take their places in it.
+    Of a batch, retry those that failed; the new jobs take their places in it.
     """
     from ltx_client.farm.farm import Farm
     from ltx_client.local.members import Use

@@ -1,4 +1,4 @@
-"""`ltx show`: everything about one job."""
+"""Run `ltx show`: show everything about one job."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ __all__ = ["command"]
 )
 @json_option
 def command(job: str, preview: str | None, as_json: bool) -> None:
-    """Shows one job: what was asked, where it stands, and where its result is."""
+    """Show one job: its request, its state, and where its result is."""
     from ltx_client.farm.farm import Farm
     from ltx_client.farm.jobs.obstacles import paused_queue
     from ltx_client.local.members import Use
@@ -37,7 +37,7 @@ def command(job: str, preview: str | None, as_json: bool) -> None:
 
     path = None if preview is None else output_path(preview, JPEG)
     if as_json and is_stdout(path):
-        raise UsageError(f"--json and --preview {preview} are both written to standard output; leave one of them out")
+        raise UsageError(f"--json and --preview {preview} are both written to standard output; leave out one of them")
     with Farm.connect(use=Use.READ) as farm:
         view = farm.view(farm.find(job))
         if path is not None:

@@ -1,4 +1,4 @@
-"""`ltx submit`: queue a job and return."""
+"""Run `ltx submit`: queue a job and return."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ __all__ = ["command"]
 @dry_run_option
 @json_option
 def command(as_json: bool, dry_run: bool, after: tuple[str, ...], not_on: tuple[str, ...], **options: Any) -> None:
-    """Queues PROMPT and prints the job's id. With no broker set, this machine renders it in the background."""
+    """Queue PROMPT and print the job's id. With no broker set, this machine renders it in the background."""
     from ltx_client.farm.farm import Farm
     from ltx_client.farm.jobs.inputs import clip_parts
     from ltx_client.local.members import Use
@@ -34,7 +34,7 @@ def command(as_json: bool, dry_run: bool, after: tuple[str, ...], not_on: tuple[
     from ltx_client.terminal.notices.dry_run import print_plan
     from ltx_client.terminal.notices.prompt_length import tell_of_cut_texts
     from ltx_client.terminal.notices.vocabulary import vocabulary_note
-    from ltx_client.terminal.notices.waiting import tell_of_pauses, tell_who_waits
+    from ltx_client.terminal.notices.wait_reasons import tell_of_pauses, tell_who_waits
     from ltx_client.terminal.output import describe_job
 
     job, inputs = job_from_options(**options)
@@ -64,4 +64,4 @@ def command(as_json: bool, dry_run: bool, after: tuple[str, ...], not_on: tuple[
             print_json(describe_job(farm.view(job.id)) | clips, done=f"job {job.id} is queued")
         else:
             print_line(job.id, done=f"job {job.id} is queued")
-    notice(f"ltx watch {short_id(job.id)} shows it, ltx download {short_id(job.id)} fetches the video")
+    notice(f"ltx watch {short_id(job.id)} shows it, ltx download {short_id(job.id)} downloads the video")

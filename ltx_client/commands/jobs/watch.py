@@ -1,4 +1,4 @@
-"""`ltx watch`: follow jobs to their end."""
+"""Run `ltx watch`: follow jobs to their end."""
 
 from __future__ import annotations
 
@@ -17,16 +17,16 @@ __all__ = ["command"]
 @click.option("--json", "as_json", is_flag=True, help="Print every event as a line of JSON.")
 @notify_options
 def command(jobs: tuple[str, ...], batch: str | None, as_json: bool, notify: str | None, desktop: bool | None) -> None:
-    """Shows jobs until they end: those named, or all that have not ended. Ctrl-C stops watching, not the jobs."""
+    """Show jobs until they end: those named, or all that have not ended. Ctrl-C stops watching, not the jobs."""
     from ltx_client.farm.farm import Farm
     from ltx_client.local.members import Use
     from ltx_client.protocol.state import Status
     from ltx_client.terminal.arguments.selection import select
-    from ltx_client.terminal.notices.waiting import tell_who_waits
-    from ltx_client.terminal.waited import Ending
+    from ltx_client.terminal.end_notifications import EndNotifications
+    from ltx_client.terminal.notices.wait_reasons import tell_who_waits
     from ltx_client.terminal.watching.following import follow
 
-    ending = Ending(notify, desktop)
+    ending = EndNotifications(notify, desktop)
     with Farm.connect(use=Use.READ) as farm:
         views = select(farm, jobs, batch) if jobs or batch else [view for view in farm.jobs() if not view.ended]
         ids = [view.job.id for view in views]

@@ -1,4 +1,4 @@
-"""`ltx models convert`: a checkpoint as a folder of MLX files."""
+"""Run `ltx models convert`: convert a checkpoint to a folder of MLX files."""
 
 from __future__ import annotations
 
@@ -16,18 +16,19 @@ __all__ = ["command"]
 @click.command("convert", epilog="Example: ltx models convert distilled ~/models/distilled --quantize 4")
 @click.argument("source", metavar="SRC")
 @click.argument("destination", metavar="DST")
-@click.option("--quantize", type=click.Choice(["8", "4"]), help="Bits for the matrices of the blocks.")
+@click.option("--quantize", type=click.Choice(["8", "4"]), help="Bits of the matrices of the blocks.")
 @click.option("--text-encoder", metavar="DIR", help="A T5 folder to convert too.  [default: the variant's]")
-@click.option("--tokenizer", metavar="FILE", help="A spiece.model to take along.  [default: the variant's]")
+@click.option("--tokenizer", metavar="FILE", help="A spiece.model to copy.  [default: the variant's]")
 def command(
     source: str, destination: str, quantize: str | None, text_encoder: str | None, tokenizer: str | None
 ) -> None:
-    """Writes SRC, a checkpoint of any layout or a variant that is here, as the folder DST.
+    """Write SRC, a checkpoint of any layout or a downloaded variant, as the folder DST.
 
     SRC is an official single file, the folder of one in parts, or a diffusers folder; its weights may be in fp8, with
-    scales or without. All is checked first: what is no whole LTX-Video checkpoint is refused, and nothing is written.
+    or without scales. Everything is checked first: a checkpoint that is not complete, or not of LTX-Video, is refused,
+    and nothing is written.
 
-    Under the name of its variant in LTX_MODELS_DIR, the folder takes the place of the variant's own files.
+    Under the name of its variant in LTX_MODELS_DIR, the folder replaces the variant's own files.
     """
     from ltx_client.shared.console.child_output import run_shown
     from ltx_models.blas import blas_environment

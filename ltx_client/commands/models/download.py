@@ -1,4 +1,4 @@
-"""`ltx models download`: fetch a variant's files."""
+"""Run `ltx models download`: download a variant's files."""
 
 from __future__ import annotations
 
@@ -18,16 +18,16 @@ from ltx_models.memory import GB
 __all__ = ["command"]
 
 PLAIN_STEPS = 20
-"""Lines about a download where there is no terminal."""
+"""How many lines report a download without a terminal."""
 
 
 @click.command("download", epilog="Example: ltx models download distilled-fp8")
 @click.argument("variant", shell_complete=complete_variants)
 def command(variant: str) -> None:
-    """Fetches the files of VARIANT that are not here, and prints where they lie.
+    """Download the files of VARIANT that are missing, and print where they are.
 
-    A download that was broken off goes on where it stopped. HF_HOME, HF_ENDPOINT, HF_TOKEN and HF_HUB_OFFLINE mean
-    what they mean to the Hugging Face hub; LTX_MODELS_DIR names a folder to keep the files in instead of its cache.
+    An interrupted download continues where it stopped. HF_HOME, HF_ENDPOINT, HF_TOKEN and HF_HUB_OFFLINE mean what they
+    mean to the Hugging Face hub; LTX_MODELS_DIR names a folder to store the files in instead of its cache.
     """
     from ltx_models.files.hub import download
 
@@ -39,12 +39,12 @@ def command(variant: str) -> None:
             raise Unreachable(str(error)) from None
     files = find_files(row)
     for path in (files.checkpoint, files.text_encoder, files.tokenizer):
-        print_line(path, done="what was downloaded stays")
+        print_line(path, done="what was downloaded is kept")
 
 
 @contextmanager
 def _progress() -> Iterator[Callable[[int, int, str], None]]:
-    """One bar for all files, or a line now and then where stderr is no terminal."""
+    """Yield a function that reports progress: one bar for all files, or some lines if stderr is not a terminal."""
     from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn, TransferSpeedColumn
 
     from ltx_client.shared.console.rich_console import Console

@@ -1,4 +1,4 @@
-"""`ltx models list`: the variants, what fits this machine, and what is here."""
+"""Run `ltx models list`: list the variants, what fits this machine, and which files are here."""
 
 from __future__ import annotations
 
@@ -22,7 +22,12 @@ __all__ = ["command"]
 
 @dataclass(frozen=True)
 class Listed:
-    """A variant as seen from this machine. reason: why it does not fit.  missing: what has to be downloaded."""
+    """A variant as seen from this machine.
+
+    Attributes:
+        reason: Why it does not fit; empty if it fits.
+        missing: What has to be downloaded.
+    """
 
     name: str
     aliases: tuple[str, ...]
@@ -34,7 +39,7 @@ class Listed:
 
 
 def listed(variant: Variant, memory: int) -> Listed:
-    """The variant on a machine of so many bytes."""
+    """Return a variant as seen from a machine with so many bytes of memory."""
     usable = memory * USABLE_PART
     fits = variant.ram_gb * GB <= usable
     reason = f"a render may use {usable / GB:.0f} GB of this machine's {memory / GB:.0f} GB"
@@ -50,7 +55,7 @@ def listed(variant: Variant, memory: int) -> Listed:
 
 
 def table(rows: list[Listed]) -> Listing:
-    """Variants for people, a line each."""
+    """Return the variants as a table for people."""
     from rich.text import Text
 
     from ltx_client.shared.console.rich_console import styled
@@ -78,7 +83,7 @@ def table(rows: list[Listed]) -> Listing:
 @click.command("list", epilog="Example: ltx models list --json")
 @json_option
 def command(as_json: bool) -> None:
-    """Lists the variants: what they need, whether they fit this machine, and whether their files are here."""
+    """List the variants: what they need, whether they fit this machine, and whether their files are here."""
     from ltx_client.terminal.output import print_table
 
     rows = [listed(variant, machine_memory()) for variant in VARIANTS.values()]

@@ -1,4 +1,4 @@
-"""`ltx models verify`: check the files that are here."""
+"""Run `ltx models verify`: check the downloaded files."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ __all__ = ["command"]
 @click.command("verify", epilog="Example: ltx models verify distilled-fp8")
 @click.argument("variant", required=False, shell_complete=complete_variants)
 def command(variant: str | None) -> None:
-    """Reads the downloaded files of VARIANT, or of all variants, and compares their checksums with the hub's.
+    """Read the downloaded files of VARIANT, or of all variants, and compare their checksums with the hub's.
 
-    A file that was put into LTX_MODELS_DIR by hand has no checksum; of such a file is checked whether it is whole.
+    A file that was put into LTX_MODELS_DIR by hand has no checksum; it is checked for being complete.
     """
     from ltx_models.files.hub import verify
 

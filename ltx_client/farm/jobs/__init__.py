@@ -1,1 +1,1 @@
-"""Jobs before they are sent and as they are read again: prepared, checked, foreseen, explained."""
+"""Prepare, check, forecast and explain jobs, and read their records."""

@@ -1,4 +1,4 @@
-"""The client's part in the farm's storage: what jobs are given goes in, what they made comes out."""
+"""Move files between the client and the farm's storage: inputs of jobs in, videos out."""
 
 from __future__ import annotations
 
@@ -18,14 +18,15 @@ from ltx_models.request import MAX_FRAMES, MAX_SIZE, GenerationRequest
 __all__ = ["fetch_video", "is_here", "missing_inputs", "store_inputs"]
 
 CONTAINER = 16 * 10**6
-"""Bytes of an MP4 that its frames do not account for."""
+"""Bytes of an MP4 besides its frames."""
 
 
 def store_inputs(storage_url: str | None, inputs: Inputs) -> None:
-    """Puts files into the farm's storage under the name of their content; what is there already is not sent, unless it
-    is damaged.
+    """Upload files to the farm's storage under the SHA-256 of their content, unless intact copies are there.
 
-    Raises UsageError without a storage, StorageUnreachable.
+    Raises:
+        UsageError: No storage is set, or a file has changed.
+        StorageUnreachable: A file cannot be stored.
     """
     if not inputs:
         return
@@ -41,12 +42,18 @@ def store_inputs(storage_url: str | None, inputs: Inputs) -> None:
     except StorageError as error:
         raise StorageUnreachable(str(error)) from None
     except (DamagedSource, OSError) as error:
-        raise UsageError(f"{path} has changed, or cannot be read any more: {error}; submit again") from error
+        raise UsageError(f"{path} has changed, or can no longer be read: {error}; submit again") from error
 
 
 def missing_inputs(storage_url: str | None, inputs: Sequence[str]) -> list[str]:
-    """Those of these, each the SHA-256 of its content, that are not in the farm's storage, or damaged there; none where
-    no storage is set. Raises StorageUnreachable.
+    """Return those of these inputs that are missing from the farm's storage, or damaged there.
+
+    Args:
+        storage_url: The storage; None if none is set, and then nothing is missing.
+        inputs: The SHA-256 of each input's content, in hex.
+
+    Raises:
+        StorageUnreachable: The storage cannot be read.
     """
     if storage_url is None or not inputs:
         return []
@@ -61,24 +68,29 @@ def missing_inputs(storage_url: str | None, inputs: Sequence[str]) -> list[str]:
 def fetch_video(
     storage_url: str | None, view: JobView, target: Path, link_of: Callable[[str], str | None] = lambda _: None
 ) -> None:
-    """Copies a finished job's MP4 to `target`, whole or not at all, its checksum verified.
+    """Copy a finished job's MP4 to `target`, whole or not at all, and verify its checksum.
 
-    link_of: where a job's video can be read by those to whom the storage is out of reach, if anywhere.
-    Raises UsageError when the job has no video or `target` cannot be written, StorageUnreachable when the file cannot
-    be had.
+    Args:
+        storage_url: The storage; None if none is set.
+        view: The job.
+        target: The file to write.
+        link_of: Return the download link of a job's video, for clients without access to the storage; None if it has
+            none.
+
+    Raises:
+        UsageError: The job has no video, or `target` cannot be written.
+        StorageUnreachable: The file cannot be read, or is not the one that was stored.
     """
     job_id, result = view.job.id, view.snapshot.result
     if result is None:
-        why = view.snapshot.error or "it can be downloaded when it is done"
+        why = view.snapshot.error or "download it when it is done"
         raise UsageError(f"job {job_id} has no video: it is {view.status}; {why}")
     if not is_printable(result.video) or not result.video.startswith(f"{job_id}."):
-        raise StorageUnreachable(
-            f"the result of job {job_id} is said to be {result.video!r}, which is no file of this job"
-        )
+        raise StorageUnreachable(f"the record of job {job_id} is invalid: {result.video!r} is not a file of this job")
     if result.size > (most := _largest_video(view.job.request)):
         raise StorageUnreachable(
-            f"the result of job {job_id} is said to have {result.size:,} bytes, and no video of its size and length has"
-            f" more than {most:,}; it is not fetched"
+            f"the record of job {job_id} is invalid: its result has {result.size:,} bytes, but a video of its size and"
+            f" length has at most {most:,}; it is not downloaded"
         )
     link, why_not = None, ""
     try:
@@ -111,20 +123,21 @@ def fetch_video(
 
 
 def _largest_video(request: GenerationRequest) -> int:
-    """Bytes that a video of this request may have, whatever its content: twice its frames as they are, and a container.
-    The size that its writer gives bounds a download no better than the writer wishes.
+    """Return how many bytes a video of this request may have at most: twice its raw frames, and a container.
+
+    The size in the job's record cannot bound a download, since whoever wrote the record chose it.
     """
     width, height = request.width or MAX_SIZE, request.height or MAX_SIZE
     return 2 * 3 * width * height * (request.num_frames or MAX_FRAMES) + CONTAINER
 
 
 def is_here(view: JobView, target: Path) -> bool:
-    """Whether `target` is the job's video already."""
+    """Return whether `target` is the job's video already."""
     result = view.snapshot.result
     try:
         if result is None or not target.is_file() or target.stat().st_size != result.size:
             return False
         with target.open("rb") as file:
             return hashlib.file_digest(file, "sha256").hexdigest() == result.sha256
-    except OSError:  # what cannot be read may be replaced all the same
+    except OSError:  # an unreadable file may be replaced too
         return False

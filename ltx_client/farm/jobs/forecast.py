@@ -1,7 +1,7 @@
-"""When a job begins and how long it takes, from what finished jobs of its variant took on the same kind of chip.
+"""Forecast when a job begins and how long it takes, from finished jobs of its variant on the same kind of chip.
 
-A step is taken to last in proportion to the video's latent tokens, and so is what is not steps (loading, text,
-decoding). That is coarse: attention grows faster. But most jobs of a farm are like those before them.
+A step is assumed to take time in proportion to the video's latent tokens, and so is everything else (loading, text,
+decoding). That is coarse: attention grows faster. But most jobs of a farm resemble the ones before them.
 """
 
 from __future__ import annotations
@@ -21,34 +21,44 @@ from ltx_models.memory import latent_size
 __all__ = ["Pace", "Paces", "Place", "Turns", "measure", "places"]
 
 SAMPLES = 50
-"""Of the newest jobs of a variant and chip."""
+"""How many of the newest jobs of a variant and chip are measured."""
 
 
 @dataclass(frozen=True)
 class Pace:
-    """Seconds for each latent token: of one step, and of all that is not steps. jobs: how many were measured."""
+    """How fast a variant renders on a chip, for each latent token.
+
+    Attributes:
+        step: Seconds of one step.
+        rest: Seconds of everything else.
+        jobs: How many jobs were measured.
+    """
 
     step: float
     rest: float
     jobs: int
 
     def seconds(self, job: Job, steps_done: int = 0) -> float:
-        """Of a render of this job, from that step on."""
+        """Return the seconds that a render of this job takes after `steps_done` steps."""
         assert job.request.num_steps is not None
         tokens = latent_size(job.request).tokens
         return tokens * (self.step * max(0, job.request.num_steps - steps_done) + self.rest)
 
 
 Paces = dict[tuple[str, str | None], Pace]
-"""By variant and chip; None stands for all chips together."""
+"""Paces by variant and chip; None stands for all chips together."""
 Turns = Mapping[str, Sequence[str]]
-"""Whose turn it is, by variant, as `ltx_client.protocol.turns` writes it, who is next first."""
+"""Turns by variant, the next first, as `ltx_client.protocol.turns` writes them."""
 
 
 @dataclass(frozen=True)
 class Place:
-    """Of a job that waits. ahead: jobs that the same workers take before it.  starts_in, takes: seconds, or None where
-    nothing like it was measured or no worker serves it.
+    """The place of a waiting job in the queue.
+
+    Attributes:
+        ahead: How many jobs the same workers take before it.
+        starts_in: Seconds; None if nothing similar was measured or no worker serves it.
+        takes: Seconds; None if nothing similar was measured.
     """
 
     ahead: int
@@ -57,7 +67,7 @@ class Place:
 
 
 def measure(views: Iterable[JobView], workers: Sequence[WorkerInfo]) -> Paces:
-    """From finished jobs, the newest first."""
+    """Return the paces of finished jobs; `views` has the newest first."""
     chips = {worker.id: worker.chip for worker in workers}
     samples: dict[tuple[str, str | None], list[tuple[float, float]]] = defaultdict(list)
     for view in views:
@@ -79,10 +89,14 @@ def measure(views: Iterable[JobView], workers: Sequence[WorkerInfo]) -> Paces:
 def places(
     views: Sequence[JobView], workers: Sequence[WorkerInfo], paces: Paces, now: float, turns: Turns | None = None
 ) -> dict[str, Place]:
-    """Of each job that waits for its turn; not of those that are paused, or wait for other jobs.
+    """Return the place of each job that waits for its turn, but not of those that are paused or depend on other jobs.
 
-    views: all that have not ended.  now: by the broker's clock.  turns: as they stand, of each variant; without them,
-    everybody's turns are taken to begin now.
+    Args:
+        views: All jobs that have not ended.
+        workers: The live workers.
+        paces: What `measure` returned.
+        now: The time by the broker's clock.
+        turns: The current turns of each variant; None if everybody's turns are assumed to begin now.
     """
     waiting = [view for view in views if _waits(view)]
     free = {worker.id: _free_in(worker, views, paces, now) for worker in workers}
@@ -114,7 +128,7 @@ def _may_have(worker: WorkerInfo, view: JobView) -> bool:
 
 
 def _free_in(worker: WorkerInfo, views: Sequence[JobView], paces: Paces, now: float) -> float:
-    """Seconds until a worker takes its next job."""
+    """Return the seconds until a worker takes its next job."""
     view = next((view for view in views if view.job.id == worker.job), None)
     pace = paces.get((worker.variant, worker.chip)) or paces.get((worker.variant, None))
     if view is None or pace is None:
@@ -125,8 +139,10 @@ def _free_in(worker: WorkerInfo, views: Sequence[JobView], paces: Paces, now: fl
 
 
 def _in_turn(waiting: Sequence[JobView], turns: Turns) -> list[JobView]:
-    """As the farm gives turns: by priority; within it everybody's oldest, then everybody's second, and so on, whoever
-    is next first. One that was given back comes before all.
+    """Return the jobs in the order in which the farm serves them.
+
+    Requeued jobs come first. The others are ordered by priority; within one, everybody's oldest job precedes
+    everybody's second, and so on, in the order of turns.
     """
     lines: dict[tuple[str, str], deque[JobView]] = defaultdict(deque)
     for view in sorted(waiting, key=lambda view: view.submitted_at):

@@ -1,4 +1,4 @@
-"""Pictures and clips that a job is given: checked to be what they claim, and named by their content."""
+"""Check the pictures and clips that a job reads, and name them by their content."""
 
 from __future__ import annotations
 
@@ -22,12 +22,16 @@ Inputs = dict[str, Path]
 """Local files by the SHA-256 of their content, in hex."""
 
 UNKNOWN_LENGTH = 10.0**6
-"""Seconds that a clip is taken to have at least whose header does not say."""
+"""Seconds that a clip is assumed to have at least if its header does not say."""
 MAX_BYTES = {"image": 64 * 10**6, "video": 10**9}
 
 
 class ClipPart(NamedTuple):
-    """What a job reads of a clip. start: None where the clip's header does not say how long it is."""
+    """The part of a clip that a job reads.
+
+    Attributes:
+        start: Seconds; None if the clip's header does not give its length.
+    """
 
     name: str
     start: float | None
@@ -47,10 +51,11 @@ class ClipPart(NamedTuple):
 
 
 def address_inputs(request: GenerationRequest) -> tuple[GenerationRequest, Inputs]:
-    """The request with its files named by content (`sha256:…`), and those files.
+    """Return the request with its files named by content (`sha256:…`), and those files.
 
-    Raises UsageError for a file that cannot be read, is too large or has too many pixels, or is not what it is given
-    as; InvalidRequest for a part of a clip that it does not have, or that leaves nothing to render.
+    Raises:
+        UsageError: A file cannot be read, is too large, has too many pixels, or is not of its kind.
+        InvalidRequest: A part of a clip is outside it, or leaves nothing to render.
     """
     inputs: Inputs = {}
     items = []
@@ -64,7 +69,7 @@ def address_inputs(request: GenerationRequest) -> tuple[GenerationRequest, Input
 
 
 def clip_parts(request: GenerationRequest, inputs: Inputs) -> list[ClipPart]:
-    """Return what is read of each clip of an addressed request, which `inputs` has the files of."""
+    """Return the part that is read of each clip of an addressed request, whose files are in `inputs`."""
     parts = []
     for item in request.conditioning:
         path = inputs.get(item.source.removeprefix("sha256:"))
@@ -104,9 +109,9 @@ def _check_format(path: Path, kind: str, head: bytes) -> None:
         raise UsageError(f"{path} is empty")
     advice = ""
     if holds == "unsupported":
-        advice = "; export it as JPEG or PNG first"
+        advice = "; export it as JPEG or PNG"
     elif holds:
-        advice = f"; give it with --{holds}"
+        advice = f"; use --{holds} for it"
     else:
         advice = f"; export it as {'PNG' if kind == 'image' else 'MP4'} first"
     article = "an" if kind[0] in "aeiou" else "a"
@@ -116,14 +121,16 @@ def _check_format(path: Path, kind: str, head: bytes) -> None:
 
 
 def _part_of(item: ConditioningItem, request: GenerationRequest, path: Path) -> Span | None:
-    """Return which part of a clip a resolved request reads, None where its header does not say how long it is.
+    """Return the part of a clip that a resolved request reads, None if its header does not give its length.
 
-    Raises InvalidRequest, and UsageError for a file that cannot be read.
+    Raises:
+        InvalidRequest: The part is outside the clip, or leaves nothing to render.
+        UsageError: The file cannot be read.
     """
     try:
         with path.open("rb") as file:
             if is_only_sound(file):
-                raise UsageError(f"{path} has sound and no pictures; give a clip that has some")
+                raise UsageError(f"{path} has sound but no pictures; use a clip with pictures")
             length = clip_length(file)
     except OSError as error:
         raise UsageError(f"cannot read {path}: {error.strerror}") from error

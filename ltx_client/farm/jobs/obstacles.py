@@ -1,4 +1,4 @@
-"""Why a job waits that no worker will take for now, and what changes that."""
+"""Explain why a job waits that no worker will take for now, and what to do about it."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ from ltx_models.memory import memory_class
 __all__ = ["paused_queue", "unknown_workers", "why_not_taken", "why_waiting"]
 
 SHOWN = 5
-"""Workers that a sentence names."""
-EXCLUDED = "is one that --not-on names"
+"""How many workers a sentence names."""
+EXCLUDED = "is excluded by --not-on"
 _STATES = {
     PAUSED: "is paused ({why}; ltx-worker resume on that machine ends that)",
     HELD: "is paused ({why}; ltx resume ends that)",
@@ -26,7 +26,7 @@ _STATES = {
 
 
 def why_not_taken(job: Job, links: Links, workers: Sequence[WorkerInfo], *, embedded: bool) -> str:
-    """Return why no live worker takes a job, in a sentence; empty where one does."""
+    """Return why no live worker takes a job, as a sentence; empty if one does."""
     able = [worker for worker in workers if worker.variant == job.variant]
     size = memory_class(job.predicted_peak)
     roomy = [worker for worker in able if worker.budget_gb >= size and fits_gpu(job, worker.gpu_gb)]
@@ -36,11 +36,11 @@ def why_not_taken(job: Job, links: Links, workers: Sequence[WorkerInfo], *, embe
     if not all(reasons.values()):
         return ""
     each = "; ".join(f"{worker.name} {reasons[worker.id]}" for worker in roomy[:SHOWN])
-    more = f"; and {len(roomy) - SHOWN} others alike" if len(roomy) > SHOWN else ""
+    more = f"; and {len(roomy) - SHOWN} others like these" if len(roomy) > SHOWN else ""
     sentence = f"no live worker takes {job.queue} now: {each}{more}"
     if EXCLUDED not in reasons.values():
         return sentence
-    return f"{sentence}; to change that, start another worker, or ltx cancel the job and submit it without --not-on"
+    return f"{sentence}; start another worker, or ltx cancel the job and submit it without --not-on"
 
 
 def paused_queue(job: Job, pauses: Iterable[Pause]) -> Pause | None:
@@ -49,17 +49,17 @@ def paused_queue(job: Job, pauses: Iterable[Pause]) -> Pause | None:
 
 
 def unknown_workers(links: Links, workers: Sequence[WorkerInfo]) -> str:
-    """Return which of the workers that a job is kept from are not there, in a sentence; empty where all are."""
+    """Return which of the excluded workers do not exist, as a sentence; empty if all exist."""
     known = {name for worker in workers for name in (worker.id, worker.name)}
     unknown = [name for name in links.not_on if name not in known]
     if not unknown or not workers:
         return ""
     there = ", ".join(sorted({worker.name for worker in workers})[: 2 * SHOWN])
-    return f"no live worker is called {', '.join(unknown)}, which --not-on names; there are: {there}"
+    return f"no live worker is called {', '.join(unknown)}, which --not-on names; the live workers are: {there}"
 
 
 def why_waiting(view: JobView, workers: Sequence[WorkerInfo], pauses: Iterable[Pause], *, embedded: bool) -> str:
-    """Return what a job waits for that may never come by itself, in a sentence; empty where its turn will come."""
+    """Return the reason for which a job may wait forever, as a sentence; empty if its turn will come."""
     if view.ended or view.status is not Status.QUEUED:
         return ""
     if view.held:
@@ -67,7 +67,7 @@ def why_waiting(view: JobView, workers: Sequence[WorkerInfo], pauses: Iterable[P
     if view.links.waits and not view.snapshot.attempt:
         return f"it begins when {', '.join([*view.links.after_jobs, *view.links.after_batches])} has ended"
     if pause := paused_queue(view.job, pauses):
-        return f"{pause.of} {pause.name} was paused by {pause.by}; `{pause.mend}` ends that"
+        return f"{pause.of} {pause.name} was paused by {pause.by}; `{pause.resume_command}` ends that"
     return why_not_taken(view.job, view.links or NO_LINKS, workers, embedded=embedded)
 
 
@@ -85,7 +85,7 @@ def _nobody(job: Job, able: Sequence[WorkerInfo], size: int, *, embedded: bool) 
         )
     if embedded:
         up = "ltx up" if job.variant == DEFAULT_VARIANT else f"ltx up --variant {job.variant}"
-        return f"nothing renders {job.variant} on this machine now; {up}, in another terminal, does"
+        return f"nothing renders {job.variant} on this machine now; run {up} in another terminal"
     return f"no live worker serves {job.queue}; its jobs wait for one (see ltx workers)"
 
 

@@ -1,4 +1,4 @@
-"""From what a person asked for to a job: validated, its defaults filled in, sorted into its memory class."""
+"""Turn a request into a job: validate it, fill in its defaults, and choose its memory class."""
 
 from __future__ import annotations
 
@@ -36,9 +36,12 @@ def prepare(
     time_limit: float | None = None,
     job_id: str | None = None,
 ) -> Prepared:
-    """The job that this request means. Needs no farm; reads the files that the request names.
+    """Return the job for a request. Needs no farm; reads the files that the request names.
 
-    Raises UsageError, UnknownVariant, or InvalidRequest when it needs more than the variant's memory.
+    Raises:
+        UsageError: A file or an option is invalid.
+        UnknownVariant: There is no such variant.
+        InvalidRequest: The render needs more memory than the variant's largest class, or breaks one of its limits.
     """
     row = find_variant(variant)
     resolved = request.resolve(row)
@@ -61,11 +64,11 @@ def prepare(
     except ValidationError as error:
         detail = error.errors()[0]
         field = ".".join(str(part) for part in detail["loc"])
-        raise UsageError(f"{field} {detail['input']!r} cannot be: {detail['msg']}") from None
+        raise UsageError(f"{field} {detail['input']!r} is invalid: {detail['msg']}") from None
 
 
 def submitter() -> str:
-    """Who asks: USER@HOST."""
+    """Return who submits a job, as USER@HOST."""
     try:
         user = getpass.getuser()
     except (KeyError, OSError):  # a user id without a name, as in some containers

@@ -1,4 +1,4 @@
-"""Jobs as they lie in Redis, many in one round trip."""
+"""Read jobs from Redis, many in one round trip."""
 
 from __future__ import annotations
 
@@ -16,12 +16,22 @@ from ltx_client.shared.unexpected_data import is_wrong_type, tell_once
 __all__ = ["read_views"]
 
 MOMENT_DIGITS = 14
-"""Of milliseconds since 1970, at most: up to the year 5138."""
+"""Digits of a time in milliseconds since 1970, at most: up to the year 5138."""
 
 
 def read_views(client: redis.Redis, names: Names, ids: Sequence[str], *, strict: bool = False) -> list[JobView]:
-    """Return those of these jobs that there are, in the same order. Those that are damaged, or of another protocol
-    version, are left out, and named once in the log; where it is `strict`, raise UnreadableJob for them.
+    """Return the jobs with these ids that exist, in the same order.
+
+    Jobs that are damaged, or belong to another protocol version, are left out, and named once in the log.
+
+    Args:
+        client: The connection.
+        names: The farm's key names.
+        ids: The jobs' ids.
+        strict: Whether to raise for such a job instead.
+
+    Raises:
+        UnreadableJob: A job cannot be read, and `strict` is given.
     """
     with client.pipeline(transaction=False) as pipeline:
         for job_id in ids:
@@ -34,7 +44,7 @@ def read_views(client: redis.Redis, names: Names, ids: Sequence[str], *, strict:
     for job_id, record, snapshot, cancel, lease in zip(ids, replies, replies, replies, replies, strict=True):
         try:
             _check_readable(record, snapshot, cancel, lease)
-            if record[0] is None:  # its time ran out
+            if record[0] is None:  # it expired
                 continue
             views.append(_view(job_id, record, snapshot, cancel_asked=bool(cancel), leased=bool(lease)))
         except UnreadableJob as error:
@@ -45,10 +55,10 @@ def read_views(client: redis.Redis, names: Names, ids: Sequence[str], *, strict:
 
 
 def _check_readable(*replies: Any) -> None:
-    """Raise UnreadableJob where a key of the job is damaged, and any other error reply as it is."""
+    """Raise UnreadableJob if a key of the job is damaged, and raise any other error reply as it is."""
     for reply in replies:
         if is_wrong_type(reply):
-            raise UnreadableJob("a key of its record or its state holds another kind of value than it should")
+            raise UnreadableJob("a key of its record or its state holds a value of the wrong type")
         if isinstance(reply, Exception):
             raise reply
 
@@ -69,7 +79,7 @@ def _view(job_id: str, record: list[Any], snapshot: Any, *, cancel_asked: bool, 
 
 
 def _moment(milliseconds: bytes | None) -> float:
-    """Seconds since 1970, as the submission has written them."""
+    """Return a time in seconds since 1970 from the milliseconds in a job's record."""
     if not milliseconds or not milliseconds.isdigit() or len(milliseconds) > MOMENT_DIGITS:
-        raise UnreadableJob("its record is damaged (submitted_at: it is no time in milliseconds)")
+        raise UnreadableJob("its record is damaged (submitted_at: it is not a time in milliseconds)")
     return int(milliseconds) / 1000

@@ -1,4 +1,4 @@
-"""What the farm shows of its jobs and workers, and how a watcher follows a job."""
+"""Represent jobs as the farm shows them, and follow a job's events."""
 
 from __future__ import annotations
 
@@ -17,8 +17,16 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class JobView:
-    """A job as it stands: as submitted (its priority as asked for last), its state, whether its cancel was asked,
-    whether its owner is alive, what it has to do with other jobs, and whether it is paused.
+    """A job as it is now.
+
+    Attributes:
+        job: As it was submitted, with the priority that was set last.
+        submitted_at: Seconds since 1970, by the broker's clock.
+        snapshot: Its state.
+        cancel_asked: Whether somebody has asked to cancel it.
+        leased: Whether its running attempt is alive.
+        links: Its relations to other jobs.
+        held: Whether it is paused.
     """
 
     job: Job
@@ -31,25 +39,25 @@ class JobView:
 
     @property
     def status(self) -> Status:
-        """CANCELLED, too, for a job that waits with its cancel asked: no worker will ever run it."""
+        """Return the job's state; CANCELLED also for a waiting job whose cancel was asked, which no worker will run."""
         if self.snapshot.status is Status.QUEUED and self.cancel_asked:
             return Status.CANCELLED
         return self.snapshot.status
 
     @property
     def ended(self) -> bool:
-        """Whether nothing can change any more."""
+        """Return whether the state can no longer change."""
         return self.snapshot.ended or self.status is Status.CANCELLED
 
     @property
     def orphaned(self) -> bool:
-        """Whether its worker has not been heard of for longer than a lease."""
+        """Return whether its worker has not been heard of for longer than a lease."""
         return self.snapshot.status is Status.RUNNING and not self.leased
 
 
 @dataclass(frozen=True)
 class Update:
-    """What a watcher sees: an event (None: nothing happened), the state after it, and the job as just read."""
+    """What a watcher receives: an event (None if nothing happened), the state after it, and the job as just read."""
 
     event: Event | None
     snapshot: Snapshot
@@ -57,7 +65,7 @@ class Update:
 
 
 class Follower:
-    """One watcher's place in one job's events."""
+    """One watcher's position in one job's events."""
 
     def __init__(self) -> None:
         self.ended = False
@@ -67,13 +75,17 @@ class Follower:
 
     @property
     def seq(self) -> int:
-        """The number of the last event that was seen."""
+        """Return the number of the last event that was seen."""
         return self._snapshot.seq
 
     def advance(self, entries: list[tuple[int, bytes]], view: JobView) -> Iterator[Update]:
-        """The updates that numbered events make. `view` was read after them, so it is at least as new.
+        """Yield the updates that numbered events make.
 
-        Where the log no longer goes back far enough, or cannot be read, the job's stored state stands for what it said.
+        Where the log no longer goes back far enough, or cannot be read, the job's stored state replaces what it said.
+
+        Args:
+            entries: Numbers and events.
+            view: The job, read after the events, so that it is at least as new.
         """
         cut = entries[0][0] != self.seq + 1 if entries else self._behind
         if cut:

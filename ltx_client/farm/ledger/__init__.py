@@ -1,1 +1,1 @@
-"""The client's scripts, which run on the broker."""
+"""Run the client's scripts on the broker."""

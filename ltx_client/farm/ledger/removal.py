@@ -1,4 +1,4 @@
-"""The scripts by which those who use a thing of the farm, and `ltx gc`, which removes it, keep from a race."""
+"""Run the scripts that keep `ltx gc`, which removes files and jobs, from racing with whoever uses them."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ from ltx_client.shared.lua.lua_script import RegisteredScript, load_script
 __all__ = ["REMOVAL_TTL", "Permission", "RemovalLedger"]
 
 REMOVAL_TTL = 120
-"""Seconds after which a removal that nobody has said to be over is taken to be so, since whoever removed was killed."""
+"""Seconds after which an unfinished removal is considered over, since its process was killed."""
 READING_TTL = 3600
-"""Seconds that a download keeps its job, where it was killed and could not say that it ended."""
+"""Seconds for which a killed download keeps its job."""
 
 _HERE = "ltx_client.farm.ledger"
 _WANT_INPUTS = load_script(_HERE, "want_inputs")
@@ -33,13 +33,13 @@ class Permission(StrEnum):
 
     YES = "yes"
     NO = "no"
-    """It is wanted, or used, or somebody else removes it."""
+    """It is wanted or used, or somebody else removes it."""
     TOO_LATE = "too late"
-    """It was read too long ago which jobs need what."""
+    """The list of jobs and their inputs was read too long ago."""
 
 
 class RemovalLedger:
-    """Methods raise redis.RedisError."""
+    """The scripts about removals. Methods raise redis.RedisError."""
 
     def __init__(self, client: redis.Redis, names: Names) -> None:
         self._client = client
@@ -51,15 +51,23 @@ class RemovalLedger:
         self._begin_reading = RegisteredScript(client, _BEGIN_READING)
 
     def want(self, inputs: Sequence[str]) -> bool:
-        """Keeps what has this content for an hour, whether or not it is there yet. False, and nothing was written,
-        while one of them is being removed.
+        """Keep inputs for an hour, whether or not they are stored yet.
+
+        Args:
+            inputs: The SHA-256 of each input's content, in hex.
+
+        Returns:
+            False, with nothing written, while one of them is being removed.
         """
         return bool(self._want(inputs=[self._names.input(sha256) for sha256 in inputs], ttl=WANTED_TTL))
 
     def may_remove_input(self, sha256: str, token: str, read_at: float) -> Permission:
-        """Whether it may be removed, which nobody may want until `input_removed`, or for REMOVAL_TTL seconds.
+        """Return whether an input may be removed; then nobody can want it for REMOVAL_TTL seconds.
 
-        token: of this removal.  read_at: when it was begun to read which jobs need what, by the broker's clock.
+        Args:
+            sha256: The SHA-256 of its content, in hex.
+            token: Identifies this removal.
+            read_at: When the reading of all jobs and their inputs began, by the broker's clock.
         """
         reply = self._may_remove(
             input=self._names.input(sha256), read_at=int(read_at), holds_for=WANTED_TTL, token=token, ttl=REMOVAL_TTL
@@ -67,12 +75,16 @@ class RemovalLedger:
         return Permission(reply.decode())
 
     def input_removed(self, sha256: str, token: str) -> None:
-        """Says that the removal of this token is over."""
+        """End the removal with this token."""
         self._removed(input=self._names.input(sha256), token=token)
 
     def forget(self, job_id: str, submitted_at: float) -> bool:
-        """Removes the client's keys of a job that has ended, if it is still the one that was submitted then, and nobody
-        downloads its video. Returns whether it is gone.
+        """Remove the client's keys of a job that has ended.
+
+        The job is kept if its id was submitted again since, or somebody downloads its video.
+
+        Returns:
+            Whether the keys are gone.
         """
         names = self._names
         reply = self._forget(
@@ -86,15 +98,19 @@ class RemovalLedger:
         return bool(reply == b"yes")
 
     def is_known(self, job_id: str) -> bool:
-        """Whether there is a job of this id."""
+        """Return whether a job with this id exists."""
         return bool(self._client.exists(self._names.job(job_id)))
 
     def begin_reading(self, job_id: str) -> str | None:
-        """Keeps a job until `end_reading`, to which what it returns is given; None where there is no such job."""
+        """Keep a job until `end_reading`.
+
+        Returns:
+            The token to give to `end_reading`; None if the job does not exist.
+        """
         token, names = secrets.token_hex(8), self._names
         known = self._begin_reading(job=names.job(job_id), readers=names.readers(job_id), token=token, ttl=READING_TTL)
         return token if known else None
 
     def end_reading(self, job_id: str, token: str) -> None:
-        """Lets go of the job."""
+        """Stop keeping the job."""
         self._client.hdel(self._names.readers(job_id), token)

@@ -1,4 +1,4 @@
-"""The client's own scripts. Each runs atomically in Redis, and may be sent twice: a lost reply can be asked again."""
+"""Run the client's own scripts. Each is atomic in Redis and may be sent twice, since a reply can be lost."""
 
 from __future__ import annotations
 
@@ -17,10 +17,12 @@ from ltx_client.shared.lua.lua_script import Argument, RegisteredScript, load_sc
 __all__ = ["ClientLedger", "Submission"]
 
 WANTED_TTL = 3600
-"""Seconds from a submission, or from when one is about to come, in which nobody removes what its job is given."""
+"""Seconds for which the inputs of a job are kept after its submission, or before an announced one."""
 LEAD = 60_000
-"""Milliseconds by which the newest job's time may be ahead of the broker's clock. No two jobs have the same time, so
-that whatever is sorted by it has the order of submission; a clock that was set back must not hold all later ones there.
+"""Milliseconds by which the newest job's time may be ahead of the broker's clock.
+
+No two jobs have the same time, so that sorting by it gives the order of submission. The bound keeps a clock that was
+set back from giving all later jobs times of the old clock.
 """
 
 _HERE = "ltx_client.farm.ledger"
@@ -30,22 +32,22 @@ _ASK = load_script(_HERE, "ask")
 
 
 class Submission(StrEnum):
-    """What became of a submit."""
+    """The result of a submission."""
 
     CREATED = "created"
     WAITS = "waits"
-    """Created; a message is sent for it when the jobs that it waits for have ended."""
+    """Created; its message is sent when the jobs that it depends on have ended."""
     EXISTS = "exists"
     CONFLICT = "conflict"
-    """The id is another job's."""
+    """Another job has this id."""
     USED = "used"
-    """A job had this id that was removed; what workers wrote of it is still there."""
+    """A removed job had this id; what workers wrote about it still exists."""
     NOT_WANTED = "not wanted"
-    """Nobody has said in the last hour that what the job is given is wanted, so that it may have been removed."""
+    """Nobody has wanted an input of the job within the last hour, so it may have been removed."""
 
 
 class ClientLedger:
-    """The writes that a client may make."""
+    """The writes that a client may make. Methods raise redis.RedisError."""
 
     def __init__(self, client: redis.Redis, names: Names) -> None:
         self._client = client
@@ -55,18 +57,23 @@ class ClientLedger:
         self._ask_for = RegisteredScript(client, _ASK)
 
     def submit(self, job: Job, links: Links = NO_LINKS) -> Submission:
-        """Writes the job's record; that write is the submission.
+        """Write the job's record; that write is the submission, and its time is the broker's.
 
-        The same job again changes nothing and says EXISTS; another job under its id changes nothing and says CONFLICT,
-        or USED where that one is gone. The time of submission is the broker's.
+        Returns:
+            EXISTS, with nothing changed, for the same job; CONFLICT for another job with its id, or USED if that job is
+                gone.
         """
         return Submission(_text(self._submit(**self._submission(job, links))))
 
     def submit_all(self, jobs: Sequence[tuple[Job, Links]], *, dry: bool = False) -> list[Submission]:
-        """The same for many jobs, in one round trip; what became of each. After an error, any of them may have been
-        written.
+        """Submit many jobs in one round trip. After an error, any of them may have been written.
 
-        dry: writes nothing; what would become of each, of one that would wait for others CREATED too.
+        Args:
+            jobs: The jobs and their links.
+            dry: Whether to write nothing and return what would happen; CREATED also for a job that depends on others.
+
+        Returns:
+            The result for each job.
         """
         with self._client.pipeline(transaction=False) as pipeline:
             for job, links in jobs:
@@ -99,31 +106,34 @@ class ClientLedger:
         }
 
     def cancel(self, job_id: str) -> Status | None:
-        """Asks for the job's end. Returns its state at that moment: ended, and nothing was asked; queued,
-        and no worker will ever run it; running, and its worker was woken. None: there is no such job.
+        """Ask for the job's end.
+
+        Returns:
+            The state at that moment. Ended: nothing was asked. Queued: no worker will ever run it. Running: its worker
+                was woken. None: the job does not exist.
         """
         return _status(self._cancel(**self._keys(job_id), ttl=RESULT_TTL, ended=sorted(ENDED)))
 
     def hold(self, job_id: str) -> Status | None:
-        """Asks for a pause: no worker takes the job, and one that renders it gives it back. Returns as `cancel`."""
+        """Pause the job: no worker takes it, and one that renders it requeues it. Returns as `cancel`."""
         return self._ask(job_id, "held", "1")
 
     def unhold(self, job_id: str) -> Status | None:
-        """Ends a pause. Returns as `cancel`."""
+        """Unpause the job. Returns as `cancel`."""
         return self._ask(job_id, "held", "")
 
     def set_priority(self, job_id: str, priority: int) -> Status | None:
-        """Asks for another place in the queue. Returns as `cancel`."""
+        """Change the job's priority. Returns as `cancel`."""
         return self._ask(job_id, "priority", priority)
 
     def _ask(self, job_id: str, field: str, value: str | int) -> Status | None:
-        """Writes a field of the job's record, and has the job wait where it belongs then."""
+        """Write a field of the job's record, and move the job to the line that it then belongs to."""
         names = self._names
         record: Any = self._client.hmget(names.job(job_id), "spec", "links", "priority")
         attempt: Any = self._client.hget(names.state(job_id), "attempt")
         try:
             job = parse_job(record[0] or b"", job_id)
-        except UnreadableJob:  # it is in nobody's line
+        except UnreadableJob:  # it is in no line
             before = after = turns = names.job(job_id)
             turn, entry, enters = "", "", False
         else:

@@ -1,1 +1,1 @@
-"""Where videos are written: names, templates, folders, standard output."""
+"""Decide where videos are written: names, templates, folders, standard output."""

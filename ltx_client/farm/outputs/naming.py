@@ -1,4 +1,4 @@
-"""What `-o` means for one video, and for those of a batch."""
+"""Interpret `-o`, for one video and for those of a batch."""
 
 from __future__ import annotations
 
@@ -27,7 +27,11 @@ __all__ = ["BatchOutput", "VideoOutput", "video_path"]
 
 
 def video_path(path: Path, job_id: str) -> Path:
-    """Return where a video is written: in a folder it has its default name. Raise UsageError where it cannot be."""
+    """Return the path of a job's video, with its default name if `path` is a folder.
+
+    Raises:
+        UsageError: It cannot be written.
+    """
     if os.path.isdir(path):  # noqa: PTH112 - pathlib's own raises for a long name
         path = path / default_name(job_id)
     check_output(path, MP4)
@@ -35,12 +39,14 @@ def video_path(path: Path, job_id: str) -> Path:
 
 
 class VideoOutput:
-    """Where one video goes: to standard output (`-`), a file, a folder, or what a template makes of the job.
-
-    Raise UsageError for what cannot be, whatever the job.
-    """
+    """The output of one video: standard output (`-`), a file, a folder, or a template."""
 
     def __init__(self, given: str | None = None) -> None:
+        """Check what a person gave; None is the current folder.
+
+        Raises:
+            UsageError: It is invalid for any job.
+        """
         given = "." if given is None else given_path(given)
         self._template = Template.parse(given)
         folder = self._template.folder
@@ -50,7 +56,16 @@ class VideoOutput:
             check_output(folder, MP4)
 
     def path(self, job: Job, at: float, index: int | None = None) -> Path:
-        """Return the path of a job's video; see `fields_of`. Raise UsageError where it cannot be written."""
+        """Return the path of a job's video.
+
+        Args:
+            job: The job.
+            at: When it was submitted, in seconds since 1970.
+            index: Its place in a batch, from 1.
+
+        Raises:
+            UsageError: It cannot be written.
+        """
         if not self._template.names:
             return video_path(self._template.folder, job.id)
         path = self._template.path(fields_of(job, at, index))
@@ -60,14 +75,18 @@ class VideoOutput:
 
 @dataclass(frozen=True)
 class BatchOutput:
-    """Where the videos of a batch go: a folder, which is made, and below that what a template makes of each job."""
+    """The output of a batch's videos: a folder, which is created, and a template for the names inside it."""
 
     folder: Path
     names: tuple[str, ...] = (BATCH_NAMES,)
 
     @classmethod
     def parse(cls, given: str) -> BatchOutput:
-        """Return what a person named: a folder, or a template. Raise UsageError for what cannot be."""
+        """Return the output that a person named: a folder or a template.
+
+        Raises:
+            UsageError: It is invalid.
+        """
         text = given_path(given)
         if is_stdout(Path(text)):
             raise UsageError("a batch has several videos, and standard output takes one; name a folder")
@@ -77,14 +96,23 @@ class BatchOutput:
 
     @classmethod
     def default(cls, batch_id: str) -> BatchOutput:
-        """Return what stands in where a person named nothing. Raise UsageError for what cannot be."""
+        """Return the output of a batch for which a person named none.
+
+        Raises:
+            UsageError: It is invalid.
+        """
         folder = Path(safe_name(f"ltx-{short_id(batch_id)}"))  # an id that somebody else may have written
         check_folder(folder)
         return cls(folder)
 
     def paths(self, jobs: Iterable[tuple[Job, float, int]]) -> list[Path]:
-        """Return a path for each job, with `at` and `index` of `fields_of`; none twice, on whatever file system.
-        Raise UsageError where one cannot be written, or two would be the same.
+        """Return a path for each job, no two of them the same on any file system.
+
+        Args:
+            jobs: Jobs, each with `at` and `index` of `fields_of`.
+
+        Raises:
+            UsageError: One cannot be written, or two would be the same.
         """
         template = Template(self.folder, self.names)
         paths: list[Path] = []

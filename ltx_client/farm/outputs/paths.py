@@ -1,4 +1,4 @@
-"""Where what a person asked for is written, told before anything is rendered: a file, a folder, standard output."""
+"""Check, before anything is rendered, where a person's outputs are written: to a file, a folder or standard output."""
 
 from __future__ import annotations
 
@@ -33,14 +33,22 @@ PLOT = Content("a PNG", (".png",))
 
 
 def given_path(text: str) -> str:
-    """Return the path that a person gave for an output; `-` is standard output. Raise UsageError for none."""
+    """Return the path that a person gave for an output; `-` is standard output.
+
+    Raises:
+        UsageError: It is empty.
+    """
     if not text:
         raise UsageError("the output has an empty name; name a file or a folder, or - for standard output")
     return str(STDOUT) if text == "-" else text
 
 
 def output_path(given: str, content: Content) -> Path:
-    """Return the path of the file that a person named for an output. Raise UsageError where it cannot be written."""
+    """Return the path of the file that a person named for an output.
+
+    Raises:
+        UsageError: It cannot be written.
+    """
     path = Path(given_path(given))
     if is_folder(given):
         raise UsageError(f"{given} is a folder; name a file in it")
@@ -49,20 +57,20 @@ def output_path(given: str, content: Content) -> Path:
 
 
 def is_folder(given: str) -> bool:
-    """Return whether a path can only mean a folder, which need not be there."""
+    """Return whether a path can only mean a folder, which need not exist."""
     return given.endswith(("/", "/.", "/..")) or given in (".", "..") or os.path.isdir(given)  # noqa: PTH112
 
 
 def place_of(path: Path) -> str:
-    """Return what is the same for two paths that lead to one file, there or not: through links, `..` and the like."""
+    """Return a key that is the same for two paths to one file, existing or not: through links, `..` and the like."""
     try:
         return os.path.realpath(path)
-    except OSError:  # the folder in which this process is was removed
+    except OSError:  # the current folder was removed
         return os.path.normpath(path)
 
 
 def is_stdout(path: Path | None) -> bool:
-    """Return whether what is written there is on standard output, so that nothing else may be."""
+    """Return whether the path is standard output, so that nothing else may be written there."""
     try:
         return path is not None and descriptor(destination(path)) == descriptor(STDOUT)
     except OSError:
@@ -78,9 +86,15 @@ def waits_for_reader(path: Path) -> bool:
 
 
 def check_output(path: Path, content: Content, *, folder_is_made: bool = False) -> None:
-    """Raise UsageError where it is known already that this cannot be written there.
+    """Check that content can be written to a path, as far as that is known beforehand.
 
-    folder_is_made: its folder need not be there.
+    Args:
+        path: The output.
+        content: What is to be written.
+        folder_is_made: Whether its folder will be created, and so need not exist.
+
+    Raises:
+        UsageError: It cannot be written there.
     """
     try:
         there = destination(path)
@@ -103,13 +117,19 @@ def check_output(path: Path, content: Content, *, folder_is_made: bool = False) 
     if number is None and kind and not os.access(there, os.W_OK):
         raise UsageError(f"{path} is write-protected, or another user's; name another file")
     if kind == stat.S_IFCHR and _is_terminal(there, number):
-        raise UsageError(f"{content.words} is no text, so it is not written to a terminal; name a file, or pipe it on")
+        raise UsageError(f"{content.words} is not text, so it is not written to a terminal; name a file, or pipe it on")
 
 
 def write_output(path: Path, data: bytes, *, wait: bool = True) -> None:
-    """Write what a person asked for, as `writing` does. Raise UsageError.
+    """Write an output, as `writing` does.
 
-    wait: for the reader of a named pipe; else nothing is written where there is none.
+    Args:
+        path: The output.
+        data: Its content.
+        wait: Whether to wait for the reader of a named pipe; otherwise nothing is written if there is no reader.
+
+    Raises:
+        UsageError: It cannot be written.
     """
     try:
         with writing(path, wait=wait) as file:
@@ -121,35 +141,47 @@ def write_output(path: Path, data: bytes, *, wait: bool = True) -> None:
 
 
 def make_folder(folder: Path) -> None:
-    """Make a folder for outputs, unless it is there. Raise UsageError."""
+    """Create a folder for outputs, unless it exists.
+
+    Raises:
+        UsageError: It cannot be created.
+    """
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise UsageError(f"the folder {folder} cannot be made: {error.strerror}") from None
+        raise UsageError(f"the folder {folder} cannot be created: {error.strerror}") from None
 
 
 def check_folder(folder: Path) -> None:
-    """Raise UsageError unless files can be written into a folder, which is made where it is not there."""
+    """Check that files can be written into a folder, which need not exist yet.
+
+    Raises:
+        UsageError: They cannot.
+    """
     try:
         while not (kind := kind_of(folder)) and not folder.is_symlink():
             folder = folder.parent
     except OSError as error:
         raise _cannot(folder, error) from None
     if kind != stat.S_IFDIR:
-        raise UsageError(f"{folder} is no folder, so no videos can be written into it; name another one")
+        raise UsageError(f"{folder} is not a folder, so no videos can be written into it; name another one")
     if not os.access(folder, os.W_OK | os.X_OK):
         raise UsageError(f"this user cannot write into the folder {folder}; name another one")
 
 
 def check_is_folder(folder: Path, name: str) -> None:
-    """Raise UsageError unless the folder is there, in which this file is to be."""
+    """Check that a folder exists.
+
+    Raises:
+        UsageError: It does not exist, so `name` cannot be written there.
+    """
     if not os.path.isdir(folder):  # noqa: PTH112 - pathlib's own raises for a long name
         tilde = "; the shell replaces ~ only where it is not quoted" if str(folder).startswith("~") else ""
         raise UsageError(f"the folder {folder} does not exist, so {name} cannot be written there{tilde}")
 
 
 def _check_open_file(path: Path, number: int) -> None:
-    """Raise UsageError unless a file that this process was given is open for writing, and free for it."""
+    """Raise UsageError unless an inherited file descriptor is open for writing and not used for messages."""
     import fcntl
 
     if number == descriptor(STDERR):

@@ -1,7 +1,7 @@
-"""Names of files made of what is known of a job, as in `{prompt:.40}-{seed}.mp4`.
+"""Build file names from templates such as `{prompt:.40}-{seed}.mp4`.
 
-What somebody wrote, in a prompt say, comes in as part of one name: it leads to no other folder, hides no file, and is
-no option to the next command.
+Text that somebody wrote, such as a prompt, becomes part of one name: it leads to no other folder, hides no file, and is
+not an option to the next command.
 """
 
 from __future__ import annotations
@@ -26,16 +26,22 @@ from ltx_client.protocol.text import printable
 __all__ = ["Template", "fields_of", "safe_name"]
 
 LONGEST = 255
-"""Bytes that the name of a file may have."""
+"""Bytes that a file name may have."""
 LATEST = 1e11
-"""Seconds since 1970 that still are a date."""
+"""The last time that can be written as a date, in seconds since 1970."""
 _FORMAT = re.compile(r"0?\d{0,2}(\.\d{1,3})?[dfs]?")
-"""What may stand after a field's colon: no more than makes a name of a sensible length."""
+"""What may follow a field's colon: only what makes a name of a sensible length."""
 _UNSAFE_ENDS = " .-~\N{ZERO WIDTH JOINER}\N{ZERO WIDTH NON-JOINER}"
 
 
 def fields_of(job: Job, at: float, index: int | None = None) -> dict[str, object]:
-    """Return what a job gives for each of FIELDS.  at: seconds since 1970.  index: its place in a batch."""
+    """Return a job's value for each of FIELDS.
+
+    Args:
+        job: The job.
+        at: When it was submitted, in seconds since 1970.
+        index: Its place in a batch, from 1; None for a job without one.
+    """
     request = job.request
     moment = datetime.fromtimestamp(min(max(0.0, at), LATEST))
     return {
@@ -55,14 +61,17 @@ def fields_of(job: Job, at: float, index: int | None = None) -> dict[str, object
 
 
 def _number(value: float) -> float:
-    """Return a number that is written as short as it can be, and that a field's form goes for."""
+    """Return a number of the type that is written shortest and accepts the field's format."""
     return int(value) if float(value).is_integer() else float(f"{value:g}")
 
 
 @dataclass(frozen=True)
 class Template:
-    """folder: as it was given, up to the first name with a field in it.  names: below that, of folders and the file;
-    none where there is no field.
+    """A parsed output template.
+
+    Attributes:
+        folder: The path as it was given, up to the first name with a field in it.
+        names: The names of folders and of the file below that; empty if there is no field.
     """
 
     folder: Path
@@ -70,20 +79,32 @@ class Template:
 
     @classmethod
     def parse(cls, text: str) -> Template:
-        """Return what a path means. Raise UsageError."""
+        """Return the template in a path.
+
+        Raises:
+            UsageError: The template is invalid.
+        """
         if not any(field for _, field, *_ in _parsed(text)):
             return cls(Path(_plain(text)), ())
-        names = text.split("/")  # in what was parsed, no field has one
+        names = text.split("/")  # parsed fields have none
         first = next(place for place, name in enumerate(names) if _has_field(name))
         if Path(names[-1]).suffix.lower() not in MP4.suffixes:
             raise UsageError(
-                f"the output {text} is no name of an MP4; end it with .mp4, as in {{prompt:.40}}-{{seed}}.mp4"
+                f"the output {text} is invalid: it does not name an MP4; end it with .mp4,"
+                " as in {prompt:.40}-{seed}.mp4"
             )
         folder = _plain("/".join(names[:first])) or ("/" if text.startswith("/") else ".")
         return cls(Path(folder), tuple(names[first:]))
 
     def path(self, fields: Mapping[str, object]) -> Path:
-        """Return the path for a job, as `fields_of` describes it. Raise UsageError for a field without a value."""
+        """Return the path for a job.
+
+        Args:
+            fields: What `fields_of` returns.
+
+        Raises:
+            UsageError: A field has no value.
+        """
         return self.folder.joinpath(*(_filled_in(name, fields) for name in self.names))
 
 
@@ -96,7 +117,7 @@ def _plain(text: str) -> str:
 
 
 def _parsed(text: str) -> list[tuple[str, str | None, str | None, str | None]]:
-    """Return the parts of a template. Raise UsageError unless each field is one of ours, plainly written."""
+    """Return the parts of a template. Raise UsageError unless each field is known and has a plain format."""
     try:
         parts: list[Any] = list(string.Formatter().parse(text))
     except ValueError as error:
@@ -108,18 +129,18 @@ def _parsed(text: str) -> list[tuple[str, str | None, str | None, str | None]]:
             known = ", ".join(f"{{{name}}}" for name in FIELDS)
             shown = f"{{{field}{'!' + conversion if conversion else ''}}}"
             raise UsageError(
-                f"the output {text}: {shown} is no field; there are {known}; a brace of the name itself is written {{{{"
+                f"the output {text}: {shown} is not a field; use {known}; a brace of the name itself is written {{{{"
             )
         if not _FORMAT.fullmatch(form):
             raise UsageError(
-                f"the output {text}: {{{field}:{form}}} cannot be; as {{prompt:.40}} (its first 40 letters) and"
-                " {index:04} (four digits) it can"
+                f"the output {text}: {{{field}:{form}}} is invalid; use formats such as {{prompt:.40}} (its first 40"
+                " letters) and {index:04} (four digits)"
             )
     return parts
 
 
 def _filled_in(name: str, fields: Mapping[str, object]) -> str:
-    """Return a name of a file with values for its fields; the prompt is cut where the name would be too long."""
+    """Return a file name with values for its fields; the prompt is cut if the name would be too long."""
     parts = _parsed(name)
 
     def filled(limit: int) -> str:
@@ -134,20 +155,22 @@ def _value(field: str | None, form: str | None, fields: Mapping[str, object], li
         return ""
     value = fields[field]
     if value is None:
-        raise UsageError(f"the output has {{{field}}}, and this job has none; videos of a batch have {{index}}")
+        raise UsageError(
+            f"the output has {{{field}}}, which this job does not have; only videos of a batch have {{index}}"
+        )
     try:
         if isinstance(value, str) and form and form[0] == "0":  # which would put zeros after a text
             raise ValueError
         text = format(value, form or "")
     except ValueError:
-        raise UsageError(f"the output has {{{field}:{form}}}, and {value!r} cannot be written so") from None
+        raise UsageError(f"the output has {{{field}:{form}}}, which is invalid for {value!r}") from None
     if not isinstance(value, str):
         return text
     return safe_name(text, limit if field == "prompt" else LONGEST)
 
 
 def safe_name(text: str, most: int = LONGEST) -> str:
-    """Return a text as part of a name of a file on any system, of at most so many bytes."""
+    """Return a text as part of a file name on any system, of at most `most` bytes."""
     from pathvalidate import sanitize_filename  # takes 30 ms to import
 
     if not most:

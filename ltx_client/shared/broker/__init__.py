@@ -1,1 +1,1 @@
-"""The connection to the broker: its URL taken apart, its clients, its certificates, and its errors in words."""
+"""Connect to the broker: its URL, its clients, its certificates, and sentences for its errors."""

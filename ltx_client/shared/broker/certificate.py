@@ -1,4 +1,4 @@
-"""When the certificate that a broker shows of itself ends, or that of the authority which signed it."""
+"""Find out when the broker's certificate expires, or that of the authority that signed it."""
 
 from __future__ import annotations
 
@@ -11,22 +11,29 @@ import redis
 __all__ = ["NEW_CERTIFICATE", "WARN_BEFORE", "Certificate", "broker_certificate", "first_to_end"]
 
 WARN_BEFORE = 30 * 86400.0
-"""Seconds before its end from which on it is warned of; `CertificateEnds` in deploy/alerts.yml has the same."""
-NEW_CERTIFICATE = "deploy/certs.sh again, on the broker's machine, then restart the broker"
+"""Seconds before a certificate expires from which on doctors and `CertificateEnds` in deploy/alerts.yml warn."""
+NEW_CERTIFICATE = "run deploy/certs.sh again on the broker's machine, then restart the broker"
 
 
 class Certificate(NamedTuple):
-    """ends: in seconds since 1970.  of: whose it is, in words.  mend: how to get one that lasts longer."""
+    """A certificate and its end.
+
+    Attributes:
+        ends: When it expires, in seconds since 1970.
+        of: What it is, in words.
+        fix: How to get one that is valid for longer.
+    """
 
     ends: float
     of: str
-    mend: str
+    fix: str
 
 
 def broker_certificate(client: redis.Redis) -> Certificate | None:
-    """Return the certificate that ends first of those by which this broker is verified; None where it is not verified.
+    """Return the certificate that expires first of those by which this broker is verified; None if it is not verified.
 
-    Raise redis-py's errors.
+    Raises:
+        redis.RedisError: The broker did not answer.
     """
     pool = client.connection_pool
     connection = pool.get_connection()
@@ -40,7 +47,12 @@ def broker_certificate(client: redis.Redis) -> Certificate | None:
 
 
 def first_to_end(peer: Mapping[str, Any], authorities: Iterable[Mapping[str, Any]]) -> Certificate | None:
-    """Return what ends first, of certificates as `ssl` decodes them. peer: the broker's own, empty if not verified."""
+    """Return the certificate that expires first.
+
+    Args:
+        peer: The broker's own, as `ssl` decodes it; empty if it is not verified.
+        authorities: Those of the authorities, decoded in the same way.
+    """
     if "notAfter" not in peer:
         return None
     own = Certificate(ssl.cert_time_to_seconds(peer["notAfter"]), "the broker's certificate", NEW_CERTIFICATE)
@@ -51,5 +63,5 @@ def first_to_end(peer: Mapping[str, Any], authorities: Iterable[Mapping[str, Any
     ]
     if not of_signers or max(of_signers) >= own.ends:
         return own
-    mend = "deploy/certs.sh with another folder, for a new authority; its ca.crt to all clients and workers"
-    return Certificate(max(of_signers), "the certificate of the broker's authority", mend)
+    fix = "run deploy/certs.sh with another folder, for a new authority, and copy its ca.crt to all clients and workers"
+    return Certificate(max(of_signers), "the certificate of the broker's authority", fix)

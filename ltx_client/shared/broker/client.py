@@ -1,7 +1,7 @@
-"""Connections to the broker, whatever its URL says: the one place that makes them, for the ledger and for Celery.
+"""Make every connection to the broker, whatever its URL says, for the ledger and for Celery.
 
-`LIMITS` says for each purpose how long a connection waits, and why. What the broker's URL says itself, such as
-`?socket_timeout=20`, goes before that.
+`LIMITS` gives for each purpose how long a connection waits, and why. Options of the broker's URL, such as
+`?socket_timeout=20`, override them.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 __all__ = ["LIMITS", "Limits", "Purpose", "connection_class", "make_async_client", "make_client", "make_pool"]
 
 OF_TCP = ("socket_connect_timeout", "socket_keepalive", "socket_keepalive_options")
-"""Options that a connection to a unix socket does not take."""
+"""Options that a connection to a Unix socket does not take."""
 
 
 class Purpose(Enum):
@@ -47,14 +47,15 @@ class Purpose(Enum):
 
 @dataclass(frozen=True)
 class Limits:
-    """How long a connection waits, and how often it tries.
+    """How long a connection waits, and how often it retries.
 
     Attributes:
-        connect_within: Seconds in which a connection must be there.
-        answer_within: Seconds in which each command must be answered; a command that blocks must block for less.
+        connect_within: Seconds within which a connection must be made.
+        answer_within: Seconds within which each command must be answered; a command that blocks must block for less.
         why: The reason for both, in a sentence.
         retries: How often a command is sent again at once after an outage, at most a second apart.
-        check_every: Seconds unused after which a connection is checked with a ping before its next use; 0 for never.
+        check_every: Seconds without use after which a connection is checked with a ping before its next use; 0 for
+            never.
         protocol: RESP's version; None for the library's own choice.
     """
 
@@ -70,19 +71,19 @@ LIMITS = {
     Purpose.COMMAND: Limits(
         3,
         3,
-        "A person waits, and is told of a dead broker within five seconds. Who follows a job, by a command or from"
-        " Python, uses the same connection and waits a second at a time.",
+        "A person waits, and must hear of a dead broker within five seconds. Commands and programs that follow a job"
+        " use the same connection and wait for a second at a time.",
         protocol=2,
     ),
     Purpose.EMBEDDED: Limits(
         5,
         5,
-        "The server is on this machine, so it is there or it is not; it may be reading its log or syncing to a disk.",
+        "The server is on this machine, so no network can be slow; it may be reading its log or syncing to a disk.",
     ),
     Purpose.SENTINEL: Limits(
         1,
         1,
-        "There are other sentinels to ask.",
+        "Other sentinels can be asked.",
         protocol=2,
     ),
     Purpose.WORKER_START: Limits(
@@ -93,7 +94,7 @@ LIMITS = {
     Purpose.WORKER: Limits(
         3,
         10,
-        "A render must not be lost for a slow answer or a broker's restart: short outages are ridden out here, longer"
+        "A render must not be lost for a slow answer or a broker's restart: short outages are retried here, longer"
         " ones by `ltx_worker.threads.retrying`.",
         retries=3,
         check_every=10,
@@ -101,7 +102,7 @@ LIMITS = {
     Purpose.WORKER_ASIDE: Limits(
         2,
         2,
-        "The answer only saves work (the cache of embeddings), or somebody waits for another one (metrics).",
+        "The answer only saves work (the cache of embeddings), or somebody waits for an answer of ours (metrics).",
         check_every=10,
     ),
     Purpose.WORKER_DOCTOR: Limits(
@@ -112,17 +113,17 @@ LIMITS = {
     Purpose.CELERY: Limits(
         3,
         15,
-        "kombu blocks for a second at a time. A slow answer is waited for: with a lost connection it begins anew, and"
-        " gives back the messages that it holds.",
+        "kombu blocks for a second at a time. It waits for a slow answer: after a lost connection it would start again,"
+        " and requeue its messages.",
         check_every=10,
     ),
     Purpose.LOAD: Limits(
         5,
         5,
-        "A measurement is to show a broker that gives way, and not to wait for it.",
+        "A measurement must show a broker that breaks down, not wait for it.",
     ),
 }
-"""For each purpose its limits."""
+"""The limits of each purpose."""
 
 _CLASSES: dict[tuple[str, bool], Any] = {
     ("tcp", False): redis.Connection,
@@ -147,8 +148,8 @@ def make_pool(broker: Broker, purpose: Purpose, **options: Any) -> redis.Connect
     """Return a pool of connections.
 
     Args:
-        broker: Where the connections lead, and how; its options go before those of the purpose.
-        purpose: What they are for.
+        broker: Where the connections lead; its options override those of the purpose.
+        purpose: What the connections are for.
         options: The pool's own, such as `max_connections`, or another `connection_class`.
     """
     retry = Retry(ExponentialBackoff(cap=1, base=0.1), LIMITS[purpose].retries)
@@ -162,17 +163,17 @@ def make_pool(broker: Broker, purpose: Purpose, **options: Any) -> redis.Connect
 
 
 def make_async_client(broker: Broker, purpose: Purpose, *, max_connections: int) -> redis.asyncio.Redis:
-    """Return a client of asyncio's that is not connected yet, and closes its pool with itself.
+    """Return an asyncio client that is not connected yet, and closes its pool when it is closed.
 
     Raises:
         ValueError: The broker is not reached by TCP without TLS.
     """
-    import redis.asyncio as redis_asyncio  # commands need none of it, and it takes a while
+    import redis.asyncio as redis_asyncio  # slow to import, and commands do not need it
     from redis.asyncio.retry import Retry as AsyncRetry
 
     if (broker.kind, broker.tls) != ("tcp", False):
         raise ValueError(
-            f"asyncio's connections are by plain TCP only, and the broker at {broker.address} needs another way"
+            f"asyncio connections use plain TCP only, and the broker at {broker.address} is reached otherwise"
         )
     host, port = broker.hosts[0]
     retry = AsyncRetry(ExponentialBackoff(cap=1, base=0.1), LIMITS[purpose].retries)
@@ -183,7 +184,7 @@ def make_async_client(broker: Broker, purpose: Purpose, *, max_connections: int)
 
 
 def _options(broker: Broker, purpose: Purpose) -> dict[str, Any]:
-    """Return a connection's options: the purpose's, over which those of the broker's URL go."""
+    """Return a connection's options: the purpose's, overridden by those of the broker's URL."""
     limits = LIMITS[purpose]
     return {
         "socket_connect_timeout": limits.connect_within,

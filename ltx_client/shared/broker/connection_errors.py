@@ -1,4 +1,4 @@
-"""Why a broker cannot be used, told in a sentence that names its address and what to check, never a password."""
+"""Explain why a broker cannot be used, in a sentence with its address and what to check, never a password."""
 
 from __future__ import annotations
 
@@ -15,23 +15,23 @@ from ltx_client.shared.broker.outages import NOT_NOW, causes, error_code
 __all__ = ["why_refused", "why_unreachable", "why_wrong"]
 
 _OF_ANOTHER_TIME = {
-    9: "is not valid yet; is this machine's clock right?",
-    10: f"has ended, or this machine's clock is wrong; {NEW_CERTIFICATE}",
+    9: "is not valid yet; check this machine's clock",
+    10: f"has expired, or this machine's clock is wrong; {NEW_CERTIFICATE}",
 }
-"""By OpenSSL's codes of a verification (X509_V_ERR_CERT_NOT_YET_VALID and …_HAS_EXPIRED)."""
+"""Sentences by OpenSSL's verification codes (X509_V_ERR_CERT_NOT_YET_VALID and …_HAS_EXPIRED)."""
 _WITHOUT_PASSWORD = re.compile("without any password configured|no password is set")
 LONGEST = 200
 """Characters of a server's own words that are repeated."""
 
 
 def why_refused(error: Exception, address: str) -> str | None:
-    """The sentence, where the broker is there and trying again will not help; None for any other error."""
+    """Return a sentence for an error that retrying will not fix, from a broker that answered; None for any other."""
     if isinstance(error, NotAsTheUrlSays):
         return f"the broker at {address} {error}"
     if isinstance(error, redis.AuthenticationError) and _WITHOUT_PASSWORD.search(str(error)):
         return (
-            f"the broker at {address} has no password, and was given one; is it the server that is meant, and no"
-            " sentinel? then LTX_BROKER_URL must have none, nor LTX_BROKER_PASSWORD_FILE"
+            f"the broker at {address} has no password but was given one; check that it is the server and not a"
+            " sentinel, then remove the password from LTX_BROKER_URL and LTX_BROKER_PASSWORD_FILE"
         )
     if isinstance(error, redis.AuthenticationError):
         return f"the broker at {address} refused the user name or password; check LTX_BROKER_URL"
@@ -48,16 +48,16 @@ def why_refused(error: Exception, address: str) -> str | None:
             )
         if isinstance(cause, ssl.SSLError) and "CERTIFICATE_REQUIRED" in str(cause):
             return (
-                f"the broker at {address} wants a certificate of this client's own; name it, and its key, by the"
+                f"the broker at {address} requires a certificate of this client's own; name it, and its key, by the"
                 " options ssl_certfile and ssl_keyfile of LTX_BROKER_URL"
             )
         if isinstance(cause, ssl.SSLError):
-            return f"the broker at {address} does not speak TLS ({cause.reason}); is the port in LTX_BROKER_URL right?"
+            return f"the broker at {address} does not speak TLS ({cause.reason}); check the port in LTX_BROKER_URL"
     return None
 
 
 def why_unreachable(error: Exception, address: str) -> str:
-    """The sentence for any outage, as `is_outage` has it."""
+    """Return a sentence for any outage that `is_outage` recognizes."""
     if refused := why_refused(error, address):
         return refused
     if isinstance(error, MasterNotFoundError):
@@ -66,41 +66,41 @@ def why_unreachable(error: Exception, address: str) -> str:
     if code in NOT_NOW:
         return f"the broker at {address} {NOT_NOW[code]}"
     if isinstance(error, redis.TimeoutError):
-        return f"the broker at {address} did not answer in time; is it up, and reachable?"
+        return f"the broker at {address} did not answer in time; check that it is up and reachable"
     if isinstance(error, redis.InvalidResponse):
-        return f"what answers at {address} is no Redis or Valkey server; is LTX_BROKER_URL right?"
+        return f"what answers at {address} is not a Redis or Valkey server; check LTX_BROKER_URL"
     if "max number of clients" in str(error):
-        return f"the broker at {address} has as many connections as it takes; its maxclients can be raised"
-    return f"cannot reach the broker at {address} ({_reason(error)}); is it running, and is LTX_BROKER_URL right?"
+        return f"the broker at {address} has no free connections; raise its maxclients"
+    return f"cannot reach the broker at {address} ({_reason(error)}); check that it is running, and LTX_BROKER_URL"
 
 
 def why_wrong(error: Exception, address: str) -> str:
-    """The sentence for an error reply that is no outage: a damaged key, or a command that the server does not know."""
+    """Return a sentence for an error reply that is not an outage: a damaged key or an unknown command."""
     words = str(error).rpartition("of pipeline caused error: ")[2].rstrip(".")
     shown = "".join(character if character.isprintable() else "?" for character in words[:LONGEST])
     if error_code(error) == "WRONGTYPE":
         return (
-            f"a key of the farm on the broker at {address} is damaged, for it holds another kind of value ({shown});"
+            f"a key of the farm on the broker at {address} is damaged: it has a value of the wrong type ({shown});"
             " `ltx doctor` names such keys"
         )
-    return f"the broker at {address} refused a command ({shown}); is it a Redis or Valkey that the farm is made for?"
+    return f"the broker at {address} refused a command ({shown}); check that its version is one that the farm supports"
 
 
 def _why_no_primary(error: Exception, address: str) -> str:
-    """redis-py's text holds the errors of all sentinels."""
+    """Return a sentence for sentinels that name no primary server; redis-py's text has the errors of all of them."""
     sentinels, _, name = address.rpartition("/")
     if any(word in str(error) for word in ("AuthenticationError", "NOAUTH", "WRONGPASS")):
         return (
-            f"the sentinels at {sentinels} want another password; set LTX_BROKER_SENTINEL_PASSWORD_FILE, or the option"
-            " sentinel_password of LTX_BROKER_URL"
+            f"the sentinels at {sentinels} require another password; set LTX_BROKER_SENTINEL_PASSWORD_FILE, or the"
+            " option sentinel_password of LTX_BROKER_URL"
         )
     if " : " in str(error):
-        return f"cannot reach the sentinels at {sentinels}, or they know no {name} that is up; is LTX_BROKER_URL right?"
-    return f"the sentinels at {sentinels} know no {name} that is up; is its name in LTX_BROKER_URL right?"
+        return f"cannot reach the sentinels at {sentinels}, or they know no {name} that is up; check LTX_BROKER_URL"
+    return f"the sentinels at {sentinels} know no {name} that is up; check its name in LTX_BROKER_URL"
 
 
 def _reason(error: Exception) -> str:
-    """The operating system's words, without the address that redis-py repeats around them."""
+    """Return the operating system's words, without the address that redis-py repeats around them."""
     cause = error.__cause__ or error.__context__
     if isinstance(cause, OSError) and cause.strerror:
         return cause.strerror

@@ -1,4 +1,4 @@
-"""The first word with a broker: what is wrong with its URL shows here, and is told as what would be right."""
+"""Send a broker its first command: what is wrong with the URL shows here, and the error says what would be right."""
 
 from __future__ import annotations
 
@@ -16,17 +16,19 @@ __all__ = ["NotAsTheUrlSays", "greet"]
 
 PROBE_TIMEOUT = 1.0
 ENOUGH = 64
-"""Bytes by which a server's answer is told from others'."""
+"""Bytes of an answer that are enough to recognize the server."""
 
 
 class NotAsTheUrlSays(redis.ConnectionError):
-    """The server is there, and is another one than the URL says. The text follows "the broker at …"."""
+    """The server answers, but not as the URL says. The text follows "the broker at …"."""
 
 
 def greet(client: redis.Redis, broker: Broker) -> None:
     """Return when the broker has answered.
 
-    Raises redis.RedisError; NotAsTheUrlSays where another URL would be right.
+    Raises:
+        NotAsTheUrlSays: Another URL would be right.
+        redis.RedisError: The broker did not answer, or refused.
     """
     try:
         with client.pipeline(transaction=False) as pipeline:
@@ -36,7 +38,7 @@ def greet(client: redis.Redis, broker: Broker) -> None:
         if isinstance(answered, redis.RedisError):
             raise answered
         if broker.kind != "sentinel" and "unknown command" in str(told_time).lower():
-            raise NotAsTheUrlSays("is a sentinel, and no server; LTX_BROKER_URL must be sentinel://HOST:PORT/NAME")
+            raise NotAsTheUrlSays("is a sentinel, not a server; LTX_BROKER_URL must be sentinel://HOST:PORT/NAME")
     except NotAsTheUrlSays:
         raise
     except redis.RedisError as error:
@@ -62,12 +64,12 @@ def _why_no_database(error: redis.RedisError, broker: Broker) -> str:
 
 def _why_no_sentinel(error: redis.RedisError, broker: Broker) -> str:
     if broker.kind == "sentinel" and isinstance(error, redis.ResponseError) and "unknown command" in str(error).lower():
-        return "is a server, and no sentinel; LTX_BROKER_URL must begin with redis://, or name the sentinels' ports"
+        return "is a server, not a sentinel; LTX_BROKER_URL must begin with redis://, or name the sentinels' ports"
     return ""
 
 
 def _why_other_scheme(error: redis.RedisError, broker: Broker) -> str:
-    """Ask the first host as the URL does not say to, where it did not answer as the URL says."""
+    """Ask the first host with the other scheme, after it did not answer with the URL's own."""
     lost = isinstance(error, redis.ConnectionError | redis.TimeoutError | redis.InvalidResponse)
     if not lost or isinstance(error, redis.AuthenticationError) or not broker.hosts:
         return ""
@@ -81,12 +83,12 @@ def _why_other_scheme(error: redis.RedisError, broker: Broker) -> str:
 
 
 def _are_silent(error: MasterNotFoundError) -> bool:
-    """Return whether no sentinel could be asked; redis-py's text holds the errors of all."""
+    """Return whether no sentinel could be asked; redis-py's text contains the errors of all."""
     return " : " in str(error) and "AuthenticationError" not in str(error)
 
 
 def _is_refusal(error: BaseException) -> bool:
-    """Return whether nothing took the connection: then there is nobody to ask."""
+    """Return whether nothing accepted the connection, so that there is nobody to ask."""
     while (cause := error.__cause__ or error.__context__) is not None:
         error = cause
         if isinstance(error, ConnectionRefusedError | socket.gaierror | ssl.SSLCertVerificationError):
@@ -103,7 +105,7 @@ def _speaks_plainly(host: tuple[str, int]) -> bool:
 
 def _speaks_tls(host: tuple[str, int]) -> bool:
     anyone = ssl.create_default_context()
-    anyone.check_hostname, anyone.verify_mode = False, ssl.CERT_NONE  # nothing is told, and nothing believed
+    anyone.check_hostname, anyone.verify_mode = False, ssl.CERT_NONE  # nothing secret is sent, and no answer is trusted
     with contextlib.suppress(OSError), socket.create_connection(host, timeout=PROBE_TIMEOUT) as connection:
         try:
             with anyone.wrap_socket(connection):

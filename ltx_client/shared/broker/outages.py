@@ -1,4 +1,4 @@
-"""Which errors of the broker mean "not now": the same may work later, so it is tried again, or told as an outage."""
+"""Recognize errors of the broker that mean "not now": the same command may succeed later, so it is retried."""
 
 from __future__ import annotations
 
@@ -12,29 +12,31 @@ __all__ = ["NOT_NOW", "causes", "error_code", "is_outage"]
 
 NOT_NOW = {
     "ASK": "is part of a cluster, and the farm needs a server of its own",
-    "BUSY": "is busy with a script of somebody's",
+    "BUSY": "is busy running somebody's script",
     "CLUSTERDOWN": "is part of a cluster that is down, and the farm needs a server of its own",
     "CROSSSLOT": "is part of a cluster, and the farm needs a server of its own",
     "DENIED": "is in protected mode, and takes no connections from other machines",
     "INPROG": "hands over to another server",
-    "IOERR": "cannot read or write what it was asked for",
+    "IOERR": "cannot read or write its data",
     "LOADING": "is still loading its data",
     "MASTERDOWN": "is a replica that has lost its primary server",
-    "MISCONF": "cannot write to its disk, and takes no more until it can",
+    "MISCONF": "cannot write to its disk, and accepts no writes until it can",
     "MOVED": "is part of a cluster, and the farm needs a server of its own",
-    "NOAUTH": "wants a password; set LTX_BROKER_URL or LTX_BROKER_PASSWORD_FILE",
+    "NOAUTH": "requires a password; set LTX_BROKER_URL or LTX_BROKER_PASSWORD_FILE",
     "NOPERM": "does not let this user do that; check its ACL, the user in LTX_BROKER_URL, and LTX_NAMESPACE",
-    "NOREPLICAS": "has too few replicas to take what is written",
+    "NOREPLICAS": "has too few replicas to accept writes",
     "NOSCRIPT": "has lost a script that it was just sent",
-    "OOM": "has no memory left; ltx gc removes old jobs, and its maxmemory can be raised",
+    "OOM": "has no memory left; remove old jobs with ltx gc, or raise its maxmemory",
     "READONLY": "is a read-only replica; LTX_BROKER_URL must name the primary server",
     "REDIRECT": "hands over to another server",
     "TRYAGAIN": "is part of a cluster that is being rearranged, and the farm needs a server of its own",
-    "UNBLOCKED": "changed its role while it was waited for",
+    "UNBLOCKED": "changed its role during a blocking command",
     "WRONGPASS": "refused the user name or password; check LTX_BROKER_URL",
 }
-"""Codes with which a server refuses a command that it takes at other times, or that an operator can have it take; and
-what that says of "the broker at …"."""
+"""Codes with which a server refuses a command that it accepts at other times, or that an operator can make it accept.
+
+Each value continues the sentence "the broker at …".
+"""
 
 _BY_CLASS: tuple[tuple[type[Exception], str], ...] = (
     (exceptions.OutOfMemoryError, "OOM"),
@@ -52,13 +54,13 @@ _BY_CLASS: tuple[tuple[type[Exception], str], ...] = (
     (exceptions.AuthenticationError, "WRONGPASS"),
     (exceptions.AuthenticationWrongNumberOfArgsError, "WRONGPASS"),
 )
-"""redis-py takes the code off the text of the kinds that it knows, and keeps it elsewhere in later versions only."""
+"""Codes of the errors from whose text redis-py removes the code; only its later versions keep it elsewhere."""
 
 _LEADING = re.compile(r"-?([A-Z][A-Z0-9]{2,})\b")
 _WITHIN = re.compile(r"(?:(?<=because of: )|(?<=: -)|(?<=: )|(?<=^-))(" + "|".join(NOT_NOW) + r")\b")
-"""A code inside another error: of a script in older servers, or of a transaction."""
+"""Matches a code inside another error: of a script in older servers, or of a transaction."""
 _SCRIPT_USER = "The user executing the script"
-"""How an error of a script begins whose user lacks a right."""
+"""The beginning of a script's error whose user lacks a right."""
 
 
 def is_outage(error: BaseException) -> bool:
@@ -67,7 +69,7 @@ def is_outage(error: BaseException) -> bool:
         return True
     if isinstance(error, redis.ResponseError | exceptions.ClusterError):
         return error_code(error) in NOT_NOW
-    if type(error).__module__ == "kombu.exceptions":  # which wraps them; not imported, for it takes a while
+    if type(error).__module__ == "kombu.exceptions":  # which wraps them; not imported, since that is slow
         inner = [cause for cause in causes(error) if cause is not error]
         return any(is_outage(cause) for cause in inner) or (
             type(error).__name__ == "OperationalError" and not any(isinstance(one, redis.RedisError) for one in inner)
@@ -76,8 +78,9 @@ def is_outage(error: BaseException) -> bool:
 
 
 def error_code(error: BaseException) -> str:
-    """Return the code of an error reply, such as OOM, also where a script or a transaction wraps it; of any other error
-    the name of its class.
+    """Return the code of an error reply, such as OOM, also inside the error of a script or a transaction.
+
+    For any other error, return the name of its class.
     """
     if not isinstance(error, redis.RedisError):
         return type(error).__name__
@@ -96,7 +99,7 @@ def error_code(error: BaseException) -> str:
 
 
 def causes(error: BaseException | None) -> Iterator[BaseException]:
-    """Yield the error, what caused it, and so on."""
+    """Yield the error, its cause, the cause of that, and so on."""
     seen: list[BaseException] = []
     while error is not None and error not in seen:
         seen.append(error)

@@ -1,4 +1,4 @@
-"""How the connection to the broker is encrypted, and the broker verified."""
+"""Configure how the connection to the broker is encrypted, and how the broker is verified."""
 
 from __future__ import annotations
 
@@ -11,18 +11,26 @@ __all__ = ["check_authority", "check_files", "with_tls"]
 
 
 def check_authority(path: Path) -> Path:
-    """Return the path of a file that holds the certificate of an authority. Raises ValueError."""
+    """Return the path of a file with the certificate of an authority.
+
+    Raises:
+        ValueError: There is no such certificate.
+    """
     try:
         if not path.is_file():
             raise ValueError(f"there is no file {path}")
         ssl.create_default_context(cafile=path)
     except OSError as error:
-        raise ValueError(f"{path} holds no certificate of an authority (PEM) that can be read") from error
+        raise ValueError(f"{path} is invalid: it has no certificate of an authority; use a PEM file") from error
     return path
 
 
 def check_files(broker: Broker) -> None:
-    """Raise ValueError where a file that the URL's options name cannot be used."""
+    """Check the files that the URL's options name.
+
+    Raises:
+        ValueError: One cannot be used.
+    """
     files = broker.given("ssl_")
     if "ssl_ca_certs" in files:
         check_authority(Path(files["ssl_ca_certs"]))
@@ -34,15 +42,16 @@ def check_files(broker: Broker) -> None:
             ssl.create_default_context().load_cert_chain(certificate, key, password=_no_password)
         except (OSError, ValueError):
             raise ValueError(
-                f"names a certificate, {certificate}, and a key, {key or 'in the same file'}, that cannot be read, are"
-                " no pair, or want a passphrase"
+                f"names a certificate, {certificate}, and a key, {key or 'in the same file'}, that cannot be read, do"
+                " not belong together, or need a passphrase"
             ) from None
 
 
 def with_tls(broker: Broker, authority: Path | None) -> Broker:
     """Return the broker with how it is verified: by that authority, or by the system's own.
 
-    Raises ValueError where an authority is named and the connection would not be encrypted.
+    Raises:
+        ValueError: An authority is given, but the connection would not be encrypted.
     """
     if broker.tls:
         own = {"ssl_ca_certs": str(authority)} if authority is not None else {}
@@ -53,5 +62,5 @@ def with_tls(broker: Broker, authority: Path | None) -> Broker:
 
 
 def _no_password() -> str:
-    """Answer in place of OpenSSL's own question, which would be put to a terminal."""
+    """Answer OpenSSL's question for a passphrase, which would otherwise be asked on a terminal."""
     return ""

@@ -1,4 +1,4 @@
-"""The broker's URL, taken apart once: redis-py and kombu are both given what is found here, never the text.
+"""Parse the broker's URL once: redis-py and kombu both receive the result, never the text.
 
     redis://[USER:PASSWORD@]HOST[:PORT][/DB]              rediss:// over TLS; valkey:// and valkeys:// are the same
     unix://[USER:PASSWORD@]/PATH[?db=DB]                  redis+socket:// is the same
@@ -23,11 +23,16 @@ __all__ = ["FORMS", "OPTIONS", "Broker"]
 FORMS = "redis://[USER:PASSWORD@]HOST:PORT/DB, or rediss://… for TLS, or unix:///PATH, or sentinel://HOST:PORT,…/NAME"
 QUOTES = "\"'`‘’“”«»"
 MOST_DIGITS = 9
-"""Of a database's number; which there are, the server says."""
+"""Digits of a database's number; the server knows which numbers exist."""
 
 
 class Scheme(NamedTuple):
-    """kind: tcp, unix or sentinel.  other: the scheme for the same broker with encryption, or without."""
+    """A scheme of broker URLs.
+
+    Attributes:
+        kind: tcp, unix or sentinel.
+        other: The scheme for the same broker with encryption, or without.
+    """
 
     kind: str
     tls: bool
@@ -77,14 +82,19 @@ def _text(text: str) -> str:
 
 
 class Option(NamedTuple):
-    """read: makes redis-py's value of the text, or raises ValueError.  only: the kind of URL that it is for."""
+    """An option of a broker URL.
+
+    Attributes:
+        read: Return redis-py's value for the text, or raise ValueError.
+        only: The kind of URL that it is for; empty for all.
+    """
 
     read: Callable[[str], Any]
     only: str = ""
 
 
 OPTIONS = {
-    "socket_timeout": Option(_seconds(2)),  # who follows a job waits for a second at a time
+    "socket_timeout": Option(_seconds(2)),  # following a job blocks for a second at a time
     "socket_connect_timeout": Option(_seconds(0.1)),
     "socket_keepalive": Option(_boolean),
     "health_check_interval": Option(_seconds(0)),
@@ -96,17 +106,20 @@ OPTIONS = {
     "sentinel_username": Option(_text, "sentinel"),
     "sentinel_password": Option(_text, "sentinel"),
 }
-"""By redis-py's names. The two of the sentinels are ours: what the sentinels themselves ask for."""
+"""Options by redis-py's names. The sentinels' two are our own: the user and password that the sentinels ask for."""
 DATABASE = ("db", "virtual_host")
-"""What redis-py and kombu call the database's number, where it is an option."""
+"""The name of the option with the database's number, in redis-py and kombu."""
 
 
 @dataclass(frozen=True, repr=False)
 class Broker:
-    """Where the broker is, and how to speak to it.
+    """Where the broker is, and how to connect to it.
 
-    hosts: the broker's own, or the sentinels'; none for a socket.  path: the socket's.  primary: what the sentinels
-    call it.  options: the text of each of OPTIONS that the URL has.
+    Attributes:
+        hosts: The broker's own, or the sentinels'; empty for a socket.
+        path: The socket's.
+        primary: What the sentinels call the broker.
+        options: The text of each of OPTIONS that the URL has.
     """
 
     scheme: str
@@ -120,7 +133,11 @@ class Broker:
 
     @classmethod
     def parse(cls, url: str) -> Broker:
-        """Return what a URL says. Raises ValueError, without the URL in it, for one that cannot be used."""
+        """Return the broker that a URL names.
+
+        Raises:
+            ValueError: The URL is invalid; the message does not contain it.
+        """
         scheme, rest = _split_scheme(url)
         authority, path, query = _split_rest(rest)
         account, _, hosts = authority.rpartition("@")
@@ -143,12 +160,12 @@ class Broker:
         return replace(found, database=_database(numbers))
 
     def __repr__(self) -> str:
-        """Return what tells two brokers apart, which kombu goes by, and nothing secret."""
+        """Return a text that differs for two brokers, which kombu uses as a key, without any secret."""
         return f"<broker {self.address}, database {self.database}, {hash(self):x}>"
 
     @property
     def kind(self) -> str:
-        """Return how it is reached: by tcp, by a unix socket, or by a sentinel's word."""
+        """Return how the broker is reached: tcp, unix or sentinel."""
         return SCHEMES[self.scheme].kind
 
     @property
@@ -163,13 +180,13 @@ class Broker:
 
     @property
     def address(self) -> str:
-        """Return what may be shown: HOST:PORT, a socket's path, or the sentinels and their name for it."""
+        """Return what may be shown: HOST:PORT, a socket's path, or the sentinels and their name for the broker."""
         hosts = ",".join(f"{host}:{port}" for host, port in self.hosts)
         return self.path or (f"{hosts}/{self.primary}" if self.primary else hosts)
 
     @property
     def url(self) -> str:
-        """Return all of it as a URL, of which `parse` makes the same."""
+        """Return a URL from which `parse` makes the same broker."""
         account = quote(self.username, safe="") + f":{quote(self.password, safe='')}" * bool(self.password)
         hosts = ",".join(
             f"[{quote(host, safe=':')}]:{port}" if ":" in host else f"{host}:{port}" for host, port in self.hosts
@@ -184,16 +201,16 @@ class Broker:
         return f"{self.scheme}://{account}{'@' * bool(account)}{hosts}{where}{query}"
 
     def with_options(self, **options: str) -> Broker:
-        """Return it with more options."""
+        """Return the broker with more options."""
         return replace(self, options=tuple({**dict(self.options), **options}.items()))
 
     def option(self, name: str) -> Any:
-        """Return what an option says, as redis-py takes it; None where it is not given."""
+        """Return an option's value, as redis-py takes it; None if it is not given."""
         text = dict(self.options).get(name)
         return None if text is None else OPTIONS[name].read(text)
 
     def given(self, prefix: str) -> dict[str, Any]:
-        """Return the options that are given and begin with this, as redis-py takes them."""
+        """Return the given options whose names begin with a prefix, as redis-py takes them."""
         return {name: OPTIONS[name].read(text) for name, text in self.options if name.startswith(prefix)}
 
 
@@ -207,12 +224,12 @@ def _split_scheme(url: str) -> tuple[str, str]:
             raise ValueError(f"must begin with redis://, as in redis://{url}")
         raise ValueError(f"must be {FORMS}")
     if scheme.lower() not in SCHEMES:
-        raise ValueError(f"must be {FORMS}; the farm's broker is a Redis or Valkey server, and nothing else")
+        raise ValueError(f"must be {FORMS}; the farm's broker must be a Redis or Valkey server")
     return scheme.lower(), rest
 
 
 def _split_rest(rest: str) -> tuple[str, str, str]:
-    """Return what stands before the path, the path, and the options."""
+    """Return what precedes the path, the path, and the options."""
     before = re.split("[/?]", rest, maxsplit=1)[0]
     if re.search("[/?#].*@|#", rest) or before.count("@") > 1:
         raise ValueError(
@@ -235,9 +252,9 @@ def _options(query: str, scheme: str) -> dict[str, str]:
         raise ValueError("has an option that is not UTF-8") from None
     options: dict[str, str] = {}
     for name, text in pairs:
-        shown = name if re.fullmatch("[a-zA-Z][a-zA-Z_]{0,39}", name) else "one that is no word"
+        shown = name if re.fullmatch("[a-zA-Z][a-zA-Z_]{0,39}", name) else "one that is not a word"
         if name not in OPTIONS and name not in DATABASE:
-            raise ValueError(f"has an option that is unknown here, {shown}; known are {', '.join(('db', *OPTIONS))}")
+            raise ValueError(f"has an unknown option, {shown}; use one of {', '.join(('db', *OPTIONS))}")
         if name in options:
             raise ValueError(f"has the option {name} twice")
         option = OPTIONS.get(name, Option(_text))
@@ -250,7 +267,7 @@ def _options(query: str, scheme: str) -> dict[str, str]:
             option.read(text)
             check_name(text)
         except ValueError as error:
-            raise ValueError(f"has an option that is wrong: {name} {error}") from None
+            raise ValueError(f"has an invalid option: {name} {error}") from None
         options[name] = text
     return options
 
@@ -277,7 +294,7 @@ def _hosts(text: str, scheme: Scheme) -> tuple[tuple[str, int], ...]:
         raise ValueError("has a semicolon between hosts; it must be a comma, as in sentinel://HOST:PORT,HOST:PORT/NAME")
     parts = text.split(",")
     if len(parts) > 1 and scheme.kind == "tcp":
-        raise ValueError("names several hosts; of sentinels these are sentinel://HOST:PORT,HOST:PORT/NAME")
+        raise ValueError("names several hosts; for sentinels, use sentinel://HOST:PORT,HOST:PORT/NAME")
     return tuple(_host(part, scheme.port) for part in parts)
 
 
@@ -294,7 +311,7 @@ def _host(text: str, default: int) -> tuple[str, int]:
         elif not re.fullmatch(r"[\w.-]+", host) or len(host.encode("idna")) > 253:
             raise ValueError
     except ValueError:
-        raise ValueError("names a host that cannot be one; it must be a name or an address") from None
+        raise ValueError("has an invalid host; use a name or an address") from None
     if port and not (re.fullmatch("[0-9]{1,5}", port) and 1 <= int(port) <= 65535):
-        raise ValueError("has a port that is none; it must be a number from 1 to 65535")
+        raise ValueError("has an invalid port; use a number from 1 to 65535")
     return host, int(port or default)

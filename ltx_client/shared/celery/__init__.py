@@ -1,1 +1,1 @@
-"""All that knows Celery and kombu and is not the worker's own: its settings, its transport, its messages."""
+"""Contain everything outside the worker that uses Celery and kombu: settings, transport and messages."""

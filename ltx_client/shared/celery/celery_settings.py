@@ -1,4 +1,4 @@
-"""The Celery settings that clients and workers must share to meet on the same queues."""
+"""Define the Celery settings that clients and workers must share to use the same queues."""
 
 from __future__ import annotations
 
@@ -16,19 +16,21 @@ if TYPE_CHECKING:
 __all__ = ["PRIORITY_STEPS", "celery_settings", "queue_keys", "send_render", "unacked_keys"]
 
 PRIORITY_STEPS = list(range(10))
-"""On Redis, 0 is first."""
+"""The priorities of messages; on Redis, 0 is first."""
 PRIORITY_SEPARATOR = "\x06\x16"
-"""kombu's own: it parts a queue's name from the priority in the key of each of its lists."""
+"""kombu's own separator of a queue's name and the priority, in the key of each of its lists."""
 
 VISIBILITY_TIMEOUT = 24 * 3600
-"""Seconds after which Redis hands an unacknowledged message out again: it counts from delivery, so it
-must outlast any render. Who owns a job is decided by the ledger's leases, long before that."""
+"""Seconds after which Redis delivers an unacknowledged message again.
+
+It counts from delivery, so it must outlast any render. The ledger's leases decide who owns a job, long before that.
+"""
 
 
 def celery_settings(broker: Broker, names: Names) -> dict[str, Any]:
-    """For `Celery.conf.update`, the same on both sides."""
+    """Return the settings for `Celery.conf.update`, the same on both sides."""
     return {
-        "broker_url": "redis://",  # kombu wants one; the transport goes by its option
+        "broker_url": "redis://",  # kombu requires one; the transport uses its option instead
         "broker_transport": "ltx_client.shared.celery.kombu_transport:Transport",
         "broker_transport_options": {
             "broker": broker,
@@ -38,7 +40,7 @@ def celery_settings(broker: Broker, names: Names) -> dict[str, Any]:
             "visibility_timeout": VISIBILITY_TIMEOUT,
             "unacked_restore_interval": 10,
             "unacked_restore_throttle": 1,
-            "health_check_interval": LIMITS[Purpose.CELERY].check_every,  # kombu's loop goes by it, too
+            "health_check_interval": LIMITS[Purpose.CELERY].check_every,  # kombu's loop uses it too
         },
         "task_serializer": "json",
         "accept_content": ["json"],
@@ -50,9 +52,16 @@ def celery_settings(broker: Broker, names: Names) -> dict[str, Any]:
 
 
 def send_render(app: Celery, job: Job, priority: int, *, producer: Any = None) -> None:
-    """Sends the message that has a worker take a job: this one, or one whose turn comes sooner.
+    """Send the message that makes a worker take a job: this one, or one whose turn comes sooner.
 
-    producer: kombu's, where there is one already.  Raises kombu's OperationalError.
+    Args:
+        app: The Celery app.
+        job: The job.
+        priority: The message's priority.
+        producer: kombu's producer, if there is one already.
+
+    Raises:
+        kombu.exceptions.OperationalError: The broker did not answer.
     """
     app.send_task(
         RENDER_TASK, args=[job.id], task_id=job.id, queue=job.queue, priority=priority, retry=False, producer=producer
@@ -60,11 +69,11 @@ def send_render(app: Celery, job: Job, priority: int, *, producer: Any = None) -
 
 
 def queue_keys(names: Names, queue: str) -> list[str]:
-    """The Redis lists that make up a Celery queue, the most urgent first."""
+    """Return the Redis lists of a Celery queue, the most urgent first."""
     first = names.namespace + queue
     return [first, *(f"{first}{PRIORITY_SEPARATOR}{priority}" for priority in PRIORITY_STEPS[1:])]
 
 
 def unacked_keys(names: Names) -> tuple[str, str]:
-    """kombu's own: the hash of messages that were delivered and not acknowledged, and the index of their times."""
+    """Return kombu's own keys: the hash of unacknowledged messages, and the index of their times."""
     return f"{names.namespace}unacked", f"{names.namespace}unacked_index"

@@ -1,6 +1,6 @@
-"""kombu's Redis transport over connections of ours, so that Celery reaches any broker that the ledger reaches.
+"""Give kombu's Redis transport our own connections, so that Celery reaches any broker that the ledger reaches.
 
-kombu imports this by its name, when a message is sent or waited for: it takes a while.
+kombu imports this module by name when a message is sent or received, since importing it is slow.
 """
 
 from __future__ import annotations
@@ -17,13 +17,17 @@ __all__ = ["Channel", "Transport"]
 
 
 class Channel(kombu_redis.Channel):
-    """broker: the transport option that says where the broker is; what kombu takes from a URL is not used."""
+    """A channel over our own connections.
+
+    Attributes:
+        broker: The transport option that says where the broker is; what kombu parses from a URL is not used.
+    """
 
     broker: Broker
     from_transport_options: Any = (*kombu_redis.Channel.from_transport_options, "broker")
 
     def _get_pool(self, asynchronous: bool = False) -> redis.ConnectionPool:
-        """Return a pool; `asynchronous`: for connections that the transport's loop waits at."""
+        """Return a pool; `asynchronous` selects connections on which the transport's loop waits."""
         kind: Any = connection_class(self.broker)
         self.keyprefix_fanout = self.keyprefix_fanout.format(db=self.broker.database)
         return make_pool(
@@ -35,7 +39,7 @@ class Channel(kombu_redis.Channel):
 
 
 def _watched(kind: Any, channel: Any) -> type:
-    """Return a class of connections that tells the transport's loop when one is closed, as kombu's own does."""
+    """Return a connection class that tells the transport's loop when a connection closes, as kombu's own does."""
 
     class Connection(kind):  # type: ignore[misc]
         def disconnect(self, *args: Any, **kwargs: Any) -> None:
@@ -47,7 +51,7 @@ def _watched(kind: Any, channel: Any) -> type:
 
 
 class Transport(kombu_redis.Transport):
-    """Takes the transport option `broker` in place of a URL."""
+    """A transport that takes the option `broker` in place of a URL."""
 
     Channel = Channel
     can_parse_url = True

@@ -1,4 +1,4 @@
-"""Celery's messages, which bring jobs to workers. Imports Celery late: it takes half a second."""
+"""Send Celery's messages, which bring jobs to workers. Celery is imported late, since that takes half a second."""
 
 from __future__ import annotations
 
@@ -16,15 +16,19 @@ from ltx_client.shared.celery.celery_settings import celery_settings, send_rende
 __all__ = ["publish"]
 
 AT_ONCE = 500
-"""Messages of one round trip."""
+"""Messages sent in one round trip."""
 
 
 def publish(broker_url: SecretStr, names: Names, jobs: Sequence[Job]) -> None:
-    """Sends a message for each of these jobs. Raises redis.RedisError."""
+    """Send a message for each of these jobs.
+
+    Raises:
+        redis.RedisError: The broker did not answer; some messages may have been sent.
+    """
     if not jobs:
         return
     import kombu.exceptions
-    from celery.app.base import Celery  # by its own name: two threads at once cannot import it by the short one
+    from celery.app.base import Celery  # by its full name: two threads at once cannot import it by the short one
 
     settings = celery_settings(Broker.parse(broker_url.get_secret_value()), names)
     with Celery("ltx_client", set_as_current=False) as app:

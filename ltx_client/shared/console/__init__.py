@@ -1,1 +1,1 @@
-"""The way to a terminal and to logs: what is printed is cleaned first. How a program begins and ends."""
+"""Write to terminals and logs, cleaning what is printed; begin and end programs."""

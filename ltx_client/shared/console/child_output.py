@@ -1,4 +1,4 @@
-"""Processes whose words are for the person: shown a line at a time, without controls and without secrets."""
+"""Show the output of child processes to a person, a line at a time, without controls and secrets."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ from ltx_client.shared.console.stdio import notice, print_line
 __all__ = ["ending_with_us", "run_shown"]
 
 LAST_SECONDS = 5.0
-"""That a process has to end in when it is told to."""
+"""Seconds that a process has to exit after it was told to."""
 
 
 @contextlib.contextmanager
 def ending_with_us(process: subprocess.Popen[Any]) -> Iterator[None]:
-    """End a process that still runs when the block is left, also where SIGTERM or SIGHUP ends this one meanwhile."""
+    """End a process that still runs when the block is left, also if SIGTERM or SIGHUP ends this one meanwhile."""
     before = {}
     if threading.current_thread() is threading.main_thread():
         for number in (signal.SIGTERM, signal.SIGHUP):
@@ -35,18 +35,22 @@ def ending_with_us(process: subprocess.Popen[Any]) -> Iterator[None]:
         process.terminate()
         try:
             process.wait(LAST_SECONDS)
-        except subprocess.TimeoutExpired:  # it is stopped, or waits for a device
+        except subprocess.TimeoutExpired:  # it is suspended, or waits for a device
             process.kill()
 
 
 def run_shown(
     command: Sequence[str], take: Callable[[str], object] = print_line, variables: Mapping[str, str] | None = None
 ) -> int:
-    """Run a process to its end, and show each line as it comes; return the exit code.
+    """Run a process to its end, show each line as it comes, and return the exit code.
 
-    take: gets each line of its stdout, to print it or to keep it; those of its stderr are notices.  variables: of its
-    environment, beside those of this process.
-    Raises OSError where the program is not there.
+    Args:
+        command: The program and its arguments.
+        take: Receives each line of its stdout, to print or keep it; lines of its stderr are notices.
+        variables: Of its environment, in addition to those of this process.
+
+    Raises:
+        OSError: The program cannot be started.
     """
     with (
         subprocess.Popen(

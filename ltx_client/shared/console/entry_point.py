@@ -1,6 +1,6 @@
-"""How a program of this project begins and ends: in silence at Ctrl-C, and with all three standard streams.
+"""Begin and end a program of this project: silently on Ctrl-C, and with all three standard streams open.
 
-Its modules take a second to import, so the entry points import this one alone and name the rest.
+The programs' modules take a second to import, so the entry points import this one alone and name the rest.
 """
 
 from __future__ import annotations
@@ -19,15 +19,15 @@ __all__ = ["INTERRUPTED", "READER_LEFT", "interrupt_ends_at_once", "open_streams
 INTERRUPTED = 128 + signal.SIGINT
 """The exit code of a program that Ctrl-C ended."""
 READER_LEFT = 128 + signal.SIGPIPE
-"""The exit code of a program whose reader, such as `head`, had seen enough."""
+"""The exit code of a program whose reader, such as `head`, stopped reading."""
 _STREAMS = (("stdin", os.O_RDONLY), ("stdout", os.O_RDONLY), ("stderr", os.O_WRONLY))
-"""What stands in for each: nothing is read, stdout cannot be written, and what goes to stderr is lost."""
+"""Replacements for closed streams: nothing is read, stdout cannot be written, and what goes to stderr is lost."""
 
 
 def run(module: str) -> None:
-    """Run the command `main` of a module and exit. Ctrl-C ends the process at once while nothing has begun yet."""
+    """Run the command `main` of a module and exit. Ctrl-C ends the process at once until the command begins."""
     interruptible = signal.getsignal(signal.SIGINT) is signal.default_int_handler
-    if interruptible:  # not where a shell has it ignored
+    if interruptible:  # not if a shell ignores it
         signal.signal(signal.SIGINT, _leave)
     open_streams()
     main = import_module(module).main
@@ -42,9 +42,9 @@ def run(module: str) -> None:
 
 @contextlib.contextmanager
 def interrupt_ends_at_once() -> Iterator[None]:
-    """Have Ctrl-C end the process in silence while inside, where nothing has begun yet, such as during imports.
+    """End the process silently on Ctrl-C while inside, where nothing has begun yet, such as during imports.
 
-    Whoever handles Ctrl-C otherwise, such as a shell that has it ignored, goes on to do so.
+    If Ctrl-C is already handled otherwise, as in a shell that ignores it, that remains so.
     """
     if (
         threading.current_thread() is not threading.main_thread()
@@ -60,7 +60,7 @@ def interrupt_ends_at_once() -> Iterator[None]:
 
 
 def open_streams() -> None:
-    """Open those of the standard streams that are closed, so that no other file gets a number that is written to."""
+    """Open the closed ones of the standard streams, so that no other file gets one of their numbers."""
     for number, (name, access) in enumerate(_STREAMS):
         if getattr(sys, name) is not None:
             continue

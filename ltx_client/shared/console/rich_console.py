@@ -1,4 +1,4 @@
-"""rich's console, for tables, bars and styles: what it lays out is cleaned first, so that only the styles are ours."""
+"""Provide rich's console for tables, bars and styles: texts are cleaned first, so that the only styles are our own."""
 
 from __future__ import annotations
 
@@ -18,13 +18,13 @@ from ltx_client.shared.console.streams import encodable
 __all__ = ["Console", "styled"]
 
 _LEAST = {"COLUMNS": 20, "LINES": 4}
-"""A program that runs us may say 0 for a size that it does not know."""
+"""The smallest size of a terminal; a parent process may give 0 for a size that it does not know."""
 LONGEST_SIZE = 6
 """Digits."""
 
 
 class Console(RichConsole):
-    """Reads no markup: a style is a `Text`'s. A text, or a cell, is one line, whatever is in it."""
+    """A console without markup: styles are those of a `Text`. A text or a cell is one line, whatever it contains."""
 
     def __init__(self, *, stderr: bool = False, **options: Any) -> None:
         options.setdefault("_environ", {name: value for name, value in os.environ.items() if _is_size(name, value)})
@@ -32,7 +32,7 @@ class Console(RichConsole):
 
     @property
     def file(self) -> IO[str]:
-        """Where it writes: beneath the guard, which would take the styles away."""
+        """Return the stream that it writes to, without the guard, which would remove the styles."""
         return unguarded(cast(TextIO, super().file))
 
     @file.setter
@@ -41,16 +41,16 @@ class Console(RichConsole):
 
     @property
     def encoding(self) -> str:
-        """What characters it can write: rich draws with fewer where these are few."""
+        """Return the encoding of the stream; rich draws with fewer characters if it has few."""
         file = self.file
         return str(getattr(file, "charset", None) or getattr(file, "encoding", None) or "utf-8").lower()
 
     def render_str(self, text: str, **options: Any) -> Text:
-        """Return a string as what can be laid out."""
+        """Return a string as a text that can be laid out."""
         return super().render_str(encodable(shown(text), self.encoding), **{**options, "markup": False, "emoji": False})
 
     def render(self, renderable: RenderableType, options: ConsoleOptions | None = None) -> Iterable[Segment]:
-        """Yield what a renderable consists of."""
+        """Yield the segments of a renderable."""
         if isinstance(renderable, Text):
             renderable = _cleaned(renderable, self.encoding)
         for segment in super().render(renderable, options):
@@ -59,8 +59,8 @@ class Console(RichConsole):
 
 
 def _is_size(name: str, value: str) -> bool:
-    """Return whether a variable says nothing of the terminal's size, or one on which something can be read."""
-    if name not in _LEAST or not value.isdigit():  # which rich asks as well
+    """Return whether a variable is not about the terminal's size, or gives one in which text can be read."""
+    if name not in _LEAST or not value.isdigit():  # which rich reads as well
         return True
     return value.isdecimal() and len(value) <= LONGEST_SIZE and int(value) >= _LEAST[name]
 
@@ -71,7 +71,7 @@ def styled(text: str, style: str) -> Text:
 
 
 def _cleaned(text: Text, charset: str) -> Text:
-    """The same styles on the same characters, or one style on all where a secret was hidden or a character escaped."""
+    """Return the text cleaned: the same styles on the same characters, or one style if any character changed."""
     plain = encodable(shown(text.plain), charset)
     if plain == text.plain:
         return text

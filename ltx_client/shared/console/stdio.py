@@ -1,8 +1,8 @@
-"""The way to the terminal, and to logs: all that is printed goes through here, without controls and without secrets.
+"""Print to terminals and logs: all output passes through this module, which removes controls and secrets.
 
-`notice`, `print_line` and `print_json` are for commands; their lines are one line each, whatever is in them. What does
-not use them, such as click's own messages, a library's warning or a traceback, passes `guarded` streams on its way.
-Tables and bars go through `ltx_client.shared.console.rich_console`, which styles what it has cleaned.
+Commands use `notice`, `print_line` and `print_json`, each of which prints one line, whatever it contains. Other output,
+such as click's own messages, a library's warnings or a traceback, passes through `guarded` streams. Tables and bars use
+`ltx_client.shared.console.rich_console`, which styles what it has cleaned.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from typing import Any, TextIO
 
 import click
 
-from ltx_client.protocol.redaction import know_environment, redacted
+from ltx_client.protocol.redaction import hide_environment_secrets, redacted
 from ltx_client.protocol.text import json_text, shown
 from ltx_client.shared.console.entry_point import INTERRUPTED, READER_LEFT
 from ltx_client.shared.console.streams import OutputLost, Stream, takes_unicode
@@ -29,18 +29,29 @@ INDENT = "    "
 
 
 def notice(text: str) -> None:
-    """Print a line for the person, on stderr."""
+    """Print a line for the user on stderr."""
     click.echo(shown(text), err=True)
 
 
 def print_line(text: object, *, done: str = "") -> None:
-    """Print a line of data on stdout. done: what the line is about, to be said on stderr should the line be lost."""
+    """Print a line of data on stdout.
+
+    Args:
+        text: The line.
+        done: What the command has done, to be said on stderr if the line is lost.
+    """
     with _doing(done):
         click.echo(shown(str(text)))
 
 
 def print_json(data: object, *, indent: int | None = 2, done: str = "") -> None:
-    """Print data for programs on stdout, as JSON: in ASCII where the stream takes no more. done: as of a line."""
+    """Print data for programs on stdout as JSON, in ASCII if the stream takes nothing else.
+
+    Args:
+        data: The data.
+        indent: As `json.dumps` takes it.
+        done: What the command has done, to be said on stderr if the data is lost.
+    """
     with _doing(done):
         click.echo(json_text(_without_secrets(data), indent=indent, ascii_only=not takes_unicode(sys.stdout)))
 
@@ -66,10 +77,10 @@ def _without_secrets(data: Any) -> Any:
 
 
 class Group(click.Group):
-    """A program's outermost group: whatever it prints passes guarded streams, and Ctrl-C ends it quietly."""
+    """A program's outermost group: everything it prints passes through guarded streams, and Ctrl-C ends it silently."""
 
     def main(self, *args: Any, **kwargs: Any) -> Any:
-        """Run the program. What it prints and nobody can read is its failure, unless the reader had seen enough."""
+        """Run the program. It fails if its output is lost, unless the reader has stopped reading."""
         with guarded():
             try:
                 return super().main(*args, **kwargs)
@@ -91,8 +102,8 @@ class Group(click.Group):
 
 @contextlib.contextmanager
 def guarded() -> Iterator[None]:
-    """Have stdout, stderr, warnings of the log and tracebacks cleaned while inside; and the last traceback, after."""
-    know_environment(os.environ)
+    """Clean stdout, stderr, the log's warnings and tracebacks while inside, and the traceback that ends the process."""
+    hide_environment_secrets(os.environ)
     sys.excepthook = _print_crash
     before = sys.stdout, sys.stderr
     sys.stdout, sys.stderr = _Guarded(before[0], needed=True), _Guarded(before[1], needed=False)
@@ -105,12 +116,12 @@ def guarded() -> Iterator[None]:
 
 
 def unguarded(stream: TextIO) -> TextIO:
-    """Return the stream beneath, for what cleans its text itself."""
+    """Return the stream without its guard, for callers that clean their text themselves."""
     return stream.beneath if isinstance(stream, _Guarded) else stream
 
 
 class _Guarded:
-    """A text stream that passes on what is written without secrets and controls, but for line feeds."""
+    """A text stream that removes secrets and controls, except line feeds, from what is written."""
 
     def __init__(self, stream: TextIO, *, needed: bool) -> None:
         beneath: Any = unguarded(stream)
@@ -119,7 +130,7 @@ class _Guarded:
     def write(self, text: str) -> int:
         """Write a text, and return its length."""
         if not isinstance(text, str):
-            raise TypeError(f"a text is written here, not {type(text).__name__}")
+            raise TypeError(f"write() takes a text, not {type(text).__name__}")
         self.beneath.write(shown(text, lines=True))
         return len(text)
 
@@ -133,23 +144,23 @@ class _Guarded:
 
 
 class LineFormatter(logging.Formatter):
-    """Makes one line of each record, so that none can be forged; a traceback's lines are indented."""
+    """A log formatter that makes one line of each record, so that none can be forged, and indents tracebacks."""
 
     def formatMessage(self, record: logging.LogRecord) -> str:  # noqa: N802 - logging's own name
-        """Return the line."""
+        """Return the record as one line."""
         return shown(super().formatMessage(record))
 
     def formatException(self, ei: Any) -> str:  # noqa: N802
-        """Return a traceback."""
+        """Return a traceback with indented lines."""
         return _indented(super().formatException(ei))
 
     def formatStack(self, stack_info: str) -> str:  # noqa: N802
-        """Return a stack."""
+        """Return a stack with indented lines."""
         return _indented(stack_info)
 
 
 class _LastResort(logging.StreamHandler[TextIO]):
-    """Tells a program without a log of warnings, on whatever stderr is then."""
+    """A handler that prints warnings of a program without a log, on the current stderr."""
 
     def __init__(self) -> None:
         super().__init__(sys.stderr)
@@ -162,6 +173,6 @@ def _indented(text: str) -> str:
 
 
 def _print_crash(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
-    """Print the traceback that ends the process, where there is something to print it on."""
+    """Print the traceback that ends the process, if there is a stream to print it on."""
     with contextlib.suppress(OSError, AttributeError):
         sys.stderr.write(shown("".join(traceback.format_exception(kind, error, trace)), lines=True))

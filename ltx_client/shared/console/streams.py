@@ -1,4 +1,4 @@
-"""Text streams that take every character, and that say when what is written to them is lost."""
+"""Provide text streams that accept every character, and that report when output is lost."""
 
 from __future__ import annotations
 
@@ -12,14 +12,15 @@ from typing import Any, TextIO
 __all__ = ["OutputLost", "Stream", "encodable", "takes_unicode"]
 
 _OURS = str.maketrans({"…": "...", "━": "-", "°": ""})
-"""How our own characters are written where they cannot be shown; what others wrote is escaped."""
+"""Replacements for our own characters in encodings without them; characters that others wrote are escaped."""
 
 
 class OutputLost(Exception):
-    """What a program prints cannot be written.
+    """A program's output cannot be written.
 
-    reader_left: it went into a pipe that nobody reads any more.  done: what the program had done, whose words were
-    lost; a sentence, or empty.
+    Attributes:
+        reader_left: Whether the output was a pipe whose reader has closed it.
+        done: What the program had done when its output was lost; a sentence, or empty.
     """
 
     def __init__(self, error: OSError) -> None:
@@ -29,8 +30,11 @@ class OutputLost(Exception):
 
 
 class Stream:
-    """A text stream that escapes what its encoding does not have. needed: errors raise OutputLost; else what cannot be
-    written is lost in silence.
+    """A text stream that escapes characters that its encoding does not have.
+
+    Args:
+        stream: The stream that it writes to.
+        needed: Whether errors raise OutputLost; otherwise what cannot be written is lost silently.
     """
 
     def __init__(self, stream: TextIO, *, needed: bool) -> None:
@@ -43,17 +47,17 @@ class Stream:
 
     @property
     def encoding(self) -> str:
-        """What others are told: click would go around a stream that is ASCII, and around what cleans its text."""
+        """Return UTF-8: click would bypass a stream that says ASCII, and with it the cleaning."""
         return "utf-8" if _codec(self.charset) == "ascii" else self.charset
 
     def write(self, text: str) -> int:
         """Write a text, and return its length."""
-        if text:  # click writes nothing, to see what a stream takes, and asks no further whether that failed
+        if text:  # click writes an empty text to see what a stream accepts, and ignores its failure
             self._try(lambda: self.beneath.write(text))
         return len(text)
 
     def flush(self) -> None:
-        """Write what was kept back."""
+        """Write what is buffered."""
         self._try(self.beneath.flush)
 
     def writelines(self, lines: Iterable[str]) -> None:
@@ -67,7 +71,7 @@ class Stream:
                 writing()
         except OSError as error:
             self._lost = error
-            with contextlib.suppress(OSError, ValueError):  # what was kept back would fail again at the process's end
+            with contextlib.suppress(OSError, ValueError):  # buffered output would fail again when the process ends
                 handle = os.open(os.devnull, os.O_WRONLY)
                 os.dup2(handle, self.beneath.fileno())
                 os.close(handle)
@@ -85,7 +89,13 @@ def takes_unicode(stream: object) -> bool:
 
 
 def encodable(text: str, charset: str, *, as_long: bool = False) -> str:
-    """Return a text of characters that an encoding has: others are escaped.  as_long: one stands for each instead."""
+    """Return a text with only characters that an encoding has; others are escaped.
+
+    Args:
+        text: The text.
+        charset: The encoding.
+        as_long: Whether to replace each such character by a single one instead.
+    """
     if text.isascii() or _codec(charset).startswith("utf"):
         return text
     if not as_long:

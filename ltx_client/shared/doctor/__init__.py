@@ -1,1 +1,1 @@
-"""What a doctor looks at that clients and workers have in common, and how its findings are shown."""
+"""Contain the checks that doctors of clients and workers have in common, and print their findings."""

@@ -1,4 +1,4 @@
-"""A doctor's checks of the broker, for clients and workers alike."""
+"""Check the broker, for doctors of clients and workers alike."""
 
 from __future__ import annotations
 
@@ -23,18 +23,25 @@ from ltx_client.shared.unexpected_data import is_wrong_type
 __all__ = ["BrokerChecks"]
 
 SLOW = 0.1
-"""Seconds of a round trip from which on it is worth a word."""
+"""Seconds of a round trip from which on it is a warning."""
 SKEW = 5.0
-"""Seconds that two clocks may differ before what people read is misleading."""
+"""Seconds by which two clocks may differ before the times that people read are misleading."""
 OLDEST = {"redis": (7, 0), "valkey": (7, 2)}
-"""The first versions that the farm is tested with, or near enough."""
+"""The oldest versions that the farm is tested with, or close to them."""
 CONF = "set it in the broker's redis.conf, as in deploy/redis.conf; until its next restart: "
 
 
 class BrokerChecks:
-    """connect: a client that answers, or any error whose text says why not. Nothing is written to the broker."""
+    """Checks of the broker. Nothing is written to it."""
 
     def __init__(self, connect: Callable[[], redis.Redis], url: SecretStr, names: Names) -> None:
+        """Check the broker that `connect` reaches.
+
+        Args:
+            connect: Return a client that has answered, or raise any error whose text says why it cannot.
+            url: The broker's URL.
+            names: The farm's key names.
+        """
         self._connect = connect
         self._broker = Broker.parse(url.get_secret_value())
         self._names = names
@@ -43,7 +50,7 @@ class BrokerChecks:
         self._logs = False
 
     def checks(self) -> list[Check]:
-        """All of them, in the order of a report. When the broker is out of reach, only that is found."""
+        """Return all checks in the order of a report. If the broker is out of reach, only that is found."""
         return [
             self.broker,
             self.encryption,
@@ -60,11 +67,11 @@ class BrokerChecks:
 
     @property
     def client(self) -> redis.Redis | None:
-        """The connection, once `broker` has found it to work."""
+        """Return the connection, once `broker` has found that it works."""
         return self._client
 
     def live_workers(self) -> list[WorkerInfo]:
-        """Return who is alive; nobody where the broker does not answer, or lets this user see none: `rights` tells."""
+        """Return the live workers; none if the broker does not answer, or this user may not see them (see `rights`)."""
         if self._client is None:
             return []
         try:
@@ -73,7 +80,7 @@ class BrokerChecks:
             return []
 
     def broker(self) -> Iterator[Finding]:
-        """Whether it answers, and how fast."""
+        """Check whether the broker answers, and how fast."""
         try:
             self._client = self._connect()
             began = time.monotonic()
@@ -81,19 +88,17 @@ class BrokerChecks:
             took = time.monotonic() - began
         except Exception as error:  # noqa: BLE001 - whatever it is, this is the finding
             if any(isinstance(cause, redis.AuthenticationError) for cause in causes(error)):
-                mend = (
-                    "correct the user or the password where they are set: in the URL, or in the file with the password"
-                )
+                fix = "correct the user or password where it is set: in the URL, or in the file with the password"
             else:
-                mend = "start it, or ltx config set broker_url redis://USER@HOST:PORT/0"
-            yield Finding("broker", Level.FAILURE, str(error), mend)
+                fix = "start it, or ltx config set broker_url redis://USER@HOST:PORT/0"
+            yield Finding("broker", Level.FAILURE, str(error), fix)
             return
         level = Level.WARNING if took > SLOW else Level.OK
-        mend = "look at the network between here and there" if took > SLOW else ""
-        yield Finding("broker", level, f"{self._address} answers in {took * 1000:.1f} ms", mend)
+        fix = "check the network between this machine and the broker" if took > SLOW else ""
+        yield Finding("broker", level, f"{self._address} answers in {took * 1000:.1f} ms", fix)
 
     def encryption(self) -> Iterator[Finding]:
-        """Whether somebody on the network could read along."""
+        """Check whether somebody on the network could read what is sent."""
         if self._client is None or self._is_private:
             return
         if self._broker.tls:
@@ -107,20 +112,20 @@ class BrokerChecks:
             )
 
     def certificate(self) -> Iterator[Finding]:
-        """Whether the broker's certificate ends soon. One that has ended keeps everybody away, so `broker` tells it."""
+        """Check whether the broker's certificate expires soon. If it has expired, `broker` fails already."""
         if self._client is None or (found := broker_certificate(self._client)) is None:
             return
         left = found.ends - time.time()
         day = time.strftime("%d %b %Y", time.gmtime(found.ends))
-        text = f"{found.of} ends on {day}, in {max(left, 0) / 86400:,.0f} days"
+        text = f"{found.of} expires on {day}, in {max(left, 0) / 86400:,.0f} days"
         if left > WARN_BEFORE:
             yield Finding("certificate", Level.OK, text)
         else:
             level = Level.WARNING if left > 0 else Level.FAILURE
-            yield Finding("certificate", level, f"{text}; then nobody trusts the broker any more", found.mend)
+            yield Finding("certificate", level, f"{text}; after that nobody trusts the broker", found.fix)
 
     def version(self) -> Iterator[Finding]:
-        """Whether the server is one that the farm is tested with."""
+        """Check whether the server's version is one that the farm is tested with."""
         if (info := self._info("server", "version")) is None:
             return
         if isinstance(info, Finding):
@@ -136,7 +141,7 @@ class BrokerChecks:
             yield Finding("version", Level.OK, f"{name} {text}")
 
     def logging(self) -> Iterator[Finding]:
-        """Whether the broker logs what it is told; what is found is that it does not."""
+        """Check whether the broker logs its writes."""
         if (info := self._info("persistence", "persistence")) is None:
             return
         if isinstance(info, Finding):
@@ -154,7 +159,7 @@ class BrokerChecks:
             self._logs = True
 
     def syncing(self) -> Iterator[Finding]:
-        """Whether what is logged is lost when the broker's machine loses power."""
+        """Check whether logged writes are lost when the broker's machine loses power."""
         if not self._logs:
             return
         policy = self._config("appendfsync")
@@ -171,12 +176,12 @@ class BrokerChecks:
             )
 
     def replay(self) -> Iterator[Finding]:
-        """Whether the broker loads what it has logged."""
+        """Check whether the broker can load its log."""
         if self._client is not None:
             yield examine_replay(self._client, self._names)
 
     def memory(self) -> Iterator[Finding]:
-        """Whether the broker forgets keys, or refuses them, when its memory is full."""
+        """Check whether the broker drops keys, or refuses them, when its memory is full."""
         if (info := self._info("memory", "eviction")) is None:
             return
         if isinstance(info, Finding):
@@ -196,14 +201,14 @@ class BrokerChecks:
                 Level.WARNING if used < most else Level.FAILURE,
                 f"{used / 1e6:,.0f} of {most / 1e6:,.0f} MB are used; it "
                 + ("soon takes no more jobs" if used < most else "takes no more jobs"),
-                f"ltx gc --older-than 7d; or, as who may do all, redis-cli CONFIG SET maxmemory {2 * used}",
+                f"ltx gc --older-than 7d; or, as admin, redis-cli CONFIG SET maxmemory {2 * used}",
             )
         else:
             bound = f" of {most / 1e6:,.0f} MB" if most else ""
             yield Finding("eviction", Level.OK, f"noeviction, {used / 1e6:,.1f} MB{bound} used")
 
     def clock(self) -> Iterator[Finding]:
-        """Whether this machine's clock and the broker's agree."""
+        """Check whether this machine's clock and the broker's agree."""
         if self._client is None:
             return
         began = time.time()
@@ -225,7 +230,7 @@ class BrokerChecks:
             yield Finding("clock", Level.OK, f"within {max(abs(skew), 0.1):.1f} s of the broker's")
 
     def keys(self) -> Iterator[Finding]:
-        """Whether the farm's own keys hold what they should, as far as this user may read them."""
+        """Check whether the farm's own keys have values of the right type, as far as this user may read them."""
         if (client := self._client) is None:
             return
         names = self._names
@@ -240,15 +245,13 @@ class BrokerChecks:
                 read()
             except redis.ResponseError as error:
                 if is_wrong_type(error):
-                    text = f"{key} is damaged: it holds another kind of value than it should, and is left out"
-                    yield Finding(
-                        "keys", Level.FAILURE, text, f"redis-cli RENAME {key} {key}.damaged, as who may do all"
-                    )
+                    text = f"{key} is damaged: it has a value of the wrong type, and is ignored"
+                    yield Finding("keys", Level.FAILURE, text, f"redis-cli RENAME {key} {key}.damaged, as admin")
                 elif not is_outage(error):
                     raise
 
     def rights(self) -> Iterator[Finding]:
-        """Whether this user may read the farm's keys, and no other's."""
+        """Check whether this user may read the farm's keys, and no others."""
         if self._client is None:
             return
         try:
@@ -258,11 +261,11 @@ class BrokerChecks:
                 "rights",
                 Level.FAILURE,
                 f"this user may not read the keys of {self._names.namespace!r}",
-                "deploy/users.sh makes users who may; is LTX_NAMESPACE the farm's?",
+                "make a user with deploy/users.sh, and check that LTX_NAMESPACE is the farm's",
             )
             return
         except redis.ResponseError as error:
-            if not is_wrong_type(error):  # which `keys` tells of
+            if not is_wrong_type(error):  # which `keys` reports
                 raise
         wide = [what for what, probe in self._beyond().items() if probe()]
         if not wide or self._is_private:
@@ -272,16 +275,16 @@ class BrokerChecks:
                 "rights",
                 Level.WARNING,
                 f"this user may do more than a farm's user needs: {', '.join(wide)}",
-                "deploy/users.sh makes a user with the least rights",
+                "make a user with the least rights by deploy/users.sh",
             )
 
     @property
     def _is_private(self) -> bool:
-        """Whether nothing of what is sent leaves this machine."""
+        """Return whether everything that is sent stays on this machine."""
         return all(_is_loopback(host) for host, _ in self._broker.hosts)
 
     def _beyond(self) -> dict[str, Callable[[], bool]]:
-        """What a user of a farm has no need of; each is looked at without changing anything."""
+        """Return probes of rights that a farm's user does not need; none of them changes anything."""
         client = self._client
         assert client is not None
 

@@ -1,6 +1,6 @@
-"""What a doctor looks at: small checks, each of which says what it found and the command that mends it.
+"""Define a doctor's checks: small functions, each of which reports what it found and how to fix it.
 
-The client's checks are in `ltx_client.terminal.client_checks`; a worker adds its own to the list.
+The client's checks are in `ltx_client.terminal.client_checks`; a worker adds its own.
 """
 
 from __future__ import annotations
@@ -17,40 +17,42 @@ class Level(StrEnum):
 
     OK = "ok"
     WARNING = "warning"
-    """The farm works, not as well or as safely as it could."""
+    """The farm works, but not as well or as safely as it could."""
     FAILURE = "failure"
-    """Something that was asked for cannot work."""
+    """Something that was configured cannot work."""
 
 
 @dataclass(frozen=True)
 class Finding:
     """One line of a doctor's report.
 
-    about: what was looked at, a word or two.  text: what was found; never a secret.  mend: the command, or the line of
-    a configuration, that mends it; empty for what is well.
+    Attributes:
+        about: What was checked, in a word or two.
+        text: What was found; never a secret.
+        fix: The command, or the line of a configuration, that fixes it; empty if nothing is wrong.
     """
 
     about: str
     level: Level
     text: str
-    mend: str = ""
+    fix: str = ""
 
 
 Check = Callable[[], Iterable[Finding]]
-"""Looks at one thing. Finds nothing where the thing does not apply, and raises nothing that it can foresee."""
+"""Checks one thing. Finds nothing if it does not apply, and raises no error that can be foreseen."""
 
 
 def run_checks(checks: Iterable[Check]) -> Iterator[Finding]:
-    """The findings in order, each as soon as it is there. A check that breaks is a failure, and the others go on."""
+    """Yield the findings in order, each as soon as it is found. A check that raises is a failure; the others run."""
     for check in checks:
         try:
             yield from check()
         except Exception as error:  # noqa: BLE001 - a doctor must not die of what it examines
             about = getattr(check, "__name__", "check").strip("_").replace("_", " ")
-            yield Finding(about, Level.FAILURE, f"the check itself broke: {type(error).__name__}: {error}")
+            yield Finding(about, Level.FAILURE, f"the check itself failed: {type(error).__name__}: {error}")
 
 
 def worst(findings: Iterable[Finding]) -> Level:
-    """The worst level of all; OK of none."""
+    """Return the worst level of all findings; OK if there are none."""
     order = list(Level)
     return max((finding.level for finding in findings), key=order.index, default=Level.OK)

@@ -1,7 +1,7 @@
-"""A doctor's deep look: has this machine compute, and says whether that is right, how long it takes and in what memory.
+"""Check what this machine computes: whether it is right, how long it takes, and how much memory.
 
-All is computed in processes of their own, and what they found is written into one file, to be sent to whoever asks. No
-secret, no address and no name of a person or a machine is in it.
+Everything is computed in child processes, and the findings are written to one file, to be sent to whoever asks. It
+contains no secret, no address, and no name of a person or a machine.
 """
 
 from __future__ import annotations
@@ -38,47 +38,53 @@ __all__ = ["DEEP_REPORT", "PEAK_STEPS", "DeepChecks"]
 DEEP_REPORT = "self-test.json"
 CONTENT = Content("a report in JSON", (".json", ".txt"))
 PEAK_STEPS = 2
-"""Of a render whose peak is wanted, which more of them do not change."""
+"""Steps of a render whose peak is measured; more steps do not change it."""
 FOUND_WRONG = 3
-"""`ltx_models.self_test.WRONG`: the exit code of a program that has said itself what is wrong."""
+"""`ltx_models.self_test.WRONG`: the exit code of a program that has itself reported what is wrong."""
 SILENCE = 1800.0
-"""Seconds without a line after which a process is taken to stand still."""
+"""Seconds without a line after which a process is considered stuck."""
 WORDS = 500
-"""Characters of what a process said last."""
+"""Characters of a process's last words that are kept."""
 KERNELS_OFF = "renders use the formula in its place, which is slower; send the report"
 WRONG = "do not render here: restart the machine, and send the report if it is so again"
 ROOM = "end other programs, such as a worker, or name a smaller variant with --variant"
 WINOGRAD = "MLX_CONV_WINOGRAD"
 REINSTALL = "pip install --force-reinstall 'ltx-farm[worker]'"
 REFUSED = {"ltx_models.self_test": REINSTALL, "ltx_models.benchmark": ROOM}
-"""What mends it where one of the programs says itself, in a sentence, why it cannot go on."""
-MENDS = {
+"""Fixes for programs that say themselves, in a sentence, why they cannot continue."""
+FIXES = {
     FaultKind.MEMORY: ROOM,
     FaultKind.SPACE: "make room on that disk, or set TMPDIR to a folder on another one",
     FaultKind.ACCESS: "give this user that file or folder",
     FaultKind.SOFTWARE: REINSTALL,
-    FaultKind.DISPLAY: "let the display sleep (pmset displaysleepnow), and look again",
+    FaultKind.DISPLAY: "let the display sleep (pmset displaysleepnow), and try again",
 }
-"""By what a process's last words tell of the machine."""
+"""Fixes by the kind of fault that a process's last words name."""
 _QUOTED = re.compile(r"""(['"])/.*?([^/'"]*)\1(?=\W|$)""")
 _PATH = re.compile(r"(?<![\w…])~?/(?:[^\s/]+/)*(?=[^\s/])")
 
 
 class DeepChecks:
-    """variant: whose widths are computed with, and whose memory is measured.  report: the file that is written."""
+    """Checks that compute."""
 
     def __init__(self, variant: str, report: Path) -> None:
+        """Check with a variant's sizes.
+
+        Args:
+            variant: The variant whose sizes are computed with, and whose memory is measured.
+            report: The file to write.
+        """
         self._variant = variant
         self._report = report
         self._lines: list[dict[str, Any]] = []
         self._writable = True
 
     def checks(self) -> list[Check]:
-        """All of them, in the order of the report."""
+        """Return all checks in the order of the report."""
         return [self.place, self.computing, self.peaks, self.written]
 
     def place(self) -> Iterator[Finding]:
-        """Whether the report can be written: nothing is computed for one that cannot."""
+        """Check whether the report can be written: nothing is computed otherwise."""
         try:
             there = destination(self._report)
             kind = kind_of(there)
@@ -102,7 +108,7 @@ class DeepChecks:
         return Finding("report", Level.FAILURE, text, "name another file with --report")
 
     def computing(self) -> Iterator[Finding]:
-        """Whether each part and each kernel gives what it should, and a clip shows what its prompt says."""
+        """Check whether each part and each kernel computes the right result, and a clip shows what its prompt says."""
         for line in self._run("ltx_models.self_test", self._variant):
             if line["kind"] == "failed":
                 yield Finding("computing", Level.FAILURE, line["text"], line["mend"] or WRONG)
@@ -115,7 +121,7 @@ class DeepChecks:
                 yield _of_part(line)
 
     def peaks(self) -> Iterator[Finding]:
-        """Whether a render's phases take no more memory than was predicted; with random weights of the real sizes."""
+        """Check whether a render's phases need no more memory than predicted, with random weights of the real sizes."""
         arguments = (self._variant, "--memory", "--runs", "1", "--steps", str(PEAK_STEPS))
         measured = list(self._run("ltx_models.benchmark", *arguments))
         for line in measured:
@@ -125,13 +131,13 @@ class DeepChecks:
         for line in predicted:
             text = f"{line['phase']}: {line['peak_bytes'] / GB:.2f} GB, predicted {line['predicted_bytes'] / GB:.2f}"
             if line["peak_bytes"] > line["predicted_bytes"]:
-                mend = "lower LTX_WORKER_MEMORY_GB by as much, and send the report"
-                yield Finding("memory peaks", Level.WARNING, f"{text}, {line['milliseconds']:,.0f} ms", mend)
+                fix = "lower LTX_WORKER_MEMORY_GB by as much, and send the report"
+                yield Finding("memory peaks", Level.WARNING, f"{text}, {line['milliseconds']:,.0f} ms", fix)
             else:
                 yield Finding("memory peaks", Level.OK, f"{text}, {line['milliseconds']:,.0f} ms")
 
     def written(self) -> Iterator[Finding]:
-        """Where the report is."""
+        """Write the report, and say where it is."""
         about = {
             "ltx_farm": version("ltx-farm"),
             "system": f"{platform.system()} {platform.mac_ver()[0] or platform.release()}",
@@ -152,7 +158,7 @@ class DeepChecks:
         yield Finding("report", Level.OK, f"{self._report} has all of this to send, and no secret")
 
     def _run(self, module: str, *arguments: str) -> Iterator[dict[str, Any]]:
-        """Yield a process's lines as they come; as the last one, how it failed where it did."""
+        """Yield a process's lines as they come, and how it failed, if it did, as the last one."""
         if not self._writable:
             return
         command = [sys.executable, "-m", module, *arguments]
@@ -195,7 +201,7 @@ class DeepChecks:
             yield line
 
     def _noted(self, text: str) -> dict[str, Any] | None:
-        """Return a line, which the report has from now on; None for a library's own words, and for half a line."""
+        """Add a line to the report and return it; None for a library's own output, and for half a line."""
         try:
             line, kept = json.loads(text), json.loads(text, parse_constant=str)  # for NaN is not JSON
         except ValueError:
@@ -209,23 +215,23 @@ class DeepChecks:
 
 
 def _failed(module: str, code: int, words: list[str], *, stood_still: bool) -> dict[str, Any]:
-    """Return how a process ended, in words that name nobody, and what mends it where that is known."""
+    """Return how a process ended, in words that name nobody, and the fix if it is known."""
     last = words[-1] if words else "it said nothing"
     fault = fault_in_output("\n".join(words))
     if fault and str(fault) not in last:
         last += f" ({fault})"
-    mend = MENDS.get(fault.kind, "") if fault else ""
+    fix = FIXES.get(fault.kind, "") if fault else ""
     if stood_still:
-        how = f"{module} stood still for {SILENCE / 60:.0f} minutes and was ended"
+        how = f"{module} was stuck for {SILENCE / 60:.0f} minutes and was ended"
     elif code == -signal.SIGKILL:
-        how, mend = f"{module} was ended by SIGKILL, as a system ends what takes too much memory", ROOM
+        how, fix = f"{module} was ended by SIGKILL, as a system ends what takes too much memory", ROOM
     elif code < 0:
         how = f"{module} ended with {signal.Signals(-code).name}: {last}"
     elif last.startswith("Error: "):
-        how, mend = last.removeprefix("Error: "), mend or REFUSED.get(module, "")
+        how, fix = last.removeprefix("Error: "), fix or REFUSED.get(module, "")
     else:
         how = f"{module} ended with exit code {code}: {last}"
-    return {"kind": "failed", "text": _nameless(shown(how)), "mend": mend}
+    return {"kind": "failed", "text": _nameless(shown(how)), "mend": fix}
 
 
 def _nameless(text: str) -> str:
@@ -248,14 +254,14 @@ def _of_part(line: dict[str, Any]) -> Finding:
         return Finding("computing", Level.OK, text)
     if line.get("problem"):
         text = f"{line['part']}: it fails here: {line['problem'].strip().splitlines()[0]}"
-    mend = KERNELS_OFF if line["part"].startswith("kernel ") else WRONG
+    fix = KERNELS_OFF if line["part"].startswith("kernel ") else WRONG
     if line["part"] == "VAE tile" and os.environ.get(WINOGRAD, "0") != "0":
-        mend = f"unset {WINOGRAD}, by which convolutions are less exact on a Mac; where that does not help, {WRONG}"
-    return Finding("computing", Level.FAILURE, text, mend)
+        fix = f"unset {WINOGRAD}, which makes convolutions less exact on a Mac; if that does not help, {WRONG}"
+    return Finding("computing", Level.FAILURE, text, fix)
 
 
 def _of_clip(line: dict[str, Any]) -> Finding:
     if line["problem"]:
-        return Finding("clip", Level.FAILURE, line["problem"], f"{REINSTALL}; where that does not help, {WRONG}")
+        return Finding("clip", Level.FAILURE, line["problem"], f"{REINSTALL}; if that does not help, {WRONG}")
     text = f"rendered, written as an MP4 and read back in {line['seconds']:.1f} s ({line['psnr']:.0f} dB)"
     return Finding("clip", Level.OK, text)

@@ -1,4 +1,4 @@
-"""A doctor's look at ffmpeg, for clients and workers alike."""
+"""Check ffmpeg, for doctors of clients and workers alike."""
 
 from __future__ import annotations
 
@@ -10,11 +10,15 @@ from ltx_models.self_test.video_trial import try_video
 __all__ = ["examine_ffmpeg"]
 
 TIMEOUT = 60.0
-"""Seconds: the first time, a system may look for viruses in it."""
+"""Seconds; the system may scan a program for viruses when it runs for the first time."""
 
 
 def examine_ffmpeg(*, renders: bool = True) -> Finding:
-    """Return what is wrong with ffmpeg, or where it lies. renders: whether it has to write videos, and read clips."""
+    """Return what is wrong with ffmpeg, or its path.
+
+    Args:
+        renders: Whether it must write videos and read clips.
+    """
     import imageio_ffmpeg
 
     try:
@@ -22,8 +26,8 @@ def examine_ffmpeg(*, renders: bool = True) -> Finding:
         command = [path, "-hide_banner", "-encoders"]
         encoders = subprocess.run(command, capture_output=True, text=True, check=True, timeout=TIMEOUT).stdout
     except (OSError, RuntimeError, subprocess.SubprocessError) as error:
-        mend = "pip install --force-reinstall imageio-ffmpeg, or set IMAGEIO_FFMPEG_EXE to one that works"
-        return Finding("ffmpeg", Level.FAILURE, f"it does not run: {error}", mend)
+        fix = "pip install --force-reinstall imageio-ffmpeg, or set IMAGEIO_FFMPEG_EXE to one that works"
+        return Finding("ffmpeg", Level.FAILURE, f"it does not run: {error}", fix)
     if not renders:
         return Finding("ffmpeg", Level.OK, path)
     if "libx264" not in encoders:
@@ -32,6 +36,6 @@ def examine_ffmpeg(*, renders: bool = True) -> Finding:
         try_video()
     except Exception as error:  # noqa: BLE001 - whatever it is, no render would get further
         why = str(error) or type(error).__name__
-        mend = "unset IMAGEIO_FFMPEG_EXE, or set it to a newer one; pip install --force-reinstall imageio-ffmpeg"
-        return Finding("ffmpeg", Level.FAILURE, f"{path} makes no video that can be read: {why}", mend)
+        fix = "unset IMAGEIO_FFMPEG_EXE, or set it to a newer one; pip install --force-reinstall imageio-ffmpeg"
+        return Finding("ffmpeg", Level.FAILURE, f"{path} makes videos that cannot be read: {why}", fix)
     return Finding("ffmpeg", Level.OK, path)

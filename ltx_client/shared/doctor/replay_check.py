@@ -1,9 +1,9 @@
-"""Whether a broker, once restarted, has again what it has logged.
+"""Check whether a broker, once restarted, has everything that it has logged.
 
 Redis, and Valkey before 9, load the append-only file as the user `default`, and check each command of a transaction
-against that user's rights. What a script writes is logged as a transaction: all that a job is. A server that has its
-default user off *and without rights* starts, reports an error in its log, and has lost every job. A command that the
-configuration has renamed is in the log by its first name, and the server does not start.
+against that user's rights. What a script writes is logged as a transaction: everything about a job. A server whose
+default user is off *and without rights* starts, logs an error, and has lost every job. A command that the configuration
+has renamed is in the log by its first name, and then the server does not start.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ LOGGED = {
     "ZREM": ["member"],
     "ZREMRANGEBYSCORE": ["0", "1"],
 }
-"""The commands by which a farm's data changes, as a server logs them, with what follows the key."""
+"""The commands that change a farm's data, as a server logs them, with the arguments after the key."""
 USERS = (
     "run deploy/users.sh again on the broker's machine, and then ACL LOAD as admin, before the broker is restarted"
     " (deploy/README.md, Users of an older version)"
@@ -47,9 +47,10 @@ USERS = (
 
 
 def examine_replay(client: redis.Redis, names: Names) -> Finding:
-    """Return whether the broker loads all that it logs, as this user can see it. Changes nothing.
+    """Return whether the broker can load everything that it logs, as far as this user can see. Changes nothing.
 
-    Raises redis-py's errors where the broker does not answer, or not now.
+    Raises:
+        redis.RedisError: The broker did not answer.
     """
     with client.pipeline(transaction=False) as pipeline:
         for command, words in LOGGED.items():
@@ -62,8 +63,8 @@ def examine_replay(client: redis.Redis, names: Names) -> Finding:
     if hidden:
         text = "whether a restart of the broker loses its jobs is hidden from this user, who may not use ACL DRYRUN"
         return Finding(ABOUT, Level.FAILURE, text, USERS)
-    if len(errors) == len(LOGGED):  # Redis before 7.0: has no such command, and does not check what it loads
-        return Finding(ABOUT, Level.OK, "this server loads its log without asking for rights")
+    if len(errors) == len(LOGGED):  # Redis before 7.0 has no such command, and does not check what it loads
+        return Finding(ABOUT, Level.OK, "this server loads its log without checking rights")
     if unknown := [name for name, answer in answers.items() if isinstance(answer, Exception)]:
         text = f"the broker cannot load its log at a restart: it has no command called {_some(unknown)}"
         return Finding(ABOUT, Level.FAILURE, text, "remove rename-command from its configuration")

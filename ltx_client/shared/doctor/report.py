@@ -1,9 +1,10 @@
-"""A doctor's report, as both commands print it."""
+"""Print a doctor's report, for clients and workers alike."""
 
 from __future__ import annotations
 
 import dataclasses
 from collections.abc import Iterable
+from typing import Any
 
 from rich.text import Text
 
@@ -19,9 +20,10 @@ INDENT = 24
 
 
 def report(checks: Iterable[Check], *, as_json: bool) -> int:
-    """Run the checks and print what they find, each as soon as it is there; as JSON, all at the end.
+    """Run the checks and print their findings: each as soon as it is found, or as JSON when all have run.
 
-    Returns the exit code: FAILED when something has failed; a warning is no failure.
+    Returns:
+        The exit code: FAILED if a check has failed; a warning is not a failure.
     """
     findings = []
     console = Console(soft_wrap=True)
@@ -31,11 +33,16 @@ def report(checks: Iterable[Check], *, as_json: bool) -> int:
             for line in _lines(finding):
                 console.print(line)
     if as_json:
-        print_json([dataclasses.asdict(finding) for finding in findings])
+        print_json([_for_programs(finding) for finding in findings])
     return FAILED if worst(findings) is Level.FAILURE else 0
+
+
+def _for_programs(finding: Finding) -> dict[str, Any]:
+    """Return a finding with the keys that programs know: the fix is under "mend"."""
+    return {"mend" if name == "fix" else name: value for name, value in dataclasses.asdict(finding).items()}
 
 
 def _lines(finding: Finding) -> Iterable[Text]:
     yield Text.assemble((f"{finding.level:<8}", STYLE[finding.level]), f" {finding.about:<14} {finding.text}")
-    if finding.mend:
-        yield Text.assemble(" " * INDENT, (f"mend: {finding.mend}", "dim"))
+    if finding.fix:
+        yield Text.assemble(" " * INDENT, (f"fix: {finding.fix}", "dim"))

@@ -1,1 +1,1 @@
-"""Lua scripts as files: how they are loaded and called, and what the scripts of client and worker share."""
+"""Load and call Lua scripts from files, including those that scripts of client and worker share."""

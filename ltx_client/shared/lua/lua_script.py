@@ -1,16 +1,16 @@
 """Load Lua scripts from files, and call them with keys and arguments by name.
 
-A file begins with a comment that says what its KEYS and ARGV are, and what it guarantees; then it binds them to locals,
-in order, which is what gives them the names by which Python passes them:
+A file begins with a comment that explains its KEYS and ARGV, and what it guarantees; then it binds them to locals, in
+order, which gives them the names by which Python passes them:
 
     local job, state = unpack(KEYS)            from the first on
     local token, ttl = unpack(ARGV, 2)         from the second on
-    local token, ttl = unpack(ARGV, 2, 3)      where others follow
+    local token, ttl = unpack(ARGV, 2, 3)      if others follow
     local token = ARGV[1]                      one
     local ids = rest(ARGV, 4)                  all from the fourth on, as a list; the last binding of its kind
 
-`prelude.lua` stands before every script. A comment `-- include: attempt, turns` puts other files before it, from the
-script's own folder or this one, with bindings of its own, to which those of the script are then added.
+`prelude.lua` precedes every script. A comment `-- include: attempt, turns` puts other files before it, from the
+script's own folder or this one, with bindings of their own, to which those of the script are added.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ __all__ = ["Argument", "LuaScript", "RegisteredScript", "load_script"]
 
 Value: TypeAlias = str | int | float | bytes
 Argument: TypeAlias = Value | Sequence[Value]
-"""A sequence for what is bound by `rest`."""
+"""The value of a key or argument; a sequence for what is bound by `rest`."""
 
 _SHARED = "ltx_client.shared.lua"
 _INCLUDE = re.compile(r"^-- include: (.+)$", re.MULTILINE)
@@ -45,11 +45,11 @@ _COMMENT = re.compile(r"--.*$", re.MULTILINE)
 
 @dataclass(frozen=True)
 class LuaScript:
-    """A script and the names of what it is given.
+    """A script and the names of its keys and arguments.
 
     Attributes:
-        name: Its file's, below `lua/` and without the suffix.
-        text: As it is sent, with all that is put before it.
+        name: The name of its file, below `lua/` and without the suffix.
+        text: The text that is sent, with everything that precedes it.
         keys: The names of its KEYS, in order.
         args: The names of its ARGV, in order.
         rests: Those of them that take a sequence.
@@ -62,7 +62,11 @@ class LuaScript:
     rests: frozenset[str]
 
     def arrange(self, named: Mapping[str, Argument]) -> tuple[list[Any], list[Any]]:
-        """Return KEYS and ARGV. Raise TypeError unless exactly what the script names is given."""
+        """Return KEYS and ARGV.
+
+        Raises:
+            TypeError: A name is missing or unknown.
+        """
         known = {*self.keys, *self.args}
         if named.keys() != known:
             missing, strange = sorted(known - named.keys()), sorted(named.keys() - known)
@@ -80,7 +84,7 @@ class LuaScript:
 
 
 class RegisteredScript:
-    """A script on a connection: sent by its hash, and whole where the server does not know it."""
+    """A script on a connection: sent by its hash, or as a whole if the server does not know it."""
 
     def __init__(self, client: redis.Redis, script: LuaScript) -> None:
         self.script = script
@@ -88,18 +92,26 @@ class RegisteredScript:
 
     @property
     def sha(self) -> str:
-        """The hash by which the server knows it."""
+        """Return the hash by which the server knows the script."""
         return str(self._send.sha)
 
     def __call__(self, pipeline: Any = None, /, **named: Argument) -> Any:
-        """Run the script, or add it to a pipeline; return its answer. Raise TypeError as `LuaScript.arrange`."""
+        """Run the script and return its answer, or add it to a pipeline.
+
+        Raises:
+            TypeError: A name is missing or unknown.
+        """
         keys, args = self.script.arrange(named)
         return self._send(keys=keys, args=args, client=pipeline)
 
 
 @cache
 def load_script(package: str, name: str) -> LuaScript:
-    """Return the script of this name in the package's folder `lua/`. Raise ValueError where its bindings are wrong."""
+    """Return the script with this name in the package's folder `lua/`.
+
+    Raises:
+        ValueError: Its bindings are invalid.
+    """
     *folder, name_there = name.split("/")
     parts: dict[str, str] = {}
     for part in ("prelude", name_there):

@@ -1,4 +1,4 @@
--- Stand before every script, with what several of them do.
+-- Define what several scripts use. Precedes every script.
 
 -- Return the values of KEYS or ARGV from number `first` on.
 local function rest(values, first)
@@ -7,7 +7,7 @@ local function rest(values, first)
   return found
 end
 
--- Return whether one of the values is this one.
+-- Return whether `values` contains `value`.
 local function contains(values, value)
   for _, one in ipairs(values) do
     if one == value then return true end
@@ -15,7 +15,7 @@ local function contains(values, value)
   return false
 end
 
--- Return what a key holds as `command` reads it, or `damaged` where it holds another kind of value.
+-- Return a key's value as `command` reads it, or `damaged` if the key has a value of another type.
 local function read(damaged, command, ...)
   local reply = redis.pcall(command, ...)
   if type(reply) ~= 'table' or not reply.err then return reply end

@@ -1,9 +1,9 @@
--- Keep the index of those who wait: `ltx_client.protocol.turns` says what its keys hold.
+-- Update the index of who waits: `ltx_client.protocol.turns` describes its keys.
 --
 -- line, turns: keys.  turn: `PRIORITY:SUBMITTER`.  entry: `MEMORY_CLASS:JOB`.  score: milliseconds.
 local ROUND = 1e12
 
--- Return whether this is a turn that stands in its place: whoever may submit may write anything.
+-- Return whether this is a turn with a score of its priority: whoever may submit may write anything.
 local function is_turn(turn, score)
   local priority = tonumber(string.match(turn, '^(%d):'))
   return priority and score >= priority * ROUND and score < (priority + 1) * ROUND
@@ -16,7 +16,7 @@ local function give_turn(turns, turn)
   local first, last = string.format('%.0f', priority * ROUND), string.format('%.0f', (priority + 1) * ROUND - 1)
   local newest = redis.call('ZRANGE', turns, last, first, 'BYSCORE', 'REV', 'LIMIT', 0, 1, 'WITHSCORES')
   local score = tonumber(newest[2] or first) + 1
-  if score > tonumber(last) then  -- all numbers are used up: the others begin anew, in the same order
+  if score > tonumber(last) then  -- all numbers are used up: the others are numbered again, in the same order
     score = tonumber(first)
     for _, other in ipairs(redis.call('ZRANGE', turns, first, last, 'BYSCORE')) do
       score = score + 1
@@ -27,7 +27,7 @@ local function give_turn(turns, turn)
   redis.call('ZADD', turns, string.format('%.0f', score), turn)
 end
 
--- Put a job into its submitter's line. Keys of another type are for the reaper to set right.
+-- Put a job into its submitter's line. The reaper repairs keys of another type.
 local function enter_line(line, turns, turn, entry, score)
   local entered, known = redis.pcall('ZADD', line, score, entry), redis.pcall('ZSCORE', turns, turn)
   if type(entered) == 'number' and not known then give_turn(turns, turn) end

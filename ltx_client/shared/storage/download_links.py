@@ -1,7 +1,7 @@
-"""Reads a finished video by the link that its worker has left, for those who have no keys to the storage.
+"""Download a finished video by its worker's link, for clients without access to the storage.
 
-Whoever can write a job's record can write a link: it leads to one place of the web or nowhere, and what comes is
-bounded in bytes and in time.
+Whoever can write a job's record can write a link, so a link leads to one server of the web only, and downloads are
+limited in bytes and in time.
 """
 
 from __future__ import annotations
@@ -26,31 +26,40 @@ __all__ = ["fetch_link"]
 
 FORBIDDEN, GONE = HTTPStatus.FORBIDDEN, HTTPStatus.GONE
 TIMEOUT = 30.0
-"""Seconds without a byte after which a server is taken to be gone."""
+"""Seconds without a byte after which a server is considered gone."""
 GRACE = 60.0
 SLOWEST = 32 * 1024
-"""A download may take GRACE seconds and its size at so many bytes a second, in all."""
+"""Bytes a second; a download may take GRACE seconds and the time for its size at this rate, in all."""
 LONGEST = 24 * 3600.0
 _PRINTABLE = re.compile("[!-~]{1,8192}")
 
 
 def fetch_link(link: str, name: str, target: Path, sha256: str, size: int) -> None:
-    """Copy the file to `target` if its SHA-256 is the expected one. No message shows the link, which is a key.
+    """Copy a file to `target` if its SHA-256 is the expected one. No message shows the link, which is a secret.
 
-    size: bytes that it has; no more are read.
-    Redirects are not followed. Proxies are, as the environment names them (HTTPS_PROXY, NO_PROXY and so on).
-    Raises StorageError, and OSError where `target` cannot be written; either way `target` is as it was.
+    Redirects are not followed. Proxies are used as the environment names them (HTTPS_PROXY, NO_PROXY and so on).
+
+    Args:
+        link: The download link.
+        name: The file's name, for people.
+        target: The file to write.
+        sha256: The expected SHA-256, in hex.
+        size: The file's size in bytes; no more are read.
+
+    Raises:
+        StorageError: The file cannot be read, or is another one; `target` is unchanged.
+        OSError: `target` cannot be written, and is unchanged.
     """
     parts = _split(link)
     if parts is None:
-        raise StorageError(f"the link to {name} is not one of the web's; a new render leaves a new one")
+        raise StorageError(f"the link to {name} is invalid: it does not lead to the web; render again to get a new one")
     seconds = min(LONGEST, GRACE + max(size, 0) / SLOWEST)
     receive(_chunks(link, name, parts.netloc, seconds), target, sha256, f"{name} at {parts.netloc}", size)
 
 
 def _split(link: str) -> SplitResult | None:
-    """Return the link's parts; None for what is no link to a file on a server of the web."""
-    if not _PRINTABLE.fullmatch(link):  # before it is split: that leaves out some control characters
+    """Return the link's parts; None if it is not a link to a file on a server of the web."""
+    if not _PRINTABLE.fullmatch(link):  # before it is split, which drops some control characters
         return None
     try:
         parts = urlsplit(link)
@@ -78,28 +87,26 @@ def _chunks(link: str, name: str, where: str, seconds: float) -> Iterator[bytes]
 
 
 def _why_refused(error: urllib.error.HTTPError) -> str:
-    """Return what a status means; what the server wrote beside it is not shown."""
+    """Return what a status means; what the server wrote besides is not shown."""
     phrase = HTTPStatus(error.code).phrase if error.code in set(HTTPStatus) else "an unknown status"
     if error.code in (FORBIDDEN, GONE):
-        return f"{error.code} {phrase}; such links hold for some days only"
+        return f"{error.code} {phrase}; such links are valid for some days only"
     if 300 <= error.code < 400:
-        return f"{error.code} {phrase}, which is not followed: a link leads to the server that it names and no other"
+        return f"{error.code} {phrase}, which is not followed: a link may lead only to the server that it names"
     return f"{error.code} {phrase}"
 
 
 def _why_failed(error: Exception, deadline: _Deadline) -> str:
     if deadline.is_over:
-        return f"the download took more than {deadline.seconds:.0f} s, which is too slow for its size"
+        return f"the download took more than {deadline.seconds:.0f} s, which is too long for its size"
     reason = getattr(error, "reason", error)
     if isinstance(reason, OSError):
         return reason.strerror or str(reason)
-    return f"the answer is not what a web server says ({type(error).__name__})"
+    return f"the answer is not HTTP ({type(error).__name__})"
 
 
 class _Deadline:
-    """Cuts connections off when their time is over, whatever is done with them then: a server that sends a byte now and
-    then would never meet a timeout.
-    """
+    """A time limit that closes connections when it is over: a server that is slow enough would never meet a timeout."""
 
     def __init__(self, seconds: float) -> None:
         self.seconds = seconds
@@ -118,18 +125,16 @@ class _Deadline:
 
     @property
     def is_over(self) -> bool:
-        """Whether the time is over."""
+        """Return whether the time is over."""
         return time.monotonic() >= self._end
 
     def check(self) -> None:
-        """Raise TimeoutError when the time is over: a connection that was cut off reads like one that has ended."""
+        """Raise TimeoutError when the time is over: a closed connection reads like one that has ended."""
         if self.is_over:
             raise TimeoutError
 
     def connect(self, *arguments: Any, **options: Any) -> socket.socket:
-        """Do as `socket.create_connection`, and remember the connection by a descriptor of its own, since encryption
-        takes the first one over.
-        """
+        """Connect like `socket.create_connection`, and keep a descriptor, since encryption takes over the first one."""
         connection = socket.create_connection(*arguments, **options)
         self._sockets.append(connection.dup())
         if self.is_over:
@@ -143,20 +148,20 @@ class _Deadline:
 
 
 class _Web(urllib.request.HTTPSHandler):
-    """Opens http and https links, over connections that a deadline makes."""
+    """A handler that opens http and https links, over connections with a deadline."""
 
     def __init__(self, deadline: _Deadline) -> None:
         super().__init__()
         self._deadline = deadline
 
     def http_open(self, request: urllib.request.Request) -> http.client.HTTPResponse:
-        """Do as urllib's own handler does."""
+        """Open a link like urllib's own handler."""
         return self.do_open(self._made_by(http.client.HTTPConnection), request)
 
     http_request = urllib.request.HTTPSHandler.do_request_
 
     def https_open(self, request: urllib.request.Request) -> http.client.HTTPResponse:
-        """Do as urllib's own handler does."""
+        """Open a link like urllib's own handler."""
         return self.do_open(self._made_by(http.client.HTTPSConnection), request)
 
     def _made_by(self, kind: Any) -> Any:
@@ -169,7 +174,7 @@ class _Web(urllib.request.HTTPSHandler):
 
 
 def _opener(deadline: _Deadline) -> urllib.request.OpenerDirector:
-    """Return an opener that knows HTTP and proxies and nothing else: no redirects, no other schemes, no passwords."""
+    """Return an opener that knows HTTP and proxies only: no redirects, no other schemes, no passwords."""
     opener = urllib.request.OpenerDirector()
     for handler in (
         _Web(deadline),

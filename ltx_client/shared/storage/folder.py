@@ -1,8 +1,10 @@
-"""A storage that is a folder, on this machine or a share: what is done through a handle on the folder itself, so that
-a share that goes away in the middle is not mistaken for the empty folder under its mount point.
+"""Use a folder, on this machine or a share, as a storage.
 
-Others may write into the folder. So below it no link is followed, and nothing but files is opened: neither leads what
-is read or written out of the storage, nor does a pipe keep its reader waiting.
+Files are accessed through a handle on the folder itself, so that a share that goes away meanwhile is not mistaken for
+the empty folder under its mount point.
+
+Others may write into the folder. So below it no link is followed, and nothing but files is opened: what is read or
+written stays inside the storage, and no pipe blocks its reader.
 """
 
 from __future__ import annotations
@@ -50,11 +52,11 @@ KINDS = {
 FOLDER = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 READ = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC
 NEW = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
-"""How things below a storage's folder are opened."""
+"""The flags by which files and folders below a storage's folder are opened."""
 
 
 class NotRegular(OSError):
-    """What lies in a storage under a name is no file, or no folder, where one should be."""
+    """Something other than a file, or a folder, is in its place in a storage."""
 
 
 @contextlib.contextmanager
@@ -83,7 +85,7 @@ def _folder_at(root: int, name: str) -> Iterator[int]:
 
 @contextlib.contextmanager
 def _place_of(root: int, name: str) -> Iterator[tuple[int, str]]:
-    """Yield a handle on the folder in which a file lies, and its name there. Raise OSError."""
+    """Yield a handle on the folder of a file, and the file's name in it. Raise OSError."""
     inside, _, base = name.rpartition("/")
     with _folder_at(root, inside) as folder:
         yield folder, base
@@ -101,13 +103,13 @@ def _check_kind(status: os.stat_result, kind: int, name: str) -> os.stat_result:
 
 
 def stat_at(root: int, name: str) -> os.stat_result:
-    """Return what is known of a file. Raise OSError, of which NotRegular is one."""
+    """Return a file's status. Raise OSError, of which NotRegular is one."""
     with _place_of(root, name) as (folder, base):
         return _check_kind(_status(folder, base), stat.S_IFREG, name)
 
 
 def files_at(root: int, name: str) -> list[tuple[str, os.stat_result]]:
-    """Return the names of a folder's files, "" for the storage itself, and what is known of each. Raise OSError."""
+    """Return the names and statuses of a folder's files, "" for the storage itself. Raise OSError."""
     found = []
     with _folder_at(root, name) as folder, os.scandir(folder) as entries:
         for entry in entries:
@@ -119,7 +121,9 @@ def files_at(root: int, name: str) -> list[tuple[str, os.stat_result]]:
 def open_at(root: int, name: str) -> BufferedReader:
     """Open a file to read it. Raise OSError, of which NotRegular is one."""
     with _place_of(root, name) as (folder, base):
-        _check_kind(_status(folder, base), stat.S_IFREG, name)  # before it is opened: opening a device may do something
+        _check_kind(
+            _status(folder, base), stat.S_IFREG, name
+        )  # before it is opened, since opening a device may have effects
         file = os.fdopen(os.open(base, READ, dir_fd=folder), "rb")
     try:
         _check_kind(os.fstat(file.fileno()), stat.S_IFREG, name)
@@ -130,14 +134,16 @@ def open_at(root: int, name: str) -> BufferedReader:
 
 
 def read_at(root: int, name: str, most: int) -> bytes:
-    """Return a file's first bytes, `most` of them. Raise OSError."""
+    """Return the first `most` bytes of a file. Raise OSError."""
     with open_at(root, name) as file:
         return file.read(most)
 
 
 def measure_at(root: int, name: str) -> tuple[int, str]:
-    """Return the size and the SHA-256 of a file as the disk or the server has it, as far as the system can be kept from
-    answering out of its own memory. Raise OSError.
+    """Return a file's size and SHA-256, read from the disk or the server as far as the system's cache can be bypassed.
+
+    Raises:
+        OSError: The file cannot be read.
     """
     with open_at(root, name) as file:
         _read_afresh(file.fileno())
@@ -151,8 +157,12 @@ def measure(path: Path) -> tuple[int, str]:
 
 
 def put_at(root: int, name: str, source: Path) -> None:
-    """Copy a local file to a temporary name in the same folder, flushed to the disk, and rename it. The folder is made
-    where it is missing; the storage's own never is. Raise OSError, and nothing is left then.
+    """Copy a local file into the storage: under a temporary name, flushed to the disk, then renamed.
+
+    The file's folder is created if it is missing; the storage's own never is.
+
+    Raises:
+        OSError: It cannot be stored, and nothing is left of it.
     """
     inside, _, base = name.rpartition("/")
     if inside:
@@ -169,14 +179,14 @@ def put_at(root: int, name: str, source: Path) -> None:
 
 
 def write_whole_at(root: int, name: str, data: bytes) -> None:
-    """Write a file of the storage's own folder, which appears whole, on the disk, under its name. Raise OSError."""
+    """Write a file in the storage's own folder, which appears complete and on the disk. Raise OSError."""
     temporary = f".{name}.{secrets.token_hex(4)}"
     write_new_at(root, temporary, data)
     _rename(root, temporary, name)
 
 
 def write_new_at(root: int, name: str, data: bytes) -> None:
-    """Write a new file of the storage's own folder, on the disk. Raise OSError, and nothing is left then."""
+    """Write a new file in the storage's own folder, on the disk. Raise OSError, and leave nothing then."""
     handle = os.open(name, NEW, 0o666, dir_fd=root)
     try:
         with os.fdopen(handle, "wb") as file:
@@ -203,13 +213,13 @@ def _rename(folder: int, name: str, new_name: str) -> None:
 
 
 def remove_at(root: int, name: str) -> None:
-    """Remove a file, or what lies in its place, unless it is a folder; nothing where there is none. Raise OSError."""
+    """Remove a file, or what is in its place unless that is a folder, if it exists. Raise OSError."""
     with contextlib.suppress(FileNotFoundError), _place_of(root, name) as (folder, base):
         os.unlink(base, dir_fd=folder)
 
 
 def flush(path: str) -> None:
-    """Have a file's content, or a folder's names, reach the disk. Raise OSError."""
+    """Write a file's content, or a folder's names, to the disk. Raise OSError."""
     handle = os.open(path, os.O_RDONLY)
     try:
         os.fsync(handle)
@@ -218,7 +228,7 @@ def flush(path: str) -> None:
 
 
 def _read_afresh(handle: int) -> None:
-    """Drop what the system remembers of a file that was flushed before. A system that cannot is no error."""
+    """Drop the system's cache of a file that was flushed before, if the system can."""
     with contextlib.suppress(OSError):
         if sys.platform == "darwin":
             import fcntl

@@ -1,6 +1,6 @@
-"""The file by which a farm's storage is known: where it is missing, the share is not mounted, or the URL is another's.
+"""Read and write the file that marks a farm's storage: if it is missing, the share is not mounted, or the URL is wrong.
 
-.ltx-storage    JSON, with a random id; made once, by `ltx storage init` or for the videos of an embedded farm
+.ltx-storage    JSON, with a random id; written once, by `ltx storage init` or for an embedded farm's videos
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ LONGEST = 4096
 
 
 class Marker(BaseModel):
-    """What stands in the file; more fields may come."""
+    """The content of the file; later versions may add fields."""
 
     model_config = ConfigDict(frozen=True)
 
@@ -32,7 +32,7 @@ def new_marker() -> bytes:
 
 
 def parse_marker(data: bytes) -> Marker | None:
-    """Return what a marker says, or None for bytes that are none."""
+    """Return a marker's content, or None if the bytes are not a marker."""
     try:
         return Marker.model_validate_json(data[:LONGEST])
     except ValidationError:

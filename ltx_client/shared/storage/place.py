@@ -1,4 +1,4 @@
-"""Where a farm's storage is, and whether it is there: opened by its URL, known by its marker."""
+"""Open a farm's storage by its URL, and recognize it by its marker."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ltx_client.protocol.redaction import know_url, shown_url
+from ltx_client.protocol.redaction import hide_url_secrets, shown_url
 from ltx_client.protocol.text import shown
 from ltx_client.shared.storage import folder
 from ltx_client.shared.storage.marker import LONGEST, MARKER, Marker, new_marker, parse_marker
@@ -26,35 +26,39 @@ __all__ = ["PROBE", "DamagedFile", "StorageAway", "StorageError", "StoragePlace"
 ATOMIC_PUT = frozenset({"abfs", "gcs", "gs", "memory", "s3", "s3a"})
 """Object stores, where a put shows the whole object or nothing."""
 PROBE = ".probe-"
-"""What the names of the files begin with by which is seen whether a storage can be written."""
+"""The prefix of the files that test whether a storage can be written."""
 SMALL = 16 * 2**20
-"""Bytes up to which a file is read back whole from a storage that is no folder; of a larger one, the size is."""
+"""Bytes up to which a file is read back from a storage that is not a folder; of a larger one, the size is compared."""
 
 
 class StorageError(Exception):
-    """A file could not be stored or fetched: which, where, and why, without what is secret in what it quotes."""
+    """A file could not be stored or fetched: which, where, and why, without secrets."""
 
     def __init__(self, message: str) -> None:
         super().__init__(shown(message))
 
 
 class StorageAway(StorageError):
-    """The storage as a whole is not there, or not the one that it was: its marker is missing, or cannot be read."""
+    """The storage as a whole is missing, or another one: its marker is missing, or cannot be read."""
 
 
 class DamagedFile(StorageError):
-    """What lies under a name is not what was stored there: another content, another size, or no file at all."""
+    """What is stored under a name is not what was put there: another content, another size, or not a file."""
 
 
 class StoragePlace:
-    """What is behind a URL: a folder of this machine or a share, an object store, or what else fsspec knows."""
+    """The place at a URL: a folder of this machine or a share, an object store, or another storage of fsspec's."""
 
     def __init__(self, url: str) -> None:
-        """Raise StorageError for what cannot be a storage. Asks nobody whether it is there."""
-        import fsspec  # here and below: it takes long to import, and most commands open no storage
+        """Open the place, without checking that it is there.
+
+        Raises:
+            StorageError: The URL is invalid.
+        """
+        import fsspec  # here and below: slow to import, and most commands open no storage
         from fsspec.implementations.cached import CachingFileSystem
 
-        know_url(url)
+        hide_url_secrets(url)
         self.url = shown_url(url)
         is_s3 = url.rpartition("::")[2].startswith(S3)
         options: dict[str, Any] = s3_options() if is_s3 else {}
@@ -72,20 +76,21 @@ class StoragePlace:
         except (OSError, ValueError) as error:  # some connect at once
             raise StorageError(f"{self.url} is not a storage URL that can be opened: {error}") from error
         self._fs = self._reader
-        while isinstance(self._fs, CachingFileSystem):  # what is written, and whether it is there, no cache may answer
+        while isinstance(self._fs, CachingFileSystem):  # no cache may answer what is written and whether it is there
             self._fs = self._fs.fs
         self._errors: tuple[type[Exception], ...] = (OSError, ValueError, *(s3_errors() if is_s3 else ()))
         self._id: str | None = None
 
     @property
     def local_folder(self) -> Path | None:
-        """The folder that it is, on this machine or a share; None for an object store."""
+        """Return its folder, on this machine or a share; None for an object store."""
         return Path(self._root) if self._is_folder else None
 
     def init(self) -> str:
-        """Make this place a storage, unless it is one; return its id. Of a folder, all above it must be there.
+        """Make this place a storage, unless it is one, and return its id. A folder's parents must exist.
 
-        Raise StorageError.
+        Raises:
+            StorageError: It cannot be created.
         """
         try:
             if self._is_folder:
@@ -111,18 +116,26 @@ class StoragePlace:
         return self.identify()
 
     def identify(self) -> str:
-        """Return the storage's id, by which it is known to be there. Raise StorageAway."""
+        """Return the storage's id, which shows that it is there.
+
+        Raises:
+            StorageAway: It is not there.
+        """
         with self._present():
             assert self._id is not None
             return self._id
 
     @property
     def known_id(self) -> str:
-        """The storage's id, once it was there; empty before."""
+        """Return the storage's id, once it was there; empty before."""
         return self._id or ""
 
     def check(self) -> None:
-        """Raise StorageError unless the storage is there, and a file can be written here and read again."""
+        """Check that the storage is there, and that a file can be written and read back.
+
+        Raises:
+            StorageError: It is not there, or cannot be written.
+        """
         name, content = f"{PROBE}{secrets.token_hex(4)}", secrets.token_bytes(16)
         with self._present("cannot write to the storage {}, which is away") as root:
             try:
@@ -130,10 +143,12 @@ class StoragePlace:
             except self._errors as error:
                 raise StorageError(f"cannot write to the storage {self.url}: {error}") from error
         if written != (len(content), hashlib.sha256(content).hexdigest()):
-            raise StorageError(f"cannot write to the storage {self.url}: what was written there is not what is read")
+            raise StorageError(
+                f"cannot write to the storage {self.url}: a file read back differs from what was written"
+            )
 
     def _write_and_read(self, name: str, content: bytes, root: int | None) -> tuple[int | None, str | None]:
-        """What is read of a file that is written, and removed whatever fails. Raises the file system's errors."""
+        """Return what is read of a file that is written, and removed whatever fails. Raise the file system's errors."""
         try:
             if root is not None:
                 folder.write_new_at(root, name, content)
@@ -149,9 +164,13 @@ class StoragePlace:
 
     @contextlib.contextmanager
     def _present(self, told: str = "the storage {} is away") -> Iterator[int | None]:
-        """Yield a handle on the storage's folder, if it is one, in which the marker is. Raise StorageAway.
+        """Yield a handle on the storage's folder, if it is one, after reading its marker.
 
-        told: how its sentence begins, with braces for the URL.
+        Args:
+            told: The beginning of the error's sentence, with braces for the URL.
+
+        Raises:
+            StorageAway: The storage is not there.
         """
         away = told.replace("{}", self.url)
         with contextlib.ExitStack() as stack:
@@ -175,7 +194,7 @@ class StoragePlace:
     def _advice(self) -> str:
         url = "URL" if "***" in self.url else shlex.quote(self.url)
         what = "mount the farm's share there" if self._is_folder else "check the URL"
-        return f"{what}, or, where it is the right place, run once: ltx storage init {url}"
+        return f"{what}, or, if this is the right place, run once: ltx storage init {url}"
 
     @contextlib.contextmanager
     def _handle(self) -> Iterator[int | None]:
@@ -183,7 +202,7 @@ class StoragePlace:
             yield root
 
     def _marker(self, root: int | None) -> Marker | None:
-        """What the marker says; None where there is none, or a damaged one. Raises the file system's errors."""
+        """Return the marker; None if it is missing or damaged. Raise the file system's errors."""
         try:
             if root is not None:
                 return parse_marker(folder.read_at(root, MARKER, LONGEST))
@@ -193,7 +212,7 @@ class StoragePlace:
             return None
 
     def _read_back(self, name: str, root: int | None) -> tuple[int | None, str | None]:
-        """A file's size, None where there is none, and its SHA-256; that of a large one only where it is a folder's."""
+        """Return a file's size, None if it is missing, and its SHA-256; of a large file only if this is a folder."""
         try:
             if root is not None:
                 return folder.measure_at(root, name)
@@ -208,7 +227,7 @@ class StoragePlace:
             return None, None
 
     def _remove(self, name: str, root: int | None) -> None:
-        """Removes a file, if it is there. Raises the file system's errors."""
+        """Remove a file, if it exists. Raise the file system's errors."""
         if root is not None:
             folder.remove_at(root, name)
         elif self._fs.exists(f"{self._root}/{name}"):

@@ -1,9 +1,9 @@
-"""The farm's files, wherever fsspec can put them: results, and the pictures and clips that jobs are given.
+"""Store the farm's files, wherever fsspec can put them: results, and the pictures and clips that jobs read.
 
-{attempt}.mp4, .json      what an attempt made; only the ledger's commit says which attempt is the result
-inputs/{sha256}           what a job was given, named by its content
-resume/{attempt}.{0|1}    what an attempt leaves for the next, where it is too large for Redis
-.ltx-storage              by which the folder is known to be the farm's (`ltx_client.shared.storage.marker`)
+    {attempt}.mp4, .json      what an attempt rendered; only the ledger's commit says which attempt is the result
+    inputs/{sha256}           an input of a job, named by its content
+    resume/{attempt}.{0|1}    a resume point that is too large for Redis
+    .ltx-storage              marks the folder as the farm's (`ltx_client.shared.storage.marker`)
 
 An attempt is {job}.{number}.{the first 12 digits of its token}; older versions left the token out.
 """
@@ -29,12 +29,18 @@ __all__ = ["DamagedFile", "DamagedSource", "Entry", "Storage", "StorageAway", "S
 
 CHUNK = 1 << 20
 PROBE_TIME = 3600.0
-"""Seconds, within which whoever wrote a probe has read it."""
+"""Seconds within which whoever wrote a probe has read it."""
 _NAME = re.compile(r"(?:[0-9A-Za-z_][0-9A-Za-z._ -]{0,254})(?:/[0-9A-Za-z_][0-9A-Za-z._ -]{0,254})*")
 
 
 class Entry(NamedTuple):
-    """A file: its name without its folder, bytes, and when it was written, in seconds since 1970, if that is known."""
+    """A file in the storage.
+
+    Attributes:
+        name: Without its folder.
+        size: Bytes.
+        modified: When it was written, in seconds since 1970, if that is known.
+    """
 
     name: str
     size: int
@@ -42,32 +48,46 @@ class Entry(NamedTuple):
 
 
 class DamagedSource(Exception):
-    """The local file that was to be stored is not what it should be: which."""
+    """The local file to be stored is not what it should be; the message says which."""
 
 
 def input_name(sha256: str) -> str:
-    """Where a job's input of this content lies."""
+    """Return the name of the input with this SHA-256."""
     return f"inputs/{sha256}"
 
 
 class Storage(StoragePlace):
-    """Files under a URL. Each appears whole under its final name, or not at all, here and where it is fetched to."""
+    """Files under a URL. Each appears complete under its final name or not at all, here and where it is copied to."""
 
     def exists(self, name: str) -> bool:
-        """Whether a file of that name is here. Raises StorageError."""
+        """Return whether a file with that name exists.
+
+        Raises:
+            StorageError: The storage cannot be read.
+        """
         return self.size(name) is not None
 
     def names(self, folder: str) -> list[str]:
-        """The names of the whole files in a folder; none where it is missing. Raises StorageError."""
+        """Return the names of the complete files in a folder; none if the folder is missing.
+
+        Raises:
+            StorageError: The storage cannot be read.
+        """
         return [entry.name for entry in self.entries(folder)]
 
     def entries(self, folder: str) -> list[Entry]:
-        """The whole files in a folder, "" for the storage itself; none where it is missing. Raises StorageError."""
+        """Return the complete files in a folder, "" for the storage itself; none if the folder is missing.
+
+        Raises:
+            StorageError: The storage cannot be read.
+        """
         return [entry for entry in self._entries(folder) if not entry.name.endswith(PART)]
 
     def unfinished(self, folder: str) -> list[str]:
-        """The names of files in a folder of which a part lies there, since putting them was never finished. Raises
-        StorageError.
+        """Return the names of files in a folder that were stored only in part.
+
+        Raises:
+            StorageError: The storage cannot be read.
         """
         parts = [entry.name for entry in self._entries(folder) if entry.name.endswith(PART)]
         return sorted({name[1:].rsplit(".", 2)[0] for name in parts})
@@ -92,20 +112,26 @@ class Storage(StoragePlace):
         )
 
     def put(self, source: Path, name: str, sha256: str | None = None) -> None:
-        """Store a local file as `name`, and see that it is there: the storage's own word is not enough.
+        """Store a local file as `name`, and verify it by reading it back.
 
-        sha256: of the file as it should be, where that is known.
-        Raise StorageError (StorageAway where nothing was written), and DamagedSource where `source` is another file.
+        Args:
+            source: The local file.
+            name: Its name in the storage.
+            sha256: The expected SHA-256 of `source`, in hex, if it is known.
+
+        Raises:
+            StorageError: It cannot be stored; StorageAway if nothing was written.
+            DamagedSource: `source` has another SHA-256.
         """
         path = self._path(name)
         try:
             expected = measure(source)
         except FileNotFoundError as error:
-            raise DamagedSource(f"there is no {source} any more") from error
+            raise DamagedSource(f"{source} no longer exists") from error
         except OSError as error:
             raise StorageError(f"could not store {name} in {self.url}: {error}") from error
         if sha256 not in (None, expected[1]):
-            raise DamagedSource(f"{source} is damaged: its SHA-256 is not the one that it had")
+            raise DamagedSource(f"{source} is damaged: its SHA-256 has changed")
         with self._present() as root:
             try:
                 if root is not None:
@@ -121,19 +147,17 @@ class Storage(StoragePlace):
                 raise StorageError(f"could not store {name} in {self.url}: {error}") from error
 
     def _verify(self, name: str, expected: tuple[int, str], root: int | None) -> None:
-        """Raises StorageError, after removing what lies there, unless `name` is what was stored."""
+        """Raise StorageError, after removing the file, unless `name` is what was stored."""
         size, sha256 = self._read_back(name, root)
         if (size, sha256 or expected[1]) == expected:
             return
         with contextlib.suppress(*self._errors):
             self._remove(name, root)
-        what = f"{size or 0} of {expected[0]} bytes are there" if size != expected[0] else "its content is another"
-        raise StorageError(f"could not store {name} in {self.url}: it was taken, but {what}")
+        what = f"{size or 0} of {expected[0]} bytes are there" if size != expected[0] else "its content differs"
+        raise StorageError(f"could not store {name} in {self.url}: it was accepted, but {what}")
 
     def _see_it_is_still_there(self, name: str, root: int | None) -> None:
-        """Raises StorageAway, after removing what was stored, where the URL leads elsewhere by now: nobody would find
-        it, or it is under a mount point.
-        """
+        """Raise StorageAway, after removing what was stored, if the URL leads elsewhere by now."""
         try:
             self.identify()
         except StorageAway:
@@ -143,14 +167,23 @@ class Storage(StoragePlace):
             raise
 
     def holds(self, name: str, sha256: str, sizes: range) -> bool:
-        """Whether a file of that content is here, and of one of these sizes. It is read for that, unless it is a large
-        one of a storage that is no folder. Raises StorageError.
+        """Return whether a file has that content, and one of these sizes.
+
+        The file is read for that, unless it is a large one in a storage that is not a folder.
+
+        Args:
+            name: The file's name.
+            sha256: The expected SHA-256, in hex.
+            sizes: The accepted sizes in bytes.
+
+        Raises:
+            StorageError: The storage cannot be read.
         """
         try:
             size = self.size(name)
         except DamagedFile:
             return False
-        if size is None or size not in sizes:  # before it is read: it may be of any size
+        if size is None or size not in sizes:  # before it is read, since it may have any size
             return False
         with self._present() as root:
             try:
@@ -162,15 +195,26 @@ class Storage(StoragePlace):
         return read == size and found in (None, sha256)
 
     def get(self, name: str, target: Path, sha256: str, limit: int | None = None) -> None:
-        """Copies a file to `target` if its SHA-256 is the expected one.  limit: bytes that it may have.
+        """Copy a file to `target` if its SHA-256 is the expected one.
 
-        Raises StorageError when it cannot be read or is not the expected file, OSError when `target` cannot be
-        written; either way `target` is as it was.
+        Args:
+            name: The file's name in the storage.
+            target: The file to write.
+            sha256: The expected SHA-256, in hex.
+            limit: Bytes that it may have; None for any number.
+
+        Raises:
+            StorageError: It cannot be read, or is not the expected file; `target` is unchanged.
+            OSError: `target` cannot be written, and is unchanged.
         """
         receive(self.chunks(name), target, sha256, f"{name} in {self.url}", limit)
 
     def chunks(self, name: str) -> Iterator[bytes]:
-        """A file's content. Raises StorageError."""
+        """Yield a file's content.
+
+        Raises:
+            StorageError: It cannot be read.
+        """
         try:
             with self._open(name) as source:
                 while chunk := source.read(CHUNK):
@@ -191,7 +235,11 @@ class Storage(StoragePlace):
                 yield source
 
     def size(self, name: str) -> int | None:
-        """A file's size in bytes, or None when it is not there. Raises StorageError."""
+        """Return a file's size in bytes, or None if it does not exist.
+
+        Raises:
+            StorageError: The storage cannot be read.
+        """
         path = self._path(name)
         try:
             with self._handle() as root:
@@ -205,14 +253,19 @@ class Storage(StoragePlace):
             raise StorageError(f"cannot look for {name} in the storage {self.url}: {error}") from error
 
     def remove(self, name: str) -> None:
-        """Removes a file that is no longer wanted, if it is there. Raises StorageError."""
+        """Remove a file, if it exists.
+
+        Raises:
+            StorageError: It cannot be removed.
+        """
         self._path(name)
         self._take_away(name)
 
     def remove_unfinished(self, name: str) -> None:
-        """Removes what putting `name` has left where the process was killed in the middle. Raises StorageError.
+        """Remove the parts of a file whose process was killed while storing it. No other process may be storing it now.
 
-        No other process may be putting it now.
+        Raises:
+            StorageError: They cannot be removed.
         """
         self._path(name)
         folder, _, base = name.rpartition("/")
@@ -222,14 +275,20 @@ class Storage(StoragePlace):
                     self._take_away(f"{folder}/{entry.name}".lstrip("/"))
 
     def probes(self) -> list[str]:
-        """The names of what `check` has left, where it was killed or could not remove it: an hour ago at least, by this
-        machine's clock. Raises StorageError.
+        """Return the names of probes that `check` could not remove, an hour ago at least by this machine's clock.
+
+        Raises:
+            StorageError: The storage cannot be read.
         """
         probes = [entry for entry in self._entries("") if entry.name.startswith(PROBE)]
         return [entry.name for entry in probes if (entry.modified or 0.0) < time.time() - PROBE_TIME]
 
     def remove_probe(self, name: str) -> None:
-        """Removes one of `probes`, if it is there. Raises StorageError."""
+        """Remove one of `probes`, if it exists.
+
+        Raises:
+            StorageError: It cannot be removed.
+        """
         self._take_away(name)
 
     def _take_away(self, name: str) -> None:
@@ -240,9 +299,12 @@ class Storage(StoragePlace):
                 raise StorageError(f"could not remove {name} from {self.url}: {error}") from error
 
     def sign(self, name: str, seconds: int) -> str | None:
-        """A URL by which anybody can read the file for so long; None where the storage has no such thing.
+        """Return a URL by which anybody can read the file for `seconds`; None if the storage has no such URLs.
 
-        Asks nobody: whether the file is there, and whether we may read it, shows when the URL is used.
+        No server is asked: whether the file exists, and whether we may read it, shows when the URL is used.
+
+        Raises:
+            StorageError: The URL cannot be made.
         """
         if not isinstance(self._fs.protocol, tuple) or "s3" not in self._fs.protocol:
             return None
@@ -252,21 +314,22 @@ class Storage(StoragePlace):
             raise StorageError(f"could not sign a link to {name} in {self.url}: {error}") from error
 
     def _expect(self, why: str) -> None:
-        """Tells a storage that is away from one that is there, and has not the file. Raises StorageAway."""
+        """Raise StorageAway unless the storage is there and just lacks the file."""
         try:
             self.identify()
         except StorageAway as error:
             raise StorageAway(f"{why}: {error}") from error
 
     def _path(self, name: str) -> str:
-        """Where a file lies. Raises StorageError for a name, whoever made it, that leads out of the storage."""
+        """Return a file's path. Raise StorageError for a name, whoever made it, that leads out of the storage."""
         if not _NAME.fullmatch(name):
             raise StorageError(f"{name[:100]!r} is not the name of a file of a storage")
         return f"{self._root}/{name}"
 
     def _put_and_rename(self, source: Path, name: str) -> None:
-        """A temporary name in the same folder first, then renamed. The storage's own folder is never made here: it may
-        be one that is not mounted.
+        """Store under a temporary name in the same folder, then rename.
+
+        The storage's own folder is never created here: it may be a share that is not mounted.
         """
         target = self._path(name)
         folder, _, base = target.rpartition("/")
@@ -283,10 +346,18 @@ class Storage(StoragePlace):
 
 
 def receive(chunks: Iterator[bytes], target: Path, sha256: str, what: str, limit: int | None = None) -> None:
-    """Writes what comes to `target` if its SHA-256 is the expected one; `what` names it for people.  limit: bytes that
-    may come. A device or a pipe gets nothing before all was checked.
+    """Write chunks to `target` if their SHA-256 is the expected one; a device or pipe gets nothing before that.
 
-    Raises StorageError when it is not, OSError when `target` cannot be written; either way `target` is as it was.
+    Args:
+        chunks: The content.
+        target: The file to write.
+        sha256: The expected SHA-256, in hex.
+        what: What the file is, for people.
+        limit: Bytes that may come; None for any number.
+
+    Raises:
+        StorageError: The content is another; `target` is unchanged.
+        OSError: `target` cannot be written, and is unchanged.
     """
     digest = hashlib.sha256()
     with writing(target) as output:
@@ -302,7 +373,7 @@ def receive(chunks: Iterator[bytes], target: Path, sha256: str, what: str, limit
 
 
 def _modified(info: dict[str, Any]) -> float | None:
-    """When a file was written, in seconds since 1970; each file system has its own word for it."""
+    """Return when a file was written, in seconds since 1970, from whichever field its file system uses."""
     for name in ("mtime", "LastModified", "last_modified", "modified", "updated", "created"):
         value = info.get(name)
         if isinstance(value, datetime.datetime):

@@ -1,1 +1,1 @@
-"""What commands are given: options, their completion, and the defaults of a configuration file."""
+"""Define the arguments of commands: options, their completion, and defaults from the configuration file."""

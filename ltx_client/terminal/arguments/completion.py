@@ -1,4 +1,4 @@
-"""What a shell offers for a word that is being typed: jobs and batches of the farm, variants, farms.
+"""Complete words in a shell: jobs and batches of the farm, variants, workers, farms.
 
 `ltx` itself completes its `--farm`, so this module imports what it needs only when a shell asks.
 """
@@ -27,14 +27,14 @@ PLAIN = re.compile(r"[\w.@:+-]+")
 
 
 def complete_variants(ctx: click.Context, param: click.Parameter, incomplete: str) -> list[CompletionItem]:
-    """Their names, each with what it is."""
+    """Return the names of variants, each with its description."""
     from ltx_models.families.variants import VARIANTS
 
     return _fitting(incomplete, ((name, row.description) for name, row in VARIANTS.items()))
 
 
 def complete_farms(ctx: click.Context, param: click.Parameter, incomplete: str) -> list[CompletionItem]:
-    """Those of the configuration."""
+    """Return the names of the configuration's farms."""
     with contextlib.suppress(Exception):
         from ltx_client.shared.config import LOCAL, load
 
@@ -43,7 +43,7 @@ def complete_farms(ctx: click.Context, param: click.Parameter, incomplete: str) 
 
 
 def complete_jobs(ctx: click.Context, param: click.Parameter, incomplete: str) -> list[CompletionItem]:
-    """The newest ones' short ids, each with its state and prompt; nothing where the farm is out of reach."""
+    """Return the short ids of the newest jobs, each with its state and prompt; none if the farm is out of reach."""
     from ltx_client.farm.outputs.names import short_id
 
     with contextlib.suppress(Exception), _farm(ctx) as farm:
@@ -55,7 +55,7 @@ def complete_jobs(ctx: click.Context, param: click.Parameter, incomplete: str) -
 
 
 def complete_batches(ctx: click.Context, param: click.Parameter, incomplete: str) -> list[CompletionItem]:
-    """The newest ones' short ids, each with its file."""
+    """Return the short ids of the newest batches, each with its file."""
     from ltx_client.farm.outputs.names import short_id
 
     with contextlib.suppress(Exception), _farm(ctx) as farm:
@@ -64,7 +64,7 @@ def complete_batches(ctx: click.Context, param: click.Parameter, incomplete: str
 
 
 def complete_workers(ctx: click.Context, param: click.Parameter, incomplete: str) -> list[CompletionItem]:
-    """The live ones' names, each with its chip."""
+    """Return the names of the live workers, each with its chip."""
     with contextlib.suppress(Exception), _farm(ctx) as farm:
         return _fitting(incomplete, ((worker.name, worker.chip) for worker in farm.workers()))
     return []
@@ -72,7 +72,7 @@ def complete_workers(ctx: click.Context, param: click.Parameter, incomplete: str
 
 @contextlib.contextmanager
 def _farm(ctx: click.Context) -> Iterator[Farm]:
-    """The farm that the line means, as far as it has been typed. An embedded one is not started for this."""
+    """Yield the farm that the typed line names. An embedded one is not started for this."""
     from ltx_client.farm.broker import connect
     from ltx_client.farm.farm import Farm
     from ltx_client.local.members import FarmFolder
@@ -93,7 +93,7 @@ def _farm(ctx: click.Context) -> Iterator[Farm]:
 
 
 def _fitting(incomplete: str, offers: Any) -> list[CompletionItem]:
-    """Those that begin so, and that a shell takes as they are: what is offered is put into the person's command."""
+    """Return the offers that begin like the word and need no quoting, since they become part of a command."""
     from click.shell_completion import CompletionItem
 
     from ltx_client.protocol.text import shown

@@ -1,4 +1,4 @@
-"""Changing the configuration file, and telling what it amounts to together with the environment."""
+"""Change the configuration file, and show the values that follow from it and the environment."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from pydantic import SecretStr
 
 from ltx_client.errors import UsageError
-from ltx_client.protocol.redaction import know, know_url, shown_url
+from ltx_client.protocol.redaction import hide_secret, hide_url_secrets, shown_url
 from ltx_client.protocol.validation import check_name
 from ltx_client.shared.config import ConfigError, Defaults, Profile, chosen_farm, config_path, load, parse
 from ltx_client.shared.passwords import SERVICE
@@ -32,7 +32,7 @@ TAKE_DEFAULTS = ("render", "submit", "batch")
 
 
 class Row(NamedTuple):
-    """A value in use, as it may be shown, and where it comes from."""
+    """A value in use, as it may be shown, and its source."""
 
     key: str
     value: str
@@ -41,9 +41,7 @@ class Row(NamedTuple):
 
 @contextlib.contextmanager
 def use_farm(name: str) -> Iterator[None]:
-    """While inside, the farm of that name is meant, here and in processes that are started: whatever the environment
-    says of another one is out of force.
-    """
+    """Use the farm with that name while inside, here and in child processes, whatever the environment says."""
     before = dict(os.environ)
     for field in SETTINGS:
         if field != "home":
@@ -57,7 +55,7 @@ def use_farm(name: str) -> Iterator[None]:
 
 
 def default_map() -> dict[str, dict[str, Any]]:
-    """For click: the options that the farm in use gives to commands."""
+    """Return the option values that the farm in use gives to commands, for click."""
     config = load()
     defaults = config.profile(chosen_farm(config)).defaults.model_dump(exclude_none=True)
     up = {name: value for name, value in defaults.items() if name == "variant"}
@@ -65,7 +63,12 @@ def default_map() -> dict[str, dict[str, Any]]:
 
 
 def effective() -> list[Row]:
-    """What commands would use. Raises ConfigError, and ValidationError for the environment."""
+    """Return the values that commands use.
+
+    Raises:
+        ConfigError: The configuration file is invalid.
+        ValidationError: The environment is invalid.
+    """
     config = load()
     profile = config.profile(chosen_farm(config))
     in_file = profile.settings()
@@ -75,24 +78,26 @@ def effective() -> list[Row]:
         source = f"LTX_{field.upper()}" if f"LTX_{field.upper()}" in os.environ else "file" if field in in_file else ""
         rows.append(Row(field, _shown(getattr(used, field)), source or "default"))
     for name, value in profile.defaults.model_dump(exclude_none=True).items():
-        shown = shown_url(value, path=False) if name == "notify" else str(value)  # whose path may be a key
+        shown = shown_url(value, path=False) if name == "notify" else str(value)  # whose path may be a secret
         rows.append(Row(f"defaults.{name}", shown, "file"))
     return rows
 
 
 def write(farm: str, values: dict[str, str]) -> None:
-    """Sets values of a farm in the file, or takes away the empty ones; comments and order stay.
+    """Set values of a farm in the file, and remove the empty ones; comments and order are kept.
 
-    Raises UsageError for what cannot be right, ConfigError for a file that was broken before; neither changes it.
+    Raises:
+        UsageError: A value is invalid; the file is unchanged.
+        ConfigError: The file was invalid before; it is unchanged.
     """
-    import tomlkit  # only who changes the file needs it
+    import tomlkit  # only changes of the file need it
 
     for key, text in values.items():
         try:
             check_name(text)
         except ValueError as error:
-            raise UsageError(f"{key} cannot be that: {error}") from None
-        know_url(text, path=key == "defaults.notify")
+            raise UsageError(f"{key} is invalid: {error}") from None
+        hide_url_secrets(text, path=key == "defaults.notify")
     path = config_path()
     load()
     document = tomlkit.parse(path.read_text(encoding="utf-8")) if path.exists() else tomlkit.document()
@@ -132,12 +137,16 @@ def _check_storage(url: str | None) -> None:
     except ValueError as error:
         raise UsageError(f"storage_url {error}") from None
     if Path(url).is_file():
-        raise UsageError("storage_url is a file; it must be a folder, or a URL such as s3://bucket/folder")
+        raise UsageError("storage_url is invalid: it is a file; use a folder, or a URL such as s3://bucket/folder")
 
 
 def store_password(farm: str, password: str, *, in_keyring: bool) -> str:
-    """Keeps a farm's broker password in the keychain, or in a file that only this user can read. Returns where."""
-    know(password)
+    """Store a farm's broker password in the keychain, or in a file that only this user can read.
+
+    Returns:
+        Where it is stored.
+    """
+    hide_secret(password)
     if in_keyring:
         try:
             import keyring
@@ -157,7 +166,7 @@ def store_password(farm: str, password: str, *, in_keyring: bool) -> str:
 
 
 def _place(document: TOMLDocument, farm: str, key: str) -> tuple[Any, str]:
-    """The table that holds a key, made if it is not there, and the key's name in it."""
+    """Return the table that contains a key, creating it if it is missing, and the key's name in it."""
     if key == "farm":
         return document, key
     table: Any = document
@@ -168,7 +177,7 @@ def _place(document: TOMLDocument, farm: str, key: str) -> tuple[Any, str]:
             table[parent] = {}
         table = table[parent]
         if not isinstance(table, dict):
-            raise UsageError(f"{'.'.join(parents[: depth + 1])} is no table in {config_path()}")
+            raise UsageError(f"{'.'.join(parents[: depth + 1])} is not a table in {config_path()}")
     return table, name
 
 

@@ -1,4 +1,4 @@
-"""What --image and --video name: a file, the frame of the video that shows it, and what of a clip is read."""
+"""Parse --image and --video: a file, the frame of the video that shows it, and the part of a clip that is read."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 __all__ = ["media_item"]
 
 TIME = r"start|(?:\d+:)?\d+:[0-5]\d(?:\.\d+)?|\d+(?:\.\d*)?s?|\.\d+s?"
-"""h:mm:ss, m:ss, or seconds; or the clip's start."""
+"""A time as h:mm:ss, m:ss or seconds; or the clip's start."""
 FRAME = r"@(?P<frame>\d+|last)(?::(?P<strength>[\d.]+))?"
 FORMS = {
     "image": [re.compile(rf"(?P<source>.+?)(?:{FRAME})?", re.DOTALL | re.ASCII)],
@@ -24,8 +24,9 @@ FORMS = {
         re.compile(rf"(?P<source>.+?)(?:{FRAME})?", re.DOTALL | re.ASCII),
     ],
 }
-"""What may be written; of several that fit, the first that names a file counts. m:ss has two digits after its colon,
-and a strength one before its point, so that none is the other.
+"""The forms of an option's value; of several that match, the first that names a file is used.
+
+m:ss has two digits after its colon, and a strength one before its point, so that neither is taken for the other.
 """
 EXAMPLES = {
     "image": "picture.png, picture.png@last or picture.png@16:0.8",
@@ -34,9 +35,11 @@ EXAMPLES = {
 
 
 def media_item(kind: Literal["image", "video"], text: str, **switches: bool) -> ConditioningItem:
-    """Return what an option's value names; a file that has the whole of it as its name is found too.
+    """Return the item that an option's value names; a file whose name is the whole value is found too.
 
-    Raises UsageError, and InvalidRequest as `ConditioningItem`.
+    Raises:
+        UsageError: The value is invalid.
+        InvalidRequest: A number in it is out of bounds.
     """
     from ltx_models.request import LAST_FRAME, ConditioningItem
 
@@ -45,7 +48,7 @@ def media_item(kind: Literal["image", "video"], text: str, **switches: bool) -> 
     matches = [found for form in FORMS[kind] if (found := form.fullmatch(text))]
     match = next((found for found in matches if _is_file(found["source"])), matches[0] if matches else None)
     if match is None:
-        raise UsageError(f"--{kind} {text!r} names no file; give {EXAMPLES[kind]}")
+        raise UsageError(f"--{kind} {text!r} is invalid: it does not name a file; use {EXAMPLES[kind]}")
     _check_rest(kind, text, match["source"])
     given: dict[str, str | None] = {"frame": None, "strength": None, "start": None, "stop": None, **match.groupdict()}
     values: dict[str, Any] = {name: _seconds(given[name], kind, text) for name in ("start", "stop")}
@@ -57,11 +60,11 @@ def media_item(kind: Literal["image", "video"], text: str, **switches: bool) -> 
 
 
 def _check_rest(kind: str, text: str, source: str) -> None:
-    """Raise UsageError where a file's name is followed by what says nothing."""
+    """Raise UsageError if a file's name is followed by text without a meaning."""
     name = re.match(r"(.+?)(?=[@\[])", source, re.DOTALL | re.ASCII)
     if name and _is_file(name[1]) and not _is_file(source):
         raise UsageError(
-            f"--{kind} {text!r} has {text[len(name[1]) :]!r} after the file's name, which says nothing; give"
+            f"--{kind} {text!r} has {text[len(name[1]) :]!r} after the file's name, which is invalid; use"
             f" {EXAMPLES[kind]}"
         )
 
@@ -78,7 +81,7 @@ def _seconds(time: str | None, kind: str, given: str) -> float | None:
         return None
     if not re.fullmatch(TIME, time.strip(), re.ASCII):
         raise UsageError(
-            f"--{kind} {given!r} has {time.strip()!r} where a time should be; give seconds or m:ss, as in"
+            f"--{kind} {given!r} has {time.strip()!r} where a time should be; use seconds or m:ss, as in"
             f" {EXAMPLES[kind]}"
         )
     value = 0.0

@@ -1,4 +1,4 @@
-"""Options that several commands share, under the same names everywhere."""
+"""Define options that several commands share, under the same names everywhere."""
 
 from __future__ import annotations
 
@@ -42,12 +42,12 @@ __all__ = [
 
 FIELDS_HELP = (
     f"Fields are filled in: {', '.join(f'{{{name}}}' for name in FIELDS)}, as in '{{prompt:.40}}-{{seed}}.mp4'; {{{{"
-    " is a brace. What is there is replaced."
+    " is a brace. An existing file is replaced."
 )
-"""For outputs that take a template."""
+"""Help for outputs that take a template."""
 
 COUNT = click.IntRange(1, 10**9)
-"""Of a list's --limit: what brokers count with ends not far above."""
+"""The type of a list's --limit; its bound is a little below the largest count that brokers accept."""
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -55,7 +55,7 @@ IMAGE = "FILE[@FRAME[:STRENGTH]]"
 CLIP = "FILE[@START]"
 
 _LISTS = (".txt", ".md", ".csv", ".tsv", ".json", ".jsonl", ".ndjson", ".xlsx", ".ods", ".numbers")
-"""What files of many prompts are called."""
+"""Suffixes of files with many prompts."""
 
 _DESCRIBING = (
     click.option(
@@ -64,12 +64,12 @@ _DESCRIBING = (
         default=DEFAULT_VARIANT,
         show_default=True,
         shell_complete=complete_variants,
-        help="The model variant that renders it.",
+        help="The model variant that renders the video.",
     ),
     click.option("--width", type=int, help="Pixels, a multiple of 32.  [default: the variant's]"),
     click.option("--height", type=int, help="Pixels, a multiple of 32.  [default: the variant's]"),
     click.option("--frames", type=int, help="Number of frames, 8n+1.  [default: the variant's]"),
-    click.option("--seconds", type=float, help="Its length, rounded to 8n+1 frames, in place of --frames."),
+    click.option("--seconds", type=float, help="The video's length, rounded to 8n+1 frames, in place of --frames."),
     click.option("--fps", type=float, help="Frames a second.  [default: the variant's]"),
     click.option("--steps", type=int, help="Denoising steps.  [default: the variant's]"),
     click.option("--guidance", type=float, help="Classifier-free guidance, 1 is off.  [default: the variant's]"),
@@ -101,37 +101,37 @@ _DESCRIBING = (
 )
 _OF_ONE = (
     click.option("--seed", type=int, help="The same seed gives the same video.  [default: drawn, and shown]"),
-    click.option("--id", "job_id", help="The job's id; the same again submits nothing twice.  [default: a UUID]"),
+    click.option("--id", "job_id", help="The job's id; submitting it again queues nothing twice.  [default: a UUID]"),
 )
 
 
 class OutputPath(click.Path):
-    """Where something is written, as it was given; what it means is for `ltx_client.farm.outputs.naming` to say."""
+    """An output as it was given; `ltx_client.farm.outputs.naming` interprets it."""
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> str:  # noqa: ARG002
-        """Returns the same."""
+        """Return the value unchanged."""
         return str(value)
 
 
 def describing_options(function: F) -> F:
-    """What describes any number of videos and their jobs."""
+    """Add the options that describe any number of videos and their jobs."""
     for option in reversed(_DESCRIBING):
         function = option(function)
     return function
 
 
 def video_options(function: F) -> F:
-    """Everything that describes one video and its job."""
+    """Add the prompt and the options that describe one video and its job."""
     for option in reversed((click.argument("prompt", callback=_no_file), *_DESCRIBING, *_OF_ONE)):
         function = option(function)
     return function
 
 
 def _no_file(_: click.Context, __: click.Parameter, prompt: str) -> str:
-    """Return the prompt. Raises UsageError where it is the name of a list of prompts."""
+    """Return the prompt. Raise UsageError if it is the name of a list of prompts."""
     try:
         is_list = Path(prompt).suffix.lower() in _LISTS and Path(prompt).is_file()
-    except OSError:  # no file's name is as long
+    except OSError:  # too long for a file's name
         return prompt
     if is_list:
         raise UsageError(f"{prompt} is a file, not a prompt; `ltx batch {prompt}` renders what is in it")
@@ -139,13 +139,13 @@ def _no_file(_: click.Context, __: click.Parameter, prompt: str) -> str:
 
 
 def link_options(function: F) -> F:
-    """--after and --not-on, on whatever submits."""
+    """Add --after and --not-on, for commands that submit."""
     function = click.option(
         "--not-on",
         multiple=True,
         metavar="WORKER",
         shell_complete=complete_workers,
-        help="Leave it to other workers than the one of that name or id.  [repeat]",
+        help="Exclude the worker with that name or id.  [repeat]",
     )(function)
     return click.option(
         "--after",
@@ -157,33 +157,35 @@ def link_options(function: F) -> F:
 
 
 def dry_run_option(function: F) -> F:
-    """--dry-run, on whatever submits."""
+    """Add --dry-run, for commands that submit."""
     return click.option(
-        "--dry-run", is_flag=True, help="Only say what it would need, who would render it, and how long that takes."
+        "--dry-run",
+        is_flag=True,
+        help="Only print what the render needs, which workers can do it, and how long it takes.",
     )(function)
 
 
 def notify_options(function: F) -> F:
-    """--notify and --desktop, on whatever waits for jobs."""
+    """Add --notify and --desktop, for commands that wait for jobs."""
     function = click.option(
         "--desktop/--no-desktop",
         default=None,
         help="Show a notification at the end.  [default: in a terminal, after 30 s]",
     )(function)
-    return click.option("--notify", metavar="URL", help="POST how it ended there (signed: see ltx_client/README.md).")(
-        function
-    )
+    return click.option(
+        "--notify", metavar="URL", help="POST the jobs' ends to this URL (signed: see ltx_client/README.md)."
+    )(function)
 
 
 def batch_option(function: F) -> F:
-    """--batch, on whatever takes jobs."""
+    """Add --batch, for commands that take jobs."""
     return click.option(
         "--batch", metavar="ID", shell_complete=complete_batches, help="All jobs of that batch (see ltx batches)."
     )(function)
 
 
 def operator_options(function: F) -> F:
-    """--worker and --queue, on what pauses and resumes."""
+    """Add --worker and --queue, for commands that pause and resume."""
     function = click.option(
         "--queue",
         "queues",
@@ -198,12 +200,12 @@ def operator_options(function: F) -> F:
         multiple=True,
         metavar="NAME",
         shell_complete=complete_workers,
-        help="The worker of that name or id (see ltx workers).  [repeat]",
+        help="The worker with that name or id (see ltx workers).  [repeat]",
     )(function)
 
 
 def jobs_argument(function: F) -> F:
-    """Any number of JOBs: ids, or how they end."""
+    """Add any number of JOBs: ids, or the ends of ids."""
     return click.argument("jobs", metavar="[JOB]...", nargs=-1, shell_complete=complete_jobs)(function)
 
 
@@ -230,14 +232,14 @@ def job_from_options(
     time_limit: float | None,
     job_id: str | None,
 ) -> Prepared:
-    """The job that `video_options` describe. Raises what `prepare` raises."""
+    """Return the job that `video_options` describe. Raise what `prepare` raises."""
     from ltx_client.farm.jobs.prepare import prepare
     from ltx_client.terminal.arguments.media_options import media_item
     from ltx_models.request import GenerationRequest
 
     if seconds is not None:
         if frames is not None:
-            raise UsageError("--frames and --seconds were both given; give one of the two")
+            raise UsageError("--frames and --seconds were both given; use one of the two")
         frames = _frames_of(seconds, fps or find_variant(variant).frame_rate)
     switches = {"crop": crop, "blur": blur, "compress": compress}
     media = [media_item("image", text, **switches) for text in images]
@@ -265,21 +267,23 @@ def job_from_options(
 
 
 def _frames_of(seconds: float, frame_rate: float) -> int:
-    """The nearest number of frames that a video can have."""
+    """Return the nearest number of frames that a video can have."""
     from ltx_models.request import FRAME_STRIDE
 
     if not 0 < seconds < math.inf:
-        raise UsageError(f"--seconds {seconds:g} is not a length; give a number above 0")
+        raise UsageError(f"--seconds {seconds:g} is invalid: it is not a length; use a number above 0")
     if not math.isfinite(seconds * frame_rate):
-        raise UsageError(f"--seconds {seconds:g} at {frame_rate:g} frames a second is no number of frames; give others")
+        raise UsageError(
+            f"--seconds {seconds:g} at {frame_rate:g} frames a second is not a number of frames; use other values"
+        )
     return max(0, round(seconds * frame_rate / FRAME_STRIDE)) * FRAME_STRIDE + 1
 
 
 def job_argument(function: F) -> F:
-    """JOB: an id, or how it ends."""
+    """Add a JOB: an id, or the end of one."""
     return click.argument("job", metavar="JOB", shell_complete=complete_jobs)(function)
 
 
 def json_option(function: F) -> F:
-    """--json, on whatever lists or shows."""
+    """Add --json, for commands that list or show."""
     return click.option("--json", "as_json", is_flag=True, help="Print JSON.")(function)

@@ -1,4 +1,4 @@
-"""Which jobs a command means: those that are named, or those of a batch."""
+"""Select the jobs that a command's arguments name: single jobs, or those of a batch."""
 
 from __future__ import annotations
 
@@ -15,8 +15,12 @@ __all__ = ["select"]
 
 
 def select(farm: Farm, jobs: Sequence[str], batch: str | None) -> list[JobView]:
-    """The jobs of these names, and those that stand for the batch's videos now. Raises UsageError for none."""
+    """Return the jobs with these names, and those that stand for the batch's videos now.
+
+    Raises:
+        UsageError: Nothing was named.
+    """
     if not jobs and batch is None:
-        raise UsageError("name a JOB (ltx jobs lists them), or a batch with --batch")
+        raise UsageError("name a JOB (see ltx jobs), or a batch with --batch")
     named = [farm.view(farm.find(job)) for job in jobs]
     return named + (farm.batch(batch).views if batch is not None else [])

@@ -1,4 +1,4 @@
-"""From a file's bytes to its text. What is no text is refused by the name of what it is."""
+"""Decode a file's bytes to text. A file that is not text is refused with the name of its format."""
 
 from __future__ import annotations
 
@@ -25,10 +25,10 @@ from ltx_models.files.formats import (
 
 __all__ = ["check_suffix", "decode"]
 
-_AS_TABLE = "export it as CSV (UTF-8) and give that file"
-_AS_TEXT = "save it as plain text (UTF-8), a prompt a line, and give that file"
+_AS_TABLE = "export it as CSV (UTF-8) and use that file"
+_AS_TEXT = "save it as plain text (UTF-8), a prompt a line, and use that file"
 _UNPACK = "unpack it first"
-_NEITHER = "give a CSV table, JSON, or a text with a prompt a line"
+_NEITHER = "use a CSV table, JSON, or a text with a prompt a line"
 
 _PACKED = {
     b"xl/workbook": ("an Excel workbook", _AS_TABLE),
@@ -37,7 +37,7 @@ _PACKED = {
     b"opendocument.text": ("an OpenDocument text", _AS_TEXT),
     b".iwa": ("a Numbers or Pages document", _AS_TABLE),
 }
-"""What a ZIP archive is, by a name in it."""
+"""What a ZIP archive is, by the name of a file in it."""
 _SIGNATURES = {
     b"\xd0\xcf\x11\xe0": ("an old Excel or Word document", _AS_TABLE),
     b"%PDF": ("a PDF", _AS_TEXT),
@@ -47,7 +47,7 @@ _SIGNATURES = {
     b"bplist": ("a property list", _NEITHER),
     b"\x7fELF": ("a program", _NEITHER),
 }
-"""Documents and the like. Pictures, clips and archives are in `ltx_models.files.formats`."""
+"""Signatures of documents and the like. Those of pictures, clips and archives are in `ltx_models.files.formats`."""
 _FORMATS = {
     **dict.fromkeys((PNG, JPEG, WEBP, GIF, HEIF), ("a picture", _NEITHER)),
     **dict.fromkeys((MOV, MATROSKA), ("a clip", _NEITHER)),
@@ -62,25 +62,29 @@ _FOREIGN = {
     ".py": "a program",
 }
 _BOMS = {
-    codecs.BOM_UTF32_LE: "utf-32",  # before UTF-16, whose mark it begins with
+    codecs.BOM_UTF32_LE: "utf-32",  # before UTF-16, whose mark is the beginning of it
     codecs.BOM_UTF32_BE: "utf-32",
     codecs.BOM_UTF16_LE: "utf-16",
     codecs.BOM_UTF16_BE: "utf-16",
     codecs.BOM_UTF8: "utf-8-sig",
 }
 _LATER_BOM = re.compile("(^|[\r\n])\ufeff+")
-"""Of files that were put together."""
+"""Byte order marks inside a text, of files that were concatenated."""
 
 
 def decode(data: bytes, name: str) -> str:
-    """Return the text. Raises UsageError for what is none, with what would be right."""
+    """Return the text.
+
+    Raises:
+        UsageError: The file is not text; the message says what to use.
+    """
     _check_signature(data, name)
     encoding = next((encoding for bom, encoding in _BOMS.items() if data.startswith(bom)), "utf-8")
     if encoding in ("utf-8", "utf-8-sig") and b"\0" in data:
         if _is_wide(data):
             raise UsageError(f"{name} looks like UTF-16 without a byte order mark; save it as UTF-8")
         where = _place(data[: data.index(b"\0")].decode("utf-8", "replace"))
-        raise UsageError(f"{name}, {where}: there is a NUL byte, so this is no text; {_NEITHER}")
+        raise UsageError(f"{name}, {where}: there is a NUL byte, so this is not text; {_NEITHER}")
     try:
         text = data.decode(encoding)
     except UnicodeDecodeError as error:
@@ -96,7 +100,7 @@ def decode(data: bytes, name: str) -> str:
 
 
 def check_suffix(name: str) -> None:
-    """Raise UsageError for a file whose name says that it is of a format which is not read."""
+    """Raise UsageError for a file whose name says that its format is not read."""
     if what := _FOREIGN.get(Path(name).suffix.lower()):
         raise UsageError(f"{name} is called {what}, which is not read; {_NEITHER} (--format says which it is)")
 
@@ -115,7 +119,7 @@ def _check_signature(data: bytes, name: str) -> None:
 
 
 def _is_wide(data: bytes) -> bool:
-    """Whether every other byte is mostly zero, and no other is, as of ASCII in UTF-16."""
+    """Return whether mostly every other byte is zero, and no other is, as in ASCII encoded as UTF-16."""
     zeros = data[:400:2].count(0), data[1:400:2].count(0)
     return min(zeros) == 0 and max(zeros) > len(data[:400]) // 4
 

@@ -1,4 +1,4 @@
-"""From a batch's file to its jobs: every line checked, before anything is sent."""
+"""Turn a batch's file into its jobs: every line is checked before anything is sent."""
 
 from __future__ import annotations
 
@@ -24,12 +24,16 @@ __all__ = ["BadLines", "prepare_batch"]
 
 MAX_JOBS = 10_000
 MAX_PROBLEMS = 1_000
-"""Of a file, after which no more of it is read."""
+"""Wrong lines after which no more of a file is read."""
 _job_id: TypeAdapter[str] = TypeAdapter(JobId)
 
 
 class BadLines(UsageError):
-    """Lines of a batch's file that cannot be right: `problems`, in order, each with its line's number."""
+    """Lines of a batch's file are invalid.
+
+    Attributes:
+        problems: Line numbers and sentences, in order.
+    """
 
     def __init__(self, name: str, problems: list[tuple[int, str]], lines: int) -> None:
         self.problems = problems
@@ -48,22 +52,28 @@ def prepare_batch(
     options: dict[str, Any],
     remark: Callable[[str], object] = lambda _: None,
 ) -> PreparedBatch:
-    """The batch that a file means: a job for each line and seed. Needs no farm.
+    """Return the batch that a file describes: a job for each line and seed. Needs no farm.
 
-    options: stand in for what a line does not say.  seeds: for the lines that name none; without any, each line has
-    one of its own, which the batch's id decides. A picture's name is relative to the file's folder.
-    remark: is told, in a sentence each, what was read in a way that may not have been meant.
-    Raises BadLines with everything that is wrong, or UsageError.
+    Args:
+        data: The file's content.
+        name: Its name; names of pictures in it are relative to its folder.
+        batch_id: The batch's id, which decides the seed of each line without one.
+        form: The file's format; None to recognize it.
+        seeds: Seeds for the lines that name none; if empty, each line has one of its own.
+        options: Values for lines that do not give them.
+        remark: Receives a sentence for each thing that may have been read in another way than it was meant.
+
+    Raises:
+        BadLines: Lines are invalid; the error names all of them.
+        UsageError: The file as a whole is invalid.
     """
     try:
         _job_id.validate_python(batch_id)
     except ValidationError:
-        raise UsageError(
-            f"the id {batch_id[:80]!r} cannot be: letters, digits and hyphens are allowed, 64 at most"
-        ) from None
+        raise UsageError(f"the id {batch_id[:80]!r} is invalid; use letters, digits and hyphens, 64 at most") from None
     if not is_printable(name):
         raise UsageError(
-            f"the name of the file {name} has control characters in it; a batch is known by it, so rename it"
+            f"the name of the file {name} has control characters in it; the batch is named after it, so rename it"
         )
     prepared = PreparedBatch(batch_id, name, [])
     problems, count = [], 0
@@ -87,7 +97,7 @@ def prepare_batch(
     if problems:
         raise BadLines(name, problems, count)
     if not prepared.jobs:
-        raise UsageError(f"{name} asks for no videos: it has no lines but empty ones and comments")
+        raise UsageError(f"{name} asks for no videos: it has only empty lines and comments")
     return prepared
 
 
@@ -100,11 +110,11 @@ def _jobs_of(
     for name in ("images", "videos"):
         if name in line.values:
             values[name] = tuple(path if is_url(path) else str(folder / path) for path in line.values[name])
-    if "frames" in line.values or "seconds" in line.values:  # of the two, the line's own goes over the options'
+    if "frames" in line.values or "seconds" in line.values:  # the line's own overrides the options'
         values |= {name: line.values.get(name) for name in ("frames", "seconds")}
     own, seed = values.pop("seeds", None), values.pop("seed", None)
     if own and seed is not None:
-        raise LineError("seed and seeds were both given; give one of the two")
+        raise LineError("seed and seeds were both given; use one of the two")
     chosen = own or ([seed] if seed is not None else seeds) or [_drawn(batch_id, before)]
     first, inputs = job_from_options(**values, seed=chosen[0], job_id=derived_id(batch_id, before + 1))
     jobs = []
@@ -116,5 +126,5 @@ def _jobs_of(
 
 
 def _drawn(batch_id: str, before: int) -> int:
-    """A seed as good as any, and the same when the same batch is sent again."""
+    """Return a seed that is the same whenever the same batch is sent again."""
     return int.from_bytes(hashlib.sha256(f"{batch_id}/{before}".encode()).digest()[:4])

@@ -1,4 +1,4 @@
-"""What reading a batch's file gives: its lines, what is wrong with one, and what a person should know of the rest."""
+"""Represent what is read from a batch's file: its lines, what is wrong with one, and remarks for a person."""
 
 from __future__ import annotations
 
@@ -10,21 +10,23 @@ from typing import Any, NamedTuple
 __all__ = ["LINE_END", "Line", "LineError", "Remarks", "check_prompt"]
 
 LINE_END = re.compile(r"\r\n|\r|\n")
-"""What ends a line. Not U+2028, U+0085, vertical tabs and their like, which `str.splitlines` takes for ends too."""
+"""The ends of lines, without U+2028, U+0085, vertical tabs and the like, which `str.splitlines` takes for ends too."""
 _MARK = re.compile(r"(?:[-*+>•‣◦▪●·–—]|\d{1,4}[.):])\s|#|prompt\s*[:=]|.*\t", re.IGNORECASE)
 _QUOTED = re.compile(r"(?:\"[^\"]*\"|'[^']*'|“[^”]*”|„[^“”]*[“”]|‘[^’]*’|«[^»]*»|`[^`]*`),?")
 _RULE = re.compile(r"[-=_*~`+#|:.\s–—]+")
-"""A line that divides: of Markdown, of its tables, of front matter, around code."""
+"""A line that separates others: of Markdown, of its tables, of front matter, around code."""
 
 
 class LineError(ValueError):
-    """What is wrong with one line."""
+    """One line is invalid; the message says why."""
 
 
 class Line(NamedTuple):
-    """One line that asks for a video: its number in the file, from 1, and the options that it gives.
+    """One line that asks for a video.
 
-    `values` is a LineError where the line cannot be read.
+    Attributes:
+        number: Its number in the file, from 1.
+        values: The options that it gives; a LineError if the line cannot be read.
     """
 
     number: int
@@ -33,10 +35,12 @@ class Line(NamedTuple):
 
 @dataclass
 class Remarks:
-    """What was read in a way that a person may not have meant, collected while a file is read.
+    """Things in a file that may have been read in another way than they were meant.
 
-    ignored: names of columns and fields that are notes.  marked: prompts that begin with the mark of a list, are quoted
-    or hold a tab, as (line, prompt).  rounded: seeds that a spreadsheet may have rounded, as (line, seed).
+    Attributes:
+        ignored: Names of columns and fields that are notes.
+        marked: Prompts that begin with the mark of a list, are quoted or contain a tab, as (line, prompt).
+        rounded: Seeds that a spreadsheet may have rounded, as (line, seed).
     """
 
     ignored: dict[str, None] = field(default_factory=dict)
@@ -44,15 +48,15 @@ class Remarks:
     rounded: list[tuple[int, int]] = field(default_factory=list)
 
     def see_prompt(self, number: int, prompt: str) -> None:
-        """Note a prompt that seems to hold more than a prompt."""
+        """Note a prompt that seems to contain more than a prompt."""
         if _MARK.match(prompt) or _QUOTED.fullmatch(prompt):
             self.marked.append((number, prompt))
 
     def sentences(self) -> Iterator[str]:
-        """Yield what is to be said, a sentence each."""
+        """Yield the remarks, a sentence each."""
         if self.ignored:
             names = [name[:40] for name in [*self.ignored][:20]]
-            yield f"ignored as notes, since no option is called so: {', '.join(names)}"
+            yield f"ignored as notes, since they are not names of options: {', '.join(names)}"
         if self.marked:
             number, prompt = self.marked[0]
             yield (
@@ -65,9 +69,9 @@ class Remarks:
 
 
 def check_prompt(prompt: str) -> None:
-    """Raise LineError for what can be no prompt."""
+    """Raise LineError for text that cannot be a prompt."""
     if prompt.strip() and _RULE.fullmatch(prompt):
-        raise LineError(f"{prompt.strip()[:30]} is no prompt, it divides lines; remove it")
+        raise LineError(f"{prompt.strip()[:30]} is not a prompt but a line that separates others; remove it")
 
 
 def _more(found: list[Any]) -> str:

@@ -1,4 +1,4 @@
-"""JSON, as programs and people write it: an object a line, objects one after the other, one array, or one object."""
+"""Read JSON, as programs and people write it: an object a line, a sequence of objects, one array, or one object."""
 
 from __future__ import annotations
 
@@ -21,19 +21,22 @@ _HINTS = {
     "/": "there are no comments",
     "#": "there are no comments",
 }
-"""What JSON asks for, by the character at which it could not be read."""
+"""JSON's rules, by the character at which it could not be read."""
 _UNREADABLE = "this is not JSON that can be read: a number is too long, or it is nested too deeply"
 
 
 def looks_like_json(text: str) -> bool:
-    """Return whether a text begins as JSON does, not as a prompt that is in brackets."""
+    """Return whether a text begins like JSON, not like a prompt in brackets."""
     return _START.match(text) is not None
 
 
 def read_objects(text: str, remarks: Remarks, *, by_lines: bool) -> Iterator[Line]:
-    """Yield what asks for videos, and what is wrong.
+    """Yield the lines that ask for videos, and what is wrong with them.
 
-    by_lines: the file is called JSON Lines, so that every line is read, whatever the others are.
+    Args:
+        text: The file's text.
+        remarks: Collects what a person should know.
+        by_lines: Whether the file is called JSON Lines, so that every line is read, whatever the others are.
     """
     text = LINE_END.sub("\n", text)
     found: Iterable[tuple[int, Any]]
@@ -58,14 +61,14 @@ def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 
 
 def _constant(word: str) -> Any:
-    raise LineError(f"{word} is no number")
+    raise LineError(f"{word} is not a number")
 
 
 _DECODER = json.JSONDecoder(object_pairs_hook=_unique, parse_float=Written, parse_constant=_constant)
 
 
 class _Unreadable(ValueError):
-    """What cannot be read begins in this line."""
+    """A value that begins in this line cannot be read."""
 
     def __init__(self, number: int, why: str) -> None:
         self.number = number
@@ -73,7 +76,7 @@ class _Unreadable(ValueError):
 
 
 def _decoded(text: str) -> Iterator[tuple[int, Any]]:
-    """Each value with the number of the line that it begins in. Raises ValueError."""
+    """Yield each value with the number of the line that it begins in. Raise ValueError."""
     number, before, at = 1, 0, _after_blanks(text, 0)
     in_array = text[at : at + 1] == "["
     at = _after_blanks(text, at + in_array)
@@ -131,9 +134,9 @@ def _why(error: Exception) -> str:
     at, text = error.pos, error.doc
     hint = _HINTS.get(text[at : at + 1], "")
     if re.match(r",\s*[}\]]", text[at:]) or (re.search(r",\s*$", text[:at]) and text[at : at + 1] in ("]", "}")):
-        hint = "no comma stands before a closing bracket"
+        hint = "there is no comma before a closing bracket"
     elif error.msg == "Extra data" and text[at : at + 1] == ",":
-        hint = "no comma stands between lines, only in an array"
+        hint = "there is no comma between lines, only in an array"
     return f"this is not JSON: {error.msg} (column {error.colno})" + (f"; in JSON, {hint}" if hint else "")
 
 
@@ -147,16 +150,16 @@ def _checked(number: int, value: Any, remarks: Remarks) -> dict[str, Any] | Line
 
 
 def _is_wrapper(value: dict[str, Any]) -> bool:
-    """Whether it has one field, which is no option's."""
+    """Return whether an object has one field, which is not the name of an option."""
     return len(value) == 1 and {*map(spelled, value)}.isdisjoint((*fields_of(), "seeds"))
 
 
 def _values(value: Any, remarks: Remarks) -> dict[str, Any]:
     if not isinstance(value, dict):
-        raise LineError(f"give an object, as {json.dumps({'prompt': 'a red ball', 'steps': 8})}")
+        raise LineError(f"use an object, such as {json.dumps({'prompt': 'a red ball', 'steps': 8})}")
     for name, inner in value.items():
         if isinstance(inner, list) and inner and (isinstance(inner[0], dict) or _is_wrapper(value)):
-            raise LineError(f"{brief(name)} holds a list; give that list alone as the file")
+            raise LineError(f"{brief(name)} contains a list; use that list alone as the file")
     given = []
     for written, item in value.items():
         if item is None:

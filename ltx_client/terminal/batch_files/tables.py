@@ -1,4 +1,4 @@
-"""Tables, as spreadsheets and people write them: divided by commas, semicolons, tabs or bars; `sep=` says by which."""
+"""Read tables, as spreadsheets and people write them: separated by commas, semicolons, tabs or bars, or by `sep=`."""
 
 from __future__ import annotations
 
@@ -17,24 +17,24 @@ __all__ = ["TableLikeness", "names_columns", "read_table", "table_likeness"]
 _DELIMITERS = (",", ";", "\t", "|")
 _DELIMITER_NAMES = {"\t": "a tab", " ": "a space"}
 _DECIMAL_COMMAS = (";", "\t")
-"""Spreadsheets divide by these where numbers have a decimal comma."""
+"""Separators of spreadsheets whose numbers have a decimal comma."""
 _SEP_LINE = re.compile(r'\s*"?sep=(?P<delimiter>[^\r\n]*?)"?(?:\r\n|\r|\n|$)', re.IGNORECASE)
 _HEADER_CHARACTERS = 20_000
 _PREAMBLE = 10
-"""Comments above the line that names the columns, at most."""
+"""The most comments above the header."""
 _CSV_ERRORS = {
-    "unexpected end of data": 'a cell that begins with " does not end; its closing " is missing',
+    "unexpected end of data": 'a cell that begins with " does not end; add its closing "',
     "expected after": 'after a closing " there is more; inside a quoted cell, write "" for each "',
     "field larger": 'a cell is too long; perhaps a closing " is missing',
 }
 _DIGITS = re.compile(r"\d[\d.,]*")
 _NUMBERING = "the first column, which has no name"
 _NO_PROMPT = re.compile(r"#(?:[A-ZÄÖÜ/0-9]+[!?]|N/A|NV)|nan|null|none", re.IGNORECASE)
-"""What spreadsheets and programs write into a cell that has no value."""
+"""What spreadsheets and programs write into a cell without a value."""
 
 
 class TableLikeness(Enum):
-    """Whether a text whose name does not tell is a table."""
+    """Whether a text is a table, if its name does not tell."""
 
     NO = 0
     MAYBE = 1
@@ -42,7 +42,7 @@ class TableLikeness(Enum):
 
 
 def table_likeness(text: str) -> TableLikeness:
-    """Return whether the first line names columns, so that it is not taken for a prompt; nor a prompt for it."""
+    """Return whether the first line is a table's header, so that neither a header nor a prompt is taken for another."""
     if _SEP_LINE.match(text):
         return TableLikeness.YES
     header = _header(text[:_HEADER_CHARACTERS], _delimiter_of(text))
@@ -57,19 +57,22 @@ def table_likeness(text: str) -> TableLikeness:
 
 
 def names_columns(line: str) -> bool:
-    """Return whether a line can only be the one that names a table's columns."""
+    """Return whether a line can only be a table's header."""
     return "prompt" in line.lower() and table_likeness(line) is TableLikeness.YES
 
 
 def read_table(text: str, remarks: Remarks) -> Iterator[Line]:
-    """Yield the rows that ask for videos, and what is wrong with any."""
+    """Yield the rows that ask for videos, and what is wrong with them."""
     above = 0
     delimiter = None
     if match := _SEP_LINE.match(text):
         delimiter = match["delimiter"]
         above, text = len(re.findall(r"\r\n|\r|\n", match[0])), text[match.end() :]
         if len(delimiter) != 1 or delimiter in ' "':
-            yield Line(above or 1, LineError(f"sep={delimiter} names no separator; give one character, as in sep=;"))
+            yield Line(
+                above or 1,
+                LineError(f"sep={delimiter} is invalid: it does not name a separator; use one character, as in sep=;"),
+            )
             return
     delimiter = delimiter or _delimiter_of(text)
     columns: list[tuple[str, str | None]] | None = None
@@ -90,7 +93,7 @@ def read_table(text: str, remarks: Remarks) -> Iterator[Line]:
 
 
 def _rows(text: str, delimiter: str) -> Iterator[tuple[int, list[str] | LineError]]:
-    """The rows that are not empty, each with the number of the line that it begins in; the last may be an error."""
+    """Yield the rows that are not empty, each with the number of its first line; the last one may be an error."""
     reader = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter, strict=True, skipinitialspace=True)
     while True:
         number = reader.line_num + 1
@@ -107,7 +110,7 @@ def _rows(text: str, delimiter: str) -> Iterator[tuple[int, list[str] | LineErro
 
 
 def _delimiter_of(text: str) -> str:
-    """The separator by which the first line names the most columns, `prompt` before all."""
+    """Return the separator with which the first line names the most columns; naming `prompt` counts most."""
 
     def known(delimiter: str) -> tuple[bool, int]:
         names = {spelled(cell) for cell in _header(start, delimiter)}
@@ -118,7 +121,7 @@ def _delimiter_of(text: str) -> str:
 
 
 def _header(text: str, delimiter: str) -> list[str]:
-    """The first row that is no comment."""
+    """Return the first row that is not a comment."""
     for seen, (_, row) in enumerate(_rows(text, delimiter)):
         if isinstance(row, LineError) or seen == _PREAMBLE:
             break
@@ -128,13 +131,13 @@ def _header(text: str, delimiter: str) -> list[str]:
 
 
 def _columns(header: list[str], remarks: Remarks) -> list[tuple[str, str | None]]:
-    """Each column's name as written, and the option's name that it means; None for a note."""
+    """Return each column's name as written, and the option's name that it means; None for a note."""
     if "prompt" not in map(spelled, header):
         for cell in header:
             if cell and " meant?" in (said := _why_unknown(cell)):
                 raise LineError(said)
         raise LineError(
-            "no column is called prompt; the first line must name the columns (--format text reads prompts alone)"
+            "no column is called prompt; the first line must name the columns (--format text reads only prompts)"
         )
     if header[0] == "" and header[-1] == "" and len(header) > 2:
         raise LineError("this is a Markdown table, which is not read; export it as CSV")
@@ -151,7 +154,7 @@ def _columns(header: list[str], remarks: Remarks) -> list[tuple[str, str | None]
 
 
 def _numbers_follow(text: str, header: list[str], known: set[str]) -> bool:
-    """Whether the next row is as long as the first, and has numbers below the names of options."""
+    """Return whether the next row is as long as the first, and has numbers below the names of options."""
     rows = (row for _, row in _rows(text[:_HEADER_CHARACTERS], _delimiter_of(text)) if not isinstance(row, LineError))
     below = next((row for seen, row in zip(range(_PREAMBLE + 1), rows, strict=False) if seen and row != header), [])
     cells = zip(header, below, strict=False)
@@ -190,7 +193,7 @@ def _values(row: list[str], columns: list[tuple[str, str | None]], delimiter: st
         by = _DELIMITER_NAMES.get(delimiter, delimiter)
         are = "column is" if len(columns) == 1 else "columns are"
         raise LineError(
-            f"it has {len(row)} cells, and {len(columns)} {are} named; put a cell that holds {by} in quotes"
+            f"it has {len(row)} cells, and {len(columns)} {are} named; put a cell that contains {by} in quotes"
         )
     given = []
     if [cell for cell in row if cell] == [written for written, _ in columns if written]:
@@ -201,10 +204,10 @@ def _values(row: list[str], columns: list[tuple[str, str | None]], delimiter: st
         elif cell and not written:
             raise LineError(f"{brief(cell)} is in column {place}, which the first line does not name")
         elif name is not None and cell.startswith("="):
-            raise LineError(f"{written} {brief(cell)} is a formula; write what it shows")
+            raise LineError(f"{written} {brief(cell)} is a formula; write its value")
         elif cell and name is not None:
             given.append(Given(written, name, cell))
     values = values_of(given, comma=delimiter in _DECIMAL_COMMAS)
     if _NO_PROMPT.fullmatch(values["prompt"]):
-        raise LineError(f"the prompt {brief(values['prompt'])} is what is written for a cell without a value")
+        raise LineError(f"the prompt {brief(values['prompt'])} is the text of a cell without a value")
     return values

@@ -1,4 +1,4 @@
-"""The names that a batch's file may use, and their values: each of the type that its option has."""
+"""Parse the names in a batch's file and their values, each of the type of its option."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ _ALIASES = {
     "images": "image",
     "videos": "video",
 }
-"""The names of the Python interface, which mean the options."""
+"""Names of the Python interface, and the options that they mean."""
 _MEANT = {
     **dict.fromkeys(("cfg", "cfg_scale"), "guidance"),
     **dict.fromkeys(("num_inference_steps", "sampling_steps"), "steps"),
@@ -36,24 +36,28 @@ _MEANT = {
     **dict.fromkeys(("text", "caption", "prompts"), "prompt"),
     "model": "variant",
 }
-"""What other programs call an option. A person is told, not understood: the values may mean something else there."""
+"""Other programs' names for an option. They are suggested, not accepted: their values may have another meaning."""
 _NOTES = frozenset((
     "note", "notes", "name", "comment", "comments", "remark", "remarks", "title", "author", "date", "scene", "shot",
     "take", "tag", "tags", "category", "status", "number", "no", "nr", "id", "row", "index", "source", "reference",
     "notiz", "notizen", "kommentar", "bemerkung", "bemerkungen",
 ))  # fmt: skip
-"""Columns and fields that are for people, and are ignored; so is any whose name begins with _ or #."""
+"""Columns and fields for people, which are ignored; so are those whose names begin with _ or #."""
 _NOTE_MARKS = ("_", "#", "Unnamed:")
-"""What the names of notes begin with; pandas calls columns without a name the latter."""
+"""The beginnings of names of notes; pandas gives the last one to columns without a name."""
 _NUMBER = re.compile(r"[+-]?(?:\d+\.?\d*|\.\d+)(?P<exponent>[eE][+-]?\d+)?")
 _DECIMAL_COMMA = re.compile(r"([+-]?\d+),(\d+)")
 _POINT_FOR_THOUSANDS = re.compile(r"([+-]?[1-9]\d{0,2})\.000")
-"""Of whole numbers: others with a point that are not meant so are none."""
+"""Whole numbers with a point for thousands; with any other point, a number is not whole."""
 _MOST_DIGITS = 40
 
 
 class Written(float):
-    """A number with a point or an exponent, as a JSON file has it; `text` is how it is written."""
+    """A number with a point or an exponent, as it is in a JSON file.
+
+    Attributes:
+        text: How it is written.
+    """
 
     text: str
 
@@ -65,7 +69,7 @@ class Written(float):
 
 
 class Given(NamedTuple):
-    """One value: the name as it is written, the option's name that it means, and the value."""
+    """One value: its name as written, the option's name that it means, and the value."""
 
     written: str
     name: str
@@ -74,7 +78,7 @@ class Given(NamedTuple):
 
 @functools.cache
 def fields_of() -> dict[str, click.Parameter]:
-    """What a line may say, under the options' names (`negative_prompt` for --negative-prompt)."""
+    """Return the options that a line may give, by name (`negative_prompt` for --negative-prompt)."""
 
     @click.command()
     @describing_options
@@ -85,14 +89,18 @@ def fields_of() -> dict[str, click.Parameter]:
 
 
 def spelled(name: str) -> str:
-    """Return a name as options are spelled here, `negative_prompt` for `Negative Prompt` or `--negative-prompt`."""
+    """Return a name as options are spelled, `negative_prompt` for `Negative Prompt` or `--negative-prompt`."""
     divided = re.sub(r"(?<=[a-z])(?=[A-Z])", "_", name.strip())
     words = re.sub(r"[\s_-]+", "_", divided).strip("_").lower()
     return _ALIASES.get(words, words)
 
 
 def resolve(name: str) -> str | None:
-    """Return the option's name that a column or field means, or None for a note. Raises LineError for any other."""
+    """Return the option's name that a column or field means, or None for a note.
+
+    Raises:
+        LineError: The name is unknown.
+    """
     known = [*fields_of(), "seeds"]
     words = spelled(name)
     if words in known:
@@ -103,16 +111,20 @@ def resolve(name: str) -> str | None:
     close = [_ALIASES.get(other, other) for other in difflib.get_close_matches(words, [*known, *_ALIASES], 1, 0.7)]
     near = next(iter([*filter(None, [_MEANT.get(words)]), *begun, *close]), None)
     raise LineError(
-        f"{brief(name)} is unknown here; "
-        + (f"is {near} meant?" if near else f"{', '.join(known)} are known, and a name that begins with _ is a note")
+        f"{brief(name)} is unknown; "
+        + (f"is {near} meant?" if near else f"use one of {', '.join(known)}, or a name that begins with _ for a note")
     )
 
 
 def values_of(given: Iterable[Given], *, comma: bool = False) -> dict[str, Any]:
-    """Return what a line gives, under the names of the options' parameters.
+    """Return a line's values, under the names of the options' parameters.
 
-    comma: a decimal comma is read, as spreadsheets write one where they divide columns by semicolons or tabs.
-    Raises LineError.
+    Args:
+        given: The line's values.
+        comma: Whether to read a decimal comma, as in spreadsheets with semicolons or tabs between columns.
+
+    Raises:
+        LineError: A value is invalid.
     """
     values: dict[str, Any] = {}
     written: dict[str, str] = {}
@@ -133,12 +145,16 @@ def values_of(given: Iterable[Given], *, comma: bool = False) -> dict[str, Any]:
 
 
 def parse_seeds(text: str) -> list[int]:
-    """The seeds that `1-8` or `1,5,40-42` names. Raises ValueError, whose sentence says what would be right."""
+    """Return the seeds in a text such as `1-8` or `1,5,40-42`.
+
+    Raises:
+        ValueError: The text is invalid; the message says what to use.
+    """
     seeds: list[int] = []
     for part in text.split(","):
         first, dash, last = (piece.strip() for piece in part.partition("-"))
         if not (first.isascii() and first.isdecimal()) or (dash and not (last.isascii() and last.isdecimal())):
-            raise ValueError(f"{text!r} names no seeds; give them as 1-8 or 1,5,40-42")
+            raise ValueError(f"{text!r} is invalid: it names no seeds; use numbers such as 1-8 or 1,5,40-42")
         begin, end = int(first[:20]), int((last or first)[:20])
         if end < begin or end - begin >= MAX_SEEDS or len(seeds) + end - begin >= MAX_SEEDS:
             raise ValueError(f"{text!r} does not name 1 to {MAX_SEEDS} seeds, the smaller number of a range first")
@@ -165,7 +181,7 @@ def _typed(name: str, option: click.Parameter, value: Any, comma: bool) -> Any:
     if getattr(option, "multiple", False):
         values = value if isinstance(value, list) else [value]
         if not all(isinstance(text, str) for text in values):
-            raise LineError(f"{name} {brief(value)} is no file's name, nor a list of them")
+            raise LineError(f"{name} {brief(value)} is not a file's name, nor a list of them")
         return tuple(values)
     if isinstance(option, click.Option) and option.is_flag:
         word = _WORDS.get(str(value).strip().lower())
@@ -174,13 +190,13 @@ def _typed(name: str, option: click.Parameter, value: Any, comma: bool) -> Any:
         return word
     if option.type is click.STRING:
         if not isinstance(value, str):
-            raise LineError(f"{name} {brief(value)} is no text")
+            raise LineError(f"{name} {brief(value)} is not a text")
         return value
     return _number(name, value, whole=option.type is click.INT, comma=comma)
 
 
 def _number(name: str, value: Any, *, whole: bool, comma: bool) -> int | float:
-    wrong = f"{name} {brief(value)} is no {'whole ' if whole else ''}number"
+    wrong = f"{name} {brief(value)} is not a {'whole ' if whole else ''}number"
     if isinstance(value, bool) or not isinstance(value, int | float | str):
         raise LineError(wrong)
     text = value.text if isinstance(value, Written) else str(value).strip()
@@ -202,7 +218,7 @@ def _number(name: str, value: Any, *, whole: bool, comma: bool) -> int | float:
         return number
     if match["exponent"]:
         raise LineError(
-            f"{wrong}: its exponent may stand for digits that are lost, as where a spreadsheet shortens a long number;"
+            f"{wrong}: its exponent may stand for lost digits, as when a spreadsheet shortens a long number;"
             " write all digits (format the column as a number without decimals, and save it again)"
         )
     exact = Decimal(text)

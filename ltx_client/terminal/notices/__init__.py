@@ -1,1 +1,1 @@
-"""What a person is told before a job is sent: what it will cost, why it will wait, what is cut."""
+"""Tell a person, before a job is sent, what it needs, why it will wait, and what of a prompt is not read."""

@@ -1,4 +1,4 @@
-"""What jobs would need and when they would be done, without submitting them."""
+"""Print what jobs would need and when they would be done, without submitting them."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from ltx_client.local.members import Use
 from ltx_client.protocol.jobs import Job
 from ltx_client.protocol.state import Snapshot
 from ltx_client.shared.settings import FarmSettings
-from ltx_client.terminal.notices.waiting import tell_of_pauses, tell_who_waits
+from ltx_client.terminal.notices.wait_reasons import tell_of_pauses, tell_who_waits
 from ltx_client.terminal.output import duration, print_facts
 from ltx_models.memory import USABLE_PART, machine_memory, memory_class
 
@@ -23,9 +23,16 @@ __all__ = ["print_plan"]
 def print_plan(
     settings: FarmSettings, jobs: Sequence[Job], after: Sequence[str] = (), not_on: Sequence[str] = ()
 ) -> None:
-    """Print, for each kind of job among these: its memory, who serves it, and the time it takes.
+    """Print, for each kind of job among these: its memory, which workers serve it, and how long it takes.
 
-    after, not_on: as the jobs would be submitted with. Raises what `Farm.links` does.
+    Args:
+        settings: The farm's.
+        jobs: The jobs.
+        after: Jobs and batches that they would depend on.
+        not_on: Workers that would be excluded.
+
+    Raises:
+        FarmError: As from `Farm.links`.
     """
     counts = Counter(map(_kind, jobs))
     if settings.broker_url is None:
@@ -61,7 +68,7 @@ def print_plan(
             {
                 **_needs(job, counts[_kind(job)]),
                 "served by": ", ".join(able) or "nobody now",
-                "each takes": f"about {duration(takes)}" if takes else "unknown: none was measured yet",
+                "each takes": f"about {duration(takes)}" if takes else "unknown: no such render was measured yet",
                 "all done in": f"about {duration(max(ends))}" if ends and len(ends) == len(alike) else "",
             }
         )
@@ -88,7 +95,7 @@ def _needs(job: Job, count: int) -> dict[str, str]:
 
 
 def _in_all(counts: Counter[tuple[Any, ...]]) -> list[dict[str, str]]:
-    """The number of videos, where they are of several kinds."""
+    """Return the number of videos, if they are of several kinds."""
     return [{"videos in all": str(counts.total())}] if len(counts) > 1 else []
 
 

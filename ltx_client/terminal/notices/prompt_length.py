@@ -1,6 +1,6 @@
-"""Whether a job's texts are longer than the text encoder reads, told before it is queued, where its tokenizer is here.
+"""Tell, before a job is queued, whether its texts are longer than the text encoder reads, if a tokenizer is installed.
 
-Elsewhere the worker tells, by its event (`CutText`). A laptop's base install has no SentencePiece, and says nothing.
+Otherwise the worker tells, by its event (`CutText`). A laptop's base install has no SentencePiece, and says nothing.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ __all__ = ["cut_texts", "tell_of_cut_texts"]
 
 
 def cut_texts(job: Job) -> tuple[CutText, ...]:
-    """Those of a job's texts of which the text encoder reads a part only."""
+    """Return those of a job's texts of which the text encoder reads only a part."""
     found = []
     for name, text in zip(NAMES, job.request.texts, strict=False):
         tokens = _count(job.variant, text) if _may_be_long(text) else 0
@@ -31,22 +31,27 @@ def cut_texts(job: Job) -> tuple[CutText, ...]:
 
 
 def tell_of_cut_texts(job: Job, where: str = "") -> None:
-    """Print a notice for each of them. where: what stands before it, such as the place in a batch's file."""
+    """Print a notice for each such text.
+
+    Args:
+        job: The job.
+        where: What precedes the notice, such as the place in a batch's file.
+    """
     for text in cut_texts(job):
         notice(f"{where}{text.sentence}")
 
 
 def _may_be_long(text: str) -> bool:
-    """Whether it has more bytes than tokens are read, for no token is of less than one: else no tokenizer is loaded.
+    """Return whether a text has more bytes than tokens are read: no token is shorter, so else no tokenizer is loaded.
 
-    SentencePiece puts a space before the text, and the end token behind it.
+    SentencePiece adds a space before the text, and the end token after it.
     """
     return len(unicodedata.normalize("NFKC", text).encode(errors="replace")) + 2 > MAX_TOKENS
 
 
 @functools.lru_cache(maxsize=1000)
 def _count(variant: str, text: str) -> int:
-    """The text's tokens, 0 where no tokenizer is here."""
+    """Return the text's number of tokens; 0 if no tokenizer is installed."""
     path = find_part(find_variant(variant), "tokenizer")
     tokenizer = _tokenizer(path) if path else None
     return tokenizer.count(text) if tokenizer else 0
@@ -56,5 +61,5 @@ def _count(variant: str, text: str) -> int:
 def _tokenizer(path: Path) -> Tokenizer | None:
     try:
         return Tokenizer(path)
-    except (ImportError, ModelError, OSError):  # the worker's own is what counts, and it will say what is wrong
+    except (ImportError, ModelError, OSError):  # the worker's own is decisive, and it will say what is wrong
         return None

@@ -1,4 +1,4 @@
-"""What to say of a prompt with words that a variant does not know."""
+"""Describe a prompt's words that a variant does not know."""
 
 from __future__ import annotations
 
@@ -13,9 +13,10 @@ NAMED = 5
 
 
 def vocabulary_note(variant: str, prompt: str) -> str | None:
-    """A sentence on words that a variant does not know, and those that it does; None where there are none.
+    """Return a sentence on words that a variant does not know, and on those that it does; None if it knows them all.
 
-    Raises UnknownVariant.
+    Raises:
+        UnknownVariant: There is no such variant.
     """
     if find_variant(variant).vocabulary != "shapes":
         return None
@@ -33,6 +34,6 @@ def vocabulary_note(variant: str, prompt: str) -> str | None:
 
 
 def _any_of(words: Iterable[str]) -> str:
-    """As a, b or c."""
+    """Return words as "a, b or c"."""
     *others, last = words
     return f"{', '.join(others)} or {last}"

@@ -1,1 +1,1 @@
-"""Jobs while they run: a bar, a table, pictures."""
+"""Show jobs while they run: a bar, a table, pictures."""

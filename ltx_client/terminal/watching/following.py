@@ -1,4 +1,4 @@
-"""Jobs shown until they have ended, as a terminal has room: one as a bar, several as a table."""
+"""Show jobs until they have ended, as a terminal has room: one as a bar, several as a table."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from collections.abc import Collection
 
 from ltx_client.farm.farm import Farm
 from ltx_client.shared.console.rich_console import Console
-from ltx_client.terminal.notices.waiting import explain_waits
+from ltx_client.terminal.notices.wait_reasons import explain_waits
 from ltx_client.terminal.watching.live_table import LiveDisplay
 from ltx_client.terminal.watching.progress import Display, display
 
@@ -17,7 +17,10 @@ __all__ = ["follow"]
 def follow(farm: Farm, ids: list[str], told: Collection[str] = ()) -> None:
     """Show jobs until all have ended: several in a terminal as a table, with the workers.
 
-    told: those of whose cut texts the person has been told.
+    Args:
+        farm: The farm.
+        ids: The jobs' ids.
+        told: Jobs of whose cut texts the person has been told.
     """
     with contextlib.ExitStack() as stack:
         console = Console(stderr=True)

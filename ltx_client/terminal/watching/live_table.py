@@ -1,4 +1,4 @@
-"""Many jobs and the farm's workers as one table, redrawn in place."""
+"""Show many jobs and the farm's workers as one table, redrawn in place."""
 
 from __future__ import annotations
 
@@ -25,14 +25,15 @@ from ltx_client.terminal.watching.progress import headline, new_cut_texts, progr
 __all__ = ["LiveDisplay"]
 
 LOOK_EVERY = 3.0
-"""Seconds between two looks at workers and places."""
+"""Seconds between two readings of workers and places."""
 BAR = 12
 ORDER = [Status.RUNNING, Status.QUEUED, Status.FAILED, Status.CANCELLED, Status.DONE]
 
 
 class LiveDisplay:
-    """Shows updates of any number of jobs: as many as the terminal is high, those that change first. A context manager:
-    the screen follows a few times a second, however many updates there are.
+    """A table of any number of jobs, as many as the terminal has room for, those that change first. A context manager.
+
+    The screen is redrawn a few times a second, however many updates there are.
     """
 
     def __init__(self, farm: Farm, console: Console, told: Collection[str] = ()) -> None:
@@ -47,7 +48,7 @@ class LiveDisplay:
         self._live = Live(console=console, get_renderable=self.table)
 
     def show(self, update: Update) -> None:
-        """Takes the next update."""
+        """Take the next update."""
         self._updates[update.view.job.id] = update
         for text in new_cut_texts(update, self._told):
             self._console.print(f"{short_id(update.view.job.id)}  {text}", markup=False, highlight=False)
@@ -56,7 +57,7 @@ class LiveDisplay:
             self._look_at = time.monotonic() + LOOK_EVERY
 
     def show_picture(self, picture: RenderableType) -> None:
-        """Prints it above the table."""
+        """Print a picture above the table."""
         self._console.print(picture)
 
     def __enter__(self) -> LiveDisplay:
@@ -73,11 +74,11 @@ class LiveDisplay:
             self._workers = self._farm.workers()
             self._places = self._farm.places()
             self._now = self._farm.now()
-        except FarmError:  # who watches the jobs says so soon enough
+        except FarmError:  # watching the jobs reports the error soon enough
             return
 
     def table(self) -> RenderableType:
-        """The screen as it should be now."""
+        """Return the present screen."""
         height = max(4, self._console.size.height - len(self._workers) - 6)
         updates = sorted(self._updates.values(), key=self._rank)
         jobs = Listing(

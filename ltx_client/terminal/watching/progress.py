@@ -1,4 +1,4 @@
-"""How a running job looks: a bar in a terminal, plain lines elsewhere. On stderr either way."""
+"""Show a running job: as a bar in a terminal, as plain lines elsewhere. Both go to stderr."""
 
 from __future__ import annotations
 
@@ -21,24 +21,26 @@ __all__ = ["Display", "display", "headline", "new_cut_texts", "progress_text"]
 
 
 LEAST_TEXT, LEAST_BAR, MOST_BAR = 60, 8, 30
-"""Columns of a terminal that the words of a line are left, and those of its bar: fewer than the least are none."""
+"""Columns of a terminal for the words of a line, and for its bar, which is left out below its least width."""
 
 
 class Display(Protocol):
     """Shows updates of any number of jobs."""
 
     def show(self, update: Update) -> None:
-        """Takes the next update."""
+        """Take the next update."""
 
     def show_picture(self, picture: RenderableType) -> None:
-        """Shows a frame above what is drawn, where that is possible."""
+        """Show a frame above what is drawn, if that is possible."""
 
 
 @contextmanager
 def display(*, with_ids: bool = False, told: Collection[str] = ()) -> Iterator[Display]:
-    """The display that fits where stderr goes. `with_ids` tells several jobs apart.
+    """Yield the display that suits stderr.
 
-    told: jobs of whose cut texts the person has been told.
+    Args:
+        with_ids: Whether to show ids, to distinguish several jobs.
+        told: Jobs of whose cut texts the person has been told.
     """
     console = Console(stderr=True)
     if not console.is_terminal:
@@ -56,7 +58,7 @@ def display(*, with_ids: bool = False, told: Collection[str] = ()) -> Iterator[D
 
 
 def progress_text(snapshot: Snapshot) -> str:
-    """Steps done, pace, and time left of the denoising, as far as they are known."""
+    """Return the number of steps, the pace, and the time left of the denoising, as far as they are known."""
     if snapshot.stage is not Stage.DENOISING or snapshot.steps is None:
         return ""
     text = f"step {snapshot.step}/{snapshot.steps}"
@@ -76,7 +78,7 @@ class BarDisplay:
         self._tasks: dict[str, object] = {}
 
     def show(self, update: Update) -> None:
-        """Redraws the job's line."""
+        """Redraw the job's line."""
         job_id, snapshot = update.view.job.id, update.snapshot
         for text in new_cut_texts(update, self._told):
             self._progress.console.print(_prefix(job_id, self._with_ids) + text, markup=False, highlight=False)
@@ -92,7 +94,7 @@ class BarDisplay:
         )
 
     def _fitted(self, prefix: str, words: str, detail: str) -> tuple[str, str]:
-        """Both as they fit into a line: the words are shortened before the time left is, and the rest never."""
+        """Return words and details that fit into a line: words are shortened before the time left, the rest never."""
         bars = [column for column in self._progress.columns if isinstance(column, BarColumn)]
         room = self._progress.console.width - len(prefix) - 4 - sum((bar.bar_width or 0) + 1 for bar in bars)
         if cell_len(detail) + LEAST_BAR > room:
@@ -102,12 +104,12 @@ class BarDisplay:
         return prefix + text.plain, detail
 
     def show_picture(self, picture: RenderableType) -> None:
-        """Prints it above the lines."""
+        """Print a picture above the lines."""
         self._progress.console.print(picture)
 
 
 class PlainDisplay:
-    """A line for each change that matters, for logs and pipes."""
+    """Lines about the changes that matter, for logs and pipes."""
 
     def __init__(self, with_ids: bool, told: Collection[str] = ()) -> None:
         self._with_ids = with_ids
@@ -115,7 +117,7 @@ class PlainDisplay:
         self._last: dict[str, str] = {}
 
     def show(self, update: Update) -> None:
-        """Prints a line, unless it would say what the last one said."""
+        """Print a line, unless it equals the last one."""
         job_id = update.view.job.id
         for text in new_cut_texts(update, self._told):
             notice(_prefix(job_id, self._with_ids) + text)
@@ -126,11 +128,11 @@ class PlainDisplay:
             notice(line)
 
     def show_picture(self, picture: RenderableType) -> None:
-        """Leaves it out."""
+        """Ignore the picture."""
 
 
 def new_cut_texts(update: Update, told: set[str]) -> list[str]:
-    """What to say of a job's texts that are longer than what is read of them; once, as `told` remembers."""
+    """Return sentences on a job's texts that are longer than what is read of them; `told` prevents repetition."""
     job_id = update.view.job.id
     if not update.snapshot.cut or job_id in told:
         return []
@@ -143,7 +145,7 @@ def _prefix(job_id: str, with_ids: bool) -> str:
 
 
 def headline(update: Update) -> str:
-    """What is happening to a job, in a few words."""
+    """Return what is happening to a job, in a few words."""
     view, snapshot = update.view, update.snapshot
     if view.ended and update.snapshot.seq >= view.snapshot.seq:
         return view.status.value

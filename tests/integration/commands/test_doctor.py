@@ -85,14 +85,14 @@ FAULTS = {
 
 @pytest.mark.parametrize("fault", FAULTS)
 def test_a_fault_of_the_broker_is_found(server, admin, fault):
-    settings, about, level, mend = FAULTS[fault]
+    settings, about, level, fix = FAULTS[fault]
     for name, value in settings.items():
         admin.config_set(name, value)
     found = examine(server)
     assert found[about].level is level
-    assert mend in found[about].mend
+    assert fix in found[about].fix
     assert [name for name, finding in found.items() if finding.level is not OK] == [about]
-    for command in found[about].mend.split("redis-cli ")[1:]:  # the named commands fix it
+    for command in found[about].fix.split("redis-cli ")[1:]:  # the named commands fix it
         admin.execute_command(*command.split())
         assert examine(server)[about].level is OK
 
@@ -118,7 +118,7 @@ def test_who_may_not_see_the_farm_is_told_so_once(server, admin, no_farm_env, tm
     for checks in (client_checks(settings), worker_checks(settings, find_variant("pocket"), quick=True)):
         found = [finding for finding in run_checks(checks) if finding.level is FAILURE]
         assert [finding.about for finding in found] == ["rights"]
-        assert "LTX_NAMESPACE" in found[0].mend
+        assert "LTX_NAMESPACE" in found[0].fix
 
 
 RULES = {  # of the default user: whether all that is logged is loaded, or what of it is not
@@ -147,14 +147,14 @@ def test_a_default_user_who_lacks_rights_is_found(server, admin, rule):
     assert finding.level is (FAILURE if lacking else OK)
     if lacking:
         assert f"a restart of the broker loses its jobs: its user default {lacking}" in finding.text
-        assert "deploy/users.sh" in finding.mend and "ACL LOAD as admin" in finding.mend
+        assert "deploy/users.sh" in finding.fix and "ACL LOAD as admin" in finding.fix
 
 
 def test_a_user_who_may_not_ask_of_the_default_user_is_told_so(server, admin):
     admin.execute_command("ACL SETUSER ann on >pw ~* &* +@all -acl")
     finding = examine(server, SecretStr(f"redis://ann:pw@127.0.0.1:{server.address.port}/0"))["restart"]
     assert (finding.level, "may not use ACL DRYRUN" in finding.text) == (FAILURE, True)
-    assert "deploy/users.sh" in finding.mend
+    assert "deploy/users.sh" in finding.fix
 
 
 def test_a_command_that_was_renamed_is_found(tmp_path):
@@ -209,7 +209,7 @@ def test_an_old_server(server, admin, monkeypatch):
     list(checks.broker())
     monkeypatch.setattr(redis.Redis, "info", lambda client, section: {"redis_version": "6.0.16"})
     (finding,) = checks.version()
-    assert (finding.level, finding.mend) == (WARNING, "upgrade it to 7.0 or later")
+    assert (finding.level, finding.fix) == (WARNING, "upgrade it to 7.0 or later")
 
 
 def test_the_storage(tmp_path, monkeypatch):
@@ -218,13 +218,13 @@ def test_the_storage(tmp_path, monkeypatch):
         return finding
 
     (tmp_path / "file").write_text("")
-    assert (found(str(tmp_path)).level, "ltx storage init" in found(str(tmp_path)).mend) == (FAILURE, True)
+    assert (found(str(tmp_path)).level, "ltx storage init" in found(str(tmp_path)).fix) == (FAILURE, True)
     for url in (str(tmp_path), f"memory://{tmp_path}"):
         made(url)
     assert found(str(tmp_path)).level is OK
     assert found(f"memory://{tmp_path}").text == f"memory://{tmp_path} can be written"
     assert found(None).level is FAILURE
-    assert "mount the farm's share" in found(str(tmp_path / "share")).mend
+    assert "mount the farm's share" in found(str(tmp_path / "share")).fix
     assert not (tmp_path / "share").exists()
     assert found(str(tmp_path / "own"), is_coming=True).level is OK
     assert not (tmp_path / "own").exists()
@@ -279,7 +279,7 @@ def doctor(server, tmp_path, monkeypatch):
 
 
 def about(findings, name):
-    return [(level, text, mend) for what, level, text, mend in findings if what == name]
+    return [(level, text, fix) for what, level, text, fix in findings if what == name]
 
 
 def test_the_command(doctor, server, admin, tmp_path):
@@ -305,7 +305,7 @@ def test_the_command(doctor, server, admin, tmp_path):
     assert "attic has ltx-farm 0.0.1" in about(found, "workers")[1][1]
     assert about(found, "workers")[2][2].startswith("ltx-worker resume")
     (tmp_path / "secret").chmod(0o644)
-    assert ("chmod 600 '" + str(tmp_path / "secret") + "'") in [mend for *_, mend in about(doctor(), "configuration")]
+    assert ("chmod 600 '" + str(tmp_path / "secret") + "'") in [fix for *_, fix in about(doctor(), "configuration")]
     shutil.rmtree(tmp_path / "store")
     assert about(doctor(code=1), "storage")[0][0] == "failure"
 

@@ -21,7 +21,7 @@ from ltx_client.local.members import FarmFolder
 from ltx_client.local.server import Server
 from ltx_client.protocol import events
 from ltx_client.protocol.names import Names
-from ltx_client.protocol.redaction import know_url
+from ltx_client.protocol.redaction import hide_url_secrets
 from ltx_client.protocol.state import Snapshot, Stage, Status
 from ltx_client.protocol.workers import WorkerInfo
 from ltx_client.shared.storage.store import Storage
@@ -53,7 +53,7 @@ BROKERS = {
     "with a line break": f"redis://ann:a\n{{}}@{CLOSED}/0",
     "of another scheme": f"http://ann:{{}}@{CLOSED}/0",
     "without a scheme": f"ann:{{}}@{CLOSED}",
-    "with a port that is none": "redis://ann:{}@127.0.0.1:port/0",
+    "with an invalid port": "redis://ann:{}@127.0.0.1:port/0",
     "in an unknown option": f"redis://ann:{{}}@{CLOSED}/0?hush={{}}",
     "as an option's value": f"redis://ann:x@{CLOSED}/0?socket_timeout={{}}",
     "of a host that is none": "redis://ann:{}@nowhere.invalid:1/0",
@@ -75,7 +75,7 @@ STORAGES = {
     "an unknown scheme": "nosuch://ann:{}@host/videos",
     "an unknown chain": "nosuch::zip://ann:{}@host/videos",
     "a bracket": "http://ann:[{}@host/videos",
-    "a port that is none": "http://ann:{}@host:port/videos",
+    "an invalid port": "http://ann:{}@host:port/videos",
     "a line break": "s3://KEY:a\n{}@bucket",
 }
 VARIABLES = {
@@ -279,7 +279,7 @@ def test_what_a_program_sees_of_an_error_with_all_its_causes(kind, broker, env, 
 def test_nothing_secret_reaches_the_broker():
     """Whatever a library's error says: every client reads what a worker writes."""
     url = f"s3://KEY:{SECRET}@bucket"
-    know_url(url)
+    hide_url_secrets(url)
     for said in (f"cannot write to {url}", f"Invalid bucket name KEY:{SECRET}@bucket", f"?token={SECRET}"):
         for kind in (events.Failed, events.Released, events.Delayed, events.Loading, events.Resumed):
             values = {"error": said, "reason": said, "message": said, "fraction": 0, "step": 0}

@@ -198,7 +198,7 @@ def submit_some(broker, *seeds):
 
 
 def about_restarts(broker, user, env):
-    """Return what `ltx doctor` finds as this user: (level, text, mend)."""
+    """Return what `ltx doctor` finds as this user: (level, text, fix)."""
     with mock.patch.dict(os.environ, {**env, **broker.env(user)}, clear=True):
         done = CliRunner().invoke(main, ["doctor", "--json"])
     (found,) = [finding for finding in json.loads(done.stdout) if finding["about"] == "restart"]
@@ -218,9 +218,9 @@ def test_users_of_an_older_version_are_found_and_replaced_before_a_restart(broke
     made(broker.folder / "storage")
     submit_some(broker, 1, 2)
     for user in ("client", "admin"):
-        level, text, mend = about_restarts(broker, user, no_farm_env)
+        level, text, fix = about_restarts(broker, user, no_farm_env)
         assert (level, "restart of the broker loses its jobs" in text) == ("failure", True)
-        assert "run deploy/users.sh again" in mend and "ACL LOAD as admin" in mend
+        assert "run deploy/users.sh again" in fix and "ACL LOAD as admin" in fix
     code, said = start_worker(broker, no_farm_env)
     assert (code, len(said.splitlines())) == (69, 1)
     assert said.startswith(f"Error: the broker at 127.0.0.1:{broker.port} is not used: ")

@@ -118,7 +118,7 @@ def test_what_was_cancelled_or_failed_is_tried_again_in_its_place(farm_env, tmp_
         wait_until(lambda: farm.batch(batch).ended, what="the second tries")
         assert [view.job.id for view in farm.batch(batch).views] == [again, other]
         assert {view.status for view in farm.batch(batch).views} == {Status.DONE}
-        assert "can be tried again" in ltx("retry", again, env=env).stderr
+        assert "only a failed or cancelled job can be retried" in ltx("retry", again, env=env).stderr
         assert "nothing of this batch has failed" in ltx("retry", "--batch", batch, env=env).stderr
 
 
@@ -139,7 +139,7 @@ def test_a_running_job_is_paused_where_it_is_and_goes_on_from_there(farm_env, sl
         assert last.snapshot.status is Status.DONE, "the worker is free for others meanwhile"
         paused = farm.view(job.id)
         assert (paused.snapshot.status, paused.snapshot.attempt) == (Status.QUEUED, 1)
-        assert "goes on" in ltx("resume", job.id, env=env).stderr
+        assert "is resumed" in ltx("resume", job.id, env=env).stderr
         log = [update.event for update in farm.watch(job.id) if update.event]
         resumed = next(event for event in log if isinstance(event, events.Resumed))
         assert resumed.step > 5

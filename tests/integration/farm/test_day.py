@@ -109,7 +109,7 @@ def test_a_day_in_the_life(farm_env, day, tmp_path):
     assert sum(line.endswith("  done") for line in seen.splitlines()) == len(jobs) - 1
     assert sum(line.endswith("  cancelled") for line in seen.splitlines()) == 1
 
-    # The artist fetches the videos, and looks at them on one page.
+    # The artist downloads the videos, and looks at them on one page.
     fetched = day("download", "--batch", batch, "-o", "shots", "--sheet", code=1)
     assert "is cancelled" in fetched.stderr
     assert f"1 of {len(jobs)} videos of batch {batch} are not done" in fetched.stderr

@@ -29,14 +29,14 @@ def test_a_paused_worker_finishes_its_job_and_takes_no_more_until_resumed(farm_e
     with farm_env.connect() as farm:
         running = farm.submit(GenerationRequest(prompt=PROMPT, num_steps=60, seed=1))
         first_step(farm, running.id)
-        assert "finishes the job in hand" in asked("pause", "--worker", "one").stderr
+        assert "finishes its running job" in asked("pause", "--worker", "one").stderr
         waiting = [farm.render(PROMPT, **SMALL, seed=seed) for seed in range(3)]
         *_, last = farm.watch(running.id)
         assert (last.snapshot.status, last.snapshot.attempt) == (Status.DONE, 1)
         wait_until(lambda: worker_named(farm, "one").state == HELD, what="the worker being paused")
         shown = asked("workers")
         assert "worker one was paused by " in shown.stderr
-        assert "`ltx resume --worker one` has it go on" in shown.stderr
+        assert "`ltx resume --worker one` ends that" in shown.stderr
         assert "paused" in shown.stdout
         assert "has paused it, until" in worker_named(farm, "one").why_paused
         assert "no live worker takes pocket.1 now" in asked("submit", PROMPT, "--steps", 2).stderr
@@ -51,7 +51,7 @@ def test_a_paused_worker_finishes_its_job_and_takes_no_more_until_resumed(farm_e
         farm_env.start_worker("one", reap_every=0.2)
         wait_until(lambda: worker_named(farm, "one").state == HELD, what="the worker being paused still")
         assert [farm.view(job.id).snapshot.attempt for job in waiting] == [0] * 3
-        assert "worker one goes on" in asked("resume", "--worker", "one").stderr
+        assert "worker one is resumed" in asked("resume", "--worker", "one").stderr
         for job in waiting:
             *_, last = farm.watch(job.id)
             assert (last.snapshot.status, last.snapshot.attempt) == (Status.DONE, 1)
@@ -82,7 +82,7 @@ def test_jobs_of_a_paused_queue_wait_and_everybody_is_told(farm_env, asked):
 def test_what_cannot_be_paused_is_said(farm_env, asked):
     farm_env.start_worker("one")
     for command in ("pause", "resume"):
-        assert "is called tow; there are: one" in asked(command, "--worker", "tow", code=2).stderr
+        assert "is called tow; use one of: one" in asked(command, "--worker", "tow", code=2).stderr
         assert "pockets" in asked(command, "--queue", "pockets", code=2).stderr
         with mock.patch.dict(os.environ, farm_env.env):
             assert list(completed(f"{command} --worker", "o")) == ["one"]
@@ -91,7 +91,7 @@ def test_what_cannot_be_paused_is_said(farm_env, asked):
         key, one = Names().worker("f" * 32), worker_named(farm, "one")
         client.hset(key, mapping=one.fields() | {"id": "f" * 32})
         client.zadd(Names().workers(), {"f" * 32: one.seen_at})
-        assert "2 workers are called one; name one as one (" in asked("pause", "--worker", "one", code=2).stderr
+        assert "2 workers are called one; use one of one (" in asked("pause", "--worker", "one", code=2).stderr
         for name in (f"one ({one.id[-8:]})", one.id[-8:]):
             asked("pause", "--worker", name)
             assert [pause.id for pause in farm.pauses()] == [one.id]

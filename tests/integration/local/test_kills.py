@@ -242,7 +242,7 @@ def test_what_cannot_be_a_farm_says_why(home):
     ):
         pass
     folder.description.mkdir()
-    with pytest.raises(BrokerUnreachable, match=r"farm.json is a folder, and that is in the way"), read(home):
+    with pytest.raises(BrokerUnreachable, match=r"farm.json is a folder, which is in the way"), read(home):
         pass
     assert_nothing_runs(home)
 

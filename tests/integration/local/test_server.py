@@ -197,7 +197,7 @@ def test_the_lock_lasts_as_long_as_the_server(folder):
 @contextlib.contextmanager
 def mock_patience(seconds):
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("ltx_client.local.server_lock.PATIENCE", seconds)
+        patch.setattr("ltx_client.local.server_lock.TIMEOUT", seconds)
         yield
 
 

@@ -70,7 +70,7 @@ def test_a_machine_that_fails_jobs_which_others_render_pauses_and_says_so(farm_e
         shown = ltx("workers", env=farm_env.env)
         assert "bad is paused: 3 jobs in a row ended early here that others rendered" in shown.stderr
         assert "the GPU ran out of memory" in shown.stderr
-        assert "`ltx-worker resume` there has it take jobs again" in shown.stderr
+        assert "`ltx-worker resume` on that machine makes it take jobs again" in shown.stderr
         assert re.search(
             r"bad: its last failure was [\d.]+ (s|min) ago, job [0-9a-f]{8}\S*: the render process", shown.stderr
         )

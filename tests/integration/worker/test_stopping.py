@@ -171,7 +171,7 @@ def test_a_job_of_another_protocol_version_is_refused_by_both_sides(farm_env):
         farm_env.start_worker(reap_every=0.5)
         shown = ltx("show", job.id, env=farm_env.env)
         assert shown.returncode == 1
-        assert "protocol version 2, and version 1 is spoken here" in shown.stderr
+        assert "protocol version 2, but this side speaks version 1" in shown.stderr
         wait_until(lambda: client.hget(Names().state(job.id), "status") == b"failed", what="the worker's refusal")
         assert b"protocol version 2" in client.hget(Names().state(job.id), "snapshot")
         mine = farm.submit(GenerationRequest(prompt=PROMPT))

@@ -253,7 +253,7 @@ def test_sound_alone_is_told_from_a_clip(tmp_path: Path, name: str, codec: str) 
     for path, expected in ((tmp_path / name, True), (tmp_path / f"clip{name[:-1]}v", False)):
         with path.open("rb") as file:
             assert is_only_sound(file) is expected
-    with pytest.raises(UsageError, match="has sound and no pictures; give a clip that has some"):
+    with pytest.raises(UsageError, match="has sound but no pictures; use a clip with pictures"):
         address_inputs(dataclasses.replace(resolved(), conditioning=(clip_item_of(tmp_path / name),)))
 
 

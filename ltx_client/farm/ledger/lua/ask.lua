@@ -1,10 +1,10 @@
--- Write a field of a job's record that asks for something: a pause, or another priority.
+-- Write a field of a job's record that asks for a change: a pause, or another priority.
 --
--- KEYS  job, state, cancel; line_before: in which it is; line_after: in which it is to be; turns.
--- ARGV  field; value, or '' to remove the field; turn, entry; enters: '1' to put it into that line also from none;
---       ended: the states that are the end.
+-- KEYS  job, state, cancel; line_before: its present line; line_after: its next line; turns.
+-- ARGV  field; value, or '' to remove the field; turn, entry; enters: '1' to put it into that line even if it is in
+--       none; ended: the final states.
 --
--- Guarantee: answers with the state at that moment, or 'missing'; a job that has ended is left as it is. A job that
+-- Guarantee: returns the state at that moment, or 'missing'; a job that has ended is left as it is. A job that
 -- waits is in one line afterwards, or in none while it is paused.
 -- include: turns
 local job, state, cancel, line_before, line_after, turns = unpack(KEYS)

@@ -1,8 +1,8 @@
--- Tell whether a batch has jobs, or may soon have some. For what `note_batch` and `drop_batch` share.
+-- Find whether a batch has jobs, or may soon have some. `note_batch` and `drop_batch` include this.
 --
 -- KEYS  batch, batch_jobs, batches.
--- ARGV  id; job_prefix: what the keys of jobs begin with; just_noted: seconds in which the jobs of a batch that was
---       noted may still be on their way.
+-- ARGV  id; job_prefix: what the keys of jobs begin with; just_noted: seconds after a batch was written, during which
+--       its jobs may not have been submitted yet.
 local batch, batch_jobs, batches = unpack(KEYS)
 local id, job_prefix, just_noted = unpack(ARGV)
 

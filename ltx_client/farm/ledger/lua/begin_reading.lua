@@ -1,9 +1,10 @@
 -- Keep a job while somebody downloads its video.
 --
 -- KEYS  job, readers.
--- ARGV  token: of the download; ttl: seconds that it keeps the job where it is killed.
+-- ARGV  token: of the download; ttl: seconds for which a killed download keeps the job.
 --
--- Guarantee: answers 1 and `forget` leaves the job until the token is removed; 0, and nothing was written, for no job.
+-- Guarantee: returns 1, and `forget` leaves the job until the token is removed; or 0, with nothing written, if the job
+-- does not exist.
 local job, readers = unpack(KEYS)
 local token, ttl = unpack(ARGV)
 

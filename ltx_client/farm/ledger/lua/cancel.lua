@@ -1,11 +1,11 @@
 -- Ask for a job's end.
 --
 -- KEYS  job, state, cancel.
--- ARGV  ttl: seconds that a job lives whose cancel ends it; ended: the states that are the end.
+-- ARGV  ttl: seconds for which a job that this ends is kept; ended: the final states.
 --
--- Guarantee: answers with the state at that moment, or 'missing'. A job that has ended is left as it is, a waiting one
--- is never run, and the worker of a running one is woken. The state is the workers' to write: they end it, or drop it
--- when the job's time ran out.
+-- Guarantee: returns the state at that moment, or 'missing'. A job that has ended is left as it is, a waiting one
+-- is never run, and the worker of a running one is woken. Workers write the state: they end it, or drop it
+-- when the job has expired.
 local job, state, cancel = unpack(KEYS)
 local ttl = ARGV[1]
 local ended = rest(ARGV, 2)

@@ -1,9 +1,9 @@
--- Remove what is known of a batch whose jobs are all gone.
+-- Remove the record of a batch whose jobs are all gone.
 --
 -- KEYS  of `batch`.
 -- ARGV  of `batch`.
 --
--- Guarantee: a batch that has a job, or was just noted, is left as it is, and 0 is answered.
+-- Guarantee: a batch that has a job, or was just written, is left as it is, and 0 is returned.
 -- include: batch
 
 if is_new or has_jobs() then return 0 end

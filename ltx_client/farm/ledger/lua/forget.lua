@@ -1,11 +1,11 @@
 -- Remove the client's keys of a job that has ended.
 --
 -- KEYS  job, state, cancel, readers.
--- ARGV  submitted_at: as it was read; ended: the states that are the end.
+-- ARGV  submitted_at: as it was read; ended: the final states.
 --
--- Guarantee: answers 'yes' if they are gone; 'no', and nothing was changed, for a job that was submitted since, one
+-- Guarantee: returns 'yes' if they are gone; 'no', and nothing was changed, for a job that was submitted since, one
 -- that somebody downloads, and one that has not ended. The id stays on the list of jobs, where a worker finds that its
--- record is gone, and removes what workers wrote of it.
+-- record is gone, and removes what workers wrote about it.
 local job, state, cancel, readers = unpack(KEYS)
 local submitted_at = ARGV[1]
 local ended = rest(ARGV, 2)

@@ -1,9 +1,9 @@
--- Say that the removal of an input is over.
+-- End the removal of an input.
 --
 -- KEYS  input.
 -- ARGV  token: of the removal.
 --
--- Guarantee: what another removal, or somebody who wants the input, has written since stays.
+-- Guarantee: what another removal, or somebody who wants the input, has written since is kept.
 local input = KEYS[1]
 local token = ARGV[1]
 

@@ -1,11 +1,11 @@
 -- Begin to remove an input, if nobody wants it.
 --
 -- KEYS  input.
--- ARGV  read_at: when it was read which jobs need what; holds_for: seconds for which that holds; token: of the removal;
---       ttl: seconds after which the removal is taken to be over.
+-- ARGV  read_at: when the jobs' inputs were read; holds_for: seconds for which that is valid; token: of the removal;
+--       ttl: seconds after which the removal is considered over.
 --
--- Guarantee: answers 'yes' to one removal at most, and nobody can want the input until it is over; 'no' while it is
--- wanted or being removed; 'too late' once what was read no longer holds.
+-- Guarantee: returns 'yes' to one removal at most, and nobody can want the input until it is over; 'no' while it is
+-- wanted or being removed; 'too late' once what was read is no longer valid.
 local input = KEYS[1]
 local read_at, holds_for, token, ttl = unpack(ARGV)
 

@@ -1,10 +1,10 @@
--- Write what a batch is, before its jobs.
+-- Write a batch's record, before its jobs.
 --
 -- KEYS  of `batch`.
 -- ARGV  of `batch`, then name, submitter.
 --
--- Guarantee: the same again changes nothing but when it was noted. What is known of an earlier batch of this id, whose
--- jobs are all gone, goes.
+-- Guarantee: writing it again changes only `noted_at`. The record of an earlier batch with this id, whose jobs are all
+-- gone, is removed.
 -- include: batch
 local name, submitter = unpack(ARGV, 4)
 

@@ -1,14 +1,14 @@
 -- Write a job's record; that write is the submission.
 --
--- KEYS  job, jobs, line, turns; batch_jobs, or job again for a job of no batch; others: all else that a job's id may
---       have, then what the job is given.
+-- KEYS  job, jobs, line, turns; batch_jobs, or job again for a job of no batch; others: all other keys that a job's id
+--       may have, then those of the job's inputs.
 -- ARGV  leftover_count: how many of `others` come first; id, spec; links: JSON or ''; item: in the batch, or ''; turn,
---       entry; waits: '1' if it waits for other jobs; dry: '1' to write nothing; wanted_ttl: seconds for which the
---       inputs stay wanted; lead: milliseconds by which the newest job may be ahead of the clock; not_on: the fields
---       that keep it from workers.
+--       entry; waits: '1' if it depends on other jobs; dry: '1' to write nothing; wanted_ttl: seconds for which the
+--       inputs are kept; lead: milliseconds by which the newest job may be ahead of the clock; not_on: the fields
+--       that exclude workers.
 --
--- Guarantee: the same job again changes nothing and answers 'exists'; another job under its id changes nothing and
--- answers 'conflict', or 'used' where that one is gone. No two jobs have the same time of submission.
+-- Guarantee: the same job again changes nothing and returns 'exists'; another job with its id changes nothing and
+-- returns 'conflict', or 'used' if that one is gone. No two jobs have the same time of submission.
 -- include: turns
 local job, jobs, line, turns, batch_jobs = unpack(KEYS, 1, 5)
 local others = rest(KEYS, 6)

@@ -87,9 +87,12 @@ BAD_OPTIONS = {
     "no number": (["--image", "{picture}@0:1.5.2"], "'1.5.2', which is not a number"),
     "a picture as a clip": (["--video", "{picture}"], "is PNG"),
     "frames and seconds": (["--frames", "25", "--seconds", "4"], "--frames and --seconds were both given"),
-    "no length": (["--seconds", "0"], "--seconds 0 is not a length"),
-    "too long a length": (["--seconds", "1e308"], "--seconds 1e+308 at 12 frames a second is no number of frames"),
-    "a length without a rate": (["--seconds", "1", "--fps", "nan"], "--seconds 1 at nan frames a second is no number"),
+    "no length": (["--seconds", "0"], "--seconds 0 is invalid: it is not a length"),
+    "too long a length": (["--seconds", "1e308"], "--seconds 1e+308 at 12 frames a second is not a number of frames"),
+    "a length without a rate": (
+        ["--seconds", "1", "--fps", "nan"],
+        "--seconds 1 at nan frames a second is not a number",
+    ),
 }
 
 
@@ -124,7 +127,7 @@ def test_a_file_is_judged_by_how_it_begins(tmp_path, name, kind):
     if kind == holds:
         assert len(address_inputs(request)[1]) == 1
     else:
-        with pytest.raises(UsageError, match=f"give it with --{holds}"):
+        with pytest.raises(UsageError, match=f"use --{holds} for it"):
             address_inputs(request)
 
 

@@ -120,22 +120,22 @@ REFUSED = {
     "/dev/fd/987": "/dev/fd/987 is closed",
     "/dev/fd/999999999": "is closed",
     "to-stderr": "is where messages go",
-    "{colour}.mp4": "{colour} is no field; there are {prompt}, {seed}, {id}, ",
-    "{}.mp4": "{} is no field",
-    "{0}.mp4": "{0} is no field",
-    "{prompt.__class__}.mp4": "{prompt.__class__} is no field",
-    "{prompt[0]}.mp4": "{prompt[0]} is no field",
-    "{prompt!r}.mp4": "{prompt!r} is no field",
-    "{seed:9999999d}.mp4": "{seed:9999999d} cannot be",
-    "{seed:{width}}.mp4": "cannot be",
-    "{seed:.4}.mp4": "{seed:.4}, and 7 cannot be written so",
+    "{colour}.mp4": "{colour} is not a field; use {prompt}, {seed}, {id}, ",
+    "{}.mp4": "{} is not a field",
+    "{0}.mp4": "{0} is not a field",
+    "{prompt.__class__}.mp4": "{prompt.__class__} is not a field",
+    "{prompt[0]}.mp4": "{prompt[0]} is not a field",
+    "{prompt!r}.mp4": "{prompt!r} is not a field",
+    "{seed:9999999d}.mp4": "{seed:9999999d} is invalid; use formats",
+    "{seed:{width}}.mp4": "is invalid; use formats",
+    "{seed:.4}.mp4": "{seed:.4}, which is invalid for 7",
     "{prompt:d}.mp4": "{prompt:d}",
     "{seed.mp4": "a brace of the name itself is written {{ or }}",
     "seed}.mp4": "a brace of the name itself is written {{ or }}",
-    "{index}.mp4": "this job has none; videos of a batch have {index}",
-    "{seed}.gif": "the output {seed}.gif is no name of an MP4; end it with .mp4",
-    "{seed}/": "is no name of an MP4",
-    "{seed}": "is no name of an MP4",
+    "{index}.mp4": "which this job does not have; only videos of a batch have {index}",
+    "{seed}.gif": "the output {seed}.gif is invalid: it does not name an MP4; end it with .mp4",
+    "{seed}/": "is invalid: it does not name an MP4",
+    "{seed}": "is invalid: it does not name an MP4",
     "no/{seed}.mp4": "the folder no does not exist",
     "file/{seed}.mp4": "the folder file does not exist",
     "x" * 256 + "{seed}.mp4": "File name too long",
@@ -383,7 +383,7 @@ def test_a_terminal_gets_no_video(farm, job):
     ours, theirs = pty.openpty()
     try:
         for output in (f"/dev/fd/{theirs}", os.ttyname(theirs)):
-            assert "an MP4 is no text, so it is not written to a terminal" in said(
+            assert "an MP4 is not text, so it is not written to a terminal" in said(
                 farm.ltx("download", job, "-o", output)
             )
     finally:
@@ -516,4 +516,7 @@ def test_ctrl_c_while_a_video_is_fetched_says_how_it_is_fetched_later(farm, monk
     done = render(farm, "ball.mp4")
     (job_id,) = farm.sent
     assert (done.exit_code, done.stdout) == (130, "")
-    assert done.stderr.splitlines()[-1] == f"left; the video is kept, and ltx download {job_id[-12:]} fetches it"
+    assert (
+        done.stderr.splitlines()[-1]
+        == f"stopped waiting; the video is kept, and ltx download {job_id[-12:]} downloads it"
+    )

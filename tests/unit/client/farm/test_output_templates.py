@@ -79,7 +79,7 @@ def test_fields_are_filled_in(template):
 
 @pytest.mark.parametrize("field", ["{variant:010}", "{prompt:020}", "{id:016}"])
 def test_a_text_is_not_made_longer_by_zeros(field):
-    with pytest.raises(UsageError, match="cannot be written so"):
+    with pytest.raises(UsageError, match="which is invalid for"):
         name_of(f"{field}.mp4")
 
 
@@ -149,8 +149,8 @@ SAME = {
     "made safe": (["a/b", "a:b"], "{prompt}.mp4", "videos 1 and 2 would both be a_b.mp4"),
     "dots": (["a", "b"], "o/{index}/../x.mp4", "videos 1 and 2 would both be o/2/../x.mp4"),
     "no field of the job": (["a", "b"], "{variant}.mp4", "add {index}, {seed} or {id}"),
-    "a file where a folder is": (["a", "b"], "list.txt/{index}.mp4", "list.txt is no folder"),
-    "a folder that cannot be": (["a"], "list.txt", "list.txt is no folder"),
+    "a file where a folder is": (["a", "b"], "list.txt/{index}.mp4", "list.txt is not a folder"),
+    "an invalid folder": (["a"], "list.txt", "list.txt is not a folder"),
     "below a file": (["a"], "list.txt/x", "Not a directory"),
     "standard output": (["a"], "-", "standard output takes one"),
     "too long": (["a"], "x" * 256, "File name too long"),
@@ -193,7 +193,10 @@ def test_an_index_that_is_not_the_batch_s_stays(farm, text):
     assert Path("index.json").read_bytes() == theirs
     short = done.stdout.splitlines()[-1][-12:]
     assert '"prompt": "a red ball"' in Path(f"index-{short}.json").read_text()
-    assert f"index.json is not this batch's, and stays; what each video is is said in index-{short}.json" in done.stderr
+    assert (
+        f"index.json belongs to something else, and is kept; the videos are described in index-{short}.json"
+        in done.stderr
+    )
 
 
 def test_the_index_of_a_batch_is_written_anew(farm):
@@ -224,7 +227,7 @@ def test_ctrl_c_in_a_batch_says_its_id_and_how_it_is_fetched(farm, monkeypatch):
     monkeypatch.setattr("ltx_client.terminal.watching.following.follow", interrupted)
     done = batch(farm, ["a red ball"], "-o", "shots", "--id", "one-3fa85f64a1b2")
     assert (done.exit_code, done.stdout) == (130, "one-3fa85f64a1b2\n")
-    assert "ltx download --batch 3fa85f64a1b2 -o FOLDER fetches the videos" in done.stderr.splitlines()[-1]
+    assert "ltx download --batch 3fa85f64a1b2 -o FOLDER downloads the videos" in done.stderr.splitlines()[-1]
 
 
 def test_a_batch_after_one_that_failed_is_fetched_too(farm, monkeypatch):

@@ -150,7 +150,7 @@ def test_ages(text, seconds):
 
 @pytest.mark.parametrize("text", ["", "30", "d", "-1d", "1.5d", "9999999d", "30 days"])
 def test_what_is_no_age(text):
-    with pytest.raises(ValueError, match="is no age; give hours"):
+    with pytest.raises(ValueError, match="is invalid: it is not an age; use hours"):
         parse_age(text)
 
 

@@ -43,7 +43,7 @@ def test_an_id_that_gc_has_freed_is_refused_while_anything_is_left(farm, end, ma
     farm.send(job)
     end("mine")
     collect(farm)
-    with pytest.raises(IdUsed, match="the id mine was a job's that is removed; give another --id"):
+    with pytest.raises(IdUsed, match="the id mine belonged to a job that was removed; use another --id"):
         farm.send(job)
     assert farm.jobs() == []
 
@@ -120,7 +120,7 @@ def test_a_batch_with_one_job_of_somebody_elses_is_refused_as_a_whole(farm, make
     batch = batch_of(make_job, 3)
     farm.send(make_job(id=batch.jobs[1][0].id, priority=1))
     before = sorted(redis_client.keys("*"))
-    with pytest.raises(JobConflict, match="exists already and asks for something else"):
+    with pytest.raises(JobConflict, match="exists already, with another request"):
         farm.send_batch(batch)
     assert sorted(redis_client.keys("*")) == before
 

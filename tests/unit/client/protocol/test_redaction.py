@@ -11,7 +11,7 @@ import click
 import pytest
 
 from ltx_client.cli import main
-from ltx_client.protocol.redaction import know, know_environment, know_url, redacted, shown_url
+from ltx_client.protocol.redaction import hide_environment_secrets, hide_secret, hide_url_secrets, redacted, shown_url
 from ltx_client.shared.console.stdio import LineFormatter
 from ltx_worker.cli import main as worker_main
 
@@ -88,7 +88,7 @@ def test_what_holds_no_secret_is_shown_as_it_is(text):
     "secret", ["hush-7f3c", "pa#s/s?w@o[r]d:1", "with space & é", "quo\"te\\s's", "100%25sure", "a\udcff\ud83db"]
 )
 def test_a_known_secret_is_found_however_it_is_written(secret):
-    know(secret)
+    hide_secret(secret)
     written = secret.encode(errors="backslashreplace")
     quoted = (quote(written), quote(written, safe=""), quote_plus(written))
     for form in (secret, *quoted, json.dumps(secret), repr(secret)):
@@ -99,19 +99,19 @@ def test_a_known_secret_is_found_however_it_is_written(secret):
 
 @pytest.mark.parametrize("url", [url for url in URLS if url not in NOT_TAKEN_APART])
 def test_what_a_url_of_this_process_holds_is_hidden_wherever_a_library_repeats_it(url):
-    know_url(url.replace("{}", SECRET))
+    hide_url_secrets(url.replace("{}", SECRET))
     assert redacted(f"WRONG {SECRET}!") == "WRONG ***!"
 
 
 def test_a_short_secret_is_hidden_as_a_word_and_no_common_word_is_one():
-    know("pw-1")
-    know("a")
-    know("true")
+    hide_secret("pw-1")
+    hide_secret("a")
+    hide_secret("true")
     assert redacted("pw-1 is not pw-12, which is true") == "*** is not pw-12, which is true"
 
 
 def test_the_environment_is_searched_by_names_and_urls():
-    know_environment(
+    hide_environment_secrets(
         {
             "AWS_SECRET_ACCESS_KEY": "key-of-aws",
             "LTX_NOTIFY_SECRET": "key-of-notify",
@@ -131,7 +131,7 @@ def test_the_environment_is_searched_by_names_and_urls():
 
 def test_a_webhook_is_a_secret_from_its_host_on():
     url = "https://hooks.example/services/T1/B2/x9y8z7w6v5"
-    know_url(url, path=True)
+    hide_url_secrets(url, path=True)
     assert shown_url(url, path=False) == "https://hooks.example/***"
     assert "x9y8z7w6v5" not in redacted("POST /services/T1/B2/x9y8z7w6v5: 404; /x9y8z7w6v5")
 
@@ -155,7 +155,7 @@ def test_what_help_says_of_urls_is_not_taken_for_one_with_a_secret(program):
 
 
 def test_a_log_has_a_line_for_a_record_and_no_secret():
-    know(SECRET)
+    hide_secret(SECRET)
     try:
         raise ValueError(f"{SECRET} at s3://k:other@b\nFORGED")
     except ValueError as error:

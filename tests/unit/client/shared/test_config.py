@@ -88,7 +88,7 @@ def test_a_farm_is_named_by_the_environment_too(studio, monkeypatch):
 BROKEN = {
     "no TOML": ('farm = "a"\n[farms.a\n', "line 2: "),
     "unended": ('farm = "a', "line 1: "),
-    "unknown key": ('[farms.a]\nnamespace = "x:"\nbroker = "x"\n', "line 3: farms.a.broker is unknown here"),
+    "unknown key": ('[farms.a]\nnamespace = "x:"\nbroker = "x"\n', "line 3: farms.a.broker is unknown"),
     "wrong type": (
         "[farms.a]\n\nstorage_url = 3\n",
         "line 3: farms.a.storage_url is invalid; it must be a text in quotes",
@@ -146,8 +146,8 @@ def test_set_keeps_comments_and_is_read_back(studio):
         (("broker_url", "http://ann:hidden@x"), "must be redis://"),
         (("defaults.priority", "11"), "defaults.priority is 11; it must be a whole number from 0 to 9"),
         (("farm", "cellar"), "no farm 'cellar'"),
-        (("storage_url",), "give a value"),
-        (("broker_password", "hidden"), "does not belong on a command line"),
+        (("storage_url",), "the value is missing"),
+        (("broker_password", "hidden"), "on a command line is visible to others"),
     ],
 )
 def test_set_refuses_what_cannot_be(studio, arguments, words):

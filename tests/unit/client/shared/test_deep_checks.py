@@ -56,7 +56,7 @@ def test_a_machine_that_computes_as_it_should(look):
 
 
 @pytest.mark.parametrize(
-    ("line", "said", "mend"),
+    ("line", "said", "fix"),
     [
         ({**RIGHT, **TIMES, "distance": 0.3, "right": False}, "off by 0.3", "do not render here"),
         ({**RIGHT, **TIMES, "distance": float("nan"), "right": False}, "off by nan", "do not render here"),
@@ -73,15 +73,15 @@ def test_a_machine_that_computes_as_it_should(look):
         ({**CLIP, "problem": "frames read back from an MP4 differ"}, "differ", "pip install --force-reinstall"),
     ],
 )
-def test_what_is_wrong_is_said_with_what_to_do(look, line, said, mend):
+def test_what_is_wrong_is_said_with_what_to_do(look, line, said, fix):
     failed = [finding for finding in look([line])[0] if finding.level is Level.FAILURE]
-    assert [said in finding.text and finding.mend.startswith(mend) for finding in failed] == [True]
+    assert [said in finding.text and finding.fix.startswith(fix) for finding in failed] == [True]
 
 
 def test_a_tile_that_is_off_by_what_the_user_has_set(look, monkeypatch):
     monkeypatch.setenv("MLX_CONV_WINOGRAD", "1")
     found, report = look([{**RIGHT, **TIMES, "distance": 0.05, "right": False}])
-    assert found[0].mend.startswith("unset MLX_CONV_WINOGRAD")
+    assert found[0].fix.startswith("unset MLX_CONV_WINOGRAD")
     assert report["environment"]["MLX_CONV_WINOGRAD"] == "1"
 
 
@@ -96,7 +96,7 @@ def test_more_memory_than_was_predicted(look):
 
 
 @pytest.mark.parametrize(
-    ("ending", "said", "mend"),
+    ("ending", "said", "fix"),
     [
         ("raise RuntimeError('[METAL] Command buffer execution failed')", "Command buffer execution failed", ""),
         ("import os; os.kill(os.getpid(), 9)", "ended by SIGKILL", "end other programs"),
@@ -107,13 +107,13 @@ def test_more_memory_than_was_predicted(look):
         ("import sys; print('{\"kind\": \"comp', end='', flush=True); sys.exit(5)", "exit code 5", ""),
     ],
 )
-def test_a_process_that_dies_is_a_finding_and_the_report_is_written(look, ending, said, mend):
+def test_a_process_that_dies_is_a_finding_and_the_report_is_written(look, ending, said, fix):
     found, report = look([{**RIGHT, **TIMES}], ending=f"print('5\\nwords of a library', flush=True)\n{ending}")
     failed = [finding for finding in found if finding.level is Level.FAILURE]
     assert len(failed) == 2 and all(said in finding.text for finding in failed)
     defaults = ["do not render here", "send the report"]
-    assert mend is None or [
-        finding.mend.startswith(mend or default) for finding, default in zip(failed, defaults, strict=True)
+    assert fix is None or [
+        finding.fix.startswith(fix or default) for finding, default in zip(failed, defaults, strict=True)
     ] == [True, True]
     assert [line["kind"] for line in report["results"] if "kind" in line] == ["compared", "failed", "failed"]
 
@@ -121,7 +121,7 @@ def test_a_process_that_dies_is_a_finding_and_the_report_is_written(look, ending
 def test_a_program_that_stands_still_is_ended(look, monkeypatch):
     monkeypatch.setattr(deep_checks, "SILENCE", 1.0)
     found, _ = look([], (), ending="import signal, time; signal.signal(signal.SIGTERM, lambda *_: 0); time.sleep(60)")
-    assert [("stood still" in finding.text) for finding in found if finding.level is Level.FAILURE] == [True, True]
+    assert [("was stuck" in finding.text) for finding in found if finding.level is Level.FAILURE] == [True, True]
 
 
 def test_a_program_ends_with_whoever_has_left(tmp_path, monkeypatch):
@@ -157,7 +157,7 @@ def test_nothing_is_computed_for_a_report_that_cannot_be_written(name, tmp_path,
         deep_checks.os, "access", lambda path, _: path.name != "protected.json"
     )  # as for who is not root
     (found,) = run_checks(DeepChecks("pocket", tmp_path / name).checks())
-    assert (found.level, found.mend) == (Level.FAILURE, "name another file with --report")
+    assert (found.level, found.fix) == (Level.FAILURE, "name another file with --report")
 
 
 def test_names_and_folders_are_kept_out_of_what_is_sent(monkeypatch):

@@ -84,7 +84,7 @@ def test_a_home_that_cannot_be_locked_is_said_by_whoever_looks_at_it(file_system
         assert stop_up(tmp_path) == 0 and found.level is not Level.FAILURE
         assert why_not_lockable(tmp_path / "nowhere") == "", "who writes there is told"
     else:
-        assert found.level is Level.FAILURE and "has no locks" in found.text and "a disk of this machine" in found.mend
+        assert found.level is Level.FAILURE and "has no locks" in found.text and "a disk of this machine" in found.fix
         with pytest.raises(UnusableHome, match="has no locks"):
             make_home(tmp_path)
         with pytest.raises(BrokerUnreachable, match="cannot be used"):

@@ -100,7 +100,7 @@ def test_no_text_breaks_a_setting_or_is_quoted(monkeypatch):
     [
         ("LTX_WORKER_MEMROY_GB", "4", WorkerSettings, "is LTX_WORKER_MEMORY_GB meant?"),
         ("LTX_WORKER_METRIC_PORT", "9000", WorkerSettings, "is LTX_WORKER_METRICS_PORT meant?"),
-        ("LTX_WORKER_XYZZY", "secret-x", WorkerSettings, "LTX_WORKER_XYZZY is no setting; unset it"),
+        ("LTX_WORKER_XYZZY", "secret-x", WorkerSettings, "LTX_WORKER_XYZZY is not a setting; unset it"),
         ("LTX_BROKR_URL", "redis://x", FarmSettings, "is LTX_BROKER_URL meant?"),
         ("LTX_STORAGEURL", "/x", FarmSettings, "is LTX_STORAGE_URL meant?"),
         ("LTX_STORAGE_URl", "/x", FarmSettings, ""),  # in whatever case
@@ -109,7 +109,7 @@ def test_no_text_breaks_a_setting_or_is_quoted(monkeypatch):
         ("LTX_SOMETHING_ELSE", "4", WorkerSettings, ""),
         ("LTX_WORKER_RENEW_EVERY", "60", WorkerSettings, "use less than LTX_WORKER_LEASE, 60"),
         ("LTX_HOME", "", FarmSettings, "LTX_HOME: is empty; it must be a whole path"),
-        ("LTX_HOME", "~nobody-of-this-name/x", FarmSettings, "'~nobody-of-this-name' is no folder of this machine"),
+        ("LTX_HOME", "~nobody-of-this-name/x", FarmSettings, "'~nobody-of-this-name' is not a folder of this machine"),
         ("LTX_HOME", "here/x", FarmSettings, "is relative to the current folder"),
     ],
 )
@@ -152,7 +152,7 @@ def test_a_wrong_value_in_the_file_is_one_sentence_too(tmp_path, head, name, fie
         said = str(caught.value)
         assert f"{name} is " in said and "it must be " in said, said
         assert not OF_PYDANTIC.search(said) and "hidden" not in said
-    with pytest.raises(ConfigError, match=f"{name}x is unknown here; is {name} meant"):
+    with pytest.raises(ConfigError, match=f"{name}x is unknown; is {name} meant"):
         parse(f"{head}{name}x = 'a'\n", tmp_path / "config.toml")
 
 

@@ -100,7 +100,7 @@ def test_a_worker_that_refuses_its_settings_is_not_waited_for(home, monkeypatch)
     monkeypatch.setattr(FarmFolder, "is_kept", lambda self: True)
     farm = SimpleNamespace(_embedded=folder)
     with pytest.raises(
-        UsageError, match="this machine's worker does not start: the settings are not right: LTX_WORKER_LEASE"
+        UsageError, match="this machine's worker does not start: the settings are invalid: LTX_WORKER_LEASE"
     ):
         Connection.check(farm)
     worker.stop()

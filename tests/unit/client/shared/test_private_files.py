@@ -137,7 +137,7 @@ def test_a_private_file_is_written_through_links_and_over_no_device(tmp_path):
         assert (tmp_path / "dotfiles" / name).read_text() == "after"
         assert stat.S_IMODE((tmp_path / "dotfiles" / name).stat().st_mode) == 0o600
     os.mkfifo(tmp_path / "pipe")
-    for name, why in (("pipe", "is no file"), ("dotfiles", "is no file"), ("loop", "symbolic links")):
+    for name, why in (("pipe", "is not a file"), ("dotfiles", "is not a file"), ("loop", "symbolic links")):
         before = (tmp_path / name).lstat()
         with pytest.raises(OSError, match=why):
             write_private(tmp_path / name, "never")

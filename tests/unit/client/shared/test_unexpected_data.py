@@ -98,7 +98,7 @@ def test_a_size_that_no_video_of_the_request_has_bounds_nothing(
     if by == "link":
         farm.storage_url = None
         monkeypatch.setattr(farm, "link", lambda _: "http://127.0.0.1:1/videos/a.mp4")
-    with pytest.raises(StorageUnreachable, match=f"no video of its size and length has more than {most:,}"):
+    with pytest.raises(StorageUnreachable, match=f"but a video of its size and length has at most {most:,}"):
         farm.download(job.id, tmp_path / "out.mp4")
     assert fetched == []
     snapshot = json.loads(redis_client.hget(names.state(job.id), "snapshot"))

@@ -100,25 +100,25 @@ def test_pictures_are_looked_for_where_the_file_is(tmp_path):
 
 
 BAD_JSON = {
-    "[1]": "give an object",
+    "[1]": "use an object",
     "{": "this is not JSON: Expecting property name",
-    '{"prompt": 3}': "prompt 3 is no text",
+    '{"prompt": 3}': "prompt 3 is not a text",
     "{}": "it has no prompt",
     '{"prompt": " "}': "the prompt is empty",
-    '{"prompt": "x", "stpes": 3}': '"stpes" is unknown here; is steps meant?',
-    '{"prompt": "x", "zzz": 3}': '"zzz" is unknown here; prompt, variant, width',
-    '{"prompt": "x", "steps": 2.5}': "steps 2.5 is no whole number",
-    '{"prompt": "x", "steps": true}': "steps true is no whole number",
-    '{"prompt": "x", "steps": 1e400}': "steps 1e400 is no whole number",
+    '{"prompt": "x", "stpes": 3}': '"stpes" is unknown; is steps meant?',
+    '{"prompt": "x", "zzz": 3}': '"zzz" is unknown; use one of prompt, variant, width',
+    '{"prompt": "x", "steps": 2.5}': "steps 2.5 is not a whole number",
+    '{"prompt": "x", "steps": true}': "steps true is not a whole number",
+    '{"prompt": "x", "steps": 1e400}': "steps 1e400 is not a whole number",
     '{"prompt": "x", "width": 100}': "96 or 128 would be",
     '{"prompt": "x", "variant": "huge"}': "huge",
     '{"prompt": "x", "seed": -1}': "seed",
     '{"prompt": "x", "seeds": []}': "names no seeds",
     '{"prompt": "x", "seeds": "8-1"}': "does not name 1 to",
     '{"prompt": "x", "seed": 1, "seeds": "1-2"}': "seed and seeds were both given",
-    '{"prompt": "x", "priority": 11}': "priority 11 cannot be",
+    '{"prompt": "x", "priority": 11}': "priority 11 is invalid",
     '{"prompt": "x", "blur": "perhaps"}': "neither true nor false",
-    '{"prompt": "x", "image": [1]}': "no file's name",
+    '{"prompt": "x", "image": [1]}': "is not a file's name",
     '{"prompt": "x", "frames": 9, "seconds": 1}': "both given",
     '{"prompt": "x", "steps": ' + "9" * 5000 + "}": "a number is too long",
     "[" * 100_000: "nested too deeply",
@@ -138,11 +138,11 @@ def test_every_bad_line_is_reported_with_its_number():
     ("text", "line", "words"),
     [
         ("prompt,stpes\nx,3\n", 1, "is steps meant?"),
-        ("prompt,words\nx,y\n", 1, "unknown here"),
+        ("prompt,words\nx,y\n", 1, "is unknown"),
         ("steps\n3\n", 1, "no column is called prompt"),
         ("prompt\nx\nx,3\n", 3, "2 cells, and 1 column is named"),
         ('prompt\n"x\n', 2, "this is not CSV"),
-        ("prompt,steps\nx,3\ny,many\n", 3, 'steps "many" is no whole number'),
+        ("prompt,steps\nx,3\ny,many\n", 3, 'steps "many" is not a whole number'),
     ],
 )
 def test_a_bad_table(text, line, words):
@@ -151,15 +151,15 @@ def test_a_bad_table(text, line, words):
 
 def test_files_that_cannot_be_batches():
     for text, words in (
-        (b"", "no lines"),
+        (b"", "only empty lines"),
         (b"a\n\xff\n", "line 2, column 1: the byte 0xFF is not UTF-8"),
-        (b"#\n\n", "no lines"),
+        (b"#\n\n", "only empty lines"),
     ):
         with pytest.raises(UsageError, match=words):
             prepare(text, "b.txt")
     with pytest.raises(UsageError, match="more than 10,000 videos, by line 11"):
         prepare("\n".join([BALL] * 20), "b.txt", seeds=range(1000))
-    with pytest.raises(UsageError, match="the id 'a b' cannot be"):
+    with pytest.raises(UsageError, match="the id 'a b' is invalid"):
         prepare(BALL, "b.txt", batch_id="a b")
 
 
@@ -217,7 +217,7 @@ def test_a_sheet_without_pillow_and_of_what_is_no_video(tmp_path, monkeypatch):
     from ltx_client.errors import FarmError
 
     (tmp_path / "a.mp4").write_bytes(b"no video")
-    with pytest.raises(FarmError, match="is no video"):
+    with pytest.raises(FarmError, match="is not a video"):
         draw_sheet([(tmp_path / "a.mp4", "1\nx")], tmp_path / "s.png")
     monkeypatch.setitem(__import__("sys").modules, "PIL", None)
     with pytest.raises(UsageError, match="needs Pillow"):

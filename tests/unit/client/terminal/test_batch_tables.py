@@ -149,26 +149,26 @@ REFUSED = {
     "Excel's seed": (
         "prompt,seed\nx,2.57742E+09",
         "a.csv",
-        'line 2: seed "2.57742E+09" is no whole number: its exponent',
+        'line 2: seed "2.57742E+09" is not a whole number: its exponent',
     ),
     "a seed of JSON": (
         '{"prompt": "x", "seed": 2.57742E+09}',
         "a.json",
-        "line 1: seed 2.57742E+09 is no whole number: its",
+        "line 1: seed 2.57742E+09 is not a whole number: its",
     ),
-    "even a short one": ("prompt,steps\nx,1E+1", "a.csv", 'line 2: steps "1E+1" is no whole number: its exponent'),
+    "even a short one": ("prompt,steps\nx,1E+1", "a.csv", 'line 2: steps "1E+1" is not a whole number: its exponent'),
     "a decimal comma": ('prompt,fps\nx,"12,5"', "a.csv", "write 12.5 or 125"),
     "thousands": ("prompt;fps\nx;1,000", "a.csv", "its comma may stand for thousands; write 1.000 or 1000"),
-    "an underscore": ("prompt,steps\nx,1_0", "a.csv", 'line 2: steps "1_0" is no whole number'),
-    "half a step": ("prompt,steps\nx,1.5", "a.csv", "is no whole number"),
-    "infinity": ("prompt,fps\nx,inf", "a.csv", 'line 2: fps "inf" is no number'),
+    "an underscore": ("prompt,steps\nx,1_0", "a.csv", 'line 2: steps "1_0" is not a whole number'),
+    "half a step": ("prompt,steps\nx,1.5", "a.csv", "is not a whole number"),
+    "infinity": ("prompt,fps\nx,inf", "a.csv", 'line 2: fps "inf" is not a number'),
     "a word": ("prompt,crop\nx,WAHR", "a.csv", 'line 2: crop "WAHR" is neither true nor false'),
-    "NaN": ('[{"prompt": "x"},\n{"prompt": "x", "fps": NaN}]', "a.json", "line 2: NaN is no number"),
-    "1e400": ('{"prompt": "x", "fps": 1e400}', "a.json", "line 1: fps 1e400 is no number"),
-    "a misspelt column": ("prompt,sed\nx,7", "a.csv", 'line 1: "sed" is unknown here; is seed meant?'),
-    "a misspelt prompt": ("promt,seed\nx,7", "a.csv", 'line 1: "promt" is unknown here; is prompt meant?'),
-    "another program's column": ("prompt,cfg\nx,7", "a.csv", 'line 1: "cfg" is unknown here; is guidance meant?'),
-    "a column that is no option": ("prompt,sampler\nx,y", "a.csv", "a name that begins with _ is a note"),
+    "NaN": ('[{"prompt": "x"},\n{"prompt": "x", "fps": NaN}]', "a.json", "line 2: NaN is not a number"),
+    "1e400": ('{"prompt": "x", "fps": 1e400}', "a.json", "line 1: fps 1e400 is not a number"),
+    "a misspelt column": ("prompt,sed\nx,7", "a.csv", 'line 1: "sed" is unknown; is seed meant?'),
+    "a misspelt prompt": ("promt,seed\nx,7", "a.csv", 'line 1: "promt" is unknown; is prompt meant?'),
+    "another program's column": ("prompt,cfg\nx,7", "a.csv", 'line 1: "cfg" is unknown; is guidance meant?'),
+    "a column that is no option": ("prompt,sampler\nx,y", "a.csv", "or a name that begins with _ for a note"),
     "no column is named": (
         "a red ball rolls\nx",
         "a.csv",
@@ -197,7 +197,7 @@ REFUSED = {
         "a.csv",
         "line 2: it has 3 cells, and 2 columns are named; put",
     ),
-    "a cell too many, a tab": ("prompt\tseed\na\tb\t7", "a.tsv", "put a cell that holds a tab in quotes"),
+    "a cell too many, a tab": ("prompt\tseed\na\tb\t7", "a.tsv", "put a cell that contains a tab in quotes"),
     "a column without a name": (
         "prompt,seed,\nx,7,y",
         "a.csv",
@@ -215,9 +215,9 @@ REFUSED = {
         "a.csv",
         'line 2: this is not CSV: after a closing " there is more',
     ),
-    "sep of two": ("sep=;;\nprompt;seed\nx;7", "a.csv", "line 1: sep=;; names no separator"),
-    "a spreadsheet's error": ("prompt\n#NAME?", "a.csv", 'line 2: the prompt "#NAME?" is what is written for a cell'),
-    "pandas' nothing": ("prompt,seed\nnan,1", "a.csv", 'line 2: the prompt "nan" is what is written for a cell'),
+    "sep of two": ("sep=;;\nprompt;seed\nx;7", "a.csv", "line 1: sep=;; is invalid: it does not name a separator"),
+    "a spreadsheet's error": ("prompt\n#NAME?", "a.csv", 'line 2: the prompt "#NAME?" is the text of a cell'),
+    "pandas' nothing": ("prompt,seed\nnan,1", "a.csv", 'line 2: the prompt "nan" is the text of a cell'),
     "no prompt": ("prompt,seed\n,1", "a.csv", "line 2: it has no prompt"),
     "Markdown": (
         "| prompt | seed |\n|---|---|\n| x | 7 |",
@@ -237,11 +237,11 @@ REFUSED = {
     "safetensors": (
         b"\x10\0\0\0\0\0\0\0{}",
         "a.safetensors",
-        "line 1, column 2: there is a NUL byte, so this is no text",
+        "line 1, column 2: there is a NUL byte, so this is not text",
     ),
     "JSON below a comment": ('# ours\n{"prompt": "x"}', "a.txt", "line 2: this is JSON in a list of prompts"),
-    "a trailing comma": ('[\n{"prompt": "x"},\n]', "a.json", "in JSON, no comma stands before a closing bracket"),
-    "and in an object": ('{"prompt": "x",\n}', "a.json", "in JSON, no comma stands before a closing bracket"),
+    "a trailing comma": ('[\n{"prompt": "x"},\n]', "a.json", "in JSON, there is no comma before a closing bracket"),
+    "and in an object": ('{"prompt": "x",\n}', "a.json", "in JSON, there is no comma before a closing bracket"),
     "a comment": (
         '[\n// ours\n{"prompt": "x"}]',
         "a.json",
@@ -260,19 +260,19 @@ REFUSED = {
     "commas between lines": (
         '{"prompt": "x"},\n{"prompt": "y"}',
         "a.jsonl",
-        "no comma stands between lines, only in an array",
+        "there is no comma between lines, only in an array",
     ),
-    "a list in a list": ('{"prompts": ["x", "y"]}', "a.json", 'line 1: "prompts" holds a list; give that list alone'),
+    "a list in a list": ('{"prompts": ["x", "y"]}', "a.json", 'line 1: "prompts" contains a list; use that list alone'),
     "a wrapped list": (
         '{"shots": [{"prompt": "x"}]}',
         "a.json",
-        'line 1: "shots" holds a list; give that list alone',
+        'line 1: "shots" contains a list; use that list alone',
     ),
-    "an array of numbers": ("[{}, 1]", "a.json", "line 1: give an object, as"),
-    "a third of an array": ('[{"prompt": "x"},\n\n{"prompt": 3}]', "a.json", "line 3: prompt 3 is no text"),
+    "an array of numbers": ("[{}, 1]", "a.json", "line 1: use an object, such as"),
+    "a third of an array": ('[{"prompt": "x"},\n\n{"prompt": 3}]', "a.json", "line 3: prompt 3 is not a text"),
     "text called .json": (BALL, "a.json", "line 1: this is not JSON: Expecting value (column 1)"),
-    "YAML": ("- prompt: x\n", "a.yaml", "a.yaml is called YAML, which is not read; give a CSV table, JSON, or a text"),
-    "nothing": ("\n#x\n", "a.txt", "it has no lines but empty ones and comments"),
+    "YAML": ("- prompt: x\n", "a.yaml", "a.yaml is called YAML, which is not read; use a CSV table, JSON, or a text"),
+    "nothing": ("\n#x\n", "a.txt", "it has only empty lines and comments"),
     "an empty array": ("[]", "a.json", "asks for no videos"),
     "only names": ("prompt,seed\n", "a.csv", "asks for no videos"),
     "Excel": (
@@ -307,14 +307,18 @@ REFUSED = {
     "thousands with a point": (
         "prompt;seed\nx;1.000",
         "a.csv",
-        'line 2: seed "1.000" is no whole number: its point may stand for thousands; write 1 or 1000',
+        'line 2: seed "1.000" is not a whole number: its point may stand for thousands; write 1 or 1000',
     ),
-    "a formula": ('prompt;seed\n="a ball";7', "a.csv", "is a formula; write what it shows"),
-    "a line of a Markdown table": ("prompt | notes\n--- | ---\nx | y", "a.csv", "line 2: --- is no prompt, it divides"),
+    "a formula": ('prompt;seed\n="a ball";7', "a.csv", "is a formula; write its value"),
+    "a line of a Markdown table": (
+        "prompt | notes\n--- | ---\nx | y",
+        "a.csv",
+        "line 2: --- is not a prompt but a line",
+    ),
     "front matter": (
         "---\ntitle: x\n---\nx",
         "a.md",
-        "line 1: --- is no prompt, it divides lines; remove it\nline 3: ",
+        "line 1: --- is not a prompt but a line that separates others; remove it\nline 3: ",
     ),
     "a table without prompts": ("description,seed\na ball,7", "a.txt", "a.txt, line 1: this may be a prompt, or name"),
     "gzip": (b"\x1f\x8b\x08", "a.csv.gz", "is compressed by gzip, which is not read; unpack it first"),
@@ -333,7 +337,7 @@ REFUSED = {
         "a.csv",
         "looks like UTF-16 without a byte order mark; save",
     ),
-    "NUL": (b"x\ny\0z", "a.txt", "a.txt, line 2, column 2: there is a NUL byte, so this is no text"),
+    "NUL": (b"x\ny\0z", "a.txt", "a.txt, line 2, column 2: there is a NUL byte, so this is not text"),
     "NUL, UTF-16": ("x\ny\0z".encode("utf-16"), "a.txt", "line 2, column 2: there is a NUL character; remove it"),
 }
 
@@ -358,22 +362,22 @@ REMARKS = {
     "notes": (
         "prompt,seed,Notes,_cfg,#\nx,7,y,z,1",
         "a.csv",
-        "ignored as notes, since no option is called so: Notes, _cfg, #",
+        "ignored as notes, since they are not names of options: Notes, _cfg, #",
     ),
     "pandas' row numbers": (
         ",prompt\n0,x",
         "a.csv",
-        "ignored as notes, since no option is called so: the first column, wh",
+        "ignored as notes, since they are not names of options: the first column, wh",
     ),
     "and as it calls them": (
         "Unnamed: 0,prompt\n0,x",
         "a.csv",
-        "ignored as notes, since no option is called so: Unnamed: 0",
+        "ignored as notes, since they are not names of options: Unnamed: 0",
     ),
     "notes of JSON": (
         '{"prompt": "x", "seed": 7, "id": 3}',
         "a.json",
-        "ignored as notes, since no option is called so: id",
+        "ignored as notes, since they are not names of options: id",
     ),
     "a list's marks": (
         "- x\n- y",
@@ -416,7 +420,7 @@ def test_a_dry_run_on_this_machine_counts_the_videos_of_each_kind(tmp_path, monk
     done = run(tmp_path, monkeypatch, "batch", "a.csv", "--dry-run")
     assert done.exit_code == 0
     assert [line.split()[-1] for line in done.stdout.splitlines() if line.startswith("videos")] == ["7", "6", "1"]
-    assert done.stderr == "warning: a.csv: ignored as notes, since no option is called so: notes\n"
+    assert done.stderr == "warning: a.csv: ignored as notes, since they are not names of options: notes\n"
 
 
 def test_standard_input_and_a_file_that_never_ends(tmp_path, monkeypatch):

@@ -53,7 +53,9 @@ def farm(redis_client, names, client_ledger, ledger, make_job, monkeypatch, work
     """A farm with a job of each prompt, in each state, all of one batch, and two workers."""
     farm = Farm.over(redis_client, SecretStr("redis://localhost"), names, None)
     monkeypatch.setattr(Farm, "connect", lambda *_, **__: Farm.over(redis_client, farm._broker_url, names, None))
-    monkeypatch.setattr("ltx_client.terminal.notices.waiting.tell_who_waits", lambda *_: None)  # nobody serves these
+    monkeypatch.setattr(
+        "ltx_client.terminal.notices.wait_reasons.tell_who_waits", lambda *_: None
+    )  # nobody serves these
     farm._batches.note(SimpleNamespace(id=BATCH, name=FILE, jobs=[(make_job(), None)]))
     for item, (job_id, prompt) in enumerate(IDS.items(), 1):
         request = dataclasses.replace(make_job().request, prompt=re.sub("[\x1b]", "", prompt))

@@ -16,7 +16,7 @@ from ltx_client.protocol.jobs import Job, Links, parse_job
 from ltx_client.protocol.workers import CLIP_PARTS, WorkerInfo
 from ltx_client.terminal.arguments.media_options import media_item
 from ltx_client.terminal.arguments.options import job_from_options, video_options
-from ltx_client.terminal.notices.waiting import tell_who_waits
+from ltx_client.terminal.notices.wait_reasons import tell_who_waits
 from ltx_models.errors import InvalidRequest
 from ltx_models.files.formats import format_of
 from ltx_models.request import LAST_FRAME, ConditioningItem, GenerationRequest
@@ -139,10 +139,10 @@ WRONG = {
     "past the end": ("clip.mp4[1-9]", "clip.mp4 has 5.00 s, and the part 1.00–9.00 s was asked for"),
     "backwards": ("clip.mp4[2-1]", "the part 2–1 s of a clip ends before it begins"),
     "nothing": ("clip.mp4[2-2]", "ends before it begins"),
-    "no times": ("clip.mp4[a-b]", "has 'a' where a time should be; give seconds or m:ss"),
+    "no times": ("clip.mp4[a-b]", "has 'a' where a time should be; use seconds or m:ss"),
     "half a part": ("clip.mp4[2-]", "has '' where a time should be"),
     "seconds beyond 59": ("clip.mp4[0-1:75]", "has '1:75' where a time should be"),
-    "no word": ("clip.mp4@end", "has '@end' after the file's name, which says nothing"),
+    "no word": ("clip.mp4@end", "has '@end' after the file's name, which is invalid"),
     "negative": ("clip.mp4@-1", "has '@-1' after the file's name"),
     "an open bracket": ("clip.mp4[1-2", "has '[1-2' after the file's name"),
     "nothing left": ("clip.mp4[0-5]", "leaves none to render; choose at most 3.71 s of it"),

@@ -15,7 +15,7 @@ from ltx_client.protocol import events
 from ltx_client.protocol.jobs import Links
 from ltx_client.protocol.state import Snapshot, apply
 from ltx_client.terminal import notify
-from ltx_client.terminal.waited import Ending
+from ltx_client.terminal.end_notifications import EndNotifications
 
 SECRET = "s3cret"
 
@@ -75,7 +75,7 @@ def test_a_secret_in_a_file_and_none(receiver, views, monkeypatch, tmp_path):
     assert notify.secret() == SECRET.encode()
     monkeypatch.setenv("LTX_NOTIFY_SECRET_FILE", str(tmp_path / "none"))
     with pytest.raises(UsageError, match="cannot read LTX_NOTIFY_SECRET_FILE"):
-        Ending(url, None)
+        EndNotifications(url, None)
 
 
 @pytest.mark.parametrize(
@@ -85,7 +85,7 @@ def test_a_secret_in_a_file_and_none(receiver, views, monkeypatch, tmp_path):
 def test_what_is_tried_again(receiver, views, capsys, answering, tries, arrives):
     url, got, answers = receiver
     answers[:] = answering
-    Ending(url, desktop=False).tell(views)
+    EndNotifications(url, desktop=False).tell(views)
     said = capsys.readouterr().err
     assert len(got) == tries
     assert (said == "") == arrives
@@ -100,20 +100,20 @@ def test_nobody_there(views, monkeypatch):
 
 
 NO_HOOKS = {
-    "ftp://x": "begins with another scheme, or with none",
-    "file:///etc/passwd": "begins with another scheme",
-    "x": "begins with another scheme",
-    "hooks.example/x": "begins with another scheme",
+    "ftp://x": "has another scheme, or none",
+    "file:///etc/passwd": "has another scheme",
+    "x": "has another scheme",
+    "hooks.example/x": "has another scheme",
     "http://": "names no host",
     "http:///x": "names no host",
     "http://x:hidden@/": "names no host",
-    "http://x:99999": "has a port that is none",
-    "http://x:0": "has a port that is none",
-    "http://x:hidden/1@y": "has a port that is none; a password's / \\? # @ are written as %2F",
-    "http://a..b/": "names a host that cannot be one",
-    f"http://{'a' * 64}.example/": "names a host that cannot be one",
-    "http://a b/": "names a host that cannot be one",
-    "http://[::1/": "cannot be taken apart",
+    "http://x:99999": "has an invalid port",
+    "http://x:0": "has an invalid port",
+    "http://x:hidden/1@y": "has an invalid port; write / \\? # @ of a password as %2F",
+    "http://a..b/": "has an invalid host",
+    f"http://{'a' * 64}.example/": "has an invalid host",
+    "http://a b/": "has an invalid host",
+    "http://[::1/": "cannot be parsed",
     "http://[x]/": "cannot be",
     " http://x": "has a blank, a line break",
     "http://x/\n": "has a blank, a line break",
@@ -124,7 +124,7 @@ NO_HOOKS = {
 @pytest.mark.parametrize("url", NO_HOOKS)
 def test_what_is_no_webhook(url):
     with pytest.raises(UsageError, match=f"takes an http:// or https:// URL; this one {NO_HOOKS[url]}") as raised:
-        Ending(url, None)
+        EndNotifications(url, None)
     assert "hidden" not in str(raised.value)
 
 
@@ -154,7 +154,7 @@ def test_an_account_is_sent_in_a_header_and_never_shown(receiver, views, capsys,
     assert got[0][1]["Authorization"] == f"Basic {base64.b64encode(basic.encode()).decode()}"
     assert "@" not in got[0][1]["Host"]
     answers[:] = [404]
-    Ending(with_account, desktop=False).tell(views)
+    EndNotifications(with_account, desktop=False).tell(views)
     said = capsys.readouterr().err
     assert "the webhook at 127.0.0.1 was not delivered: it answered 404" in said
     assert account not in said and basic not in said
@@ -192,7 +192,7 @@ def test_a_proxy_that_does_not_answer_is_named(views, monkeypatch):
     monkeypatch.setenv("http_proxy", "http://ann:hidden@127.0.0.1:1")
     monkeypatch.setenv("no_proxy", "localhost")
     said = notify.send_webhook("http://hooks.example/x", views)
-    assert said.endswith("Connection refused, by way of the proxy that the environment names")
+    assert said.endswith("Connection refused, through the proxy that the environment names")
     assert notify.send_webhook("http://localhost:1/x", views).endswith("Connection refused")
 
 

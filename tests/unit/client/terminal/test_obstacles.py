@@ -14,7 +14,7 @@ from ltx_client.protocol.pauses import Pause
 from ltx_client.protocol.state import Snapshot
 from ltx_client.protocol.workers import HELD, OFF_DUTY, PAUSED, UNREADY, WorkerInfo
 from ltx_client.terminal.notices.dry_run import print_plan
-from ltx_client.terminal.notices.waiting import explain_waits, tell_who_waits
+from ltx_client.terminal.notices.wait_reasons import explain_waits, tell_who_waits
 
 
 def worker(name="mac-1", **fields):
@@ -39,7 +39,7 @@ def farm(*workers, embedded=False, paused=False):
 
 EXCLUDED = "start another worker, or ltx cancel the job and submit it without --not-on"
 CASES = {
-    "nobody, here": ([], {"embedded": True}, (), "nothing renders pocket on this machine now; ltx up, in another"),
+    "nobody, here": ([], {"embedded": True}, (), "nothing renders pocket on this machine now; run ltx up in another"),
     "nobody": ([], {}, (), "no live worker serves pocket.1; its jobs wait for one (see ltx workers)"),
     "another variant": ([worker(variant="dev")], {}, (), "no live worker serves pocket.1; its jobs wait"),
     "one that can": ([worker()], {}, (), ""),
@@ -58,11 +58,16 @@ CASES = {
     "unready": ([worker(state=UNREADY)], {}, (), "mac-1 cannot continue"),
     "the only one is excluded": ([worker()], {}, ("mac-1",), EXCLUDED),
     "excluded by id": ([worker()], {}, ("id-of-mac-1",), EXCLUDED),
-    "all are excluded": ([worker(), worker("mac-2")], {}, ("mac-1", "mac-2"), "mac-2 is one that --not-on names"),
+    "all are excluded": ([worker(), worker("mac-2")], {}, ("mac-1", "mac-2"), "mac-2 is excluded by --not-on"),
     "the others are paused": ([worker(), worker("mac-2", state=PAUSED)], {}, ("mac-1",), "mac-2 is paused"),
     "others can": ([worker(), worker("mac-2")], {}, ("mac-1",), ""),
     "excluded here": ([worker()], {"embedded": True}, ("mac-1",), EXCLUDED),
-    "nobody of that name": ([worker()], {}, ("mac-l",), "no live worker is called mac-l, which --not-on names; there"),
+    "nobody of that name": (
+        [worker()],
+        {},
+        ("mac-l",),
+        "no live worker is called mac-l, which --not-on names; the live workers are",
+    ),
     "the queue": ([], {"paused": True}, (), "queue pocket was paused by me"),
 }
 
@@ -84,7 +89,7 @@ def queued(job, **fields):
 @pytest.mark.parametrize("case", [case for case in CASES if case not in ("nobody of that name", "nobody, here")])
 def test_what_is_said_while_it_waits_and_only_once(make_job, capsys, monkeypatch, case):
     workers, where, not_on, said = CASES[case]
-    monkeypatch.setattr("ltx_client.terminal.notices.waiting.ASK_EVERY", 0.0)
+    monkeypatch.setattr("ltx_client.terminal.notices.wait_reasons.ASK_EVERY", 0.0)
     update = queued(make_job(), links=Links(not_on=not_on))
     assert list(explain_waits(farm(*workers, **where), [update] * 3)) == [update] * 3
     error = capsys.readouterr().err
@@ -93,7 +98,7 @@ def test_what_is_said_while_it_waits_and_only_once(make_job, capsys, monkeypatch
 
 
 def test_what_waits_for_others_or_ends_is_not_explained(make_job, capsys, monkeypatch):
-    monkeypatch.setattr("ltx_client.terminal.notices.waiting.ASK_EVERY", 0.0)
+    monkeypatch.setattr("ltx_client.terminal.notices.wait_reasons.ASK_EVERY", 0.0)
     follows = queued(make_job(), links=Links(after_jobs=("x",)))
     gone = JobView(make_job(), 0.0, Snapshot(), cancel_asked=True, leased=False)
     assert len(list(explain_waits(farm(), [follows, Update(None, gone.snapshot, gone)]))) == 2

@@ -133,7 +133,7 @@ def test_a_batch_of_many_says_twenty_and_how_many_more(capsys):
     told = _tell_of_cut_texts(batch)
     lines = capsys.readouterr().err.splitlines()
     assert len(lines) == 21
-    assert lines[-1] == "prompts.txt: 5 more lines have prompts that are read in part only"
+    assert lines[-1] == "prompts.txt: 5 more lines have prompts of which only a part is read"
     assert told == {job.id for job, _ in batch.jobs[:50]}
 
 

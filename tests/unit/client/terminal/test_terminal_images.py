@@ -66,10 +66,10 @@ def said_to_be(width, height):
 @pytest.mark.parametrize(
     ("data", "said"),
     [
-        (b"", "no JPEG"),
-        (b"\x1b]0;title\x07", "no JPEG"),
-        (encoded("JPEG")[:300], "no JPEG"),
-        (encoded("PNG"), "no JPEG"),
+        (b"", "not a JPEG"),
+        (b"\x1b]0;title\x07", "not a JPEG"),
+        (encoded("JPEG")[:300], "not a JPEG"),
+        (encoded("PNG"), "not a JPEG"),
         (said_to_be(8000, 8000), "too large"),
         (said_to_be(65000, 60000), "too large"),
     ],

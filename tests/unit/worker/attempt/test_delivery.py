@@ -428,7 +428,7 @@ def test_a_storage_that_lies_gets_no_commit(spool, storage, ledger, job, finishe
         lying.setattr(storage_folder, "copy_in", lambda _, *to: storage_folder.write_new_at(*to, some))
         spool.deliver(delivering(attempt, ledger), *finished(), result_of(attempt))
     assert ledger.read(job.id).status is Status.RUNNING
-    assert "it was taken, but" in ledger.read(job.id).message
+    assert "it was accepted, but" in ledger.read(job.id).message
     assert stored(storage) == set()
     spool._deliver_kept(spool._folder / attempt.name)
     assert ledger.read(job.id).status is Status.DONE

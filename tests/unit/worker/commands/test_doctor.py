@@ -16,7 +16,7 @@ from click.testing import CliRunner
 from pydantic import SecretStr
 
 from ltx_client.protocol.names import Names
-from ltx_client.shared.doctor import folder_look
+from ltx_client.shared.doctor import folder_probe
 from ltx_client.shared.doctor.broker_checks import BrokerChecks
 from ltx_client.shared.doctor.checks import Level, run_checks
 from ltx_client.shared.doctor.storage_checks import StorageChecks
@@ -55,14 +55,14 @@ def settings(tmp_path, monkeypatch):
 
 
 def found(check):
-    return [(finding.level, finding.text, finding.mend) for finding in run_checks([check])]
+    return [(finding.level, finding.text, finding.fix) for finding in run_checks([check])]
 
 
 def test_what_is_well(settings, tmp_path):
     machine = Machine(settings, find_variant("pocket"), quick=False)
     for check in (machine.device, machine.memory, machine.weights, machine.ffmpeg, machine.home):
-        ((level, text, mend),) = found(check)
-        assert (level, mend) == (Level.OK, ""), text
+        ((level, text, fix),) = found(check)
+        assert (level, fix) == (Level.OK, ""), text
     assert "variants that fit: pocket, pocket-distilled, distilled-fp8" in found(machine.memory)[0][1]
     assert "intact" in found(machine.weights)[0][1]
 
@@ -74,8 +74,8 @@ def test_an_ffmpeg_that_is_too_old_for_what_a_worker_does_with_it(settings, monk
     old.chmod(0o755)
     monkeypatch.setenv("IMAGEIO_FFMPEG_EXE", str(old))
     for renders in (Machine(settings, find_variant("pocket"), quick=True), client_checks.Machine(FarmSettings())):
-        ((level, text, mend),) = found(renders.ffmpeg)
-        assert level is Level.FAILURE and f"{old} makes no video" in text and "a newer one" in mend
+        ((level, text, fix),) = found(renders.ffmpeg)
+        assert level is Level.FAILURE and f"{old} makes videos that cannot be read" in text and "a newer one" in fix
     submits = FarmSettings(broker_url=SecretStr("redis://farm:6379/0"))
     assert found(client_checks.Machine(submits).ffmpeg) == [(Level.OK, str(old), "")], "it only reads videos here"
     old.write_text("#!/bin/sh\nexit 1\n")
@@ -83,33 +83,33 @@ def test_an_ffmpeg_that_is_too_old_for_what_a_worker_does_with_it(settings, monk
 
 
 def test_a_share_whose_server_is_away_holds_no_doctor(settings, monkeypatch, tmp_path):
-    monkeypatch.setattr(folder_look, "PROGRAM", "import time; time.sleep(30)")
-    monkeypatch.setattr(folder_look, "PATIENCE", 0.3)
+    monkeypatch.setattr(folder_probe, "PROGRAM", "import time; time.sleep(30)")
+    monkeypatch.setattr(folder_probe, "TIMEOUT", 0.3)
     monkeypatch.setattr(Path, "iterdir", lambda path: pytest.fail("a hard mount would hold it"))
     monkeypatch.setattr(os.path, "realpath", lambda path: pytest.fail("a hard mount would hold it"))
     share = settings.model_copy(update={"storage_url": str(tmp_path)})
     began = time.monotonic()
     assert found(Machine(share, find_variant("pocket"), quick=True).share) == []
-    ((level, text, mend),) = found(StorageChecks(str(tmp_path)).storage)
-    assert level is Level.FAILURE and f"{tmp_path}: it has not answered within 0.3 s" in text and "umount -f" in mend
+    ((level, text, fix),) = found(StorageChecks(str(tmp_path)).storage)
+    assert level is Level.FAILURE and f"{tmp_path}: it has not answered within 0.3 s" in text and "umount -f" in fix
     assert time.monotonic() - began < 10
 
 
 def test_what_a_look_into_a_folder_meets(tmp_path):
-    assert folder_look.look_into(tmp_path) is None
-    assert folder_look.look_into(tmp_path / "missing").errno == errno.ENOENT
+    assert folder_probe.probe_folder(tmp_path) is None
+    assert folder_probe.probe_folder(tmp_path / "missing").errno == errno.ENOENT
     (tmp_path / "file").touch()
-    assert folder_look.look_into(tmp_path / "file").errno == errno.ENOTDIR
+    assert folder_probe.probe_folder(tmp_path / "file").errno == errno.ENOTDIR
 
 
 def test_a_variant_that_does_not_fit_or_is_not_here(settings, monkeypatch, tmp_path):
     monkeypatch.setenv("LTX_MODELS_DIR", str(tmp_path))
     machine = Machine(settings, find_variant("dev"), quick=True)
-    ((level, text, mend),) = found(machine.memory)
-    assert (level, mend) == (Level.FAILURE, "ltx-worker start --variant distilled-fp8")
+    ((level, text, fix),) = found(machine.memory)
+    assert (level, fix) == (Level.FAILURE, "ltx-worker start --variant distilled-fp8")
     assert "dev needs 25 GB" in text
-    ((level, _, mend),) = found(machine.weights)
-    assert (level, mend) == (Level.FAILURE, "ltx models download dev")
+    ((level, _, fix),) = found(machine.weights)
+    assert (level, fix) == (Level.FAILURE, "ltx models download dev")
 
 
 @pytest.mark.parametrize(
@@ -122,9 +122,9 @@ def test_a_variant_that_does_not_fit_or_is_not_here(settings, monkeypatch, tmp_p
 )
 def test_a_gpu_that_may_use_too_little_memory(settings, monkeypatch, wired_limit, level, words):
     monkeypatch.setattr(WorkerSettings, "gpu_gb", wired_limit * 2**20 / GB)
-    ((found_level, text, mend),) = found(Machine(settings, find_variant("pocket"), quick=True).memory)
+    ((found_level, text, fix),) = found(Machine(settings, find_variant("pocket"), quick=True).memory)
     assert found_level is level and words in text
-    assert ("iogpu.wired_limit_mb" in mend) == (level is not Level.OK)
+    assert ("iogpu.wired_limit_mb" in fix) == (level is not Level.OK)
 
 
 @pytest.mark.parametrize(
@@ -151,9 +151,9 @@ def test_weights_that_differ_from_the_hubs(settings, tmp_path, monkeypatch):
     monkeypatch.setattr(
         doctor_checks, "verify", lambda variant: [(path, "its checksum is 1 instead of 2"), (tmp_path, "")]
     )
-    ((level, text, mend),) = found(Machine(settings, find_variant("pocket"), quick=False).weights)
+    ((level, text, fix),) = found(Machine(settings, find_variant("pocket"), quick=False).weights)
     assert level is Level.FAILURE and text.startswith(f"{path}: its checksum")
-    assert mend.startswith(f"rm '{path}'")
+    assert fix.startswith(f"rm '{path}'")
 
 
 @pytest.mark.parametrize(
@@ -170,14 +170,14 @@ def test_mlx_that_does_not_work(settings, monkeypatch, program, sentence):
     monkeypatch.setattr(
         doctor_checks.subprocess, "run", lambda command, **more: run([sys.executable, "-c", program], **more)
     )
-    ((level, text, mend),) = found(Machine(settings, find_variant("pocket"), quick=True).device)
-    assert level is Level.FAILURE and mend
+    ((level, text, fix),) = found(Machine(settings, find_variant("pocket"), quick=True).device)
+    assert level is Level.FAILURE and fix
     assert sentence in text
 
 
 def test_a_real_model_on_a_cpu_is_worth_a_word(settings):
-    ((level, text, mend),) = found(Machine(settings, find_variant("distilled"), quick=True).device)
-    assert "CPU" not in text or (level is Level.WARNING and "hours" in text and mend)
+    ((level, text, fix),) = found(Machine(settings, find_variant("distilled"), quick=True).device)
+    assert "CPU" not in text or (level is Level.WARNING and "hours" in text and fix)
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="of Linux")
@@ -185,8 +185,8 @@ def test_the_reference_blas(settings, monkeypatch):
     machine = Machine(settings, find_variant("pocket"), quick=True)
     machine._device = "cpu"
     monkeypatch.setattr(doctor_checks, "blas_environment", dict)
-    ((level, _, mend),) = found(machine.blas)
-    assert (level, mend) == (Level.WARNING, "sudo apt-get install libopenblas0-pthread")
+    ((level, _, fix),) = found(machine.blas)
+    assert (level, fix) == (Level.WARNING, "sudo apt-get install libopenblas0-pthread")
     machine._device = "gpu"
     assert found(machine.blas) == []
 
@@ -199,13 +199,13 @@ def test_a_mac_that_is_well():
 def test_a_mac_that_is_not():
     findings = list(power_findings(PMSET.format(low=1, display=0, restart=0), ON_BATTERY))
     assert [finding.level for finding in findings] == [Level.WARNING] * 4
-    assert all(finding.mend for finding in findings)
+    assert all(finding.fix for finding in findings)
     assert "never sleeps" in findings[0].text and "on battery" in findings[2].text
 
 
 def test_the_local_network_of_a_mac():
     ((finding),) = local_network(65)
-    assert "Local Network" in finding.mend
+    assert "Local Network" in finding.fix
     assert list(local_network(61)) == list(local_network(None)) == []
 
 
@@ -222,7 +222,7 @@ def test_the_report(settings, monkeypatch, tmp_path):
     lines = shown.output.splitlines()
     (broker,) = (number for number, line in enumerate(lines) if line.startswith("failure"))
     assert "cannot reach the broker at 127.0.0.1:1" in lines[broker]
-    assert lines[broker + 1].strip().startswith("mend: ")
+    assert lines[broker + 1].strip().startswith("fix: ")
     assert "hush" not in shown.output
     findings = json.loads(CliRunner().invoke(main, ["doctor", "--quick", "--json"]).output)
     assert {finding["about"] for finding in findings} >= {"device", "memory", "weights", "ffmpeg", "broker", "storage"}
@@ -235,17 +235,17 @@ def test_a_services_mends_name_the_file_that_it_reads(monkeypatch, tmp_path):
     monkeypatch.setenv("LTX_BROKER_URL", "redis://worker:hush@127.0.0.1:1/0")
     monkeypatch.delenv("LTX_STORAGE_URL", raising=False)
     findings = json.loads(CliRunner().invoke(main, ["doctor", "--quick", "--json"]).output)
-    mends = {finding["about"]: finding["mend"] for finding in findings}
-    assert mends["broker"] == f"start it, or in {ENVIRONMENT} set LTX_BROKER_URL to redis://USER@HOST:PORT/0"
-    assert mends["storage"] == f"in {ENVIRONMENT} set LTX_STORAGE_URL to URL, as the workers have it"
+    fixes = {finding["about"]: finding["mend"] for finding in findings}
+    assert fixes["broker"] == f"start it, or in {ENVIRONMENT} set LTX_BROKER_URL to redis://USER@HOST:PORT/0"
+    assert fixes["storage"] == f"in {ENVIRONMENT} set LTX_STORAGE_URL to URL, as the workers have it"
 
 
 def test_a_broker_that_refuses_the_password_need_not_be_started():
     def refused():
         raise redis.AuthenticationError("WRONGPASS")
 
-    ((_, _, mend),) = found(BrokerChecks(refused, SecretStr("redis://worker:hush@127.0.0.1:1/0"), Names()).broker)
-    assert "start it" not in mend and "password" in mend
+    ((_, _, fix),) = found(BrokerChecks(refused, SecretStr("redis://worker:hush@127.0.0.1:1/0"), Names()).broker)
+    assert "start it" not in fix and "password" in fix
 
 
 def test_a_variant_that_there_is_not():
@@ -257,4 +257,4 @@ def test_a_variant_that_there_is_not():
 def test_without_a_farm_it_is_said_how_to_join_one(settings):
     findings = list(run_checks(worker_checks(settings, find_variant("pocket"), quick=True)))
     (broker,) = (finding for finding in findings if finding.about == "broker")
-    assert broker.level is Level.FAILURE and "worker.env" in broker.mend
+    assert broker.level is Level.FAILURE and "worker.env" in broker.fix

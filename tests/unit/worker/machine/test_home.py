@@ -96,7 +96,7 @@ def test_the_doctors_check_of_the_home_fails(broken):
     findings = list(run_checks([machine.home, machine.spool]))
     assert [(finding.about, finding.level) for finding in findings] == [("home", Level.FAILURE)]
     assert str(broken) in findings[0].text
-    assert f"'{broken}'" in findings[0].mend
+    assert f"'{broken}'" in findings[0].fix
 
 
 @pytest.mark.parametrize("command", ["status", "stop", "drain", "resume"])
@@ -117,7 +117,7 @@ def test_a_home_that_cannot_be_made(folder, monkeypatch):
     assert str(folder) in done.stderr
     machine = Machine(WorkerSettings(), find_variant("pocket"), quick=True)
     ((finding),) = run_checks([machine.home])
-    assert finding.level is Level.FAILURE and finding.mend
+    assert finding.level is Level.FAILURE and finding.fix
 
 
 @pytest.mark.parametrize("name", FOLDERS)

@@ -161,7 +161,7 @@ def test_a_program_that_cannot_be_started(programs, monkeypatch):
     ("name", "value", "low"), [("lowpowermode", 1, True), ("powermode", 1, True), ("powermode", 2, False)]
 )
 def test_low_power_is_told_of_macs_with_and_without_a_high_power_mode(name, value, low):
-    found = [finding.mend for finding in power_findings(f" {name}         {value}\n", "")]
+    found = [finding.fix for finding in power_findings(f" {name}         {value}\n", "")]
     assert found == ([f"sudo pmset -a {name} 0"] if low else [])
 
 
@@ -251,9 +251,9 @@ def test_why_a_share_cannot_be_used(monkeypatch, folder, user, failed, level, sa
     error = OSError(failed, os.strerror(failed)) if failed else None
     (finding,) = share_findings(Path(folder), MOUNTS, user, "/opt/python3.12", error)
     assert finding.level is level and said in finding.text
-    assert bool(finding.mend) == (level is Level.FAILURE)
+    assert bool(finding.fix) == (level is Level.FAILURE)
     if failed == errno.EPERM and level is Level.FAILURE:
-        assert "Full Disk Access: add /opt/python3.12" in finding.mend
+        assert "Full Disk Access: add /opt/python3.12" in finding.fix
 
 
 @pytest.mark.parametrize(

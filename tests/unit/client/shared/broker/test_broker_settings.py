@@ -57,7 +57,7 @@ def test_an_authority_for_a_connection_without_encryption_is_refused(authority):
     assert "secret" not in str(raised.value)
 
 
-@pytest.mark.parametrize(("text", "sentence"), [(None, "there is no file"), ("hello", "holds no certificate")])
+@pytest.mark.parametrize(("text", "sentence"), [(None, "there is no file"), ("hello", "it has no certificate")])
 def test_an_authority_that_is_none(tmp_path, text, sentence):
     path = tmp_path / "ca.crt"
     if text:

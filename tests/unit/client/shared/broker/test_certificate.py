@@ -52,9 +52,9 @@ def test_a_broker_that_is_not_verified_has_none():
     [
         (400, Level.OK, "in 400 days"),
         (31, Level.OK, "in 31 days"),
-        (29, Level.WARNING, "in 29 days; then nobody trusts the broker any more"),
-        (0.2, Level.WARNING, "in 0 days; then"),
-        (-1, Level.FAILURE, "in 0 days; then"),
+        (29, Level.WARNING, "in 29 days; after that nobody trusts the broker"),
+        (0.2, Level.WARNING, "in 0 days; after that"),
+        (-1, Level.FAILURE, "in 0 days; after that"),
     ],
 )
 def test_what_a_doctor_says_of_it(monkeypatch, days, level, says):
@@ -65,15 +65,15 @@ def test_what_a_doctor_says_of_it(monkeypatch, days, level, says):
     list(checks.broker())
     (finding,) = checks.certificate()
     assert (finding.about, finding.level, says in finding.text) == ("certificate", level, True)
-    assert finding.mend == ("" if level is Level.OK else "deploy/certs.sh")
+    assert finding.fix == ("" if level is Level.OK else "deploy/certs.sh")
     assert checks.certificate in checks.checks()
 
 
 @pytest.mark.parametrize(
     ("code", "says"),
     [
-        (10, "has ended, or this machine's clock is wrong; deploy/certs.sh again, on the broker's machine"),
-        (9, "is not valid yet; is this machine's clock right?"),
+        (10, "has expired, or this machine's clock is wrong; run deploy/certs.sh again on the broker's machine"),
+        (9, "is not valid yet; check this machine's clock"),
         (18, "cannot be trusted (self-signed certificate); LTX_BROKER_CA must name"),
     ],
 )

@@ -142,5 +142,5 @@ def test_asyncio_is_told_the_same():
     names = ("host", "port", "db", "username", "password", "socket_keepalive", *KWARGS)
     assert {name: there.get(name) for name in names} == {name: here.get(name) for name in names}
     assert there["retry"].get_retries() == here["retry"].get_retries() == 0
-    with pytest.raises(ValueError, match="by plain TCP only"):
+    with pytest.raises(ValueError, match="asyncio connections use plain TCP only"):
         make_async_client(Broker.parse("sentinel://one/main"), Purpose.LOAD, max_connections=7)

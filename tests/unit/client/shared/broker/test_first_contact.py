@@ -124,14 +124,14 @@ def test_a_server_that_speaks_tls(encrypted, scheme, right, end):
 
 def test_a_server_that_is_no_sentinel(server):
     url = f"sentinel://127.0.0.1:{server.address.port}/main?sentinel_password={server.address.password}"
-    assert "is a server, and no sentinel; LTX_BROKER_URL must begin with redis://" in said_of(url)
+    assert "is a server, not a sentinel; LTX_BROKER_URL must begin with redis://" in said_of(url)
 
 
 @pytest.mark.parametrize(
     ("end", "sentence"),
     [
-        ("/main", "the sentinels at 127.0.0.1:PORT want another password; set LTX_BROKER_SENTINEL_PASSWORD_FILE"),
-        ("/main?sentinel_password=wrong", "the sentinels at 127.0.0.1:PORT want another password"),
+        ("/main", "the sentinels at 127.0.0.1:PORT require another password; set LTX_BROKER_SENTINEL_PASSWORD_FILE"),
+        ("/main?sentinel_password=wrong", "the sentinels at 127.0.0.1:PORT require another password"),
     ],
 )
 def test_sentinels_that_want_a_password(server, end, sentence):
@@ -152,9 +152,9 @@ def test_a_sentinel_that_is_taken_for_a_server(tmp_path):
                 break
             time.sleep(0.01)
         assert said_of(f"redis://127.0.0.1:{port}/0").endswith(
-            "is a sentinel, and no server; LTX_BROKER_URL must be sentinel://HOST:PORT/NAME"
+            "is a sentinel, not a server; LTX_BROKER_URL must be sentinel://HOST:PORT/NAME"
         )
-        with pytest.raises(BrokerUnreachable, match="know no other that is up; is its name in LTX_BROKER_URL right"):
+        with pytest.raises(BrokerUnreachable, match="know no other that is up; check its name in LTX_BROKER_URL"):
             connect(SecretStr(f"sentinel://127.0.0.1:{port}/other"))
     finally:
         process.kill()

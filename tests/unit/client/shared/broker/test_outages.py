@@ -110,5 +110,5 @@ def test_a_defect_is_told_in_a_sentence(name):
 def test_a_password_for_a_server_that_has_none(reply):
     """It may be another server than is meant, or a sentinel: no other password would be right."""
     said = why_unreachable(redis.AuthenticationError(reply), "farm:6379")
-    assert said.startswith("the broker at farm:6379 has no password, and was given one; is it the server that is meant")
+    assert said.startswith("the broker at farm:6379 has no password but was given one; check that it is the server")
     assert "refused" in why_unreachable(redis.AuthenticationError("invalid username-password pair"), "farm:6379")

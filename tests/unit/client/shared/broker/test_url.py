@@ -110,10 +110,10 @@ def test_sentinels(scheme, tls, asynchronous):
 FORMS = r"must be redis://\[USER:PASSWORD@\]HOST:PORT/DB, or rediss://… for TLS, or unix:///PATH, or sentinel://"
 ENCODING = "write them as %2F %3F %23 %40, or leave the password to the file that LTX_BROKER_PASSWORD_FILE names"
 REFUSED = {
-    "redis://farm?foo=1": "has an option that is unknown here, foo; known are db, socket_timeout",
-    "redis://farm?retry_on_timeout=yes&decode_responses=1": "unknown here, retry_on_timeout",
-    f"redis://farm?password={SECRET}": "unknown here, password",
-    f"redis://farm?{SECRET}%2F=1": "unknown here, one that is no word",
+    "redis://farm?foo=1": "has an unknown option, foo; use one of db, socket_timeout",
+    "redis://farm?retry_on_timeout=yes&decode_responses=1": "has an unknown option, retry_on_timeout",
+    f"redis://farm?password={SECRET}": "has an unknown option, password",
+    f"redis://farm?{SECRET}%2F=1": "has an unknown option, one that is not a word",
     "redis://farm?socket_timeout=abc": "socket_timeout must be seconds, from 2 to 3600",
     "redis://farm?socket_timeout=nan": "socket_timeout must be seconds",
     "redis://farm?socket_timeout=0.1": "socket_timeout must be seconds",
@@ -138,22 +138,22 @@ REFUSED = {
     f"redis://ann:{SECRET}@1@farm": ENCODING,
     f"redis://ann:{SECRET}%@farm": "has a % that begins no percent-encoding; write the sign itself as %25, or leave",
     f"redis://ann:{SECRET}%ff@farm": "has percent-encoded bytes that are not UTF-8",
-    "redis://farm:0": "must be a number from 1 to 65535",
-    "redis://farm:65536": "must be a number from 1 to 65535",
-    f"redis://ann:{SECRET}@farm:port": "must be a number from 1 to 65535",
-    "redis://farm:٦": "must be a number from 1 to 65535",
+    "redis://farm:0": "has an invalid port; use a number from 1 to 65535",
+    "redis://farm:65536": "has an invalid port; use a number from 1 to 65535",
+    f"redis://ann:{SECRET}@farm:port": "has an invalid port; use a number from 1 to 65535",
+    "redis://farm:٦": "has an invalid port; use a number from 1 to 65535",
     "redis://[::1": "in brackets, as in redis://\\[::1\\]:6379",
     "redis://::1:6379": "in brackets",
-    "redis://[farm]": "names a host that cannot be one",
+    "redis://[farm]": "has an invalid host",
     "redis://": "names no host",
     f"redis://:{SECRET}@:6379/0": "names no host",
-    "redis://a..b": "names a host that cannot be one",
-    f"redis://{'a' * 64}.example": "names a host that cannot be one",
-    "redis://my farm": "names a host that cannot be one",
+    "redis://a..b": "has an invalid host",
+    f"redis://{'a' * 64}.example": "has an invalid host",
+    "redis://my farm": "has an invalid host",
     "sentinel://one:1;sentinel://two:2/main": "has a semicolon between hosts; it must be a comma",
     "sentinel://one:1;two:2/main": "has a semicolon between hosts",
-    "redis://one,two": "names several hosts; of sentinels these are sentinel://HOST:PORT,HOST:PORT/NAME",
-    "redis://one;redis://two": "must be a number from|cannot be one|in brackets",
+    "redis://one,two": "names several hosts; for sentinels, use sentinel://HOST:PORT,HOST:PORT/NAME",
+    "redis://one;redis://two": "must be a number from|has an invalid host|in brackets",
     "unix://": "must have a socket's whole path after unix://",
     "unix://run/r.sock": "must have a socket's whole path after unix://",
     "unix:///run/a%00b.sock": "it has control characters in it",
@@ -164,10 +164,10 @@ REFUSED = {
     "farm": "must be redis://",
     f"ann:{SECRET}@farm:6379": FORMS,
     "redis:/farm": FORMS,
-    "http://farm:6379": f"{FORMS}.*; the farm's broker is a Redis or Valkey server, and nothing else",
-    f"amqp://ann:{SECRET}@farm//": f"{FORMS}.*nothing else",
-    "memory://": f"{FORMS}.*nothing else",
-    "redis+cluster://farm": f"{FORMS}.*nothing else",
+    "http://farm:6379": f"{FORMS}.*; the farm's broker must be a Redis or Valkey server",
+    f"amqp://ann:{SECRET}@farm//": f"{FORMS}.*must be a Redis or Valkey server",
+    "memory://": f"{FORMS}.*must be a Redis or Valkey server",
+    "redis+cluster://farm": f"{FORMS}.*must be a Redis or Valkey server",
     " redis://farm": "has a blank, a line break or a quotation mark around it; leave that out",
     "redis://farm\n": "has a blank, a line break",
     "\ufeffredis://farm": "has a blank, a line break",
@@ -184,7 +184,7 @@ def test_what_is_refused_and_what_would_be_right(url):
         settings(url)
     said = why_invalid(raised.value)
     assert re.search(REFUSED[url], said), said
-    assert said.startswith("the settings are not right: LTX_BROKER_URL: ")
+    assert said.startswith("the settings are invalid: LTX_BROKER_URL: ")
     assert SECRET not in said + str(raised.value)
 
 
@@ -256,7 +256,7 @@ def test_places_that_hold_no_password(tmp_path):
 
 @pytest.mark.parametrize("name", ["broker_password_file", "broker_sentinel_password_file", "broker_ca"])
 def test_a_home_of_nobody(name):
-    with pytest.raises(ValidationError, match="is no folder of this machine"):
+    with pytest.raises(ValidationError, match="is not a folder of this machine"):
         FarmSettings(broker_url=SecretStr("redis://h"), **{name: "~nobody-of-this-name/p"})
 
 

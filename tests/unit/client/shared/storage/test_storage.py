@@ -150,8 +150,8 @@ def test_a_doctor_knows_a_full_storage_from_a_forbidden_one(tmp_path, monkeypatc
     monkeypatch.setattr(storage_folder, "write_new_at", refuse)
     (finding,) = StorageChecks(str(tmp_path / "store")).storage()
     assert finding.level is Level.FAILURE
-    assert ("let this user write" in finding.mend) is (number == errno.EACCES)
-    assert ("ltx gc" in finding.mend) is (number != errno.EACCES)
+    assert ("let this user write" in finding.fix) is (number == errno.EACCES)
+    assert ("ltx gc" in finding.fix) is (number != errno.EACCES)
 
 
 def test_a_put_that_fails_in_the_middle_leaves_nothing(tmp_path, source, monkeypatch):
@@ -279,7 +279,7 @@ def test_there_are_no_links_to_a_folder(tmp_path):
 
 @pytest.mark.parametrize("link", ["file:///etc/passwd", "ftp://host/a", "/etc/passwd"])
 def test_a_link_leads_into_the_web_or_nowhere(link, tmp_path):
-    with pytest.raises(StorageError, match="not one of the web's"):
+    with pytest.raises(StorageError, match="it does not lead to the web"):
         fetch_link(link, "a.mp4", tmp_path / "copy", "0" * 64, 10**6)
     assert not list(tmp_path.iterdir())
 
@@ -448,7 +448,7 @@ def test_what_is_lost_by_the_rename_is_noticed(tmp_path, source, monkeypatch):
         (tmp_path / "store" / target).write_bytes(b"")
 
     monkeypatch.setattr(os, "replace", cut)
-    with pytest.raises(StorageError, match="it was taken, but 0 of 6000 bytes are there"):
+    with pytest.raises(StorageError, match="it was accepted, but 0 of 6000 bytes are there"):
         storage.put(source, "a.mp4")
     assert names_in(str(tmp_path / "store")) == []
 

@@ -1,4 +1,4 @@
-"""A look into a folder that may be of a share whose server is gone, which would hold whoever asks for ever."""
+"""Probe a folder that may be on a share whose server is gone, which would block the caller forever."""
 
 from __future__ import annotations
 
@@ -9,10 +9,10 @@ import subprocess
 import sys
 from pathlib import Path
 
-__all__ = ["look_into"]
+__all__ = ["probe_folder"]
 
-PATIENCE = 15.0
-"""Seconds that a folder has to answer; a share that autofs mounts takes a while the first time."""
+TIMEOUT = 15.0
+"""Seconds within which a folder must answer; a share that autofs mounts takes a while the first time."""
 PROGRAM = """\
 import os, sys
 try:
@@ -23,20 +23,20 @@ except OSError as error:
 """
 
 
-def look_into(folder: Path) -> OSError | None:
-    """Return what a look into a folder meets, TimeoutError where it does not answer in time; None if it can be read.
+def probe_folder(folder: Path) -> OSError | None:
+    """Return the error of listing a folder, TimeoutError if it does not answer in time; None if it can be read.
 
-    The look is a process of its own: a hard mount lets nobody go, not even one who is killed, so it is left then.
+    A child process lists it: a hard mount releases no process, not even a killed one, so the child is abandoned then.
     """
     command = [sys.executable, "-I", "-S", "-c", PROGRAM, str(folder)]
     pipe = subprocess.PIPE
     process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=pipe, stderr=subprocess.DEVNULL, cwd=os.sep)
     try:
-        said = process.communicate(timeout=PATIENCE)[0].strip()
+        said = process.communicate(timeout=TIMEOUT)[0].strip()
     except subprocess.TimeoutExpired:
         process.kill()
         with contextlib.suppress(subprocess.TimeoutExpired):
             process.communicate(timeout=1)
-        return TimeoutError(errno.ETIMEDOUT, f"it has not answered within {PATIENCE:g} s", str(folder))
+        return TimeoutError(errno.ETIMEDOUT, f"it has not answered within {TIMEOUT:g} s", str(folder))
     number = int(said or 0)
     return OSError(number, os.strerror(number), str(folder)) if said else None

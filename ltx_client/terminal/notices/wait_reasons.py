@@ -1,4 +1,4 @@
-"""What commands say when jobs will wait: for a worker that takes them, or for the end of their queue's pause."""
+"""Tell a person that jobs will wait: for a worker that takes them, or for the end of a pause."""
 
 from __future__ import annotations
 
@@ -17,11 +17,11 @@ from ltx_client.terminal.output import notice, pause_text, short_id
 __all__ = ["explain_waits", "tell_of_pauses", "tell_who_waits"]
 
 ASK_EVERY = 5.0
-"""Seconds between two questions why a job still waits."""
+"""Seconds between two checks why a job still waits."""
 
 
 def tell_of_pauses(farm: Farm, variants: Iterable[str]) -> list[str]:
-    """Says which of these queues are paused, and returns them."""
+    """Say which of these variants' queues are paused, and return their names."""
     wanted = set(variants)
     paused = [pause for pause in farm.pauses() if pause.of == "queue" and pause.id in wanted] if wanted else []
     for pause in paused:
@@ -30,7 +30,7 @@ def tell_of_pauses(farm: Farm, variants: Iterable[str]) -> list[str]:
 
 
 def tell_who_waits(farm: Farm, jobs: Iterable[tuple[Job, Links]]) -> None:
-    """Says which of these jobs, which were submitted, no worker will take for now, and why."""
+    """Say which of these submitted jobs no worker will take for now, and why."""
     jobs = list(jobs)
     alike = {(job.queue, job.predicted_peak, links.not_on): (job, links) for job, links in jobs}
     paused = tell_of_pauses(farm, (job.variant for job, _ in alike.values()))
@@ -49,18 +49,18 @@ def tell_who_waits(farm: Farm, jobs: Iterable[tuple[Job, Links]]) -> None:
 
 
 def _tell_of_older(workers: Sequence[WorkerInfo], jobs: Collection[Job]) -> None:
-    """Says which workers would read other parts of these jobs' clips than this client means."""
+    """Say which workers would read other parts of these jobs' clips than this client means."""
     with_clips = [job for job in jobs if any(item.kind == "video" for item in job.request.conditioning)]
     for worker in workers:
         if any(worker.serves(job) for job in with_clips) and CLIP_PARTS not in worker.features.split():
             notice(
                 f"warning: {worker.name} has an older ltx-farm, which reads clips from their beginning: upgrade it,"
-                f" or keep the job from it (--not-on {worker.name})"
+                f" or exclude it (--not-on {worker.name})"
             )
 
 
 def explain_waits(farm: Farm, updates: Iterable[Update]) -> Iterator[Update]:
-    """Yield the updates; say meanwhile why a job still waits that nobody takes, each reason once."""
+    """Yield the updates; say meanwhile why a job still waits that no worker takes, each reason once."""
     waiting: dict[str, JobView] = {}
     told: set[str] = set()
     ask_at = time.monotonic() + ASK_EVERY
@@ -76,12 +76,14 @@ def explain_waits(farm: Farm, updates: Iterable[Update]) -> Iterator[Update]:
 
 
 def _tell_why(farm: Farm, waiting: dict[str, JobView], told: set[str]) -> set[str]:
-    """Say what was not told yet of why these jobs wait, and return it."""
+    """Say why these jobs wait, unless it was said before, and return what was said."""
     try:
-        if farm.is_embedded and not farm.workers():  # it may be about to start; `tell_who_waits` has said the rest
+        if (
+            farm.is_embedded and not farm.workers()
+        ):  # a worker may be about to start; `tell_who_waits` has said the rest
             return set()
         found = farm.why_waiting_all([view for view in waiting.values() if not view.links.waits])
-    except FarmError:  # who watches the jobs says so soon enough
+    except FarmError:  # watching the jobs reports the error soon enough
         return set()
     new = {why: job_id for job_id, why in found.items() if why and why not in told}
     for why, job_id in new.items():

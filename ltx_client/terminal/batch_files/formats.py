@@ -1,4 +1,4 @@
-"""Which format a batch's file has, by its content and its name, and its lines."""
+"""Recognize the format of a batch's file by its content and its name, and read its lines."""
 
 from __future__ import annotations
 
@@ -16,14 +16,20 @@ __all__ = ["MAX_BYTES", "read_batch"]
 MAX_BYTES = 32 * 10**6
 _SUFFIXES = {".jsonl": "jsonl", ".ndjson": "jsonl", ".json": "json", ".csv": "csv", ".tsv": "tsv", ".tab": "tsv"}
 _SEEN_FIRST = 20
-"""Lines of a list of prompts among which a table's columns may be named, below a title."""
+"""Lines of a list of prompts in which a table's header is looked for, below a title."""
 
 
 def read_batch(data: bytes, name: str, form: str | None, remarks: Remarks | None = None) -> Iterator[Line]:
-    """Yield the lines of a file that ask for videos. Content and `name` tell the format where `form` does not.
+    """Yield the lines of a file that ask for videos.
 
-    remarks: where what a person should know is collected.
-    Raises UsageError when there is no reading it at all.
+    Args:
+        data: The file's content.
+        name: Its name, which together with the content tells the format.
+        form: The format; None to recognize it.
+        remarks: Collects what a person should know.
+
+    Raises:
+        UsageError: The file cannot be read at all.
     """
     if len(data) > MAX_BYTES:
         raise UsageError(f"{name} has more than {MAX_BYTES / 1e6:,.0f} MB, which a batch's file may have; divide it")
@@ -56,7 +62,7 @@ def _recognized(text: str, name: str) -> str:
 
 
 def _prompts(text: str, remarks: Remarks, *, is_sure: bool) -> Iterator[Line]:
-    """Yield a prompt a line. is_sure: somebody said that it is a list of prompts, whatever is in it."""
+    """Yield a prompt a line; `is_sure` means that somebody said that it is a list of prompts, whatever is in it."""
     seen = 0
     for number, line in enumerate(LINE_END.split(text), 1):
         prompt = line.strip()
@@ -64,11 +70,9 @@ def _prompts(text: str, remarks: Remarks, *, is_sure: bool) -> Iterator[Line]:
             continue
         seen += 1
         if looks_like_json(prompt) and not is_sure:
-            yield Line(number, LineError("this is JSON in a list of prompts; give one or the other"))
+            yield Line(number, LineError("this is JSON in a list of prompts; use one or the other"))
         elif seen <= _SEEN_FIRST and not is_sure and names_columns(prompt):
-            yield Line(
-                number, LineError("this names a table's columns; remove what is above it, and give --format csv")
-            )
+            yield Line(number, LineError("this names a table's columns; remove what is above it, and use --format csv"))
         else:
             remarks.see_prompt(number, prompt)
             yield Line(number, {"prompt": prompt} if is_sure else _checked(prompt))
