@@ -165,7 +165,7 @@ def test_a_worker_waits_for_a_models_folder_that_is_mounted_later(folder, monkey
     monkeypatch.setenv("XPC_SERVICE_NAME", "farm.ltx.worker")
     monkeypatch.setattr("logging.root.handlers", [])
     refused = CliRunner().invoke(main, ["start", "-v", "distilled-fp8"])
-    assert refused.exit_code == os.EX_UNAVAILABLE and f"{folder.parent / 'away'} is not there" in refused.output
+    assert refused.exit_code == os.EX_UNAVAILABLE and f"{folder.parent / 'away'} does not exist" in refused.output
     monkeypatch.setenv("LTX_WORKER_MEMORY_GB", "12")
     monkeypatch.setenv("LTX_MODELS_DIR", str(folder.parent))
     monkeypatch.delenv("XPC_SERVICE_NAME")

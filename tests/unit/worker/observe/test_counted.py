@@ -56,7 +56,7 @@ def test_an_attempt_that_another_worker_took_over_is_lost_once(
         redis_client, names, ledger, lambda *_, **__: None, SimpleNamespace(keep=lambda: None, __name__="keep"),
         holder="w2", every=5, lease=60, note_requeued=metrics.requeued,
     )  # fmt: skip
-    reaper._look_at_jobs()
+    reaper._examine_jobs()
     ledger.claim(job.id, "w2", "two")
     for write in (
         lambda: ledger.renew(claim),
