@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import click
 
+from ltx_client.farm.describe import describe_job
 from ltx_client.farm.farm import Farm
 from ltx_client.farm.jobs.prepare import submitter
 from ltx_client.local.members import Use
 from ltx_client.protocol.state import Status
 from ltx_client.terminal.arguments.options import COUNT, batch_option, json_option
 from ltx_client.terminal.notices.waiting import tell_who_waits
-from ltx_client.terminal.output import describe_job, jobs_table, notice, print_json, print_table
+from ltx_client.terminal.output import jobs_table, notice, print_json, print_table
 
 __all__ = ["command"]
 

@@ -7,6 +7,7 @@ import dataclasses
 import click
 
 from ltx_client.errors import UsageError
+from ltx_client.farm.describe import describe_job
 from ltx_client.farm.farm import Farm
 from ltx_client.farm.jobs.forecast import Place
 from ltx_client.farm.jobs.obstacles import paused_queue
@@ -19,7 +20,6 @@ from ltx_client.terminal.arguments.options import OutputPath, job_argument, json
 from ltx_client.terminal.downloading import tell_of_reader
 from ltx_client.terminal.output import (
     ago,
-    describe_job,
     duration,
     notice,
     pause_text,
@@ -60,9 +60,7 @@ def command(job: str, preview: str | None, as_json: bool) -> None:
         waits_for = "" if view.ended else farm.why_waiting(view.job.id)
     paused = paused_queue(view.job, pauses)
     if as_json:
-        queue_paused = {"queue_paused": paused.model_dump()} if paused else {}
-        reason = {"waits_for": waits_for} if waits_for else {}
-        print_json(describe_job(view) | ({"place": dataclasses.asdict(place)} if place else {}) | queue_paused | reason)
+        print_json(describe_job(view, place=place, queue_paused=paused, waits_for=waits_for))
     else:
         print_facts(_facts(view, storage_url, place, paused, waits_for, now), stderr=is_stdout(path))
 

@@ -6,6 +6,7 @@ from typing import Any
 
 import click
 
+from ltx_client.farm.describe import describe_job
 from ltx_client.farm.farm import Farm
 from ltx_client.farm.jobs.inputs import clip_parts
 from ltx_client.local.members import Use
@@ -22,7 +23,7 @@ from ltx_client.terminal.notices.dry_run import print_plan
 from ltx_client.terminal.notices.prompt_length import tell_of_cut_texts
 from ltx_client.terminal.notices.vocabulary import vocabulary_note
 from ltx_client.terminal.notices.waiting import tell_of_pauses, tell_who_waits
-from ltx_client.terminal.output import describe_job, notice, print_json, print_line, short_id
+from ltx_client.terminal.output import notice, print_json, print_line, short_id
 
 __all__ = ["command"]
 
@@ -57,8 +58,7 @@ def command(as_json: bool, dry_run: bool, after: tuple[str, ...], not_on: tuple[
         else:
             tell_who_waits(farm, [(job, links)])
         if as_json:
-            clips = {"clips": [part._asdict() for part in parts]} if parts else {}
-            print_json(describe_job(farm.view(job.id)) | clips, done=f"job {job.id} is queued")
+            print_json(describe_job(farm.view(job.id), clips=parts), done=f"job {job.id} is queued")
         else:
             print_line(job.id, done=f"job {job.id} is queued")
     notice(f"ltx watch {short_id(job.id)} shows it, ltx download {short_id(job.id)} fetches the video")
