@@ -8,51 +8,32 @@
 
 from __future__ import annotations
 
-import contextlib
-import dataclasses
-import difflib
-import itertools
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Generator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
-from pydantic import ValidationError
-
-from ltx_client.errors import FarmError, JobNotFound, UsageError
-from ltx_client.farm.batches import Batch
-from ltx_client.farm.broker import broker_errors, operator_errors
-from ltx_client.farm.jobs.files import fetch_video
-from ltx_client.farm.jobs.forecast import Paces, Place, Turns, measure, places
-from ltx_client.farm.jobs.obstacles import why_waiting
-from ltx_client.farm.jobs.prepare import prepare, submitter
-from ltx_client.farm.jobs.views import JobView
-from ltx_client.farm.render import Render
-from ltx_client.farm.retention import Old, Removed, remove
-from ltx_client.farm.submit import Sending
-from ltx_client.farm.watching import MIN_ID_TAIL
-from ltx_client.protocol.events import Result
-from ltx_client.protocol.jobs import DEFAULT_PRIORITY, Links
+from ltx_client.farm.batches import Batch, PreparedBatch
+from ltx_client.farm.connection import Connection
+from ltx_client.farm.jobs.forecast import Paces, Place, Turns
+from ltx_client.farm.jobs.inputs import Inputs
+from ltx_client.farm.jobs.views import JobView, Update
+from ltx_client.farm.render import Render, ids_of
+from ltx_client.farm.retention import Old, Removed
+from ltx_client.protocol.jobs import DEFAULT_PRIORITY, NO_LINKS, Job, Links
 from ltx_client.protocol.pauses import Pause
 from ltx_client.protocol.state import Status
-from ltx_client.protocol.validation import READING, check_name
 from ltx_client.protocol.workers import WorkerInfo
-from ltx_client.shared.live_workers import live_workers
+from ltx_client.shared.broker.exchange import Exchange, run, stream
 from ltx_client.shared.storage.store import Storage
-from ltx_client.shared.unexpected_data import read_or
-from ltx_models.families.variants import DEFAULT_VARIANT, find_variant
-from ltx_models.files.formats import HEAD_BYTES, JPEG, format_of
+from ltx_models.families.variants import DEFAULT_VARIANT
 from ltx_models.request import GenerationRequest
 
 __all__ = ["Farm"]
 
-
-FORECAST_FROM = 2000
-"""Jobs that a forecast looks at."""
-AT_ONCE = 1000
-"""Jobs of one round trip."""
+T = TypeVar("T")
 
 
-class Farm(Sending):
+class Farm(Connection):
     """One farm, reached through its broker. Raises BrokerUnreachable from every method when it does not answer."""
 
     def render(
@@ -75,57 +56,50 @@ class Farm(Sending):
         given is the variant's own value.
         Raises UsageError, InvalidRequest and what `send` raises.
         """
-        known = {field.name for field in dataclasses.fields(GenerationRequest)}
-        if unknown := sorted(fields.keys() - known):
-            near = difflib.get_close_matches(unknown[0], known, 1)
-            raise UsageError(f"a request has no {unknown[0]!r}" + (f"; is {near[0]} meant?" if near else ""))
-        request = GenerationRequest(prompt=prompt, **fields)
-        job, inputs = prepare(
-            request,
-            variant=variant,
-            priority=priority,
-            checkpoint_every=checkpoint_every,
-            time_limit=time_limit,
-            job_id=job_id,
+        job = self._run(
+            self._operations.render(
+                prompt,
+                ids_of(after),
+                not_on,
+                fields,
+                variant=variant,
+                priority=priority,
+                checkpoint_every=checkpoint_every,
+                time_limit=time_limit,
+                job_id=job_id,
+            )
         )
-        ids = [one.id if isinstance(one, Render) else one for one in after]
-        self.send(job, inputs, self.links(ids, not_on))
         return Render(self, job.id)
+
+    def job(self, job_id: str) -> Render:
+        """A handle on a job that there is already."""
+        return Render(self, job_id)
 
     def all_jobs(self) -> tuple[list[JobView], list[str]]:
         """Every job of the farm, the newest first; and the ids of those that this version cannot read."""
-        with broker_errors(self._address):
-            stored: Any = self._client.zrevrange(self._names.jobs(), 0, -1)
-        ids = [job_id.decode(errors="replace") for job_id in stored]
-        views = [view for at in range(0, len(ids), AT_ONCE) for view in self._views(ids[at : at + AT_ONCE])]
-        return views, sorted(set(ids) - {view.job.id for view in views})
+        return self._run(self._operations.all_jobs())
 
-    def remove(self, old: Old, storage: Storage | None) -> Iterator[Removed]:
+    def remove(self, old: Old, storage: Storage | None) -> Generator[Removed]:
         """Removes what `find_old` has found and still may go; see `ltx_client.farm.retention.remove`."""
-        with broker_errors(self._address):
-            yield from remove(old, storage, self._removals, self._batches)
+        return stream(self._client, self._operations.remove(old, storage))
 
     def cancel(self, job_id: str) -> Status:
-        """Asks for the job's end; returns its state at that moment (see ClientLedger.cancel)."""
-        with broker_errors(self._address):
-            return self._known(job_id, self._ledger.cancel(job_id))
+        """Asks for the job's end; returns its state at that moment (see `LedgerExchanges.cancel`)."""
+        return self._run(self._operations.cancel(job_id))
 
     def pause(self, job_id: str) -> Status:
         """Keeps workers from the job until `resume`; one that renders it gives it back, and it goes on from there
         later. Returns its state at that moment.
         """
-        with broker_errors(self._address):
-            return self._known(job_id, self._ledger.hold(job_id))
+        return self._run(self._operations.pause(job_id))
 
     def resume(self, job_id: str) -> Status:
         """Ends a pause. Returns the job's state at that moment."""
-        with broker_errors(self._address):
-            return self._known(job_id, self._ledger.unhold(job_id))
+        return self._run(self._operations.resume(job_id))
 
     def pauses(self) -> list[Pause]:
         """Which queues and workers are paused."""
-        with broker_errors(self._address):
-            return self._pauses.all()
+        return self._run(self._operations.pauses())
 
     def pause_worker(self, name: str) -> Pause:
         """Has the live worker of that name or id finish its job and take no more until `resume_worker`, whatever is
@@ -134,127 +108,145 @@ class Farm(Sending):
         Raises UsageError when there is not exactly one, and, as the three that follow, BrokerUnreachable for a user who
         is no admin.
         """
-        with operator_errors(self._address):
-            return self._pauses.pause_worker(name, self.workers(), submitter(), self.now())
+        return self._run(self._operations.pause_worker(name))
 
     def resume_worker(self, name: str) -> bool:
         """Ends the pause of a worker, which need not be alive. Returns whether it was paused."""
-        with operator_errors(self._address):
-            return self._pauses.resume_worker(name, self.workers())
+        return self._run(self._operations.resume_worker(name))
 
     def pause_queue(self, variant: str) -> Pause:
         """Has workers begin no job of that variant until `resume_queue`; those that run are rendered to their end."""
-        with operator_errors(self._address):
-            return self._pauses.pause_queue(find_variant(variant).name, submitter(), self.now())
+        return self._run(self._operations.pause_queue(variant))
 
     def resume_queue(self, variant: str) -> bool:
         """Ends the pause of a variant's queue. Returns whether it was paused."""
-        with operator_errors(self._address):
-            return self._pauses.resume_queue(find_variant(variant).name)
+        return self._run(self._operations.resume_queue(variant))
 
     def prioritize(self, job_id: str, priority: int) -> Status:
         """Gives a job that waits another place: 0 is first, 9 is last. Returns its state at that moment."""
-        if not 0 <= priority <= 9:
-            raise UsageError(f"the priority {priority} is none; 0 (first) to 9 (last) are")
-        with broker_errors(self._address):
-            return self._known(job_id, self._ledger.set_priority(job_id, priority))
-
-    def _known(self, job_id: str, status: Status | None) -> Status:
-        if status is None:
-            raise JobNotFound(f"there is no job {job_id} on this farm; `ltx jobs` lists those that there are")
-        return status
+        return self._run(self._operations.prioritize(job_id, priority))
 
     def batch(self, text: str) -> Batch:
         """The batch whose id is, or ends with, `text`. Raises JobNotFound."""
-        with broker_errors(self._address):
-            return self._batches.get(self._batches.find(text, MIN_ID_TAIL))
+        return self._run(self._operations.batch(text))
 
     def batches(self, limit: int = 50) -> list[Batch]:
         """The newest first."""
-        with broker_errors(self._address):
-            return list(itertools.islice(self._batches.newest(), limit))
+        return self._run(self._operations.batches(limit))
 
     def links(self, after: Sequence[str] = (), not_on: Sequence[str] = ()) -> Links:
         """Of a job that is to wait for these jobs and batches, and is kept from these workers. Raises JobNotFound,
         and UsageError for what is no worker's name.
         """
-        jobs, batches = [], []
-        for name in not_on:
-            try:
-                if not check_name(name).strip():  # as of a variable that is not set: it would keep it from nobody
-                    raise ValueError("it is empty")
-            except ValueError as error:
-                raise UsageError(f"--not-on {name!r} is no worker's name: {error}") from None
-        for text in after:
-            try:
-                batches.append(self.batch(text).id)
-            except JobNotFound:
-                jobs.append(self.find(text))
-        return Links(after_jobs=tuple(jobs), after_batches=tuple(batches), not_on=tuple(not_on))
+        return self._run(self._operations.links(after, not_on))
 
     def preview(self, job_id: str) -> bytes | None:
         """The newest checkpoint frame, a JPEG, or None where there is none, or something else."""
-        with broker_errors(self._address):
-            key = self._names.preview(job_id)
-            jpeg: Any = read_or(None, key, lambda: self._client.get(key))
-        return bytes(jpeg) if jpeg and format_of(jpeg[:HEAD_BYTES]) == JPEG else None
+        return self._run(self._operations.preview(job_id))
 
     def download(self, job_id: str, target: Path) -> None:
         """Copies a finished job's MP4 to `target`, whole or not at all, its checksum verified.
 
         Raises UsageError when the job has no video, StorageUnreachable when the file cannot be had.
         """
-        view = self.view(job_id)
-        with broker_errors(self._address):
-            token = self._removals.begin_reading(job_id)
-        self._known(job_id, view.status if token else None)
-        try:
-            fetch_video(self.storage_url, view, target, self.link)
-        finally:
-            with contextlib.suppress(FarmError), broker_errors(self._address):
-                self._removals.end_reading(job_id, token or "")
+        self._run(self._operations.download(job_id, target))
 
     def link(self, job_id: str) -> str | None:
         """A URL by which anybody can read the job's video without the storage, if its worker has left one: a key."""
-        with broker_errors(self._address):
-            key = self._names.result(job_id)
-            files: Any = read_or(None, key, lambda: self._client.hget(key, "files"))
-        try:
-            return Result.model_validate_json(files, context=READING).link if files else None
-        except ValidationError:
-            return None
+        return self._run(self._operations.link(job_id))
 
     def workers(self) -> list[WorkerInfo]:
         """The live workers, by name."""
-        with broker_errors(self._address):
-            return live_workers(self._client, self._names)
+        return self._run(self._operations.workers())
 
     def open_jobs_and_paces(self) -> tuple[list[JobView], Paces]:
         """The jobs that have not ended, and what those took that have: of the newest few thousand."""
-        views = self.jobs(FORECAST_FROM)
-        return [view for view in views if not view.ended], measure(views, self.workers())
+        return self._run(self._operations.open_jobs_and_paces())
 
     def places(self) -> dict[str, Place]:
         """Of each job that waits: how many are before it, and when it will begin."""
-        views, paces = self.open_jobs_and_paces()
-        return places(views, self.workers(), paces, self.now(), self.turns({view.job.variant for view in views}))
+        return self._run(self._operations.places())
 
     def why_waiting(self, job_id: str) -> str:
         """Return what a job waits for that may never come by itself, in a sentence: a worker that serves it, the end of
         a pause. Empty where its turn will come, or it waits no more.
         """
-        return self.why_waiting_all([self.view(job_id)])[job_id]
+        return self._run(self._operations.why_waiting(job_id))
 
     def why_waiting_all(self, views: Sequence[JobView]) -> dict[str, str]:
         """Return the same of several jobs."""
-        workers, pauses = self.workers(), self.pauses()
-        return {view.job.id: why_waiting(view, workers, pauses, embedded=self.is_embedded) for view in views}
+        return self._run(self._operations.why_waiting_all(views))
 
     def turns(self, variants: Collection[str]) -> Turns:
         """Whose turn it is, of each of these variants."""
-        with broker_errors(self._address):
-            return {variant: self._turns_of(self._names.turns(variant)) for variant in variants}
+        return self._run(self._operations.turns(variants))
 
-    def _turns_of(self, key: str) -> list[str]:
-        turns: Any = read_or([], key, lambda: self._client.zrange(key, 0, -1))
-        return [turn.decode(errors="replace") for turn in turns]
+    def submit(self, request: GenerationRequest, **options: Any) -> Job:
+        """Prepares a job (see `prepare` for the options) and sends it."""
+        return self._run(self._operations.submit(request, **options))
+
+    def send(self, job: Job, inputs: Inputs | None = None, links: Links = NO_LINKS) -> None:
+        """Stores the job's inputs, writes its record, which is the submission, then the message that brings it to a
+        worker.
+
+        Raises JobConflict when the id is another job's, IdUsed when it was one's that is removed, StorageUnreachable
+        when the inputs cannot be stored, UsageError when they are given by content that is not in the storage. After
+        BrokerUnreachable the same job may be sent again.
+        """
+        self._run(self._operations.send(job, inputs, links))
+
+    def send_batch(self, batch: PreparedBatch) -> None:
+        """The same for all jobs of a batch: first all records, then all messages. Nothing is written where one of them
+        cannot be.
+
+        Raises what `send` raises; the same batch again is safe.
+        """
+        self._run(self._operations.send_batch(batch))
+
+    def retry(self, job_id: str) -> Job:
+        """A new job in place of one that failed or was cancelled; the same again gives the same one.
+
+        Raises UsageError when the job, or the last one in its place, has not ended, or is done.
+        """
+        return self._run(self._operations.retry(job_id))
+
+    def watch(self, *job_ids: str) -> Generator[Update]:
+        """Every event of these jobs from the first on: each job's in order, none twice, whenever one joins;
+        then the live ones, until all have ended.
+
+        At least one update a second for each job, without an event when nothing happened. When one of several cannot
+        be read, or is gone, the others are followed to their end, and its error is raised then. An outage of the broker
+        is ridden out for a minute.
+        """
+        return stream(self._client, self._operations.watch(job_ids))
+
+    def log(self, job_id: str) -> Generator[Update]:
+        """The events of a job so far, then once its state."""
+        return stream(self._client, self._operations.log(job_id))
+
+    def view(self, job_id: str) -> JobView:
+        """One job. Raises JobNotFound, and FarmError for a job of another protocol version."""
+        return self._run(self._operations.view(job_id))
+
+    def jobs(self, limit: int = 50) -> list[JobView]:
+        """The newest jobs first."""
+        return self._run(self._operations.jobs(limit))
+
+    def find(self, text: str) -> str:
+        """The id of the job whose id is, or ends with, `text` (4 characters at least). Raises JobNotFound."""
+        return self._run(self._operations.find(text))
+
+    def now(self) -> float:
+        """The time by the broker's clock, as every time that the farm shows: seconds since 1970. By this machine's own
+        for a user that may not ask.
+        """
+        return self._run(self._operations.now())
+
+    def check(self) -> None:
+        """Raises BrokerUnreachable when this machine's embedded farm has died, and UsageError when its worker cannot
+        start as it is set up; says nothing of other farms.
+        """
+        self._operations.check()
+
+    def _run(self, exchange: Exchange[T]) -> T:
+        return run(self._client, exchange)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Self
 
@@ -16,7 +16,28 @@ from ltx_client.protocol.state import Snapshot, Status
 if TYPE_CHECKING:
     from ltx_client.farm.farm import Farm
 
-__all__ = ["Render"]
+__all__ = ["Render", "check_done", "ids_of", "not_ended"]
+
+
+def ids_of(after: Sequence[object]) -> list[str]:
+    """Return the ids of these, each a handle on a job or the id of a job or batch."""
+    return [one if isinstance(one, str) else one.id for one in after]  # type: ignore[attr-defined]
+
+
+def check_done(view: JobView) -> None:
+    """Raise JobFailed or JobCancelled where that is how the job ended."""
+    if view.status is Status.CANCELLED:
+        raise JobCancelled(f"job {view.job.id} was cancelled")
+    if view.status is Status.FAILED:
+        raise JobFailed(f"job {view.job.id} failed: {view.snapshot.error}")
+
+
+def not_ended(job_id: str, timeout: float | None, status: Status | None) -> TimeoutError:
+    """Return what is raised when a job was waited for so many seconds. status: what it was last, if that is known."""
+    known = f"; it is {status}" if status else ""
+    return TimeoutError(
+        f"job {job_id} has not ended" + (f" within {timeout:g} s" if timeout is not None else "") + known
+    )
 
 
 class Render:
@@ -57,16 +78,12 @@ class Render:
         deadline = None if timeout is None else time.monotonic() + timeout
         for update in self.updates():
             if deadline is not None and not update.view.ended and time.monotonic() > deadline:
-                raise TimeoutError(f"job {self.id} has not ended within {timeout:g} s; it is {update.view.status}")
+                raise not_ended(self.id, timeout, update.view.status)
         return self.check()
 
     def check(self) -> Self:
         """Raises JobFailed or JobCancelled where that is how the job ended."""
-        view = self.view
-        if view.status is Status.CANCELLED:
-            raise JobCancelled(f"job {self.id} was cancelled")
-        if view.status is Status.FAILED:
-            raise JobFailed(f"job {self.id} failed: {view.snapshot.error}")
+        check_done(self.view)
         return self
 
     def download(self, target: str | Path | None = None) -> Path:

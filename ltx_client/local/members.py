@@ -51,7 +51,7 @@ def _lock(path: Path) -> FileLock:
     """
     from filelock import FileLock
 
-    return FileLock(path)
+    return FileLock(path, thread_local=False)  # a member may leave in another thread, as an AsyncFarm does
 
 
 class Membership:

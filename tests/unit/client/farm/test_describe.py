@@ -20,7 +20,7 @@ from ltx_client.protocol.pauses import Pause
 from ltx_client.protocol.state import Snapshot, Stage, Status
 from ltx_client.protocol.workers import ThreadInfo, WorkerInfo
 
-RECORDED = Path(__file__).parents[1] / "data" / "json"
+RECORDED = Path(__file__).parents[3] / "data" / "json"
 REQUEST = re.compile(r'"request": \{.*?^ +\}(?=,\n +"state")', re.DOTALL | re.MULTILINE)
 BATCH = "0199c0de-0000-7000-8000-00000000beef"
 STEPS = {"started_at": 1_700_000_010.25, "updated_at": 1_700_000_040.5, "worker": "w-1", "worker_name": "mac-3"}
