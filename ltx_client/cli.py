@@ -21,7 +21,7 @@ class FarmGroup(LazyGroup):
     """Maps the error trees of `ltx_client.errors` and `ltx_models.errors` to exit codes."""
 
     def invoke(self, ctx: click.Context) -> Any:
-        """Runs a subcommand."""
+        """Run a subcommand."""
         try:
             return super().invoke(ctx)
         except FarmError as error:
@@ -66,13 +66,13 @@ def _fail(ctx: click.Context, message: str, code: int) -> NoReturn:
 )
 @click.pass_context
 def main(ctx: click.Context, farm: str | None) -> None:
-    """Renders videos from prompts with LTX-Video, on this machine or on a farm of Macs.
+    """Render videos from prompts with LTX-Video, on this machine or on a farm of Macs.
 
     \b
     With no broker set, `ltx render` starts a farm of this machine alone. A farm is named by --farm or by
       LTX_FARM          its name in the configuration file; "local" is this machine alone
       LTX_BROKER_URL    redis://[USER:PASSWORD@]HOST:PORT/DB
-      LTX_STORAGE_URL   the folder or URL where finished videos lie
+      LTX_STORAGE_URL   the folder or URL of finished videos
       LTX_NAMESPACE     what the farm's keys begin with ("ltx:")
       LTX_HOME          this machine's own files (~/.ltx-farm)
 

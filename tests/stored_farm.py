@@ -48,8 +48,8 @@ class StoredFarm:
         monkeypatch.setattr(Sending, "_publish", lambda *_: None)
         submit = Sending._submit
 
-        def submit_and_finish(farm, jobs, inputs):
-            submit(farm, jobs, inputs)
+        def submit_and_finish(sending, jobs, inputs):
+            yield from submit(sending, jobs, inputs)
             for job, _ in jobs:
                 self.finish(job.id)
 

@@ -3,20 +3,19 @@
 from __future__ import annotations
 
 import uuid
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Any
-
-import redis
 
 from ltx_client.errors import JobNotFound
 from ltx_client.farm.jobs.inputs import Inputs
+from ltx_client.farm.jobs.records import read_views
 from ltx_client.farm.jobs.views import JobView
 from ltx_client.protocol.events import LATEST
 from ltx_client.protocol.jobs import Job, Links
 from ltx_client.protocol.names import Names
-from ltx_client.shared.lua.lua_script import Argument, RegisteredScript, load_script
-from ltx_client.shared.unexpected_data import read_or
+from ltx_client.shared.broker.exchange import Exchange, run_script
+from ltx_client.shared.lua.lua_script import Argument, load_script
+from ltx_client.shared.unexpected_data import ask_or
 
 __all__ = ["Batch", "Batches", "PreparedBatch", "derived_id"]
 
@@ -92,19 +91,14 @@ def derived_id(*parts: object) -> str:
 class Batches:
     """The batches of a farm. Methods raise redis.RedisError."""
 
-    def __init__(self, client: redis.Redis, names: Names, read: Callable[[Sequence[str]], list[JobView]]) -> None:
-        """Use `read` to get jobs by their ids."""
-        self._client = client
+    def __init__(self, names: Names) -> None:
         self._names = names
-        self._read = read
-        self._note = RegisteredScript(client, _NOTE)
-        self._drop = RegisteredScript(client, _DROP)
 
-    def note(self, batch: PreparedBatch) -> None:
+    def note(self, batch: PreparedBatch) -> Exchange[None]:
         """Write the batch's record, before its jobs. Writing it again changes nothing."""
-        self._note(**self._about(batch.id), name=batch.name, submitter=batch.jobs[0][0].submitter)
+        yield from run_script(_NOTE, **self._about(batch.id), name=batch.name, submitter=batch.jobs[0][0].submitter)
 
-    def find(self, text: str, least: int) -> str:
+    def find(self, text: str, least: int) -> Exchange[str]:
         """Return the id of the batch whose id is, or ends with, `text`.
 
         Args:
@@ -114,41 +108,47 @@ class Batches:
         Raises:
             JobNotFound: No batch has such an id, or several have.
         """
-        found = [batch_id for batch_id in self._ids() if batch_id == text]
-        found = found or [one for one in self._ids() if len(text) >= least and one.endswith(text)]
+        ids = yield from self._ids()
+        found = [one for one in ids if one == text]
+        found = found or [one for one in ids if len(text) >= least and one.endswith(text)]
         if len(found) == 1:
             return found[0]
         if found:
             raise JobNotFound(f"{len(found)} batches have an id that ends with {text}; use more of it")
         raise JobNotFound(f"there is no batch {text} on this farm; `ltx batches` lists the batches")
 
-    def get(self, batch_id: str) -> Batch:
+    def get(self, batch_id: str) -> Exchange[Batch]:
         """Return the batch as it is now. One whose keys are damaged has no jobs."""
-        return self._get(batch_id)[0]
+        batch, _ = yield from self._get(batch_id)
+        return batch
 
-    def newest(self) -> Iterator[Batch]:
-        """Yield the batches that have jobs, the newest first."""
-        for batch_id in self._ids():
-            batch, _ = self._get(batch_id)
-            if batch.views:
-                yield batch
+    def newest(self, limit: int) -> Exchange[list[Batch]]:
+        """Return the batches that have jobs, the newest first, `limit` of them at most."""
+        found: list[Batch] = []
+        for batch_id in (yield from self._ids()):
+            if len(found) >= limit:
+                break
+            batch, _ = yield from self._get(batch_id)
+            found += [batch] if batch.views else []
+        return found
 
-    def drop_empty(self) -> None:
+    def drop_empty(self) -> Exchange[None]:
         """Remove the records of batches whose jobs are all gone, except those whose keys are damaged."""
-        for batch_id in self._ids():
-            batch, is_whole = self._get(batch_id)
+        for batch_id in (yield from self._ids()):
+            batch, is_whole = yield from self._get(batch_id)
             if is_whole and not batch.views:
-                self._drop(**self._about(batch_id))
+                yield from run_script(_DROP, **self._about(batch_id))
 
-    def _get(self, batch_id: str) -> tuple[Batch, bool]:
+    def _get(self, batch_id: str) -> Exchange[tuple[Batch, bool]]:
         """Return the batch, and whether all of its own keys are intact."""
         key, jobs_key = self._names.batch(batch_id), self._names.batch_jobs(batch_id)
-        about: Any = read_or(None, key, lambda: self._client.hgetall(key))
-        stored: Any = read_or(None, jobs_key, lambda: self._client.zrange(jobs_key, 0, -1))
+        about = yield from ask_or(None, key, "hgetall")
+        stored = yield from ask_or(None, jobs_key, "zrange", 0, -1)
         is_whole, about = about is not None and stored is not None, about or {}
         newest: dict[int, JobView] = {}
         ids = [job_id.decode(errors="replace") for job_id in stored or ()]
-        for view in sorted(self._read(ids), key=lambda view: view.submitted_at):
+        views = yield from read_views(self._names, ids)
+        for view in sorted(views, key=lambda view: view.submitted_at):
             newest[view.links.item or 0] = view
         batch = Batch(
             id=batch_id,
@@ -171,9 +171,8 @@ class Batches:
             "just_noted": JUST_NOTED,
         }
 
-    def _ids(self) -> Sequence[str]:
-        key = self._names.batches()
-        ids: Any = read_or([], key, lambda: self._client.zrevrange(key, 0, -1))
+    def _ids(self) -> Exchange[Sequence[str]]:
+        ids = yield from ask_or([], self._names.batches(), "zrevrange", 0, -1)
         return [batch_id.decode(errors="replace") for batch_id in ids]
 
 

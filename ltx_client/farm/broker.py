@@ -4,19 +4,24 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Iterator
+from typing import TYPE_CHECKING
 
 import redis
 from pydantic import SecretStr
 
 from ltx_client.errors import BrokerError, BrokerUnreachable
 from ltx_client.protocol.redaction import hide_url_secrets
-from ltx_client.shared.broker.client import Purpose, make_client
+from ltx_client.shared.broker.client import Purpose, make_async_client, make_client
 from ltx_client.shared.broker.connection_errors import why_unreachable, why_wrong
-from ltx_client.shared.broker.first_contact import greet
+from ltx_client.shared.broker.exchange import run_async
+from ltx_client.shared.broker.first_contact import greet, greeting
 from ltx_client.shared.broker.outages import is_outage
 from ltx_client.shared.broker.url import Broker
 
-__all__ = ["broker_errors", "connect", "operator_errors"]
+if TYPE_CHECKING:
+    import redis.asyncio
+
+__all__ = ["broker_errors", "connect", "connect_async", "operator_errors"]
 
 
 @contextlib.contextmanager
@@ -55,4 +60,23 @@ def connect(broker_url: SecretStr) -> redis.Redis:
     client = make_client(broker, Purpose.COMMAND)
     with broker_errors(broker.address):
         greet(client, broker)
+    return client
+
+
+async def connect_async(broker_url: SecretStr) -> redis.asyncio.Redis:
+    """Return an asyncio client that has answered.
+
+    Raises:
+        BrokerUnreachable: The broker did not answer within five seconds.
+        BrokerError: The broker refused the connection.
+    """
+    hide_url_secrets(broker_url.get_secret_value())
+    broker = Broker.parse(broker_url.get_secret_value())
+    client = make_async_client(broker, Purpose.COMMAND)
+    try:
+        with broker_errors(broker.address):
+            await run_async(client, greeting(broker))
+    except BaseException:
+        await client.aclose()
+        raise
     return client

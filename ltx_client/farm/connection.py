@@ -10,20 +10,32 @@ from typing import Self
 import redis
 from pydantic import SecretStr
 
-from ltx_client.errors import BrokerUnreachable, UsageError
-from ltx_client.farm.batches import Batches
-from ltx_client.farm.broker import broker_errors, connect
-from ltx_client.farm.jobs.records import read_views
-from ltx_client.farm.ledger.removal import RemovalLedger
-from ltx_client.farm.ledger.scripts import ClientLedger
-from ltx_client.farm.pauses import Pauses
+from ltx_client.farm.broker import connect
+from ltx_client.farm.operations import Operations
 from ltx_client.local.members import FarmFolder, Use
-from ltx_client.protocol.clock import Clock
 from ltx_client.protocol.names import Names
-from ltx_client.shared.settings import FarmSettings, broker_address
+from ltx_client.shared.settings import FarmSettings
 from ltx_models.families.variants import DEFAULT_VARIANT
 
-__all__ = ["Connection"]
+__all__ = ["Connection", "enter_farm"]
+
+
+def enter_farm(settings: FarmSettings, use: Use, variant: str, stack: contextlib.ExitStack) -> Operations:
+    """Return the operations of the farm that the settings name, or of this machine's own farm, which is started.
+
+    Args:
+        settings: The farm's settings.
+        use: What is needed of this machine's own farm.
+        variant: The variant that its worker serves.
+        stack: Leaves this machine's own farm when it is closed.
+    """
+    if settings.broker_url is not None:
+        return Operations(settings.broker_url, settings.names, settings.storage_url, None)
+    from ltx_client.local.join import join  # no other farm needs it
+
+    embedded = FarmFolder(settings.home)
+    broker_url = stack.enter_context(join(settings.home, use, variant)).url
+    return Operations(broker_url, settings.names, str(embedded.videos), embedded)
 
 
 class Connection:
@@ -39,17 +51,9 @@ class Connection:
             use: What is needed of the embedded farm, which is started, and stops when nobody uses it.
             variant: The variant that the embedded farm's worker serves.
         """
-        settings = settings or FarmSettings()
         with contextlib.ExitStack() as stack:
-            embedded, broker_url, storage_url = None, settings.broker_url, settings.storage_url
-            if broker_url is None:
-                from ltx_client.local.join import join  # no other farm needs it
-
-                embedded = FarmFolder(settings.home)
-                broker_url = stack.enter_context(join(settings.home, use, variant)).url
-                storage_url = str(embedded.videos)
-            client = stack.enter_context(connect(broker_url))
-            self._attach(client, broker_url, settings.names, storage_url, embedded)
+            self._operations = enter_farm(settings or FarmSettings(), use, variant, stack)
+            self._client = stack.enter_context(connect(self._operations.broker_url))
             self._close = weakref.finalize(self, stack.pop_all().close)
 
     @classmethod
@@ -63,34 +67,10 @@ class Connection:
     ) -> Self:
         """Return a farm over an existing connection, which its owner closes."""
         farm = cls.__new__(cls)
-        farm._attach(client, broker_url, names, storage_url, embedded)
+        farm._operations = Operations(broker_url, names, storage_url, embedded)
+        farm._client = client
         farm._close = weakref.finalize(farm, lambda: None)
         return farm
-
-    @property
-    def is_embedded(self) -> bool:
-        """Return whether this is the farm of this machine alone, with a broker of its own."""
-        return self._embedded is not None
-
-    def _attach(
-        self,
-        client: redis.Redis,
-        broker_url: SecretStr,
-        names: Names,
-        storage_url: str | None,
-        embedded: FarmFolder | None,
-    ) -> None:
-        self.storage_url = storage_url
-        self._embedded = embedded
-        self._client = client
-        self._broker_url = broker_url
-        self._address = broker_address(broker_url)
-        self._names = names
-        self._ledger = ClientLedger(client, names)
-        self._removals = RemovalLedger(client, names)
-        self._clock = Clock()
-        self._pauses = Pauses(client, names)
-        self._batches = Batches(client, names, lambda ids: read_views(client, names, ids))
 
     @classmethod
     def connect(
@@ -107,31 +87,20 @@ class Connection:
     ) -> None:
         self.close()
 
+    @property
+    def is_embedded(self) -> bool:
+        """Whether this is the farm of this machine alone, with a broker of its own."""
+        return self._operations.embedded is not None
+
+    @property
+    def storage_url(self) -> str | None:
+        """Where the farm's videos lie, if that is known here."""
+        return self._operations.storage_url
+
+    @storage_url.setter
+    def storage_url(self, url: str | None) -> None:
+        self._operations.storage_url = url
+
     def close(self) -> None:
         """Disconnect, and leave an embedded farm. The end of the program closes what is still open."""
         self._close()
-
-    def now(self) -> float:
-        """Return the time by the broker's clock, as for every time that the farm shows: seconds since 1970.
-
-        The time is this machine's own for a user that may not ask the broker.
-        """
-        with broker_errors(self._address), contextlib.suppress(redis.exceptions.NoPermissionError):
-            self._clock.measure(self._client)
-        return self._clock.now()
-
-    def check(self) -> None:
-        """Check that this machine's embedded farm can render; do nothing for other farms.
-
-        Raises:
-            BrokerUnreachable: The embedded farm has died.
-            UsageError: Its worker cannot start with the present settings.
-        """
-        if self._embedded is None:
-            return
-        if not self._embedded.is_kept():
-            from ltx_client.local.join import why_stopped
-
-            raise BrokerUnreachable(why_stopped(self._embedded))
-        if why := self._embedded.why_refused():
-            raise UsageError(f"this machine's worker does not start: {why}; its jobs stay queued until it does")

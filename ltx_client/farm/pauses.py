@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
-
-import redis
 
 from ltx_client.errors import UsageError
 from ltx_client.protocol.names import Names
 from ltx_client.protocol.pauses import Pause, parse_pause, queue_field, worker_field
 from ltx_client.protocol.workers import ID_TAIL, WorkerInfo, worker_names
-from ltx_client.shared.unexpected_data import read_or
+from ltx_client.shared.broker.exchange import Exchange, ask
+from ltx_client.shared.unexpected_data import ask_or
 
 __all__ = ["Pauses"]
 
@@ -19,26 +17,25 @@ __all__ = ["Pauses"]
 class Pauses:
     """The pauses of a farm. Methods raise redis.RedisError; only the admin may write."""
 
-    def __init__(self, client: redis.Redis, names: Names) -> None:
-        self._client = client
+    def __init__(self, names: Names) -> None:
         self._key = names.paused()
 
-    def all(self) -> list[Pause]:
+    def all(self) -> Exchange[list[Pause]]:
         """Return the current pauses: queues first, then by name."""
-        stored: Any = read_or({}, self._key, lambda: self._client.hgetall(self._key))
+        stored = yield from ask_or({}, self._key, "hgetall")
         pauses = [parse_pause(field.decode(errors="replace"), value) for field, value in stored.items()]
         return sorted(pauses, key=lambda pause: (pause.of, pause.name))
 
-    def pause_worker(self, name: str, live: Sequence[WorkerInfo], by: str, at: float) -> Pause:
+    def pause_worker(self, name: str, live: Sequence[WorkerInfo], by: str, at: float) -> Exchange[Pause]:
         """Pause the live worker with that name or id.
 
         Raises:
             UsageError: There is not exactly one.
         """
         worker_id, its_name = _only(name, live, {}, "no live worker")
-        return self._set(Pause(of="worker", id=worker_id, name=its_name, by=by, at=at))
+        return (yield from self._set(Pause(of="worker", id=worker_id, name=its_name, by=by, at=at)))
 
-    def resume_worker(self, name: str, live: Sequence[WorkerInfo]) -> bool:
+    def resume_worker(self, name: str, live: Sequence[WorkerInfo]) -> Exchange[bool]:
         """Unpause the worker with that name or id, alive or not.
 
         Returns:
@@ -47,24 +44,25 @@ class Pauses:
         Raises:
             UsageError: The worker is unknown, or several have the name.
         """
-        paused = {pause.id: pause.name for pause in self.all() if pause.of == "worker"}
+        pauses = yield from self.all()
+        paused = {pause.id: pause.name for pause in pauses if pause.of == "worker"}
         worker_id, _ = _only(name, live, paused, "no worker, live or paused,")
-        return bool(self._client.hdel(self._key, worker_field(worker_id)))
+        return bool((yield from ask("hdel", self._key, worker_field(worker_id))))
 
-    def pause_queue(self, variant: str, by: str, at: float) -> Pause:
+    def pause_queue(self, variant: str, by: str, at: float) -> Exchange[Pause]:
         """Pause all jobs of a variant."""
-        return self._set(Pause(of="queue", id=variant, name=variant, by=by, at=at))
+        return (yield from self._set(Pause(of="queue", id=variant, name=variant, by=by, at=at)))
 
-    def resume_queue(self, variant: str) -> bool:
+    def resume_queue(self, variant: str) -> Exchange[bool]:
         """Unpause all jobs of a variant.
 
         Returns:
             Whether they were paused.
         """
-        return bool(self._client.hdel(self._key, queue_field(variant)))
+        return bool((yield from ask("hdel", self._key, queue_field(variant))))
 
-    def _set(self, pause: Pause) -> Pause:
-        self._client.hset(self._key, pause.field, pause.model_dump_json())
+    def _set(self, pause: Pause) -> Exchange[Pause]:
+        yield from ask("hset", self._key, pause.field, pause.model_dump_json())
         return pause
 
 

@@ -11,14 +11,15 @@ import contextlib
 import re
 import secrets
 import tempfile
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from ltx_client.farm.batches import Batches
 from ltx_client.farm.jobs.views import JobView
-from ltx_client.farm.ledger.removal import Permission, RemovalLedger
+from ltx_client.farm.ledger.removal import Permission, RemovalExchanges
 from ltx_client.protocol.file_names import RESULT
+from ltx_client.shared.broker.exchange import Exchange, Item, block
 from ltx_client.shared.storage.store import Entry, Storage, StorageError, input_name
 
 __all__ = ["Old", "Removed", "find_old", "parse_age", "remove"]
@@ -146,11 +147,10 @@ def _storage_now(storage: Storage) -> float:
     return found[0] if found and found[0] is not None else 0.0
 
 
-def remove(old: Old, storage: Storage | None, removals: RemovalLedger, batches: Batches) -> Iterator[Removed]:
+def remove(old: Old, storage: Storage | None, removals: RemovalExchanges, batches: Batches) -> Exchange[None]:
     """Remove what may still be removed: records first, so that nobody begins to download the files that follow.
 
-    Yields:
-        What was removed so far, after each thing.
+    Each item is what was removed so far.
 
     Raises:
         StorageError: A file cannot be removed; the rest is left for the next time.
@@ -159,36 +159,36 @@ def remove(old: Old, storage: Storage | None, removals: RemovalLedger, batches: 
     removed = Removed()
     gone = set()
     for job_id, submitted_at in old.jobs.items():
-        if removals.forget(job_id, submitted_at):
+        if (yield from removals.forget(job_id, submitted_at)):
             gone.add(job_id)
             removed.jobs += 1
         else:
             removed.kept.append(f"job {job_id}")
-        yield removed
-    batches.drop_empty()
+        yield Item(removed)
+    yield from batches.drop_empty()
     if storage is None:
         return
     for name, (job_id, size) in old.videos.items():
-        if job_id in old.jobs.keys() - gone or removals.is_known(job_id):
+        if job_id in old.jobs.keys() - gone or (yield from removals.is_known(job_id)):
             removed.kept.append(name)
         else:
-            storage.remove(name)
+            yield from block(storage.remove, name)
             removed.files, removed.size = removed.files + 1, removed.size + size
-        yield removed
+        yield Item(removed)
     for sha256, size in old.inputs.items():
-        if _remove_input(sha256, old.read_at, storage, removals):
+        if (yield from _remove_input(sha256, old.read_at, storage, removals)):
             removed.files, removed.size = removed.files + 1, removed.size + size
         else:
             removed.kept.append(input_name(sha256))
-        yield removed
+        yield Item(removed)
 
 
-def _remove_input(sha256: str, read_at: float, storage: Storage, removals: RemovalLedger) -> bool:
+def _remove_input(sha256: str, read_at: float, storage: Storage, removals: RemovalExchanges) -> Exchange[bool]:
     token = f"removing {secrets.token_hex(8)}"
-    if removals.may_remove_input(sha256, token, read_at) is not Permission.YES:
+    if (yield from removals.may_remove_input(sha256, token, read_at)) is not Permission.YES:
         return False
     try:
-        storage.remove(input_name(sha256))
+        yield from block(storage.remove, input_name(sha256))
     finally:
-        removals.input_removed(sha256, token)
+        yield from removals.input_removed(sha256, token)
     return True

@@ -49,7 +49,7 @@ def _lock(path: Path) -> FileLock:
     """Return the lock on a path. The library is imported here, since clients of other farms do not need it."""
     from filelock import FileLock
 
-    return FileLock(path)
+    return FileLock(path, thread_local=False)  # a member may leave in another thread, as an AsyncFarm does
 
 
 class Membership:

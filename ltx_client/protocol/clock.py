@@ -32,16 +32,25 @@ class Clock:
         return time.time() if self._ahead is None else time.monotonic() + self._ahead
 
     def measure(self, client: redis.Redis) -> None:
-        """Ask the broker for its time, unless it was asked a moment ago.
+        """Ask the broker, if it was not just asked. Raise redis.RedisError."""
+        if self.is_due():
+            asked_at = time.time(), time.monotonic()
+            reply: Any = client.time()
+            self.take(reply, asked_at)
 
-        Raises:
-            redis.RedisError: The broker did not answer.
+    def is_due(self) -> bool:
+        """Return whether the broker is to be asked, since it was not just asked."""
+        asked_at = time.time(), time.monotonic()
+        return not all(0 <= now - then < HOLDS for now, then in zip(asked_at, self._measured_at, strict=True))
+
+    def take(self, reply: tuple[int, int], asked_at: tuple[float, float]) -> None:
+        """Measure by the broker's reply, which has just come.
+
+        Args:
+            reply: To TIME: seconds and microseconds.
+            asked_at: When it was asked, by this machine's clock and by its monotonic one.
         """
-        wall, began = time.time(), time.monotonic()
-        if all(0 <= now - then < HOLDS for now, then in zip((wall, began), self._measured_at, strict=True)):
-            return
-        reply: Any = client.time()
-        seconds, microseconds = reply
+        (seconds, microseconds), (wall, began) = reply, asked_at
         ended = time.monotonic()
         ahead = seconds + microseconds / 1e6 - (began + ended) / 2
         if self._ahead is None or abs(ahead - self._ahead) > (ended - began) / 2 + TOLERANCE:

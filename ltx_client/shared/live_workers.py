@@ -2,30 +2,32 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import redis
 from pydantic import ValidationError
 
 from ltx_client.protocol.names import Names
 from ltx_client.protocol.validation import READING, first_error
 from ltx_client.protocol.workers import WorkerInfo
-from ltx_client.shared.unexpected_data import is_wrong_type, read_or, tell_once
+from ltx_client.shared.broker.exchange import Command, Exchange, ask_all, run
+from ltx_client.shared.unexpected_data import ask_or, is_wrong_type, tell_once
 
-__all__ = ["live_workers"]
+__all__ = ["live_workers", "read_workers"]
 
 
 def live_workers(client: redis.Redis, names: Names) -> list[WorkerInfo]:
-    """Return the live workers, by name, without those whose records cannot be read.
+    """Return what `read_workers` returns."""
+    return run(client, read_workers(names))
+
+
+def read_workers(names: Names) -> Exchange[list[WorkerInfo]]:
+    """Those that have renewed what they say of themselves, by name; without those of which it cannot be read.
 
     Raises:
         redis.RedisError: The broker did not answer.
     """
-    ids: Any = read_or([], names.workers(), lambda: client.zrange(names.workers(), 0, -1))
-    with client.pipeline(transaction=False) as pipeline:
-        for worker_id in ids:
-            pipeline.hgetall(names.worker(worker_id.decode(errors="replace")))
-        hashes: Any = pipeline.execute(raise_on_error=False)
+    ids = yield from ask_or([], names.workers(), "zrange", 0, -1)
+    keys = [names.worker(worker_id.decode(errors="replace")) for worker_id in ids]
+    hashes = yield from ask_all([Command("hgetall", [key]) for key in keys], raise_on_error=False)
     workers = []
     for worker_id, fields in zip(ids, hashes, strict=True):
         if is_wrong_type(fields):

@@ -9,9 +9,10 @@ from typing import Any
 
 import redis
 
+from ltx_client.shared.broker.exchange import Exchange, ask
 from ltx_client.shared.broker.outages import error_code
 
-__all__ = ["is_wrong_type", "read_or", "tell_once"]
+__all__ = ["ask_or", "is_wrong_type", "read_or", "tell_once"]
 
 log = logging.getLogger(__name__)
 
@@ -28,8 +29,23 @@ def read_or(default: Any, key: str, read: Callable[[], Any]) -> Any:
     except redis.ResponseError as error:
         if not is_wrong_type(error):
             raise
-        tell_once(f"the key {key} is ignored: it has a value of the wrong type")
+        tell_once(_set_aside(key))
         return default
+
+
+def ask_or(default: Any, key: str, method: str, *arguments: Any) -> Exchange[Any]:
+    """Send a command that reads a key. Return its answer; `default` as `read_or`."""
+    try:
+        return (yield from ask(method, key, *arguments))
+    except redis.ResponseError as error:
+        if not is_wrong_type(error):
+            raise
+        tell_once(_set_aside(key))
+        return default
+
+
+def _set_aside(key: str) -> str:
+    return f"the key {key} is set aside: it holds another kind of value than it should"
 
 
 @functools.lru_cache(maxsize=1000)

@@ -20,6 +20,7 @@ from ltx_client.local.server import find_server
 from ltx_client.local.videos import is_made
 from ltx_client.protocol import PROTOCOL_VERSION
 from ltx_client.protocol.workers import PAUSED, UNREADY, worker_names
+from ltx_client.shared.broker.exchange import run
 from ltx_client.shared.config import chosen_farm, config_path, load
 from ltx_client.shared.doctor.broker_checks import BrokerChecks
 from ltx_client.shared.doctor.checks import Check, Finding, Level
@@ -168,7 +169,7 @@ def _workers(broker: BrokerChecks, settings: FarmSettings) -> Iterator[Finding]:
             if thread.failing:
                 text = f"the thread {thread.name} of {worker.name} fails: {thread.error}"
                 yield Finding("workers", Level.WARNING, text, "ltx-worker logs, on that machine")
-    for pause in Pauses(broker.client, settings.names).all():
+    for pause in run(broker.client, Pauses(settings.names).all()):
         yield Finding(
             "workers", Level.WARNING, f"{pause.of} {pause.name} was paused by {pause.by}", pause.resume_command
         )

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from ltx_client.farm.jobs.forecast import Place
 from ltx_client.farm.jobs.views import JobView
@@ -19,7 +19,6 @@ if TYPE_CHECKING:
 __all__ = [
     "STATUS_STYLE",
     "ago",
-    "describe_job",
     "duration",
     "jobs_table",
     "notice",
@@ -70,28 +69,6 @@ def ago(moment: float, now: float) -> str:
 def pause_text(pause: Pause, now: float) -> str:
     """Return which worker or queue is paused, by whom, since when, and what ends the pause."""
     return f"{pause.of} {pause.name} was paused by {pause.by} {ago(pause.at, now)}; `{pause.resume_command}` ends that"
-
-
-def describe_job(view: JobView) -> dict[str, Any]:
-    """Return a job as `--json` shows it."""
-    snapshot = view.snapshot
-    return {
-        "id": view.job.id,
-        "status": view.status,
-        "stage": snapshot.stage,
-        "cancel_asked": view.cancel_asked,
-        "orphaned": view.orphaned,
-        "paused": view.held and not view.ended,
-        "links": view.links.model_dump(mode="json", exclude_defaults=True),
-        "variant": view.job.variant,
-        "queue": view.job.queue,
-        "priority": view.job.priority,
-        "submitter": view.job.submitter,
-        "predicted_peak": view.job.predicted_peak,
-        "submitted_at": view.submitted_at,
-        "request": view.job.model_dump(mode="json")["request"],
-        "state": snapshot.model_dump(mode="json"),
-    }
 
 
 def status_word(view: JobView) -> str:

@@ -10,12 +10,12 @@ from rich.progress import Progress, TextColumn
 from rich.table import Table
 from rich.text import Text
 
-from ltx_client.commands.farm import stats
 from ltx_client.commands.jobs import logs, show
+from ltx_client.farm.describe import describe_job, describe_stats
 from ltx_client.farm.jobs.forecast import measure, places
 from ltx_client.farm.jobs.views import Update
 from ltx_client.terminal.listing import Listing
-from ltx_client.terminal.output import describe_job, jobs_table, workers_table
+from ltx_client.terminal.output import jobs_table, workers_table
 from ltx_client.terminal.watching.live_table import LiveDisplay
 from ltx_client.terminal.watching.progress import BarDisplay, PlainDisplay
 
@@ -45,7 +45,7 @@ def show_job(view, workers=()):
     place = places([view], workers, measure([view], workers), 1.8e9).get(view.job.id)
     assert all(isinstance(value, str) for value in show._facts(view, "s3://farm", place, None, "", 1.8e9).values())
     json.dumps(describe_job(view), allow_nan=False)
-    json.dumps(stats._rows([view], list(workers)), allow_nan=False)
+    json.dumps(describe_stats([view], workers), allow_nan=False)
 
 
 def show_update(update):

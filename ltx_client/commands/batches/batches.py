@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from typing import TYPE_CHECKING
 
 import click
@@ -15,7 +14,7 @@ if TYPE_CHECKING:
     from ltx_client.farm.batches import Batch
     from ltx_client.terminal.listing import Listing
 
-__all__ = ["command", "counted"]
+__all__ = ["command"]
 
 
 @click.command("batches", epilog="Example: ltx batches --mine")
@@ -24,6 +23,7 @@ __all__ = ["command", "counted"]
 @json_option
 def command(limit: int, mine: bool, as_json: bool) -> None:
     """List the farm's batches, the newest first."""
+    from ltx_client.farm.describe import describe_batch
     from ltx_client.farm.farm import Farm
     from ltx_client.farm.jobs.prepare import submitter
     from ltx_client.local.members import Use
@@ -33,34 +33,15 @@ def command(limit: int, mine: bool, as_json: bool) -> None:
         batches = [batch for batch in farm.batches(limit) if not mine or batch.submitter == submitter()]
         now = farm.now()
     if as_json:
-        print_json([_described(batch) for batch in batches])
+        print_json([describe_batch(batch) for batch in batches])
     elif batches:
         print_table(_table(batches, now))
     else:
         notice("no batches yet; queue one with ltx batch")
 
 
-def counted(batch: Batch) -> dict[str, int]:
-    """Return how many of a batch's videos are in each state, in the order of a job's life."""
-    from ltx_client.protocol.state import Status
-
-    counts = Counter(view.status for view in batch.views)
-    return {status.value: counts[status] for status in Status if counts[status]}
-
-
-def _described(batch: Batch) -> dict[str, object]:
-    return {
-        "id": batch.id,
-        "name": batch.name,
-        "submitter": batch.submitter,
-        "submitted_at": batch.submitted_at,
-        "ended": batch.ended,
-        "counts": counted(batch),
-        "jobs": [view.job.id for view in batch.views],
-    }
-
-
 def _table(batches: list[Batch], now: float) -> Listing:
+    from ltx_client.farm.describe import count_by_status
     from ltx_client.terminal.listing import Column, Listing
     from ltx_client.terminal.output import duration
 
@@ -77,7 +58,7 @@ def _table(batches: list[Batch], now: float) -> Listing:
             short_id(batch.id),
             batch.name,
             str(len(batch.views)),
-            ", ".join(f"{count} {status}" for status, count in counted(batch).items()),
+            ", ".join(f"{count} {status}" for status, count in count_by_status(batch.views).items()),
             duration(max(0.0, now - batch.submitted_at)),
             batch.submitter,
         )

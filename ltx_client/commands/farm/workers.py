@@ -15,6 +15,7 @@ __all__ = ["command"]
 @json_option
 def command(as_json: bool) -> None:
     """List the farm's live workers and what each is doing."""
+    from ltx_client.farm.describe import describe_worker
     from ltx_client.farm.farm import Farm
     from ltx_client.local.members import Use
     from ltx_client.protocol.workers import PAUSED, UNREADY, worker_names
@@ -27,7 +28,7 @@ def command(as_json: bool) -> None:
     names = worker_names(workers)
     paused = {pause.id for pause in pauses}
     if as_json:
-        print_json([worker.model_dump(mode="json") for worker in workers])
+        print_json([describe_worker(worker) for worker in workers])
     elif workers:
         print_table(workers_table(workers, now))
         for worker in workers:

@@ -17,12 +17,13 @@ __all__ = ["command"]
 @json_option
 def command(limit: int, mine: bool, batch: str | None, as_json: bool) -> None:
     """List the farm's jobs, the newest first; or a batch's, in its own order."""
+    from ltx_client.farm.describe import describe_job
     from ltx_client.farm.farm import Farm
     from ltx_client.farm.jobs.prepare import submitter
     from ltx_client.local.members import Use
     from ltx_client.protocol.state import Status
     from ltx_client.terminal.notices.wait_reasons import tell_who_waits
-    from ltx_client.terminal.output import describe_job, jobs_table, print_table
+    from ltx_client.terminal.output import jobs_table, print_table
 
     with Farm.connect(use=Use.READ) as farm:
         views = farm.batch(batch).views if batch is not None else farm.jobs(limit)

@@ -29,11 +29,12 @@ __all__ = ["command"]
 @json_option
 def command(job: str, preview: str | None, as_json: bool) -> None:
     """Show one job: its request, its state, and where its result is."""
+    from ltx_client.farm.describe import describe_job
     from ltx_client.farm.farm import Farm
     from ltx_client.farm.jobs.obstacles import paused_queue
     from ltx_client.local.members import Use
     from ltx_client.terminal.downloading import tell_of_reader
-    from ltx_client.terminal.output import describe_job, print_facts
+    from ltx_client.terminal.output import print_facts
 
     path = None if preview is None else output_path(preview, JPEG)
     if as_json and is_stdout(path):
@@ -54,9 +55,7 @@ def command(job: str, preview: str | None, as_json: bool) -> None:
         waits_for = "" if view.ended else farm.why_waiting(view.job.id)
     paused = paused_queue(view.job, pauses)
     if as_json:
-        queue_paused = {"queue_paused": paused.model_dump()} if paused else {}
-        reason = {"waits_for": waits_for} if waits_for else {}
-        print_json(describe_job(view) | ({"place": dataclasses.asdict(place)} if place else {}) | queue_paused | reason)
+        print_json(describe_job(view, place=place, queue_paused=paused, waits_for=waits_for))
     else:
         print_facts(_facts(view, storage_url, place, paused, waits_for, now), stderr=is_stdout(path))
 

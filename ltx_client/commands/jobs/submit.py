@@ -26,6 +26,7 @@ __all__ = ["command"]
 @json_option
 def command(as_json: bool, dry_run: bool, after: tuple[str, ...], not_on: tuple[str, ...], **options: Any) -> None:
     """Queue PROMPT and print the job's id. With no broker set, this machine renders it in the background."""
+    from ltx_client.farm.describe import describe_job
     from ltx_client.farm.farm import Farm
     from ltx_client.farm.jobs.inputs import clip_parts
     from ltx_client.local.members import Use
@@ -35,7 +36,6 @@ def command(as_json: bool, dry_run: bool, after: tuple[str, ...], not_on: tuple[
     from ltx_client.terminal.notices.prompt_length import tell_of_cut_texts
     from ltx_client.terminal.notices.vocabulary import vocabulary_note
     from ltx_client.terminal.notices.wait_reasons import tell_of_pauses, tell_who_waits
-    from ltx_client.terminal.output import describe_job
 
     job, inputs = job_from_options(**options)
     parts = clip_parts(job.request, inputs)
@@ -60,8 +60,7 @@ def command(as_json: bool, dry_run: bool, after: tuple[str, ...], not_on: tuple[
         else:
             tell_who_waits(farm, [(job, links)])
         if as_json:
-            clips = {"clips": [part._asdict() for part in parts]} if parts else {}
-            print_json(describe_job(farm.view(job.id)) | clips, done=f"job {job.id} is queued")
+            print_json(describe_job(farm.view(job.id), clips=parts), done=f"job {job.id} is queued")
         else:
             print_line(job.id, done=f"job {job.id} is queued")
     notice(f"ltx watch {short_id(job.id)} shows it, ltx download {short_id(job.id)} downloads the video")

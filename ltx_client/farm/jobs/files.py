@@ -11,6 +11,7 @@ from ltx_client.farm.jobs.inputs import MAX_BYTES, Inputs
 from ltx_client.farm.jobs.views import JobView
 from ltx_client.farm.outputs.names import short_id
 from ltx_client.protocol.text import is_printable
+from ltx_client.shared.broker.exchange import Exchange, block
 from ltx_client.shared.storage.download_links import fetch_link
 from ltx_client.shared.storage.store import DamagedSource, Storage, StorageError, input_name
 from ltx_models.request import MAX_FRAMES, MAX_SIZE, GenerationRequest
@@ -66,8 +67,8 @@ def missing_inputs(storage_url: str | None, inputs: Sequence[str]) -> list[str]:
 
 
 def fetch_video(
-    storage_url: str | None, view: JobView, target: Path, link_of: Callable[[str], str | None] = lambda _: None
-) -> None:
+    storage_url: str | None, view: JobView, target: Path, link_of: Callable[[str], Exchange[str | None]]
+) -> Exchange[None]:
     """Copy a finished job's MP4 to `target`, whole or not at all, and verify its checksum.
 
     Args:
@@ -95,21 +96,21 @@ def fetch_video(
     link, why_not = None, ""
     try:
         if storage_url is None:
-            if not (link := link_of(job_id)):
+            if not (link := (yield from link_of(job_id))):
                 raise FarmError(
                     f"no storage is set, so the video of job {job_id} cannot be read;"
                     " set LTX_STORAGE_URL as the workers do"
                 )
         else:
             try:
-                Storage(storage_url).get(result.video, target, result.sha256, result.size)
+                yield from block(lambda: Storage(storage_url).get(result.video, target, result.sha256, result.size))
             except StorageError as error:
-                if not (link := link_of(job_id)):
+                if not (link := (yield from link_of(job_id))):
                     raise StorageError(f"{error}; is LTX_STORAGE_URL the one that the workers use?") from error
                 why_not = f"; it was asked for there since the storage could not be read ({error})"
         if link:
             try:
-                fetch_link(link, result.video, target, result.sha256, result.size)
+                yield from block(fetch_link, link, result.video, target, result.sha256, result.size)
             except StorageError as error:
                 raise StorageError(f"{error}{why_not}") from error
     except StorageError as error:

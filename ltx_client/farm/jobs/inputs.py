@@ -16,7 +16,7 @@ from ltx_models.media.lengths import clip_length, is_only_sound
 from ltx_models.media.spans import Span, span_of
 from ltx_models.request import ConditioningItem, GenerationRequest
 
-__all__ = ["Inputs", "address_inputs", "clip_parts"]
+__all__ = ["ClipPart", "Inputs", "address_inputs", "clip_parts"]
 
 Inputs = dict[str, Path]
 """Local files by the SHA-256 of their content, in hex."""

@@ -5,12 +5,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-import redis
-
 from ltx_client.farm.jobs.views import JobView
 from ltx_client.protocol.jobs import UnreadableJob, parse_job, parse_links, parse_priority
 from ltx_client.protocol.names import Names
 from ltx_client.protocol.state import parse_snapshot
+from ltx_client.shared.broker.exchange import Command, Exchange, ask_all
 from ltx_client.shared.unexpected_data import is_wrong_type, tell_once
 
 __all__ = ["read_views"]
@@ -19,13 +18,12 @@ MOMENT_DIGITS = 14
 """Digits of a time in milliseconds since 1970, at most: up to the year 5138."""
 
 
-def read_views(client: redis.Redis, names: Names, ids: Sequence[str], *, strict: bool = False) -> list[JobView]:
+def read_views(names: Names, ids: Sequence[str], *, strict: bool = False) -> Exchange[list[JobView]]:
     """Return the jobs with these ids that exist, in the same order.
 
     Jobs that are damaged, or belong to another protocol version, are left out, and named once in the log.
 
     Args:
-        client: The connection.
         names: The farm's key names.
         ids: The jobs' ids.
         strict: Whether to raise for such a job instead.
@@ -33,13 +31,15 @@ def read_views(client: redis.Redis, names: Names, ids: Sequence[str], *, strict:
     Raises:
         UnreadableJob: A job cannot be read, and `strict` is given.
     """
-    with client.pipeline(transaction=False) as pipeline:
-        for job_id in ids:
-            pipeline.hmget(names.job(job_id), "spec", "submitted_at", "links", "priority", "held")
-            pipeline.hget(names.state(job_id), "snapshot")
-            pipeline.exists(names.cancel(job_id))
-            pipeline.exists(names.lease(job_id))
-        replies = iter(pipeline.execute(raise_on_error=False))
+    requests = []
+    for job_id in ids:
+        requests += [
+            Command("hmget", [names.job(job_id), "spec", "submitted_at", "links", "priority", "held"]),
+            Command("hget", [names.state(job_id), "snapshot"]),
+            Command("exists", [names.cancel(job_id)]),
+            Command("exists", [names.lease(job_id)]),
+        ]
+    replies = iter((yield from ask_all(requests, raise_on_error=False)))
     views = []
     for job_id, record, snapshot, cancel, lease in zip(ids, replies, replies, replies, replies, strict=True):
         try:

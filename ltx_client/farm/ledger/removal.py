@@ -6,14 +6,13 @@ import secrets
 from collections.abc import Sequence
 from enum import StrEnum
 
-import redis
-
 from ltx_client.farm.ledger.scripts import WANTED_TTL
 from ltx_client.protocol.names import Names
 from ltx_client.protocol.state import ENDED
-from ltx_client.shared.lua.lua_script import RegisteredScript, load_script
+from ltx_client.shared.broker.exchange import Exchange, ask, run_script
+from ltx_client.shared.lua.lua_script import load_script
 
-__all__ = ["REMOVAL_TTL", "Permission", "RemovalLedger"]
+__all__ = ["REMOVAL_TTL", "Permission", "RemovalExchanges"]
 
 REMOVAL_TTL = 120
 """Seconds after which an unfinished removal is considered over, since its process was killed."""
@@ -38,19 +37,13 @@ class Permission(StrEnum):
     """The list of jobs and their inputs was read too long ago."""
 
 
-class RemovalLedger:
-    """The scripts about removals. Methods raise redis.RedisError."""
+class RemovalExchanges:
+    """The scripts about removals. They raise redis.RedisError."""
 
-    def __init__(self, client: redis.Redis, names: Names) -> None:
-        self._client = client
+    def __init__(self, names: Names) -> None:
         self._names = names
-        self._want = RegisteredScript(client, _WANT_INPUTS)
-        self._may_remove = RegisteredScript(client, _MAY_REMOVE_INPUT)
-        self._removed = RegisteredScript(client, _INPUT_REMOVED)
-        self._forget = RegisteredScript(client, _FORGET)
-        self._begin_reading = RegisteredScript(client, _BEGIN_READING)
 
-    def want(self, inputs: Sequence[str]) -> bool:
+    def want(self, inputs: Sequence[str]) -> Exchange[bool]:
         """Keep inputs for an hour, whether or not they are stored yet.
 
         Args:
@@ -59,9 +52,10 @@ class RemovalLedger:
         Returns:
             False, with nothing written, while one of them is being removed.
         """
-        return bool(self._want(inputs=[self._names.input(sha256) for sha256 in inputs], ttl=WANTED_TTL))
+        keys = [self._names.input(sha256) for sha256 in inputs]
+        return bool((yield from run_script(_WANT_INPUTS, inputs=keys, ttl=WANTED_TTL)))
 
-    def may_remove_input(self, sha256: str, token: str, read_at: float) -> Permission:
+    def may_remove_input(self, sha256: str, token: str, read_at: float) -> Exchange[Permission]:
         """Return whether an input may be removed; then nobody can want it for REMOVAL_TTL seconds.
 
         Args:
@@ -69,16 +63,21 @@ class RemovalLedger:
             token: Identifies this removal.
             read_at: When the reading of all jobs and their inputs began, by the broker's clock.
         """
-        reply = self._may_remove(
-            input=self._names.input(sha256), read_at=int(read_at), holds_for=WANTED_TTL, token=token, ttl=REMOVAL_TTL
+        reply = yield from run_script(
+            _MAY_REMOVE_INPUT,
+            input=self._names.input(sha256),
+            read_at=int(read_at),
+            holds_for=WANTED_TTL,
+            token=token,
+            ttl=REMOVAL_TTL,
         )
         return Permission(reply.decode())
 
-    def input_removed(self, sha256: str, token: str) -> None:
+    def input_removed(self, sha256: str, token: str) -> Exchange[None]:
         """End the removal with this token."""
-        self._removed(input=self._names.input(sha256), token=token)
+        yield from run_script(_INPUT_REMOVED, input=self._names.input(sha256), token=token)
 
-    def forget(self, job_id: str, submitted_at: float) -> bool:
+    def forget(self, job_id: str, submitted_at: float) -> Exchange[bool]:
         """Remove the client's keys of a job that has ended.
 
         The job is kept if its id was submitted again since, or somebody downloads its video.
@@ -87,7 +86,8 @@ class RemovalLedger:
             Whether the keys are gone.
         """
         names = self._names
-        reply = self._forget(
+        reply = yield from run_script(
+            _FORGET,
             job=names.job(job_id),
             state=names.state(job_id),
             cancel=names.cancel(job_id),
@@ -97,20 +97,22 @@ class RemovalLedger:
         )
         return bool(reply == b"yes")
 
-    def is_known(self, job_id: str) -> bool:
+    def is_known(self, job_id: str) -> Exchange[bool]:
         """Return whether a job with this id exists."""
-        return bool(self._client.exists(self._names.job(job_id)))
+        return bool((yield from ask("exists", self._names.job(job_id))))
 
-    def begin_reading(self, job_id: str) -> str | None:
+    def begin_reading(self, job_id: str) -> Exchange[str | None]:
         """Keep a job until `end_reading`.
 
         Returns:
             The token to give to `end_reading`; None if the job does not exist.
         """
         token, names = secrets.token_hex(8), self._names
-        known = self._begin_reading(job=names.job(job_id), readers=names.readers(job_id), token=token, ttl=READING_TTL)
+        known = yield from run_script(
+            _BEGIN_READING, job=names.job(job_id), readers=names.readers(job_id), token=token, ttl=READING_TTL
+        )
         return token if known else None
 
-    def end_reading(self, job_id: str, token: str) -> None:
+    def end_reading(self, job_id: str, token: str) -> Exchange[None]:
         """Stop keeping the job."""
-        self._client.hdel(self._names.readers(job_id), token)
+        yield from ask("hdel", self._names.readers(job_id), token)

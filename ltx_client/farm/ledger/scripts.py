@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from enum import StrEnum
-from typing import Any
 
 import redis
 
@@ -12,9 +11,10 @@ from ltx_client.protocol.jobs import NO_LINKS, Job, Links, UnreadableJob, parse_
 from ltx_client.protocol.names import Names
 from ltx_client.protocol.state import ENDED, RESULT_TTL, Status
 from ltx_client.protocol.turns import GIVEN_BACK, line_entry, line_keys, not_on_field, turn_of
-from ltx_client.shared.lua.lua_script import Argument, RegisteredScript, load_script
+from ltx_client.shared.broker.exchange import Command, Exchange, ScriptCall, ask_all, run, run_script
+from ltx_client.shared.lua.lua_script import Argument, load_script
 
-__all__ = ["ClientLedger", "Submission"]
+__all__ = ["ClientLedger", "LedgerExchanges", "Submission"]
 
 WANTED_TTL = 3600
 """Seconds for which the inputs of a job are kept after its submission, or before an announced one."""
@@ -46,45 +46,33 @@ class Submission(StrEnum):
     """Nobody has wanted an input of the job within the last hour, so it may have been removed."""
 
 
-class ClientLedger:
-    """The writes that a client may make. Methods raise redis.RedisError."""
+class LedgerExchanges:
+    """The writes that a client may make. They raise redis.RedisError."""
 
-    def __init__(self, client: redis.Redis, names: Names) -> None:
-        self._client = client
+    def __init__(self, names: Names) -> None:
         self._names = names
-        self._submit = RegisteredScript(client, _SUBMIT)
-        self._cancel = RegisteredScript(client, _CANCEL)
-        self._ask_for = RegisteredScript(client, _ASK)
 
-    def submit(self, job: Job, links: Links = NO_LINKS) -> Submission:
-        """Write the job's record; that write is the submission, and its time is the broker's.
+    def submit_all(self, jobs: Sequence[tuple[Job, Links]], *, dry: bool = False) -> Exchange[list[Submission]]:
+        """Write the jobs' records in one round trip; these writes are the submission, and its time is the broker's.
 
-        Returns:
-            EXISTS, with nothing changed, for the same job; CONFLICT for another job with its id, or USED if that job is
-                gone.
-        """
-        return Submission(_text(self._submit(**self._submission(job, links))))
-
-    def submit_all(self, jobs: Sequence[tuple[Job, Links]], *, dry: bool = False) -> list[Submission]:
-        """Submit many jobs in one round trip. After an error, any of them may have been written.
+        After an error, any of them may have been written.
 
         Args:
             jobs: The jobs and their links.
             dry: Whether to write nothing and return what would happen; CREATED also for a job that depends on others.
 
         Returns:
-            The result for each job.
+            For each job: EXISTS, with nothing changed, for the same job; CONFLICT for another job with its id, or USED
+                if that job is gone.
         """
-        with self._client.pipeline(transaction=False) as pipeline:
-            for job, links in jobs:
-                self._submit(pipeline, **self._submission(job, links, dry=dry))
-            return [Submission(_text(reply)) for reply in pipeline.execute()]
+        answers = yield from ask_all([self._submission(job, links, dry=dry) for job, links in jobs])
+        return [Submission(_text(answer)) for answer in answers]
 
-    def _submission(self, job: Job, links: Links, *, dry: bool = False) -> dict[str, Argument]:
+    def _submission(self, job: Job, links: Links, *, dry: bool = False) -> ScriptCall:
         names = self._names
         line, turns = line_keys(names, job)
         leftovers = names.besides_job(job.id)
-        return {
+        named: dict[str, Argument] = {
             "job": names.job(job.id),
             "jobs": names.jobs(),
             "line": line,
@@ -104,33 +92,39 @@ class ClientLedger:
             "lead": LEAD,
             "not_on": [not_on_field(worker) for worker in links.not_on],
         }
+        return ScriptCall(_SUBMIT, named)
 
-    def cancel(self, job_id: str) -> Status | None:
+    def cancel(self, job_id: str) -> Exchange[Status | None]:
         """Ask for the job's end.
 
         Returns:
             The state at that moment. Ended: nothing was asked. Queued: no worker will ever run it. Running: its worker
                 was woken. None: the job does not exist.
         """
-        return _status(self._cancel(**self._keys(job_id), ttl=RESULT_TTL, ended=sorted(ENDED)))
+        reply = yield from run_script(_CANCEL, **self._keys(job_id), ttl=RESULT_TTL, ended=sorted(ENDED))
+        return _status(reply)
 
-    def hold(self, job_id: str) -> Status | None:
+    def hold(self, job_id: str) -> Exchange[Status | None]:
         """Pause the job: no worker takes it, and one that renders it requeues it. Returns as `cancel`."""
         return self._ask(job_id, "held", "1")
 
-    def unhold(self, job_id: str) -> Status | None:
+    def unhold(self, job_id: str) -> Exchange[Status | None]:
         """Unpause the job. Returns as `cancel`."""
         return self._ask(job_id, "held", "")
 
-    def set_priority(self, job_id: str, priority: int) -> Status | None:
+    def set_priority(self, job_id: str, priority: int) -> Exchange[Status | None]:
         """Change the job's priority. Returns as `cancel`."""
         return self._ask(job_id, "priority", priority)
 
-    def _ask(self, job_id: str, field: str, value: str | int) -> Status | None:
+    def _ask(self, job_id: str, field: str, value: str | int) -> Exchange[Status | None]:
         """Write a field of the job's record, and move the job to the line that it then belongs to."""
         names = self._names
-        record: Any = self._client.hmget(names.job(job_id), "spec", "links", "priority")
-        attempt: Any = self._client.hget(names.state(job_id), "attempt")
+        record, attempt = yield from ask_all(
+            [
+                Command("hmget", [names.job(job_id), "spec", "links", "priority"]),
+                Command("hget", [names.state(job_id), "attempt"]),
+            ]
+        )
         try:
             job = parse_job(record[0] or b"", job_id)
         except UnreadableJob:  # it is in no line
@@ -144,7 +138,8 @@ class ClientLedger:
             before, (after, turns) = line_keys(names, job, old)[0], line_keys(names, job, new)
             turn, entry = turn_of(job, new), line_entry(job)
             enters = field == "held" and not parse_links(record[1]).waits
-        reply = self._ask_for(
+        reply = yield from run_script(
+            _ASK,
             **self._keys(job_id),
             line_before=before,
             line_after=after,
@@ -161,6 +156,39 @@ class ClientLedger:
     def _keys(self, job_id: str) -> dict[str, str]:
         names = self._names
         return {"job": names.job(job_id), "state": names.state(job_id), "cancel": names.cancel(job_id)}
+
+
+class ClientLedger:
+    """The same over a connection, at once. Methods raise redis.RedisError."""
+
+    def __init__(self, client: redis.Redis, names: Names) -> None:
+        self._client = client
+        self._exchanges = LedgerExchanges(names)
+
+    def submit(self, job: Job, links: Links = NO_LINKS) -> Submission:
+        """One job; see `LedgerExchanges.submit_all`."""
+        (outcome,) = self.submit_all([(job, links)])
+        return outcome
+
+    def submit_all(self, jobs: Sequence[tuple[Job, Links]], *, dry: bool = False) -> list[Submission]:
+        """See `LedgerExchanges.submit_all`."""
+        return run(self._client, self._exchanges.submit_all(jobs, dry=dry))
+
+    def cancel(self, job_id: str) -> Status | None:
+        """See `LedgerExchanges.cancel`."""
+        return run(self._client, self._exchanges.cancel(job_id))
+
+    def hold(self, job_id: str) -> Status | None:
+        """See `LedgerExchanges.hold`."""
+        return run(self._client, self._exchanges.hold(job_id))
+
+    def unhold(self, job_id: str) -> Status | None:
+        """See `LedgerExchanges.unhold`."""
+        return run(self._client, self._exchanges.unhold(job_id))
+
+    def set_priority(self, job_id: str, priority: int) -> Status | None:
+        """See `LedgerExchanges.set_priority`."""
+        return run(self._client, self._exchanges.set_priority(job_id, priority))
 
 
 def _status(reply: object) -> Status | None:

@@ -154,33 +154,52 @@ def make_pool(broker: Broker, purpose: Purpose, **options: Any) -> redis.Connect
     """
     retry = Retry(ExponentialBackoff(cap=1, base=0.1), LIMITS[purpose].retries)
     options = {"connection_class": connection_class(broker), "retry": retry, **options, **_options(broker, purpose)}
-    if broker.kind == "tcp":
-        host, port = broker.hosts[0]
-        return redis.ConnectionPool(host=host, port=port, **options)
-    if broker.kind == "unix":
-        return redis.ConnectionPool(path=broker.path, **{n: v for n, v in options.items() if n not in OF_TCP})
-    return SentinelConnectionPool(broker.primary, _sentinel(broker), **options)
+    if broker.kind != "sentinel":
+        return redis.ConnectionPool(**_place(broker, options))
+    retry = Retry(ExponentialBackoff(cap=1, base=0.1), LIMITS[Purpose.SENTINEL].retries)
+    sentinels = Sentinel(broker.hosts, sentinel_kwargs=_sentinel_options(broker, retry))
+    return SentinelConnectionPool(broker.primary, sentinels, **options)
 
 
-def make_async_client(broker: Broker, purpose: Purpose, *, max_connections: int) -> redis.asyncio.Redis:
+def make_async_client(broker: Broker, purpose: Purpose, *, max_connections: int | None = None) -> redis.asyncio.Redis:
     """Return an asyncio client that is not connected yet, and closes its pool when it is closed.
 
-    Raises:
-        ValueError: The broker is not reached by TCP without TLS.
+    Args:
+        broker: As for `make_pool`.
+        purpose: As for `make_pool`.
+        max_connections: How many connections there are at once, at most; None for as many as are asked for.
     """
-    import redis.asyncio as redis_asyncio  # slow to import, and commands do not need it
+    import redis.asyncio as redis_asyncio  # commands need none of it, and it takes a while
+    from redis.asyncio import sentinel
     from redis.asyncio.retry import Retry as AsyncRetry
 
-    if (broker.kind, broker.tls) != ("tcp", False):
-        raise ValueError(
-            f"asyncio connections use plain TCP only, and the broker at {broker.address} is reached otherwise"
-        )
-    host, port = broker.hosts[0]
-    retry = AsyncRetry(ExponentialBackoff(cap=1, base=0.1), LIMITS[purpose].retries)
-    pool = redis_asyncio.ConnectionPool(
-        host=host, port=port, retry=retry, max_connections=max_connections, **_options(broker, purpose)
-    )
-    return redis_asyncio.Redis.from_pool(pool)
+    classes: dict[tuple[str, bool], Any] = {
+        ("tcp", False): redis_asyncio.Connection,
+        ("tcp", True): redis_asyncio.SSLConnection,
+        ("unix", False): redis_asyncio.UnixDomainSocketConnection,
+        ("sentinel", False): sentinel.SentinelManagedConnection,
+        ("sentinel", True): sentinel.SentinelManagedSSLConnection,
+    }
+    options = {
+        "connection_class": classes[broker.kind, broker.tls],
+        "retry": AsyncRetry(ExponentialBackoff(cap=1, base=0.1), LIMITS[purpose].retries),
+        "max_connections": max_connections,
+        **_options(broker, purpose),
+    }
+    if broker.kind != "sentinel":
+        return redis_asyncio.Redis.from_pool(redis_asyncio.ConnectionPool(**_place(broker, options)))
+
+    class SentinelPool(sentinel.SentinelConnectionPool):
+        """Closes the connections to the sentinels with itself, which redis-py leaves open."""
+
+        async def aclose(self) -> None:
+            await super().aclose()
+            for client in self.sentinel_manager.sentinels:
+                await client.aclose()
+
+    retry = AsyncRetry(ExponentialBackoff(cap=1, base=0.1), LIMITS[Purpose.SENTINEL].retries)
+    sentinels = sentinel.Sentinel(broker.hosts, sentinel_kwargs=_sentinel_options(broker, retry))
+    return redis_asyncio.Redis.from_pool(SentinelPool(broker.primary, sentinels, **options))  # type: ignore[no-untyped-call]
 
 
 def _options(broker: Broker, purpose: Purpose) -> dict[str, Any]:
@@ -201,18 +220,24 @@ def _options(broker: Broker, purpose: Purpose) -> dict[str, Any]:
     }
 
 
-def _sentinel(broker: Broker) -> Sentinel:
+def _place(broker: Broker, options: dict[str, Any]) -> dict[str, Any]:
+    """Return a connection's options with where one leads that goes to the broker itself."""
+    if broker.kind == "unix":
+        return {"path": broker.path, **{name: value for name, value in options.items() if name not in OF_TCP}}
+    host, port = broker.hosts[0]
+    return {"host": host, "port": port, **options}
+
+
+def _sentinel_options(broker: Broker, retry: Any) -> dict[str, Any]:
+    """Return the options of a connection to a sentinel."""
     limits = LIMITS[Purpose.SENTINEL]
-    return Sentinel(
-        broker.hosts,
-        sentinel_kwargs={
-            "username": broker.option("sentinel_username"),
-            "password": broker.option("sentinel_password"),
-            "socket_connect_timeout": limits.connect_within,
-            "socket_timeout": limits.answer_within,
-            "protocol": limits.protocol,
-            "retry": Retry(ExponentialBackoff(cap=1, base=0.1), limits.retries),
-            "ssl": broker.tls,
-            **broker.given("ssl_"),
-        },
-    )
+    return {
+        "username": broker.option("sentinel_username"),
+        "password": broker.option("sentinel_password"),
+        "socket_connect_timeout": limits.connect_within,
+        "socket_timeout": limits.answer_within,
+        "protocol": limits.protocol,
+        "retry": retry,
+        "ssl": broker.tls,
+        **broker.given("ssl_"),
+    }

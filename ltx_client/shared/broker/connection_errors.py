@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
+import os
 import re
 import ssl
 
 import redis
-from redis.sentinel import MasterNotFoundError
 
 from ltx_client.shared.broker.certificate import NEW_CERTIFICATE
 from ltx_client.shared.broker.first_contact import NotAsTheUrlSays
-from ltx_client.shared.broker.outages import NOT_NOW, causes, error_code
+from ltx_client.shared.broker.outages import NOT_NOW, causes, error_code, is_without_primary
 
 __all__ = ["why_refused", "why_unreachable", "why_wrong"]
 
@@ -20,6 +20,8 @@ _OF_ANOTHER_TIME = {
 }
 """Sentences by OpenSSL's verification codes (X509_V_ERR_CERT_NOT_YET_VALID and …_HAS_EXPIRED)."""
 _WITHOUT_PASSWORD = re.compile("without any password configured|no password is set")
+_ASYNCIOS = re.compile(r"\[Errno (\d+)\] Connect call failed")
+"""asyncio's words, which have the address in them, and the operating system's number of the error."""
 LONGEST = 200
 """Characters of a server's own words that are repeated."""
 
@@ -60,7 +62,7 @@ def why_unreachable(error: Exception, address: str) -> str:
     """Return a sentence for any outage that `is_outage` recognizes."""
     if refused := why_refused(error, address):
         return refused
-    if isinstance(error, MasterNotFoundError):
+    if is_without_primary(error):
         return _why_no_primary(error, address)
     code = error_code(error)
     if code in NOT_NOW:
@@ -102,6 +104,9 @@ def _why_no_primary(error: Exception, address: str) -> str:
 def _reason(error: Exception) -> str:
     """Return the operating system's words, without the address that redis-py repeats around them."""
     cause = error.__cause__ or error.__context__
-    if isinstance(cause, OSError) and cause.strerror:
-        return cause.strerror
+    if isinstance(cause, OSError):
+        if found := _ASYNCIOS.search(str(cause)):
+            return os.strerror(int(found[1]))
+        if cause.strerror:
+            return cause.strerror
     return str(error).rstrip(".")

@@ -8,11 +8,12 @@ import ssl
 
 import redis
 from redis.exceptions import NoPermissionError
-from redis.sentinel import MasterNotFoundError
 
+from ltx_client.shared.broker.exchange import Command, Exchange, ask_all, block, run
+from ltx_client.shared.broker.outages import is_without_primary
 from ltx_client.shared.broker.url import Broker
 
-__all__ = ["NotAsTheUrlSays", "greet"]
+__all__ = ["NotAsTheUrlSays", "greet", "greeting"]
 
 PROBE_TIMEOUT = 1.0
 ENOUGH = 64
@@ -24,6 +25,11 @@ class NotAsTheUrlSays(redis.ConnectionError):
 
 
 def greet(client: redis.Redis, broker: Broker) -> None:
+    """Return when the broker has answered; see `greeting`."""
+    run(client, greeting(broker))
+
+
+def greeting(broker: Broker) -> Exchange[None]:
     """Return when the broker has answered.
 
     Raises:
@@ -31,10 +37,10 @@ def greet(client: redis.Redis, broker: Broker) -> None:
         redis.RedisError: The broker did not answer, or refused.
     """
     try:
-        with client.pipeline(transaction=False) as pipeline:
-            pipeline.ping()
-            pipeline.time()  # which a sentinel does not know
-            answered, told_time = pipeline.execute(raise_on_error=False)
+        answered, told_time = yield from ask_all(
+            [Command("ping"), Command("time")],
+            raise_on_error=False,  # a sentinel does not know the latter
+        )
         if isinstance(answered, redis.RedisError):
             raise answered
         if broker.kind != "sentinel" and "unknown command" in str(told_time).lower():
@@ -43,7 +49,7 @@ def greet(client: redis.Redis, broker: Broker) -> None:
         raise
     except redis.RedisError as error:
         for why_not in (_why_no_database, _why_no_sentinel, _why_other_scheme):
-            if why := why_not(error, broker):
+            if why := (yield from block(why_not, error, broker)):
                 raise NotAsTheUrlSays(why) from error
         raise
 
@@ -73,7 +79,7 @@ def _why_other_scheme(error: redis.RedisError, broker: Broker) -> str:
     lost = isinstance(error, redis.ConnectionError | redis.TimeoutError | redis.InvalidResponse)
     if not lost or isinstance(error, redis.AuthenticationError) or not broker.hosts:
         return ""
-    if _is_refusal(error) or (isinstance(error, MasterNotFoundError) and not _are_silent(error)):
+    if _is_refusal(error) or (is_without_primary(error) and not _are_silent(error)):
         return ""
     if broker.tls and _speaks_plainly(broker.hosts[0]):
         return f"does not speak TLS there; LTX_BROKER_URL must begin with {broker.other_scheme}://"
@@ -82,7 +88,7 @@ def _why_other_scheme(error: redis.RedisError, broker: Broker) -> str:
     return ""
 
 
-def _are_silent(error: MasterNotFoundError) -> bool:
+def _are_silent(error: BaseException) -> bool:
     """Return whether no sentinel could be asked; redis-py's text contains the errors of all."""
     return " : " in str(error) and "AuthenticationError" not in str(error)
 

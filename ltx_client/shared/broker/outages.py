@@ -8,7 +8,7 @@ from collections.abc import Iterator
 import redis
 from redis import exceptions
 
-__all__ = ["NOT_NOW", "causes", "error_code", "is_outage"]
+__all__ = ["NOT_NOW", "causes", "error_code", "is_outage", "is_without_primary"]
 
 NOT_NOW = {
     "ASK": "is part of a cluster, and the farm needs a server of its own",
@@ -75,6 +75,11 @@ def is_outage(error: BaseException) -> bool:
             type(error).__name__ == "OperationalError" and not any(isinstance(one, redis.RedisError) for one in inner)
         )
     return False
+
+
+def is_without_primary(error: BaseException) -> bool:
+    """Return whether no sentinel has named a broker that is up."""
+    return type(error).__name__ == "MasterNotFoundError"  # asyncio's client has a class of its own, slow to import
 
 
 def error_code(error: BaseException) -> str:

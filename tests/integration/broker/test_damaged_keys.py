@@ -10,7 +10,7 @@ from ltx_client.errors import BrokerError, FarmError
 from ltx_client.farm.broker import broker_errors
 from ltx_client.farm.farm import Farm
 from ltx_client.farm.jobs.prepare import prepare
-from ltx_client.farm.ledger.removal import RemovalLedger
+from ltx_client.farm.ledger.removal import RemovalExchanges
 from ltx_client.farm.ledger.scripts import ClientLedger
 from ltx_client.local.members import FarmFolder
 from ltx_client.local.server import Server
@@ -19,6 +19,7 @@ from ltx_client.protocol.names import Names
 from ltx_client.protocol.state import Snapshot
 from ltx_client.protocol.workers import WorkerInfo
 from ltx_client.shared import unexpected_data
+from ltx_client.shared.broker.exchange import run
 from ltx_client.shared.celery.celery_settings import queue_keys, unacked_keys
 from ltx_client.shared.doctor.broker_checks import BrokerChecks
 from ltx_client.shared.doctor.checks import run_checks
@@ -173,14 +174,14 @@ def test_a_key_of_another_type(farm, client, tmp_path, key, kind, caplog):
 )
 def test_a_damaged_key_of_what_must_not_be_removed(client, server, tmp_path, key, kind):
     """It prevents no submission, no download's start and no end. A text is a removal's own value."""
-    removals, sha256 = RemovalLedger(client, NAMES), "a" * 64
+    removals, sha256 = RemovalExchanges(NAMES), "a" * 64
     ClientLedger(client, NAMES).submit(job_of(BAD))
     TYPES[kind](client, NAMES.input(sha256) if key == "input" else KEYS[key])
-    assert removals.want([sha256])
-    assert removals.may_remove_input(sha256, "removing x", 0) == "too late"
-    token = removals.begin_reading(BAD)
+    assert run(client, removals.want([sha256]))
+    assert run(client, removals.may_remove_input(sha256, "removing x", 0)) == "too late"
+    token = run(client, removals.begin_reading(BAD))
     assert token is not None
-    removals.end_reading(BAD, token)
+    run(client, removals.end_reading(BAD, token))
 
 
 @pytest.mark.parametrize("kind", ["string", "hash", "list", "zset"])

@@ -1,6 +1,8 @@
 """Test a broker with a replica and three sentinels that dies in the middle of a render."""
 
+import asyncio
 import contextlib
+import functools
 import json
 import subprocess
 from types import SimpleNamespace
@@ -9,6 +11,8 @@ import pytest
 import redis
 from pydantic import SecretStr
 
+from ltx_client import AsyncFarm
+from ltx_client.errors import BrokerUnreachable
 from ltx_client.local.server import find_server
 from ltx_client.protocol import events
 from ltx_client.protocol.state import Status
@@ -143,6 +147,31 @@ def test_a_primary_that_dies_in_the_middle(watched_farm, sentinels):
         assert "Traceback" not in errors
     ltx_here("submit", "another one", "--steps", 1, env=watched_farm.env)
     ltx_here("jobs", env=watched_farm.env)
+
+
+def test_an_async_watcher_rides_out_a_primary_that_dies(watched_farm, sentinels, monkeypatch):
+    monkeypatch.setenv("LTX_STORAGE_URL", watched_farm.env["LTX_STORAGE_URL"])
+    settings = FarmSettings(broker_url=watched_farm.server.address.url)
+
+    async def seen():
+        async with AsyncFarm(settings) as farm:
+            job = farm.job((await farm.submit(GenerationRequest(prompt=PROMPT, num_steps=2, seed=1))).id)
+            watching = asyncio.create_task(_collect(job.updates()))
+            replicated = functools.partial(sentinels.ask, sentinels.ports[0], "WAIT", 1, 1000)
+            await asyncio.to_thread(wait_until, replicated, what="the replica having all of it")
+            sentinels.servers[0].kill()
+            while True:
+                with contextlib.suppress(BrokerUnreachable):
+                    assert await job.cancel() == Status.QUEUED
+                    return await asyncio.wait_for(watching, PATIENCE)
+                await asyncio.sleep(0.1)
+
+    assert [update.view.status for update in asyncio.run(seen())][-1] == Status.CANCELLED
+    assert sentinels.primary() == sentinels.ports[1]
+
+
+async def _collect(items):
+    return [item async for item in items]
 
 
 def _ended(farm, job):

@@ -5,7 +5,7 @@ import redis
 
 from ltx_client.errors import BrokerUnreachable
 from ltx_client.farm.jobs.prepare import prepare
-from ltx_client.farm.ledger.scripts import ClientLedger, Submission
+from ltx_client.farm.ledger.scripts import ClientLedger, LedgerExchanges, Submission
 from ltx_client.protocol.names import Names
 from ltx_client.protocol.state import Status
 from ltx_client.protocol.turns import line_keys
@@ -40,14 +40,14 @@ def test_before_the_record_nothing_is_written_and_the_command_says_what_to_do(fa
 
 
 def test_between_record_and_message_the_reaper_sends_it(farm_env, monkeypatch):
-    submit = ClientLedger.submit_all
+    submit = LedgerExchanges.submit_all
 
     def submit_then_lose_the_server(ledger, jobs):
-        outcome = submit(ledger, jobs)
+        outcome = yield from submit(ledger, jobs)
         farm_env.server.stop()
         return outcome
 
-    monkeypatch.setattr(ClientLedger, "submit_all", submit_then_lose_the_server)
+    monkeypatch.setattr(LedgerExchanges, "submit_all", submit_then_lose_the_server)
     with (
         farm_env.connect() as farm,
         pytest.raises(BrokerUnreachable, match="to send it again with --id same-again is safe"),
@@ -63,19 +63,19 @@ def test_between_record_and_message_the_reaper_sends_it(farm_env, monkeypatch):
 
 
 def test_a_lost_answer_is_asked_for_again(farm_env, monkeypatch):
-    submit = ClientLedger.submit_all
+    submit = LedgerExchanges.submit_all
 
     def submit_without_hearing_of_it(ledger, jobs):
-        assert submit(ledger, jobs) == [Submission.CREATED]
+        assert (yield from submit(ledger, jobs)) == [Submission.CREATED]
         raise redis.ConnectionError("the connection was cut")
 
     with farm_env.connect() as farm:
         with monkeypatch.context() as patched:
-            patched.setattr(ClientLedger, "submit_all", submit_without_hearing_of_it)
+            patched.setattr(LedgerExchanges, "submit_all", submit_without_hearing_of_it)
             with pytest.raises(BrokerUnreachable, match=f"Whether job {JOB.id} was queued is unknown"):
                 farm.send(JOB)
         assert [view.job.id for view in farm.jobs()] == [JOB.id]
         farm.send(JOB)
         assert len(farm.jobs()) == 1
         finish(farm_env, farm)
-        assert farm._ledger.submit(JOB) is Submission.EXISTS
+        assert ClientLedger(farm._client, NAMES).submit(JOB) is Submission.EXISTS

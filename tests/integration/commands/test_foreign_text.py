@@ -15,9 +15,9 @@ from click.testing import CliRunner
 from pydantic import ValidationError
 
 from ltx_client.cli import main
+from ltx_client.farm.farm import Farm
 from ltx_client.farm.jobs.prepare import prepare
 from ltx_client.farm.jobs.views import Update
-from ltx_client.farm.watching import Watching
 from ltx_client.local.members import FarmFolder
 from ltx_client.local.server import Server
 from ltx_client.protocol import events
@@ -277,7 +277,7 @@ def as_it_stands(monkeypatch):
             yield from farm.log(job_id)
             yield Update(None, view.snapshot, view)
 
-    monkeypatch.setattr(Watching, "watch", watch)
+    monkeypatch.setattr(Farm, "watch", watch)
     monkeypatch.setattr(notify, "WAIT", 0)
 
 

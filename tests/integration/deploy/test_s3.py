@@ -5,9 +5,9 @@ import json
 import pytest
 
 from ltx_client.errors import FarmError
+from ltx_client.farm.describe import describe_job
 from ltx_client.protocol.names import Names
 from ltx_client.protocol.state import Status
-from ltx_client.terminal.output import describe_job
 from ltx_models.request import GenerationRequest
 from tests.integration.conftest import PROMPT, ltx
 from tests.s3 import new_bucket, s3_server

@@ -1,5 +1,6 @@
 """Test a broker that is the wrong one, or refuses: one clear sentence and exit code 69 on both sides."""
 
+import asyncio
 import hashlib
 import json
 import shutil
@@ -12,14 +13,29 @@ from unittest import mock
 
 import pytest
 
+from ltx_client import AsyncFarm
+from ltx_client.errors import BrokerUnreachable
 from ltx_client.farm.broker import connect
 from ltx_client.protocol.names import Names
 from ltx_client.shared.passwords import password_from_file
+from ltx_client.shared.settings import FarmSettings
 from ltx_worker.observe.metrics import _Clock, _Lookups
 from tests.integration.conftest import ltx
 from tests.integration.deploy.conftest import DEPLOY, run_script, running_broker
 
 SIDES = ["client", "worker"]
+
+
+def test_an_event_loop_is_let_in_and_is_told_of_a_wrong_authority(secured, others_authority):
+    async def jobs(settings):
+        async with AsyncFarm(settings) as farm:
+            return await farm.jobs()
+
+    settings = secured.server.settings("client")
+    assert asyncio.run(jobs(settings)) == []
+    others = FarmSettings(broker_url=secured.server.url("client"), broker_ca=others_authority / "ca.crt")
+    with pytest.raises(BrokerUnreachable, match=f"127.0.0.1:{secured.server.port} cannot be trusted"):
+        asyncio.run(jobs(others))
 
 
 def refused(secured, side, **changes):

@@ -10,6 +10,7 @@ import pytest
 from PIL import Image
 
 from ltx_client.farm.jobs.prepare import prepare
+from ltx_client.farm.ledger.scripts import ClientLedger
 from ltx_client.protocol import events
 from ltx_client.protocol.names import Names
 from ltx_client.protocol.state import Snapshot, Status, apply
@@ -138,7 +139,7 @@ def test_of_many_claims_at_once_one_is_granted(farm_env):
     with farm_env.connect() as farm:
         for _ in range(30):
             job = prepare(GenerationRequest(prompt=PROMPT)).job
-            farm._ledger.submit(job)
+            ClientLedger(farm._client, NAMES).submit(job)
             barrier, answers = threading.Barrier(8), []
 
             def claim(name, job_id=job.id, barrier=barrier, answers=answers):
@@ -258,7 +259,7 @@ def test_a_job_that_kills_its_engine_twice_fails_with_a_reason(farm_env, slow_re
 def test_a_job_without_a_message_gets_one(farm_env):
     with farm_env.connect() as farm:
         job = prepare(GenerationRequest(prompt=PROMPT)).job
-        farm._ledger.submit(job)  # the record is the submission; the message was lost
+        ClientLedger(farm._client, NAMES).submit(job)  # the record is the submission; the message was lost
         farm_env.start_worker(reap_every=1)
         *_, last = farm.watch(job.id)
         assert last.snapshot.status is Status.DONE

@@ -12,7 +12,7 @@ from pydantic import SecretStr
 from ltx_client.errors import UsageError
 from ltx_client.farm import submit
 from ltx_client.farm.farm import Farm
-from ltx_client.farm.ledger.removal import REMOVAL_TTL
+from ltx_client.farm.ledger.removal import REMOVAL_TTL, RemovalExchanges
 from ltx_client.farm.ledger.scripts import Submission
 from ltx_client.farm.retention import Removed, find_old, parse_age
 from ltx_client.protocol import events
@@ -112,7 +112,7 @@ def test_what_ended_long_ago_goes_and_nothing_else(
     assert (removed.files, removed.size, removed.jobs, removed.kept) == (4, 20, 2, [])
     known = {view.job.id for view in farm.jobs()}
     assert known == {stays, running.id, waits.id}
-    assert [view.job.id for view in farm._batches.get("night").views] == [stays]
+    assert [view.job.id for view in farm._run(farm._operations._batches.get("night")).views] == [stays]
     assert (old(farm, storage, 7).jobs, old(farm, storage, 7).files) == ({}, [])
 
 
@@ -121,7 +121,7 @@ def test_what_a_job_was_given_stays_while_one_needs_it(farm, storage, put, clien
     job = make_job()
     item = ConditioningItem(kind="image", source=f"sha256:{used}")
     job = job.model_copy(update={"request": dataclasses.replace(job.request, conditioning=(item,))})
-    farm._removals.want([used])
+    farm._run(farm._operations._removals.want([used]))
     assert client_ledger.submit(job) is Submission.CREATED
     for name, days in ((used, 50), (unused, 50), (new, 1), ("README", 50)):
         put(f"inputs/{name}", days)
@@ -138,7 +138,7 @@ def test_a_batch_is_forgotten_with_its_last_job(farm, storage, job_done, redis_c
     redis_client.zadd(names.batches(), {"night": NOW - 9 * DAY})
     assert [batch.name for batch in farm.batches()] == ["a.txt"]
     remove(farm, storage, old(farm, storage, 7))
-    assert farm._removals.is_known(job_id) is False
+    assert farm._run(farm._operations._removals.is_known(job_id)) is False
     assert farm.batches() == []
     assert redis_client.keys(names.batch("*")) == []
 
@@ -194,7 +194,7 @@ class BetweenListAndRemoval:
         return (False, False, True)
 
     def a_submission_that_has_only_begun(self):
-        self.farm._removals.want([PICTURE])
+        self.farm._run(self.farm._operations._removals.want([PICTURE]))
         return (False, False, True)
 
     def a_retry(self):
@@ -202,11 +202,12 @@ class BetweenListAndRemoval:
         return (False, False, True)
 
     def a_download(self):
-        assert self.farm._removals.begin_reading(self.job.id)
+        assert self.farm._run(self.farm._operations._removals.begin_reading(self.job.id))
         return (True, True, False)
 
     def a_download_that_has_ended(self):
-        self.farm._removals.end_reading(self.job.id, self.farm._removals.begin_reading(self.job.id))
+        token = self.farm._run(self.farm._operations._removals.begin_reading(self.job.id))
+        self.farm._run(self.farm._operations._removals.end_reading(self.job.id, token))
         return (False, False, False)
 
     def another_gc(self):
@@ -240,39 +241,45 @@ def test_what_is_removed_is_decided_again_at_the_removal(
     if "hours" in what:
         found.read_at -= 2 * 3600
     removed = remove(sends, storage, found)
-    assert (sends._removals.is_known(job.id), storage.exists(video), storage.exists(f"inputs/{PICTURE}")) == left
+    assert (
+        sends._run(sends._operations._removals.is_known(job.id)),
+        storage.exists(video),
+        storage.exists(f"inputs/{PICTURE}"),
+    ) == left
     kept = [name for name, stays in zip((f"job {job.id}", video, f"inputs/{PICTURE}"), left, strict=True) if stays]
     assert sorted(removed.kept) == sorted(kept)
 
 
-def test_a_submission_waits_for_a_removal_and_stores_its_picture_anew(sends, storage, put, job_with_picture, tmp_path):
+def test_a_submission_waits_for_a_removal_and_stores_its_picture_anew(
+    sends, storage, put, job_with_picture, tmp_path, names
+):
     """Only this order of steps shows it: gc is allowed to remove, the submission begins, gc removes."""
     put(f"inputs/{PICTURE}", 30)
-    removals, token = sends._removals, "removing x"
-    assert removals.may_remove_input(PICTURE, token, sends.now()) == "yes"
-    assert removals.may_remove_input(PICTURE, "removing y", sends.now()) == "no"
-    assert not removals.want([PICTURE])
+    removals, ask, token = RemovalExchanges(names), sends._run, "removing x"
+    assert ask(removals.may_remove_input(PICTURE, token, sends.now())) == "yes"
+    assert ask(removals.may_remove_input(PICTURE, "removing y", sends.now())) == "no"
+    assert not ask(removals.want([PICTURE]))
     slept = []
 
     def sleep(seconds):
         slept.append(seconds)
         storage.remove(f"inputs/{PICTURE}")
-        removals.input_removed(PICTURE, "removing y")
-        assert not removals.want([PICTURE])
-        removals.input_removed(PICTURE, token)
+        ask(removals.input_removed(PICTURE, "removing y"))
+        assert not ask(removals.want([PICTURE]))
+        ask(removals.input_removed(PICTURE, token))
 
     picture = tmp_path / "picture.png"
     picture.write_bytes(b"12345")
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("ltx_client.farm.submit.time", SimpleNamespace(sleep=sleep, monotonic=time.monotonic))
+        patch.setattr("ltx_client.shared.broker.exchange.time", SimpleNamespace(sleep=sleep))
         sends.send(job_with_picture(), {PICTURE: picture})
     assert slept
     assert storage.exists(f"inputs/{PICTURE}")
-    assert removals.may_remove_input(PICTURE, token, sends.now()) == "no"
+    assert ask(removals.may_remove_input(PICTURE, token, sends.now())) == "no"
 
 
 def test_a_removal_of_a_gc_that_was_killed_ends_by_itself(sends, redis_client, names):
-    assert sends._removals.may_remove_input(PICTURE, "removing x", sends.now()) == "yes"
+    assert sends._run(sends._operations._removals.may_remove_input(PICTURE, "removing x", sends.now())) == "yes"
     assert 0 < redis_client.ttl(names.input(PICTURE)) <= REMOVAL_TTL
 
 
@@ -321,5 +328,5 @@ def test_ages_are_by_the_clocks_that_wrote_the_times(farm, storage, put, job_don
     found = old(farm, storage, 7)
     assert list(found.jobs) == [gone]
     assert sorted(found.videos) == sorted([f"{gone}.1.mp4", "0000-old.1.mp4"])
-    assert farm._removals.is_known(new)
+    assert farm._run(farm._operations._removals.is_known(new))
     assert storage.names("inputs") == []

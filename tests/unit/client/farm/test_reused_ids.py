@@ -141,13 +141,13 @@ def test_a_batch_whose_jobs_are_all_gone_for_good_begins_anew(farm, make_job, re
 
 def test_a_batch_that_is_being_submitted_is_not_dropped(farm, make_job, redis_client, names):
     """A batch is recorded before its jobs; its id may have been recorded long ago."""
-    farm._batches.note(batch_of(make_job, 1))
+    farm._run(farm._operations._batches.note(batch_of(make_job, 1)))
     redis_client.hset(names.batch("night"), "submitted_at", 1)
-    farm._batches.drop_empty()  # as gc does
+    farm._run(farm._operations._batches.drop_empty())  # as gc does
     assert farm.batches() == []
     assert redis_client.exists(names.batch("night"))
     redis_client.hset(names.batch("night"), "noted_at", 1)
-    farm._batches.drop_empty()
+    farm._run(farm._operations._batches.drop_empty())
     assert farm.batches() == []
     assert not redis_client.exists(names.batch("night"))
 

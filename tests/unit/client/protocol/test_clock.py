@@ -79,7 +79,7 @@ def told(machine, redis_client, names, ledger, client_ledger, make_job, tmp_path
         machine.wall = laptop_skew
         job = make_job(id="0123456789abcdef")
         batch = SimpleNamespace(id="the-batch", name="a.txt", jobs=[(job, None)])
-        farm._batches.note(batch)
+        farm._run(farm._operations._batches.note(batch))
         client_ledger.submit(job, Links(batch="the-batch", item=1))
         farm.pause_queue("pocket")
         machine.wall, clock.CLOCK._measured_at = worker_skew, (-HOUR, -HOUR)
@@ -92,7 +92,8 @@ def told(machine, redis_client, names, ledger, client_ledger, make_job, tmp_path
         ledger.commit(attempt, events.Done(result=Result(video="a.mp4", sidecar="a.json", size=1, sha256="0")))
         heartbeat._tell()
         machine.wall = laptop_skew
-        monkeypatch.setattr(Farm, "connect", lambda *_, **__: Farm.over(redis_client, farm._broker_url, names, None))
+        url = farm._operations.broker_url
+        monkeypatch.setattr(Farm, "connect", lambda *_, **__: Farm.over(redis_client, url, names, None))
         return farm, job
 
     return tell

@@ -10,7 +10,7 @@ from pydantic import SecretStr
 
 from ltx_client.cli import main
 from ltx_client.errors import UsageError
-from ltx_client.farm.connection import Connection
+from ltx_client.farm.watching import Watching
 from ltx_client.local.keeper import Worker
 from ltx_client.local.members import FarmFolder
 from ltx_client.shared import memory_budget
@@ -98,11 +98,11 @@ def test_a_worker_that_refuses_its_settings_is_not_waited_for(home, monkeypatch)
         time.sleep(0.05)
     assert "LTX_WORKER_LEASE is 'abc'; it must be a number of seconds" in folder.why_refused()
     monkeypatch.setattr(FarmFolder, "is_kept", lambda self: True)
-    farm = SimpleNamespace(_embedded=folder)
+    farm = SimpleNamespace(embedded=folder)
     with pytest.raises(
         UsageError, match="this machine's worker does not start: the settings are invalid: LTX_WORKER_LEASE"
     ):
-        Connection.check(farm)
+        Watching.check(farm)
     worker.stop()
     worker._variant = "another"
     worker.ensure(["pocket"])

@@ -10,6 +10,7 @@ from pydantic import SecretStr, ValidationError
 from ltx_client.errors import FarmError, StorageUnreachable
 from ltx_client.farm.farm import Farm
 from ltx_client.farm.jobs import files
+from ltx_client.farm.operations import Operations
 from ltx_client.protocol import events
 from ltx_client.protocol.events import Result
 from ltx_client.protocol.jobs import NO_LINKS, parse_links
@@ -97,7 +98,7 @@ def test_a_size_that_no_video_of_the_request_has_bounds_nothing(
     monkeypatch.setattr(Storage, "get", lambda *arguments: fetched.append(arguments[-1]))
     if by == "link":
         farm.storage_url = None
-        monkeypatch.setattr(farm, "link", lambda _: "http://127.0.0.1:1/videos/a.mp4")
+        monkeypatch.setattr(Operations, "link", a_link)
     with pytest.raises(StorageUnreachable, match=f"but a video of its size and length has at most {most:,}"):
         farm.download(job.id, tmp_path / "out.mp4")
     assert fetched == []
@@ -106,6 +107,11 @@ def test_a_size_that_no_video_of_the_request_has_bounds_nothing(
     redis_client.hset(names.state(job.id), "snapshot", json.dumps(snapshot))
     farm.download(job.id, tmp_path / "out.mp4")
     assert fetched == [most]
+
+
+def a_link(*_):
+    yield from ()
+    return "http://127.0.0.1:1/videos/a.mp4"
 
 
 @pytest.mark.parametrize("fraction", [-1, 1.5, 1e300, "NaN", "-Infinity"])

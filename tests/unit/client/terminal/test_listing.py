@@ -52,11 +52,12 @@ def worker_name(request):
 def farm(redis_client, names, client_ledger, ledger, make_job, monkeypatch, worker_name):
     """A farm with a job of each prompt, in each state, all of one batch, and two workers."""
     farm = Farm.over(redis_client, SecretStr("redis://localhost"), names, None)
-    monkeypatch.setattr(Farm, "connect", lambda *_, **__: Farm.over(redis_client, farm._broker_url, names, None))
+    url = farm._operations.broker_url
+    monkeypatch.setattr(Farm, "connect", lambda *_, **__: Farm.over(redis_client, url, names, None))
     monkeypatch.setattr(
         "ltx_client.terminal.notices.wait_reasons.tell_who_waits", lambda *_: None
     )  # nobody serves these
-    farm._batches.note(SimpleNamespace(id=BATCH, name=FILE, jobs=[(make_job(), None)]))
+    farm._run(farm._operations._batches.note(SimpleNamespace(id=BATCH, name=FILE, jobs=[(make_job(), None)])))
     for item, (job_id, prompt) in enumerate(IDS.items(), 1):
         request = dataclasses.replace(make_job().request, prompt=re.sub("[\x1b]", "", prompt))
         client_ledger.submit(make_job(id=job_id).model_copy(update={"request": request}), Links(batch=BATCH, item=item))

@@ -9,6 +9,7 @@ from ltx_client.errors import BrokerUnreachable, JobNotFound, UsageError
 from ltx_client.farm.farm import Farm
 from ltx_client.farm.jobs.obstacles import why_waiting
 from ltx_client.farm.jobs.views import JobView, Update
+from ltx_client.farm.submit import Sending
 from ltx_client.protocol.jobs import Links
 from ltx_client.protocol.pauses import Pause
 from ltx_client.protocol.state import Snapshot
@@ -111,21 +112,22 @@ def test_a_paused_job_names_the_command_that_ends_it(make_job):
 
 
 @pytest.mark.parametrize("name", ["", "  "])
-def test_nobody_is_left_out_by_an_empty_name(name):
+def test_nobody_is_left_out_by_an_empty_name(names, name):
     """A variable that is not set gives an empty name."""
     with pytest.raises(UsageError, match=f"--not-on '{name}' is no worker's name: it is empty"):
-        Farm.links(SimpleNamespace(), not_on=[name])
+        Farm.over(None, SecretStr("redis://farm"), names, None).links(not_on=[name])
 
 
 @pytest.mark.parametrize(
     ("error", "said"), [("it is a replica", "it is a replica. Whether"), ("is it up?", "up[?] Whe")]
 )
-def test_what_is_unknown_after_an_outage_is_a_sentence_of_its_own(make_job, error, said):
+def test_what_is_unknown_after_an_outage_is_a_sentence_of_its_own(make_job, names, monkeypatch, error, said):
     def submit(*_):
         raise BrokerUnreachable(error)
 
+    monkeypatch.setattr(Sending, "_submit", submit)
     with pytest.raises(BrokerUnreachable, match=said):
-        Farm.send(SimpleNamespace(_submit=submit), make_job())
+        Farm.over(None, SecretStr("redis://farm"), names, None).send(make_job())
 
 
 def test_a_dry_run_says_what_the_links_would_do(make_job, client_ledger, redis_client, names, monkeypatch, capsys):

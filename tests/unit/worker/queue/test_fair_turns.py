@@ -13,13 +13,14 @@ import redis
 from pydantic import SecretStr
 
 from ltx_client.farm.farm import Farm
-from ltx_client.farm.ledger.removal import RemovalLedger
+from ltx_client.farm.ledger.removal import RemovalExchanges
 from ltx_client.farm.ledger.scripts import Submission
 from ltx_client.protocol import events
 from ltx_client.protocol.events import Result
 from ltx_client.protocol.jobs import NO_LINKS, Links
 from ltx_client.protocol.names import queue_name
 from ltx_client.protocol.state import Snapshot, Status
+from ltx_client.shared.broker.exchange import run
 from ltx_client.shared.celery.celery_settings import PRIORITY_SEPARATOR, queue_keys
 from ltx_models.memory import MEMORY_CLASSES
 from ltx_worker.ledger.embeddings_cache import EmbeddingsLimit
@@ -468,10 +469,10 @@ def test_what_gc_forgets_workers_free_and_a_new_job_of_that_id_is_none_of_it(
         attempt = ledger.claim(job.id, "w", "one")
         ledger.emit(attempt, events.Stepped(step=1, steps=2, seconds=1.0), b"preview")
         ledger.commit(attempt, events.Done(result=Result(video="v", sidecar="s", size=1, sha256="0" * 64)))
-    removals = RemovalLedger(redis_client, names)
+    removals = RemovalExchanges(names)
     for job in (old, again):
         submitted_at = int(redis_client.hget(names.job(job.id), "submitted_at")) / 1000
-        assert removals.forget(job.id, submitted_at)
+        assert run(redis_client, removals.forget(job.id, submitted_at))
     redis_client.delete(names.state(again.id), names.events(again.id), names.preview(again.id), names.result(again.id))
     open_jobs = OpenJobs(redis_client, names)
     drop = open_jobs._drop

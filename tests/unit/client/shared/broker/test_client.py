@@ -2,6 +2,8 @@
 
 import ast
 import asyncio
+import functools
+import re
 from pathlib import Path
 
 import pytest
@@ -10,7 +12,7 @@ from kombu.transport import redis as kombu_redis
 from ltx_client.local.address import Address
 from ltx_client.protocol.names import Names
 from ltx_client.shared.broker.client import LIMITS, Purpose, make_async_client, make_client, make_pool
-from ltx_client.shared.broker.url import Broker
+from ltx_client.shared.broker.url import OPTIONS, Broker
 from ltx_client.shared.celery.celery_settings import celery_settings
 from ltx_client.shared.celery.kombu_transport import Channel
 
@@ -130,17 +132,66 @@ def test_celery_waits_longer_than_it_blocks():
     assert options["health_check_interval"] == told["health_check_interval"] == 10
 
 
-def test_asyncio_is_told_the_same():
-    async def told():
-        client = make_async_client(Broker.parse("redis://:pw@farm:7000/2"), Purpose.LOAD, max_connections=7)
-        async with client:
-            return client.connection_pool.max_connections, client.connection_pool.connection_kwargs
+OURS = re.compile(f"host|port|path|db|username|password|protocol|retry|{'|'.join(OPTIONS)}")
+"""What we tell connections. redis-py's two kinds of pools add different things of their own."""
+URLS = [
+    "redis://:pw@farm:7000/2",
+    "rediss://ann:pw@farm:7000/2?ssl_cert_reqs=none&ssl_check_hostname=false&socket_timeout=20",
+    "unix://ann:pw@/run/redis.sock?db=2",
+    "sentinel://:pw@one,two:7000/main/2?sentinel_password=own",
+    "sentinels://:pw@one/main?ssl_cert_reqs=optional",
+]
 
-    most, there = asyncio.run(told())
-    here = make_client(Broker.parse("redis://:pw@farm:7000/2"), Purpose.LOAD).connection_pool.connection_kwargs
-    assert most == 7
-    names = ("host", "port", "db", "username", "password", "socket_keepalive", *KWARGS)
-    assert {name: there.get(name) for name in names} == {name: here.get(name) for name in names}
-    assert there["retry"].get_retries() == here["retry"].get_retries() == 0
-    with pytest.raises(ValueError, match="asyncio connections use plain TCP only"):
-        make_async_client(Broker.parse("sentinel://one/main"), Purpose.LOAD, max_connections=7)
+
+def told(pool):
+    """What a pool's connections are told, with the same of those to its sentinels; retries as a number."""
+    all_of_it = {**pool.connection_kwargs, "retry": pool.connection_kwargs["retry"].get_retries()}
+    given = {name: value for name, value in all_of_it.items() if OURS.fullmatch(name)}
+    sentinels = getattr(pool, "sentinel_manager", None)
+    asked = [told(client.connection_pool) for client in sentinels.sentinels] if sentinels else []
+    connection = pool.make_connection()  # which refuses options that it does not know
+    return given, connection.retry.get_retries(), getattr(pool, "service_name", None), asked
+
+
+@pytest.mark.parametrize("purpose", [Purpose.COMMAND, Purpose.WORKER, Purpose.LOAD])
+@pytest.mark.parametrize("url", URLS)
+def test_asyncio_is_told_the_same(url, purpose):
+    async def told_there():
+        async with make_async_client(Broker.parse(url), purpose, max_connections=7) as client:
+            kind = client.connection_pool.connection_class.__name__
+            return kind, client.connection_pool.max_connections, told(client.connection_pool)
+
+    kind, most, there = asyncio.run(told_there())
+    pool = make_client(Broker.parse(url), purpose).connection_pool
+    here = told(pool)
+    assert (kind, most) == (pool.connection_class.__name__, 7)
+    assert there == here
+    assert {"db", "password", "retry", "socket_timeout"} <= here[0].keys()
+    assert len(here[3]) == (len(Broker.parse(url).hosts) if "sentinel" in url else 0)
+    for asked, *_ in here[3]:
+        assert asked["socket_timeout"] == LIMITS[Purpose.SENTINEL].answer_within
+
+
+def test_asyncio_may_open_as_many_connections_as_are_asked_for():
+    async def most():
+        async with make_async_client(Broker.parse("redis://farm"), Purpose.COMMAND) as client:
+            return client.connection_pool.max_connections
+
+    assert asyncio.run(most()) == make_pool(Broker.parse("redis://farm"), Purpose.COMMAND).max_connections
+
+
+def test_a_client_of_asyncio_closes_its_connections_to_sentinels_too():
+    async def closed():
+        client = make_async_client(Broker.parse("sentinel://one,two/main"), Purpose.COMMAND)
+        sentinels = client.connection_pool.sentinel_manager.sentinels
+        closed = []
+        for sentinel in sentinels:
+            sentinel.connection_pool.disconnect = functools.partial(_note, closed)
+        await client.aclose()
+        return len(sentinels), len(closed)
+
+    assert asyncio.run(closed()) == (2, 2)
+
+
+async def _note(closed, *_, **__):
+    closed.append(True)
