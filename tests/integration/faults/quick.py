@@ -17,12 +17,12 @@ from ltx_client.protocol.names import Names
 from ltx_client.shared.lua.lua_script import LuaScript
 from ltx_models.request import GenerationRequest
 from ltx_worker.ledger import scripts
-from tests.integration.conftest import ltx_here, wait_until
+from tests.integration.conftest import PATIENCE, ltx_here, wait_until
 from tests.integration.faults.harness import STAND_IN
 from tests.integration.faults.proxy import Proxy
 from tests.storages import made
 
-LEASE = 1.2
+LEASE = 3.0
 START = "import ltx_worker.cli as cli; cli.NOOP_ENGINE = 'slow_engine'; cli.main(['start', '--no-op'])"
 
 
@@ -126,7 +126,7 @@ class QuickFarm:
         with self.connect() as farm:
             return farm.view(job_id).snapshot
 
-    def await_ended(self, *ids, timeout=30):
+    def await_ended(self, *ids, timeout=PATIENCE):
         for job_id in ids:
             wait_until(lambda job_id=job_id: self.snapshot(job_id).ended, timeout, f"job {job_id} ending")
         return [self.snapshot(job_id) for job_id in ids]
@@ -143,7 +143,7 @@ class QuickFarm:
                 worker.process.send_signal(signal.SIGTERM)
         for worker in self.workers.values():
             try:
-                worker.process.wait(30)
+                worker.process.wait(PATIENCE)
             finally:
                 worker.process.kill()
                 worker.proxy.close()
