@@ -80,6 +80,13 @@ def ltx_here(*arguments, env, code=0):
     return done
 
 
+def ltx_inside(*arguments, env, cwd="."):
+    """Does what `ltx` above does, in this process: that saves two seconds of the processor's time."""
+    with contextlib.chdir(cwd), mock.patch.dict(os.environ, env, clear=True):
+        done = CliRunner().invoke(main, [str(word) for word in arguments])
+    return subprocess.CompletedProcess(arguments, done.exit_code, done.stdout, done.stderr)
+
+
 def start_ltx(*arguments, env, **options):
     return subprocess.Popen(
         [sys.executable, "-m", "ltx_client", *map(str, arguments)],
@@ -122,7 +129,7 @@ class RunningFarm:
     workers: list[subprocess.Popen] = field(default_factory=list)
 
     def start_worker(self, name="one", *options, **settings):
-        """Start a worker, and return when it is up."""
+        """Start a worker, and return when it is up. options: `--no-op` for a test of no picture, which saves half of what a test takes."""
         worker = self.launch_worker(name, options=options, **settings)
         with self.connect() as farm:
             wait_until(lambda: any(w.name == name for w in farm.workers()), what=f"worker {name} being up")

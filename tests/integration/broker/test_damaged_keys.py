@@ -125,7 +125,7 @@ def see_to(client, tmp_path, sent):
     reaper = Reaper(
         client, NAMES, ledger, lambda job, *_, **__: sent.append(job.id), limit, holder="w", every=0.02, lease=1.0
     )
-    wait_until(reaper._has_lock, 5, "the reaper's lock")  # where it never expires, somebody else set it
+    wait_until(reaper._has_lock, what="the reaper's lock")  # where it never expires, somebody else set it
     for _ in range(2):
         reaper.run_once()
     return ledger

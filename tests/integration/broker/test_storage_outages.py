@@ -11,7 +11,7 @@ import pytest
 from ltx_client.protocol.state import Status
 from ltx_client.shared.storage.marker import MARKER
 from ltx_models.request import GenerationRequest
-from tests.integration.conftest import PROMPT, ltx, ltx_here, wait_until
+from tests.integration.conftest import PROMPT, ltx_here, ltx_inside, wait_until
 from tests.integration.faults.harness import BreakableFarm
 from tests.storages import made
 
@@ -67,7 +67,7 @@ def test_a_log_that_lost_its_tail_grants_a_number_twice_and_the_committed_video_
 
 
 def test_a_share_that_is_unmounted_under_a_worker_gets_the_video_when_it_is_back(farm_env, tmp_path):
-    farm_env.start_worker(deliver_for=0.5, renew_every=0.5)
+    farm_env.start_worker("one", "--no-op", deliver_for=0.5, renew_every=0.5)
     with farm_env.connect() as farm:
         unmount(farm_env.storage)
         job = farm.submit(SMALL)
@@ -77,13 +77,13 @@ def test_a_share_that_is_unmounted_under_a_worker_gets_the_video_when_it_is_back
 
         picture = tmp_path / "picture.png"
         picture.write_bytes(b"\x89PNG\r\n\x1a\n" + bytes(100))
-        refused = ltx("submit", PROMPT, "--image", picture, env=farm_env.env)
+        refused = ltx_inside("submit", PROMPT, "--image", picture, env=farm_env.env)
         assert refused.returncode == 69
         assert "is away" in refused.stderr
         assert f"ltx storage init {farm_env.storage}" in refused.stderr
-        removing = ltx("gc", "--older-than", "0h", "--yes", env=farm_env.env)
+        removing = ltx_inside("gc", "--older-than", "0h", "--yes", env=farm_env.env)
         assert (removing.returncode, "is away" in removing.stderr) == (69, True)
-        examined = ltx("doctor", env=farm_env.env)
+        examined = ltx_inside("doctor", env=farm_env.env)
         assert "is away" in examined.stdout
         assert "mount the farm's share" in examined.stdout
         assert list(farm_env.storage.iterdir()) == []
@@ -97,14 +97,14 @@ def test_a_share_that_is_unmounted_under_a_worker_gets_the_video_when_it_is_back
 
 def test_a_worker_with_another_farms_storage_takes_no_jobs_and_every_doctor_says_so(farm_env, tmp_path):
     made(tmp_path / "theirs")
-    farm_env.start_worker("one")
+    farm_env.start_worker("one", "--no-op")
     right, farm_env.env["LTX_STORAGE_URL"] = farm_env.env["LTX_STORAGE_URL"], str(tmp_path / "theirs")
-    farm_env.start_worker("two")
-    doctor = ltx("doctor", env=farm_env.env)
+    farm_env.start_worker("two", "--no-op")
+    doctor = ltx_inside("doctor", env=farm_env.env)
     assert doctor.returncode == 1
     assert "not all have the same storage" in doctor.stdout
     farm_env.env["LTX_STORAGE_URL"] = right
-    doctor = ltx("doctor", env=farm_env.env)
+    doctor = ltx_inside("doctor", env=farm_env.env)
     assert doctor.returncode == 1
     assert "of this machine, one" in doctor.stdout and "of two" in doctor.stdout
     assert "is not that of worker one" in (farm_env.folder / "two.log").read_text()
@@ -137,7 +137,7 @@ def ltx_worker(*arguments, env):
         env=env,
         capture_output=True,
         text=True,
-        timeout=60,
+        timeout=240,
         check=False,
     )
 
@@ -164,6 +164,5 @@ def test_what_a_worker_has_stored_that_never_comes_back_is_swept(breakable):
     assert result.video not in orphans
     wait_until(
         lambda: {path.name for path in breakable.storage.iterdir()} == {MARKER, result.video, result.sidecar},
-        timeout=20,
         what="the sweep",
     )

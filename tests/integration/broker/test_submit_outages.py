@@ -10,7 +10,7 @@ from ltx_client.protocol.names import Names
 from ltx_client.protocol.state import Status
 from ltx_client.protocol.turns import line_keys
 from ltx_models.request import GenerationRequest
-from tests.integration.conftest import PROMPT, ltx
+from tests.integration.conftest import PROMPT, ltx_inside
 
 NAMES = Names()
 REQUEST = GenerationRequest(prompt=PROMPT, width=64, height=64, num_frames=9, num_steps=2, seed=1)
@@ -19,7 +19,7 @@ JOB = prepare(REQUEST, job_id="same-again").job
 
 def finish(farm_env, farm):
     """Check that the job is done once a worker is there, exactly once."""
-    farm_env.start_worker(reap_every=0.2)
+    farm_env.start_worker("one", "--no-op", reap_every=0.2)
     *_, last = farm.watch(JOB.id)
     assert (last.snapshot.status, last.snapshot.attempt) == (Status.DONE, 1)
     assert [path.name for path in farm_env.storage.glob("*.mp4")] == [last.snapshot.result.video]
@@ -28,13 +28,13 @@ def finish(farm_env, farm):
 def test_before_the_record_nothing_is_written_and_the_command_says_what_to_do(farm_env):
     farm_env.server.stop()
     command = ["submit", PROMPT, "--id", JOB.id, "--steps", 2, "--width", 64, "--height", 64, "--frames", 9]
-    refused = ltx(*command, env=farm_env.env)
+    refused = ltx_inside(*command, env=farm_env.env)
     assert (refused.returncode, refused.stdout) == (69, "")
     assert "Traceback" not in refused.stderr
     farm_env.restart_server()
     with farm_env.connect() as farm, farm_env.server.address.connect() as client:
         assert client.keys("*") == []
-        again = ltx(*command, env=farm_env.env)
+        again = ltx_inside(*command, env=farm_env.env)
         assert (again.returncode, again.stdout) == (0, f"{JOB.id}\n")
         finish(farm_env, farm)
 

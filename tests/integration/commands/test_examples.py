@@ -128,7 +128,7 @@ def test_who_watches_can_have_others_told_and_a_shell_knows_the_jobs(
         ["-m", "ltx_client", "watch", JOB, CANCELLED],
         env=farm_with_jobs.env,
         encoding="utf-8",
-        timeout=30,
+        timeout=120,
     )
     table.expect(f"{CANCELLED}.*{JOB}.* done.* cancelled.*idle")
     table.expect(pexpect.EOF)

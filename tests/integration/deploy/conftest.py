@@ -28,7 +28,7 @@ NAMES = Names()
 
 
 def run_script(name, *arguments):
-    return subprocess.run([DEPLOY / name, *arguments], check=True, capture_output=True, text=True, timeout=60)
+    return subprocess.run([DEPLOY / name, *arguments], check=True, capture_output=True, text=True, timeout=240)
 
 
 @dataclass

@@ -96,7 +96,7 @@ class Machine:
             env={**os.environ, "PATH": path, "LD_PRELOAD": ""},
             capture_output=True,
             text=True,
-            timeout=60,
+            timeout=240,
         )
         assert done.returncode == code, done.stdout + done.stderr
         return done.stdout + done.stderr
@@ -112,7 +112,7 @@ class Machine:
         return redis.Redis.from_url(url, decode_responses=True)
 
     def await_broker(self, user="admin"):
-        deadline = time.monotonic() + 20
+        deadline = time.monotonic() + 120
         while True:
             try:
                 with self.connect(user) as client:

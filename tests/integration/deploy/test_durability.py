@@ -75,7 +75,7 @@ STRANGERS = [
 
 def answers(broker, *lines):
     """Return the broker's answers to each of these lines, on a connection of its own."""
-    with socket.create_connection(("127.0.0.1", broker.port), timeout=5) as connection:
+    with socket.create_connection(("127.0.0.1", broker.port), timeout=60) as connection:
         if broker.tls:
             context = ssl.create_default_context(cafile=broker.secrets / "ca.crt")
             connection = context.wrap_socket(connection, server_hostname="127.0.0.1")
@@ -147,7 +147,7 @@ def test_however_the_broker_ends_it_has_everything_again(secured):
     worker = secured.start_worker(save_every=0)
     with secured.connect() as farm, broker.farm("admin") as admin:
         done = farm.render(PROMPT, **SMALL)
-        done.wait(60)
+        done.wait(240)
         running = farm.render(PROMPT, **SMALL | {"num_steps": 400})
         reach(farm, running.id, 5)
         queued = [farm.render(PROMPT, **SMALL, seed=seed) for seed in range(3)]
@@ -209,7 +209,7 @@ def start_worker(broker, env):
     """Run `ltx-worker start`, which must refuse; return its exit code and its message."""
     env = {**env, **broker.env("worker"), "LTX_STORAGE_URL": str(broker.folder / "storage")}
     command = [sys.executable, "-m", "ltx_worker", "start"]
-    done = subprocess.run(command, env=env, capture_output=True, text=True, timeout=60, check=False)
+    done = subprocess.run(command, env=env, capture_output=True, text=True, timeout=240, check=False)
     return done.returncode, done.stderr
 
 

@@ -15,7 +15,7 @@ from ltx_models.families.variants import VARIANTS
 from ltx_models.request import GenerationRequest
 from ltx_worker.observe.metrics import Metrics
 from ltx_worker.settings import WorkerSettings
-from tests.integration.conftest import PROMPT, SLOW_STEPS, ltx, wait_until
+from tests.integration.conftest import PROMPT, SLOW_STEPS, ltx_inside, wait_until
 from tests.integration.deploy.conftest import DEPLOY
 from tests.integration.farm.test_jobs import engines_of, reach
 from tests.integration.servers import free_port
@@ -73,7 +73,7 @@ def test_a_worker_is_scraped(farm_env, tmp_path):
     assert value(before, "ltx_worker_info", name="one", variant="pocket") == 1
     assert value(before, "ltx_temperature_celsius") == 71.6
     assert value(before, "ltx_thermal_pressure") == 2
-    assert "72 °C" in ltx("workers", env=farm_env.env).stdout
+    assert "72 °C" in ltx_inside("workers", env=farm_env.env).stdout
 
     assert value(busy, "ltx_worker_state", state="rendering") == 1
     assert value(busy, "ltx_queue_depth", variant="pocket") == 3
@@ -136,7 +136,7 @@ def test_a_second_worker_of_a_machine_says_which_ports_are_not_its_own(farm_env)
     ports = {"metrics_port": free_port(), "files_port": free_port(), "files_address": "127.0.0.1"}
     farm_env.start_worker("one", **ports)
     farm_env.start_worker("two", **ports)
-    said = ltx("workers", env=farm_env.env).stderr
+    said = ltx_inside("workers", env=farm_env.env).stderr
     for what, port in zip(("metrics", "videos"), ports.values(), strict=False):
         assert f"two: no {what} at 127.0.0.1:{port}" in said or f"; no {what} at 127.0.0.1:{port}" in said
     assert "one: no" not in said

@@ -45,7 +45,7 @@ def refused(secured, side, **changes):
         done = ltx("jobs", env=env)
     else:
         command = [sys.executable, "-m", "ltx_worker", "start"]
-        done = subprocess.run(command, env=env, capture_output=True, text=True, timeout=60, check=False)
+        done = subprocess.run(command, env=env, capture_output=True, text=True, timeout=240, check=False)
     assert done.stdout == ""
     assert done.stderr.startswith("Error: ")
     assert len(done.stderr.splitlines()) == 1, done.stderr
@@ -181,7 +181,7 @@ def test_the_scripts_work_where_their_folder_is_copied_to(secrets, tmp_path):
     for path in (*DEPLOY.glob("*.sh"), DEPLOY / "users.acl.in"):
         shutil.copy(path, copy)
     for command in (["a copy/certs.sh", "made", "one.local"], ["a copy/users.sh", "made"]):
-        subprocess.run(command, cwd=tmp_path, check=True, capture_output=True, timeout=60)
+        subprocess.run(command, cwd=tmp_path, check=True, capture_output=True, timeout=240)
     assert (tmp_path / "made" / "broker.crt").exists() and (tmp_path / "made" / "users.acl").exists()
 
 

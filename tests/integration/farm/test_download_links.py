@@ -21,7 +21,9 @@ SMALL = ["--width", 64, "--height", 64, "--frames", 9, "--steps", 2]
 def elsewhere(farm_env):
     """A farm whose clients have another folder in place of the workers' storage."""
     port = free_port()
-    farm_env.start_worker(files_port=port, files_address="127.0.0.1", files_url=f"http://127.0.0.1:{port}")
+    farm_env.start_worker(
+        "one", "--no-op", files_port=port, files_address="127.0.0.1", files_url=f"http://127.0.0.1:{port}"
+    )
     (farm_env.folder / "another").mkdir()
     return {**farm_env.env, "LTX_STORAGE_URL": str(farm_env.folder / "another")}
 
@@ -71,7 +73,9 @@ def test_a_link_holds_over_the_workers_restart(farm_env, elsewhere, tmp_path):
         assert last.snapshot.status is Status.DONE
         port = int(farm.link(job.id).split(":")[2].split("/")[0])
         farm_env.stop_workers()
-        farm_env.start_worker(files_port=port, files_address="127.0.0.1", files_url=f"http://127.0.0.1:{port}")
+        farm_env.start_worker(
+            "one", "--no-op", files_port=port, files_address="127.0.0.1", files_url=f"http://127.0.0.1:{port}"
+        )
         farm.storage_url = None
         farm.download(job.id, tmp_path / "a.mp4")
     assert (tmp_path / "a.mp4").stat().st_size == last.snapshot.result.size
@@ -85,6 +89,8 @@ def test_a_flood_of_connections_costs_a_worker_nothing(farm_env, tmp_path):
     """More clients than it has descriptors connect to both of its ports and send nothing, while it renders."""
     files, metrics = free_port(), free_port()
     worker = farm_env.start_worker(
+        "one",
+        "--no-op",
         prefix=FEW_FILES,
         files_port=files,
         files_address="127.0.0.1",

@@ -65,7 +65,7 @@ def test_two_batches_alternate_and_priorities_come_first(farm_env, submit):
     names = {submit("ann@here"): f"ann {number}" for number in range(8)}
     names |= {submit("bob@there"): f"bob {number}" for number in range(5)}
     names |= {submit("ann@here", priority=3): f"urgent {number}" for number in range(2)}
-    farm_env.start_worker(reap_every=5)
+    farm_env.start_worker("one", "--no-op", reap_every=5)
     with farm_env.connect() as farm:
         order = claims(farm, names)
     turns = [f"{who} {number}" for number in range(5) for who in ("ann", "bob")]

@@ -9,7 +9,7 @@ from ltx_client.protocol.state import Status
 from ltx_models.pipeline.text_to_video import LTXPipeline
 from ltx_models.request import ConditioningItem, GenerationRequest
 from tests.clips import read_clip
-from tests.integration.conftest import PROMPT, ltx
+from tests.integration.conftest import PROMPT, ltx_inside
 from tests.integration.farm.test_jobs import engines_of, reach
 
 NAVY, RED = (13, 20, 77), (230, 26, 26)
@@ -33,7 +33,7 @@ def psnr(frame, reference):
 def test_the_first_frame_is_the_picture_as_well_as_the_vae_can_show_it(farm_env, picture, tmp_path):
     farm_env.start_worker()
     out = tmp_path / "out.mp4"
-    done = ltx("render", PROMPT, "--image", picture, "--seed", 1, "-o", out, env=farm_env.env)
+    done = ltx_inside("render", PROMPT, "--image", picture, "--seed", 1, "-o", out, env=farm_env.env)
     assert done.returncode == 0, done.stderr
     clip = read_clip(out)
     assert clip.frames.shape == (25, 128, 128, 3)
@@ -63,15 +63,15 @@ def test_the_same_picture_is_stored_once(farm_env, picture):
 def test_a_clip_can_be_extended_and_a_picture_can_come_last(farm_env, picture, tmp_path):
     farm_env.start_worker()
     first = tmp_path / "first.mp4"
-    assert ltx("render", PROMPT, "--seed", 1, "-o", first, env=farm_env.env).returncode == 0
+    assert ltx_inside("render", PROMPT, "--seed", 1, "-o", first, env=farm_env.env).returncode == 0
     longer = tmp_path / "longer.mp4"
     arguments = ["--video", first, "--image", f"{picture}@last:0.8", "--frames", 33, "-o", longer]
-    done = ltx("render", PROMPT, *arguments, env=farm_env.env)
+    done = ltx_inside("render", PROMPT, *arguments, env=farm_env.env)
     assert done.returncode == 0, done.stderr
     assert "reads 0.00–2.08 s of first.mp4 as 25 frames; the video continues from them" in done.stderr
     assert psnr(read_clip(longer).frames[:17], read_clip(first).frames[:17]) > 20
     again = tmp_path / "again.mp4"
-    done = ltx("render", PROMPT, "--video", f"{longer}", "--frames", 25, "-o", again, env=farm_env.env)
+    done = ltx_inside("render", PROMPT, "--video", f"{longer}", "--frames", 25, "-o", again, env=farm_env.env)
     assert done.returncode == 0, done.stderr
     assert "reads 1.33–2.75 s of longer.mp4 as 17 frames" in done.stderr
     assert psnr(read_clip(again).frames[:9], read_clip(longer).frames[16:25]) > 20
@@ -100,7 +100,7 @@ def test_a_picture_that_is_cut_off_fails_in_a_sentence(farm_env, tmp_path):
     cut = tmp_path / "cut.png"
     Image.effect_noise((256, 256), 50).save(cut)
     cut.write_bytes(cut.read_bytes()[:2000])  # it begins as a PNG does
-    done = ltx("render", PROMPT, "--image", cut, env=farm_env.env, cwd=tmp_path)
+    done = ltx_inside("render", PROMPT, "--image", cut, env=farm_env.env, cwd=tmp_path)
     assert done.returncode == 1
     assert "failed: image 1 is damaged or cut off" in done.stderr
     assert str(farm_env.folder) not in done.stderr

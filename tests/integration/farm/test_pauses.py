@@ -27,7 +27,7 @@ def asked(farm_env):
 def test_a_paused_worker_finishes_its_job_and_takes_no_more_until_resumed(farm_env, asked):
     farm_env.start_worker("one", reap_every=0.2)
     with farm_env.connect() as farm:
-        running = farm.submit(GenerationRequest(prompt=PROMPT, num_steps=60, seed=1))
+        running = farm.submit(GenerationRequest(prompt=PROMPT, num_steps=30, seed=1))
         first_step(farm, running.id)
         assert "finishes its running job" in asked("pause", "--worker", "one").stderr
         waiting = [farm.render(PROMPT, **SMALL, seed=seed) for seed in range(3)]
@@ -60,7 +60,7 @@ def test_a_paused_worker_finishes_its_job_and_takes_no_more_until_resumed(farm_e
 
 
 def test_jobs_of_a_paused_queue_wait_and_everybody_is_told(farm_env, asked):
-    farm_env.start_worker(reap_every=0.2)
+    farm_env.start_worker("one", "--no-op", reap_every=0.2)
     with farm_env.connect() as farm:
         farm.pause_queue("pocket")
         # At once: without waiting for the worker to hear of it.
@@ -80,7 +80,7 @@ def test_jobs_of_a_paused_queue_wait_and_everybody_is_told(farm_env, asked):
 
 
 def test_what_cannot_be_paused_is_said(farm_env, asked):
-    farm_env.start_worker("one")
+    farm_env.start_worker("one", "--no-op")
     for command in ("pause", "resume"):
         assert "is called tow; use one of: one" in asked(command, "--worker", "tow", code=2).stderr
         assert "pockets" in asked(command, "--queue", "pockets", code=2).stderr

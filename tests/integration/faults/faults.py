@@ -13,8 +13,6 @@ from tests.integration.faults.broker_faults import BROKER_FAULTS
 from tests.integration.faults.harness import HELD_STEP
 from tests.integration.faults.machine_faults import litter_spool, take_descriptors, unmount
 
-ENDS_IN_TIME = 30
-
 
 @dataclass
 class Target:
@@ -177,7 +175,7 @@ def _stop(*signals):
             target.farm.let_go_of(target.worker)  # also what comes to its phase only now
             return target.worker.process.poll() is not None
 
-        wait_until(has_ended, ENDS_IN_TIME, "the worker's end")
+        wait_until(has_ended, what="the worker's end")
         target.worker.start()
 
     return strike

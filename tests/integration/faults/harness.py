@@ -312,6 +312,11 @@ class BreakableFarm:
             if job_id != but and self._holder(job_id, phase) is worker:
                 self.release(job_id, phase)
 
+    def let_all_go(self):
+        """Has no job wait or meet anything any longer."""
+        for mark in self.marks.iterdir():
+            mark.unlink(missing_ok=True)
+
     def _holder(self, job_id, phase):
         try:
             process = psutil.Process(int((self.marks / f"{job_id}.{phase}.held").read_text()))
@@ -340,8 +345,7 @@ class BreakableFarm:
 
     def close(self):
         """Stop workers and server; return the processes that remained, killed."""
-        for mark in self.marks.iterdir():
-            mark.unlink()
+        self.let_all_go()
         for worker in self.workers.values():
             worker.proxy.release()
             if worker.process.poll() is None:

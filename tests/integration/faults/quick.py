@@ -17,12 +17,12 @@ from ltx_client.protocol.names import Names
 from ltx_client.shared.lua.lua_script import LuaScript
 from ltx_models.request import GenerationRequest
 from ltx_worker.ledger import scripts
-from tests.integration.conftest import ltx_here, wait_until
+from tests.integration.conftest import PATIENCE, ltx_here, wait_until
 from tests.integration.faults.harness import STAND_IN
 from tests.integration.faults.proxy import Proxy
 from tests.storages import made
 
-LEASE = 1.2
+LEASE = 3.0
 START = (
     "from ltx_worker.commands import start; start.NOOP_ENGINE = 'slow_engine';"
     " from ltx_worker.cli import main; main(['start', '--no-op'])"
@@ -81,7 +81,7 @@ class QuickFarm:
     def start_worker(self, name="one", command=(sys.executable, "-c", START), step=0.05, **settings):
         defaults = {
             "lease": LEASE,
-            "renew_every": LEASE / 4,
+            "renew_every": 0.3,  # so that a strike of 0.4 s meets a renewal
             "reap_every": 0.2,
             "heartbeat_every": 0.3,
             "save_every": 0,
@@ -129,7 +129,7 @@ class QuickFarm:
         with self.connect() as farm:
             return farm.view(job_id).snapshot
 
-    def await_ended(self, *ids, timeout=30):
+    def await_ended(self, *ids, timeout=PATIENCE):
         for job_id in ids:
             wait_until(lambda job_id=job_id: self.snapshot(job_id).ended, timeout, f"job {job_id} ending")
         return [self.snapshot(job_id) for job_id in ids]
@@ -146,7 +146,7 @@ class QuickFarm:
                 worker.process.send_signal(signal.SIGTERM)
         for worker in self.workers.values():
             try:
-                worker.process.wait(30)
+                worker.process.wait(PATIENCE)
             finally:
                 worker.process.kill()
                 worker.proxy.close()

@@ -8,13 +8,26 @@ from ltx_client.protocol.state import Status
 from ltx_worker.membership.instance_lock import DRAIN_SIGNAL
 from tests.integration.conftest import wait_until
 from tests.integration.faults.audit import settle_and_audit
+from tests.integration.faults.harness import BreakableFarm
+
+
+@pytest.fixture(scope="module")
+def shared(tmp_path_factory, clean_env):
+    """A farm with one worker, which goes on from one test to the next."""
+    farm = BreakableFarm(tmp_path_factory.mktemp("beside") / "farm", clean_env)
+    farm.add_worker("one")
+    farm.await_workers()
+    farm.render_references((1, 2))
+    yield farm
+    assert not farm.close()
 
 
 @pytest.fixture
-def farm(breakable):
-    farm = breakable("one")
-    farm.render_references((1, 2))
-    return farm
+def farm(shared):
+    """The same, as the test before found it, however that ended."""
+    yield shared
+    shared.let_all_go()
+    shared.await_workers()
 
 
 def both(farm, phase):
@@ -76,7 +89,9 @@ def test_a_waiting_job_is_claimed_while_the_last_one_is_decoded(farm):
     assert not settle_and_audit(farm)
 
 
-def test_a_job_that_comes_while_the_last_one_is_decoded_goes_to_who_is_idle(farm):
+def test_a_job_that_comes_while_the_last_one_is_decoded_goes_to_who_is_idle(breakable):
+    farm = breakable("one")
+    farm.render_references((1, 2))
     first = farm.submit(seed=1, hold="decoding")
     farm.await_held(first.id, "decoding")
     farm.add_worker("two")

@@ -8,7 +8,7 @@ import psutil
 import pytest
 
 from ltx_client.protocol.state import Status
-from tests.integration.conftest import ltx_here, wait_until
+from tests.integration.conftest import PATIENCE, ltx_here, wait_until
 from tests.integration.faults.dead_threads import dead_threads
 from tests.integration.faults.quick import LEASE, START, QuickFarm
 
@@ -40,7 +40,7 @@ def watch(self, threads, watch=Consumer.watch):
     self._worker.hub.on_tick.add(tick)
 Consumer.watch = watch
 """
-BOUNDS = {"unready_after": 0.5, "end_after": 1.5}
+BOUNDS = {"unready_after": 0.5, "end_after": 8}  # in between it is looked at, on a busy machine too
 
 
 @pytest.fixture
@@ -74,13 +74,13 @@ def assert_given_back(farm, job_id):
 def test_a_loop_that_cannot_go_on_is_told_and_ends_the_worker(farm, code, why):
     worker, job_id = broken(farm, code)
     (said,) = wait_until(
-        lambda: [found for found in farm.said() if found["state"] == "unready"], 10, "the worker saying so"
+        lambda: [found for found in farm.said() if found["state"] == "unready"], what="the worker saying so"
     )
     assert "its thread idle-unload" in said["why_paused"]
     assert why in said["why_paused"]
     shown = ltx_here("workers", env=farm.client_env)
     assert "one cannot go on" in shown.output
-    assert worker.process.wait(30) == os.EX_TEMPFAIL
+    assert worker.process.wait(PATIENCE) == os.EX_TEMPFAIL
     log = worker.log.read_text()
     assert "this worker takes no jobs: its thread idle-unload" in log
     assert "this worker ends, to be started again" in log
@@ -90,7 +90,7 @@ def test_a_loop_that_cannot_go_on_is_told_and_ends_the_worker(farm, code, why):
 
 def test_a_main_loop_that_ends_ends_the_process(farm):
     worker, job_id = broken(farm, MAIN_LOOP_RAISES)
-    assert worker.process.wait(30) == os.EX_TEMPFAIL
+    assert worker.process.wait(PATIENCE) == os.EX_TEMPFAIL
     assert farm.said() == []
     assert_given_back(farm, job_id)
 
@@ -100,7 +100,7 @@ def test_an_unready_worker_takes_no_jobs_and_is_ready_again_when_its_thread_work
     farm.start_worker(command=command, unready_after=0.5, end_after=60)
     mark = farm.folder / "worker-one" / "break"
     mark.touch()
-    wait_until(lambda: farm.said()[0]["state"] == "unready", 10, "the worker saying so")
+    wait_until(lambda: farm.said()[0]["state"] == "unready", what="the worker saying so")
     job_id = farm.submit()
     time.sleep(2 * LEASE)
     assert farm.snapshot(job_id).status is Status.QUEUED

@@ -11,6 +11,10 @@ from ltx_client.protocol.state import Status
 from ltx_models.request import MAX_STEPS
 from tests.integration.conftest import wait_until
 from tests.integration.faults.audit import settle_and_audit
+from tests.integration.faults.harness import BreakableFarm
+
+MEASURED = pytest.mark.lane("slow")
+"""What is promised of a quiet machine. In CI, beside others, the same is done in the end, and soon enough."""
 
 
 def log_of(farm, job):
@@ -42,9 +46,10 @@ def killed_to_running(farm, tell):
     return stepped
 
 
-def test_a_killed_workers_job_runs_elsewhere_within_5_seconds(breakable, tell):
+@pytest.mark.parametrize("within", [pytest.param(5, marks=MEASURED), 90])
+def test_a_killed_workers_job_runs_elsewhere_within_seconds(breakable, tell, within):
     farm = breakable("one", "two", lease=3.0, renew_every=1)
-    assert killed_to_running(farm, tell) <= 5
+    assert killed_to_running(farm, tell) <= within
 
 
 @pytest.mark.lane("slow")
@@ -54,10 +59,21 @@ def test_with_production_settings_it_runs_elsewhere_within_75_seconds(breakable,
     assert killed_to_running(farm, tell) <= 75
 
 
-def test_a_broker_away_for_three_leases_costs_no_second_claim(breakable):
-    """The render ends during the outage; the result is committed afterwards."""
-    farm = breakable("one", "two")
+@pytest.fixture(scope="module")
+def pair(tmp_path_factory, clean_env):
+    """A farm with two workers, which continues from one test to the next."""
+    farm = BreakableFarm(tmp_path_factory.mktemp("times") / "farm", clean_env)
+    for name in ("one", "two"):
+        farm.add_worker(name)
+    farm.await_workers()
     farm.render_references((1,))
+    yield farm
+    assert not farm.close()
+
+
+def test_a_broker_away_for_three_leases_costs_no_second_claim(pair):
+    """The render ends during the outage; the result is committed afterwards."""
+    farm = pair
     job = farm.submit(hold="denoising")
     farm.await_held(job.id, "denoising")
     for worker in farm.workers.values():
@@ -71,9 +87,8 @@ def test_a_broker_away_for_three_leases_costs_no_second_claim(breakable):
     assert farm.view(job.id).snapshot.attempt == 1
 
 
-def test_a_server_away_for_three_leases_costs_no_second_claim(breakable):
-    farm = breakable("one", "two")
-    farm.render_references((1,))
+def test_a_server_away_for_three_leases_costs_no_second_claim(pair):
+    farm = pair
     job = farm.submit(hold="denoising")
     farm.await_held(job.id, "denoising")
     farm.kill_server()
@@ -93,18 +108,21 @@ def cancelled(farm, job):
     return time_of(farm, job, events.Cancelled, asked) - asked
 
 
-def test_a_cancel_ends_a_render_within_one_step_and_a_second(breakable, tell):
+@pytest.mark.parametrize(("within", "times"), [pytest.param(1, 5, marks=MEASURED), (60, 2)])
+def test_a_cancel_ends_a_render_within_one_step_and_seconds(breakable, tell, within, times):
     farm = breakable("one")
-    for _ in range(5):
+    for _ in range(times):
         job = farm.submit(steps=MAX_STEPS)
         wait_until(lambda job=job: farm.view(job.id).snapshot.step > 5, what="a few steps")
         step = farm.view(job.id).snapshot.step_seconds
         seconds = cancelled(farm, job)
         tell(f"cancel to idle: {seconds:.2f} s, a step: {step:.2f} s")
-        assert seconds < step + 1
+        assert seconds < step + within
+        assert farm.view(job.id).snapshot.step < MAX_STEPS
 
 
-def test_a_cancel_ends_an_engine_that_hangs_within_15_seconds(breakable, tell):
+@pytest.mark.parametrize("within", [pytest.param(15, marks=MEASURED), 90])
+def test_a_cancel_ends_an_engine_that_hangs_within_seconds(breakable, tell, within):
     farm = breakable("one", stop_grace=None)  # the default
     job = farm.submit(steps=MAX_STEPS)
     wait_until(lambda: farm.view(job.id).snapshot.step > 5, what="a few steps")
@@ -113,4 +131,4 @@ def test_a_cancel_ends_an_engine_that_hangs_within_15_seconds(breakable, tell):
     seconds = cancelled(farm, job)
     tell(f"cancel to idle, hanging: {seconds:.2f} s")
     assert not engine.is_running()
-    assert seconds < 15
+    assert seconds < within

@@ -11,7 +11,7 @@ import pytest
 from ltx_client.local.address import Address
 from ltx_client.local.members import FarmFolder
 from tests.clips import read_clip
-from tests.integration.conftest import PROMPT, ltx, processes_of, start_ltx, wait_until
+from tests.integration.conftest import PATIENCE, PROMPT, ltx, processes_of, start_ltx, wait_until
 
 pytestmark = pytest.mark.usefixtures("no_farm_env")
 
@@ -37,7 +37,7 @@ def jobs(env):
 def spawn(env, *arguments, cwd):
     """Run `ltx` in a terminal."""
     return pexpect.spawn(
-        sys.executable, ["-m", "ltx_client", *arguments], env=env, cwd=cwd, encoding="utf-8", timeout=30
+        sys.executable, ["-m", "ltx_client", *arguments], env=env, cwd=cwd, encoding="utf-8", timeout=PATIENCE
     )
 
 
@@ -65,7 +65,7 @@ def test_the_broker_is_private(env, tmp_path):
     assert not Address(address.port, "wrong").answers()
     assert not Address(address.port, "").answers()
     render.send_signal(signal.SIGINT)
-    _, said = render.communicate(timeout=30)
+    _, said = render.communicate(timeout=PATIENCE)
     assert render.returncode in (3, 130)  # 130: before the job was queued
     assert address.password not in said
     for log in folder.path.glob("*.log"):
@@ -81,7 +81,7 @@ def test_a_second_command_joins_and_the_last_one_stops_the_farm(env, tmp_path):
     assert Address.read(description) == address
     assert len([p for p in processes_of(tmp_path) if "ltx_worker" in p.cmdline()]) == 1
     up.send_signal(signal.SIGINT)
-    _, said = up.communicate(timeout=30)
+    _, said = up.communicate(timeout=PATIENCE)
     assert up.returncode == 0, said
     assert_gone(tmp_path)
 
@@ -101,7 +101,7 @@ def test_a_killed_keeper_is_replaced_and_the_worker_does_not_outlive_it(env, tmp
     wait_until(lambda: any("ltx_worker.engine" in p.cmdline() for p in processes_of(tmp_path)), what="the engine")
     (keeper,) = [p for p in processes_of(tmp_path) if "ltx_client.local.keeper" in p.cmdline()]
     keeper.kill()
-    _, said = up.communicate(timeout=30)
+    _, said = up.communicate(timeout=PATIENCE)
     assert up.returncode == 69
     assert "stopped unexpectedly" in said
     assert not home.server_lock.is_taken()
@@ -121,7 +121,7 @@ def test_a_dead_worker_is_started_again(env, tmp_path):
     wait_until(lambda: [p for p in worker() if p.pid != first.pid], what="another worker")
     assert ltx("render", PROMPT, "-o", tmp_path / "a.mp4", env=env).returncode == 0
     up.send_signal(signal.SIGTERM)
-    up.communicate(timeout=30)
+    up.communicate(timeout=PATIENCE)
     assert_gone(tmp_path)
 
 
@@ -138,7 +138,7 @@ def test_up_stop(env, tmp_path):
     up = start_ltx("up", env=env)
     wait_until(FarmFolder(tmp_path / "home").address, what="the farm")
     assert "stopped 1" in ltx("up", "--stop", env=env).stderr
-    up.communicate(timeout=30)
+    up.communicate(timeout=PATIENCE)
     assert up.returncode == 0
     assert "no `ltx up` is running" in ltx("up", "--stop", env=env).stderr
     assert_gone(tmp_path)
@@ -149,7 +149,7 @@ def test_ctrl_c_at_any_moment_of_the_start_leaves_nothing(env, tmp_path, delay):
     render = start_ltx("render", PROMPT, "--steps", 1000, env=env, cwd=tmp_path)
     time.sleep(delay)
     render.send_signal(signal.SIGINT)
-    _, said = render.communicate(timeout=30)
+    _, said = render.communicate(timeout=PATIENCE)
     assert render.returncode in (-signal.SIGINT, 3, 130), said
     assert "Traceback" not in said or render.returncode == -signal.SIGINT  # the interpreter was still starting
     wait_until(gone(tmp_path), what="the farm's end")

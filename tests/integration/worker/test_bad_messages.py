@@ -21,7 +21,7 @@ QUEUE = f"{NAMES.namespace}pocket.1"
 
 
 def test_bad_items_are_set_aside_and_the_worker_renders_on(farm_env):
-    worker = farm_env.start_worker()
+    worker = farm_env.start_worker("one", "--no-op")
     with farm_env.connect() as farm, farm_env.server.address.connect() as client:
         for make in BAD.values():
             client.lpush(QUEUE, make("pocket.1", "x"))
@@ -43,7 +43,7 @@ def test_bad_items_are_set_aside_and_the_worker_renders_on(farm_env):
 def test_only_the_last_are_kept(farm_env):
     with farm_env.server.address.connect() as client:
         client.lpush(QUEUE, *(f"number {n}" for n in range(KEPT_ITEMS + 50)))
-        farm_env.start_worker()
+        farm_env.start_worker("one", "--no-op")
         wait_until(lambda: not client.exists(QUEUE), what="the queue being empty")
         wait_until(lambda: b"number 149" in client.lindex(NAMES.dead(), 0), what="the last being set aside")
         assert client.llen(NAMES.dead()) == KEPT_ITEMS
@@ -64,7 +64,7 @@ def test_hundreds_of_mutated_messages_and_records_stop_neither_the_worker_nor_it
             client.zadd(NAMES.jobs(), {job_id: number})
         client.zadd(NAMES.jobs(), {b"\xff": 1})
         client.lpush(QUEUE, *items)
-        worker = farm_env.start_worker(reap_every=0.2)
+        worker = farm_env.start_worker("one", "--no-op", reap_every=0.2)
         wait_until(lambda: not client.exists(QUEUE), what="the queue being eaten")
         without_message = prepare(request).job
         ClientLedger(client, NAMES).submit(without_message)

@@ -5,7 +5,7 @@ import pytest
 from ltx_client.protocol.state import Status
 from ltx_client.protocol.workers import OFF_DUTY
 from ltx_models.request import GenerationRequest
-from tests.integration.conftest import PROMPT, ltx, wait_until
+from tests.integration.conftest import PROMPT, ltx_inside, wait_until
 
 BATTERY = """
 import os, types
@@ -34,13 +34,13 @@ def unplugged(farm_env):
 
 
 def test_on_battery_it_takes_no_new_jobs(farm_env, unplugged):
-    farm_env.start_worker(on_battery=False, reap_every=0.5)
+    farm_env.start_worker("one", "--no-op", on_battery=False, reap_every=0.5)
     with farm_env.connect() as farm:
         wait_until(lambda: farm.workers()[0].state == OFF_DUTY, what="the worker being off duty")
-        submitted = ltx("submit", PROMPT, "-v", "pocket", env=farm_env.env)
+        submitted = ltx_inside("submit", PROMPT, "-v", "pocket", env=farm_env.env)
         assert submitted.returncode == 0
         assert "no live worker" in submitted.stderr
-        shown = ltx("workers", env=farm_env.env)
+        shown = ltx_inside("workers", env=farm_env.env)
         assert "one takes no new jobs: it is on battery" in shown.stderr
         assert "off duty" in shown.stdout
         (job,) = farm.jobs()
@@ -54,7 +54,7 @@ def test_a_job_in_hand_is_rendered_to_its_end(farm_env, unplugged):
     unplugged.unlink()
     farm_env.start_worker(on_battery=False, reap_every=0.5)
     with farm_env.connect() as farm:
-        jobs = [farm.submit(GenerationRequest(prompt=PROMPT, num_steps=100, seed=seed)) for seed in range(2)]
+        jobs = [farm.submit(GenerationRequest(prompt=PROMPT, num_steps=40, seed=seed)) for seed in range(2)]
         wait_until(lambda: farm.view(jobs[0].id).snapshot.step > 0, what="the first step")
         unplugged.touch()
         wait_until(lambda: farm.workers()[0].why_paused, what="the worker noticing")

@@ -8,7 +8,7 @@ import pytest
 from ltx_client.protocol.state import Status
 from ltx_client.protocol.workers import PAUSED
 from ltx_models.request import GenerationRequest
-from tests.integration.conftest import PROMPT, ltx, wait_until
+from tests.integration.conftest import PROMPT, ltx_inside, wait_until
 from tests.integration.farm.test_jobs import reach
 from tests.integration.worker.test_stopping import ltx_worker
 
@@ -67,7 +67,7 @@ def test_a_machine_that_fails_jobs_which_others_render_pauses_and_says_so(farm_e
         for job in more:
             *_, last = farm.watch(job.id)
             assert (last.snapshot.status, last.snapshot.worker_name) == (Status.DONE, "good"), last.snapshot.error
-        shown = ltx("workers", env=farm_env.env)
+        shown = ltx_inside("workers", env=farm_env.env)
         assert "bad is paused: 3 jobs in a row ended early here that others rendered" in shown.stderr
         assert "the GPU ran out of memory" in shown.stderr
         assert "`ltx-worker resume` on that machine makes it take jobs again" in shown.stderr
@@ -130,6 +130,6 @@ def test_what_a_crash_cost_is_shown(farm_env):
         *_, last = farm.watch(job.id)
         lost = last.snapshot.lost_steps
         assert 10 <= lost < 100
-        shown = ltx("show", job.id, env=farm_env.env).stdout
+        shown = ltx_inside("show", job.id, env=farm_env.env).stdout
         assert f"{lost}, done again since an attempt ended early" in " ".join(shown.split())
-        assert f'"lost_steps": {lost}' in ltx("show", job.id, "--json", env=farm_env.env).stdout
+        assert f'"lost_steps": {lost}' in ltx_inside("show", job.id, "--json", env=farm_env.env).stdout

@@ -195,9 +195,9 @@ def read(): print_line(repr(sys.stdin.read()))
 if os.environ.get("SLOW"):
     print("importing", flush=True)
     try:
-        time.sleep(30)
+        time.sleep(600)
     except BaseException:
-        time.sleep(30)  # as a library that catches what it should not
+        time.sleep(600)  # as a library that catches what it should not
 """
 ROOT = Path(__file__).parents[4]
 
@@ -263,7 +263,7 @@ def test_a_signal_while_it_is_still_importing_is_one_quiet_end(shell, number):
     process.send_signal(number)
     assert process.stderr.read() == ""
     assert process.wait() in (128 + number, -number)
-    assert time.monotonic() - began < 10
+    assert time.monotonic() - began < 100
 
 
 def test_the_commands_start_that_way():

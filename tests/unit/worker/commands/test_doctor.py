@@ -83,7 +83,7 @@ def test_an_ffmpeg_that_is_too_old_for_what_a_worker_does_with_it(settings, monk
 
 
 def test_a_share_whose_server_is_away_holds_no_doctor(settings, monkeypatch, tmp_path):
-    monkeypatch.setattr(folder_probe, "PROGRAM", "import time; time.sleep(30)")
+    monkeypatch.setattr(folder_probe, "PROGRAM", "import time; time.sleep(600)")
     monkeypatch.setattr(folder_probe, "TIMEOUT", 0.3)
     monkeypatch.setattr(Path, "iterdir", lambda path: pytest.fail("a hard mount would hold it"))
     monkeypatch.setattr(os.path, "realpath", lambda path: pytest.fail("a hard mount would hold it"))
@@ -92,7 +92,7 @@ def test_a_share_whose_server_is_away_holds_no_doctor(settings, monkeypatch, tmp
     assert found(Machine(share, find_variant("pocket"), quick=True).share) == []
     ((level, text, fix),) = found(StorageChecks(str(tmp_path)).storage)
     assert level is Level.FAILURE and f"{tmp_path}: it has not answered within 0.3 s" in text and "umount -f" in fix
-    assert time.monotonic() - began < 10
+    assert time.monotonic() - began < 100
 
 
 def test_what_a_look_into_a_folder_meets(tmp_path):

@@ -132,7 +132,7 @@ def test_a_display_that_needed_the_gpu_is_waited_for(programs, tmp_path):
         probes._encode = probes_encode
 
 
-@pytest.mark.parametrize("line", ["exec /bin/sleep 60", "exit 3", r"printf '\377\376'", None])
+@pytest.mark.parametrize("line", ["exec /bin/sleep 600", "exit 3", r"printf '\377\376'", None])
 def test_a_program_that_is_slow_missing_or_odd_ends_no_thread(programs, monkeypatch, line):
     monkeypatch.setattr(system_programs.output_of, "__kwdefaults__", {"timeout": 0.3})
     monkeypatch.setattr("ltx_worker.machine.thermal.TIMEOUT", 0.3)
@@ -144,7 +144,7 @@ def test_a_program_that_is_slow_missing_or_odd_ends_no_thread(programs, monkeypa
     assert heartbeat.chip_name()
     assert system_programs.output_of("pmset", "-g") in ("", "\ufffd\ufffd")
     assert "it is unknown" in DutyHours(battery=True, unused_for=5.0, hours=()).why()
-    assert time.monotonic() - began < 10
+    assert time.monotonic() - began < 100
 
 
 def test_a_program_that_cannot_be_started(programs, monkeypatch):

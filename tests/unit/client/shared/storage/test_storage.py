@@ -243,7 +243,7 @@ def test_an_object_store_that_is_away_is_a_storage_error(bucket, source, tmp_pat
     began = time.monotonic()
     with pytest.raises(StorageError, match=r"could not|cannot") as raised:
         getattr(storage, what)(*arguments)
-    assert time.monotonic() - began < 15
+    assert time.monotonic() - began < 60
     assert "the-storage-key" not in str(raised.value)
 
 
