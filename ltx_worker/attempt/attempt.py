@@ -232,8 +232,11 @@ class Attempt:
         return verdict
 
     def release(self, reason: str, strike: Strike | None = None, *, by: str = "", verdict: str = "") -> Status:
-        """Give its job back, as `Ledger.release` does; return what became of that. Raise StaleAttempt, and
-        redis.RedisError.
+        """Give its job back, as `Ledger.release` does, and return the state that follows.
+
+        Raises:
+            StaleAttempt: Another attempt has the job.
+            redis.RedisError: The broker did not answer.
         """
         self._begin_to_commit()
         status = self._ledger.release(self.claim, reason, strike, by=by, verdict=verdict)

@@ -1,5 +1,6 @@
-"""Delivers a finished MP4 and commits its job. What cannot be delivered now waits in a spool folder, also over a
-restart.
+"""Deliver finished MP4s and commit their jobs.
+
+What cannot be delivered now waits in a spool folder, also over a restart:
 
 spool/{attempt}/    video.mp4, sidecar.json, delivery.json
 """
@@ -152,8 +153,10 @@ class Spool(Background):
                 attempt.to(State.SPOOLED)
 
     def _take(self, delivery: Delivery, video: Path, sidecar: Path) -> None:
-        """Move the files into the spool; a folder without delivery.json, which is written last, is incomplete. Raise
-        OSError, and nothing is there then.
+        """Move the files into the spool; delivery.json is written last, so a folder without it is incomplete.
+
+        Raises:
+            OSError: The files could not be moved; nothing is left in the spool then.
         """
         folder = self._folder / delivery.name
         folder.mkdir(parents=True)
@@ -198,8 +201,10 @@ class Spool(Background):
         self._discard(folder, delivery)
 
     def _store(self, folder: Path, result: Result) -> None:
-        """Store both files, in a folder at once: the disk is waited for once. Other storages may have but one
-        connection. A sidecar without its video is not left behind.
+        """Store the video and its sidecar; never leave a sidecar without its video.
+
+        A local folder takes both at once, so that the disk is waited for once. Other storages may have one connection
+        only, and take one after the other.
         """
         if self._storage.local_folder is None:
             self._storage.put(folder / "video.mp4", result.video, result.sha256)
@@ -232,8 +237,9 @@ class Spool(Background):
         self._try(folder, delivery, attempt)
 
     def _link(self, result: Result) -> str | None:
-        """Return a link for clients that cannot see the storage, or have no key to it. A video without one is better
-        than none.
+        """Return a download link for clients without access to the storage, or None if none can be signed.
+
+        A video without a link is better than no video.
         """
         if not self._sign_for:
             return None
@@ -246,9 +252,12 @@ class Spool(Background):
             return None
 
     def _discard(self, folder: Path, delivery: Delivery) -> None:
-        """Remove what this attempt has stored, and nothing that may be another's: files of older versions, whose names
-        another attempt may have, are left. Raise StorageError while that cannot be done; the spool's thread tries
-        again.
+        """Remove what this attempt has stored, and nothing that may be another attempt's.
+
+        Files of older versions are left, since another attempt may have the same names.
+
+        Raises:
+            StorageError: The storage is away; the spool's thread tries again.
         """
         for name in filter(delivery.is_own, (delivery.result.video, delivery.result.sidecar)):
             self._storage.remove(name)
@@ -315,8 +324,10 @@ class Spool(Background):
             log.info("job %s: delivered from the spool", delivery.job_id)
 
     def _spooled_attempt(self, folder: Path, delivery: Delivery) -> Attempt:
-        """Return the attempt whose video lies in a folder: a new one, as after a restart, unless it is known to be over
-        and only its files could not be removed.
+        """Return the attempt whose video is in a folder of the spool.
+
+        It is a new object, as after a restart, unless the attempt is known to be over and only its files could not be
+        removed.
         """
         known = self._attempts.get(folder.name)
         if known is not None and known.is_over:

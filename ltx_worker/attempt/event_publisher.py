@@ -23,8 +23,9 @@ AT_ONCE = 32
 
 
 class EventPublisher:
-    """Is a context manager; on leaving, all that was put has been published, or the attempt is over, or `leaving` is
-    set and Redis is away.
+    """Publish an attempt's events from a thread, as a context manager.
+
+    On leaving it, all events have been published, or the attempt is over, or `leaving` is set and Redis is away.
     """
 
     def __init__(self, ledger: Ledger, keeper: LeaseKeeper, leaving: threading.Event) -> None:

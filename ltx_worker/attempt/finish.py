@@ -37,11 +37,13 @@ POLL = 0.1
 
 
 class Finisher(Background):
-    """Runs a thread that sees one attempt after the other to its end. It has at most one: who brings the next waits, so
-    that a worker never holds more than two attempts.
+    """Run a thread that brings one attempt after the other to its end.
 
-    send: brings a job that was given back to a worker again; its own message is acknowledged since it was handed on.
-    stop_grace: seconds that an MP4 has to be complete when the worker leaves.
+    It has at most one attempt, and whoever brings the next one waits, so that a worker never has more than two.
+
+    Attributes:
+        send: Sends a message for a job that was given back; its own message was acknowledged when it was handed over.
+        stop_grace: The seconds that an MP4 has to be completed when the worker leaves.
     """
 
     def __init__(

@@ -24,8 +24,10 @@ LISTEN = 0.5
 
 
 class LeaseKeeper:
-    """Knows what was asked of an attempt: `cancelled`, `paused` and `stale` are set by what the ledger answers, to the
-    thread that renews or to the attempt's own writes; `broken`, when one of its own threads cannot go on.
+    """Hold what is asked of an attempt, as flags.
+
+    The ledger's answers to a renewal or to the attempt's own writes set `cancelled`, `paused` and `stale`. `broken` is
+    set when one of the attempt's own threads cannot continue.
     """
 
     def __init__(self, claim: Claim) -> None:
@@ -61,9 +63,7 @@ class LeaseKeeper:
 
 
 class Leases(Background):
-    """Runs a thread that renews each lease every `renew_every` seconds, and at once when its job's cancel or pause is
-    published.
-    """
+    """Run a thread that renews each lease every `renew_every` seconds, and at once after a cancel or pause."""
 
     def __init__(self, client: redis.Redis, names: Names, ledger: Ledger, renew_every: float) -> None:
         super().__init__("leases", longest_pause=min(1.0, renew_every))

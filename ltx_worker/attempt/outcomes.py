@@ -56,11 +56,13 @@ Step = Callable[[Attempt], Outcome]
 
 
 class Outcomes:
-    """Writes ends to the ledger, waiting for Redis while it is away; not any more once the worker leaves. Whose fault
-    an early end is, is decided here: by `machine_fault`, and by what the machine's probes find.
+    """Write the ends of attempts to the ledger, and decide whether the job or the machine caused an early end.
 
-    probe: what is wrong with this machine, after a fault of this kind (None: of none) in a render that needs so many
-    bytes of memory.
+    `machine_fault` and the machine's probes decide it. Writes wait while Redis is away, until the worker leaves.
+
+    Attributes:
+        probe: Returns what is wrong with this machine after a fault of the given kind (None: after no fault) in a
+            render that needs the given bytes of memory.
     """
 
     def __init__(self, context: WorkerContext, probe: Callable[[FaultKind | None, int], MachineFault | None]) -> None:
@@ -107,8 +109,11 @@ class Outcomes:
         return outcome
 
     def render(self, attempt: Attempt, until: Callable[[Message], bool] | None = None) -> Outcome | None:
-        """Go on with a render, to its decoded frames or to a message of which `until` says so; return what came of it,
-        where that was its end. Raise EngineDied and MachineFault.
+        """Follow a render to its decoded frames, or to a message for which `until` is true; return its end, if any.
+
+        Raises:
+            EngineDied: The engine's process ended.
+            MachineFault: The engine reported a fault of this machine.
         """
         try:
             last = attempt.follow(until)
@@ -128,8 +133,10 @@ class Outcomes:
         return self.stop(attempt)
 
     def refuse(self, attempt: Attempt, error: str) -> Outcome:
-        """Fail a job that cannot be done, as far as this machine can tell: where something is wrong with the machine,
-        another one is to say so. Raise MachineFault.
+        """Fail a job that cannot be done, as far as this machine can tell.
+
+        Raises:
+            MachineFault: Something is wrong with this machine, so another one must decide.
         """
         if found := self._probe(None, 0):
             raise MachineFault(f"{error}; but that may be this machine's fault: {found}", found.kind, confirmed=True)
@@ -190,9 +197,11 @@ class Outcomes:
         return self._give_back(attempt, reason, Strike.DEATH if alone else None)
 
     def _give_back_for(self, attempt: Attempt, job: Job, fault: MachineFault, *, counts: bool) -> Outcome:
-        """Give back for a fault. What a probe finds is the machine's alone; what none finds counts against the job,
-        should it be the one thing that all the machines have in common; at far higher limits than an engine's death of
-        no known cause.
+        """Give a job back because of a fault.
+
+        A fault that a probe confirms is the machine's alone. One that no probe finds also counts against the job, which
+        may be what all the failing machines have in common; its limits are far higher than those of an engine that died
+        of an unknown cause.
         """
         if not fault.confirmed and (found := self._probe(fault.kind, job.predicted_peak)):
             text = str(fault) if str(found) in str(fault) else f"{fault}; {found}"

@@ -43,11 +43,14 @@ log = logging.getLogger(__name__)
 
 
 class Renderer:
-    """Renders jobs one at a time on one engine; `finisher` has them written and delivered, concurrently with the next.
-    A job whose earlier attempts have failed has the engine to itself, so that what it dies of is known.
+    """Render jobs one at a time on one engine, while `finisher` writes and delivers the last one.
 
-    work: for what they need meanwhile.  are_more_waiting: whether there are jobs for this worker in its queues, as far
-    as is known.  find_fault: what keeps this machine from taking a job, found at once.
+    A job whose earlier attempts have failed has the engine to itself, so that the cause of a death is known.
+
+    Attributes:
+        work: The folders for what renders need meanwhile.
+        are_more_waiting: Returns whether this worker's queues have jobs, as far as is known.
+        find_fault: Returns at once what keeps this machine from taking a job, or None.
     """
 
     def __init__(
@@ -80,7 +83,8 @@ class Renderer:
         self._context.leaving.set()
 
     def run(self, job_id: str, queue: str = "") -> Outcome:
-        """Render the job whose turn it is, if there is one, now that a message for this one has come from that queue.
+        """Render the job whose turn it is, if there is one, after a message for a job came from a queue.
+
         Wait for the broker as long as it is away.
         """
         with THREADS.at_work("render", STORAGE_LIMIT):
@@ -188,8 +192,9 @@ class Renderer:
         return Outcome.HANDED_ON
 
     def _why_too_large(self, job: Job) -> str:
-        """Return what is wrong with a job that needs more than its record says, and more than this worker may use: it
-        was led here by that, and would fell one machine after the other.
+        """Return what is wrong with a job that needs more memory than its record says and this worker may use.
+
+        The record led it here, and it would exhaust one machine after the other.
         """
         needed = predict_peak(find_variant(job.variant), job.request)
         budget = self._settings.worker_memory_gb * GB
@@ -201,8 +206,9 @@ class Renderer:
         )
 
     def _is_to_be_handed_on(self, message: Message) -> bool:
-        """Return whether only decoding is left, so that the next job is claimed meanwhile; but only where one waits
-        already. One that comes later, a worker with nothing in hand may begin sooner.
+        """Return whether only decoding is left and another job waits already, so that it is claimed meanwhile.
+
+        An idle worker may begin a job that comes later sooner than this one.
         """
         return isinstance(message, messages.Stepped) and message.step == message.steps and self._are_more_waiting()
 

@@ -192,8 +192,10 @@ def _keep_logging(**_: object) -> None:
 def _handle_signals(
     renderer: Renderer, health: Health, instance_lock: InstanceLock, *, outlives_terminal: bool
 ) -> None:
-    """Replace Celery's own handlers: its cold shutdown loses the job in hand, or hangs until it ends. At SIGHUP, which
-    comes when a terminal is closed, it would start itself anew.
+    """Replace Celery's own signal handlers.
+
+    Its cold shutdown loses the running job, or hangs until that ends. At SIGHUP, which comes when a terminal is closed,
+    it would restart itself.
     """
 
     def leave(*_: object) -> None:

@@ -18,8 +18,9 @@ CONSUMER_LIMIT = 300.0
 
 
 def make_worker(app: Celery, on_collapse: Callable[[], object], **options: Any) -> Any:
-    """Return a `celery.worker.WorkController` that calls `on_collapse` when its main loop ends though nobody asked for
-    that. Celery waits for the task in hand then, however long it takes.
+    """Return a `celery.worker.WorkController` that calls `on_collapse` when its main loop ends unasked.
+
+    Celery then waits for the running task, however long that takes.
     """
 
     class Worker(app.Worker):  # type: ignore[misc]
@@ -44,8 +45,10 @@ class Consumer:
         self._wanted = True
 
     def watch(self, threads: Threads) -> None:
-        """Have its loop, in the main thread, be one of these: it beats with each turn. It is silent while Celery tries
-        to connect, and when the worker is to end, which may take as long as the job in hand.
+        """Add Celery's loop, in the main thread, to the supervised threads; each of its rounds is a beat.
+
+        It is silent while Celery tries to connect, and while the worker ends, which may take as long as the running
+        job.
         """
         loop = threads.adopt("consumer", threading.main_thread(), CONSUMER_LIMIT, self._may_be_silent)
         self._worker.hub.on_tick.add(lambda: loop.live() if loop.failing else loop.beat())

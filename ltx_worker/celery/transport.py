@@ -149,8 +149,10 @@ class _Client(kombu_redis.PrefixedStrictRedis):
 
 
 class QoS(kombu_redis.QoS):
-    """Keeps account of a message in memory alone where the broker refuses: the ledger decides whose a job is, and the
-    reaper sends and forgets messages. An error here would end Celery's loop.
+    """Keep track of a message in memory alone when the broker refuses to store it.
+
+    That is enough: the ledger decides who has a job, and the reaper sends and forgets messages. An error here would end
+    Celery's loop.
     """
 
     def append(self, message: Any, delivery_tag: str) -> None:

@@ -20,10 +20,13 @@ LOOKS = 6
 
 
 class Watchdog(Background):
-    """Runs a thread. What lies in `queue_keys` for `limit` seconds while the worker is idle has it call `rebuild`; what
-    lies there for so long again, `give_up`.
+    """Run a thread that notices messages which an idle worker does not take.
 
-    taken: how many messages the worker has taken so far, or None while it has one in hand or is not to take any.
+    It calls `rebuild` for a message that is in `queue_keys` for `limit` seconds while the worker is idle, and `give_up`
+    when it is still there after as many seconds again.
+
+    Attributes:
+        taken: Returns how many messages the worker has taken, or None while it renders or must not take any.
     """
 
     def __init__(

@@ -40,11 +40,14 @@ class _Worker(NamedTuple):
 
 
 class TurnTaker:
-    """Takes turns for one worker. Waits for the broker while it is away, until `leaving` is set; else methods raise
-    redis.RedisError.
+    """Claim jobs for one worker, in fair turns.
 
-    budget_gb: what renders may use.  gpu_gb: what the GPU may, where that is less.  send: puts a message for a job into
-    its queue.
+    Methods wait for the broker while it is away; once `leaving` is set, they raise redis.RedisError.
+
+    Attributes:
+        budget_gb: The gigabytes that renders may use.
+        gpu_gb: The gigabytes that the GPU may use, if fewer.
+        send: Puts a message for a job into its queue.
     """
 
     def __init__(
@@ -68,8 +71,9 @@ class TurnTaker:
         self._gpu_gb = gpu_gb
 
     def take(self, job_id: str, queue: str = "") -> Claim | None:
-        """Claim the job whose turn it is, now that a message for this one has come from that queue; this one itself
-        where all that is left to do is to end it as cancelled. Return None where there is nothing to take.
+        """Claim the job whose turn it is, after a message for a job came from a queue; return None if there is none.
+
+        If the message's own job only has to be ended as cancelled, claim that one.
         """
         if self._health.fitness is not Fitness.FIT:
             log.info("job %s: its message came to a worker that takes none; another one is sent", job_id)
@@ -117,8 +121,9 @@ class TurnTaker:
         return True
 
     def _replace_message(self, attempt: Claim, job_id: str, queue: str) -> None:
-        """Send another message where one of one memory class had a job of another taken, and its own waits: other
-        workers, which serve that class alone, must not wait for it.
+        """Send another message if one for a memory class led to a job of another class, while its own job waits.
+
+        Workers that serve that class alone must not wait for it.
         """
         try:
             if not queue or self._ledger.job(attempt).queue == queue:

@@ -17,10 +17,13 @@ LONGEST_PAUSE = 5.0
 
 
 class Background:
-    """Runs a thread from `start` to `stop`, named `name`, which does a subclass's `_cycle` again and again; whatever
-    that raises is noted, and it is tried again, with longer and longer pauses.
+    """Run a named thread from `start` to `stop` that calls a subclass's `_cycle` again and again.
 
-    limit: seconds without a beat after which it is taken to hang.  longest_pause: between two tries.
+    What a call raises is noted, and the next one follows after longer and longer pauses.
+
+    Attributes:
+        limit: The seconds without a beat after which the thread counts as hanging.
+        longest_pause: The most seconds between two tries.
     """
 
     def __init__(

@@ -35,8 +35,9 @@ def patiently(
     give_up: threading.Event,
     seconds: float = math.inf,
 ) -> Retrying:
-    """Try again after such errors, up to 5 s apart, for so many seconds; then, or once `give_up` is set, the last one
-    is raised.
+    """Return a retry loop for such errors, with tries up to 5 s apart.
+
+    After so many seconds, or once `give_up` is set, the last error is raised.
     """
     return Retrying(
         retry=retry_if_exception(errors) if callable(errors) else retry_if_exception_type(errors),

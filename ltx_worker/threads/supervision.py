@@ -30,9 +30,11 @@ class _Watched:
 
 
 class Supervisor(Background):
-    """Runs a thread. A loop at fault for `unready_after` seconds, refused a right by the broker for as long, or without
-    a sign of life for its limit, makes the worker unready; one at fault for `end_after` seconds, silent for as many
-    more, or whose thread has ended, has it call `end` with the reason.
+    """Run a thread that supervises the worker's loops.
+
+    A loop makes the worker unready if it fails, or is refused a right by the broker, for `unready_after` seconds, or is
+    silent for its limit. `end` is called with the reason if a loop fails for `end_after` seconds, is silent for as many
+    more, or its thread has ended.
 
     Seconds count only while this thread runs itself: a machine that slept, or a process that was suspended, has done
     nothing wrong.
