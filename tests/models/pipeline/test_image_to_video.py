@@ -193,7 +193,7 @@ def test_a_file_that_is_not_there_is_named(pocket: LTXPipeline, picture: Conditi
 
 @pytest.mark.parametrize("shape", [(8, 64, 64, 3), (9, 64, 63, 3), (64, 64, 3)])
 def test_frames_of_a_wrong_shape_are_not_encoded(pocket: LTXPipeline, shape: tuple[int, ...]) -> None:
-    with pytest.raises(InvalidRequest, match=r"\(8n\+1, H, W, 3\) can"):
+    with pytest.raises(InvalidRequest, match=r"use \(8n\+1, H, W, 3\)"):
         pocket.encode(np.zeros(shape, np.uint8))
 
 

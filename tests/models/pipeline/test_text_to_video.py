@@ -221,7 +221,9 @@ def test_a_preview_for_which_there_is_no_memory_is_left_out(
     assert not any(isinstance(event, Previewed) for event in happened)
 
 
-def embedded_beside(pipe: LTXPipeline, text: str, **options: Any) -> tuple[list[dict[str, np.ndarray]], RenderResult]:
+def embedded_during_decode(
+    pipe: LTXPipeline, text: str, **options: Any
+) -> tuple[list[dict[str, np.ndarray]], RenderResult]:
     """Return the result of `embed_during_decode` after each part of a decode, and the render."""
     found = []
     for event in pipe.stream(SMALL, **options):
@@ -235,31 +237,31 @@ def test_texts_are_encoded_between_the_parts_of_a_decode(monkeypatch: pytest.Mon
     monkeypatch.setattr("ltx_models.memory.decode_plans", lambda *_: iter([DecodePlan(1)]))
     undisturbed = result(pocket)
     expected = pocket.embed("a blue square", None).prompt
-    found, last = embedded_beside(pocket, "a blue square")
+    found, last = embedded_during_decode(pocket, "a blue square")
     assert len(found) > 1
     for embeddings in found:
         np.testing.assert_array_equal(embeddings["a blue square"], expected)
     np.testing.assert_array_equal(last.frames, undisturbed.frames)
 
 
-def test_a_text_encoder_that_is_not_in_memory_encodes_nothing_beside_a_decode(pocket: LTXPipeline) -> None:
+def test_a_text_encoder_that_is_not_in_memory_encodes_nothing_during_a_decode(pocket: LTXPipeline) -> None:
     known = pocket.embed(SMALL.prompt, pocket.variant.negative_prompt)
     pocket.clear_all()
-    assert embedded_beside(pocket, "a blue square", embeddings=known)[0] == [{}]
-    assert pocket.models.text_encoder_beside_decode() is None
+    assert embedded_during_decode(pocket, "a blue square", embeddings=known)[0] == [{}]
+    assert pocket.models.text_encoder_during_decode() is None
 
 
-def test_no_text_is_encoded_beside_a_decode_that_leaves_no_room(
+def test_no_text_is_encoded_during_a_decode_that_leaves_no_room(
     monkeypatch: pytest.MonkeyPatch, pocket: LTXPipeline
 ) -> None:
-    assert embedded_beside(pocket, "a blue square")[0] != [{}]
+    assert embedded_during_decode(pocket, "a blue square")[0] != [{}]
     assert pocket.embed_during_decode(["a blue square"])
     weights = sum(component_weights(pocket.variant)[name] for name in pocket.models._loaded)
     monkeypatch.setattr(pocket.models, "budget", weights + 10**6)
     assert pocket.embed_during_decode(["a blue square"]) == {}
 
 
-def test_memory_that_runs_out_for_a_text_beside_a_decode_is_told(
+def test_memory_that_runs_out_for_a_text_during_a_decode_is_told(
     monkeypatch: pytest.MonkeyPatch, pocket: LTXPipeline
 ) -> None:
     def fail(*_: Any) -> mx.array:
@@ -267,7 +269,7 @@ def test_memory_that_runs_out_for_a_text_beside_a_decode_is_told(
 
     result(pocket)
     monkeypatch.setattr(T5Encoder, "__call__", fail)
-    with pytest.raises(OutOfMemory, match="beside the decode"):
+    with pytest.raises(OutOfMemory, match="during the decode"):
         pocket.embed_during_decode(["a blue square"])
 
 

@@ -81,6 +81,13 @@ def test_a_start_of_the_worker_without_a_command_imports_nothing_slow(words):
     assert {name for name in names if name.startswith(("ltx_worker.commands.", "ltx_client.farm"))} == set()
 
 
+@pytest.fixture(autouse=True)
+def _help_options_of_the_program(monkeypatch):
+    """Forget the options that click has cached: other tests run a command without its group, which names -h."""
+    for group, name in ROWS:
+        monkeypatch.setattr(GROUPS[group].commands[name], "_help_option", None)
+
+
 @pytest.fixture
 def broken_config(tmp_path, monkeypatch):
     path = tmp_path / "config.toml"

@@ -114,7 +114,7 @@ def test_a_paused_job_names_the_command_that_ends_it(make_job):
 @pytest.mark.parametrize("name", ["", "  "])
 def test_nobody_is_left_out_by_an_empty_name(names, name):
     """A variable that is not set gives an empty name."""
-    with pytest.raises(UsageError, match=f"--not-on '{name}' is no worker's name: it is empty"):
+    with pytest.raises(UsageError, match=f"--not-on '{name}' is invalid: it is not a worker's name: it is empty"):
         Farm.over(None, SecretStr("redis://farm"), names, None).links(not_on=[name])
 
 
