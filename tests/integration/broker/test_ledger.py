@@ -55,4 +55,4 @@ def test_which_servers_these_are(server):
 
 
 def test_the_scripts_keep_what_the_model_promises(redis_client):
-    run_machine(redis_client, examples=60)
+    run_machine(redis_client, examples=20)  # the first of those that run on the ledger in memory

@@ -116,7 +116,7 @@ def test_a_script_of_the_client_without_one_of_its_guards_is_found_out(redis_cli
 @pytest.mark.lane("unit")
 def test_an_owner_that_does_not_ask_what_became_of_a_lost_write_is_found_out(redis_client, monkeypatch):
     monkeypatch.setattr(Ledger, "_settle", lambda ledger, attempt: None)
-    assert_found_out(redis_client)
+    assert_found_out(redis_client, steps=25)  # with which it is found ten times as soon
 
 
 def without(script, guard, instead):
@@ -124,9 +124,9 @@ def without(script, guard, instead):
     return dataclasses.replace(script, text=script.text.replace(guard, instead))
 
 
-def assert_found_out(client):
+def assert_found_out(client, steps=50):
     try:
-        run_machine(client, MORE_EXAMPLES)
+        run_machine(client, MORE_EXAMPLES, steps)
     except (AttributeError, NameError):  # of the test itself
         raise
     except Exception:  # noqa: BLE001 - an assertion of the model's, an answer that it does not know, an error of Redis
