@@ -101,7 +101,7 @@ def farm(redis_client, names, client_ledger, make_job, monkeypatch):
     url = SecretStr("redis://localhost")
     monkeypatch.setattr(Farm, "connect", lambda *_, **__: Farm.over(redis_client, url, names, "/farm"))
     monkeypatch.setattr("ltx_client.terminal.notices.wait_reasons.tell_who_waits", lambda *_: None)
-    monkeypatch.setattr("ltx_client.commands.jobs.jobs.submitter", lambda: "nobody@nowhere")
+    monkeypatch.setattr("ltx_client.farm.jobs.prepare.submitter", lambda: "nobody@nowhere")
     for number, (job_id, snapshot) in enumerate(STATES.items()):
         job = make_job(id=job_id, variant="distilled" if job_id == "other" else "pocket", priority=number % 10)
         client_ledger.submit(job, LINKS.get(job_id, Links()))
