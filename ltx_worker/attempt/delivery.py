@@ -136,21 +136,30 @@ class Spool(Background):
             self._take(delivery, video, sidecar)
             self._attempts[folder.name] = attempt
             try:
-                self._try(folder, delivery, attempt, sure=sure)
+                self._deliver_taken(folder, delivery, attempt, sure=sure)
+            except StaleAttempt:
+                attempt.lose()  # before the spool's thread looks at its folder
+                raise
+
+    def _deliver_taken(self, folder: Path, delivery: Delivery, attempt: Attempt, *, sure: bool) -> None:
+        try:
+            self._try(folder, delivery, attempt, sure=sure)
+            return
+        except UNDELIVERABLE as error:
+            log.warning("job %s: not delivered, trying again: %s", attempt.job_id, error)
+        if sure:
+            attempt.rendering.publisher.finish()
+        try:
+            patiently(UNDELIVERABLE, self._stopped, self._retry_for)(self._try_again, folder, delivery, attempt)
+        except UNDELIVERABLE as error:
+            log.warning("job %s: kept in the spool: %s", attempt.job_id, error)
+            if attempt.is_over:  # and only its files could not be removed
                 return
-            except UNDELIVERABLE as error:
-                log.warning("job %s: not delivered, trying again: %s", attempt.job_id, error)
-            if sure:
-                attempt.rendering.publisher.finish()
-            try:
-                patiently(UNDELIVERABLE, self._stopped, self._retry_for)(self._try_again, folder, delivery, attempt)
-            except UNDELIVERABLE as error:
-                log.warning("job %s: kept in the spool: %s", attempt.job_id, error)
-                if attempt.is_over:  # and only its files could not be removed
-                    return
-                with contextlib.suppress(redis.RedisError):  # if Redis is what is away, nobody can be told
-                    self._ledger.emit(attempt.claim, events.Delayed(reason=str(error)))
-                attempt.to(State.SPOOLED)
+            # If Redis is what is away, nobody can be told. If the attempt is stale, its commit may have landed without
+            # an answer: the next try finds out.
+            with contextlib.suppress(redis.RedisError, StaleAttempt):
+                self._ledger.emit(attempt.claim, events.Delayed(reason=str(error)))
+            attempt.to(State.SPOOLED)
 
     def _take(self, delivery: Delivery, video: Path, sidecar: Path) -> None:
         """Move the files into the spool; delivery.json is written last, so a folder without it is incomplete.
@@ -192,13 +201,19 @@ class Spool(Background):
             log.error("job %s: its video is rendered again: %s", delivery.job_id, error)
             attempt.release(f"the finished video was damaged before it was stored: {error}")
         except StaleAttempt:
-            if self._ledger.is_result(attempt.claim):  # the answer to its commit was lost, or the worker died on it
-                attempt.to(State.DONE)
-                shutil.rmtree(folder)
+            if self._has_landed(folder, attempt):
                 return
             self._discard(folder, delivery)
             raise
         self._discard(folder, delivery)
+
+    def _has_landed(self, folder: Path, attempt: Attempt) -> bool:
+        """Return whether a stale attempt is its job's result: its commit's answer was lost, or a worker died on it."""
+        if not self._ledger.is_result(attempt.claim):
+            return False
+        attempt.to(State.DONE)
+        shutil.rmtree(folder)
+        return True
 
     def _store(self, folder: Path, result: Result) -> None:
         """Store the video and its sidecar; never leave a sidecar without its video.
@@ -231,8 +246,13 @@ class Spool(Background):
             for name in (delivery.result.video, delivery.result.sidecar):
                 self._storage.remove_unfinished(name)
         except StorageError:
-            if self._ledger.renew(attempt.claim) is Verdict.CANCEL:  # else the job stays this worker's
-                attempt.commit(events.Cancelled())
+            try:
+                if self._ledger.renew(attempt.claim) is Verdict.CANCEL:  # else the job stays this worker's
+                    attempt.commit(events.Cancelled())
+            except StaleAttempt:
+                if self._has_landed(folder, attempt):
+                    return
+                raise
             raise
         self._try(folder, delivery, attempt)
 
@@ -265,7 +285,7 @@ class Spool(Background):
 
     def _clear(self, folder: Path, delivery: Delivery, attempt: Attempt) -> None:
         """Remove what an attempt has left that ended before: from the storage, too, unless it is the job's result."""
-        if attempt.state is State.DONE:
+        if attempt.state is State.DONE or self._ledger.is_result(attempt.claim):
             shutil.rmtree(folder)
         else:
             self._discard(folder, delivery)
@@ -327,10 +347,10 @@ class Spool(Background):
         """Return the attempt whose video is in a folder of the spool.
 
         It is a new object, as after a restart, unless the attempt is known to be over and only its files could not be
-        removed.
+        removed. One that was dropped, for an unexpected error, is not over for the ledger: its video is still good.
         """
         known = self._attempts.get(folder.name)
-        if known is not None and known.is_over:
+        if known is not None and known.is_over and known.state is not State.DROPPED:
             return known
         claim = Claim(delivery.job_id, delivery.attempt, delivery.token, Snapshot())
         attempt = Attempt(claim, self._ledger, observers=self._observers, state=State.SPOOLED)

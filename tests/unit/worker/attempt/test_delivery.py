@@ -1,5 +1,6 @@
 """Handing a finished video over to a storage that fails in the middle; and what else may lie in a spool."""
 
+import copy
 import errno
 import hashlib
 import json
@@ -433,3 +434,95 @@ def test_a_storage_that_lies_gets_no_commit(spool, storage, ledger, job, finishe
     spool._deliver_kept(spool._folder / attempt.name)
     assert ledger.read(job.id).status is Status.DONE
     assert kept(spool) == []
+
+
+def gone(*_, **__):
+    raise redis.ConnectionError("gone")
+
+
+@pytest.fixture
+def landed(spool, ledger, job, finished, monkeypatch):
+    """Return a function that delivers a video whose commit is written, but gets no answer."""
+
+    def deliver(meanwhile=lambda: None, *, broken=()):
+        """Call `meanwhile` after the commit, and let the `broken` methods of the ledger fail from then on."""
+        attempt = delivering(ledger.claim(job.id, "w1", "one"), ledger)
+        commit = ledger.commit
+        with monkeypatch.context() as patch:
+
+            def without_an_answer(claim, event):
+                commit(copy.copy(claim), event)
+                meanwhile()
+                for name in broken:
+                    patch.setattr(ledger, name, gone)
+                gone()
+
+            patch.setattr(ledger, "commit", without_an_answer)
+            spool._retry_for = 0
+            try:
+                spool.deliver(attempt, *finished(), result_of(attempt.claim))
+            except StaleAttempt:
+                attempt.lose()  # as `Outcomes` does
+        assert ledger.read(job.id).status is Status.DONE
+        spool._stopped.set()
+        return attempt
+
+    return deliver
+
+
+def assert_delivered(spool, storage, attempt):
+    assert stored(storage) == {f"{attempt.claim.name}.json", f"{attempt.claim.name}.mp4"}
+    assert kept(spool) == []
+
+
+def test_a_result_stays_when_the_storage_is_away_after_a_restart(spool, storage, landed):
+    attempt = landed(broken=("renew", "emit"))
+    spool._attempts.clear()  # the worker is another process now
+    away(storage)
+    spool._cycle()
+    back(storage)
+    spool._cycle()
+    assert_delivered(spool, storage, attempt)
+
+
+def test_a_result_stays_when_the_storage_is_away_at_the_next_try(spool, storage, landed):
+    attempt = landed(lambda: away(storage))
+    spool._cycle()
+    back(storage)
+    spool._cycle()
+    assert_delivered(spool, storage, attempt)
+    assert attempt.state is State.DONE
+
+
+def test_a_result_stays_when_the_broker_answers_again_too_late(spool, storage, landed):
+    attempt = landed(broken=("renew",))
+    spool._cycle()
+    assert_delivered(spool, storage, attempt)
+
+
+def test_an_attempt_that_is_taken_over_is_lost_before_the_spool_sees_its_folder(
+    spool, ledger, redis_client, names, job, finished
+):
+    """Otherwise the spool's thread would count it as another attempt, which is lost as well."""
+    attempt = delivering(ledger.claim(job.id, "w1", "one"), ledger)
+    lose_last_writes(redis_client, names, job.id)
+    with pytest.raises(StaleAttempt):
+        spool.deliver(attempt, *finished(), result_of(attempt.claim))
+    assert attempt.state is State.LOST
+
+
+def test_a_video_is_delivered_after_an_unexpected_error(spool, storage, ledger, job, finished, monkeypatch):
+    attempt = delivering(ledger.claim(job.id, "w1", "one"), ledger)
+
+    def unexpected(*_):
+        raise ValueError("unexpected")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(spool, "_link", unexpected)
+        with pytest.raises(ValueError, match="unexpected"):
+            spool.deliver(attempt, *finished(), result_of(attempt.claim))
+    attempt.drop()
+    spool._stopped.set()
+    spool._cycle()
+    assert ledger.read(job.id).status is Status.DONE
+    assert_delivered(spool, storage, attempt)
