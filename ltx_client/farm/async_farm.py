@@ -59,9 +59,11 @@ class AsyncFarm:
     thread of the loop's pool (`asyncio.to_thread`) does what waits for files, the storage or Celery: in `render`,
     `submit`, `send`, `send_batch` and `retry` the reading and storing of inputs and the job's message; in `download`
     the copying; in `remove` the removal of files; and the start and end of this machine's own farm. Such a thread
-    finishes what it has begun, also if the task that waits for it is cancelled.
+    finishes what it has begun: a task that is cancelled waits for it.
 
-    A watcher has one connection to the broker, and a cancelled task closes the connection that it waits on.
+    A watcher has one connection to the broker, and a cancelled task closes the connection that it waits on. `close`
+    ends watchers with FarmError. A farm belongs to the loop in which it was connected. A loop that is kept busy for
+    more than three seconds takes the broker for one that does not answer: call what takes long in a thread.
     """
 
     def __init__(
@@ -120,6 +122,7 @@ class AsyncFarm:
         if self._connected is None:
             return
         (operations, client), self._connected = self._connected, None
+        operations.closed = True
         try:
             if self._owns_client:
                 await client.aclose()

@@ -103,4 +103,5 @@ class Connection:
 
     def close(self) -> None:
         """Disconnect, and leave an embedded farm. The end of the program closes what is still open."""
+        self._operations.closed = True
         self._close()

@@ -72,7 +72,7 @@ class Sending(Watching):
         except BrokerUnreachable as error:
             raise BrokerUnreachable(
                 f"{_sentence(error)} Whether job {job.id} was queued is unknown; to send it again with --id {job.id}"
-                " is safe"
+                f" --seed {job.request.seed} is safe"
             ) from None
 
     def send_batch(self, batch: PreparedBatch) -> Exchange[None]:

@@ -40,9 +40,12 @@ class Watching:
         self.broker_url = broker_url
         self._address = broker_address(broker_url)
         self._names = names
+        self.closed = False
 
     def check(self) -> None:
         """See `Farm.check`."""
+        if self.closed:
+            raise FarmError("this farm was closed; connect to it again")
         if self.embedded is None:
             return
         if not self.embedded.is_kept():

@@ -20,13 +20,14 @@ def live_workers(client: redis.Redis, names: Names) -> list[WorkerInfo]:
 
 
 def read_workers(names: Names) -> Exchange[list[WorkerInfo]]:
-    """Those that have renewed what they say of themselves, by name; without those of which it cannot be read.
+    """Return the workers whose records are not expired, by name, without those whose records cannot be read.
 
     Raises:
         redis.RedisError: The broker did not answer.
     """
-    ids = yield from ask_or([], names.workers(), "zrange", 0, -1)
-    keys = [names.worker(worker_id.decode(errors="replace")) for worker_id in ids]
+    members = yield from ask_or([], names.workers(), "zrange", 0, -1)
+    ids = [member.decode(errors="replace") for member in members]
+    keys = [names.worker(worker_id) for worker_id in ids]
     hashes = yield from ask_all([Command("hgetall", [key]) for key in keys], raise_on_error=False)
     workers = []
     for worker_id, fields in zip(ids, hashes, strict=True):

@@ -29,7 +29,7 @@ def read_or(default: Any, key: str, read: Callable[[], Any]) -> Any:
     except redis.ResponseError as error:
         if not is_wrong_type(error):
             raise
-        tell_once(_set_aside(key))
+        tell_once(_ignored(key))
         return default
 
 
@@ -40,12 +40,12 @@ def ask_or(default: Any, key: str, method: str, *arguments: Any) -> Exchange[Any
     except redis.ResponseError as error:
         if not is_wrong_type(error):
             raise
-        tell_once(_set_aside(key))
+        tell_once(_ignored(key))
         return default
 
 
-def _set_aside(key: str) -> str:
-    return f"the key {key} is set aside: it holds another kind of value than it should"
+def _ignored(key: str) -> str:
+    return f"the key {key} is ignored: it has a value of the wrong type"
 
 
 @functools.lru_cache(maxsize=1000)

@@ -87,4 +87,5 @@ def _ask(old: Old) -> None:
 
 
 def _counted(files: int, size: int, jobs: int) -> str:
-    return f"{files} files ({size / 1e6:,.1f} MB) and the records of {jobs} jobs"
+    of_files, of_jobs = "file" if files == 1 else "files", "job" if jobs == 1 else "jobs"
+    return f"{files} {of_files} ({size / 1e6:,.1f} MB) and the records of {jobs} {of_jobs}"

@@ -28,10 +28,10 @@ def command() -> None:
 @command.command("init", epilog="Example: ltx storage init /Volumes/farm")
 @click.argument("url", required=False)
 def init_command(url: str | None) -> None:
-    """Make URL (LTX_STORAGE_URL, by default) the storage of a farm, by a file .ltx-storage; once, its share mounted.
+    """Make URL (LTX_STORAGE_URL, by default) a farm's storage, by writing the file .ltx-storage into it.
 
-    Of a folder, only the last part is created if it is missing. Its files are kept, and a storage remains the same
-    storage.
+    Run it once, with the share mounted. Of a folder, only the last part is created if it is missing. Its files are
+    kept, and a storage remains the same storage.
     """
     from ltx_client.shared.storage.store import StorageError
 

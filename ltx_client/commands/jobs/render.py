@@ -210,18 +210,20 @@ def _follow(farm: Farm, job: Job, preview: Path | None, picture: Picture | None 
 
 def _interrupted(farm: Farm, job: Job, preview: Path | None, settings: FarmSettings) -> JobView:
     """Ask once whether to cancel the job. Without a terminal, SIGINT cancels it. A second interrupt leaves at once."""
+    became = "is unchanged"
     try:
         farm.view(job.id)  # else there is nothing to ask
         if sys.stdin.isatty() and not click.confirm("\nCancel the job? (no: it continues without you)", err=True):
             _let_go_on(job, settings)
             raise click.exceptions.Exit(0)
+        became = "is told to stop"
         farm.cancel(job.id)
         return _follow(farm, job, preview)
     except JobNotFound:
         raise JobCancelled("interrupted before the job was queued") from None
     except (KeyboardInterrupt, click.Abort):
         notice("")
-        notice(f"stopped; job {job.id} is unchanged, see ltx show {short_id(job.id)}")
+        notice(f"stopped; job {job.id} {became}, see ltx show {short_id(job.id)}")
         raise click.exceptions.Exit(INTERRUPTED) from None
 
 

@@ -53,6 +53,11 @@ def why_refused(error: Exception, address: str) -> str | None:
                 f"the broker at {address} requires a certificate of this client's own; name it, and its key, by the"
                 " options ssl_certfile and ssl_keyfile of LTX_BROKER_URL"
             )
+        if isinstance(cause, ssl.SSLEOFError):
+            return (
+                f"the broker at {address} ends the connection while TLS begins: it does not speak TLS, or requires a"
+                " certificate of this client's own (the options ssl_certfile and ssl_keyfile of LTX_BROKER_URL)"
+            )
         if isinstance(cause, ssl.SSLError):
             return f"the broker at {address} does not speak TLS ({cause.reason}); check the port in LTX_BROKER_URL"
     return None

@@ -17,6 +17,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import contextvars
 import time
 from collections.abc import AsyncGenerator, Callable, Generator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -199,6 +200,10 @@ def _answered(client: Any, exchange: Exchange[Any], request: Request) -> Any:
 async def _answered_async(client: Any, exchange: Exchange[Any], request: Request) -> Any:
     try:
         return partial(exchange.send, await _carry_out_async(client, request))
+    except GeneratorExit:  # the loop is gone, and nothing more can be awaited
+        with contextlib.suppress(RuntimeError):  # of an exchange that wants to, at its end
+            exchange.close()
+        raise
     except BaseException as error:  # noqa: BLE001 - the exchange's to handle, or to raise again
         return partial(exchange.throw, error)
 
@@ -244,8 +249,23 @@ async def _carry_out_async(client: Any, request: Request) -> Any:
         case Sleep(seconds):
             return await asyncio.sleep(seconds)
         case Blocking(call):
-            return await asyncio.to_thread(call)
+            return await _in_thread(call)
     raise TypeError(f"an exchange that is not streamed has no use for {request}")
+
+
+async def _in_thread(call: Callable[[], Any]) -> Any:
+    """Call what blocks in a thread. A cancelled task waits for the thread: what it uses is only given up then."""
+    context = contextvars.copy_context()
+    thread = asyncio.get_running_loop().run_in_executor(None, partial(context.run, call))
+    try:
+        return await asyncio.shield(thread)
+    except asyncio.CancelledError:
+        while not thread.done():
+            with contextlib.suppress(asyncio.CancelledError):
+                await asyncio.wait([thread])
+        if not thread.cancelled():
+            thread.exception()  # of which nobody is told: the task was cancelled
+        raise
 
 
 def _send(client: Any, command: Command) -> Any:

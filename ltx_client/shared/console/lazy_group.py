@@ -126,7 +126,7 @@ def _asks_for_help(command: click.Command, parent: click.Context, args: list[str
         given, rest, _ = command.make_parser(ctx).parse_args([*args])
         if option is not None and given.get(option.name or ""):
             return True
-        if not isinstance(command, click.Group):
+        if not isinstance(command, click.Group) or not rest:  # as after `ltx models --`
             return False
         _, command_below, rest = command.resolve_command(ctx, rest)
     except click.UsageError:  # which click itself is about to find

@@ -101,7 +101,11 @@ _DESCRIBING = (
 )
 _OF_ONE = (
     click.option("--seed", type=int, help="The same seed gives the same video.  [default: drawn, and shown]"),
-    click.option("--id", "job_id", help="The job's id; submitting it again queues nothing twice.  [default: a UUID]"),
+    click.option(
+        "--id",
+        "job_id",
+        help="The job's id; submitting it again with the same --seed queues nothing twice.  [default: a UUID]",
+    ),
 )
 
 

@@ -50,7 +50,7 @@ def test_between_record_and_message_the_reaper_sends_it(farm_env, monkeypatch):
     monkeypatch.setattr(LedgerExchanges, "submit_all", submit_then_lose_the_server)
     with (
         farm_env.connect() as farm,
-        pytest.raises(BrokerUnreachable, match="to send it again with --id same-again is safe"),
+        pytest.raises(BrokerUnreachable, match=r"to send it again with --id same-again --seed \d+ is safe"),
     ):
         farm.send(JOB)
     farm_env.restart_server()

@@ -140,6 +140,19 @@ def test_a_watcher_that_is_cancelled_closes_its_connection_and_no_other(farm_env
         )
 
 
+def test_a_closed_farm_ends_its_watchers(farm_env, settings, submit):
+    (job_id,) = submit(1)
+
+    async def watch():
+        async with AsyncFarm(settings) as farm:
+            watcher = Watcher(farm, job_id)
+            await asyncio.wait_for(watcher.looked.wait(), PATIENCE)
+        with pytest.raises(FarmError, match="this farm was closed"):
+            await asyncio.wait_for(watcher.task, PATIENCE)
+
+    asyncio.run(watch())
+
+
 def test_watchers_ride_out_a_brokers_restart_as_those_of_a_farm_do(farm_env, settings, submit):
     (job_id,) = submit(1)
 

@@ -131,6 +131,13 @@ def test_words_that_only_look_like_a_wish_for_help(broken_config, words):
     assert "config.toml, line 1" in done.stderr
 
 
+@pytest.mark.parametrize("group", ["models", "config", "storage", "bench"])
+def test_a_group_without_a_command_says_so(group):
+    done = CliRunner().invoke(main, [group, "--"])
+    assert (done.exit_code, done.exception.__class__) == (2, SystemExit)
+    assert "Missing command" in done.output
+
+
 def test_a_command_runs_with_what_it_imports():
     """What is named to be imported first, while Ctrl-C is one quiet end, is what the command itself imports."""
     for name, row in main.table.items():

@@ -98,7 +98,7 @@ def test_a_worker_that_refuses_its_settings_is_not_waited_for(home, monkeypatch)
         time.sleep(0.05)
     assert "LTX_WORKER_LEASE is 'abc'; it must be a number of seconds" in folder.why_refused()
     monkeypatch.setattr(FarmFolder, "is_kept", lambda self: True)
-    farm = SimpleNamespace(embedded=folder)
+    farm = SimpleNamespace(embedded=folder, closed=False)
     with pytest.raises(
         UsageError, match="this machine's worker does not start: the settings are invalid: LTX_WORKER_LEASE"
     ):

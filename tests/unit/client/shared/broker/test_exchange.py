@@ -161,6 +161,53 @@ def test_what_is_to_be_done_at_the_end_is_done_when_a_task_is_cancelled():
     assert asyncio.run(cancelled()) == b"up"
 
 
+def test_a_cancelled_task_gives_up_nothing_that_its_thread_still_uses():
+    """A lock that is given up while files are removed would let a new job lose its picture."""
+    order = []
+
+    def exchange(started, go_on):
+        try:
+            yield from block(lambda: (started.set(), go_on.wait(60), order.append("thread")))
+        finally:
+            order.append("given up")
+
+    async def cancel():
+        started, go_on = threading.Event(), threading.Event()
+        async with fakeredis.FakeAsyncRedis() as client:
+            task = asyncio.create_task(run_async(client, exchange(started, go_on)))
+            await asyncio.to_thread(started.wait, 60)
+            for _ in range(3):  # as who presses Ctrl-C again
+                task.cancel()
+                await asyncio.sleep(0.01)
+            assert not task.done()
+            go_on.set()
+            with pytest.raises(asyncio.CancelledError):
+                await task
+
+    asyncio.run(cancel())
+    assert order == ["thread", "given up"]
+
+
+def test_an_exchange_whose_loop_is_gone_is_closed_without_a_word():
+    """What it would do at its end cannot be awaited any more."""
+
+    def exchange():
+        try:
+            yield Sleep(60)
+        finally:
+            yield Sleep(60)
+
+    coroutine = run_async(None, exchange())
+
+    async def begin():
+        task = asyncio.ensure_future(asyncio.sleep(0))
+        await task
+        coroutine.send(None)
+
+    asyncio.run(begin())
+    coroutine.close()
+
+
 def test_who_stops_following_closes_the_exchange():
     closed = []
 
