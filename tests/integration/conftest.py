@@ -46,6 +46,13 @@ def wait_until(condition, timeout=PATIENCE, what="the condition"):
     raise AssertionError(f"{what} did not come true within {timeout} s")
 
 
+def words_of(process):
+    """Return the words of a process's command line; none once it has ended."""
+    with contextlib.suppress(psutil.Error):
+        return process.cmdline()
+    return []
+
+
 def processes_of(folder):
     """Return the live processes that were started for a test's folder."""
     found = []

@@ -79,7 +79,7 @@ def test_a_loop_that_cannot_go_on_is_told_and_ends_the_worker(farm, code, why):
     assert "its thread idle-unload" in said["why_paused"]
     assert why in said["why_paused"]
     shown = ltx_here("workers", env=farm.client_env)
-    assert "one cannot go on" in shown.output
+    assert "one cannot continue" in shown.output
     assert worker.process.wait(PATIENCE) == os.EX_TEMPFAIL
     log = worker.log.read_text()
     assert "this worker takes no jobs: its thread idle-unload" in log

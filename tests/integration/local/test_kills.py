@@ -19,7 +19,7 @@ from ltx_client.local import orphans
 from ltx_client.local.address import Address
 from ltx_client.local.join import join
 from ltx_client.local.members import FarmFolder, Use
-from tests.integration.conftest import processes_of, wait_until
+from tests.integration.conftest import processes_of, wait_until, words_of
 from tests.integration.local.test_orphans import old_server
 from tests.integration.local.test_server import listener, running
 
@@ -40,12 +40,6 @@ def read(home):
 
 def keepers(home):
     return [process for process in processes_of(home) if "ltx_client.local.keeper" in words_of(process)]
-
-
-def words_of(process):
-    with contextlib.suppress(psutil.Error):
-        return process.cmdline()
-    return []
 
 
 def kill(process, number=signal.SIGKILL):
@@ -217,6 +211,7 @@ def test_a_stale_description_sends_no_password_to_a_foreign_program(home, most_s
         Address(port, "hush", locked=True).write(folder.description)
         with read(home) as address:
             assert address.port != port
+        assert_nothing_runs(home)  # while the server's lock is taken, the description is believed
         Address(port, "hush").write(folder.description)
         assert_it_works(home)
     assert got == []

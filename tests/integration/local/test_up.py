@@ -11,7 +11,7 @@ import pytest
 from ltx_client.local.address import Address
 from ltx_client.local.members import FarmFolder
 from tests.clips import read_clip
-from tests.integration.conftest import PATIENCE, PROMPT, ltx, processes_of, start_ltx, wait_until
+from tests.integration.conftest import PATIENCE, PROMPT, ltx, processes_of, start_ltx, wait_until, words_of
 
 pytestmark = pytest.mark.usefixtures("no_farm_env")
 
@@ -61,7 +61,7 @@ def test_the_broker_is_private(env, tmp_path):
     assert [path.stat().st_mode & 0o777 for path in (folder.path, folder.description)] == [0o700, 0o600]
     others = [path for path in folder.path.rglob("*") if path.is_file() and path != folder.description]
     assert not any(address.password.encode() in path.read_bytes() for path in others)
-    assert not any(address.password in word for process in processes_of(tmp_path) for word in process.cmdline())
+    assert not any(address.password in word for process in processes_of(tmp_path) for word in words_of(process))
     assert not Address(address.port, "wrong").answers()
     assert not Address(address.port, "").answers()
     render.send_signal(signal.SIGINT)
@@ -79,7 +79,7 @@ def test_a_second_command_joins_and_the_last_one_stops_the_farm(env, tmp_path):
     done = ltx("render", PROMPT, "-o", tmp_path / "a.mp4", env=env)
     assert done.returncode == 0, done.stderr
     assert Address.read(description) == address
-    assert len([p for p in processes_of(tmp_path) if "ltx_worker" in p.cmdline()]) == 1
+    assert len([p for p in processes_of(tmp_path) if "ltx_worker" in words_of(p)]) == 1
     up.send_signal(signal.SIGINT)
     _, said = up.communicate(timeout=PATIENCE)
     assert up.returncode == 0, said
@@ -88,7 +88,7 @@ def test_a_second_command_joins_and_the_last_one_stops_the_farm(env, tmp_path):
 
 def test_a_killed_render_leaves_nothing_running_and_its_job_queued(env, tmp_path):
     render = start_ltx("render", PROMPT, "--steps", 1000, env=env, cwd=tmp_path)
-    wait_until(lambda: any("ltx_worker.engine" in p.cmdline() for p in processes_of(tmp_path)), what="the engine")
+    wait_until(lambda: any("ltx_worker.engine" in words_of(p) for p in processes_of(tmp_path)), what="the engine")
     render.kill()
     render.communicate()
     wait_until(gone(tmp_path), what="the farm's end")
@@ -98,8 +98,8 @@ def test_a_killed_render_leaves_nothing_running_and_its_job_queued(env, tmp_path
 def test_a_killed_keeper_is_replaced_and_the_worker_does_not_outlive_it(env, tmp_path):
     up = start_ltx("up", env=env)
     home = FarmFolder(tmp_path / "home")
-    wait_until(lambda: any("ltx_worker.engine" in p.cmdline() for p in processes_of(tmp_path)), what="the engine")
-    (keeper,) = [p for p in processes_of(tmp_path) if "ltx_client.local.keeper" in p.cmdline()]
+    wait_until(lambda: any("ltx_worker.engine" in words_of(p) for p in processes_of(tmp_path)), what="the engine")
+    (keeper,) = [p for p in processes_of(tmp_path) if "ltx_client.local.keeper" in words_of(p)]
     keeper.kill()
     _, said = up.communicate(timeout=PATIENCE)
     assert up.returncode == 69
@@ -114,7 +114,7 @@ def test_a_dead_worker_is_started_again(env, tmp_path):
     up = start_ltx("up", env=env)
 
     def worker():
-        return [p for p in processes_of(tmp_path) if "ltx_worker" in p.cmdline()]
+        return [p for p in processes_of(tmp_path) if "ltx_worker" in words_of(p)]
 
     (first,) = wait_until(worker, what="the worker")
     first.kill()
