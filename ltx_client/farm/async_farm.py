@@ -13,6 +13,7 @@ import asyncio
 import contextlib
 import weakref
 from collections.abc import AsyncGenerator, Callable, Collection, Sequence
+from functools import partial
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self, TypeVar
@@ -37,7 +38,7 @@ from ltx_client.protocol.pauses import Pause
 from ltx_client.protocol.state import Snapshot, Status
 from ltx_client.protocol.turns import DEFAULT_PRIORITY
 from ltx_client.protocol.workers import WorkerInfo
-from ltx_client.shared.broker.exchange import Exchange, run_async, stream_async
+from ltx_client.shared.broker.exchange import Exchange, in_thread, run_async, stream_async
 from ltx_client.shared.settings import FarmSettings
 from ltx_client.shared.storage.store import Storage
 from ltx_models.families.variants import DEFAULT_VARIANT
@@ -100,12 +101,10 @@ class AsyncFarm:
     async def __aenter__(self) -> Self:
         if self._connected is None:
             stack = contextlib.ExitStack()
-            entering = asyncio.create_task(asyncio.to_thread(_enter, *self._how, stack))
             try:
-                operations = await asyncio.shield(entering)
+                operations = await in_thread(partial(_enter, *self._how, stack))
                 client = await connect_async(operations.broker_url)
-            except BaseException:
-                await asyncio.gather(entering, return_exceptions=True)  # leave what is being joined
+            except BaseException:  # also a cancel: what was joined is left
                 await asyncio.to_thread(stack.close)
                 raise
             self._connected = operations, client

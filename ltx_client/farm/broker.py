@@ -76,7 +76,7 @@ async def connect_async(broker_url: SecretStr) -> redis.asyncio.Redis:
     try:
         with broker_errors(broker.address):
             await run_async(client, greeting(broker))
-    except BaseException:
+    except BaseException:  # also a cancel: nobody else has the client yet
         await client.aclose()
         raise
     return client

@@ -78,7 +78,7 @@ class CutTextJson(TypedDict):
     """A text that is longer than what the text encoder reads of it."""
 
     text: str
-    """Which one: `prompt` or `negative prompt`."""
+    """Name the text: `prompt` or `negative prompt`."""
     tokens: int
     """How many tokens it has."""
     read: int
@@ -99,7 +99,7 @@ class StateJson(TypedDict):
     worker_name: str | None
     """That worker's name."""
     stage: str
-    """What is being done, in words."""
+    """Say in words what is being done."""
     message: str | None
     """What its worker says about it, in a sentence."""
     fraction: float | None
@@ -177,7 +177,7 @@ class JobJson(TypedDict):
     status: str
     """`queued`, `running`, `done`, `failed` or `cancelled`; the last also for one that waits and was cancelled."""
     stage: str
-    """What is being done, in words: as in its state."""
+    """Say in words what is being done, as its state does."""
     cancel_asked: bool
     """Whether somebody has asked for its end."""
     orphaned: bool
@@ -228,7 +228,7 @@ class BatchJson(TypedDict):
     counts: dict[str, int]
     """How many of its videos have each status; those that none has are left out."""
     jobs: list[str]
-    """Of each of its videos, in order, the id of the job that stands for it now: of the newest retry."""
+    """List the id of the job of each video, in order: that of the newest retry."""
 
 
 class ThreadJson(TypedDict):
@@ -282,7 +282,7 @@ class WorkerJson(TypedDict):
     why_paused: str
     """Why it takes no jobs, or none after this one, in a sentence, or empty."""
     run: str
-    """Of its process: another one after a restart."""
+    """Identify its process: another one after a restart."""
     note: str
     """What an operator should know of it, in a sentence, or empty."""
     storage: str

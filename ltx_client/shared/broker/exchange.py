@@ -42,6 +42,7 @@ __all__ = [
     "ask",
     "ask_all",
     "block",
+    "in_thread",
     "run",
     "run_async",
     "run_script",
@@ -249,11 +250,11 @@ async def _carry_out_async(client: Any, request: Request) -> Any:
         case Sleep(seconds):
             return await asyncio.sleep(seconds)
         case Blocking(call):
-            return await _in_thread(call)
+            return await in_thread(call)
     raise TypeError(f"an exchange that is not streamed has no use for {request}")
 
 
-async def _in_thread(call: Callable[[], Any]) -> Any:
+async def in_thread(call: Callable[[], T]) -> T:
     """Call what blocks in a thread. A cancelled task waits for the thread: what it uses is only given up then."""
     context = contextvars.copy_context()
     thread = asyncio.get_running_loop().run_in_executor(None, partial(context.run, call))
