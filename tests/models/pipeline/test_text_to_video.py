@@ -57,7 +57,7 @@ def test_events_come_in_order(pocket: LTXPipeline) -> None:
     assert isinstance(decoded, Decoded)
     assert isinstance(finished, Finished)
     assert decoded.frames is finished.result.frames
-    np.testing.assert_array_equal(steps[-1].resume.latents, finished.result.latents)
+    np.testing.assert_array_equal(steps[-1].resume.arrays["latents"], finished.result.latents)
 
 
 def test_result(pocket: LTXPipeline) -> None:
