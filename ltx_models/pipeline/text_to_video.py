@@ -511,11 +511,12 @@ def _check_resume(resume: ResumePoint, shape: LatentShape, canvas: Canvas, steps
     if resume.arrays.keys() != needed.keys():
         raise ResumeMismatch(f"the resume point has the arrays {_names(resume.arrays)}; {_names(needed)} are needed")
     for name, array in resume.arrays.items():
-        if tuple(array.shape) != needed[name] or array.dtype != np.float32:
+        if tuple(array.shape) != needed[name]:
             raise ResumeMismatch(
-                f"the resume point's {name} have the shape {tuple(array.shape)} and type {array.dtype}; this request"
-                f" needs {needed[name]} and float32"
+                f"the resume point's {name} have the shape {tuple(array.shape)}; this request needs {needed[name]}"
             )
+        if array.dtype != np.float32:
+            raise ResumeMismatch(f"the resume point's {name} are of the type {array.dtype}; float32 is needed")
     if not 0 < resume.step <= steps:
         raise ResumeMismatch(f"the resume point is after step {resume.step} of {steps}")
 
