@@ -2,7 +2,7 @@
 
     ModelError
     ├── InvalidRequest    a value of a GenerationRequest is wrong (also a ValueError)
-    │   └── ResumeMismatch    a resume point is of another request
+    │   └── ResumeMismatch    a resume point is damaged, or of another request or model
     ├── UnknownVariant    no row of the variant table has that name (also a ValueError)
     ├── DownloadError     a model's files could not be fetched
     │   └── HubUnreachable    because the hub does not answer
@@ -65,7 +65,7 @@ class InvalidRequest(ModelError, ValueError):
 
 
 class ResumeMismatch(InvalidRequest):
-    """A resume point of another request than the one that it is used for."""
+    """A resume point that is damaged, or of another request or model than those that it is used for."""
 
 
 class UnknownVariant(ModelError, ValueError):

@@ -18,6 +18,7 @@ from PIL import Image
 from ltx_models.errors import VideoError
 from ltx_models.files.output_files import MP4, writing
 from ltx_models.request import GenerationRequest
+from ltx_models.resume_point import ResumePoint
 from ltx_models.video import write_mp4
 
 __all__ = [
@@ -50,22 +51,6 @@ class PromptEmbeddings:
     prompt_mask: np.ndarray
     negative: np.ndarray | None = None
     negative_mask: np.ndarray | None = None
-
-
-@dataclass(frozen=True, eq=False)
-class ResumePoint:
-    """The state from which the rest of a render continues.
-
-    Attributes:
-        step: The number of steps that are done.
-        latents: The latents after them, (1, C, F, H, W) float32.
-        extra: The tokens of pictures and clips that are not part of the latents, (1, N, C) float32; None without such
-            tokens.
-    """
-
-    step: int
-    latents: np.ndarray
-    extra: np.ndarray | None = None
 
 
 @dataclass(frozen=True, eq=False)

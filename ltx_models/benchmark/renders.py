@@ -25,7 +25,7 @@ from ltx_models.memory import GB, component_weights, phase_working
 from ltx_models.pipeline.preview import with_previews
 from ltx_models.request import GenerationRequest
 from ltx_models.sampling.conditioning import Canvas
-from ltx_models.sampling.denoise import Denoiser, schedule_steps
+from ltx_models.sampling.denoise import LATENTS, Denoiser, schedule_steps
 from ltx_models.sampling.latents import latent_shape, to_tokens
 from ltx_models.transformers.ltxv import pixel_coordinates
 from ltx_models.video import write_mp4
@@ -135,7 +135,7 @@ class _Clips:
         steps = Denoiser(transformer, request, schedule_steps(timesteps, 0, 0), text or self._text).run(canvas, shape)
         stream = with_previews(steps, lambda: self._models.vae, request, shape, previews_every)
         *_, last = (event for event in stream if isinstance(event, Stepped))
-        return last.resume.latents
+        return last.resume.arrays[LATENTS]
 
     def decode(self, latents: np.ndarray) -> None:
         for _ in decode(self._models.vae, mx.array(latents), self.plan):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from functools import cached_property
+from importlib import metadata
 from pathlib import Path
 
 import mlx.core as mx
@@ -35,8 +36,9 @@ from ltx_models.pipeline.conditioning_pixels import read_item
 from ltx_models.pipeline.preview import with_previews
 from ltx_models.pipeline.residency import Models
 from ltx_models.request import FRAME_STRIDE, SIZE_STRIDE, ConditioningItem, GenerationRequest
+from ltx_models.resume_point import Provenance
 from ltx_models.sampling.conditioning import Canvas, place
-from ltx_models.sampling.denoise import Denoiser, Schedule, schedule_steps
+from ltx_models.sampling.denoise import EXTRA, LATENTS, STAGE, Denoiser, Schedule, schedule_steps
 from ltx_models.sampling.latents import (
     CONDITIONING_NOISE,
     DECODE_NOISE,
@@ -62,6 +64,11 @@ class LTXPipeline:
         variant: A name in `ltx_models.families.variants`.
         dtype: The type of weights and activations; by default bfloat16 on a GPU, and float32 on a CPU, which has no
             fast bfloat16.
+
+    Attributes:
+        hashes: The SHA-256 of each component's files, by its name, which resume points carry so that other models do
+            not continue from them. Whoever keeps resume points sets it; it is empty at first, since reading 10 GB takes
+            many seconds.
 
     Raises:
         UnknownVariant: There is no such variant.
@@ -107,6 +114,7 @@ class LTXPipeline:
         on_gpu = mx.default_device() == mx.Device(mx.gpu)
         self.variant = variant
         self.dtype = dtype or (mx.bfloat16 if on_gpu else mx.float32)
+        self.hashes: Mapping[str, str] = {}
 
     @cached_property
     def models(self) -> Models:
@@ -133,6 +141,17 @@ class LTXPipeline:
     def text_encoder_hash(self) -> str:
         """The SHA-256 of the text encoder's and the tokenizer's files, which identifies what made embeddings."""
         return file_hash(self.text_files)
+
+    def provenance(self, job: str = "") -> Provenance:
+        """Return what the resume points of a render are made with; `job` is what the caller identifies it by."""
+        bits = {"transformer": self.variant.quantize_transformer, "text_encoder": self.variant.quantize_text_encoder}
+        return Provenance(
+            job=job,
+            hashes=dict(self.hashes),
+            dtype=str(self.dtype),
+            quantization={name: number for name, number in bits.items() if number is not None},
+            version=metadata.version("ltx-farm"),
+        )
 
     def load_models(
         self, progress_callback: Callable[[float, str], None] | None = None, *, text_encoder: bool = True
@@ -277,6 +296,7 @@ class LTXPipeline:
         conditioning_latents: Sequence[np.ndarray] | None = None,
         conditioning_noise: Sequence[np.ndarray] | None = None,
         resume: ResumePoint | None = None,
+        job: str = "",
         checkpoint_every: int = 0,
     ) -> Generator[Event, None, None]:
         """Render `request`, and yield what happens as it happens; see `ltx_models.events`.
@@ -297,16 +317,20 @@ class LTXPipeline:
                 clip the first two latent frames), in place of the seed's own.
             resume: The point to continue from, of an earlier Stepped of the same request (its seed given): the frames
                 are the same, bit for bit, as if the render had not stopped.
+            job: What the caller identifies the request by, such as a digest of it; points of another are refused.
             checkpoint_every: The interval of Previewed events in steps, none after the last step; 0 for no previews.
                 One comes when the next step is done, since it is decoded meanwhile.
 
         Raises:
-            InvalidRequest: A value is invalid, or `resume` is of another request (ResumeMismatch). This,
+            InvalidRequest: A value is invalid, or `resume` is of another request or model (ResumeMismatch). This,
                 CheckpointError and MediaError come at the first event.
             CheckpointError: A file is missing or damaged.
             MediaError: A picture or clip cannot be read.
             NotFinite: The next event's result has NaN or infinite values.
         """
+        provenance = self.provenance(job)
+        if resume is not None:
+            resume.require(provenance)
         models = self.models
         request = request.resolve(self.variant)
         models.expect(request)
@@ -333,9 +357,10 @@ class LTXPipeline:
         _check_embeddings(embeddings, models.transformer_config.caption_channels, request)
         yield TextEncoded(embeddings)
 
-        steps = Denoiser(models.transformer, request, schedule, embeddings).run(canvas, shape, resume)
+        steps = Denoiser(models.transformer, request, schedule, embeddings, provenance).run(canvas, shape, resume)
         end = yield from with_previews(steps, models.vae_during_denoise, request, shape, checkpoint_every)
         del steps  # and with them the transformer, if the VAE needs its place
+        denoised = end.arrays[LATENTS]
 
         assert request.decode_timestep is not None
         assert request.decode_noise_scale is not None
@@ -344,7 +369,7 @@ class LTXPipeline:
         start = 0
         convert = CheckedConversion(to_uint8)
         for part in self._decode(
-            end.latents,
+            denoised,
             request.decode_timestep,
             request.decode_noise_scale,
             decode_noise,
@@ -358,7 +383,7 @@ class LTXPipeline:
             start = stop
         convert.check(all_done=True)
         yield Decoded(frames)
-        yield Finished(RenderResult(frames, end.latents, request))
+        yield Finished(RenderResult(frames, denoised, request))
 
     def generate_video(
         self,
@@ -476,15 +501,28 @@ def _check_shape(name: str, value: np.ndarray, shape: tuple[int, ...]) -> None:
 
 
 def _check_resume(resume: ResumePoint, shape: LatentShape, canvas: Canvas, steps: int) -> None:
-    if tuple(resume.latents.shape) != shape:
-        raise ResumeMismatch(
-            f"the resume point has the shape {tuple(resume.latents.shape)}; this request needs {shape}"
-        )
-    extra = 0 if resume.extra is None else resume.extra.shape[1]
+    """Raise ResumeMismatch unless the point is after a step of this request, with the arrays that its steps need."""
+    if resume.stage != STAGE:
+        raise ResumeMismatch(f"the resume point is of the stage {resume.stage!a}; only {STAGE} has one here")
+    extra = resume.arrays[EXTRA].shape[1] if EXTRA in resume.arrays and resume.arrays[EXTRA].ndim == 3 else 0
     if extra != canvas.extra:
         raise ResumeMismatch(f"the resume point has {extra} extra tokens; this request needs {canvas.extra}")
-    if not 0 <= resume.step <= steps:
+    needed = {LATENTS: shape, **({EXTRA: (1, extra, shape[1])} if extra else {})}
+    if resume.arrays.keys() != needed.keys():
+        raise ResumeMismatch(f"the resume point has the arrays {_names(resume.arrays)}; {_names(needed)} are needed")
+    for name, array in resume.arrays.items():
+        if tuple(array.shape) != needed[name]:
+            raise ResumeMismatch(
+                f"the resume point's {name} have the shape {tuple(array.shape)}; this request needs {needed[name]}"
+            )
+        if array.dtype != np.float32:
+            raise ResumeMismatch(f"the resume point's {name} are of the type {array.dtype}; float32 is needed")
+    if not 0 < resume.step <= steps:
         raise ResumeMismatch(f"the resume point is after step {resume.step} of {steps}")
+
+
+def _names(arrays: Mapping[str, object]) -> str:
+    return ", ".join(map(ascii, sorted(arrays)))
 
 
 def _check_embeddings(embeddings: PromptEmbeddings, channels: int, request: GenerationRequest) -> None:

@@ -15,13 +15,22 @@ from ltx_models.errors import InvalidRequest
 from ltx_models.events import PromptEmbeddings, ResumePoint, Stepped
 from ltx_models.layers.finite import all_finite, not_finite
 from ltx_models.request import GenerationRequest, Guidance
+from ltx_models.resume_point import Provenance
 from ltx_models.sampling.conditioning import Canvas
 from ltx_models.sampling.guidance import combine
 from ltx_models.sampling.latents import IMAGE_NOISE, STOCHASTIC_NOISE, LatentShape, draw_noise, from_tokens, to_tokens
 from ltx_models.schedulers import euler_step, predict_x0, stochastic_step
 from ltx_models.transformers.ltxv import Conditioning, Perturbation, TokenTimesteps, Transformer
 
-__all__ = ["Denoiser", "Schedule", "schedule_steps"]
+__all__ = ["EXTRA", "LATENTS", "STAGE", "Denoiser", "Schedule", "schedule_steps"]
+
+STAGE = "denoise"
+"""What its resume points are of."""
+LATENTS = "latents"
+"""Their array of the latents, (1, C, F, H, W) float32."""
+EXTRA = "extra"
+"""Their array of the tokens of pictures and clips that are no part of the latents, (1, N, C) float32, if there are any.
+"""
 
 MASK_EPS = 1e-6
 """How far a timestep may be above 1 - strength while the token still changes."""
@@ -47,15 +56,21 @@ def schedule_steps(timesteps: Sequence[float], skip_first: int, skip_last: int) 
 
 
 class Denoiser:
-    """The steps of one render. `request` is resolved."""
+    """The steps of one render. `request` is resolved; `provenance` is that of its resume points."""
 
     def __init__(
-        self, transformer: Transformer, request: GenerationRequest, schedule: Schedule, embeddings: PromptEmbeddings
+        self,
+        transformer: Transformer,
+        request: GenerationRequest,
+        schedule: Schedule,
+        embeddings: PromptEmbeddings,
+        provenance: Provenance | None = None,
     ) -> None:
         self.transformer = transformer
         self.request = request
         self.schedule = schedule
         self.embeddings = embeddings
+        self.provenance = provenance or Provenance()
         self.guidances = [request.guidance_at(timestep) for timestep, _ in schedule]
         layers = transformer.config.num_layers
         for guidance in self.guidances:
@@ -82,10 +97,10 @@ class Denoiser:
         """
         tokens = canvas.tokens
         if resume is not None:
-            tokens = to_tokens(resume.latents)
-            if resume.extra is not None:
-                tokens = mx.concatenate([mx.array(resume.extra), tokens], axis=1)
-        resume = ResumePoint(resume.step if resume else 0, *_split(tokens, canvas.extra, shape))
+            tokens = to_tokens(resume.arrays[LATENTS])
+            if canvas.extra:
+                tokens = mx.concatenate([mx.array(resume.arrays[EXTRA]), tokens], axis=1)
+        resume = self._point(resume.step if resume else 0, tokens, canvas.extra, shape)
         predict = self._predictor(canvas)
         levels = None if canvas.strengths is None else _Levels(canvas.strengths)
         for step in range(resume.step + 1, len(self.schedule) + 1):
@@ -110,9 +125,15 @@ class Denoiser:
             if not finite.item():
                 raise not_finite(f"the latents of step {step} of {len(self.schedule)}")
             seconds = time.perf_counter() - started
-            resume = ResumePoint(step, *_split(tokens, canvas.extra, shape))
+            resume = self._point(step, tokens, canvas.extra, shape)
             yield Stepped(step, len(self.schedule), timestep, seconds, resume), x0[:, canvas.extra :]
         return resume
+
+    def _point(self, step: int, tokens: mx.array, extra: int, shape: LatentShape) -> ResumePoint:
+        arrays = {LATENTS: from_tokens(tokens[:, extra:], shape)}
+        if extra:
+            arrays[EXTRA] = np.array(tokens[:, :extra])
+        return ResumePoint(STAGE, step, arrays, self.provenance)
 
     def _noise_kept_tokens(self, tokens: mx.array, canvas: Canvas, step: int) -> mx.array:
         """Add noise to tokens that are kept unchanged, less from step to step."""
@@ -188,11 +209,6 @@ class _Levels:
     def timesteps(self, timestep: float) -> TokenTimesteps:
         """Return the timesteps of a step: a token is no noisier than its strength allows."""
         return TokenTimesteps(mx.minimum(timestep, self._least_noisy), self._places)
-
-
-def _split(tokens: mx.array, extra: int, shape: LatentShape) -> tuple[np.ndarray, np.ndarray | None]:
-    """Return latents (1, C, F, H, W), and the extra tokens if there are any."""
-    return from_tokens(tokens[:, extra:], shape), np.array(tokens[:, :extra]) if extra else None
 
 
 def text_batch(rows: Sequence[tuple[np.ndarray, np.ndarray]]) -> tuple[mx.array, mx.array | None]:

@@ -17,6 +17,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from ltx_client.protocol.file_names import RESUME
 from ltx_client.shared.broker.outages import is_outage
 from ltx_client.shared.storage.store import Storage, StorageError
+from ltx_models.resume_point import LARGEST
 from ltx_worker.ledger.ledger import Claim, Ledger
 
 __all__ = ["ResumePoints"]
@@ -24,8 +25,6 @@ __all__ = ["ResumePoints"]
 log = logging.getLogger(__name__)
 
 FOLDER = "resume"
-LARGEST = 256 * 10**6
-"""Bytes of a resume point that is read; that of the longest clip of the largest model has a tenth of them."""
 
 
 class _Pointer(BaseModel):

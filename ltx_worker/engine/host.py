@@ -9,7 +9,6 @@ process too: the worker keeps its last output.
 from __future__ import annotations
 
 import contextlib
-import dataclasses
 import logging
 import os
 import platform
@@ -40,8 +39,7 @@ from ltx_worker.engine import messages
 from ltx_worker.engine.encode_ahead import TextsAhead
 from ltx_worker.engine.hashes import RememberedHashes
 from ltx_worker.engine.messages import Command, Encode, Load, Message, Render, Stop, StopWriting, receive_command, send
-from ltx_worker.engine.packing import embeddings
-from ltx_worker.engine.packing.resume_points import Maker, ResumeRefused, pack, unpack
+from ltx_worker.engine.packing import embeddings, resume_points
 from ltx_worker.engine.writer import VideoWriter
 from ltx_worker.threads.daemon import daemon
 
@@ -70,7 +68,6 @@ class EngineHost:
         self._pipeline = LTXPipeline(variant)
         self._ready: messages.Ready | None = None
         self._ended_at: float | None = None
-        self._maker = Maker("", "", str(self._pipeline.dtype), metadata.version("ltx-farm"))
         self._commands = commands
         self._replies = replies
         self._sending = threading.Lock()
@@ -142,20 +139,19 @@ class EngineHost:
         pipeline.load_models(self._tell_progress, text_encoder=False)
         hashes = RememberedHashes(HomeSettings().home / "hashes.json")
         text_encoder = hashes.of(pipeline.text_files)
-        self._maker = dataclasses.replace(
-            self._maker, checkpoint=hashes.of(pipeline.checkpoint_files), text_encoder=text_encoder
-        )
+        checkpoint = hashes.of(pipeline.checkpoint_files)
+        pipeline.hashes = {"checkpoint": checkpoint, "text_encoder": text_encoder}
         embedding_maker = embeddings.EmbeddingMaker(
             text_encoder=text_encoder,
             bits=pipeline.variant.quantize_text_encoder,
-            dtype=self._maker.dtype,
+            dtype=str(pipeline.dtype),
             device=_device(),
             mlx=metadata.version("mlx"),
-            version=self._maker.version,
+            version=metadata.version("ltx-farm"),
         )
         self._ready = messages.Ready(
             device="gpu" if mx.default_device() == mx.gpu else "cpu",
-            checkpoint_hash=self._maker.checkpoint,
+            checkpoint_hash=checkpoint,
             mlx=embedding_maker.mlx,
             embeds_by=embedding_maker.digest,
         )
@@ -165,11 +161,12 @@ class EngineHost:
         self._send(messages.Loading(fraction=fraction, message=text))
 
     def _render_from(self, command: Render) -> None:
-        """Render from the resume point, or from the beginning if the point belongs to another request."""
+        """Render from the resume point, or from the beginning if the point cannot be used."""
         ahead = self._ahead.take()
         try:
             self._render(command, ahead)
         except ResumeMismatch as error:
+            log.warning("the render begins again: %s", error)
             self._send(messages.Resuming(step=0, reason=str(error)))
             self._render(command.model_copy(update={"resume": None}), ahead)
 
@@ -185,6 +182,7 @@ class EngineHost:
             command.request,
             known_texts={**ahead, **known},
             resume=self._resume(command),
+            job=command.job,
             checkpoint_every=command.checkpoint_every,
         )
         writer: VideoWriter | None = None
@@ -206,7 +204,7 @@ class EngineHost:
                     case events.Stepped():
                         saved = None
                         if time.monotonic() - last_saved >= command.save_every:
-                            saved, last_saved = pack(event.resume, self._maker_of(command)), time.monotonic()
+                            saved, last_saved = _saved(event.resume), time.monotonic()
                         self._send(
                             messages.Stepped(step=event.step, steps=event.steps, seconds=event.seconds, resume=saved)
                         )
@@ -300,21 +298,26 @@ class EngineHost:
         assert self._ready is not None
         return embeddings.origin(self._ready.embeds_by, text)
 
-    def _maker_of(self, command: Render) -> Maker:
-        return dataclasses.replace(self._maker, job=command.job)
-
     def _resume(self, command: Render) -> ResumePoint | None:
+        """Return the command's resume point.
+
+        Raises:
+            ResumeMismatch: it cannot be used.
+        """
         if command.resume is None:
             return None
-        try:
-            steps = command.request.resolve(self._pipeline.variant).num_steps
-            assert steps is not None
-            point = unpack(command.resume, self._maker_of(command), steps)
-        except ResumeRefused as error:
-            self._send(messages.Resuming(step=0, reason=str(error)))
-            return None
+        point = resume_points.unpack(command.resume, self._pipeline.provenance(command.job))
         self._send(messages.Resuming(step=point.step))
         return point
+
+
+def _saved(point: ResumePoint) -> bytes | None:
+    """Return a resume point as bytes, or None if it is too large to be kept."""
+    try:
+        return point.pack()
+    except ResumeMismatch as error:
+        log.warning("no resume point is saved: %s", error)
+        return None
 
 
 def _device() -> str:

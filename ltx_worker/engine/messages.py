@@ -1,18 +1,32 @@
-"""The messages between the worker and its engine: JSON, one message a frame, over two pipes."""
+"""The messages between the worker and its engine, one a frame, over two pipes: JSON, and beside it a message's bytes.
+
+A field of bytes is a `Blob`: in the JSON, its place among the frame's blobs stands for it.
+"""
 
 from __future__ import annotations
 
 from multiprocessing.connection import Connection
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, TypeAdapter
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    PlainSerializer,
+    SerializationInfo,
+    TypeAdapter,
+    ValidationInfo,
+)
 
 from ltx_client.protocol.events import Count, CutTexts
 from ltx_models.errors import FaultKind, MachineFault
 from ltx_models.request import GenerationRequest
+from ltx_worker.engine.packing.frames import read_frame, write_frame
 
 __all__ = [
+    "Blob",
     "Command",
     "Decoded",
     "Encode",
@@ -38,8 +52,31 @@ __all__ = [
 ]
 
 
+def _find(value: object, info: ValidationInfo) -> object:
+    """Return the blob that a place stands for; outside of a frame, the value itself."""
+    blobs: list[bytes] | None = info.context
+    if blobs is None:
+        return value
+    if type(value) is int and 0 <= value < len(blobs):
+        return blobs[value]
+    raise ValueError("it is not the place of one of the frame's blobs")
+
+
+def _place(value: bytes, info: SerializationInfo) -> Any:
+    """Put bytes among the frame's blobs, and return their place; outside of a frame, the bytes."""
+    blobs: list[bytes] | None = info.context
+    if blobs is None:
+        return value
+    blobs.append(value)
+    return len(blobs) - 1
+
+
+Blob = Annotated[bytes, BeforeValidator(_find), PlainSerializer(_place)]
+"""Bytes that lie beside a message's JSON."""
+
+
 class _Frozen(BaseModel):
-    model_config = ConfigDict(frozen=True, ser_json_bytes="base64", val_json_bytes="base64")
+    model_config = ConfigDict(frozen=True)
 
 
 class Load(_Frozen):
@@ -64,8 +101,8 @@ class Render(_Frozen):
     checkpoint_every: int
     output: Path
     job: str = ""
-    resume: bytes | None = None
-    embeddings: dict[str, bytes] = Field(default_factory=dict)
+    resume: Blob | None = None
+    embeddings: dict[str, Blob] = Field(default_factory=dict)
     save_every: float = 0.0
 
 
@@ -142,7 +179,7 @@ class TextEncoded(_Frozen):
     """
 
     type: Literal["text_encoded"] = "text_encoded"
-    fresh: dict[str, bytes] = Field(default_factory=dict)
+    fresh: dict[str, Blob] = Field(default_factory=dict)
     ahead: int = 0
     cut: CutTexts = ()
 
@@ -158,7 +195,7 @@ class Stepped(_Frozen):
     step: Count
     steps: Count
     seconds: float
-    resume: bytes | None = None
+    resume: Blob | None = None
 
 
 class Previewed(_Frozen):
@@ -166,7 +203,7 @@ class Previewed(_Frozen):
 
     type: Literal["previewed"] = "previewed"
     step: Count
-    jpeg: bytes
+    jpeg: Blob
 
 
 class Decoded(_Frozen):
@@ -261,13 +298,22 @@ _commands: TypeAdapter[Command] = TypeAdapter(Annotated[Command, Field(discrimin
 _messages: TypeAdapter[Message] = TypeAdapter(Annotated[Message, Field(discriminator="type")])
 
 
-def send(pipe: Connection, message: Command | Message) -> None:
+def send(pipe: Connection, message: Command | Message, *, patience: float | None = None) -> None:
     """Write one message.
 
+    Args:
+        pipe: the pipe's end.
+        message: the message.
+        patience: seconds for which the other side may read nothing, where the pipe's end does not block; None for any
+            time.
+
     Raises:
-        OSError: the other side is gone.
+        BadFrame: it is too large.
+        OSError: the other side is gone, or has read nothing for too long (TimeoutError).
     """
-    pipe.send_bytes(message.model_dump_json().encode())
+    blobs: list[bytes] = []
+    head = message.model_dump_json(context=blobs).encode()
+    write_frame(pipe, head, blobs, patience=patience)
 
 
 def receive_command(pipe: Connection) -> Command:
@@ -276,7 +322,8 @@ def receive_command(pipe: Connection) -> Command:
     Raises:
         EOFError: the worker is gone.
     """
-    return _commands.validate_json(pipe.recv_bytes())
+    head, blobs = read_frame(pipe)
+    return _commands.validate_json(head, context=blobs)
 
 
 def receive_message(pipe: Connection) -> Message:
@@ -284,5 +331,7 @@ def receive_message(pipe: Connection) -> Message:
 
     Raises:
         EOFError: the engine is gone.
+        ValueError: it is no message.
     """
-    return _messages.validate_json(pipe.recv_bytes())
+    head, blobs = read_frame(pipe)
+    return _messages.validate_json(head, context=blobs)

@@ -35,6 +35,10 @@ OUTPUT_LINES = 50
 """How many of the engine's last lines of output are kept, to tell why it died."""
 LONGEST_LINE = 2**16
 """The most bytes of the engine's output that are taken for one line."""
+STUCK_AFTER = 600.0
+"""Seconds for which the process may read nothing of a command before it is taken to hang, and is killed."""
+END_TIMEOUT = 2.0
+"""Seconds that a process has to end by itself."""
 EXIT_TIMEOUT = 5.0
 """Seconds that a process has to end after it closed its pipes."""
 
@@ -102,8 +106,11 @@ class EngineProcess:
         """
         try:
             with self._telling:
-                send(self._commands, command)
-        except OSError:
+                send(self._commands, command, patience=STUCK_AFTER)
+        except OSError as error:
+            if isinstance(error, TimeoutError):
+                log.error("the engine is ended: %s", error)
+                self._process.kill()
             self._reader.join()
             assert self._died is not None
             raise self._died from None
@@ -139,9 +146,13 @@ class EngineProcess:
 
     def end(self) -> None:
         """End the process, by force if necessary, which frees all its memory."""
+        if not self._telling.acquire(timeout=END_TIMEOUT):  # it does not read the command that another thread sends
+            self._process.kill()
+            self._telling.acquire()
         self._commands.close()  # its reader thread exits at end-of-file
+        self._telling.release()
         try:
-            self._process.wait(timeout=2)
+            self._process.wait(timeout=END_TIMEOUT)
         except subprocess.TimeoutExpired:
             self._process.kill()
             self._process.wait()
@@ -225,6 +236,7 @@ def _start(module: str, variant: str) -> tuple[subprocess.Popen[bytes], Connecti
     with contextlib.ExitStack() as ours, contextlib.ExitStack() as theirs:
         commands, told_by = _pipe(theirs, ours)
         answers, answered_by = _pipe(ours, theirs)
+        os.set_blocking(told_by, False)  # our end alone: a process that reads nothing must not hold its worker
         process = subprocess.Popen(
             [sys.executable, "-m", module, variant, str(commands), str(answered_by)],
             pass_fds=(commands, answered_by),

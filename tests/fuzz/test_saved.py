@@ -1,23 +1,41 @@
 """Fuzz what an engine reads of other attempts from Redis: resume points, and text embeddings."""
 
 import io
+import json
+import struct
 import zipfile
-from dataclasses import asdict
 
+import ml_dtypes
 import numpy as np
 from hypothesis import strategies as st
+from safetensors.numpy import save
 
-from ltx_models.events import ResumePoint
+from ltx_models.errors import ResumeMismatch
+from ltx_models.resume_point import KEY, Provenance, ResumePoint
 from ltx_worker.engine.packing import embeddings, resume_points
 from tests.fuzz.campaign import Kind
-from tests.fuzz.mutations import mutated_bytes, odd_bytes
+from tests.fuzz.mutations import mutated_bytes, mutated_json, odd_bytes, odd_json
 
-MAKER = resume_points.Maker(checkpoint="c", text_encoder="t", dtype="bfloat16", version="1")
-LATENTS = np.linspace(-1, 1, 96, dtype=np.float32).reshape(1, 4, 2, 3, 4)
-POINTS = (
-    resume_points.pack(ResumePoint(3, LATENTS), MAKER),
-    resume_points.pack(ResumePoint(3, LATENTS, np.ones((1, 2, 4), np.float32)), MAKER),
+MAKER = Provenance(
+    hashes={"checkpoint": "c", "text_encoder": "t"}, dtype="bfloat16", quantization={"transformer": 8}, version="1"
 )
+OLD_MAKER = json.dumps({"checkpoint": "c", "text_encoder": "t", "dtype": "bfloat16", "version": "1", "job": ""})
+LATENTS = np.linspace(-1, 1, 96, dtype=np.float32).reshape(1, 4, 2, 3, 4)
+EXTRA = np.ones((1, 2, 4), np.float32)
+POINTS = (
+    ResumePoint("denoise", 3, {"latents": LATENTS}, MAKER).pack(),
+    ResumePoint("denoise", 3, {"latents": LATENTS, "extra": EXTRA}, MAKER).pack(),
+    ResumePoint("refine", 0, {"video": LATENTS, "audio": EXTRA.astype(ml_dtypes.bfloat16)}, MAKER).pack(),
+)
+
+
+def old(**arrays):
+    buffer = io.BytesIO()
+    np.savez(buffer, **{"latents": LATENTS, "step": 3, "maker": OLD_MAKER, **arrays})
+    return buffer.getvalue()
+
+
+OLD_POINTS = (old(), old(extra=EXTRA))
 SHAPE = (1, 3, 8)
 EMBEDDINGS = (
     embeddings.pack(np.full(SHAPE, 1 / 3, np.float32), "maker"),
@@ -28,10 +46,12 @@ EMBEDDINGS = (
 def read_point(data):
     try:
         point = resume_points.unpack(data, MAKER)
-    except resume_points.ResumeRefused as error:
+    except ResumeMismatch as error:
         return str(error)
-    assert point.latents.dtype == np.float32 and point.latents.ndim == 5
-    assert np.isfinite(point.latents).all()
+    assert point.provenance == MAKER
+    assert 0 <= point.step <= 1000
+    for array in point.arrays.values():
+        assert array.dtype.kind == "u" or np.isfinite(array).all()
     return None
 
 
@@ -81,18 +101,41 @@ def archives(draw, valid):
 def other_makers():
     """Draw resume points whose makers are invalid."""
     texts = ("[]", "null", "3", "[" * 5000, '"x"', "{}", "\ud800", "{" * 10)
-    archive = [io.BytesIO() for _ in texts]
-    for buffer, text in zip(archive, texts, strict=True):
-        np.savez(buffer, latents=LATENTS, step=3, maker=text)
-    for step in (np.inf, 2**63, [1, 2], "x", b"y"):
-        archive.append(io.BytesIO())
-        np.savez(archive[-1], latents=LATENTS, step=step, maker=str(asdict(MAKER)).replace("'", '"'))
-    return st.sampled_from([buffer.getvalue() for buffer in archive])
+    archives = [old(maker=text) for text in texts] + [old(step=step) for step in (np.inf, 2**63, [1, 2], "x", b"y")]
+    return st.sampled_from(archives)
+
+
+def header_of(data):
+    return json.loads(data[8 : 8 + int.from_bytes(data[:8], "little")])
+
+
+def headed(header, data):
+    """Return a resume point with another header."""
+    return struct.pack("<Q", len(header)) + header + data[8 + int.from_bytes(data[:8], "little") :]
+
+
+@st.composite
+def headers(draw):
+    """Draw resume points whose headers, or whose heads in them, have other values."""
+    data = draw(st.sampled_from(POINTS))
+    header = header_of(data)
+    if draw(st.booleans()):
+        return headed(draw(mutated_json((header,)) | odd_json()), data)
+    head = draw(mutated_json((json.loads(header["__metadata__"][KEY]),)) | odd_json()).decode(errors="replace")
+    if draw(st.booleans()):
+        return save({"latents": LATENTS}, {KEY: head})
+    header["__metadata__"][KEY] = head
+    return headed(json.dumps(header).encode(), data)
 
 
 def test_resume_points(campaign):
-    mutated = mutated_bytes(POINTS) | archives(POINTS) | other_makers()
-    campaign(Kind("resume points", read_point, POINTS, mutated, odd_bytes()))
+    odd = odd_bytes() | odd_json().map(lambda header: headed(header, POINTS[0]))
+    campaign(Kind("resume points", read_point, POINTS, mutated_bytes(POINTS) | headers(), odd))
+
+
+def test_resume_points_of_the_version_before(campaign):
+    mutated = mutated_bytes(OLD_POINTS) | archives(OLD_POINTS) | other_makers()
+    campaign(Kind("older resume points", read_point, OLD_POINTS, mutated, odd_bytes()))
 
 
 def test_embeddings(campaign):

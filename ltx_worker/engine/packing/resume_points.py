@@ -1,88 +1,68 @@
-"""Pack resume points as bytes, from which the next attempt continues, on this machine or another.
+"""Read the resume points that attempts have left for the next, on this machine or another, in every format there was.
 
-What the latents depend on is stored with them: the job, the hashes of checkpoint and text encoder, the precision and
-the version of this code. Latents of another job or maker are refused, and the render starts from the beginning.
+`ResumePoint` itself reads and writes the current one. Before it, the latents were in NumPy's own format (`.npz`),
+beside the step and a description of the job, the models and the precision that made them.
 """
 
 from __future__ import annotations
 
-import io
 import json
-from dataclasses import asdict, dataclass
-from typing import Any
 
 import numpy as np
 
-from ltx_models.events import ResumePoint
+from ltx_models.errors import ResumeMismatch
 from ltx_models.request import MAX_STEPS
+from ltx_models.resume_point import LARGEST, Provenance, ResumePoint
+from ltx_models.sampling.denoise import EXTRA, LATENTS, STAGE
 from ltx_worker.engine.packing.arrays import DamagedArrays, read_arrays
 
-__all__ = ["Maker", "ResumeRefused", "pack", "unpack"]
+__all__ = ["unpack"]
 
-
-@dataclass(frozen=True)
-class Maker:
-    """Everything that latents depend on.
-
-    Attributes:
-        checkpoint: the hash of the checkpoint.
-        text_encoder: the hash of the text encoder.
-        dtype: the precision of the computation.
-        version: the version of this code.
-        job: the digest of the job with its request.
-    """
-
-    checkpoint: str
-    text_encoder: str
-    dtype: str
-    version: str
-    job: str = ""
-
-
-class ResumeRefused(Exception):
-    """This engine cannot continue from the resume point; the message says why."""
-
-
+ZIP = b"PK\x03\x04"
+"""What the format before the current one begins with."""
 PARSE_ERRORS = (DamagedArrays, ValueError, KeyError, TypeError, OverflowError, AttributeError, RecursionError)
 """What reading bytes raises that are no resume point."""
 
 
-def pack(point: ResumePoint, maker: Maker) -> bytes:
-    """Return a resume point as bytes, in NumPy's own format."""
-    buffer = io.BytesIO()
-    extra: Any = {} if point.extra is None else {"extra": point.extra}
-    np.savez(buffer, latents=point.latents, step=point.step, maker=json.dumps(asdict(maker)), **extra)
-    return buffer.getvalue()
-
-
-def unpack(data: bytes, maker: Maker, steps: int = MAX_STEPS) -> ResumePoint:
-    """Return the resume point in `data`; the pipeline checks that its arrays have the request's shape.
-
-    Args:
-        data: the bytes.
-        maker: what the latents must depend on.
-        steps: how many steps the render has.
+def unpack(data: bytes, needed: Provenance) -> ResumePoint:
+    """Return the resume point in `data`; the pipeline checks that its arrays are those that the request needs.
 
     Raises:
-        ResumeRefused: it is damaged, not finite, of another job or maker, or after no step from 1 to `steps`.
+        ResumeMismatch: it is damaged, or was made by something else than what is needed.
     """
+    point = _from_npz(data, needed) if data.startswith(ZIP) else ResumePoint.unpack(data)
+    point.require(needed)
+    return point
+
+
+def _from_npz(data: bytes, needed: Provenance) -> ResumePoint:
+    """Return the resume point in `data`, which an older worker has saved.
+
+    That said nothing of the quantization, which follows from the variant, and that from the job.
+    """
+    if len(data) > LARGEST:
+        raise ResumeMismatch(f"the resume point has {len(data):,} bytes, and {LARGEST:,} are the most")
     try:
         arrays = read_arrays(data)
-        made_by = json.loads(str(arrays["maker"]))
+        maker = {str(name): str(value) for name, value in json.loads(str(arrays["maker"])).items()}
         step, latents, extra = arrays["step"], arrays["latents"], arrays.get("extra")
-        for name, value in asdict(maker).items():
-            if made_by.get(name) != value:
-                raise ResumeRefused(f"it was made with another {name.replace('_', ' ')}")
     except PARSE_ERRORS as error:
-        raise ResumeRefused(f"the resume point is damaged ({error})") from error
-    if step.ndim or step.dtype.kind != "i" or not 0 < step <= steps:
-        raise ResumeRefused(f"the resume point is of no step from 1 to {steps}")
+        raise ResumeMismatch(f"the resume point is damaged ({error})") from error
+    if step.ndim or step.dtype.kind != "i" or not 0 < step <= MAX_STEPS:
+        raise ResumeMismatch(f"the resume point is of no step from 1 to {MAX_STEPS}")
     for array, dimensions in ((latents, 5), (extra, 3)):
         if array is not None and not _is_usable(array, dimensions):
-            raise ResumeRefused(
+            raise ResumeMismatch(
                 f"the resume point has an array {array.dtype} {array.shape}, or values that are not finite"
             )
-    return ResumePoint(int(step), latents, extra)
+    provenance = Provenance(
+        job=maker.pop("job", ""),
+        dtype=maker.pop("dtype", ""),
+        version=maker.pop("version", ""),
+        hashes=maker,
+        quantization=needed.quantization,
+    )
+    return ResumePoint(STAGE, int(step), {LATENTS: latents, **({} if extra is None else {EXTRA: extra})}, provenance)
 
 
 def _is_usable(array: np.ndarray, dimensions: int) -> bool:

@@ -12,6 +12,7 @@ from ltx_client.farm.jobs.prepare import prepare
 from ltx_client.protocol.jobs import job_digest, new_job_id
 from ltx_models.families.variants import find_variant
 from ltx_models.request import GenerationRequest
+from ltx_models.resume_point import KEY, ResumePoint
 from ltx_worker.engine.messages import Decoded, Render, Resuming, Stepped, TextEncoded
 from ltx_worker.engine.supervisor import Engine
 
@@ -55,17 +56,35 @@ def point(undisturbed):
     return next(message.resume for message in messages if isinstance(message, Stepped) and message.step == 2)
 
 
-def changed(data, **arrays):
-    with np.load(io.BytesIO(data)) as file:
-        whole = dict(file.items())
+def changed(data, step=None, **arrays):
+    """Return a resume point, whole in itself, with another step or other arrays."""
+    point = ResumePoint.unpack(data)
+    step = point.step if step is None else step
+    return ResumePoint(point.stage, step, {**point.arrays, **arrays}, point.provenance).pack()
+
+
+def made_by(data, **fields):
+    point = ResumePoint.unpack(data)
+    return dataclasses.replace(point, provenance=dataclasses.replace(point.provenance, **fields)).pack()
+
+
+def headed(data, **fields):
+    """Return a resume point whose head says something else; its checksum stays."""
+    size = int.from_bytes(data[:8], "little")
+    header = json.loads(data[8 : 8 + size])
+    header["__metadata__"][KEY] = json.dumps({**json.loads(header["__metadata__"][KEY]), **fields})
+    text = json.dumps(header).encode()
+    return len(text).to_bytes(8, "little") + text + data[8 + size :]
+
+
+def old(data, maker=(), **arrays):
+    """Return a resume point as the version before has packed it."""
+    point = ResumePoint.unpack(data)
+    made = point.provenance
+    described = {**made.hashes, "dtype": made.dtype, "version": made.version, "job": made.job, **dict(maker)}
     buffer = io.BytesIO()
-    np.savez(buffer, **{**whole, **arrays})
+    np.savez(buffer, **{"step": point.step, "maker": json.dumps(described), **point.arrays, **arrays})
     return buffer.getvalue()
-
-
-def maker_of(data, **fields):
-    with np.load(io.BytesIO(data)) as file:
-        return json.dumps({**json.loads(str(file["maker"])), **fields})
 
 
 def bomb(data):
@@ -79,36 +98,63 @@ def bomb(data):
 
 def compressed(data):
     buffer = io.BytesIO()
-    with zipfile.ZipFile(io.BytesIO(data)) as old, zipfile.ZipFile(buffer, "w", zipfile.ZIP_DEFLATED) as new:
-        for name in old.namelist():
-            new.writestr(name, old.read(name))
+    with zipfile.ZipFile(io.BytesIO(data)) as whole, zipfile.ZipFile(buffer, "w", zipfile.ZIP_DEFLATED) as new:
+        for name in whole.namelist():
+            new.writestr(name, whole.read(name))
     return buffer.getvalue()
+
+
+def framed(header):
+    return len(header).to_bytes(8, "little") + header + bytes(4)
 
 
 LATENTS = np.zeros((1, 1, 1, 1, 1), np.float32)
 HOSTILE = {
     "empty": lambda data: b"",
     "a pickle": lambda data: b"\x80\x04\x95\x0b\x00\x00\x00\x00\x00\x00\x00\x8c\x02os\x94.",
-    "an array of objects": lambda data: changed(data, latents=np.array([{"a": 1}], object)),
     "cut": lambda data: data[: len(data) // 2],
     "its end cut": lambda data: data[:-10],
-    "a bomb": bomb,
-    "compressed": compressed,
-    "step -3": lambda data: changed(data, step=-3),
+    "a changed byte": lambda data: data[:-10] + bytes([data[-10] ^ 1]) + data[-9:],
+    "a bomb": lambda data: framed(b'{"a":{"dtype":"F32","shape":[1073741824],"data_offsets":[0,4294967296]}}'),
+    "a huge header": lambda data: (2**62).to_bytes(8, "little") + data[8:],
+    "step -3": lambda data: headed(data, step=-3),
+    "step 3": lambda data: headed(data, step=3),
     "step 0": lambda data: changed(data, step=0),
     "step 5 of 4": lambda data: changed(data, step=5),
-    "a huge step": lambda data: changed(data, step=2**63 - 1),
-    "step 1.5": lambda data: changed(data, step=1.5),
-    "no step": lambda data: changed(data, step=np.zeros(0, int)),
+    "a huge step": lambda data: headed(data, step=2**63 - 1),
+    "step 1.5": lambda data: headed(data, step=1.5),
+    "no step": lambda data: headed(data, step=None),
+    "a newer format": lambda data: headed(data, format=2),
+    "a newer field": lambda data: headed(data, sigmas=[1.0]),
+    "another stage": lambda data: dataclasses.replace(ResumePoint.unpack(data), stage="decode").pack(),
     "another shape": lambda data: changed(data, latents=LATENTS),
-    "doubles": lambda data: changed(data, latents=LATENTS.astype(np.float64)),
-    "not finite": lambda data: changed(data, latents=LATENTS * np.float32("nan")),
+    "other axes": lambda data: changed(data, latents=LATENTS[0]),
+    "doubles": lambda data: changed(data, latents=ResumePoint.unpack(data).arrays["latents"].astype(np.float64)),
+    "not finite": lambda data: changed(data, latents=ResumePoint.unpack(data).arrays["latents"] * np.float32("nan")),
     "more tokens": lambda data: changed(data, extra=np.zeros((1, 7, 128), np.float32)),
-    "another checkpoint": lambda data: changed(data, maker=maker_of(data, checkpoint="0" * 64)),
-    "another version": lambda data: changed(data, maker=maker_of(data, version="0")),
-    "another job": lambda data: changed(data, maker=maker_of(data, job=digest_of(REQUEST, "two"))),
-    "another request": lambda data: changed(data, maker=maker_of(data, job=digest_of(OTHER))),
-    "no job": lambda data: changed(data, maker=maker_of(data, job="")),
+    "more arrays": lambda data: changed(data, audio=LATENTS),
+    "no arrays": lambda data: dataclasses.replace(ResumePoint.unpack(data), arrays={}).pack(),
+    "another checkpoint": lambda data: made_by(data, hashes={"checkpoint": "0" * 64}),
+    "another version": lambda data: made_by(data, version="0"),
+    "another dtype": lambda data: made_by(data, dtype="mlx.core.float16"),
+    "another quantization": lambda data: made_by(data, quantization={"transformer": 3}),
+    "a LoRA": lambda data: made_by(data, loras=(("0" * 64, 1.0),)),
+    "another job": lambda data: made_by(data, job=digest_of(REQUEST, "two")),
+    "another request": lambda data: made_by(data, job=digest_of(OTHER)),
+    "no job": lambda data: made_by(data, job=""),
+    "old, an array of objects": lambda data: old(data, latents=np.array([{"a": 1}], object)),
+    "old, cut": lambda data: old(data)[:-10],
+    "old, a bomb": bomb,
+    "old, compressed": lambda data: compressed(old(data)),
+    "old, step 0": lambda data: old(data, step=0),
+    "old, step 5 of 4": lambda data: old(data, step=5),
+    "old, a huge step": lambda data: old(data, step=2**63 - 1),
+    "old, another shape": lambda data: old(data, latents=LATENTS),
+    "old, more tokens": lambda data: old(data, extra=np.zeros((1, 7, 128), np.float32)),
+    "old, another checkpoint": lambda data: old(data, {"checkpoint": "0" * 64}),
+    "old, another version": lambda data: old(data, {"version": "0"}),
+    "old, another job": lambda data: old(data, {"job": digest_of(REQUEST, "two")}),
+    "old, no job": lambda data: old(data, {"job": ""}),
 }
 
 
@@ -122,8 +168,9 @@ def test_a_resume_point_that_is_not_right_means_begin_again(render, undisturbed,
     assert sha256 == undisturbed[1]
 
 
-def test_the_right_one_is_taken(render, undisturbed, point):
-    messages, sha256 = render(resume=point)
+@pytest.mark.parametrize("packed", [lambda data: data, old], ids=["new", "of the version before"])
+def test_the_right_one_is_taken(render, undisturbed, point, packed):
+    messages, sha256 = render(resume=packed(point))
     assert [message.step for message in messages if isinstance(message, Resuming)] == [2]
     assert [message.step for message in messages if isinstance(message, Stepped)] == [3, 4]
     assert sha256 == undisturbed[1]

@@ -69,7 +69,7 @@ def test_of_a_step(pipeline: LTXPipeline, monkeypatch: pytest.MonkeyPatch, value
     assert str(error) == "the latents of step 3 of 4 came out as NaN or infinite values"
     steps = [event for event in happened if isinstance(event, events.Stepped)]
     assert [event.step for event in steps] == [1, 2]
-    assert all(np.isfinite(event.resume.latents).all() for event in steps)
+    assert all(np.isfinite(event.resume.arrays["latents"]).all() for event in steps)
 
 
 @pytest.mark.parametrize("value", BAD)
@@ -128,7 +128,7 @@ def test_the_check_costs_next_to_nothing_of_a_step(pipeline: LTXPipeline) -> Non
     """At the size that pocket is for, it takes less than a fiftieth of a step."""
     steps = list(pipeline.stream(GenerationRequest(prompt="a red ball", seed=1, num_steps=6)))
     step = statistics.median(event.seconds for event in steps if isinstance(event, events.Stepped))
-    latents = next(mx.array(event.resume.latents) for event in steps if isinstance(event, events.Stepped))
+    latents = next(mx.array(event.resume.arrays["latents"]) for event in steps if isinstance(event, events.Stepped))
     mx.eval(latents)
 
     def check() -> float:

@@ -12,12 +12,13 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from ltx_models.errors import InvalidRequest, OutOfMemory, UnknownVariant
+from ltx_models.errors import InvalidRequest, OutOfMemory, ResumeMismatch, UnknownVariant
 from ltx_models.events import Decoded, Event, Finished, FramesDecoded, Previewed, RenderResult, Stepped, TextEncoded
 from ltx_models.families.variants import find_variant
 from ltx_models.memory import DecodePlan, check_fits, component_weights, predict_peak
 from ltx_models.pipeline.text_to_video import LTXPipeline
 from ltx_models.request import GenerationRequest
+from ltx_models.resume_point import ResumePoint
 from ltx_models.sampling.latents import DECODE_NOISE, INITIAL_NOISE, draw_noise
 from ltx_models.text_encoders.t5 import T5Encoder
 from ltx_models.vae import VAE
@@ -57,7 +58,7 @@ def test_events_come_in_order(pocket: LTXPipeline) -> None:
     assert isinstance(decoded, Decoded)
     assert isinstance(finished, Finished)
     assert decoded.frames is finished.result.frames
-    np.testing.assert_array_equal(steps[-1].resume.latents, finished.result.latents)
+    np.testing.assert_array_equal(steps[-1].resume.arrays["latents"], finished.result.latents)
 
 
 def test_result(pocket: LTXPipeline) -> None:
@@ -373,6 +374,50 @@ def test_a_resume_point_of_another_render_is_refused(pocket: LTXPipeline) -> Non
         events(pocket, dataclasses.replace(SMALL, width=96), resume=step.resume)
     with pytest.raises(InvalidRequest, match="after step 3 of 2"):
         events(pocket, dataclasses.replace(SMALL, num_steps=2), resume=step.resume)
+
+
+def test_a_resume_point_that_was_bytes_meanwhile_is_as_good(pocket: LTXPipeline) -> None:
+    happened = events(pocket, job="one")
+    step, unbroken = happened[2], happened[-1]
+    assert isinstance(step, Stepped)
+    assert isinstance(unbroken, Finished)
+    assert (step.resume.stage, step.resume.step, step.resume.provenance) == ("denoise", 2, pocket.provenance("one"))
+    again = result(pocket, resume=ResumePoint.unpack(step.resume.pack()), job="one")
+    assert again.frames.tobytes() == unbroken.result.frames.tobytes()
+
+
+def test_a_resume_point_of_another_model_or_job_is_refused(pocket: LTXPipeline) -> None:
+    step = events(pocket, job="one")[1]
+    assert isinstance(step, Stepped)
+    with pytest.raises(ResumeMismatch, match="made with another job"):
+        events(pocket, resume=step.resume, job="two")
+    other = LTXPipeline("pocket", dtype=mx.float16)
+    with pytest.raises(ResumeMismatch, match="made with another dtype"):
+        events(other, resume=step.resume, job="one")
+    other = LTXPipeline("pocket")
+    other.hashes = {"checkpoint": "0" * 64}
+    with pytest.raises(ResumeMismatch, match="made with another checkpoint"):
+        events(other, resume=step.resume, job="one")
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ({"stage": "refine"}, "stage 'refine'"),
+        ({"step": 0}, "after step 0 of 3"),
+        ({"step": 4}, "after step 4 of 3"),
+        ({"arrays": {}}, "'latents' are needed"),
+        ({"arrays": {"video": np.zeros((1, 32, 3, 2, 2), np.float32)}}, "the arrays 'video'"),
+        ({"arrays": {"latents": np.zeros((1, 32, 3, 2, 2), np.float64)}}, "type float64"),
+        ({"arrays": {"latents": np.zeros((32, 3, 2, 2), np.float32)}}, r"shape \(32, 3, 2, 2\)"),
+        ({"arrays": {"latents": np.zeros((1, 32, 3, 2, 2), np.float32), "extra": np.zeros(3, np.float32)}}, "extra"),
+    ],
+)
+def test_a_resume_point_without_what_is_needed_is_refused(pocket: LTXPipeline, change: Any, words: str) -> None:
+    latents = np.zeros((1, 32, 3, 2, 2), np.float32)
+    point = ResumePoint("denoise", 1, {"latents": latents}, pocket.provenance())
+    with pytest.raises(ResumeMismatch, match=words):
+        events(pocket, resume=dataclasses.replace(point, **change))
 
 
 def test_embeddings_of_another_model_are_refused(pocket: LTXPipeline, golden_098: Golden) -> None:

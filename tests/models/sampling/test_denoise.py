@@ -93,8 +93,8 @@ def held(*strengths: float, extra: int = 0) -> Canvas:
 def test_euler_all_the_way() -> None:
     steps, end = run(Model())
     assert [step.timestep for step in steps] == list(TIMESTEPS)
-    np.testing.assert_allclose(end.latents, np.full(SHAPE, 5 - 1.0), rtol=1e-6)
-    assert end.extra is None
+    np.testing.assert_allclose(end.arrays["latents"], np.full(SHAPE, 5 - 1.0), rtol=1e-6)
+    assert "extra" not in end.arrays
 
 
 @pytest.mark.parametrize(
@@ -126,7 +126,7 @@ def test_guidance_varies_by_step() -> None:
 def test_the_perturbed_prediction_is_guided_away_from() -> None:
     """v = 1 + 2·(1 - 11), and no rescaling, whose deviations would be 0."""
     _, end = run(Model(), timesteps=(1.0,), stg_scale=2.0, stg_blocks=(0,))
-    np.testing.assert_allclose(end.latents, 5 - (1 + 2 * (1 - 11)), rtol=1e-6)
+    np.testing.assert_allclose(end.arrays["latents"], 5 - (1 + 2 * (1 - 11)), rtol=1e-6)
 
 
 def test_a_block_that_the_model_lacks_is_refused() -> None:
@@ -140,7 +140,7 @@ def test_stochastic_steps_draw_fresh_noise() -> None:
     for step, (timestep, following) in enumerate(schedule_steps(TIMESTEPS, 0, 0), start=1):
         x = (1 - following) * (x - timestep) + following * draw_noise(7, STOCHASTIC_NOISE, (1, 3, 2), step)
     _, end = run(Model(), stochastic=True)
-    np.testing.assert_allclose(end.latents[0, :, :, 0, 0].T, x[0], rtol=1e-5)
+    np.testing.assert_allclose(end.arrays["latents"][0, :, :, 0, 0].T, x[0], rtol=1e-5)
 
 
 def test_a_token_is_no_noisier_than_its_strength_leaves_it() -> None:
@@ -152,12 +152,12 @@ def test_a_token_is_no_noisier_than_its_strength_leaves_it() -> None:
 def test_a_token_moves_only_below_its_own_timestep() -> None:
     """Strength 0.8: 0.2 is between 0.5 and 0.1, so only the last step, from 0.1 to 0, moves it."""
     _, end = run(Model(), held(1.0, 0.8, 0.0), image_noise_scale=0.0)
-    np.testing.assert_allclose(end.latents[0, 0, :, 0, 0], [5, 5 - 0.1, 5 - 1], rtol=1e-6)
+    np.testing.assert_allclose(end.arrays["latents"][0, 0, :, 0, 0], [5, 5 - 0.1, 5 - 1], rtol=1e-6)
 
 
 def test_a_token_moves_at_exactly_its_own_timestep() -> None:
     _, end = run(Model(), held(0.5, 0.5, 0.0))
-    np.testing.assert_allclose(end.latents[0, 0, :, 0, 0], [4.5, 4.5, 4], rtol=1e-6)
+    np.testing.assert_allclose(end.arrays["latents"][0, 0, :, 0, 0], [4.5, 4.5, 4], rtol=1e-6)
 
 
 def test_kept_tokens_get_less_noise_from_step_to_step() -> None:
@@ -167,18 +167,18 @@ def test_kept_tokens_get_less_noise_from_step_to_step() -> None:
         noise = draw_noise(7, IMAGE_NOISE, (1, 3, 2), step)
         np.testing.assert_allclose(tokens[0, 0], 5 + 0.15 * timestep**2 * noise[0, 0], rtol=1e-6)
         np.testing.assert_allclose(tokens[0, 1], 5, rtol=1e-6)
-    np.testing.assert_allclose(end.latents[0, :, 0, 0, 0], model.tokens[-1][0, 0], rtol=1e-6)
+    np.testing.assert_allclose(end.arrays["latents"][0, :, 0, 0, 0], model.tokens[-1][0, 0], rtol=1e-6)
 
 
 @pytest.mark.parametrize("stop", [0, 1, 2])
 def test_extra_tokens_are_removed_at_the_end_and_resumed(stop: int) -> None:
     canvas = held(0.8, 0.3, 0.0, 0.0, 1.0, extra=2)
     steps, end = run(Model(), canvas, stochastic=True)
-    assert end.latents.shape == SHAPE
-    assert end.extra is not None
-    assert end.extra.shape == (1, 2, 2)
+    assert end.arrays["latents"].shape == SHAPE
+    assert "extra" in end.arrays
+    assert end.arrays["extra"].shape == (1, 2, 2)
     rest, again = run(Model(), canvas, steps[stop].resume, stochastic=True)
     assert [step.step for step in rest] == [1, 2, 3][stop + 1 :]
-    assert again.latents.tobytes() == end.latents.tobytes()
-    assert again.extra is not None
-    assert again.extra.tobytes() == end.extra.tobytes()
+    assert again.arrays["latents"].tobytes() == end.arrays["latents"].tobytes()
+    assert "extra" in again.arrays
+    assert again.arrays["extra"].tobytes() == end.arrays["extra"].tobytes()

@@ -6,6 +6,8 @@ import os
 import subprocess
 import sys
 import textwrap
+import threading
+import time
 
 import psutil
 import pytest
@@ -26,12 +28,19 @@ LOADS = """
         command = m.receive_command(commands)
         {answer}
 """
+SAYS = "import os, sys, time; os.write(int(sys.argv[3]), {data!r}); {then}"
 ENGINES = {
     "no such module": None,
     "ends at once": "raise SystemExit(3)",
     "an import that fails": "import nothing_of_that_name",
     "killed while it loads": "import os; os.kill(os.getpid(), 9)",
     "says what is no message": "import os, sys, time; os.write(int(sys.argv[3]), b'\\0\\0\\0\\4what'); time.sleep(60)",
+    "says a frame of too many bytes": SAYS.format(data=b"LTX\1\2\0\0\0\1\0\0\0" + b"\xff" * 8, then="time.sleep(60)"),
+    "says a part of a frame": SAYS.format(data=b"LTX\1\2\0\0\0\0\0", then="sys.exit(0)"),
+    "says a part of a frame and closes the pipe": SAYS.format(
+        data=b"LTX\1\2\0\0\0\0\0", then="os.close(int(sys.argv[3])); time.sleep(60)"
+    ),
+    "says a frame that is no message": SAYS.format(data=b"LTX\1\2\0\0\0\0\0\0\0{}", then="time.sleep(60)"),
     "a damaged model": textwrap.dedent(LOADS.format(answer="m.send(replies, faulty)")),
 }
 
@@ -93,6 +102,41 @@ def test_a_death_with_a_render_is_not_taken_for_a_load_that_failed(engine, tmp_p
     with pytest.raises(EngineDied) as error:
         render(engine(textwrap.dedent(dies)), tmp_path)
     assert error.value.fault is None
+
+
+LARGE = messages.Render(
+    request=GenerationRequest(prompt="a ball", seed=1),
+    checkpoint_every=0,
+    output="video.mp4",
+    resume=bytes(10**7),
+)
+
+
+def test_an_engine_that_reads_no_command_is_ended(engine, monkeypatch):
+    monkeypatch.setattr(process, "STUCK_AFTER", 0.5)
+    reads_nothing = LOADS.format(answer="m.send(replies, ready); time.sleep(600)")
+    with pytest.raises(EngineDied, match="SIGKILL"):
+        list(engine(textwrap.dedent(reads_nothing)).render(lambda _: LARGE, lambda: False))
+
+
+def test_an_engine_that_reads_no_command_can_be_ended_meanwhile(engine):
+    reads_nothing = LOADS.format(answer="m.send(replies, ready); time.sleep(600)")
+    engine = engine(textwrap.dedent(reads_nothing))
+    assert engine.why_it_cannot_load(lambda: False) is None
+    own, found = engine._process, []
+
+    def tell():
+        with pytest.raises(EngineDied):
+            own.tell(LARGE)
+        found.append(own.is_running)
+
+    thread = threading.Thread(target=tell)
+    thread.start()
+    while not own._telling.locked():
+        time.sleep(0.01)
+    engine.close()
+    thread.join(60)
+    assert found == [False]
 
 
 @pytest.mark.parametrize(
