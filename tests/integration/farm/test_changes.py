@@ -29,6 +29,7 @@ from ltx_worker.ledger.ledger import Ledger
 from ltx_worker.machine.health import Health
 from ltx_worker.membership.heartbeat import Heartbeat
 from ltx_worker.queue.lapsed_workers import LapsedWorkers
+from ltx_worker.queue.open_jobs import OpenJobs
 from ltx_worker.settings import WorkerSettings
 from tests.integration.conftest import PATIENCE, PROMPT, wait_until
 
@@ -126,13 +127,15 @@ def test_all_that_changes_of_a_job_is_told_in_order(client, following):
     attempt = ledger.claim(one.id, "w1", "mac-3")
     ledger.commit(attempt, DONE)
     ledger.commit(attempt, DONE)
-    client.delete(NAMES.job(one.id))
+    client.delete(NAMES.job(one.id))  # as it expires a week later
+    for _ in range(2):
+        OpenJobs(client, NAMES).read()
     two = new_job()
     asking.submit(two)
     asking.cancel(two.id)
     asking.cancel(two.id)
     ledger.claim(two.id, "w1", "mac-3")
-    heard = [changes.next() for _ in range(11)]
+    heard = [changes.next() for _ in range(12)]
     assert {change.job for change in heard} == {one.id, two.id}
     assert told(heard[0], "variant", "priority", "submitter", "batch") == (
         "job_submitted",
@@ -149,8 +152,9 @@ def test_all_that_changes_of_a_job_is_told_in_order(client, following):
         ("job_status", "running", 4, 2, "w1", "mac-3"),
         ("job_status", "done", 5, 2, "", ""),
     ]
-    assert [change.type for change in heard[8:10]] == ["job_submitted", "job_cancel_asked"]
-    assert told(heard[10], "status") == ("job_status", "cancelled")
+    assert told(heard[8], "job") == ("job_removed", one.id)
+    assert [change.type for change in heard[9:11]] == ["job_submitted", "job_cancel_asked"]
+    assert told(heard[11], "status") == ("job_status", "cancelled")
 
 
 def test_batches_are_told_with_their_jobs_and_their_removal(client, settings, following):
@@ -291,6 +295,35 @@ def test_a_connection_that_is_dead_without_being_closed_is_noticed(farm_env, cli
     finally:
         process.send_signal(signal.SIGCONT)
     assert changes.next() == ReadAgain()
+
+
+def test_by_rights_of_an_older_version_all_is_done_and_nobody_is_told(client, settings, tmp_path, following):
+    """Its users may neither publish on the channel nor subscribe to it; who may not subscribe hears so at once."""
+    changes, one, two = following(), new_job(), new_job()
+    options = client.connection_pool.connection_kwargs
+    channels = [NAMES.cancel("*"), NAMES.events("*")]
+    client.acl_setuser("old", enabled=True, nopass=True, keys=["*"], channels=channels, commands=["+@all"])
+    try:
+        place = {name: options[name] for name in ("host", "port")}
+        with redis.Redis(**place, username="old", password="") as old:
+            for each in (one, two):
+                assert ClientLedger(old, NAMES).submit(each) == "created"
+            assert ClientLedger(old, NAMES).cancel(two.id) is Status.QUEUED
+            attempt = Ledger(old, NAMES).claim(one.id, "w", "mac")
+            Ledger(old, NAMES).commit(attempt, DONE)
+            worker = heartbeat(old, tmp_path)
+            worker._tell()
+            worker.leave()
+            farm = Farm.over(old, settings.broker_url, NAMES, None)
+            farm.pause_queue("pocket")
+            assert farm.resume_queue("pocket")
+            assert farm.view(one.id).status is Status.DONE
+            with pytest.raises(BrokerUnreachable, match="does not let this user"):
+                next(farm.changes())
+    finally:
+        client.acl_deluser("old")
+    ClientLedger(client, NAMES).submit(new_job(job_id="last"))
+    assert told(changes.next(), "job") == ("job_submitted", "last")
 
 
 class Awaited:
