@@ -224,6 +224,28 @@ def test_of_many_that_notice_a_dead_worker_one_tells(client, tmp_path, following
     assert [change.type for change in changes.until("job_paused")] == ["worker_left", "job_paused"]
 
 
+def test_a_worker_that_is_killed_is_told_of_by_another_and_a_render_by_its_own(farm_env, settings, following):
+    """With whole workers: nothing but the channel is read."""
+    changes = following()
+    quick = {"heartbeat_every": 0.5, "reap_every": 0.5}
+    killed = farm_env.start_worker("one", "--no-op", **quick)
+    came = changes.until("worker_came")[-1]
+    with Farm(settings) as farm:
+        job = farm.render(PROMPT, width=64, height=64, num_frames=9, num_steps=2)
+    statuses = []
+    while not statuses or statuses[-1].status != "done":
+        statuses.append(changes.until("job_status")[-1])
+    assert [told(change, "job", "status", "worker") for change in statuses] == [
+        ("job_status", job.id, "running", came.worker),
+        ("job_status", job.id, "done", ""),
+    ]
+    farm_env.start_worker("two", "--no-op", **quick)
+    killed.kill()
+    killed.wait()
+    left = changes.until("worker_left")[-1]
+    assert told(left, "worker", "died") == ("worker_left", came.worker, True)
+
+
 def test_pauses_of_workers_and_queues_are_told(client, tmp_path, settings, following):
     worker = heartbeat(client, tmp_path)
     worker._tell()
