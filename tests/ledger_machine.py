@@ -62,6 +62,7 @@ ARGUMENTS = {
     },
 }
 
+HEARD = b"all that was told before"
 LINES = [line_keys(NAMES, JOB)[0], line_keys(NAMES, JOB, GIVEN_BACK)[0]]
 """Where the job waits before its first attempt, and after it."""
 
@@ -125,8 +126,11 @@ class LedgerMachine(RuleBasedStateMachine):
 
     def hear(self):
         """Return what the farm's channel has told since it was last asked."""
-        messages = iter(self.channel.get_message, None)
-        return [parse_change(one["data"]) for one in messages if one["type"] == "message"]
+        self.redis.publish(NAMES.changes(), HEARD)
+        told = []
+        while (message := self.channel.get_message(timeout=60))["data"] != HEARD:
+            told += [parse_change(message["data"])] if message["type"] == "message" else []
+        return told
 
     def dump(self):
         """Return all stored values.
