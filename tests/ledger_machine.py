@@ -17,6 +17,7 @@ from hypothesis.stateful import (
 
 from ltx_client.farm.ledger.scripts import ClientLedger, Submission
 from ltx_client.protocol import events
+from ltx_client.protocol.changes.messages import JobStatus, parse_change
 from ltx_client.protocol.events import Result
 from ltx_client.protocol.state import ENDED, TRANSITIONS, Snapshot, Status, apply
 from ltx_client.protocol.turns import GIVEN_BACK, line_entry, line_keys, turn_of
@@ -61,6 +62,7 @@ ARGUMENTS = {
     },
 }
 
+HEARD = b"all that was told before"
 LINES = [line_keys(NAMES, JOB)[0], line_keys(NAMES, JOB, GIVEN_BACK)[0]]
 """Where the job waits before its first attempt, and after it."""
 
@@ -72,6 +74,8 @@ class LedgerMachine(RuleBasedStateMachine):
 
     @initialize()
     def begin(self):
+        self.channel = self.redis.pubsub()
+        self.channel.subscribe(NAMES.changes())
         self.forget_everything()
 
     @rule(data=st.data())
@@ -114,6 +118,19 @@ class LedgerMachine(RuleBasedStateMachine):
         self.attempts: list[Claim] = []
         self.unanswered: dict[str, tuple] = {}
         self.seen = [Snapshot()]
+        self.hear()
+        self.told = []
+
+    def teardown(self):
+        self.channel.close()
+
+    def hear(self):
+        """Return what the farm's channel has told since it was last asked."""
+        self.redis.publish(NAMES.changes(), HEARD)
+        told = []
+        while (message := self.channel.get_message(timeout=60))["data"] != HEARD:
+            told += [parse_change(message["data"])] if message["type"] == "message" else []
+        return told
 
     def dump(self):
         """Return all stored values.
@@ -173,6 +190,7 @@ class LedgerMachine(RuleBasedStateMachine):
         job = JOB.model_copy(update={"checkpoint_every": 7}) if other and self.model.exists else JOB
         expected = (Submission.CONFLICT if job is not JOB else Submission.EXISTS) if self.model.exists else "created"
         assert self.asking.submit(job) == expected
+        self.model.asked += [] if self.model.exists else ["job_submitted"]
         self.model.exists = True
 
     def cancel(self):
@@ -182,6 +200,7 @@ class LedgerMachine(RuleBasedStateMachine):
         if status is None or status in ENDED:
             assert self.dump() == before
             return
+        self.model.asked += [] if self.model.cancel else ["job_cancel_asked"]
         self.model.cancel = True
         self.model.cancelled_while_queued |= status is Status.QUEUED
 
@@ -198,6 +217,7 @@ class LedgerMachine(RuleBasedStateMachine):
         if status is None or status in ENDED:
             assert self.dump() == before
         else:
+            self.model.asked += [] if self.model.held == held else ["job_paused" if held else "job_unpaused"]
             self.model.held = held
 
     # The workers
@@ -389,6 +409,16 @@ class LedgerMachine(RuleBasedStateMachine):
             assert counters == self.model.strikes
             assert int(stored.get(b"furthest", 0)) == self.model.furthest
         assert sum(isinstance(event, events.Done) for event in written) <= 1
+
+    @invariant()
+    def the_channel_tells_each_change_once(self):
+        self.told += self.hear()
+        assert {each.job for each in self.told} <= {JOB.id}
+        statuses = [each for each in self.told if isinstance(each, JobStatus)]
+        assert [(each.seq, each.status) for each in statuses] == self.model.statuses
+        assert [each.type for each in self.told if each not in statuses] == self.model.asked
+        if statuses and statuses[-1].status == Status.RUNNING:
+            assert (statuses[-1].attempt, statuses[-1].worker) == (self.model.attempt, self.model.snapshot.worker)
 
     @invariant()
     def the_other_keys_say_the_same(self):

@@ -34,6 +34,10 @@ class FaultyLedger(Ledger):
         return answer
 
 
+CHANGING = (events.Claimed, events.Released, events.Done, events.Failed, events.Cancelled)
+"""Events after which a job has another status, or another attempt."""
+
+
 @dataclass
 class Model:
     """The job as it must be."""
@@ -51,6 +55,8 @@ class Model:
     found_by: set = field(default_factory=set)
     resume: bytes | None = None
     preview: bytes | None = None
+    asked: list = field(default_factory=list)
+    """What a client has changed, as the farm's channel tells it."""
 
     @property
     def snapshot(self):
@@ -62,6 +68,16 @@ class Model:
     @property
     def status(self):
         return self.snapshot.status
+
+    @property
+    def statuses(self):
+        """What workers have changed, as the farm's channel tells it: (number of the event, status)."""
+        state, told = Snapshot(), []
+        for event in self.log:
+            state = apply(state, event)
+            if isinstance(event, CHANGING):
+                told.append((state.seq, state.status))
+        return told
 
     def end_if(self, ended):
         if ended:

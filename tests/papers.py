@@ -9,11 +9,12 @@ import re
 import tomllib
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import click
 
 from ltx_client.cli import main as ltx
+from ltx_client.protocol.changes.messages import Change
 from ltx_client.protocol.names import Names
 from ltx_client.protocol.state import TRANSITIONS, Status
 from ltx_client.shared.settings import FarmSettings
@@ -118,6 +119,21 @@ def _keys() -> str:
     return _table(("key", "kind", "who writes it, and what it is"), iter(rows))
 
 
+def _changes() -> str:
+    """Return the table of what the farm's channel tells; each class's docstring says when."""
+    return _table(
+        ("`type`", "fields", "when"),
+        (
+            (
+                f"`{kind.model_fields['type'].default}`",
+                ", ".join(f"`{name}`" for name in kind.model_fields if name != "type"),
+                " ".join((kind.__doc__ or "").split()),
+            )
+            for kind in get_args(Change)
+        ),
+    )
+
+
 def _variants() -> str:
     return _table(
         ("variant", "what it is", "RAM for a render", "steps", "default size"),
@@ -173,6 +189,7 @@ TEXTS = {
     "farm settings": lambda: _settings(FarmSettings),
     "worker settings": lambda: _settings(WorkerSettings, but=FarmSettings),
     "redis keys": _keys,
+    "changes": _changes,
     "variants": _variants,
     "states": _states,
     "attempt states": _attempt_states,

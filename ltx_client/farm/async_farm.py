@@ -22,6 +22,8 @@ from pydantic import SecretStr
 
 from ltx_client.farm.batches import Batch, PreparedBatch
 from ltx_client.farm.broker import connect_async
+from ltx_client.farm.changes.feed import Heard
+from ltx_client.farm.changes.hub import Hub
 from ltx_client.farm.connection import enter_farm
 from ltx_client.farm.jobs.forecast import Paces, Place, Turns
 from ltx_client.farm.jobs.inputs import Inputs
@@ -75,6 +77,7 @@ class AsyncFarm:
         self._connected: tuple[Operations, redis.asyncio.Redis] | None = None
         self._owns_client = True
         self._leave: Callable[[], object] = lambda: None
+        self._hubs: dict[bool, Hub] = {}
 
     @classmethod
     def over(
@@ -288,6 +291,16 @@ class AsyncFarm:
     def watch(self, *job_ids: str) -> AsyncGenerator[Update]:
         """See `Farm.watch`."""
         return self._stream(self._operations.watch(job_ids))
+
+    async def changes(self, *, progress: bool = False) -> AsyncGenerator[Heard]:
+        """See `Farm.changes`. All consumers of this farm have one connection, those with `progress` another one."""
+        operations, client = self._there
+        hub = self._hubs.get(progress)
+        if hub is None or hub.is_over:
+            hub = self._hubs[progress] = Hub(client, operations.feed(progress=progress))
+        async with contextlib.aclosing(hub.follow()) as changes:
+            async for heard in changes:
+                yield heard
 
     def log(self, job_id: str) -> AsyncGenerator[Update]:
         """See `Farm.log`."""

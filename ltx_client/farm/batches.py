@@ -10,6 +10,7 @@ from ltx_client.errors import JobNotFound
 from ltx_client.farm.jobs.inputs import Inputs
 from ltx_client.farm.jobs.records import read_views
 from ltx_client.farm.jobs.views import JobView
+from ltx_client.protocol.changes import messages
 from ltx_client.protocol.events import LATEST
 from ltx_client.protocol.jobs import Job, Links
 from ltx_client.protocol.names import Names
@@ -96,7 +97,9 @@ class Batches:
 
     def note(self, batch: PreparedBatch) -> Exchange[None]:
         """Write the batch's record, before its jobs. Writing it again changes nothing."""
-        yield from run_script(_NOTE, **self._about(batch.id), name=batch.name, submitter=batch.jobs[0][0].submitter)
+        submitter = batch.jobs[0][0].submitter
+        submitted = messages.BatchSubmitted(batch=batch.id, name=batch.name, submitter=submitter).model_dump_json()
+        yield from run_script(_NOTE, **self._about(batch.id), name=batch.name, submitter=submitter, submitted=submitted)
 
     def find(self, text: str, least: int) -> Exchange[str]:
         """Return the id of the batch whose id is, or ends with, `text`.
@@ -137,7 +140,8 @@ class Batches:
         for batch_id in (yield from self._ids()):
             batch, is_whole = yield from self._get(batch_id)
             if is_whole and not batch.views:
-                yield from run_script(_DROP, **self._about(batch_id))
+                removed = messages.BatchRemoved.model_construct(batch=batch_id).model_dump_json()
+                yield from run_script(_DROP, **self._about(batch_id), removed=removed)
 
     def _get(self, batch_id: str) -> Exchange[tuple[Batch, bool]]:
         """Return the batch, and whether all of its own keys are intact."""
@@ -169,6 +173,7 @@ class Batches:
             "id": batch_id,
             "job_prefix": names.job(""),
             "just_noted": JUST_NOTED,
+            "changes": names.changes(),
         }
 
     def _ids(self) -> Exchange[Sequence[str]]:

@@ -15,7 +15,7 @@ from ltx_client.shared.broker.client import Purpose, make_async_client, make_cli
 from ltx_client.shared.broker.connection_errors import why_unreachable, why_wrong
 from ltx_client.shared.broker.exchange import run_async
 from ltx_client.shared.broker.first_contact import greet, greeting
-from ltx_client.shared.broker.outages import is_outage
+from ltx_client.shared.broker.outages import error_code, is_outage
 from ltx_client.shared.broker.url import Broker
 
 if TYPE_CHECKING:
@@ -41,7 +41,9 @@ def operator_errors(address: str) -> Iterator[None]:
     with broker_errors(address):
         try:
             yield
-        except redis.exceptions.NoPermissionError:
+        except redis.ResponseError as error:
+            if error_code(error) != "NOPERM":
+                raise
             raise BrokerUnreachable(
                 f"the broker at {address} lets only the farm's admin pause and resume workers and queues; name that"
                 " user in LTX_BROKER_URL, or use a farm of the configuration that does (see deploy/README.md)"

@@ -13,6 +13,8 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from ltx_client.farm.batches import Batch, PreparedBatch
+from ltx_client.farm.changes.blocking import follow
+from ltx_client.farm.changes.feed import Heard
 from ltx_client.farm.connection import Connection
 from ltx_client.farm.jobs.forecast import Paces, Place, Turns
 from ltx_client.farm.jobs.inputs import Inputs
@@ -251,6 +253,25 @@ class Farm(Connection):
         are followed to their end before its error is raised. An outage of the broker is retried for a minute.
         """
         return stream(self._client, self._operations.watch(job_ids))
+
+    def changes(self, *, progress: bool = False) -> Generator[Heard]:
+        """Yield what changes on the farm, without end: jobs, batches, workers and pauses, in the order of the changes.
+
+        The first item is a `ReadAgain`: what is read after it, with `jobs`, `workers` and so on, lacks nothing but what
+        the following items tell. There is another one after each reconnect, since messages were lost meanwhile, and for
+        a consumer that is too slow. An item says what changed, by its `type`, and what to read again; a kind of a newer
+        version is left out. Clients and workers of a version before this one tell nothing. An outage of the broker is
+        ridden out for a minute.
+
+        Args:
+            progress: Whether to yield the events of all jobs too, as `JobEvent`; otherwise of a job there are only its
+                changes of status.
+
+        Raises:
+            BrokerUnreachable: The broker did not answer for a minute, or does not let this user subscribe.
+            FarmError: The farm was closed.
+        """
+        return follow(self._client, self._operations.feed(progress=progress))
 
     def log(self, job_id: str) -> Generator[Update]:
         """Yield the events of a job so far, then its state once."""

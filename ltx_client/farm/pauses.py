@@ -5,13 +5,17 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 from ltx_client.errors import UsageError
+from ltx_client.protocol.changes import messages
 from ltx_client.protocol.names import Names
 from ltx_client.protocol.pauses import Pause, parse_pause, queue_field, worker_field
 from ltx_client.protocol.workers import ID_TAIL, WorkerInfo, worker_names
-from ltx_client.shared.broker.exchange import Exchange, ask
+from ltx_client.shared.broker.exchange import Exchange, run_script
+from ltx_client.shared.lua.lua_script import load_script
 from ltx_client.shared.unexpected_data import ask_or
 
 __all__ = ["Pauses"]
+
+_PAUSE = load_script("ltx_client.farm.ledger", "pause")
 
 
 class Pauses:
@@ -19,6 +23,7 @@ class Pauses:
 
     def __init__(self, names: Names) -> None:
         self._key = names.paused()
+        self._channel = names.changes()
 
     def all(self) -> Exchange[list[Pause]]:
         """Return the current pauses: queues first, then by name."""
@@ -46,8 +51,8 @@ class Pauses:
         """
         pauses = yield from self.all()
         paused = {pause.id: pause.name for pause in pauses if pause.of == "worker"}
-        worker_id, _ = _only(name, live, paused, "no worker, live or paused,")
-        return bool((yield from ask("hdel", self._key, worker_field(worker_id))))
+        worker_id, its_name = _only(name, live, paused, "no worker, live or paused,")
+        return (yield from self._remove(worker_field(worker_id), "worker", worker_id, its_name))
 
     def pause_queue(self, variant: str, by: str, at: float) -> Exchange[Pause]:
         """Pause all jobs of a variant."""
@@ -59,11 +64,21 @@ class Pauses:
         Returns:
             Whether they were paused.
         """
-        return bool((yield from ask("hdel", self._key, queue_field(variant))))
+        return (yield from self._remove(queue_field(variant), "queue", variant, variant))
 
     def _set(self, pause: Pause) -> Exchange[Pause]:
-        yield from ask("hset", self._key, pause.field, pause.model_dump_json())
+        paused = messages.Paused(of=pause.of, id=pause.id, name=pause.name, by=pause.by)
+        yield from self._write(pause.field, pause.model_dump_json(), paused)
         return pause
+
+    def _remove(self, field: str, of: str, its_id: str, its_name: str) -> Exchange[bool]:
+        unpaused = messages.Unpaused.model_construct(of=of, id=its_id, name=its_name)
+        return bool((yield from self._write(field, "", unpaused)))
+
+    def _write(self, field: str, value: str, change: messages.Change) -> Exchange[int]:
+        told = {"changes": self._channel, "asked": change.model_dump_json()}
+        there: int = yield from run_script(_PAUSE, paused=self._key, field=field, value=value, **told)
+        return there
 
 
 def _only(name: str, live: Sequence[WorkerInfo], paused: Mapping[str, str], nobody: str) -> tuple[str, str]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
+from functools import partial
 from typing import Any
 
 import redis
@@ -11,6 +12,7 @@ from pydantic import SecretStr
 
 from ltx_client.errors import BrokerUnreachable, FarmError, JobNotFound, UsageError
 from ltx_client.farm.broker import broker_errors
+from ltx_client.farm.changes.feed import Feed
 from ltx_client.farm.jobs.records import read_views
 from ltx_client.farm.jobs.views import Follower, JobView
 from ltx_client.local.members import FarmFolder
@@ -97,6 +99,10 @@ class Watching:
                 lost.append(error)
                 del followers[job_id]
         return views
+
+    def feed(self, *, progress: bool) -> Feed:
+        """Return what `Farm.changes` follows."""
+        return Feed(self._names, self.check, partial(broker_errors, self._address), progress=progress)
 
     def log(self, job_id: str) -> Exchange[None]:
         """See `Farm.log`. The items are the updates."""

@@ -49,6 +49,13 @@ class Names:
         """
         return f"{self.namespace}events:{job_id}"
 
+    def changes(self) -> str:
+        """Return the key of a channel, written by both sides.
+
+        It tells what changes on the farm, one JSON message a change (`ltx_client.protocol.changes`).
+        """
+        return f"{self.namespace}changes"
+
     def preview(self, job_id: str) -> str:
         """Return the key of a string, written by workers.
 

@@ -25,6 +25,7 @@ from typing import Any, TypeVar
 import redis
 
 from ltx_client.protocol import events
+from ltx_client.protocol.changes.messages import JobStatus
 from ltx_client.protocol.events import Event, Result
 from ltx_client.protocol.file_names import TOKEN_SHOWN, attempt_name
 from ltx_client.protocol.jobs import Job, Links, UnreadableJob, parse_job, parse_links
@@ -217,8 +218,8 @@ class Ledger(NextTurn):
                 "token": token,
                 "seq": after.seq,
                 "lease_ms": self._lease,
-                **_written("claimed", claimed, after),
-                **_written("cancelled", cancelled, apply(state, cancelled)),
+                **_written("claimed", claimed, job_id, after),
+                **_written("cancelled", cancelled, job_id, apply(state, cancelled)),
                 "ttl": RESULT_TTL,
                 "preview_ttl": PREVIEW_TTL,
                 "paused": self._names.paused(),
@@ -300,6 +301,7 @@ class Ledger(NextTurn):
             result = event.result if isinstance(event, events.Done) else None
             named: Named = {**_who(attempt), "seq": after.seq, "status": after.status, **_event(event, after)}
             named |= {"ttl": RESULT_TTL, "preview_ttl": PREVIEW_TTL, "files": _files(result) if result else ""}
+            named["change"] = _change(attempt.job_id, after)
             answer = self._run("commit", attempt.job_id, named)
             if answer == "cancel":
                 return Verdict.CANCEL
@@ -388,9 +390,9 @@ class Ledger(NextTurn):
             "line": line,
             "turns": turns,
             "seq": snapshot.seq + 1,
-            **_written("released", released, apply(snapshot, released)),
-            **_written("failed", failed, apply(snapshot, failed)),
-            **_written("cancelled", cancelled, apply(snapshot, cancelled)),
+            **_written("released", released, job_id, apply(snapshot, released)),
+            **_written("failed", failed, job_id, apply(snapshot, failed)),
+            **_written("cancelled", cancelled, job_id, apply(snapshot, cancelled)),
             "strike": strike or "",
             "limit": POISON_LIMITS[strike] if strike else 0,
             "ttl": RESULT_TTL,
@@ -472,9 +474,11 @@ class Ledger(NextTurn):
         return [self._answer(script, reply, named) for reply, named in zip(replies, calls, strict=True)]
 
     def _with_keys(self, script: str, job_id: str, named: Named) -> Named:
-        """Add the script's keys that are the job's own."""
-        keys = [key for key in self._scripts[script].script.keys if key not in named]
-        return {**{key: getattr(self._names, key)(job_id) for key in keys}, **named}
+        """Add the script's keys that are the job's own, and the channel of a script that tells of a change."""
+        its = self._scripts[script].script
+        keys = [key for key in its.keys if key not in named]
+        channel = {"changes": self._names.changes()} if "changes" in its.args else {}
+        return {**{key: getattr(self._names, key)(job_id) for key in keys}, **channel, **named}
 
     def _answer(self, script: str, reply: Any, named: Named) -> str:
         answer = reply.decode(errors="replace") if isinstance(reply, bytes) else str(reply)
@@ -511,6 +515,23 @@ def _event(event: Event, after: Snapshot) -> Named:
     return {"event": event.model_dump_json(), "snapshot": after.model_dump_json()}
 
 
-def _written(name: str, event: Event, after: Snapshot) -> Named:
-    """Return an event and its snapshot under a script's names for one of several events."""
-    return {name: event.model_dump_json(), f"{name}_snapshot": after.model_dump_json()}
+def _written(name: str, event: Event, job_id: str, after: Snapshot) -> Named:
+    """Return an event, its snapshot and its change under a script's names for one of several events."""
+    return {
+        name: event.model_dump_json(),
+        f"{name}_snapshot": after.model_dump_json(),
+        f"{name}_change": _change(job_id, after),
+    }
+
+
+def _change(job_id: str, after: Snapshot) -> str:
+    """Return what the farm's channel tells of a job's new status."""
+    runs = after.status is Status.RUNNING
+    return JobStatus.model_construct(
+        job=job_id,
+        status=str(after.status),
+        seq=after.seq,
+        attempt=after.attempt,
+        worker=(after.worker or "") if runs else "",
+        worker_name=(after.worker_name or "") if runs else "",
+    ).model_dump_json()

@@ -10,6 +10,7 @@ from ltx_client.shared.lua.lua_script import load_script
 __all__ = [
     "BEAT",
     "DROP_EXPIRED",
+    "DROP_LAPSED",
     "ENTER_LINES",
     "FIND_EMBEDDINGS",
     "FIND_LEASED",
@@ -39,5 +40,6 @@ FIND_PRESENT = load_script(_HERE, "queue/find_present")
 FIND_LEASED = load_script(_HERE, "queue/find_leased")
 BEAT = load_script(_HERE, "workers/beat")
 LEAVE = load_script(_HERE, "workers/leave")
+DROP_LAPSED = load_script(_HERE, "workers/drop_lapsed")
 FIND_EMBEDDINGS = load_script(_HERE, "embeddings/find_embeddings")
 STORE_EMBEDDING = load_script(_HERE, "embeddings/store_embedding")

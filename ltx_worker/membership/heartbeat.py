@@ -15,6 +15,7 @@ from typing import Any
 
 import redis
 
+from ltx_client.protocol.changes.messages import UNTOLD, WorkerCame, WorkerChanged, WorkerLeft
 from ltx_client.protocol.clock import CLOCK
 from ltx_client.protocol.pauses import parse_pause, queue_field, why_paused, worker_field
 from ltx_client.protocol.text import printable
@@ -118,8 +119,10 @@ class Heartbeat(Background):
     def leave(self) -> None:
         """Remove the worker from the farm's list."""
         worker, workers = self._names.worker(self.worker_id), self._names.workers()
+        left = WorkerLeft(worker=self.worker_id, name=self.worker_name).model_dump_json()
+        told = {"changes": self._names.changes(), "left": left}
         with contextlib.suppress(redis.RedisError):
-            self._leave_script(worker=worker, workers=workers, id=self.worker_id, run=self.run)
+            self._leave_script(worker=worker, workers=workers, id=self.worker_id, run=self.run, **told)
 
     def note_failure(self, job_id: str, reason: str) -> None:
         """Record a failed attempt, which is shown as the worker's last failure."""
@@ -152,6 +155,11 @@ class Heartbeat(Background):
         CLOCK.measure(self._client)
         info, names, identity = self.info(), self._names, self._identity
         pause_fields = [worker_field(info.id), queue_field(self.variant)]
+        fields = sorted(info.fields().items(), key=lambda pair: pair[0] in UNTOLD)
+        about = {
+            "worker": info.id,
+            **info.model_dump(include={"name", "variant", "state", "job", "why_paused"}),
+        }
         reply: Any = self._tell_script(
             worker=names.worker(info.id),
             workers=names.workers(),
@@ -164,7 +172,11 @@ class Heartbeat(Background):
             forgotten_at=info.seen_at - FORGOTTEN_AFTER,
             worker_field=pause_fields[0],
             queue_field=pause_fields[1],
-            fields=[part for pair in info.fields().items() for part in pair],
+            changes=names.changes(),
+            came=WorkerCame(**about).model_dump_json(),
+            changed=WorkerChanged(**about).model_dump_json(),
+            told=sum(name not in UNTOLD for name, _ in fields),
+            fields=[part for pair in fields for part in pair],
         )
         *values, other, damaged = reply
         if identity.meets(other):

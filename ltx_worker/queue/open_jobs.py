@@ -10,6 +10,7 @@ from typing import Any
 
 import redis
 
+from ltx_client.protocol.changes.messages import JobRemoved
 from ltx_client.protocol.jobs import Job, Links, UnreadableJob, parse_job, parse_links, parse_priority
 from ltx_client.protocol.names import Names
 from ltx_client.protocol.state import Snapshot, Status, parse_snapshot
@@ -137,7 +138,9 @@ class OpenJobs:
                 continue
             kinds = [getattr(self._names, kind) for kind in LEFT]
             left = [kind(job_id) for job_id in gone for kind in kinds]
-            self._drop(jobs=self._names.jobs(), left=left, ids=gone)
+            removed = [JobRemoved.model_construct(job=job_id).model_dump_json() for job_id in gone]
+            dropped = [part for pair in zip(gone, removed, strict=True) for part in pair]
+            self._drop(jobs=self._names.jobs(), left=left, changes=self._names.changes(), dropped=dropped)
             self.ended.difference_update(gone)
             for job_id in gone:
                 self._jobs.pop(job_id, None)

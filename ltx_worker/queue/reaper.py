@@ -2,7 +2,8 @@
 
 It requeues a running job whose lease has lapsed. It puts a queued job that is in no line into its line, and sends a
 message where there are fewer messages than jobs; a job that depends on others gets both when they have ended. It ends
-a cancelled job without an owner, drops the ids of expired jobs, and keeps the embeddings cache within its limit.
+a cancelled job without an owner, drops the ids of expired jobs and of workers that died, and keeps the embeddings cache
+within its limit.
 """
 
 from __future__ import annotations
@@ -25,6 +26,7 @@ from ltx_client.shared.unexpected_data import read_or, tell_once
 from ltx_worker.ledger.embeddings_cache import EmbeddingsLimit
 from ltx_worker.ledger.ledger import Ledger
 from ltx_worker.queue.fair_turns import FairTurns, SendRender, WaitingJob, job_of
+from ltx_worker.queue.lapsed_workers import LapsedWorkers
 from ltx_worker.queue.open_jobs import OpenJob, OpenJobs
 from ltx_worker.threads.background import Background
 from ltx_worker.threads.watched import brief
@@ -82,6 +84,7 @@ class Reaper(Background):
         self._lease = lease
         self._note_requeued = note_requeued
         self._open_jobs = OpenJobs(client, names)
+        self._lapsed_workers = LapsedWorkers(client, names)
         self._turns = FairTurns(client, names, self._send_or_skip)
         self._blocked: set[str] = set()
         self._server_run: str | None = None
@@ -147,6 +150,7 @@ class Reaper(Background):
         parts = {
             "examine the jobs": self._examine_jobs,
             "drop deliveries": self._drop_deliveries,
+            "drop the workers that are gone": self._lapsed_workers.drop,
             "trim the embeddings cache": self._embeddings.trim,
         }
         for what, part in parts.items():

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from enum import StrEnum
 
 from ltx_client.farm.ledger.scripts import WANTED_TTL
+from ltx_client.protocol.changes import messages
 from ltx_client.protocol.names import Names
 from ltx_client.protocol.state import ENDED
 from ltx_client.shared.broker.exchange import Exchange, ask, run_script
@@ -93,6 +94,8 @@ class RemovalExchanges:
             cancel=names.cancel(job_id),
             readers=names.readers(job_id),
             submitted_at=round(submitted_at * 1000),
+            changes=names.changes(),
+            removed=messages.JobRemoved.model_construct(job=job_id).model_dump_json(),
             ended=sorted(ENDED),
         )
         return bool(reply == b"yes")

@@ -7,6 +7,7 @@ from enum import StrEnum
 
 import redis
 
+from ltx_client.protocol.changes import messages
 from ltx_client.protocol.jobs import NO_LINKS, Job, Links, UnreadableJob, parse_job, parse_links, parse_priority
 from ltx_client.protocol.names import Names
 from ltx_client.protocol.state import ENDED, RESULT_TTL, Status
@@ -90,6 +91,10 @@ class LedgerExchanges:
             "dry": "1" if dry else "",
             "wanted_ttl": WANTED_TTL,
             "lead": LEAD,
+            "changes": names.changes(),
+            "submitted": messages.JobSubmitted(
+                job=job.id, variant=job.variant, priority=job.priority, submitter=job.submitter, batch=links.batch
+            ).model_dump_json(),
             "not_on": [not_on_field(worker) for worker in links.not_on],
         }
         return ScriptCall(_SUBMIT, named)
@@ -101,22 +106,26 @@ class LedgerExchanges:
             The state at that moment. Ended: nothing was asked. Queued: no worker will ever run it. Running: its worker
                 was woken. None: the job does not exist.
         """
-        reply = yield from run_script(_CANCEL, **self._keys(job_id), ttl=RESULT_TTL, ended=sorted(ENDED))
+        asked = messages.JobCancelAsked.model_construct(job=job_id)
+        reply = yield from run_script(
+            _CANCEL, **self._keys(job_id), ttl=RESULT_TTL, **self._told(asked), ended=sorted(ENDED)
+        )
         return _status(reply)
 
     def hold(self, job_id: str) -> Exchange[Status | None]:
         """Pause the job: no worker takes it, and one that renders it requeues it. Returns as `cancel`."""
-        return self._ask(job_id, "held", "1")
+        return self._ask(job_id, "held", "1", messages.JobPaused.model_construct(job=job_id))
 
     def unhold(self, job_id: str) -> Exchange[Status | None]:
         """Unpause the job. Returns as `cancel`."""
-        return self._ask(job_id, "held", "")
+        return self._ask(job_id, "held", "", messages.JobUnpaused.model_construct(job=job_id))
 
     def set_priority(self, job_id: str, priority: int) -> Exchange[Status | None]:
         """Change the job's priority. Returns as `cancel`."""
-        return self._ask(job_id, "priority", priority)
+        asked = messages.JobPriority.model_construct(job=job_id, priority=priority)
+        return self._ask(job_id, "priority", priority, asked)
 
-    def _ask(self, job_id: str, field: str, value: str | int) -> Exchange[Status | None]:
+    def _ask(self, job_id: str, field: str, value: str | int, change: messages.Change) -> Exchange[Status | None]:
         """Write a field of the job's record, and move the job to the line that it then belongs to."""
         names = self._names
         record, attempt = yield from ask_all(
@@ -149,9 +158,14 @@ class LedgerExchanges:
             turn=turn,
             entry=entry,
             enters="1" if enters else "",
+            **self._told(change),
             ended=sorted(ENDED),
         )
         return _status(reply)
+
+    def _told(self, change: messages.Change) -> dict[str, str]:
+        """Return the channel and the message of a change that somebody asks for."""
+        return {"changes": self._names.changes(), "asked": change.model_dump_json()}
 
     def _keys(self, job_id: str) -> dict[str, str]:
         names = self._names

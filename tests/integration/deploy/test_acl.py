@@ -1,5 +1,6 @@
 """Test that each user may do what it needs and no more, by comparing a full run with deploy/users.acl.in."""
 
+import contextlib
 import re
 import signal
 import subprocess
@@ -119,6 +120,8 @@ def full_run(farm, tester):
         for key in tester.keys(NAMES.input("*")):
             tester.delete(key)  # an hour later
         client.find(lost.id[-8:])
+        with contextlib.closing(client.changes(progress=True)) as changes:
+            assert next(changes).type == "read_again"
     command(farm, "workers")
     without_storage = {name: value for name, value in farm.env.items() if name != "LTX_STORAGE_URL"}
     assert "no storage is set" in ltx("download", lost.id, env=without_storage).stderr
@@ -241,6 +244,7 @@ def test_the_admin_may_do_what_the_handbook_says_and_no_more(secured):
         as_client = ltx("pause", "--queue", "pocket", env=secured.env)
         assert as_client.returncode == 69
         assert "only the farm's admin pause" in as_client.stderr
+        tester.script_flush()  # as after a restart of the broker
         for line in operating:
             done = ltx(*line.split(), env=env)
             assert done.returncode == 0, done.stderr
@@ -256,7 +260,7 @@ def test_the_admin_may_do_what_the_handbook_says_and_no_more(secured):
             connection.send_command(*words)
             said = ""
             try:
-                connection.read_response()
+                connection.read_response(push_request=words[0] == "SUBSCRIBE")
             except redis.ConnectionError:
                 said = "it is closed"
             except redis.ResponseError as error:
@@ -304,6 +308,10 @@ FORBIDDEN = {
         ("PUBLISH", "/0.celery.pidbox", "x"),
         ("PUBLISH", "ltx:/0.celery.pidbox", "x"),
         ("SUBSCRIBE", "other:events:1"),
+        ("SUBSCRIBE", "other:changes"),
+        ("SUBSCRIBE", "ltx:cancel:1"),
+        ("PSUBSCRIBE", "*"),
+        ("PSUBSCRIBE", "ltx:*"),
         ("EVAL", "return redis.call('HSET', 'ltx:result:1', 'files', '{}')", "0"),
     ],
     "worker": [
@@ -323,6 +331,8 @@ FORBIDDEN = {
         ("SCAN", "0"),
         ("CONFIG", "SET", "dir", "/tmp"),
         ("PUBLISH", "ltx:cancel:1", "1"),
+        ("SUBSCRIBE", "ltx:changes"),
+        ("PSUBSCRIBE", "ltx:events:*"),
         ("ACL", "LIST"),
         ("ACL", "GETUSER", "client"),
         ("ACL", "SETUSER", "default", "on", "nopass"),
@@ -333,6 +343,8 @@ FORBIDDEN = {
         ("CONFIG", "GET", "*"),
         ("HSET", "ltx:job:1", "spec", "{}"),
         ("HSET", "ltx:result:1", "files", "{}"),
+        ("PUBLISH", "ltx:events:1", "x"),
+        ("SUBSCRIBE", "ltx:events:1"),
         ("FLUSHALL",),
         ("CONFIG", "SET", "dir", "/tmp"),
         ("MONITOR",),

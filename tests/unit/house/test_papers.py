@@ -10,7 +10,7 @@ from tests.papers import DOORS, PAPERS, places_in, written
 
 ROOT = Path(__file__).parents[3]
 TABLES = {
-    "ltx_client": {"ltx commands", "farm settings", "glossary"},
+    "ltx_client": {"ltx commands", "farm settings", "changes", "glossary"},
     "ltx_worker": {"ltx-worker commands", "worker settings", "redis keys", "states", "attempt states", "glossary"},
     "ltx_models": {"variants", "glossary"},
 }

@@ -5,16 +5,19 @@
 --       cancelled_snapshot: events and the snapshots after them; ttl, preview_ttl: seconds until a job that is ended
 --       here, and its preview, expire; paused: a key; worker_field, queue_field: its fields for this worker; entry: in
 --       the line, or ''; shown: characters of a token that file names show; remembered: characters that are kept of all
---       tokens; claimable: the states from which a job may be claimed.
+--       tokens; changes: a channel; claimed_change, cancelled_change: its messages; claimable: the states from which a
+--       job may be claimed.
 --
 -- Guarantee: of any number of concurrent claims, one is granted; sent again, it answers 'mine'. A refusal changes
 -- nothing: 'gone', 'ended', 'leased', 'raced' if attempt and seq do not follow the stored ones, 'held' for a paused
--- job, 'paused' for a paused worker or queue. A job whose cancel was asked is ended, with the answer 'cancelled'.
--- include: attempt
+-- job, 'paused' for a paused worker or queue. A job whose cancel was asked is ended, with the answer 'cancelled'. The
+-- channel is told of a new status once.
+-- include: attempt, changes
 local job, state, lease, cancel, events, preview, latents, line = unpack(KEYS)
 local attempt, token, seq, lease_ms, claimed, claimed_snapshot, cancelled, cancelled_snapshot = unpack(ARGV, 1, 8)
 local ttl, preview_ttl, paused, worker_field, queue_field, entry, shown, remembered = unpack(ARGV, 9, 16)
-local claimable = rest(ARGV, 17)
+local changes, claimed_change, cancelled_change = unpack(ARGV, 17, 19)
+local claimable = rest(ARGV, 20)
 
 if redis.call('EXISTS', job) == 0 then return 'gone' end
 local held = redis.call('HMGET', state, 'status', 'attempt', 'token', 'seq')
@@ -32,6 +35,7 @@ if redis.call('EXISTS', cancel) == 1 then
   redis.call('DEL', latents)
   expire(ttl, {job, state, cancel, events})
   expire(preview_ttl, {preview})
+  tell(changes, cancelled_change)
   return 'cancelled'
 end
 if redis.call('HEXISTS', job, 'held') == 1 then return 'held' end
@@ -44,4 +48,5 @@ redis.call('HSET', state, 'status', 'running', 'attempt', attempt, 'token', toke
 redis.call('SET', lease, token, 'PX', lease_ms)
 redis.call('DEL', preview)
 if entry ~= '' then read(0, 'ZREM', line, entry) end
+tell(changes, claimed_change)
 return 'claimed'

@@ -2,14 +2,14 @@
 --
 -- KEYS  job, state, lease, cancel, events, preview, result, latents.
 -- ARGV  attempt, token, seq; status: of the ended job; event, snapshot; ttl, preview_ttl: seconds until the job and its
---       preview expire; files: of the result, as JSON, or ''.
+--       preview expire; files: of the result, as JSON, or ''; changes: a channel; change: its message.
 --
 -- Guarantee: one result a job; sent again, it answers 'committed' and changes nothing. A refusal changes nothing:
 -- 'stale' unless the attempt is the current one of a running job; 'cancel' for a result after a cancel was asked; 'gap'
--- if an event before this one is missing.
--- include: attempt
+-- if an event before this one is missing. The channel is told of the end once.
+-- include: attempt, changes
 local job, state, lease, cancel, events, preview, result, latents = unpack(KEYS)
-local attempt, token, seq, status, event, snapshot, ttl, preview_ttl, files = unpack(ARGV)
+local attempt, token, seq, status, event, snapshot, ttl, preview_ttl, files, changes, change = unpack(ARGV)
 
 if not is_current(state, attempt, token) then return 'stale' end
 local held = redis.call('HMGET', state, 'status', 'seq')
@@ -25,4 +25,5 @@ redis.call('HSET', state, 'status', status)
 redis.call('DEL', lease, latents)
 expire(ttl, {job, state, cancel, events, result})
 expire(preview_ttl, {preview})
+tell(changes, change)
 return 'committed'

@@ -6,7 +6,7 @@
 -- Guarantee: sent again, it changes nothing and gives the same answer. A refusal changes nothing: 'stale' unless the
 -- attempt is the current one of a running job; 'gap' if an event before this one is missing.
 -- include: give_back
-local attempt, token = unpack(ARGV, 15)
+local attempt, token = unpack(ARGV, 19)
 
 if not is_current(state, attempt, token) then return 'stale' end
 local held = redis.call('HMGET', state, 'status', 'seq')

@@ -6,7 +6,7 @@
 -- Guarantee: 'left', with nothing changed, for a job that has an owner, has changed since it was read, or needs
 -- nothing. Of any number of concurrent calls, one has an effect.
 -- include: give_back
-local attempt = ARGV[15]
+local attempt = ARGV[19]
 
 local held = redis.call('HMGET', state, 'status', 'attempt', 'seq')
 local status, known_attempt, known_seq = held[1] or 'queued', tonumber(held[2] or 0), tonumber(held[3] or 0)

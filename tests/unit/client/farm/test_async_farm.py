@@ -23,7 +23,7 @@ WITHOUT_BROKER = {"is_embedded", "storage_url"}
 """Properties of both kinds, which ask nobody."""
 HANDLES = {"job"}
 """Methods of both kinds that ask nobody."""
-FOR_MANY = {"watch", "log", "remove", "updates", "events"}
+FOR_MANY = {"watch", "log", "changes", "remove", "updates", "events"}
 """What gives one thing after another."""
 
 

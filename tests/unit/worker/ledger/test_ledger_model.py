@@ -74,6 +74,13 @@ MUTANTS = {
         "if status == 'queued' and redis.call",
         "if status == 'queued' or redis.call",
     ),
+    "claim: is told to nobody": ("claim", "tell(changes, claimed_change)", ""),
+    "claim: the end of a cancelled job is told to nobody": ("claim", "tell(changes, cancelled_change)", ""),
+    "commit: is told to nobody": ("commit", "tell(changes, change)", ""),
+    "release: is told to nobody": ("release", "tell(changes, change)", ""),
+    "requeue: is told to nobody": ("requeue", "tell(changes, change)", ""),
+    "release: the end of a cancelled job is told as its return": ("release", ", cancelled_change\n", ", change\n"),
+    "release: a poisoned job's end is told as its return": ("release", ", failed_change\n", ", change\n"),
 }
 CLIENT_MUTANTS = {
     "submit: another job under a used id": ("_SUBMIT", "'exists' or 'conflict'", "'exists' or 'exists'"),
@@ -90,6 +97,11 @@ CLIENT_MUTANTS = {
     "cancel: of a job that is not there": ("_CANCEL", "  return 'missing'", ""),
     "cancel: of a waiting job never expires": ("_CANCEL", "if status == 'queued' then", "if false then"),
     "cancel: of a running job expires": ("_CANCEL", "if status == 'queued' then", "if true then"),
+    "submit: is told to nobody": ("_SUBMIT", "tell(changes, submitted)", ""),
+    "asked: is told to nobody": ("_ASK", "tell(changes, asked)", ""),
+    "asked: twice is told twice": ("_ASK", "if has_changed then", "if true then"),
+    "cancel: is told to nobody": ("_CANCEL", "tell(changes, asked)", ""),
+    "cancel: twice is told twice": ("_CANCEL", "if not is_asked then", "if true then"),
 }
 
 

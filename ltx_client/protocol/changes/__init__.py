@@ -1,0 +1,1 @@
+"""Define the messages of the farm's channel, which tell programs what changed."""
