@@ -358,7 +358,8 @@ class LTXPipeline:
             start = stop
         convert.check(all_done=True)
         yield Decoded(frames)
-        yield Finished(RenderResult(frames, end.latents, request))
+        scheduler = None if request.timesteps else models.scheduler
+        yield Finished(RenderResult(frames, end.latents, request, scheduler=scheduler))
 
     def generate_video(
         self,
