@@ -99,11 +99,7 @@ class RenderResult:
         Raises:
             VideoError: They are invalid, or there is one without the other.
         """
-        if self.audio is None and self.audio_rate is None:
-            return None
-        if self.audio is None or self.audio_rate is None:
-            raise VideoError("the sound is invalid: samples and their rate come together")
-        return Sound(self.audio, self.audio_rate)
+        return Sound.of(self.audio, self.audio_rate)
 
     def save(self, path: Path | str) -> None:
         """Write an MP4, whole or not at all; follow links, and write into devices and pipes.

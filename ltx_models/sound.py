@@ -29,6 +29,19 @@ class Sound:
     samples: np.ndarray
     rate: int
 
+    @classmethod
+    def of(cls, audio: np.ndarray | None, rate: int | None) -> Sound | None:
+        """Return the sound of a result's audio and its rate, or None where it has neither.
+
+        Raises:
+            VideoError: They are invalid, or there is one without the other.
+        """
+        if audio is None and rate is None:
+            return None
+        if audio is None or rate is None:
+            raise VideoError("the sound is invalid: samples and their rate come together")
+        return cls(audio, rate)
+
     def __post_init__(self) -> None:
         samples, rate = self.samples, self.rate
         if not isinstance(samples, np.ndarray) or samples.dtype != np.float32:

@@ -11,6 +11,7 @@ from pydantic import BaseModel, ConfigDict, Field, TypeAdapter
 from ltx_client.protocol.events import Count, CutTexts
 from ltx_models.errors import FaultKind, MachineFault
 from ltx_models.request import GenerationRequest
+from ltx_models.schedulers import SchedulerConfig
 
 __all__ = [
     "Command",
@@ -176,6 +177,8 @@ class Decoded(_Frozen):
         seconds: how long each phase took.
         peak_memory: bytes.
         waited: seconds between the end of the previous render and the start of this one.
+        request: the resolved request, as it was rendered, with local paths of its pictures and clips.
+        scheduler: what chose the timesteps; None where the request has its own.
     """
 
     type: Literal["decoded"] = "decoded"
@@ -183,16 +186,24 @@ class Decoded(_Frozen):
     seconds: dict[str, float] = Field(default_factory=dict)
     peak_memory: int = 0
     waited: float | None = None
+    request: GenerationRequest | None = None
+    scheduler: SchedulerConfig | None = None
 
 
 class Written(_Frozen):
-    """Reports that the MP4 `output` is complete, `seconds` after its frames were decoded."""
+    """Reports that the MP4 `output` is complete, `seconds` after its frames were decoded.
+
+    Attributes:
+        poster: the SHA-256 of the poster in the same folder (`ltx_client.protocol.file_names.POSTER`); empty if none
+            could be made.
+    """
 
     type: Literal["written"] = "written"
     output: Path
     size: Count
     sha256: str
     seconds: float
+    poster: str = ""
 
 
 class Unwritten(_Frozen):

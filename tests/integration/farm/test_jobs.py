@@ -69,7 +69,8 @@ def test_a_prompt_becomes_an_mp4(farm_env, tmp_path):
     assert len(sidecar["checkpoint_sha256"]) == 64
     assert set(sidecar["seconds"]) == {"text", "denoise", "decode", "encode"}
     stored = {path.name for path in farm_env.storage.iterdir()}
-    assert stored == {view.snapshot.result.video, view.snapshot.result.sidecar, MARKER}
+    assert stored == {*view.snapshot.result.files.values(), MARKER}
+    assert len(stored) == 4
 
 
 def test_the_same_seed_gives_the_same_frames_and_another_does_not(farm_env, tmp_path):
