@@ -98,6 +98,7 @@ class RenderResult:
 
         Raises:
             VideoError: They are invalid, or there is one without the other.
+            NotFinite: There are NaN or infinite samples.
         """
         return Sound.of(self.audio, self.audio_rate)
 
@@ -105,7 +106,9 @@ class RenderResult:
         """Write an MP4, whole or not at all; follow links, and write into devices and pipes.
 
         Raises:
-            VideoError: The path's suffix is of another format, or the video could not be encoded or written.
+            VideoError: The path's suffix is of another format, the sound is invalid, or the video could not be encoded
+                or written.
+            NotFinite: The sound has NaN or infinite values.
         """
         assert self.request.frame_rate
         if why := MP4.why_not(Path(path)):

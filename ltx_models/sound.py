@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from ltx_models.errors import VideoError
+from ltx_models.errors import NotFinite, VideoError
 
 __all__ = ["MAX_RATE", "MIN_RATE", "Sound"]
 
@@ -24,6 +24,7 @@ class Sound:
 
     Raises:
         VideoError: The samples or the rate are invalid.
+        NotFinite: There are NaN or infinite samples.
     """
 
     samples: np.ndarray
@@ -35,6 +36,7 @@ class Sound:
 
         Raises:
             VideoError: They are invalid, or there is one without the other.
+            NotFinite: There are NaN or infinite samples.
         """
         if audio is None and rate is None:
             return None
@@ -57,4 +59,4 @@ class Sound:
                 f" {MIN_RATE:,} to {MAX_RATE:,}"
             )
         if not np.isfinite(samples).all():
-            raise VideoError("the sound is invalid: it has NaN or infinite values")
+            raise NotFinite("the sound has NaN or infinite values")
