@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import shutil
 import tempfile
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -19,6 +20,8 @@ from ltx_models.errors import VideoError
 from ltx_models.files.output_files import MP4, writing
 from ltx_models.request import GenerationRequest
 from ltx_models.resume_point import ResumePoint
+from ltx_models.schedulers import SchedulerConfig
+from ltx_models.sound import Sound
 from ltx_models.video import write_mp4
 
 __all__ = [
@@ -59,26 +62,45 @@ class RenderResult:
 
     Attributes:
         frames: uint8 (F, H, W, 3).
-        latents: Normalized latents, float32 (1, C, F, H, W).
+        latents: Normalized latents, float32 (1, C, F, H, W); of a family with several streams, a mapping of such
+            arrays by the stream's name.
         request: The resolved request: every value is filled in, the seed too.
+        audio: float32 (samples, channels), or None for a video without sound.
+        audio_rate: Samples a second of `audio`, or None.
+        scheduler: What chose the timesteps, or None where the request has its own.
     """
 
     frames: np.ndarray
-    latents: np.ndarray
+    latents: np.ndarray | Mapping[str, np.ndarray]
     request: GenerationRequest
+    audio: np.ndarray | None = None
+    audio_rate: int | None = None
+    scheduler: SchedulerConfig | None = None
+
+    @property
+    def sound(self) -> Sound | None:
+        """Return the audio and its rate, or None.
+
+        Raises:
+            VideoError: They are invalid, or there is one without the other.
+            NotFinite: There are NaN or infinite samples.
+        """
+        return Sound.of(self.audio, self.audio_rate)
 
     def save(self, path: Path | str) -> None:
         """Write an MP4, whole or not at all; follow links, and write into devices and pipes.
 
         Raises:
-            VideoError: The path's suffix is of another format, or the video could not be encoded or written.
+            VideoError: The path's suffix is of another format, the sound is invalid, or the video could not be encoded
+                or written.
+            NotFinite: The sound has NaN or infinite values.
         """
         assert self.request.frame_rate
         if why := MP4.why_not(Path(path)):
             raise VideoError(why)
         with tempfile.TemporaryDirectory() as folder:
             video = Path(folder) / "video.mp4"
-            write_mp4(self.frames, video, self.request.frame_rate)
+            write_mp4(self.frames, video, self.request.frame_rate, self.sound)
             try:
                 with video.open("rb") as whole, writing(Path(path)) as file:
                     shutil.copyfileobj(whole, file)

@@ -29,14 +29,17 @@ SMALL = ("--width", "64", "--height", "64", "--frames", "9", "--steps", "2")
 class StoredFarm:
     """A farm in this process.
 
-    farm: the library's own, over a server in this process. sent: the ids of the jobs, in order.
+    farm: the library's own, over a server in this process. sent: the ids of the jobs, in order. poster: what a worker
+    stores beside a video; None as of older workers.
     """
 
     def __init__(self, folder):
-        self.client = fakeredis.FakeRedis()
+        self.server = fakeredis.FakeServer()
+        self.client = fakeredis.FakeRedis(server=self.server)
         self.names = Names("test:")
         self.storage = made(folder)
         self.sent = []
+        self.poster = None
         self._ledger = ClientLedger(self.client, self.names)
         self._worker = Ledger(self.client, self.names)
         self.farm = Farm.over(self.client, SecretStr("redis://localhost"), self.names, str(self.storage.local_folder))
@@ -65,6 +68,9 @@ class StoredFarm:
         (self.storage.local_folder / f"{attempt.name}.mp4").write_bytes(VIDEO)
         digest = hashlib.sha256(VIDEO).hexdigest()
         names = {"video": f"{attempt.name}.mp4", "sidecar": f"{attempt.name}.json"}
+        if self.poster is not None:
+            (self.storage.local_folder / f"{attempt.name}.jpg").write_bytes(self.poster)
+            names |= {"poster": f"{attempt.name}.jpg", "poster_sha256": hashlib.sha256(self.poster).hexdigest()}
         self._worker.commit(attempt, events.Done(result=Result(size=len(VIDEO), sha256=digest, **names)))
 
     def ltx(self, *words):

@@ -244,6 +244,10 @@ class AsyncFarm:
         """See `Farm.download`."""
         await self._run(self._operations.download(job_id, target))
 
+    async def poster(self, job_id: str) -> bytes | None:
+        """See `Farm.poster`."""
+        return await self._run(self._operations.poster(job_id))
+
     async def link(self, job_id: str) -> str | None:
         """See `Farm.link`."""
         return await self._run(self._operations.link(job_id))
@@ -397,6 +401,10 @@ class AsyncRender:
         path = await asyncio.to_thread(video_path, Path(target or "."), self.id)
         await self.farm.download(self.id, path)
         return path
+
+    async def poster(self) -> bytes | None:
+        """See `Render.poster`."""
+        return await self.farm.poster(self.id)
 
     async def why_waiting(self) -> str:
         """See `Render.why_waiting`."""

@@ -72,6 +72,10 @@ class ResultJson(TypedDict):
     """Bytes of the MP4."""
     sha256: str
     """The SHA-256 of the MP4, in hex."""
+    poster: str | None
+    """The name of the JPEG beside it, the video's middle frame; null where there is none, as of older workers."""
+    poster_sha256: str
+    """The SHA-256 of the poster, in hex; empty where there is none."""
 
 
 class CutTextJson(TypedDict):

@@ -178,6 +178,14 @@ class Farm(Connection):
         """
         self._run(self._operations.download(job_id, target))
 
+    def poster(self, job_id: str) -> bytes | None:
+        """Return a finished job's poster, the middle frame of its video as a JPEG; None if it has none.
+
+        Raises:
+            StorageUnreachable: The file cannot be read.
+        """
+        return self._run(self._operations.poster(job_id))
+
     def link(self, job_id: str) -> str | None:
         """Return the job's download link, which is a secret; None if its worker has left none."""
         return self._run(self._operations.link(job_id))

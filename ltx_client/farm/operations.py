@@ -11,7 +11,7 @@ import difflib
 import time
 from collections.abc import Collection, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import redis
 from pydantic import SecretStr, ValidationError
@@ -19,7 +19,7 @@ from pydantic import SecretStr, ValidationError
 from ltx_client.errors import FarmError, JobNotFound, UsageError
 from ltx_client.farm.batches import Batch
 from ltx_client.farm.broker import broker_errors, operator_errors
-from ltx_client.farm.jobs.files import fetch_video
+from ltx_client.farm.jobs.files import fetch_poster, fetch_video
 from ltx_client.farm.jobs.forecast import Paces, Place, Turns, measure, places
 from ltx_client.farm.jobs.obstacles import why_waiting
 from ltx_client.farm.jobs.prepare import prepare, submitter
@@ -31,6 +31,7 @@ from ltx_client.farm.watching import MIN_ID_TAIL
 from ltx_client.local.members import FarmFolder
 from ltx_client.protocol.clock import Clock
 from ltx_client.protocol.events import Result
+from ltx_client.protocol.file_names import POSTER, VIDEO, ResultFile
 from ltx_client.protocol.jobs import Job, Links
 from ltx_client.protocol.names import Names
 from ltx_client.protocol.pauses import Pause
@@ -47,6 +48,7 @@ from ltx_models.request import GenerationRequest
 
 __all__ = ["Operations"]
 
+T = TypeVar("T")
 
 FORECAST_FROM = 2000
 """How many jobs a forecast reads."""
@@ -193,21 +195,37 @@ class Operations(Sending):
     def download(self, job_id: str, target: Path) -> Exchange[None]:
         """See `Farm.download`."""
         view = yield from self.view(job_id)
+        yield from self._reading(view, fetch_video(self.storage_url, view, target, self.link))
+
+    def poster(self, job_id: str) -> Exchange[bytes | None]:
+        """See `Farm.poster`."""
+        view = yield from self.view(job_id)
+        return (yield from self._reading(view, fetch_poster(self.storage_url, view, self._poster_link)))
+
+    def _reading(self, view: JobView, fetch: Exchange[T]) -> Exchange[T]:
+        """Fetch files of a job, which nobody can remove meanwhile. Raise JobNotFound for one that is gone."""
+        job_id = view.job.id
         with broker_errors(self._address):
             token = yield from self._removals.begin_reading(job_id)
         _known(job_id, view.status if token else None)
         try:
-            yield from fetch_video(self.storage_url, view, target, self.link)
+            return (yield from fetch)
         finally:
             with contextlib.suppress(FarmError), broker_errors(self._address):
                 yield from self._removals.end_reading(job_id, token or "")
 
     def link(self, job_id: str) -> Exchange[str | None]:
         """See `Farm.link`."""
+        return (yield from self._link(job_id, VIDEO))
+
+    def _poster_link(self, job_id: str) -> Exchange[str | None]:
+        return (yield from self._link(job_id, POSTER))
+
+    def _link(self, job_id: str, kind: ResultFile) -> Exchange[str | None]:
         with broker_errors(self._address):
             files = yield from ask_or(None, self._names.result(job_id), "hget", "files")
         try:
-            return Result.model_validate_json(files, context=READING).link if files else None
+            return Result.model_validate_json(files, context=READING).links[kind.link] if files else None
         except ValidationError:
             return None
 

@@ -107,6 +107,10 @@ class Render:
         self.farm.download(self.id, path)
         return path
 
+    def poster(self) -> bytes | None:
+        """Return the finished video's middle frame, a JPEG, for as long as the video is kept; None if there is none."""
+        return self.farm.poster(self.id)
+
     def why_waiting(self) -> str:
         """Return the reason for which the job may wait forever, as a sentence; see `Farm.why_waiting`."""
         return self.farm.why_waiting(self.id)

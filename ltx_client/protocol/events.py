@@ -11,6 +11,7 @@ from typing import Annotated, Literal
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, TypeAdapter, ValidationError, ValidationInfo
 
 from ltx_client.protocol.clock import CLOCK
+from ltx_client.protocol.file_names import RESULT_FILES, ResultFile
 from ltx_client.protocol.validation import READING, Name, Sentence, first_error
 
 __all__ = [
@@ -172,8 +173,12 @@ class Result(BaseModel):
         sidecar: Name relative to the storage URL.
         size: The video's size in bytes.
         sha256: The video's SHA-256 in hex.
+        poster: Name relative to the storage URL of a JPEG, the video's middle frame; None where there is none, as of
+            older workers.
+        poster_sha256: The poster's SHA-256 in hex; empty without a poster.
         link: A URL by which anybody can read the video for some days, if there is one. It is stored with the job's
             result only, never in an event or a snapshot, which are shown.
+        poster_link: The same of the poster.
     """
 
     model_config = ConfigDict(frozen=True)
@@ -182,7 +187,27 @@ class Result(BaseModel):
     sidecar: FileName
     size: Count
     sha256: FileName
+    poster: FileName | None = None
+    poster_sha256: FileName = ""
     link: str | None = Field(default=None, exclude=True, repr=False)
+    poster_link: str | None = Field(default=None, exclude=True, repr=False)
+
+    @property
+    def files(self) -> dict[ResultFile, str]:
+        """Return the name of each file that the result has, relative to the storage URL."""
+        names = {kind: getattr(self, kind.field) for kind in RESULT_FILES}
+        return {kind: name for kind, name in names.items() if name is not None}
+
+    @property
+    def links(self) -> dict[str, str | None]:
+        """Return the files' download links by their fields, which are excluded from what is shown."""
+        return {kind.link: getattr(self, kind.link) for kind in RESULT_FILES if kind.link}
+
+    def without(self, kind: ResultFile) -> Result:
+        """Return the same without a file that is optional."""
+        return self.model_copy(
+            update={name: type(self).model_fields[name].default for name in (kind.field, kind.sha256)}
+        )
 
 
 class Done(_Event):

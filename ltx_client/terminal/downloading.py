@@ -90,4 +90,11 @@ def _caption(view: JobView) -> str:
 def _entry(view: JobView, path: Path) -> dict[str, object]:
     request = view.job.model_dump(mode="json")["request"]
     entry = {"item": view.links.item, "file": str(path), "job": view.job.id, "status": view.status}
-    return {**entry, "error": view.snapshot.error, "variant": view.job.variant, "request": request}
+    poster = view.snapshot.result.poster if view.snapshot.result else None
+    return {
+        **entry,
+        "error": view.snapshot.error,
+        "poster": poster,
+        "variant": view.job.variant,
+        "request": request,
+    }

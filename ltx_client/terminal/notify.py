@@ -218,6 +218,7 @@ def _payload(views: Sequence[JobView]) -> dict[str, Any]:
             "prompt": view.job.request.prompt,
             "seed": view.job.request.seed,
             "video": view.snapshot.result.video if view.snapshot.result else None,
+            "poster": view.snapshot.result.poster if view.snapshot.result else None,
         }
         for view in views
     ]

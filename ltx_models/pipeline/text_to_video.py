@@ -383,7 +383,8 @@ class LTXPipeline:
             start = stop
         convert.check(all_done=True)
         yield Decoded(frames)
-        yield Finished(RenderResult(frames, denoised, request))
+        scheduler = None if request.timesteps else models.scheduler
+        yield Finished(RenderResult(frames, denoised, request, scheduler=scheduler))
 
     def generate_video(
         self,

@@ -2,7 +2,7 @@
 
 What cannot be delivered now waits in a spool folder, also over a restart:
 
-spool/{attempt}/    video.mp4, sidecar.json, delivery.json
+spool/{attempt}/    video.mp4, sidecar.json, poster.jpg, delivery.json
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ import re
 import shutil
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import wait
 from pathlib import Path
 
@@ -22,7 +22,7 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from ltx_client.protocol import events
 from ltx_client.protocol.events import Count, Result
-from ltx_client.protocol.file_names import attempt_name
+from ltx_client.protocol.file_names import VIDEO, ResultFile, attempt_name
 from ltx_client.protocol.jobs import JobId
 from ltx_client.protocol.state import Snapshot
 from ltx_client.shared.private_files import replace_file
@@ -64,7 +64,7 @@ class Delivery(BaseModel):
     def _check_names(self) -> Delivery:
         """Refuse files that are not the attempt's."""
         stem = self.name if self.is_own(self.result.video) else f"{self.job_id}.{self.attempt}"
-        if (self.result.video, self.result.sidecar) != (f"{stem}.mp4", f"{stem}.json"):
+        if any(name != kind.name(stem) for kind, name in self.result.files.items()):
             raise ValueError("its files have the names of another attempt's")
         return self
 
@@ -121,7 +121,7 @@ class Spool(Background):
         """Return how many finished videos are not delivered yet."""
         return len(spooled(self._folder)[0])
 
-    def deliver(self, attempt: Attempt, video: Path, sidecar: Path, result: Result) -> None:
+    def deliver(self, attempt: Attempt, files: Mapping[ResultFile, Path], result: Result) -> None:
         """Take the files, store them and commit the job; what fails for now is left to the spool's thread.
 
         The files of an attempt that was the current one a moment ago are stored without asking once more, while the
@@ -133,7 +133,7 @@ class Spool(Background):
         delivery = Delivery(job_id=attempt.job_id, attempt=attempt.number, token=attempt.claim.token, result=result)
         folder = self._folder / delivery.name
         with self._alone():
-            self._take(delivery, video, sidecar)
+            delivery = self._take(delivery, files)
             self._attempts[folder.name] = attempt
             try:
                 self._deliver_taken(folder, delivery, attempt, sure=sure)
@@ -161,8 +161,10 @@ class Spool(Background):
                 self._ledger.emit(attempt.claim, events.Delayed(reason=str(error)))
             attempt.to(State.SPOOLED)
 
-    def _take(self, delivery: Delivery, video: Path, sidecar: Path) -> None:
+    def _take(self, delivery: Delivery, files: Mapping[ResultFile, Path]) -> Delivery:
         """Move the files into the spool; delivery.json is written last, so a folder without it is incomplete.
+
+        Return the delivery, without an optional file that could not be moved.
 
         Raises:
             OSError: The files could not be moved; nothing is left in the spool then.
@@ -170,11 +172,17 @@ class Spool(Background):
         folder = self._folder / delivery.name
         folder.mkdir(parents=True)
         try:
-            for source, name in ((video, "video.mp4"), (sidecar, "sidecar.json")):
-                shutil.move(source, folder / name)
-                flush(str(folder / name))
+            for kind in delivery.result.files:
+                try:
+                    shutil.move(files[kind], folder / kind.local)
+                    flush(str(folder / kind.local))
+                except OSError as error:
+                    if not kind.optional:
+                        raise
+                    delivery = delivery.model_copy(update={"result": _left_out(delivery.result, kind, error)})
             replace_file(folder / "delivery.json", delivery.model_dump_json())  # the token in it is the right to write
             flush(str(folder))
+            return delivery
         except BaseException:  # also the worker's end: half a delivery must not be taken for one
             shutil.rmtree(folder, ignore_errors=True)
             raise
@@ -187,10 +195,10 @@ class Spool(Background):
         result = delivery.result
         try:
             if sure or self._ledger.renew(attempt.claim) is not Verdict.CANCEL:
-                self._store(folder, result)
+                result = self._store(folder, result)
                 if sure:
                     attempt.rendering.publisher.finish()
-                done = events.Done(result=result.model_copy(update={"link": self._link(result)}))
+                done = events.Done(result=result.model_copy(update=self._links(result)))
                 if attempt.commit(done) is Verdict.CONTINUE:
                     shutil.rmtree(folder)
                     return
@@ -215,25 +223,41 @@ class Spool(Background):
         shutil.rmtree(folder)
         return True
 
-    def _store(self, folder: Path, result: Result) -> None:
-        """Store the video and its sidecar; never leave a sidecar without its video.
+    def _store(self, folder: Path, result: Result) -> Result:
+        """Store the video and what lies beside it; never leave a sidecar or a poster without their video.
 
-        A local folder takes both at once, so that the disk is waited for once. Other storages may have one connection
-        only, and take one after the other.
+        A local folder takes them concurrently, so that the disk is waited for once. Other storages may have one
+        connection only, and take one after the other.
+
+        Returns:
+            The result, without an optional file that could not be stored: a finished video does not wait for one.
         """
         if self._storage.local_folder is None:
-            self._storage.put(folder / "video.mp4", result.video, result.sha256)
-            self._storage.put(folder / "sidecar.json", result.sidecar)
-            return
-        sidecar = concurrently("sidecar", self._storage.put, folder / "sidecar.json", result.sidecar)
+            self._storage.put(folder / VIDEO.local, result.video, result.sha256)
+            return self._store_rest(folder, result)
+        rest = concurrently("sidecar", self._store_rest, folder, result)
         try:
-            self._storage.put(folder / "video.mp4", result.video, result.sha256)
+            self._storage.put(folder / VIDEO.local, result.video, result.sha256)
         except (StorageError, DamagedSource):
-            wait([sidecar])
-            with contextlib.suppress(StorageError):
-                self._storage.remove(result.sidecar)
+            wait([rest])
+            for kind, name in result.files.items():
+                if kind is not VIDEO:
+                    with contextlib.suppress(StorageError):
+                        self._storage.remove(name)
             raise
-        sidecar.result()
+        return rest.result()
+
+    def _store_rest(self, folder: Path, result: Result) -> Result:
+        for kind, name in result.files.items():
+            if kind is VIDEO:
+                continue
+            try:
+                self._storage.put(folder / kind.local, name, getattr(result, kind.sha256) if kind.sha256 else None)
+            except (StorageError, DamagedSource) as error:
+                if not kind.optional:
+                    raise
+                result = _left_out(result, kind, error)
+        return result
 
     def _try_again(self, folder: Path, delivery: Delivery, attempt: Attempt) -> None:
         """Do the same after a try that may have left part of a file, which could not be removed then."""
@@ -243,7 +267,7 @@ class Spool(Background):
         if attempt.state is not State.DELIVERING:
             attempt.to(State.DELIVERING)
         try:
-            for name in (delivery.result.video, delivery.result.sidecar):
+            for name in delivery.result.files.values():
                 self._storage.remove_unfinished(name)
         except StorageError:
             try:
@@ -256,17 +280,18 @@ class Spool(Background):
             raise
         self._try(folder, delivery, attempt)
 
-    def _link(self, result: Result) -> str | None:
-        """Return a download link for clients without access to the storage, or None if none can be signed.
+    def _links(self, result: Result) -> dict[str, str | None]:
+        """Return download links for clients without access to the storage, by the fields of `result`."""
+        return {kind.link: self._link(name) for kind, name in result.files.items() if kind.link}
 
-        A video without a link is better than no video.
-        """
+    def _link(self, name: str) -> str | None:
+        """Return a file's download link, or None if none can be signed: a video without one is better than no video."""
         if not self._sign_for:
             return None
         try:
-            if link := self._storage.sign(result.video, self._sign_for):
+            if link := self._storage.sign(name, self._sign_for):
                 return link
-            return self._own_link(result.video, self._sign_for) if self._own_link else None
+            return self._own_link(name, self._sign_for) if self._own_link else None
         except StorageError as error:
             log.warning("%s", error)
             return None
@@ -279,7 +304,7 @@ class Spool(Background):
         Raises:
             StorageError: The storage is away; the spool's thread tries again.
         """
-        for name in filter(delivery.is_own, (delivery.result.video, delivery.result.sidecar)):
+        for name in filter(delivery.is_own, delivery.result.files.values()):
             self._storage.remove(name)
         shutil.rmtree(folder)
 
@@ -356,6 +381,11 @@ class Spool(Background):
         attempt = Attempt(claim, self._ledger, observers=self._observers, state=State.SPOOLED)
         self._attempts[folder.name] = attempt
         return attempt
+
+
+def _left_out(result: Result, kind: ResultFile, error: Exception) -> Result:
+    log.warning("%s is left out, and the video goes on without it: %s", getattr(result, kind.field), brief(error))
+    return result.without(kind)
 
 
 def spooled(spool: Path) -> tuple[list[Path], list[Path]]:

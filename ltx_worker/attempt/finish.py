@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import functools
 import json
 import logging
@@ -16,13 +17,17 @@ from importlib import metadata
 
 from ltx_client.protocol import events
 from ltx_client.protocol.events import Result
+from ltx_client.protocol.file_names import POSTER, SIDECAR, VIDEO
+from ltx_client.protocol.jobs import Job
 from ltx_client.protocol.state import Status
 from ltx_models.errors import VideoError
+from ltx_models.families.variants import find_variant
+from ltx_models.request import GenerationRequest
 from ltx_worker.attempt.attempt import Attempt, WorkerContext
 from ltx_worker.attempt.delivery import Spool
 from ltx_worker.attempt.outcomes import Outcome, Outcomes
 from ltx_worker.attempt.states import State
-from ltx_worker.engine.messages import Written
+from ltx_worker.engine.messages import Decoded, Written
 from ltx_worker.engine.supervisor import EngineDied
 from ltx_worker.queue.fair_turns import SendRender
 from ltx_worker.threads.background import Background
@@ -141,16 +146,23 @@ class Finisher(Background):
         rendering = attempt.rendering
         rendering.publisher.put(events.Uploading(size=written.size))
         result = Result(
-            video=f"{attempt.name}.mp4", sidecar=f"{attempt.name}.json", size=written.size, sha256=written.sha256
+            video=VIDEO.name(attempt.name),
+            sidecar=SIDECAR.name(attempt.name),
+            size=written.size,
+            sha256=written.sha256,
+            poster=POSTER.name(attempt.name) if written.poster else None,
+            poster_sha256=written.poster,
         )
-        sidecar = rendering.output.with_name("sidecar.json")
-        sidecar.write_text(json.dumps(self._sidecar(attempt, written, result), indent=2) + "\n")
-        self._spool.deliver(attempt, rendering.output, sidecar, result)
+        files = {kind: rendering.output.with_name(kind.local) for kind in result.files}
+        files[SIDECAR].write_text(json.dumps(self._sidecar(attempt, written, result), indent=2) + "\n")
+        self._spool.deliver(attempt, files, result)
         return Outcome.ENDED
 
     def _sidecar(self, attempt: Attempt, written: Written, result: Result) -> dict[str, object]:
         """Return what the sidecar says.
 
+        job: as it was submitted.  variant, request, scheduler: all that the video can be made again from, with every
+        default filled in; its pictures and clips are named by their content.
         cut: texts of which only a part was read.  waited: seconds for which the engine had nothing to do before.
         seconds: of each phase; encode: of the MP4, after the frames were decoded, concurrently with the next render.
         """
@@ -159,6 +171,9 @@ class Finisher(Background):
         decoded, ready = video.decoded, video.ready
         return {
             "job": attempt.job.model_dump(mode="json"),
+            "variant": attempt.job.variant,
+            "request": dataclasses.asdict(_resolved(attempt.job, decoded)),
+            "scheduler": None if decoded.scheduler is None else dataclasses.asdict(decoded.scheduler),
             "cut": [text.model_dump() for text in attempt.rendering.cut],
             "attempt": attempt.number,
             "worker": {"id": heartbeat.worker_id, "name": heartbeat.worker_name},
@@ -171,6 +186,14 @@ class Finisher(Background):
             "peak_memory": decoded.peak_memory,
             "versions": {"mlx": ready.mlx, **_versions()},
         }
+
+
+def _resolved(job: Job, decoded: Decoded) -> GenerationRequest:
+    """Return the request as the engine has rendered it, but with pictures and clips by their content, not by paths."""
+    request = decoded.request or job.request.resolve(find_variant(job.variant))
+    assert request.num_frames is not None
+    sources = tuple(item.resolve(request.num_frames) for item in job.request.conditioning)
+    return dataclasses.replace(request, conditioning=sources)
 
 
 @functools.cache

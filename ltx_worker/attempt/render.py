@@ -11,6 +11,7 @@ from pathlib import Path
 import redis
 
 from ltx_client.protocol import events
+from ltx_client.protocol.file_names import VIDEO
 from ltx_client.protocol.jobs import Job, UnreadableJob, job_digest
 from ltx_client.shared.broker.outages import is_outage
 from ltx_client.shared.storage.store import StorageError
@@ -134,9 +135,9 @@ class Renderer:
         give_up_at = time.monotonic() + limit
         if attempt.number > 1:
             self._finisher.wait()
-        make = self._command(job, request, folder / "video.mp4", resume)
+        make = self._command(job, request, folder / VIDEO.local, resume)
         stream = self._context.engine.render(make, attempt.asked_to_stop, limit)
-        attempt.begin(self._rendering(attempt, stream, folder / "video.mp4", give_up_at))
+        attempt.begin(self._rendering(attempt, stream, folder / VIDEO.local, give_up_at))
         if (outcome := self._outcomes.render(attempt, self._is_to_be_handed_on)) is not None:
             return outcome
         return self._hand_on(attempt)

@@ -187,6 +187,7 @@ class EngineHost:
         )
         writer: VideoWriter | None = None
         frames = 0
+        result: events.RenderResult | None = None
         with contextlib.ExitStack() as unfinished:
             for event in stream:
                 if self._stop.is_set():
@@ -222,11 +223,21 @@ class EngineHost:
                     case events.Decoded():
                         clock.finish("decode")
                         frames = len(event.frames)
+                    case events.Finished():
+                        result = event.result
             unfinished.pop_all()
         assert writer is not None
-        peak_memory = mx.get_peak_memory()
-        self._send(messages.Decoded(frames=frames, seconds=clock.seconds, peak_memory=peak_memory, waited=waited))
-        writer.complete()
+        assert result is not None
+        decoded = messages.Decoded(
+            frames=frames,
+            seconds=clock.seconds,
+            peak_memory=mx.get_peak_memory(),
+            waited=waited,
+            request=result.request,
+            scheduler=result.scheduler,
+        )
+        self._send(decoded)
+        writer.complete(result.audio, result.audio_rate)
         self._ended_at = time.monotonic()
 
     def _send_preview(self, event: events.Previewed) -> None:
@@ -250,9 +261,10 @@ class EngineHost:
         """Return a writer for this render's MP4, once the previous MP4 is written."""
         if self._writer is not None:
             self._writer.wait()
-        frame_rate = command.request.resolve(self._pipeline.variant).frame_rate
-        assert frame_rate is not None
-        self._writer = VideoWriter(command.output, frame_rate, self._send)
+        request = command.request.resolve(self._pipeline.variant)
+        assert request.frame_rate is not None
+        assert request.num_frames is not None
+        self._writer = VideoWriter(command.output, request.frame_rate, request.num_frames // 2, self._send)
         return self._writer
 
     def _known_texts(self, command: Render, ahead: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:

@@ -24,6 +24,7 @@ from ltx_client.protocol.events import Count, CutTexts
 from ltx_models.errors import FaultKind, MachineFault
 from ltx_models.request import GenerationRequest
 from ltx_worker.engine.packing.frames import read_frame, write_frame
+from ltx_models.schedulers import SchedulerConfig
 
 __all__ = [
     "Blob",
@@ -213,6 +214,8 @@ class Decoded(_Frozen):
         seconds: how long each phase took.
         peak_memory: bytes.
         waited: seconds between the end of the previous render and the start of this one.
+        request: the resolved request, as it was rendered, with local paths of its pictures and clips.
+        scheduler: what chose the timesteps; None where the request has its own.
     """
 
     type: Literal["decoded"] = "decoded"
@@ -220,16 +223,24 @@ class Decoded(_Frozen):
     seconds: dict[str, float] = Field(default_factory=dict)
     peak_memory: int = 0
     waited: float | None = None
+    request: GenerationRequest | None = None
+    scheduler: SchedulerConfig | None = None
 
 
 class Written(_Frozen):
-    """Reports that the MP4 `output` is complete, `seconds` after its frames were decoded."""
+    """Reports that the MP4 `output` is complete, `seconds` after its frames were decoded.
+
+    Attributes:
+        poster: the SHA-256 of the poster in the same folder (`ltx_client.protocol.file_names.POSTER`); empty if none
+            could be made.
+    """
 
     type: Literal["written"] = "written"
     output: Path
     size: Count
     sha256: str
     seconds: float
+    poster: str = ""
 
 
 class Unwritten(_Frozen):

@@ -1,6 +1,6 @@
-"""Serve finished videos over HTTP by download links, for clients without access to the storage.
+"""Serve finished videos and their posters over HTTP by download links, for clients without access to the storage.
 
-A download link names one video and the time until which it is valid, signed by a key that never leaves this machine. A
+A download link names one file and the time until which it is valid, signed by a key that never leaves this machine. A
 request without a valid link gets nothing, and does not show which videos there are.
 """
 
@@ -17,6 +17,7 @@ from http import HTTPStatus
 from pathlib import Path
 from urllib.parse import parse_qs, urlencode
 
+from ltx_client.protocol.file_names import RESULT_FILES
 from ltx_client.shared.private_files import drawn_once
 from ltx_client.shared.storage.store import Storage, StorageError
 from ltx_worker.http.server import BoundedHandler, BoundedServer
@@ -27,8 +28,11 @@ __all__ = ["FileServer", "link_key"]
 
 log = logging.getLogger(__name__)
 
-_PATH = re.compile(r"/videos/(?P<name>[0-9a-zA-Z-]+\.[0-9]+(\.[0-9a-f]{12})?\.mp4)")
-"""The names of attempts' videos, today's and those of versions before the token. No other file is ever served.
+_MEDIA_TYPES = {kind.suffix: kind.media_type for kind in RESULT_FILES if kind.link}
+_SUFFIXES = "|".join(map(re.escape, _MEDIA_TYPES))
+_PATH = re.compile(rf"/videos/(?P<name>[0-9a-zA-Z-]+\.[0-9]+(\.[0-9a-f]{{12}})?(?P<suffix>{_SUFFIXES}))")
+"""The names of attempts' files that have links, today's and those of versions before the token. No other file is ever
+served.
 
 The name is no secret, and gives no access.
 """
@@ -41,7 +45,7 @@ def link_key(home: Path) -> bytes:
 
 
 class FileServer:
-    """Serves the videos of a storage, and makes the links to them.
+    """Serves the videos and posters of a storage, and makes the links to them.
 
     Args:
         storage: the storage.
@@ -89,7 +93,7 @@ class FileServer:
             self._server.server_close()
 
     def link(self, name: str, seconds: int) -> str | None:
-        """Return a URL by which anybody can read a video for `seconds`; None if the port is not open."""
+        """Return a URL by which anybody can read a file for `seconds`; None if the port is not open."""
         if self._server is None:
             return None
         expires = str(int(time.time()) + seconds)
@@ -97,7 +101,7 @@ class FileServer:
         return f"{self._url}/videos/{name}?{query}"
 
     def check(self, name: str, query: str) -> HTTPStatus:
-        """Return whether a link's query gives access to a video: OK, FORBIDDEN, or GONE if the link has expired."""
+        """Return whether a link's query gives access to a file: OK, FORBIDDEN, or GONE if the link has expired."""
         given = {key: values[-1] for key, values in parse_qs(query).items()}
         expires, signature = given.get("expires", ""), given.get("signature", "")
         if not hmac.compare_digest(self._sign(name, expires).encode(), signature.encode()):
@@ -130,12 +134,12 @@ class _Handler(BoundedHandler):
             log.debug("%s asked for no video, or without a link: %d", self.client_address[0], status)
             return
         self.server.trust(self.request)
-        status = self._send_video(match["name"])
+        status = self._send_file(match["name"], _MEDIA_TYPES[match["suffix"]])
         log.info("%s asked for %s: %d", self.client_address[0], match["name"], status)
 
     do_HEAD = do_GET  # noqa: N815
 
-    def _send_video(self, name: str) -> HTTPStatus:
+    def _send_file(self, name: str, media_type: str) -> HTTPStatus:
         storage = self.server.files.storage
         try:
             size = storage.size(name)
@@ -144,9 +148,9 @@ class _Handler(BoundedHandler):
             self.send_error(HTTPStatus.SERVICE_UNAVAILABLE, "the storage cannot be read")
             return HTTPStatus.SERVICE_UNAVAILABLE
         if size is None:
-            self.send_error(HTTPStatus.NOT_FOUND, "the video is no longer in the storage")
+            self.send_error(HTTPStatus.NOT_FOUND, "the file is no longer in the storage")
             return HTTPStatus.NOT_FOUND
-        tag = f'"{name}"'  # an attempt's video never changes
+        tag = f'"{name}"'  # an attempt's file never changes
         asked = self.headers.get("Range") if self.headers.get("If-Range") in (None, tag) else None
         status, part = _part(asked, size)
         self.send_response(status)
@@ -154,7 +158,7 @@ class _Handler(BoundedHandler):
         if status is HTTPStatus.REQUESTED_RANGE_NOT_SATISFIABLE:
             self.send_header("Content-Range", f"bytes */{size}")
         else:
-            self.send_header("Content-Type", "video/mp4")
+            self.send_header("Content-Type", media_type)
             self.send_header("ETag", tag)
         if status is HTTPStatus.PARTIAL_CONTENT:
             self.send_header("Content-Range", f"bytes {part.start}-{part.stop - 1}/{size}")

@@ -504,7 +504,7 @@ def _parsed(spec: bytes | None, job_id: str) -> Job | None:
 
 
 def _files(result: Result) -> str:
-    return json.dumps({**result.model_dump(), "link": result.link})
+    return json.dumps({**result.model_dump(), **result.links})
 
 
 def _who(attempt: Claim) -> Named:

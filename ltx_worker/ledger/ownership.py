@@ -54,7 +54,7 @@ class Ownership:
         if token not in self.granted:
             return False
         if self.status is Status.DONE and name is not None:
-            names = (self.result.video, self.result.sidecar) if self.result else ("", "")
+            names = tuple(self.result.files.values()) if self.result else ("",)
             return all(map(RESULT.fullmatch, names)) and name not in names
         return self.ended or token != self.current
 

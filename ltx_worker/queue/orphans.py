@@ -24,7 +24,7 @@ log = logging.getLogger(__name__)
 
 
 class _File(NamedTuple):
-    """The name of a video or a sidecar; `whole` is False for parts that were never put together."""
+    """The name of a file of a result; `whole` is False for parts that were never put together."""
 
     name: str
     whole: bool

@@ -35,6 +35,17 @@ NEWS = [
     events.Failed(at=AT, error="the engine died"),
     events.Cancelled(at=AT),
     events.Done(at=AT, result=events.Result(video="j.1.mp4", sidecar="j.1.json", size=10**6, sha256="0" * 64)),
+    events.Done(
+        at=AT,
+        result=events.Result(
+            video="j.1.mp4",
+            sidecar="j.1.json",
+            size=10**6,
+            sha256="0" * 64,
+            poster="j.1.jpg",
+            poster_sha256="1" * 64,
+        ),
+    ),
 ]
 EVENTS = [event.model_dump(mode="json") for event in NEWS]
 SNAPSHOTS = []

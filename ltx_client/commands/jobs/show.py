@@ -95,7 +95,9 @@ def _facts(
         },
     }
     if snapshot.result is not None:
-        rows["video"] = f"{shown_url(storage_url or '').rstrip('/')}/{snapshot.result.video}"
+        folder = shown_url(storage_url or "").rstrip("/")
+        rows["video"] = f"{folder}/{snapshot.result.video}"
+        rows["poster"] = f"{folder}/{snapshot.result.poster}" if snapshot.result.poster else ""
         rows["sha256"] = snapshot.result.sha256
     return rows
 

@@ -1,8 +1,10 @@
-"""Move files between the client and the farm's storage: inputs of jobs in, videos out."""
+"""Move files between the client and the farm's storage: inputs of jobs in, videos and posters out."""
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
+import tempfile
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
@@ -10,13 +12,16 @@ from ltx_client.errors import FarmError, StorageUnreachable, UsageError
 from ltx_client.farm.jobs.inputs import MAX_BYTES, Inputs
 from ltx_client.farm.jobs.views import JobView
 from ltx_client.farm.outputs.names import short_id
+from ltx_client.protocol.events import Result
+from ltx_client.protocol.file_names import POSTER, VIDEO, ResultFile
 from ltx_client.protocol.text import is_printable
 from ltx_client.shared.broker.exchange import Exchange, block
 from ltx_client.shared.storage.download_links import fetch_link
 from ltx_client.shared.storage.store import DamagedSource, Storage, StorageError, input_name
+from ltx_models.files.formats import HEAD_BYTES, JPEG, format_of
 from ltx_models.request import MAX_FRAMES, MAX_SIZE, GenerationRequest
 
-__all__ = ["fetch_video", "is_here", "missing_inputs", "store_inputs"]
+__all__ = ["fetch_poster", "fetch_video", "is_here", "missing_inputs", "store_inputs"]
 
 CONTAINER = 16 * 10**6
 """Bytes of an MP4 besides its frames."""
@@ -86,41 +91,92 @@ def fetch_video(
     if result is None:
         why = view.snapshot.error or "download it when it is done"
         raise UsageError(f"job {job_id} has no video: it is {view.status}; {why}")
-    if not is_printable(result.video) or not result.video.startswith(f"{job_id}."):
-        raise StorageUnreachable(f"the record of job {job_id} is invalid: {result.video!r} is not a file of this job")
     if result.size > (most := _largest_video(view.job.request)):
         raise StorageUnreachable(
             f"the record of job {job_id} is invalid: its result has {result.size:,} bytes, but a video of its size and"
             f" length has at most {most:,}; it is not downloaded"
         )
-    link, why_not = None, ""
     try:
-        if storage_url is None:
-            if not (link := (yield from link_of(job_id))):
-                raise FarmError(
-                    f"no storage is set, so the video of job {job_id} cannot be read;"
-                    " set LTX_STORAGE_URL as the workers do"
-                )
-        else:
-            try:
-                yield from block(lambda: Storage(storage_url).get(result.video, target, result.sha256, result.size))
-            except StorageError as error:
-                if not (link := (yield from link_of(job_id))):
-                    raise StorageError(f"{error}; is LTX_STORAGE_URL the one that the workers use?") from error
-                why_not = f"; it was asked for there since the storage could not be read ({error})"
-        if link:
-            try:
-                yield from block(fetch_link, link, result.video, target, result.sha256, result.size)
-            except StorageError as error:
-                raise StorageError(f"{error}{why_not}") from error
-    except StorageError as error:
-        raise StorageUnreachable(str(error)) from None
+        yield from _fetch(storage_url, job_id, result, VIDEO, target, result.size, link_of)
     except OSError as error:
         name = short_id(job_id)
         raise UsageError(
             f"cannot write {target}: {error.strerror or error};"
             f" the video is kept, and ltx download {name} -o FILE fetches it"
         ) from error
+
+
+def fetch_poster(
+    storage_url: str | None, view: JobView, link_of: Callable[[str], Exchange[str | None]]
+) -> Exchange[bytes | None]:
+    """Return a finished job's poster, a JPEG, and verify its checksum; None if the job has none.
+
+    Args:
+        storage_url: The storage; None if none is set.
+        view: The job.
+        link_of: Return the download link of a job's poster; None if it has none.
+
+    Raises:
+        StorageUnreachable: The file cannot be read, or is not the one that was stored.
+    """
+    result = view.snapshot.result
+    if result is None or not result.poster:
+        return None
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / POSTER.local
+        limit = _largest_video(dataclasses.replace(view.job.request, num_frames=1))
+        yield from _fetch(storage_url, view.job.id, result, POSTER, path, limit, link_of)
+        jpeg = path.read_bytes()
+    if format_of(jpeg[:HEAD_BYTES]) != JPEG:
+        raise StorageUnreachable(f"the poster of job {view.job.id} is not a JPEG")
+    return jpeg
+
+
+def _fetch(
+    storage_url: str | None,
+    job_id: str,
+    result: Result,
+    kind: ResultFile,
+    target: Path,
+    limit: int,
+    link_of: Callable[[str], Exchange[str | None]],
+) -> Exchange[None]:
+    """Copy a file of a result to `target`, from the storage or by its link. Raise StorageUnreachable, and OSError.
+
+    Args:
+        storage_url: The storage; None if none is set.
+        job_id: The job.
+        result: Its result.
+        kind: Which of the files.
+        target: The file to write.
+        limit: Bytes that it may have.
+        link_of: Return the download link of the job's file.
+    """
+    name, sha256 = getattr(result, kind.field), getattr(result, kind.sha256)
+    if not is_printable(name) or not name.startswith(f"{job_id}."):
+        raise StorageUnreachable(f"the record of job {job_id} is invalid: {name!r} is not a file of this job")
+    link, why_not = None, ""
+    try:
+        if storage_url is None:
+            if not (link := (yield from link_of(job_id))):
+                raise FarmError(
+                    f"no storage is set, so the {kind.field} of job {job_id} cannot be read;"
+                    " set LTX_STORAGE_URL as the workers do"
+                )
+        else:
+            try:
+                yield from block(lambda: Storage(storage_url).get(name, target, sha256, limit))
+            except StorageError as error:
+                if not (link := (yield from link_of(job_id))):
+                    raise StorageError(f"{error}; is LTX_STORAGE_URL the one that the workers use?") from error
+                why_not = f"; it was asked for there since the storage could not be read ({error})"
+        if link:
+            try:
+                yield from block(fetch_link, link, name, target, sha256, limit)
+            except StorageError as error:
+                raise StorageError(f"{error}{why_not}") from error
+    except StorageError as error:
+        raise StorageUnreachable(str(error)) from None
 
 
 def _largest_video(request: GenerationRequest) -> int:

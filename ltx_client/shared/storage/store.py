@@ -1,6 +1,7 @@
 """Store the farm's files, wherever fsspec can put them: results, and the pictures and clips that jobs read.
 
-    {attempt}.mp4, .json      what an attempt rendered; only the ledger's commit says which attempt is the result
+    {attempt}.mp4, .json, .jpg
+                              what an attempt rendered; only the ledger's commit says which attempt is the result
     inputs/{sha256}           an input of a job, named by its content
     resume/{attempt}.{0|1}    a resume point that is too large for Redis
     .ltx-storage              marks the folder as the farm's (`ltx_client.shared.storage.marker`)

@@ -8,6 +8,7 @@ import sys
 
 import pytest
 
+from ltx_client.protocol.file_names import RESULT_FILES
 from ltx_client.protocol.state import Status
 from ltx_client.shared.storage.marker import MARKER
 from ltx_models.request import GenerationRequest
@@ -61,7 +62,7 @@ def test_a_log_that_lost_its_tail_grants_a_number_twice_and_the_committed_video_
         ltx_here("download", job.id, "-o", tmp_path / "a.mp4", env=farm_env.env)
         assert farm.view(job.id).snapshot == last.snapshot
     files = {path.name for path in farm_env.storage.iterdir() if path.is_file()}
-    assert files == {MARKER, result.video, result.sidecar}
+    assert files == {MARKER, *result.files.values()}
     for folder in ("work", "spool"):
         assert list((farm_env.folder / "worker-one" / folder).iterdir()) == []
 
@@ -155,7 +156,7 @@ def test_what_a_worker_has_stored_that_never_comes_back_is_swept(breakable):
     job = breakable.submit(hold="committing")
     breakable.await_held_or_let_go(job.id, "committing")
     orphans = {path.name for path in breakable.storage.glob(f"{job.id}.*")}
-    assert len(orphans) == 2
+    assert len(orphans) == len(RESULT_FILES)
     first.kill()
     breakable.release(job.id, "committing")
     breakable.add_worker("two")
@@ -163,6 +164,6 @@ def test_what_a_worker_has_stored_that_never_comes_back_is_swept(breakable):
     result = breakable.view(job.id).snapshot.result
     assert result.video not in orphans
     wait_until(
-        lambda: {path.name for path in breakable.storage.iterdir()} == {MARKER, result.video, result.sidecar},
+        lambda: {path.name for path in breakable.storage.iterdir()} == {MARKER, *result.files.values()},
         what="the sweep",
     )

@@ -8,6 +8,7 @@ import threading
 import numpy as np
 import pytest
 from PIL import Image
+from pydantic import TypeAdapter
 
 from ltx_client.farm.jobs.prepare import prepare
 from ltx_client.farm.ledger.scripts import ClientLedger
@@ -67,9 +68,25 @@ def test_a_prompt_becomes_an_mp4(farm_env, tmp_path):
     assert sidecar["job"]["request"]["seed"] == 3
     assert sidecar["video"]["sha256"] == hashlib.sha256(out.read_bytes()).hexdigest() == view.snapshot.result.sha256
     assert len(sidecar["checkpoint_sha256"]) == 64
+    with Image.open(farm_env.storage / view.snapshot.result.poster) as poster:
+        assert (poster.format, poster.size) == ("JPEG", (128, 128))
+        differences = np.abs(np.asarray(poster, int) - clip.frames).mean((1, 2, 3))
+        assert differences[12] == differences.min() < 3, "it is the middle frame"
+    with farm_env.connect() as farm:
+        jpeg = farm.poster(view.job.id)
+        assert hashlib.sha256(jpeg).hexdigest() == view.snapshot.result.poster_sha256
+        again = farm.submit(
+            TypeAdapter(GenerationRequest).validate_python(sidecar["request"]), variant=sidecar["variant"]
+        )
+        *_, last = farm.watch(again.id)
+    assert last.snapshot.result.sha256 == view.snapshot.result.sha256, "the sidecar has all that made the video"
+    assert last.snapshot.result.poster_sha256 == view.snapshot.result.poster_sha256
+    for name in last.snapshot.result.files.values():
+        (farm_env.storage / name).unlink()
     assert set(sidecar["seconds"]) == {"text", "denoise", "decode", "encode"}
     stored = {path.name for path in farm_env.storage.iterdir()}
-    assert stored == {view.snapshot.result.video, view.snapshot.result.sidecar, MARKER}
+    assert stored == {*view.snapshot.result.files.values(), MARKER}
+    assert len(stored) == 4
 
 
 def test_the_same_seed_gives_the_same_frames_and_another_does_not(farm_env, tmp_path):

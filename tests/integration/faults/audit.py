@@ -15,6 +15,7 @@ import numpy as np
 
 from ltx_client.protocol import events
 from ltx_client.protocol.events import parse_event
+from ltx_client.protocol.file_names import RESULT
 from ltx_client.protocol.state import RESULT_TTL, Snapshot, Status, apply
 from ltx_client.shared.celery.celery_settings import PRIORITY_SEPARATOR
 from ltx_client.shared.storage.marker import MARKER
@@ -149,14 +150,19 @@ class Auditor:
         result = snapshot.result
         if committed.get(b"attempt") != str(snapshot.attempt).encode():
             yield Finding("other", job_id, f"attempt {snapshot.attempt} is the last, but the result is {committed}")
-        elif json.loads(committed[b"files"]) != {**result.model_dump(), "link": None}:
+        elif json.loads(committed[b"files"]) != {**result.model_dump(), "link": None, "poster_link": None}:
             yield Finding("other", job_id, "its result and its state name different files")
-        if missing := {result.video, result.sidecar}.difference(stored):
+        files = set(result.files.values())
+        if missing := files.difference(stored):
             yield Finding("lost", job_id, f"{sorted(missing)} are not in storage")
             return
-        if more := sorted(set(stored) - {result.video, result.sidecar}):
-            kind = "doubled" if any(name.endswith((".mp4", ".json")) for name in more) else "other"
+        if more := sorted(set(stored) - files):
+            kind = "doubled" if any(RESULT.fullmatch(name) for name in more) else "other"
             yield Finding(kind, job_id, f"besides its result there are {more}")
+        if result.poster:  # which a full disk may cost
+            jpeg = (self._farm.storage / result.poster).read_bytes()
+            if hashlib.sha256(jpeg).hexdigest() != result.poster_sha256:
+                yield Finding("lost", job_id, "its poster is not the one that was committed")
         data = (self._farm.storage / result.video).read_bytes()
         if hashlib.sha256(data).hexdigest() != result.sha256 or len(data) != result.size:
             yield Finding("lost", job_id, "its video is not the one that was committed")

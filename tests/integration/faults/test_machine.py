@@ -18,6 +18,7 @@ import pytest
 
 from ltx_client.farm.broker import connect
 from ltx_client.protocol.events import Result
+from ltx_client.protocol.file_names import SIDECAR, VIDEO
 from ltx_client.protocol.names import Names
 from ltx_client.protocol.state import Status
 from ltx_client.protocol.workers import PAUSED
@@ -253,7 +254,7 @@ def test_a_worker_that_starts_on_a_full_disk_delivers_its_spool_and_waits_for_ro
         points = ResumePoints(ledger, storage, home / "work", 0)
         spool = Spool(home / "spool", storage, ledger, points, retry_for=0, look_every=1)
         delivery = Delivery(job_id=finished.id, attempt=attempt.number, token=attempt.token, result=result)
-        spool._take(delivery, video, sidecar)
+        spool._take(delivery, {VIDEO: video, SIDECAR: sidecar})
         disk.strike()
         start(farm_env, "bad", renew_every=1)
         bad = wait_until(lambda: (w := worker_named(farm, "bad")).state == PAUSED and w, what="the pause")

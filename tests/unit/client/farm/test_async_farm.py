@@ -124,6 +124,8 @@ READS = [
     ("preview", ("running-3333",)),
     ("preview", ("done-1111",)),
     ("link", ("done-1111",)),
+    ("poster", ("done-1111",)),
+    ("poster", ("nothing",)),
     ("workers", ()),
     ("pauses", ()),
     ("turns", (["pocket"],)),

@@ -7,6 +7,7 @@ import json
 import os
 import shutil
 import stat
+from concurrent.futures import Future
 
 import pytest
 import redis
@@ -14,10 +15,12 @@ from pydantic import ValidationError
 
 from ltx_client.protocol import events
 from ltx_client.protocol.events import Result
+from ltx_client.protocol.file_names import POSTER, RESULT_FILES, SIDECAR, VIDEO
 from ltx_client.protocol.state import Status
 from ltx_client.shared import unexpected_data as damage
 from ltx_client.shared.storage import folder as storage_folder
 from ltx_client.shared.storage.marker import MARKER
+from ltx_worker.attempt import delivery
 from ltx_worker.attempt.delivery import Delivery, Spool
 from ltx_worker.attempt.resume_points import ResumePoints
 from ltx_worker.attempt.states import State
@@ -34,8 +37,14 @@ def delivering(claim, ledger):
 
 def result_of(attempt, **fields):
     digest = hashlib.sha256(CONTENT).hexdigest()
-    names = {"video": f"{attempt.name}.mp4", "sidecar": f"{attempt.name}.json"}
-    return Result(**{**names, "size": len(CONTENT), "sha256": digest, **fields})
+    names = {kind.field: kind.name(attempt.name) for kind in RESULT_FILES}
+    whole = {**names, "size": len(CONTENT), "sha256": digest, "poster_sha256": digest}
+    return Result(**{**whole, **fields})
+
+
+def all_of(attempt):
+    """The names of all files of an attempt's result in the storage."""
+    return set(result_of(attempt).files.values())
 
 
 @pytest.fixture
@@ -68,11 +77,11 @@ def test_a_try_that_left_part_of_a_file_is_cleared_up_by_the_next(spool, ledger,
 
     monkeypatch.setattr(storage_folder, "copy_in", copy_in)
     monkeypatch.setattr(storage_folder, "remove_at", remove_at)
-    video, sidecar = tmp_path / "a.mp4", tmp_path / "a.json"
-    for path in (video, sidecar):
+    files = {VIDEO: tmp_path / "a.mp4", SIDECAR: tmp_path / "a.json"}
+    for path in files.values():
         path.write_bytes(CONTENT)
     attempt = ledger.claim(job.id, "w1", "one")
-    spool.deliver(delivering(attempt, ledger), video, sidecar, result_of(attempt))
+    spool.deliver(delivering(attempt, ledger), files, result_of(attempt).without(POSTER))
     assert ledger.read(job.id).status is Status.DONE
     assert len(read_only) == 2
     assert sorted(path.name for path in (tmp_path / "storage").iterdir()) == [
@@ -86,12 +95,13 @@ def keep(spool, ledger, job, tmp_path):
     """A finished video whose delivery waits, since the broker was away."""
     folder = tmp_path / "finished"
     folder.mkdir(exist_ok=True)
-    for name in ("video.mp4", "sidecar.json"):
-        (folder / name).write_bytes(CONTENT)
+    files = {kind: folder / kind.local for kind in RESULT_FILES}
+    for path in files.values():
+        path.write_bytes(CONTENT)
     attempt = ledger.claim(job.id, "w1", "one")
     commit, ledger.commit = ledger.commit, lambda *_: (_ for _ in ()).throw(redis.ConnectionError("gone"))
     spool._retry_for = 0
-    spool.deliver(delivering(attempt, ledger), folder / "video.mp4", folder / "sidecar.json", result_of(attempt))
+    spool.deliver(delivering(attempt, ledger), files, result_of(attempt))
     ledger.commit = commit
     (kept,) = (path for path in spool._folder.iterdir() if path.name.startswith(job.id))
     return kept
@@ -118,7 +128,7 @@ def test_a_wish_that_comes_while_a_video_waits_in_the_spool(
     spool._cycle()
     assert ledger.read(job.id).status is becomes
     assert spool.waiting() == 0
-    assert len(list(root.iterdir())) == (3 if becomes is Status.DONE else 1)
+    assert len(list(root.iterdir())) == (4 if becomes is Status.DONE else 1)
 
 
 def a_foreign_note(spool, kept):
@@ -239,13 +249,13 @@ def test_a_spool_that_was_removed_is_made_again(spool):
 
 @pytest.fixture
 def finished(tmp_path):
-    """An MP4 and its sidecar, as an engine leaves them."""
+    """An MP4, its sidecar and its poster, as an engine leaves them."""
 
     def make():
-        paths = tmp_path / "a.mp4", tmp_path / "a.json"
-        for path in paths:
+        files = {kind: tmp_path / f"a{kind.suffix}" for kind in RESULT_FILES}
+        for path in files.values():
             path.write_bytes(CONTENT)
-        return paths
+        return files
 
     return make
 
@@ -278,7 +288,7 @@ def test_a_stale_attempt_of_the_same_number_removes_what_is_its_own_alone(
     first = ledger.claim(job.id, "w1", "one")
     away(storage)
     spool._retry_for = 0
-    spool.deliver(delivering(first, ledger), *finished(), result_of(first))
+    spool.deliver(delivering(first, ledger), finished(), result_of(first))
     assert kept(spool) == [first.name]
 
     back(storage)
@@ -286,13 +296,13 @@ def test_a_stale_attempt_of_the_same_number_removes_what_is_its_own_alone(
     second = ledger.claim(job.id, "w2", "two")
     assert second.number == first.number == 1
     other = Spool(tmp_path / "other spool", storage, ledger, spool._points, retry_for=0, look_every=1)
-    other.deliver(delivering(second, ledger), *finished(), result_of(second))
+    other.deliver(delivering(second, ledger), finished(), result_of(second))
     result = ledger.read(job.id).result
-    assert stored(storage) == {result.video, result.sidecar}
+    assert stored(storage) == all_of(second)
 
     spool._deliver_kept(spool._folder / first.name)
     assert kept(spool) == []
-    assert stored(storage) == {result.video, result.sidecar}
+    assert stored(storage) == all_of(second)
     storage.get(result.video, tmp_path / "got", result.sha256, result.size)
 
 
@@ -305,20 +315,20 @@ def test_a_stale_attempt_that_had_stored_already_takes_back_its_own(
     def lost(attempt, event):
         """Between store and commit, the server loses its last writes, and the job is done by another attempt."""
         monkeypatch.setattr(ledger, "commit", commit)
-        assert stored(storage) == {f"{first.name}.mp4", f"{first.name}.json"}
+        assert stored(storage) == all_of(first)
         lose_last_writes(redis_client, names, job.id)
         second = ledger.claim(job.id, "w2", "two")
-        for kind in ("mp4", "json"):
-            (storage.local_folder / f"{second.name}.{kind}").write_bytes(CONTENT)
+        for name in all_of(second):
+            (storage.local_folder / name).write_bytes(CONTENT)
         commit(second, events.Done(result=result_of(second)))
         return commit(attempt, event)
 
     monkeypatch.setattr(ledger, "commit", lost)
     with pytest.raises(StaleAttempt):
-        spool.deliver(delivering(first, ledger), *finished(), result_of(first))
+        spool.deliver(delivering(first, ledger), finished(), result_of(first))
     result = ledger.read(job.id).result
     assert first.name not in result.video
-    assert stored(storage) == {result.video, result.sidecar}
+    assert stored(storage) == set(result.files.values())
     assert kept(spool) == []
 
 
@@ -326,12 +336,14 @@ def old_delivery(spool, attempt, finished):
     """In the spool of a worker that was upgraded: names without a token."""
     folder = spool._folder / f"{attempt.job_id}.{attempt.number}"
     folder.mkdir()
-    for path, name in zip(finished(), ("video.mp4", "sidecar.json"), strict=True):
-        path.rename(folder / name)
+    files = finished()
+    for kind in (VIDEO, SIDECAR):
+        files[kind].rename(folder / kind.local)
     stem = f"{attempt.job_id}.{attempt.number}"
-    result = result_of(attempt, video=f"{stem}.mp4", sidecar=f"{stem}.json")
+    result = result_of(attempt, video=f"{stem}.mp4", sidecar=f"{stem}.json").without(POSTER)
     note = {"job_id": attempt.job_id, "attempt": attempt.number, "token": attempt.token}
-    (folder / "delivery.json").write_text(json.dumps({**note, "result": result.model_dump()}))
+    fields = result.model_dump(exclude={"poster", "poster_sha256"})
+    (folder / "delivery.json").write_text(json.dumps({**note, "result": fields}))
     return folder, result
 
 
@@ -376,6 +388,10 @@ def test_a_stale_one_from_before_an_upgrade_removes_no_file_that_may_be_anothers
         {"result": {"size": -1}},
         {"result": {"sha256": "../x"}},
         {"result": {"sidecar": "../x.json"}},
+        {"result": {"poster": "../x.jpg"}},
+        {"result": {"poster": "holiday.jpg"}},
+        {"result": {"poster": "another-job.1.0123456789ab.jpg"}},
+        {"result": {"poster_sha256": "../x"}},
         {"result": None},
     ],
     ids=str,
@@ -397,7 +413,7 @@ def test_a_video_that_was_damaged_in_the_spool_is_rendered_again(
     attempt = ledger.claim(job.id, "w1", "one")
     away(storage)
     spool._retry_for = 0
-    spool.deliver(delivering(attempt, ledger), *finished(), result_of(attempt))
+    spool.deliver(delivering(attempt, ledger), finished(), result_of(attempt))
     back(storage)
     video = spool._folder / attempt.name / "video.mp4"
     video.unlink() if damage == "gone" else video.write_bytes(b"")
@@ -414,7 +430,7 @@ def test_what_lies_in_the_spool_is_on_the_disk_and_its_owners_alone(spool, stora
     attempt = ledger.claim(job.id, "w1", "one")
     away(storage)
     spool._retry_for = 0
-    spool.deliver(delivering(attempt, ledger), *finished(), result_of(attempt))
+    spool.deliver(delivering(attempt, ledger), finished(), result_of(attempt))
     note = spool._folder / attempt.name / "delivery.json"
     assert stat.S_IMODE(note.stat().st_mode) == 0o600, "the token in it is the right to write"
     assert "is away" in ledger.read(job.id).message
@@ -427,7 +443,7 @@ def test_a_storage_that_lies_gets_no_commit(spool, storage, ledger, job, finishe
     some = CONTENT[: 2 * (how == "half")]
     with monkeypatch.context() as lying:
         lying.setattr(storage_folder, "copy_in", lambda _, *to: storage_folder.write_new_at(*to, some))
-        spool.deliver(delivering(attempt, ledger), *finished(), result_of(attempt))
+        spool.deliver(delivering(attempt, ledger), finished(), result_of(attempt))
     assert ledger.read(job.id).status is Status.RUNNING
     assert "it was accepted, but" in ledger.read(job.id).message
     assert stored(storage) == set()
@@ -460,7 +476,7 @@ def landed(spool, ledger, job, finished, monkeypatch):
             patch.setattr(ledger, "commit", without_an_answer)
             spool._retry_for = 0
             try:
-                spool.deliver(attempt, *finished(), result_of(attempt.claim))
+                spool.deliver(attempt, finished(), result_of(attempt.claim))
             except StaleAttempt:
                 attempt.lose()  # as `Outcomes` does
         assert ledger.read(job.id).status is Status.DONE
@@ -471,7 +487,7 @@ def landed(spool, ledger, job, finished, monkeypatch):
 
 
 def assert_delivered(spool, storage, attempt):
-    assert stored(storage) == {f"{attempt.claim.name}.json", f"{attempt.claim.name}.mp4"}
+    assert stored(storage) == all_of(attempt.claim)
     assert kept(spool) == []
 
 
@@ -507,7 +523,7 @@ def test_an_attempt_that_is_taken_over_is_lost_before_the_spool_sees_its_folder(
     attempt = delivering(ledger.claim(job.id, "w1", "one"), ledger)
     lose_last_writes(redis_client, names, job.id)
     with pytest.raises(StaleAttempt):
-        spool.deliver(attempt, *finished(), result_of(attempt.claim))
+        spool.deliver(attempt, finished(), result_of(attempt.claim))
     assert attempt.state is State.LOST
 
 
@@ -520,9 +536,132 @@ def test_a_video_is_delivered_after_an_unexpected_error(spool, storage, ledger, 
     with monkeypatch.context() as patch:
         patch.setattr(spool, "_link", unexpected)
         with pytest.raises(ValueError, match="unexpected"):
-            spool.deliver(attempt, *finished(), result_of(attempt.claim))
+            spool.deliver(attempt, finished(), result_of(attempt.claim))
     attempt.drop()
     spool._stopped.set()
     spool._cycle()
     assert ledger.read(job.id).status is Status.DONE
     assert_delivered(spool, storage, attempt)
+
+
+def full(*_, **__):
+    raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+
+def a_full_disk_at_the_spool(monkeypatch, spool):
+    move = shutil.move
+    monkeypatch.setattr(shutil, "move", lambda source, to: full() if to.name == POSTER.local else move(source, to))
+
+
+def a_full_storage(monkeypatch, spool):
+    copy_in = storage_folder.copy_in
+
+    def copy(source, folder, name):
+        copy_in(source, folder, name)
+        if POSTER.suffix in name:
+            full()
+
+    monkeypatch.setattr(storage_folder, "copy_in", copy)
+
+
+def a_storage_that_keeps_half(monkeypatch, spool):
+    copy_in = storage_folder.copy_in
+
+    def copy(source, folder, name):
+        copy_in(source, folder, name)
+        if POSTER.suffix in name:
+            half = os.open(name, os.O_WRONLY, dir_fd=folder)
+            os.truncate(half, 1)
+            os.close(half)
+
+    monkeypatch.setattr(storage_folder, "copy_in", copy)
+
+
+def damage_in_the_spool(monkeypatch, spool):
+    move = shutil.move
+
+    def moved(source, to):
+        move(source, to)
+        if to.name == POSTER.local:
+            to.write_bytes(b"half")
+
+    monkeypatch.setattr(shutil, "move", moved)
+
+
+@pytest.mark.parametrize(
+    "broken", [a_full_disk_at_the_spool, a_full_storage, a_storage_that_keeps_half, damage_in_the_spool]
+)
+def test_a_poster_that_cannot_be_kept_costs_no_video(
+    spool, storage, ledger, job, finished, monkeypatch, broken, caplog
+):
+    broken(monkeypatch, spool)
+    attempt = ledger.claim(job.id, "w1", "one")
+    spool.deliver(delivering(attempt, ledger), finished(), result_of(attempt))
+    snapshot = ledger.read(job.id)
+    assert (snapshot.status, snapshot.attempt) == (Status.DONE, 1)
+    assert snapshot.result == result_of(attempt).without(POSTER)
+    assert (snapshot.result.poster, snapshot.result.poster_sha256) == (None, "")
+    assert stored(storage) == all_of(attempt) - {POSTER.name(attempt.name)}
+    assert kept(spool) == []
+    assert "is left out" in caplog.text
+
+
+class Killed(BaseException):
+    """In place of the process's end."""
+
+
+def at_once(name, function, *args):
+    """In place of a thread, which would outlive the process that is killed here."""
+    future = Future()
+    future.set_result(function(*args))
+    return future
+
+
+@pytest.mark.parametrize("kind", [*RESULT_FILES, None], ids=lambda kind: kind.field if kind else "commit")
+@pytest.mark.parametrize("taken_over", [False, True], ids=["it comes back", "another takes over"])
+def test_a_worker_that_is_killed_between_two_files_and_the_commit_leaves_one_result_and_nothing_else(
+    spool, storage, ledger, job, redis_client, names, finished, monkeypatch, kind, taken_over
+):
+    """After each file is stored, and after all of them: the worker's next process delivers the whole or nothing."""
+    attempt = ledger.claim(job.id, "w1", "one")
+    put = storage.put
+
+    def killed(source, name, sha256=None):
+        put(source, name, sha256)
+        if kind is not None and name.endswith(kind.suffix):
+            raise Killed
+
+    with monkeypatch.context() as patch:
+        patch.setattr(storage, "put", killed)
+        patch.setattr(delivery, "concurrently", at_once)
+        if kind is None:
+            patch.setattr(ledger, "commit", lambda *_: (_ for _ in ()).throw(Killed()))
+        with pytest.raises(Killed):
+            spool.deliver(delivering(attempt, ledger), finished(), result_of(attempt))
+    assert ledger.read(job.id).status is Status.RUNNING
+    assert stored(storage) <= all_of(attempt)
+    assert kept(spool) == [attempt.name]
+    spool._attempts.clear()
+    spool._stopped.set()
+    if taken_over:
+        lose_last_writes(redis_client, names, job.id)
+        second = ledger.claim(job.id, "w2", "two")
+        other = Spool(spool._folder.with_name("other"), storage, ledger, spool._points, retry_for=0, look_every=1)
+        other.deliver(delivering(second, ledger), finished(), result_of(second))
+    winner = second if taken_over else attempt
+    spool._cycle()
+    assert ledger.read(job.id).result == result_of(winner)
+    assert stored(storage) == all_of(winner)
+    assert kept(spool) == []
+
+
+def test_every_file_that_may_be_fetched_has_a_link_of_its_own(spool, ledger, job, finished, redis_client, names):
+    """They are with the result alone: neither events nor the state show them."""
+    spool._sign_for, spool._own_link = 60, lambda name, seconds: f"http://mac/{name}?{seconds}"
+    attempt = ledger.claim(job.id, "w1", "one")
+    spool.deliver(delivering(attempt, ledger), finished(), result_of(attempt))
+    files = json.loads(redis_client.hget(names.result(job.id), "files"))
+    assert files["link"] == f"http://mac/{attempt.name}.mp4?60"
+    assert files["poster_link"] == f"http://mac/{attempt.name}.jpg?60"
+    written = [redis_client.hget(names.state(job.id), "snapshot"), *redis_client.xrange(names.events(job.id))]
+    assert "http://mac" not in str(written)

@@ -13,14 +13,14 @@ from ltx_worker.http.files import FileServer
 from tests.integration.servers import free_port
 from tests.storages import made
 
-NAME, OTHER = "job-1.2.mp4", "job-2.1.mp4"
+NAME, OTHER, POSTER = "job-1.2.mp4", "job-2.1.mp4", "job-1.2.jpg"
 
 
 @pytest.fixture
 def storage(tmp_path):
     folder = tmp_path / "storage"
     folder.mkdir()
-    for name in (NAME, OTHER, "job-1.2.json", "secret"):
+    for name in (NAME, OTHER, POSTER, "job-1.2.json", "secret"):
         (folder / name).write_bytes(name.encode() * 1000)
     (tmp_path / "outside-1.1.mp4").write_bytes(b"outside")
     return made(str(folder))
@@ -72,6 +72,19 @@ def test_a_link_opens_its_video_and_no_other(serve):
         assert get(files, f"/videos/{other}", signed)[0] == 404, other
     for other in ("/", "/metrics", f"/{NAME}", f"/videos/../videos/{NAME}", f"/videos/{NAME}/"):
         assert get(files, other, query)[0] == 404, other
+
+
+@pytest.mark.parametrize(("name", "media_type"), [(NAME, "video/mp4"), (POSTER, "image/jpeg")])
+def test_each_file_has_a_link_of_its_own_and_its_type(serve, name, media_type):
+    files = serve()
+    path, query = link_of(files, name)
+    connection = http.client.HTTPConnection("127.0.0.1", files._port, timeout=60)
+    connection.request("GET", f"{path}?{query}")
+    with connection.getresponse() as reply:
+        assert (reply.status, reply.headers["Content-Type"]) == (200, media_type)
+        assert reply.read() == name.encode() * 1000
+    (another,) = {NAME, POSTER} - {name}
+    assert get(files, f"/videos/{another}", query)[0] == 403
 
 
 def test_what_is_forged_is_forbidden_and_what_is_old_is_gone(serve):

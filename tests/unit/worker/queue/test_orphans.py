@@ -1,5 +1,6 @@
 """Test what the reaper's worker removes from the storage, and above all what it keeps."""
 
+import json
 import os
 import time
 
@@ -8,6 +9,7 @@ import pytest
 from ltx_client.farm.ledger.scripts import ClientLedger
 from ltx_client.protocol import events
 from ltx_client.protocol.events import Result
+from ltx_client.protocol.file_names import POSTER, RESULT_FILES
 from ltx_client.protocol.names import Names
 from ltx_client.protocol.state import Status
 from ltx_client.shared.storage.marker import MARKER
@@ -41,12 +43,12 @@ def put(storage, tmp_path):
 
 
 def files_of(attempt):
-    return f"{attempt.name}.mp4", f"{attempt.name}.json"
+    return tuple(kind.name(attempt.name) for kind in RESULT_FILES)
 
 
-def commit(ledger, attempt):
-    video, sidecar = files_of(attempt)
-    ledger.commit(attempt, events.Done(result=Result(video=video, sidecar=sidecar, size=5, sha256="0" * 64)))
+def commit(ledger, attempt, **fields):
+    names = {kind.field: kind.name(attempt.name) for kind in RESULT_FILES}
+    ledger.commit(attempt, events.Done(result=Result(**{**names, "size": 5, "sha256": "0" * 64, **fields})))
 
 
 def left(storage):
@@ -97,11 +99,11 @@ def test_of_a_job_without_a_result_nothing_stays(orphans, storage, ledger, lapse
 
 def test_parts_of_files_go_when_their_attempt_is_over(orphans, storage, ledger, lapsed, put):
     second = claim_again(ledger, lapsed)
-    parts = [f".{attempt.name}.mp4.0a1b2c3d.part" for attempt in (lapsed, second)]
-    for part in parts:
+    old, new = ([f".{name}.0a1b2c3d.part" for name in files_of(attempt)] for attempt in (lapsed, second))
+    for part in old + new:
         (storage.local_folder / part).touch()
     sweep(orphans)
-    assert left(storage) == {MARKER, parts[1]}
+    assert left(storage) == {MARKER, *new}
     put(*files_of(second))
     commit(ledger, second)
     sweep(orphans)
@@ -119,6 +121,29 @@ def test_of_two_attempts_of_one_number_the_committed_one_stays(orphans, storage,
     commit(ledger, second)
     sweep(orphans)
     assert set(files_of(second)) <= left(storage)
+
+
+def test_a_poster_that_the_result_does_not_name_goes(orphans, storage, ledger, job, put):
+    """Its attempt has left it out, or was continued by an older worker, which knows no posters."""
+    attempt = ledger.claim(job.id, "w1", "one")
+    put(*files_of(attempt))
+    sweep(orphans)
+    commit(ledger, attempt, poster=None)
+    sweep(orphans)
+    assert left(storage) == {MARKER, *files_of(attempt)} - {POSTER.name(attempt.name)}
+
+
+def test_the_result_of_an_older_worker_stays(orphans, storage, ledger, job, put, redis_client, names):
+    attempt = ledger.claim(job.id, "w1", "one")
+    video, sidecar, _ = files_of(attempt)
+    put(video, sidecar)
+    commit(ledger, attempt)
+    snapshot = json.loads(redis_client.hget(names.state(job.id), "snapshot"))
+    for name in ("poster", "poster_sha256"):
+        del snapshot["result"][name]
+    redis_client.hset(names.state(job.id), "snapshot", json.dumps(snapshot))
+    sweep(orphans, times=3)
+    assert left(storage) == {MARKER, video, sidecar}
 
 
 def another_farms(redis_client, job, put):
