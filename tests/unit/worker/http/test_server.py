@@ -124,7 +124,7 @@ def test_who_does_not_finish_a_request_is_let_go(said, serve, monkeypatch, caplo
             client.sendall(said)
         with contextlib.suppress(ConnectionError):
             assert client.recv(100) == b""
-        assert 0.2 < time.monotonic() - began < 30
+        assert 0.2 < time.monotonic() - began < 100
     assert caplog.text == ""
 
 
