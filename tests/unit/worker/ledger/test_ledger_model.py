@@ -116,8 +116,30 @@ RULES = {
     ],
     "release: NaN twice by one machine": [SUBMITTED, CLAIMED, *[("crash_and_go_on", {"end": "NaN by A"})] * 2],
     "release: NaN is remembered of nobody": [SUBMITTED, CLAIMED, *[("crash_and_go_on", {"end": "NaN by A"})] * 2],
+    "release: of a job that does not run": [SUBMITTED, CLAIMED, ("commit", {"ending": "done"}), ("release", {})],
+    "release: keeps the lease": [SUBMITTED, CLAIMED, ("release", {})],
+    "release: a failed job keeps its resume point": [
+        SUBMITTED, CLAIMED, ("save", {}), *[("crash_and_go_on", {"end": "death"})] * 2,
+    ],
+    "release: strikes have no limit": [SUBMITTED, CLAIMED, *[("crash_and_go_on", {"end": "death"})] * 2],
+    "release: latents that became NaN are kept": [
+        SUBMITTED, CLAIMED, ("save", {}), ("crash_and_go_on", {"end": "NaN by A"}),
+    ],
+    "release: a job that waits again is in nobody's line": [SUBMITTED, CLAIMED, ("release", {})],
+    "requeue: a job that waits again is in nobody's line": [
+        SUBMITTED, CLAIMED, ("the_lease_lapses", {}), ("requeue", {}),
+    ],
+    "requeue: of a job with an owner": [SUBMITTED, CLAIMED, ("requeue", {})],
+    "requeue: by what was read long ago": [
+        SUBMITTED, CLAIMED, ("emit", {"kind": "step"}), ("the_lease_lapses", {}), ("requeue", {"age": 1}),
+    ],
+    "requeue: of a job that waits": [SUBMITTED, ("requeue", {})],
+    "asked: a pause's end puts it into nobody's line": [SUBMITTED, ("hold", {}), CLAIMED, ("unhold", {})],
+    "asked: for a job that ended": [SUBMITTED, CLAIMED, ("commit", {"ending": "failed"}), ("hold", {})],
+    "asked: for a job that is not there": [("hold", {})],
+    "asked: cannot be taken back": [SUBMITTED, ("hold", {}), ("unhold", {})],
 }  # fmt: skip
-"""The rules that show what random ones show too, but only after minutes: found by them, then shortened."""
+"""The rules that show a mistake. Of some, random rules would show it only after minutes."""
 
 
 def test_the_scripts_keep_what_the_model_promises(redis_client):
