@@ -18,8 +18,8 @@ from hypothesis.stateful import (
 from ltx_client.farm.ledger.scripts import ClientLedger, Submission
 from ltx_client.protocol import events
 from ltx_client.protocol.events import Result
+from ltx_client.protocol.fair_turns import GIVEN_BACK, line_entry, line_keys, turn_of
 from ltx_client.protocol.state import ENDED, TRANSITIONS, Snapshot, Status, apply
-from ltx_client.protocol.turns import GIVEN_BACK, line_entry, line_keys, turn_of
 from ltx_worker.ledger.ledger import Claim, Ledger, Refusal, StaleAttempt, Strike, Verdict
 from tests.ledger_model import JOB, NAMES, FaultyLedger, Model
 
@@ -88,16 +88,16 @@ class LedgerMachine(RuleBasedStateMachine):
 
     def likely(self):
         """Return the actions that are possible now, some of them several times to make them more likely."""
-        model, now = self.model, ["cancel", "submit", "claim", "requeue", "hold"]
+        model, now = self.model, ["cancel", "submit", "claim", "requeue", "pause"]
         if not model.exists:
             return [*now, "submit", "submit", "submit"]
         if model.status in ENDED:
             now += ["another_life"] * 3
-            now += ["hold"] * 2
+            now += ["pause"] * 2
         elif model.leased:
             now += ["the_lease_lapses"] * 2
         else:
-            now += ["unhold"] * (4 if model.held else 0)
+            now += ["unpause"] * (4 if model.paused else 0)
             now += ["claim"] * 5 + ["requeue"] * (5 if model.status is Status.RUNNING else 2)
             now += ["cancel"] * (3 if model.resume else 0)
         if self.attempts:
@@ -105,7 +105,7 @@ class LedgerMachine(RuleBasedStateMachine):
             if self.owns(self.attempts[-1]):
                 now += ["emit"] * 5 + ["save", "save", "renew"] + ["crash_and_go_on"] * 2
                 now += ["commit", "commit", "release"] * model.cancel
-                now += ["renew"] * 4 * model.held
+                now += ["renew"] * 4 * model.paused
         return now
 
     def another_life(self):
@@ -171,7 +171,7 @@ class LedgerMachine(RuleBasedStateMachine):
         return Verdict.CANCEL if self.model.cancel else Verdict.CONTINUE
 
     def renewed(self):
-        return Verdict.PAUSE if self.model.held and not self.model.cancel else self.verdict()
+        return Verdict.PAUSE if self.model.paused and not self.model.cancel else self.verdict()
 
     # The client
 
@@ -191,20 +191,20 @@ class LedgerMachine(RuleBasedStateMachine):
         self.model.cancel = True
         self.model.cancelled_while_queued |= status is Status.QUEUED
 
-    def hold(self):
-        self.wish(self.asking.hold, True)
+    def pause(self):
+        self.wish(self.asking.pause, True)
 
-    def unhold(self):
-        self.wish(self.asking.unhold, False)
+    def unpause(self):
+        self.wish(self.asking.unpause, False)
 
-    def wish(self, ask, held):
+    def wish(self, ask, paused):
         before = self.dump()
         status = ask(JOB.id)
         assert status == (self.model.status if self.model.exists else None)
         if status is None or status in ENDED:
             assert self.dump() == before
         else:
-            self.model.held = held
+            self.model.paused = paused
 
     # The workers
 
@@ -256,8 +256,8 @@ class LedgerMachine(RuleBasedStateMachine):
             model.log.append(events.Cancelled())
             model.end_if(True)
             return Refusal.CANCELLED
-        if model.held:
-            return Refusal.HELD
+        if model.paused:
+            return Refusal.JOB_PAUSED
         model.attempt += 1
         model.leased, model.preview = True, None
         model.log.append(events.Claimed(attempt=model.attempt, worker=worker, worker_name=worker))
@@ -411,11 +411,11 @@ class LedgerMachine(RuleBasedStateMachine):
         assert client.get(NAMES.preview(JOB.id)) == model.preview
         assert client.exists(NAMES.result(JOB.id)) == (model.status is Status.DONE)
         assert client.exists(NAMES.cancel(JOB.id)) == model.cancel
-        assert client.hexists(NAMES.job(JOB.id), "held") == model.held
+        assert client.hexists(NAMES.job(JOB.id), "held") == model.paused
 
     def a_job_that_waits_is_in_a_line(self):
         model, line = self.model, LINES[self.model.attempt > 0]
-        if model.exists and model.status is Status.QUEUED and not (model.held or model.cancel):
+        if model.exists and model.status is Status.QUEUED and not (model.paused or model.cancel):
             assert self.redis.zscore(line, line_entry(JOB)) is not None
             assert self.redis.zscore(NAMES.turns(JOB.variant), turn_of(JOB, GIVEN_BACK if model.attempt else None))
 

@@ -32,9 +32,9 @@ __all__ = [
     "EndedJson",
     "IndexEntryJson",
     "JobJson",
-    "LinksJson",
     "PauseJson",
     "PlaceJson",
+    "RelationsJson",
     "ResultJson",
     "StateJson",
     "StatsJson",
@@ -51,7 +51,7 @@ __all__ = [
 ]
 
 
-class LinksJson(TypedDict, total=False):
+class RelationsJson(TypedDict, total=False):
     """What a job has to do with others. A field that says nothing is left out."""
 
     batch: str
@@ -191,7 +191,7 @@ class JobJson(TypedDict):
     """Whether it runs, and its worker has not been heard of for longer than a lease."""
     paused: bool
     """Whether it is paused."""
-    links: LinksJson
+    links: RelationsJson
     """What it has to do with other jobs."""
     variant: str
     """The variant that renders it."""
@@ -404,8 +404,8 @@ def describe_job(
         "stage": snapshot.stage,
         "cancel_asked": view.cancel_asked,
         "orphaned": view.orphaned,
-        "paused": view.held and not view.ended,
-        "links": cast(LinksJson, view.links.model_dump(mode="json", exclude_defaults=True)),
+        "paused": view.paused and not view.ended,
+        "links": cast(RelationsJson, view.relations.model_dump(mode="json", exclude_defaults=True)),
         "variant": view.job.variant,
         "queue": view.job.queue,
         "priority": view.job.priority,
@@ -452,7 +452,7 @@ def describe_index_entry(view: JobView, file: PurePath) -> IndexEntryJson:
         file: The path of the MP4, from that folder.
     """
     return {
-        "item": view.links.item,
+        "item": view.relations.item,
         "file": str(file),
         "job": view.job.id,
         "status": view.status,
@@ -464,7 +464,7 @@ def describe_index_entry(view: JobView, file: PurePath) -> IndexEntryJson:
 
 def describe_end(views: Sequence[JobView], summary: str) -> EndedJson:
     """Return what a webhook gets when jobs have ended, with a summary in a few words."""
-    batches = {view.links.batch for view in views}
+    batches = {view.relations.batch for view in views}
     jobs: list[EndedJobJson] = [
         {
             "id": view.job.id,

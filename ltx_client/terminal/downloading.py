@@ -44,7 +44,7 @@ def download_batch(farm: Farm, batch: Batch, output: BatchOutput, *, sheet: bool
         JobFailed: A video of the batch is not done.
     """
     folder = output.folder
-    paths = output.paths((view.job, view.submitted_at, view.links.item or 0) for view in batch.views)
+    paths = output.paths((view.job, view.submitted_at, view.relations.item or 0) for view in batch.views)
     videos = list(zip(batch.views, paths, strict=True))
     done = [(view, path) for view, path in videos if view.snapshot.result is not None]
     make_folder(folder)
@@ -85,4 +85,4 @@ def _why(view: JobView) -> str:
 
 
 def _caption(view: JobView) -> str:
-    return f"{view.links.item}  seed {view.job.request.seed}\n{view.job.request.prompt}"
+    return f"{view.relations.item}  seed {view.job.request.seed}\n{view.job.request.prompt}"

@@ -17,7 +17,7 @@ from ltx_client.farm import describe
 from ltx_client.farm.farm import Farm
 from ltx_client.farm.jobs.inputs import ClipPart
 from ltx_client.protocol.events import CutText, Result
-from ltx_client.protocol.jobs import Links
+from ltx_client.protocol.jobs import Relations
 from ltx_client.protocol.pauses import Pause
 from ltx_client.protocol.state import Snapshot, Stage, Status
 from ltx_client.protocol.workers import ThreadInfo, WorkerInfo
@@ -47,10 +47,10 @@ STATES = {
     "other": Snapshot(),
 }
 LINKS = {
-    "done": Links(batch=BATCH, item=1),
-    "failed": Links(batch=BATCH, item=2, retry_of="gone"),
-    "waiting": Links(batch=BATCH, item=3, not_on=("old-mac",)),
-    "later": Links(after_jobs=("waiting",), after_batches=(BATCH,)),
+    "done": Relations(batch=BATCH, item=1),
+    "failed": Relations(batch=BATCH, item=2, retry_of="gone"),
+    "waiting": Relations(batch=BATCH, item=3, not_on=("old-mac",)),
+    "later": Relations(after_jobs=("waiting",), after_batches=(BATCH,)),
 }
 WORKERS = (
     WorkerInfo(
@@ -108,7 +108,7 @@ def farm(redis_client, names, client_ledger, make_job, monkeypatch):
     monkeypatch.setattr("ltx_client.farm.jobs.prepare.submitter", lambda: "nobody@nowhere")
     for number, (job_id, snapshot) in enumerate(STATES.items()):
         job = make_job(id=job_id, variant="distilled" if job_id == "other" else "pocket", priority=number % 10)
-        client_ledger.submit(job, LINKS.get(job_id, Links()))
+        client_ledger.submit(job, LINKS.get(job_id, Relations()))
         at = 1_700_000_000_000 + number * 1000 + 125
         redis_client.hset(names.job(job_id), "submitted_at", at)
         redis_client.zadd(names.jobs(), {job_id: at})
@@ -212,7 +212,7 @@ def test_each_of_the_other_types_is_what_a_record_says():
     assert_type(json.loads((RECORDED / "show-other.json").read_text("utf-8"))["queue_paused"], describe.PauseJson)
     assert_type(json.loads((RECORDED / "webhook.json").read_text("utf-8"))["jobs"][0], describe.EndedJobJson)
     assert_type(ClipPart("clip.mp4", 1.0, 2.0, 25, 0)._asdict(), describe.ClipJson)
-    assert Links.model_fields.keys() == describe.LinksJson.__annotations__.keys()
+    assert Relations.model_fields.keys() == describe.RelationsJson.__annotations__.keys()
 
 
 def test_every_field_says_what_it_means():

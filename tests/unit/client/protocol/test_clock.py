@@ -13,7 +13,7 @@ from ltx_client.farm.farm import Farm
 from ltx_client.protocol import clock, events
 from ltx_client.protocol.clock import Clock
 from ltx_client.protocol.events import Result
-from ltx_client.protocol.jobs import Links
+from ltx_client.protocol.jobs import Relations
 from ltx_worker.machine.health import Health
 from ltx_worker.membership.heartbeat import Heartbeat
 from ltx_worker.settings import WorkerSettings
@@ -80,7 +80,7 @@ def told(machine, redis_client, names, ledger, client_ledger, make_job, tmp_path
         job = make_job(id="0123456789abcdef")
         batch = SimpleNamespace(id="the-batch", name="a.txt", jobs=[(job, None)])
         farm._run(farm._operations._batches.note(batch))
-        client_ledger.submit(job, Links(batch="the-batch", item=1))
+        client_ledger.submit(job, Relations(batch="the-batch", item=1))
         farm.pause_queue("pocket")
         machine.wall, clock.CLOCK._measured_at = worker_skew, (-HOUR, -HOUR)
         settings = WorkerSettings(home=tmp_path / "mac", worker_name="mac", namespace=names.namespace)

@@ -134,10 +134,10 @@ RULES = {
         SUBMITTED, CLAIMED, ("emit", {"kind": "step"}), ("the_lease_lapses", {}), ("requeue", {"age": 1}),
     ],
     "requeue: of a job that waits": [SUBMITTED, ("requeue", {})],
-    "asked: a pause's end puts it into nobody's line": [SUBMITTED, ("hold", {}), CLAIMED, ("unhold", {})],
-    "asked: for a job that ended": [SUBMITTED, CLAIMED, ("commit", {"ending": "failed"}), ("hold", {})],
-    "asked: for a job that is not there": [("hold", {})],
-    "asked: cannot be taken back": [SUBMITTED, ("hold", {}), ("unhold", {})],
+    "asked: a pause's end puts it into nobody's line": [SUBMITTED, ("pause", {}), CLAIMED, ("unpause", {})],
+    "asked: for a job that ended": [SUBMITTED, CLAIMED, ("commit", {"ending": "failed"}), ("pause", {})],
+    "asked: for a job that is not there": [("pause", {})],
+    "asked: cannot be taken back": [SUBMITTED, ("pause", {}), ("unpause", {})],
 }  # fmt: skip
 """The rules that show a mistake. Of some, random rules would show it only after minutes."""
 
