@@ -15,6 +15,7 @@ fails: what only some machines have is tested in the lane `machine`.
 """
 
 import os
+import sys
 from pathlib import Path
 
 import pytest
@@ -46,6 +47,11 @@ LANES = {
 os.environ["LTX_CONFIG"] = os.devnull  # whatever the person who runs the tests has configured
 # Tests run side by side: threads of OpenBLAS that wait for each other take a third more of the processors' time.
 os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
+if os.environ.pop("PYTHONDONTWRITEBYTECODE", None):
+    # As images of containers set it: each of the hundreds of interpreters that the tests start would compile all that
+    # it imports, which takes twice as long as the imports themselves.
+    os.environ["PYTHONPYCACHEPREFIX"] = sys.pycache_prefix = str(TESTS.parent / ".pytest_cache" / "bytecode")
+    sys.dont_write_bytecode = False
 
 
 @pytest.fixture(autouse=True)

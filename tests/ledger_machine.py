@@ -19,8 +19,8 @@ from ltx_client.farm.ledger.scripts import ClientLedger, Submission
 from ltx_client.protocol import events
 from ltx_client.protocol.changes.messages import JobStatus, parse_change
 from ltx_client.protocol.events import Result
+from ltx_client.protocol.fair_turns import GIVEN_BACK, line_entry, line_keys, turn_of
 from ltx_client.protocol.state import ENDED, TRANSITIONS, Snapshot, Status, apply
-from ltx_client.protocol.turns import GIVEN_BACK, line_entry, line_keys, turn_of
 from ltx_worker.ledger.ledger import Claim, Ledger, Refusal, StaleAttempt, Strike, Verdict
 from tests.ledger_model import JOB, NAMES, FaultyLedger, Model
 
@@ -63,6 +63,12 @@ ARGUMENTS = {
 }
 
 HEARD = b"all that was told before"
+SIMPLEST = {
+    "other": False, "worker": "one", "overtaken_by": "", "index": 0, "strike": None, "age": 0, "steps": 0,
+    "resend": False, "fault": "",
+}  # fmt: skip
+"""The arguments of rules that are given by hand."""
+
 LINES = [line_keys(NAMES, JOB)[0], line_keys(NAMES, JOB, GIVEN_BACK)[0]]
 """Where the job waits before its first attempt, and after it."""
 
@@ -86,16 +92,16 @@ class LedgerMachine(RuleBasedStateMachine):
 
     def likely(self):
         """Return the actions that are possible now, some of them several times to make them more likely."""
-        model, now = self.model, ["cancel", "submit", "claim", "requeue", "hold"]
+        model, now = self.model, ["cancel", "submit", "claim", "requeue", "pause"]
         if not model.exists:
             return [*now, "submit", "submit", "submit"]
         if model.status in ENDED:
             now += ["another_life"] * 3
-            now += ["hold"] * 2
+            now += ["pause"] * 2
         elif model.leased:
             now += ["the_lease_lapses"] * 2
         else:
-            now += ["unhold"] * (4 if model.held else 0)
+            now += ["unpause"] * (4 if model.paused else 0)
             now += ["claim"] * 5 + ["requeue"] * (5 if model.status is Status.RUNNING else 2)
             now += ["cancel"] * (3 if model.resume else 0)
         if self.attempts:
@@ -103,7 +109,7 @@ class LedgerMachine(RuleBasedStateMachine):
             if self.owns(self.attempts[-1]):
                 now += ["emit"] * 5 + ["save", "save", "renew"] + ["crash_and_go_on"] * 2
                 now += ["commit", "commit", "release"] * model.cancel
-                now += ["renew"] * 4 * model.held
+                now += ["renew"] * 4 * model.paused
         return now
 
     def another_life(self):
@@ -182,7 +188,7 @@ class LedgerMachine(RuleBasedStateMachine):
         return Verdict.CANCEL if self.model.cancel else Verdict.CONTINUE
 
     def renewed(self):
-        return Verdict.PAUSE if self.model.held and not self.model.cancel else self.verdict()
+        return Verdict.PAUSE if self.model.paused and not self.model.cancel else self.verdict()
 
     # The client
 
@@ -204,21 +210,21 @@ class LedgerMachine(RuleBasedStateMachine):
         self.model.cancel = True
         self.model.cancelled_while_queued |= status is Status.QUEUED
 
-    def hold(self):
-        self.wish(self.asking.hold, True)
+    def pause(self):
+        self.wish(self.asking.pause, True)
 
-    def unhold(self):
-        self.wish(self.asking.unhold, False)
+    def unpause(self):
+        self.wish(self.asking.unpause, False)
 
-    def wish(self, ask, held):
+    def wish(self, ask, paused):
         before = self.dump()
         status = ask(JOB.id)
         assert status == (self.model.status if self.model.exists else None)
         if status is None or status in ENDED:
             assert self.dump() == before
         else:
-            self.model.asked += [] if self.model.held == held else ["job_paused" if held else "job_unpaused"]
-            self.model.held = held
+            self.model.asked += [] if self.model.paused == paused else ["job_paused" if paused else "job_unpaused"]
+            self.model.paused = paused
 
     # The workers
 
@@ -270,8 +276,8 @@ class LedgerMachine(RuleBasedStateMachine):
             model.log.append(events.Cancelled())
             model.end_if(True)
             return Refusal.CANCELLED
-        if model.held:
-            return Refusal.HELD
+        if model.paused:
+            return Refusal.JOB_PAUSED
         model.attempt += 1
         model.leased, model.preview = True, None
         model.log.append(events.Claimed(attempt=model.attempt, worker=worker, worker_name=worker))
@@ -386,10 +392,16 @@ class LedgerMachine(RuleBasedStateMachine):
     # What must hold after each of these
 
     @invariant()
+    def all_holds(self):
+        self.what_a_reaper_read_may_be_old()
+        self.the_log_is_whole_and_the_snapshot_is_its_replay()
+        self.the_other_keys_say_the_same()
+        self.a_job_that_waits_is_in_a_line()
+        self.what_has_ended_expires_and_nothing_else()
+
     def what_a_reaper_read_may_be_old(self):
         self.take_note()
 
-    @invariant()
     def the_log_is_whole_and_the_snapshot_is_its_replay(self):
         stored, replayed = self.redis.hgetall(NAMES.state(JOB.id)), Snapshot()
         log = self.redis.xrange(NAMES.events(JOB.id))
@@ -430,16 +442,14 @@ class LedgerMachine(RuleBasedStateMachine):
         assert client.get(NAMES.preview(JOB.id)) == model.preview
         assert client.exists(NAMES.result(JOB.id)) == (model.status is Status.DONE)
         assert client.exists(NAMES.cancel(JOB.id)) == model.cancel
-        assert client.hexists(NAMES.job(JOB.id), "held") == model.held
+        assert client.hexists(NAMES.job(JOB.id), "held") == model.paused
 
-    @invariant()
     def a_job_that_waits_is_in_a_line(self):
         model, line = self.model, LINES[self.model.attempt > 0]
-        if model.exists and model.status is Status.QUEUED and not (model.held or model.cancel):
+        if model.exists and model.status is Status.QUEUED and not (model.paused or model.cancel):
             assert self.redis.zscore(line, line_entry(JOB)) is not None
             assert self.redis.zscore(NAMES.turns(JOB.variant), turn_of(JOB, GIVEN_BACK if model.attempt else None))
 
-    @invariant()
     def what_has_ended_expires_and_nothing_else(self):
         names, ended = NAMES, self.model.status in ENDED
         by_client = {names.job(JOB.id), names.cancel(JOB.id)}
@@ -452,6 +462,18 @@ class LedgerMachine(RuleBasedStateMachine):
 
 def _timeless(event):
     return event.model_copy(update={"at": 0.0})
+
+
+def run_rules(client, rules):
+    """Call these rules in turn, each a name and those of its arguments that are not the simplest ones.
+
+    What must hold after each is checked, as the machine does it.
+    """
+    machine = type("Machine", (LedgerMachine,), {"redis": client})()
+    machine.forget_everything()
+    for name, arguments in rules:
+        getattr(machine, name)(**{key: SIMPLEST.get(key) for key in ARGUMENTS.get(name, {})} | arguments)
+        machine.all_holds()
 
 
 def run_machine(client, examples, steps=50):

@@ -48,7 +48,7 @@ class Model:
     token: str | None = None
     leased: bool = False
     cancel: bool = False
-    held: bool = False
+    paused: bool = False
     cancelled_while_queued: bool = False
     furthest: int = 0
     strikes: dict = field(default_factory=lambda: dict.fromkeys(Strike, 0))

@@ -34,11 +34,11 @@ from ltx_client.farm.render import check_done, ids_of, not_ended
 from ltx_client.farm.retention import Old, Removed
 from ltx_client.local.members import FarmFolder, Use
 from ltx_client.protocol.events import Event
-from ltx_client.protocol.jobs import NO_LINKS, Job, Links
+from ltx_client.protocol.fair_turns import DEFAULT_PRIORITY
+from ltx_client.protocol.jobs import NO_RELATIONS, Job, Relations
 from ltx_client.protocol.names import Names
 from ltx_client.protocol.pauses import Pause
 from ltx_client.protocol.state import Snapshot, Status
-from ltx_client.protocol.turns import DEFAULT_PRIORITY
 from ltx_client.protocol.workers import WorkerInfo
 from ltx_client.shared.broker.exchange import Exchange, in_thread, run_async, stream_async
 from ltx_client.shared.settings import FarmSettings
@@ -232,9 +232,9 @@ class AsyncFarm:
         """See `Farm.batches`."""
         return await self._run(self._operations.batches(limit))
 
-    async def links(self, after: Sequence[str] = (), not_on: Sequence[str] = ()) -> Links:
-        """See `Farm.links`."""
-        return await self._run(self._operations.links(after, not_on))
+    async def relations(self, after: Sequence[str] = (), not_on: Sequence[str] = ()) -> Relations:
+        """See `Farm.relations`."""
+        return await self._run(self._operations.relations(after, not_on))
 
     async def preview(self, job_id: str) -> bytes | None:
         """See `Farm.preview`."""
@@ -280,9 +280,9 @@ class AsyncFarm:
         """See `Farm.submit`."""
         return await self._run(self._operations.submit(request, **options))
 
-    async def send(self, job: Job, inputs: Inputs | None = None, links: Links = NO_LINKS) -> None:
+    async def send(self, job: Job, inputs: Inputs | None = None, relations: Relations = NO_RELATIONS) -> None:
         """See `Farm.send`."""
-        await self._run(self._operations.send(job, inputs, links))
+        await self._run(self._operations.send(job, inputs, relations))
 
     async def send_batch(self, batch: PreparedBatch) -> None:
         """See `Farm.send_batch`."""

@@ -12,7 +12,7 @@ from ltx_client.farm.jobs.records import read_views
 from ltx_client.farm.jobs.views import JobView
 from ltx_client.protocol.changes import messages
 from ltx_client.protocol.events import LATEST
-from ltx_client.protocol.jobs import Job, Links
+from ltx_client.protocol.jobs import Job, Relations
 from ltx_client.protocol.names import Names
 from ltx_client.shared.broker.exchange import Exchange, run_script
 from ltx_client.shared.lua.lua_script import Argument, load_script
@@ -44,18 +44,18 @@ class PreparedBatch:
 
     id: str
     name: str
-    jobs: list[tuple[Job, Links]]
+    jobs: list[tuple[Job, Relations]]
     inputs: Inputs = field(default_factory=dict)
     lines: list[tuple[int, Job]] = field(default_factory=list)
 
-    def link(self, links: Links) -> None:
+    def relate(self, relations: Relations) -> None:
         """Add these relations to all jobs of the batch."""
         self.jobs = [
             (
                 job,
                 own.model_copy(
                     update={
-                        name: getattr(own, name) + getattr(links, name)
+                        name: getattr(own, name) + getattr(relations, name)
                         for name in ("after_jobs", "after_batches", "not_on")
                     }
                 ),
@@ -153,7 +153,7 @@ class Batches:
         ids = [job_id.decode(errors="replace") for job_id in stored or ()]
         views = yield from read_views(self._names, ids)
         for view in sorted(views, key=lambda view: view.submitted_at):
-            newest[view.links.item or 0] = view
+            newest[view.relations.item or 0] = view
         batch = Batch(
             id=batch_id,
             name=about.get(b"name", b"").decode(errors="replace"),

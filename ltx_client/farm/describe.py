@@ -1,7 +1,8 @@
-"""Describe jobs, batches, workers, places in the queue and statistics for programs, as data that JSON can hold.
+"""Describe jobs, batches, workers, places in the queue and statistics for programs, as data that JSON allows.
 
-What each field means stands here and nowhere else. Every `--json` prints what these functions return, and a program has
-the same of a `Farm` or an `AsyncFarm`: `describe_job(await farm.view(job_id))`.
+What each field means stands here and nowhere else. Every `--json`, the index of a downloaded batch and a webhook have
+what these functions return, and a program has the same of a `Farm` or an `AsyncFarm`:
+`describe_job(await farm.view(job_id))`.
 
 Times are seconds since 1970 by the broker's clock, durations are seconds, sizes are bytes unless the name says
 otherwise, and ids are texts. A field may be added at any time; none is renamed, or changes its meaning.
@@ -9,6 +10,7 @@ otherwise, and ids are texts. A field may be added at any time; none is renamed,
 
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Sequence
+from pathlib import PurePath
 from statistics import median
 from typing import Any, NotRequired, cast
 
@@ -26,10 +28,13 @@ __all__ = [
     "BatchJson",
     "ClipJson",
     "CutTextJson",
+    "EndedJobJson",
+    "EndedJson",
+    "IndexEntryJson",
     "JobJson",
-    "LinksJson",
     "PauseJson",
     "PlaceJson",
+    "RelationsJson",
     "ResultJson",
     "StateJson",
     "StatsJson",
@@ -37,6 +42,8 @@ __all__ = [
     "WorkerJson",
     "count_by_status",
     "describe_batch",
+    "describe_end",
+    "describe_index_entry",
     "describe_job",
     "describe_place",
     "describe_stats",
@@ -44,7 +51,7 @@ __all__ = [
 ]
 
 
-class LinksJson(TypedDict, total=False):
+class RelationsJson(TypedDict, total=False):
     """What a job has to do with others. A field that says nothing is left out."""
 
     batch: str
@@ -188,7 +195,7 @@ class JobJson(TypedDict):
     """Whether it runs, and its worker has not been heard of for longer than a lease."""
     paused: bool
     """Whether it is paused."""
-    links: LinksJson
+    links: RelationsJson
     """What it has to do with other jobs."""
     variant: str
     """The variant that renders it."""
@@ -233,6 +240,59 @@ class BatchJson(TypedDict):
     """How many of its videos have each status; those that none has are left out."""
     jobs: list[str]
     """List the id of the job of each video, in order: that of the newest retry."""
+
+
+class IndexEntryJson(TypedDict):
+    """A video of a batch, in the index of the folder that the batch was downloaded to."""
+
+    item: int | None
+    """Its place in the batch, from 1."""
+    file: str
+    """The path of its MP4, from that folder; the file is there if the job is done."""
+    job: str
+    """The id of its job: that of the newest retry."""
+    status: str
+    """That job's status."""
+    error: str | None
+    """Why it failed, in a sentence or two."""
+    poster: str | None
+    """The name of its poster, below the storage's URL; null where there is none."""
+    variant: str
+    """The variant that renders it."""
+    request: dict[str, Any]
+    """What was asked for: the fields of `GenerationRequest`, the variant's values where none were given."""
+
+
+class EndedJobJson(TypedDict):
+    """A job that has ended, for a webhook."""
+
+    id: str
+    """Its id."""
+    status: str
+    """`done`, `failed` or `cancelled`."""
+    error: str | None
+    """Why it failed, in a sentence or two."""
+    prompt: str
+    """Its prompt."""
+    seed: int | None
+    """Its seed."""
+    video: str | None
+    """The name of its MP4, below the storage's URL; null where it is not done."""
+    poster: str | None
+    """The name of its poster, a JPEG, below the storage's URL; null where there is none."""
+
+
+class EndedJson(TypedDict):
+    """What a webhook gets when the jobs that a command waited for have ended."""
+
+    event: str
+    """`ended`."""
+    summary: str
+    """Say in a few words how they ended."""
+    batch: str | None
+    """The id of their batch; null where they are of none, or of several."""
+    jobs: list[EndedJobJson]
+    """The jobs."""
 
 
 class ThreadJson(TypedDict):
@@ -352,8 +412,8 @@ def describe_job(
         "stage": snapshot.stage,
         "cancel_asked": view.cancel_asked,
         "orphaned": view.orphaned,
-        "paused": view.held and not view.ended,
-        "links": cast(LinksJson, view.links.model_dump(mode="json", exclude_defaults=True)),
+        "paused": view.paused and not view.ended,
+        "links": cast(RelationsJson, view.relations.model_dump(mode="json", exclude_defaults=True)),
         "variant": view.job.variant,
         "queue": view.job.queue,
         "priority": view.job.priority,
@@ -390,6 +450,44 @@ def describe_batch(batch: Batch) -> BatchJson:
         "counts": count_by_status(batch.views),
         "jobs": [view.job.id for view in batch.views],
     }
+
+
+def describe_index_entry(view: JobView, file: PurePath) -> IndexEntryJson:
+    """Return the entry of a batch's video in the index of a folder.
+
+    Args:
+        view: The video's job.
+        file: The path of the MP4, from that folder.
+    """
+    return {
+        "item": view.relations.item,
+        "file": str(file),
+        "job": view.job.id,
+        "status": view.status,
+        "error": view.snapshot.error,
+        "poster": view.snapshot.result.poster if view.snapshot.result else None,
+        "variant": view.job.variant,
+        "request": view.job.model_dump(mode="json")["request"],
+    }
+
+
+def describe_end(views: Sequence[JobView], summary: str) -> EndedJson:
+    """Return what a webhook gets when jobs have ended, with a summary in a few words."""
+    batches = {view.relations.batch for view in views}
+    jobs: list[EndedJobJson] = [
+        {
+            "id": view.job.id,
+            "status": view.status,
+            "error": view.snapshot.error,
+            "prompt": view.job.request.prompt,
+            "seed": view.job.request.seed,
+            "video": view.snapshot.result.video if view.snapshot.result else None,
+            "poster": view.snapshot.result.poster if view.snapshot.result else None,
+        }
+        for view in views
+    ]
+    batch = batches.pop() if len(batches) == 1 else None
+    return {"event": "ended", "summary": summary, "batch": batch, "jobs": jobs}
 
 
 def describe_worker(worker: WorkerInfo) -> WorkerJson:

@@ -21,10 +21,10 @@ from ltx_client.farm.jobs.inputs import Inputs
 from ltx_client.farm.jobs.views import JobView, Update
 from ltx_client.farm.render import Render, ids_of
 from ltx_client.farm.retention import Old, Removed
-from ltx_client.protocol.jobs import NO_LINKS, Job, Links
+from ltx_client.protocol.fair_turns import DEFAULT_PRIORITY
+from ltx_client.protocol.jobs import NO_RELATIONS, Job, Relations
 from ltx_client.protocol.pauses import Pause
 from ltx_client.protocol.state import Status
-from ltx_client.protocol.turns import DEFAULT_PRIORITY
 from ltx_client.protocol.workers import WorkerInfo
 from ltx_client.shared.broker.exchange import Exchange, run, stream
 from ltx_client.shared.storage.store import Storage
@@ -156,14 +156,14 @@ class Farm(Connection):
         """Return the newest batches, the newest first."""
         return self._run(self._operations.batches(limit))
 
-    def links(self, after: Sequence[str] = (), not_on: Sequence[str] = ()) -> Links:
-        """Return the links of a job that depends on these jobs and batches, and must not be rendered by these workers.
+    def relations(self, after: Sequence[str] = (), not_on: Sequence[str] = ()) -> Relations:
+        """Return the relations of a job that depends on these jobs and batches, and is not for these workers.
 
         Raises:
             JobNotFound: There is no such job or batch.
             UsageError: A worker's name is invalid.
         """
-        return self._run(self._operations.links(after, not_on))
+        return self._run(self._operations.relations(after, not_on))
 
     def preview(self, job_id: str) -> bytes | None:
         """Return the newest checkpoint frame, a JPEG; None if there is none, or the key is damaged."""
@@ -221,7 +221,7 @@ class Farm(Connection):
         """Prepare a job and send it; `prepare` describes the options."""
         return self._run(self._operations.submit(request, **options))
 
-    def send(self, job: Job, inputs: Inputs | None = None, links: Links = NO_LINKS) -> None:
+    def send(self, job: Job, inputs: Inputs | None = None, relations: Relations = NO_RELATIONS) -> None:
         """Store the job's inputs, write its record, which is the submission, and send the message for a worker.
 
         After BrokerUnreachable the same job may be sent again.
@@ -233,7 +233,7 @@ class Farm(Connection):
             UsageError: Inputs that are given by their SHA-256 are not in the storage.
             BrokerUnreachable: The broker did not answer.
         """
-        self._run(self._operations.send(job, inputs, links))
+        self._run(self._operations.send(job, inputs, relations))
 
     def send_batch(self, batch: PreparedBatch) -> None:
         """Send all jobs of a batch: first all records, then all messages. Sending the same batch again is safe.

@@ -32,7 +32,7 @@ from ltx_client.local.members import FarmFolder
 from ltx_client.protocol.clock import Clock
 from ltx_client.protocol.events import Result
 from ltx_client.protocol.file_names import POSTER, VIDEO, ResultFile
-from ltx_client.protocol.jobs import Job, Links
+from ltx_client.protocol.jobs import Job, Relations
 from ltx_client.protocol.names import Names
 from ltx_client.protocol.pauses import Pause
 from ltx_client.protocol.state import Status
@@ -83,8 +83,8 @@ class Operations(Sending):
             near = difflib.get_close_matches(unknown[0], known, 1)
             raise UsageError(f"a request has no {unknown[0]!r}" + (f"; is {near[0]} meant?" if near else ""))
         job, inputs = yield from block(prepare, GenerationRequest(prompt=prompt, **fields), **options)
-        links = yield from self.links(after, not_on)
-        yield from self.send(job, inputs, links)
+        relations = yield from self.relations(after, not_on)
+        yield from self.send(job, inputs, relations)
         return job
 
     def now(self) -> Exchange[float]:
@@ -118,12 +118,12 @@ class Operations(Sending):
     def pause(self, job_id: str) -> Exchange[Status]:
         """See `Farm.pause`."""
         with broker_errors(self._address):
-            return _known(job_id, (yield from self._ledger.hold(job_id)))
+            return _known(job_id, (yield from self._ledger.pause(job_id)))
 
     def resume(self, job_id: str) -> Exchange[Status]:
         """See `Farm.resume`."""
         with broker_errors(self._address):
-            return _known(job_id, (yield from self._ledger.unhold(job_id)))
+            return _known(job_id, (yield from self._ledger.unpause(job_id)))
 
     def prioritize(self, job_id: str, priority: int) -> Exchange[Status]:
         """See `Farm.prioritize`."""
@@ -170,8 +170,8 @@ class Operations(Sending):
         with broker_errors(self._address):
             return (yield from self._batches.newest(limit))
 
-    def links(self, after: Sequence[str], not_on: Sequence[str]) -> Exchange[Links]:
-        """See `Farm.links`."""
+    def relations(self, after: Sequence[str], not_on: Sequence[str]) -> Exchange[Relations]:
+        """See `Farm.relations`."""
         jobs, batches = [], []
         for name in not_on:
             try:
@@ -184,7 +184,7 @@ class Operations(Sending):
                 batches.append((yield from self.batch(text)).id)
             except JobNotFound:
                 jobs.append((yield from self.find(text)))
-        return Links(after_jobs=tuple(jobs), after_batches=tuple(batches), not_on=tuple(not_on))
+        return Relations(after_jobs=tuple(jobs), after_batches=tuple(batches), not_on=tuple(not_on))
 
     def preview(self, job_id: str) -> Exchange[bytes | None]:
         """See `Farm.preview`."""

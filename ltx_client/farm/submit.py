@@ -32,7 +32,7 @@ from ltx_client.farm.ledger.removal import REMOVAL_TTL, RemovalExchanges
 from ltx_client.farm.ledger.scripts import LedgerExchanges, Submission
 from ltx_client.farm.watching import Watching
 from ltx_client.local.members import FarmFolder
-from ltx_client.protocol.jobs import NO_LINKS, Job, Links
+from ltx_client.protocol.jobs import NO_RELATIONS, Job, Relations
 from ltx_client.protocol.names import Names
 from ltx_client.protocol.state import Status
 from ltx_client.shared.broker.exchange import Exchange, Sleep, block
@@ -65,10 +65,10 @@ class Sending(Watching):
         yield from self.send(*prepared)
         return prepared.job
 
-    def send(self, job: Job, inputs: Inputs | None = None, links: Links = NO_LINKS) -> Exchange[None]:
+    def send(self, job: Job, inputs: Inputs | None = None, relations: Relations = NO_RELATIONS) -> Exchange[None]:
         """See `Farm.send`."""
         try:
-            yield from self._submit([(job, links)], inputs or {})
+            yield from self._submit([(job, relations)], inputs or {})
         except BrokerUnreachable as error:
             raise BrokerUnreachable(
                 f"{_sentence(error)} Whether job {job.id} was queued is unknown; to send it again with --id {job.id}"
@@ -92,7 +92,7 @@ class Sending(Watching):
                 f" --id {batch.id} is safe"
             ) from None
 
-    def _submit(self, jobs: Sequence[tuple[Job, Links]], inputs: Inputs) -> Exchange[None]:
+    def _submit(self, jobs: Sequence[tuple[Job, Relations]], inputs: Inputs) -> Exchange[None]:
         """Store the inputs, write all records, then send the messages. Raise what `send` raises."""
         given = sorted(set().union(*(job.inputs for job, _ in jobs)))
         for _ in range(TRIES):
@@ -109,7 +109,7 @@ class Sending(Watching):
                 outcomes = yield from self._ledger.submit_all(jobs)
                 self._check_outcomes(jobs, outcomes)
                 if Submission.NOT_WANTED not in outcomes:
-                    yield from block(self._publish, [job for job, links in jobs if not links.waits])
+                    yield from block(self._publish, [job for job, relations in jobs if not relations.waits])
                     return
         raise StorageUnreachable("the files that the job is given repeatedly took more than an hour to store")
 
@@ -132,7 +132,7 @@ class Sending(Watching):
                 raise StorageUnreachable("a file that the job is given is being removed by ltx gc; try again later")
             yield Sleep(ASK_AGAIN)
 
-    def _check_outcomes(self, jobs: Sequence[tuple[Job, Links]], outcomes: Sequence[Submission]) -> None:
+    def _check_outcomes(self, jobs: Sequence[tuple[Job, Relations]], outcomes: Sequence[Submission]) -> None:
         for (job, _), outcome in zip(jobs, outcomes, strict=True):
             if outcome is Submission.CONFLICT:
                 raise JobConflict(f"job {job.id} exists already, with another request; use another --id")
@@ -151,9 +151,9 @@ class Sending(Watching):
                 view = yield from self.view(last_id)
             except JobNotFound:
                 job = view.job.model_copy(update={"id": last_id, "submitter": submitter()})
-                links = Links(batch=view.links.batch, item=view.links.item, retry_of=view.job.id)
+                relations = Relations(batch=view.relations.batch, item=view.relations.item, retry_of=view.job.id)
                 with contextlib.suppress(IdUsed):  # else it was retried before, and that job was removed
-                    yield from self.send(job, links=links)
+                    yield from self.send(job, relations=relations)
                     return job
             else:
                 if view.status not in (Status.FAILED, Status.CANCELLED):

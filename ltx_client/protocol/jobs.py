@@ -9,25 +9,25 @@ from pydantic import BaseModel, ConfigDict, Field, SerializerFunctionWrapHandler
 from uuid_utils import uuid7
 
 from ltx_client.protocol import PROTOCOL_VERSION
+from ltx_client.protocol.fair_turns import DEFAULT_PRIORITY
 from ltx_client.protocol.names import queue_name
-from ltx_client.protocol.turns import DEFAULT_PRIORITY
 from ltx_client.protocol.validation import READING, Name, first_error
 from ltx_models.errors import InvalidRequest
 from ltx_models.memory import memory_class
 from ltx_models.request import GenerationRequest
 
 __all__ = [
-    "NO_LINKS",
+    "NO_RELATIONS",
     "RENDER_TASK",
     "Job",
     "JobId",
-    "Links",
+    "Relations",
     "UnreadableJob",
     "job_digest",
     "new_job_id",
     "parse_job",
-    "parse_links",
     "parse_priority",
+    "parse_relations",
 ]
 
 RENDER_TASK = "render"
@@ -89,7 +89,7 @@ class Job(BaseModel):
         return {source.removeprefix("sha256:") for source in sources if source.startswith("sha256:")}
 
 
-class Links(BaseModel):
+class Relations(BaseModel):
     """A job's relations to other jobs, its batch and workers.
 
     They are stored next to the job's own record, so that a worker that does not know them renders the job all the same.
@@ -123,7 +123,7 @@ class Links(BaseModel):
         return bool(self.after_jobs or self.after_batches)
 
 
-NO_LINKS = Links()
+NO_RELATIONS = Relations()
 
 
 class UnreadableJob(Exception):
@@ -168,12 +168,12 @@ def parse_priority(data: bytes | None) -> int | None:
     return int(data) if data and data.isdigit() and len(data) == 1 else None
 
 
-def parse_links(data: bytes | str | None) -> Links:
-    """Return the links in a record; empty links if there is no record, or none that can be read."""
+def parse_relations(data: bytes | str | None) -> Relations:
+    """Return the relations in a record; NO_RELATIONS if there is no record, or none that can be read."""
     try:
-        return Links.model_validate_json(data, context=READING) if data else NO_LINKS
+        return Relations.model_validate_json(data, context=READING) if data else NO_RELATIONS
     except ValidationError:
-        return NO_LINKS
+        return NO_RELATIONS
 
 
 _DECIDED = ("width", "height", "num_frames", "num_steps", "frame_rate")

@@ -148,7 +148,8 @@ class Names:
     def line(self, variant: str, turn: str) -> str:
         """Return the key of a sorted set, written by both sides.
 
-        It is an index of one person's waiting jobs at one priority, the oldest first (`ltx_client.protocol.turns`).
+        It is an index of one person's waiting jobs at one priority, the oldest first; see
+        `ltx_client.protocol.fair_turns`.
         """
         return f"{self.namespace}line:{variant}:{turn}"
 
@@ -156,7 +157,7 @@ class Names:
         """Return the key of a sorted set, written by both sides.
 
         It is an index of who has waiting jobs of this variant, at which priority, the next first
-        (`ltx_client.protocol.turns`).
+        (`ltx_client.protocol.fair_turns`).
         """
         return f"{self.namespace}turns:{variant}"
 

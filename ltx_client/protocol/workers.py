@@ -18,10 +18,10 @@ from ltx_models.memory import GB, memory_class, predict_peak
 
 __all__ = [
     "CLIP_PARTS",
-    "HELD",
     "ID_TAIL",
     "OFF_DUTY",
     "PAUSED",
+    "PAUSED_BY_USER",
     "UNREADY",
     "Gigabytes",
     "ThreadInfo",
@@ -40,7 +40,7 @@ ID_TAIL = 8
 
 PAUSED = "paused"
 """The state of a worker that takes no jobs until somebody has fixed its machine."""
-HELD = "held"
+PAUSED_BY_USER = "held"
 """The state of a worker that takes no jobs while an operator has paused it or its queue."""
 OFF_DUTY = "off duty"
 """The state of a worker outside its duty hours, or whose machine is on battery or in use."""
@@ -78,8 +78,8 @@ class WorkerInfo(BaseModel):
         memory: Bytes.
         budget_gb: GB (10**9 bytes) that a render may use.
         gpu_gb: GB that the GPU may use, if it may not use all of that.
-        state: "idle", "rendering", "resting" (for some seconds after its engine died), PAUSED, HELD, OFF_DUTY or
-            UNREADY.
+        state: "idle", "rendering", "resting" (for some seconds after its engine died), PAUSED, PAUSED_BY_USER,
+            OFF_DUTY or UNREADY.
         why_paused: A sentence for the latter four states; also while a job that was running then is rendered to its
             end.
         temperature: Of its hottest sensor, in degrees Celsius; None if it cannot be read.
@@ -148,7 +148,7 @@ class WorkerInfo(BaseModel):
 
     def serves(self, job: Job) -> bool:
         """Return whether the worker takes jobs like this one."""
-        if self.state in (PAUSED, HELD, OFF_DUTY, UNREADY) or self.variant != job.variant:
+        if self.state in (PAUSED, PAUSED_BY_USER, OFF_DUTY, UNREADY) or self.variant != job.variant:
             return False
         return self.budget_gb >= memory_class(job.predicted_peak) and fits_gpu(job, self.gpu_gb)
 

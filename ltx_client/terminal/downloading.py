@@ -7,6 +7,7 @@ from pathlib import Path
 
 from ltx_client.errors import JobFailed
 from ltx_client.farm.batches import Batch
+from ltx_client.farm.describe import describe_index_entry
 from ltx_client.farm.farm import Farm
 from ltx_client.farm.jobs.files import is_here
 from ltx_client.farm.jobs.views import JobView
@@ -43,7 +44,7 @@ def download_batch(farm: Farm, batch: Batch, output: BatchOutput, *, sheet: bool
         JobFailed: A video of the batch is not done.
     """
     folder = output.folder
-    paths = output.paths((view.job, view.submitted_at, view.links.item or 0) for view in batch.views)
+    paths = output.paths((view.job, view.submitted_at, view.relations.item or 0) for view in batch.views)
     videos = list(zip(batch.views, paths, strict=True))
     done = [(view, path) for view, path in videos if view.snapshot.result is not None]
     make_folder(folder)
@@ -56,7 +57,7 @@ def download_batch(farm: Farm, batch: Batch, output: BatchOutput, *, sheet: bool
     name = INDEX if _may_be_replaced(folder / INDEX, batch) else safe_name(f"index-{short_id(batch.id)}.json")
     if name != INDEX:
         notice(f"{folder / INDEX} belongs to something else, and is kept; the videos are described in {name}")
-    index = json_text([_entry(view, path.relative_to(folder)) for view, path in videos], indent=2)
+    index = json_text([describe_index_entry(view, path.relative_to(folder)) for view, path in videos], indent=2)
     write_output(folder / name, f"{index}\n".encode("utf-8", "surrogateescape"))
     if sheet and done:
         draw_sheet([(path, _caption(view)) for view, path in done], folder / SHEET)
@@ -84,17 +85,4 @@ def _why(view: JobView) -> str:
 
 
 def _caption(view: JobView) -> str:
-    return f"{view.links.item}  seed {view.job.request.seed}\n{view.job.request.prompt}"
-
-
-def _entry(view: JobView, path: Path) -> dict[str, object]:
-    request = view.job.model_dump(mode="json")["request"]
-    entry = {"item": view.links.item, "file": str(path), "job": view.job.id, "status": view.status}
-    poster = view.snapshot.result.poster if view.snapshot.result else None
-    return {
-        **entry,
-        "error": view.snapshot.error,
-        "poster": poster,
-        "variant": view.job.variant,
-        "request": request,
-    }
+    return f"{view.relations.item}  seed {view.job.request.seed}\n{view.job.request.prompt}"

@@ -29,6 +29,7 @@ from typing import Any
 from urllib.parse import quote, unquote, urlsplit, urlunsplit
 
 from ltx_client.errors import UsageError
+from ltx_client.farm.describe import describe_end
 from ltx_client.farm.jobs.views import JobView
 from ltx_client.farm.outputs.names import short_id
 from ltx_client.protocol.redaction import hide_secret, hide_url_secrets
@@ -152,7 +153,7 @@ def send_webhook(url: str, views: Sequence[JobView]) -> str | None:
     Returns:
         None, or a sentence on why it was not delivered.
     """
-    body = json.dumps(_payload(views)).encode()
+    body = json.dumps(describe_end(views, summary(views))).encode()
     headers = {"Content-Type": "application/json", "User-Agent": "ltx-farm", "X-LTX-Timestamp": str(int(time.time()))}
     if key := secret():
         headers["X-LTX-Signature"] = sign(key, headers["X-LTX-Timestamp"], body)
@@ -206,21 +207,3 @@ def show_on_desktop(text: str) -> bool:
         return subprocess.run(command, capture_output=True, timeout=TIMEOUT, check=False).returncode == 0
     except (OSError, subprocess.TimeoutExpired):
         return False
-
-
-def _payload(views: Sequence[JobView]) -> dict[str, Any]:
-    batches = {view.links.batch for view in views}
-    jobs = [
-        {
-            "id": view.job.id,
-            "status": view.status,
-            "error": view.snapshot.error,
-            "prompt": view.job.request.prompt,
-            "seed": view.job.request.seed,
-            "video": view.snapshot.result.video if view.snapshot.result else None,
-            "poster": view.snapshot.result.poster if view.snapshot.result else None,
-        }
-        for view in views
-    ]
-    batch = batches.pop() if len(batches) == 1 else None
-    return {"event": "ended", "summary": summary(views), "batch": batch, "jobs": jobs}

@@ -9,7 +9,7 @@ from ltx_client.farm.jobs.views import JobView
 from ltx_client.farm.outputs.names import short_id
 from ltx_client.protocol.pauses import Pause
 from ltx_client.protocol.state import Status
-from ltx_client.protocol.workers import HELD, PAUSED, WorkerInfo, worker_names
+from ltx_client.protocol.workers import PAUSED, PAUSED_BY_USER, WorkerInfo, worker_names
 from ltx_client.shared.console.stdio import notice, print_json, print_line
 from ltx_client.terminal.listing import Column, Listing, print_facts, print_table
 
@@ -79,7 +79,7 @@ def status_word(view: JobView) -> str:
         return "lost"
     if view.cancel_asked:
         return "cancelling"
-    return "paused" if view.held else view.status.value
+    return "paused" if view.paused else view.status.value
 
 
 def status_text(view: JobView, words: str) -> Text:
@@ -136,7 +136,7 @@ def workers_table(workers: list[WorkerInfo], now: float) -> Listing:
     for worker in workers:
         table.add_row(
             names[worker.id],
-            PAUSED if worker.state == HELD else worker.state,
+            PAUSED if worker.state == PAUSED_BY_USER else worker.state,
             short_id(worker.job),
             worker.variant,
             f"{worker.memory / 1e9:.0f} GB",

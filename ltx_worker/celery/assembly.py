@@ -293,8 +293,8 @@ def _are_any(client: redis.Redis, queues: list[str]) -> bool:
 
 
 def _others_serve(base: Base, own: str, job: Job) -> bool:
-    links = base.ledger.links(job.id)
+    relations = base.ledger.relations(job.id)
     return any(
-        worker.serves(job) and own != worker.id and not links.excludes(worker.id, worker.name)
+        worker.serves(job) and own != worker.id and not relations.excludes(worker.id, worker.name)
         for worker in live_workers(base.client, base.settings.names)
     )

@@ -23,8 +23,8 @@ from pydantic import (
 from ltx_client.protocol.events import Count, CutTexts
 from ltx_models.errors import FaultKind, MachineFault
 from ltx_models.request import GenerationRequest
-from ltx_worker.engine.packing.frames import read_frame, write_frame
 from ltx_models.schedulers import SchedulerConfig
+from ltx_worker.engine.packing.frames import read_frame, write_frame
 
 __all__ = [
     "Blob",

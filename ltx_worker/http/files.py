@@ -11,7 +11,6 @@ import hmac
 import logging
 import re
 import secrets
-import threading
 import time
 from http import HTTPStatus
 from pathlib import Path
@@ -20,9 +19,7 @@ from urllib.parse import parse_qs, urlencode
 from ltx_client.protocol.file_names import RESULT_FILES
 from ltx_client.shared.private_files import drawn_once
 from ltx_client.shared.storage.store import Storage, StorageError
-from ltx_worker.http.server import BoundedHandler, BoundedServer
-from ltx_worker.threads.background import keep_at_it, watched
-from ltx_worker.threads.watched import THREADS
+from ltx_worker.http.server import BoundedHandler, BoundedServer, ServerThread
 
 __all__ = ["FileServer", "link_key"]
 
@@ -65,8 +62,7 @@ class FileServer:
         self._address = address
         self._port = port
         self._url = url.rstrip("/")
-        self._server: _Server | None = None
-        self._stopped = threading.Event()
+        self._serving: ServerThread | None = None
         self.why_not = ""
 
     def start(self) -> None:
@@ -75,26 +71,24 @@ class FileServer:
             return
         self._key = link_key(self._home)
         try:
-            self._server = _Server((self._address, self._port), self)
+            server = _Server((self._address, self._port), self)
         except OSError as error:
             why = f"finished videos are not served, and have no download links: {self._address}:{self._port}"
             self.why_not = f"{why}: {error.strerror}; set LTX_WORKER_FILES_PORT to a free port"
             log.error("%s", self.why_not)
             return
-        serve = self._server.serve_forever
-        watched(lambda loop: keep_at_it(serve, loop, self._stopped), "files").start()
+        self._serving = ServerThread(server, "files")
+        self._serving.start()
         log.info("finished videos are served at port %d, by download links to %s", self._port, self._url)
 
     def stop(self) -> None:
         """Close the port."""
-        self._stopped.set()
-        if self._server is not None:
-            self._server.shutdown()
-            self._server.server_close()
+        if self._serving is not None:
+            self._serving.stop()
 
     def link(self, name: str, seconds: int) -> str | None:
         """Return a URL by which anybody can read a file for `seconds`; None if the port is not open."""
-        if self._server is None:
+        if self._serving is None:
             return None
         expires = str(int(time.time()) + seconds)
         query = urlencode({"expires": expires, "signature": self._sign(name, expires)})
@@ -116,10 +110,6 @@ class _Server(BoundedServer):
     def __init__(self, address: tuple[str, int], files: FileServer) -> None:
         self.files = files
         super().__init__(address, _Handler)
-
-    def service_actions(self) -> None:
-        """Record a sign of life, twice a second and after each request."""
-        THREADS.beat()
 
 
 class _Handler(BoundedHandler):

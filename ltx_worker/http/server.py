@@ -20,7 +20,9 @@ from http import HTTPStatus
 from http.server import BaseHTTPRequestHandler
 from typing import Any
 
-__all__ = ["CONNECTIONS", "PER_ADDRESS", "BoundedHandler", "BoundedServer"]
+from ltx_worker.threads.background import Background
+
+__all__ = ["CONNECTIONS", "PER_ADDRESS", "BoundedHandler", "BoundedServer", "ServerThread"]
 
 log = logging.getLogger(__name__)
 
@@ -33,6 +35,8 @@ SEND_TIMEOUT = 30.0
 HEAD_LIMIT = 16 * 1024
 """Bytes of a request, which has no body."""
 EVICTION_TIMEOUT = 1.0
+POLL_EVERY = 0.5
+"""Seconds without a request after which a server looks whether it must stop."""
 ACCEPT_PAUSE = 0.1
 """Seconds until the next connection is accepted after a failure: without a free descriptor it fails at once."""
 
@@ -58,6 +62,7 @@ class BoundedServer(socketserver.ThreadingTCPServer):
     block_on_close = False
     allow_reuse_address = True
     request_queue_size = 128
+    timeout = POLL_EVERY
 
     def __init__(
         self,
@@ -130,6 +135,30 @@ class BoundedServer(socketserver.ThreadingTCPServer):
         with contextlib.suppress(OSError):
             oldest.shutdown(socket.SHUT_RDWR)  # its thread wakes, and closes it
         return self._changed.wait_for(lambda: oldest not in self._open, EVICTION_TIMEOUT)
+
+
+class ServerThread(Background):
+    """Run a thread that accepts a server's connections, from `start` to `stop`, which closes the port.
+
+    It may be stopped at any moment: socketserver's own `shutdown` waits for ever for a `serve_forever` that has not
+    begun.
+
+    Args:
+        server: The server, whose port is open.
+        kind: The kind of thread.
+    """
+
+    def __init__(self, server: BoundedServer, kind: str) -> None:
+        super().__init__(kind)
+        self._server = server
+
+    def stop(self) -> None:
+        """End the thread and close the port."""
+        super().stop()
+        self._server.server_close()
+
+    def _cycle(self) -> None:
+        self._server.handle_request()
 
 
 class BoundedHandler(BaseHTTPRequestHandler):

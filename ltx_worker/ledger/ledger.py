@@ -27,12 +27,12 @@ import redis
 from ltx_client.protocol import events
 from ltx_client.protocol.changes.messages import JobStatus
 from ltx_client.protocol.events import Event, Result
+from ltx_client.protocol.fair_turns import GIVEN_BACK, line_entry, line_keys, turn_of
 from ltx_client.protocol.file_names import TOKEN_SHOWN, attempt_name
-from ltx_client.protocol.jobs import Job, Links, UnreadableJob, parse_job, parse_links
+from ltx_client.protocol.jobs import Job, Relations, UnreadableJob, parse_job, parse_relations
 from ltx_client.protocol.names import Names
 from ltx_client.protocol.pauses import queue_field, worker_field
 from ltx_client.protocol.state import RESULT_TTL, Snapshot, Status, apply, parse_snapshot, sources_of
-from ltx_client.protocol.turns import GIVEN_BACK, line_entry, line_keys, turn_of
 from ltx_client.shared.broker.outages import is_outage
 from ltx_client.shared.lua.lua_script import Argument, RegisteredScript
 from ltx_client.shared.unexpected_data import read_or, tell_once
@@ -70,7 +70,7 @@ class Refusal(StrEnum):
     ENDED = "ended"
     LEASED = "leased"
     CANCELLED = "cancelled"
-    HELD = "held"
+    JOB_PAUSED = "held"
     UNREADABLE = "its state cannot be read"
     ELSEWHERE = "for other workers"
     """The job is of another variant, or needs more memory than this worker may use."""
@@ -249,11 +249,11 @@ class Ledger(NextTurn):
         """
         return parse_job(attempt.spec or b"", attempt.job_id)
 
-    def links(self, job_id: str) -> Links:
-        """Return a job's links to other jobs."""
+    def relations(self, job_id: str) -> Relations:
+        """Return a job's relations to other jobs."""
         key = self._names.job(job_id)
-        links: Any = read_or(None, key, lambda: self._client.hget(key, "links"))
-        return parse_links(links)
+        relations: Any = read_or(None, key, lambda: self._client.hget(key, "links"))
+        return parse_relations(relations)
 
     def renew(self, attempt: Claim) -> Verdict:
         """Renew the lease, or take it again if it lapsed and nobody else has claimed the job.

@@ -8,10 +8,10 @@ from typing import Any
 
 import redis
 
+from ltx_client.protocol.fair_turns import not_on_field
 from ltx_client.protocol.names import Names
 from ltx_client.protocol.pauses import queue_field, worker_field
 from ltx_client.protocol.state import Snapshot, parse_snapshot
-from ltx_client.protocol.turns import not_on_field
 from ltx_client.shared.lua.lua_script import RegisteredScript
 from ltx_models.memory import MEMORY_CLASSES
 from ltx_worker.ledger.scripts import NEXT
@@ -32,7 +32,7 @@ class Turn:
         entry: its entry in that line.
         spec: its record.
         snapshot: its state.
-        links: its links to other jobs.
+        relations: its relations to other jobs.
     """
 
     job_id: str
@@ -40,7 +40,7 @@ class Turn:
     entry: str
     spec: bytes | None = field(repr=False)
     snapshot: bytes | None = field(repr=False)
-    links: bytes | None = field(repr=False)
+    relations: bytes | None = field(repr=False)
 
     def read(self) -> tuple[Snapshot, bytes | None]:
         """Return the job's state and record, as `Ledger.read_with_spec` does.
@@ -104,8 +104,8 @@ class NextTurn:
         )
         if len(found) < 2:
             return PAUSED if found else None
-        job_id, line, entry, spec, snapshot, links = found
-        return Turn(job_id.decode(), line.decode(), entry.decode(), spec, snapshot, links)
+        job_id, line, entry, spec, snapshot, relations = found
+        return Turn(job_id.decode(), line.decode(), entry.decode(), spec, snapshot, relations)
 
     def drop(self, turn: Turn) -> None:
         """Remove a job that this worker cannot take from its line."""

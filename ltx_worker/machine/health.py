@@ -73,7 +73,7 @@ class Fitness(StrEnum):
     RESTING = "resting"
     PAUSED = "paused"
     UNREADY = "unready"
-    HELD = "held"
+    PAUSED_BY_USER = "held"
     OFF_DUTY = "off duty"
 
 
@@ -153,7 +153,7 @@ class Health(Background):
         self._rest_until = 0.0
         self._fault: _Fault | None = None
         self._paused = ""
-        self._held = ""
+        self._user_pause = ""
         self._consumption: Consumption | None = None
         self._consuming = True
 
@@ -170,8 +170,8 @@ class Health(Background):
             return Fitness.UNREADY
         if time.monotonic() < self._rest_until:
             return Fitness.RESTING
-        if self._held:
-            return Fitness.HELD
+        if self._user_pause:
+            return Fitness.PAUSED_BY_USER
         return Fitness.OFF_DUTY if self._off_duty else Fitness.FIT
 
     @property
@@ -185,7 +185,7 @@ class Health(Background):
             return self._threads.why_unready
         if self.fitness is Fitness.RESTING and self._deaths:
             return f"it rests for a moment after a failure: {self._deaths[-1].reason}"
-        return self._held or self._off_duty
+        return self._user_pause or self._off_duty
 
     def note_death(self, job: Job, step: int, reason: str) -> None:
         """Record that the engine died during a job."""
@@ -236,7 +236,7 @@ class Health(Background):
         self._deaths.clear()
         self._paused, self._rest_until, self._fault = "", 0.0, None
 
-    def hold(self, why: str) -> bool:
+    def set_user_pause(self, why: str) -> bool:
         """Set why an operator has paused this machine or its queue; return whether that has changed.
 
         The current job is rendered to its end.
@@ -244,7 +244,7 @@ class Health(Background):
         Args:
             why: a sentence, or "" when the pause is over.
         """
-        has_changed, self._held = why != self._held, why
+        has_changed, self._user_pause = why != self._user_pause, why
         if has_changed:
             log.info("takes no new jobs: %s", why) if why else log.info("takes jobs again")
         if why:

@@ -19,7 +19,7 @@ from ltx_client.protocol.changes.messages import UNTOLD, WorkerCame, WorkerChang
 from ltx_client.protocol.clock import CLOCK
 from ltx_client.protocol.pauses import parse_pause, queue_field, why_paused, worker_field
 from ltx_client.protocol.text import printable
-from ltx_client.protocol.workers import CLIP_PARTS, HELD, OFF_DUTY, PAUSED, UNREADY, WorkerInfo
+from ltx_client.protocol.workers import CLIP_PARTS, OFF_DUTY, PAUSED, PAUSED_BY_USER, UNREADY, WorkerInfo
 from ltx_client.shared.lua.lua_script import RegisteredScript
 from ltx_client.shared.unexpected_data import tell_once
 from ltx_models.errors import FaultKind, MachineFault
@@ -187,7 +187,7 @@ class Heartbeat(Background):
         if damaged is not None:
             tell_once(f"the key {damaged.decode()} had a value of the wrong kind, and was replaced")
         pauses = [parse_pause(*pair) for pair in zip(pause_fields, values, strict=True) if pair[1] is not None]
-        if self._health.hold("; ".join(filter(None, (why_paused(pauses), self._safety.why_not())))):
+        if self._health.set_user_pause("; ".join(filter(None, (why_paused(pauses), self._safety.why_not())))):
             self._wake.set()  # so that everybody sees it
         if self._common_storage.is_due():
             self.compare_storage()
@@ -238,8 +238,8 @@ class Heartbeat(Background):
                 state = UNREADY
             case Fitness.RESTING:
                 state = "resting"
-            case Fitness.HELD if not job:
-                state = HELD
+            case Fitness.PAUSED_BY_USER if not job:
+                state = PAUSED_BY_USER
             case Fitness.OFF_DUTY if not job:  # the current job is rendered to its end
                 state = OFF_DUTY
             case _:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import math
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator
@@ -22,10 +21,9 @@ from ltx_client.shared.unexpected_data import is_wrong_type
 from ltx_models.errors import FaultKind
 from ltx_models.families.variants import VARIANTS
 from ltx_models.memory import MEMORY_CLASSES
-from ltx_worker.http.server import BoundedHandler, BoundedServer
+from ltx_worker.http.server import BoundedHandler, BoundedServer, ServerThread
 from ltx_worker.machine.thermal import PRESSURES
 from ltx_worker.membership.heartbeat import Heartbeat
-from ltx_worker.threads.background import keep_at_it, watched
 from ltx_worker.threads.watched import THREADS
 
 __all__ = ["Metrics"]
@@ -75,8 +73,7 @@ class Metrics:
             registry=self.registry,
         )
         self._clock = _Clock()
-        self._server: BoundedServer | None = None
-        self._stopped = threading.Event()
+        self._serving: ServerThread | None = None
 
     def _counter(self, name: str, text: str, *labels: str) -> Counter:
         counter = Counter(name, text, [*self._labels, *labels], registry=self.registry)
@@ -104,23 +101,21 @@ class Metrics:
         if not port:
             return ""
         try:
-            self._server = BoundedServer((address, port), _handler(self.registry), connections=SCRAPES)
+            server = BoundedServer((address, port), _handler(self.registry), connections=SCRAPES)
         except OSError as error:
             why = f"no metrics at {address}:{port}: {error.strerror}"
             log.error("%s", why)
             return why
         else:
-            serve = self._server.serve_forever
-            watched(lambda loop: keep_at_it(serve, loop, self._stopped), "metrics-server", limit=math.inf).start()
+            self._serving = ServerThread(server, "metrics-server")
+            self._serving.start()
             log.info("metrics at http://%s:%d/metrics", address, port)
         return ""
 
     def stop(self) -> None:
         """Answer no more."""
-        self._stopped.set()
-        if self._server is not None:
-            self._server.shutdown()
-            self._server.server_close()
+        if self._serving is not None:
+            self._serving.stop()
 
     def rendering(self, renders: int) -> None:
         """Count for how long the GPU has work: so many renders more have begun, or have ended if it is negative."""

@@ -9,7 +9,7 @@ import threading
 import time
 from typing import NamedTuple
 
-from ltx_client.protocol.jobs import UnreadableJob, parse_job, parse_links
+from ltx_client.protocol.jobs import UnreadableJob, parse_job, parse_relations
 from ltx_client.protocol.state import Status
 from ltx_client.protocol.workers import fits_gpu
 from ltx_worker.ledger.ledger import Claim, Ledger, Refusal
@@ -90,7 +90,7 @@ class TurnTaker:
                 self._replace_message(answer, job_id, queue)
                 return answer
             if answer is Refusal.PAUSED:
-                self._health.hold("it was paused, or its queue")  # the next heartbeat knows more
+                self._health.set_user_pause("it was paused, or its queue")  # the next heartbeat knows more
                 return None
             assert isinstance(turn, Turn)
             if answer is Refusal.CANCELLED and turn.job_id == job_id:
@@ -101,7 +101,7 @@ class TurnTaker:
         return None
 
     def _claim(self, turn: Turn, worker: _Worker) -> Claim | Refusal:
-        if parse_links(turn.links).excludes(worker.id, worker.name):
+        if parse_relations(turn.relations).excludes(worker.id, worker.name):
             return Refusal.ELSEWHERE  # as of a client that does not say so in a way that the turn's script sees
         if not self._fits(turn):
             return Refusal.ELSEWHERE  # and it waits where it does, for a worker with more

@@ -1,7 +1,7 @@
 """Put each waiting job in its submitter's line, and send the messages that are missing.
 
-When a worker receives a message, whichever it is, the ledger decides whose turn it is (`ltx_client.protocol.turns`). A
-queue therefore needs only as many messages as it has jobs.
+When a worker receives a message, whichever it is, the ledger decides whose turn it is
+(`ltx_client.protocol.fair_turns`). A queue therefore needs only as many messages as it has jobs.
 """
 
 from __future__ import annotations
@@ -15,9 +15,9 @@ from typing import Any, NamedTuple, Protocol
 
 import redis
 
+from ltx_client.protocol.fair_turns import line_entry, line_keys, turn_of
 from ltx_client.protocol.jobs import Job
 from ltx_client.protocol.names import Names
-from ltx_client.protocol.turns import line_entry, line_keys, turn_of
 from ltx_client.shared.celery.celery_settings import queue_keys
 from ltx_client.shared.lua.lua_script import RegisteredScript
 from ltx_client.shared.unexpected_data import is_wrong_type, tell_once

@@ -11,7 +11,7 @@ from typing import Any
 import redis
 
 from ltx_client.protocol.changes.messages import JobRemoved
-from ltx_client.protocol.jobs import Job, Links, UnreadableJob, parse_job, parse_links, parse_priority
+from ltx_client.protocol.jobs import Job, Relations, UnreadableJob, parse_job, parse_priority, parse_relations
 from ltx_client.protocol.names import Names
 from ltx_client.protocol.state import Snapshot, Status, parse_snapshot
 from ltx_client.shared.lua.lua_script import RegisteredScript
@@ -43,7 +43,7 @@ class OpenJob:
         snapshot: its state.
         leased: whether an attempt has a lease on it.
         cancel_asked: whether its cancel was asked.
-        links: its links to other jobs.
+        relations: its relations to other jobs.
         paused: whether it is paused.
     """
 
@@ -51,7 +51,7 @@ class OpenJob:
     snapshot: Snapshot
     leased: bool
     cancel_asked: bool
-    links: Links
+    relations: Relations
     paused: bool = False
 
 
@@ -74,7 +74,7 @@ class OpenJobs:
         self._read_snapshots = RegisteredScript(client, READ_SNAPSHOTS)
         self._read_changes = RegisteredScript(client, READ_CHANGES)
         self._drop = RegisteredScript(client, DROP_EXPIRED)
-        self._jobs: dict[str, tuple[Job, Links]] = {}
+        self._jobs: dict[str, tuple[Job, Relations]] = {}
         self.ended: set[str] = set()
         self._unreadable: set[str] = set()
         self._oldest: Any = "-inf"
@@ -96,7 +96,7 @@ class OpenJobs:
         changes = dict(self._changes([job_id for job_id in live if snapshots[job_id].status is Status.QUEUED]))
         found = []
         for job_id in live:
-            job, links = self._jobs[job_id]
+            job, relations = self._jobs[job_id]
             priority, paused = changes.get(job_id, (None, False))
             found.append(
                 OpenJob(
@@ -104,7 +104,7 @@ class OpenJobs:
                     snapshots[job_id],
                     self._names.lease(job_id) in leased,
                     self._names.cancel(job_id) in cancelled,
-                    links,
+                    relations,
                     paused,
                 )
             )
@@ -156,10 +156,10 @@ class OpenJobs:
                     raise UnreadableJob(WRONG_TYPE)
                 if isinstance(record, Exception):
                     raise record
-                spec, links = record
+                spec, relations = record
                 if spec is None:  # expired since the last sweep
                     continue
-                self._jobs[job_id] = parse_job(spec, job_id), parse_links(links)
+                self._jobs[job_id] = parse_job(spec, job_id), parse_relations(relations)
             except UnreadableJob as error:
                 self._skip(job_id, error)
 

@@ -16,10 +16,10 @@ from typing import Any
 
 import redis
 
+from ltx_client.protocol.fair_turns import GIVEN_BACK
 from ltx_client.protocol.jobs import Job
 from ltx_client.protocol.names import Names
 from ltx_client.protocol.state import Status
-from ltx_client.protocol.turns import GIVEN_BACK
 from ltx_client.shared.broker.outages import is_outage
 from ltx_client.shared.celery.celery_settings import unacked_keys
 from ltx_client.shared.unexpected_data import read_or, tell_once
@@ -202,12 +202,13 @@ class Reaper(Background):
     def _depending(self, open_jobs: list[OpenJob]) -> set[str]:
         """Return the ids of jobs that depend on others which have not ended."""
         live = {found.job.id for found in open_jobs}
-        batches = {batch_id for found in open_jobs for batch_id in found.links.after_batches}
+        batches = {batch_id for found in open_jobs for batch_id in found.relations.after_batches}
         open_batches = {batch_id for batch_id in batches if not live.isdisjoint(self._jobs_of(batch_id))}
         return {
             found.job.id
             for found in open_jobs
-            if not live.isdisjoint(found.links.after_jobs) or not open_batches.isdisjoint(found.links.after_batches)
+            if not live.isdisjoint(found.relations.after_jobs)
+            or not open_batches.isdisjoint(found.relations.after_batches)
         }
 
     def _jobs_of(self, batch_id: str) -> set[str]:

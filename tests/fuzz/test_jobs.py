@@ -10,7 +10,7 @@ from pydantic import SecretStr
 from ltx_client.errors import FarmError
 from ltx_client.farm.farm import Farm
 from ltx_client.farm.ledger.scripts import ClientLedger
-from ltx_client.protocol.jobs import Job, Links, UnreadableJob, parse_job, parse_links
+from ltx_client.protocol.jobs import Job, Relations, UnreadableJob, parse_job, parse_relations
 from ltx_client.protocol.names import Names
 from ltx_models.families.variants import find_variant
 from ltx_models.request import ConditioningItem, GenerationRequest
@@ -47,8 +47,8 @@ JOBS = [
 SPECS = [job.model_dump(mode="json") for job in JOBS]
 VERSIONS = [{**SPECS[0], "protocol": number} for number in (0, 2, 10**9)]
 LINKS = [
-    Links(batch=OTHER, item=3, not_on=("mac-1",)).model_dump(mode="json"),
-    Links(after_jobs=(OTHER,), after_batches=(ID,), retry_of=OTHER).model_dump(mode="json"),
+    Relations(batch=OTHER, item=3, not_on=("mac-1",)).model_dump(mode="json"),
+    Relations(after_jobs=(OTHER,), after_batches=(ID,), retry_of=OTHER).model_dump(mode="json"),
 ]
 RECORD = {
     "spec": JOBS[0].model_dump_json().encode(),
@@ -70,9 +70,9 @@ def read_spec(data):
 
 
 def read_links(data):
-    links = parse_links(data)
-    assert parse_links(links.model_dump_json(exclude_defaults=True)) == links
-    return None if links != Links() else "there are none"
+    relations = parse_relations(data)
+    assert parse_relations(relations.model_dump_json(exclude_defaults=True)) == relations
+    return None if relations != Relations() else "there are none"
 
 
 @pytest.fixture(scope="module")
@@ -106,7 +106,7 @@ def test_specs(campaign):
 
 def test_links(campaign):
     mutated = mutated_json(LINKS)
-    campaign(Kind("links of jobs", read_links, tuple(json.dumps(links) for links in LINKS), mutated, odd()))
+    campaign(Kind("links of jobs", read_links, tuple(json.dumps(relations) for relations in LINKS), mutated, odd()))
 
 
 def test_hashes(campaign, read_record):

@@ -100,7 +100,7 @@ def command(
     from ltx_client.farm.farm import Farm
     from ltx_client.farm.outputs.naming import BatchOutput
     from ltx_client.local.members import Use
-    from ltx_client.protocol.jobs import Links, new_job_id
+    from ltx_client.protocol.jobs import Relations, new_job_id
     from ltx_client.shared.settings import FarmSettings
     from ltx_client.terminal.background_renders import check_background, render_in_background
     from ltx_client.terminal.downloading import download_batch
@@ -127,10 +127,10 @@ def command(
     if settings.broker_url is None:
         check_background(jobs)
     with Farm.connect(settings, Use.READ) as farm:
-        links = farm.links(after, not_on)
-        batches[0].link(links)
+        relations = farm.relations(after, not_on)
+        batches[0].relate(relations)
         for batch in batches[1:]:
-            batch.link(Links(not_on=links.not_on))
+            batch.relate(Relations(not_on=relations.not_on))
         told: set[str] = set()
         for batch in batches:
             farm.send_batch(batch)
@@ -192,7 +192,7 @@ def _outputs(batches: list[PreparedBatch], first: BatchOutput) -> dict[str, Batc
         for batch in batches
     }
     for batch in batches:
-        outputs[batch.id].paths((job, time.time(), links.item or 0) for job, links in batch.jobs)
+        outputs[batch.id].paths((job, time.time(), relations.item or 0) for job, relations in batch.jobs)
     return outputs
 
 
@@ -201,7 +201,7 @@ def _prepare(
 ) -> list[PreparedBatch]:
     """Return all batches, each of which depends on the one before. Raise UsageError if anything is wrong in any."""
     from ltx_client.farm.batches import derived_id
-    from ltx_client.protocol.jobs import Links
+    from ltx_client.protocol.jobs import Relations
     from ltx_client.terminal.batch_files.jobs import BadLines, prepare_batch
 
     batches: list[PreparedBatch] = []
@@ -219,7 +219,7 @@ def _prepare(
     if failures:
         raise UsageError("; ".join(map(str, failures)))
     for before, batch in itertools.pairwise(batches):
-        batch.link(Links(after_batches=(before.id,)))
+        batch.relate(Relations(after_batches=(before.id,)))
     return batches
 
 

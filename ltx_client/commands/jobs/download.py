@@ -57,7 +57,7 @@ def command(job: str | None, batch: str | None, output: str | None, sheet: bool)
     wanted = VideoOutput(output)
     with Farm.connect(use=Use.READ) as farm:
         view = farm.view(farm.find(job))
-        target = wanted.path(view.job, view.submitted_at, view.links.item)
+        target = wanted.path(view.job, view.submitted_at, view.relations.item)
         fetch(farm, view.job.id, target)
     if not is_stdout(target):
         print_line(target, done=f"the video is {target}")

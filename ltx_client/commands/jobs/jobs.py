@@ -28,8 +28,8 @@ def command(limit: int, mine: bool, batch: str | None, as_json: bool) -> None:
     with Farm.connect(use=Use.READ) as farm:
         views = farm.batch(batch).views if batch is not None else farm.jobs(limit)
         if not as_json:
-            queued = [view for view in views if view.status is Status.QUEUED and not view.held]
-            tell_who_waits(farm, [(view.job, view.links) for view in queued if not view.links.waits])
+            queued = [view for view in views if view.status is Status.QUEUED and not view.paused]
+            tell_who_waits(farm, [(view.job, view.relations) for view in queued if not view.relations.waits])
         now = farm.now()
     views = [view for view in views if not mine or view.job.submitter == submitter()]
     if as_json:

@@ -27,7 +27,7 @@ from ltx_models.families.variants import find_variant
 if TYPE_CHECKING:
     from ltx_client.farm.farm import Farm
     from ltx_client.farm.jobs.views import JobView
-    from ltx_client.protocol.jobs import Job, Links
+    from ltx_client.protocol.jobs import Job, Relations
     from ltx_client.shared.settings import FarmSettings
     from ltx_client.terminal.watching.terminal_images import Picture
 
@@ -92,11 +92,11 @@ def command(
         tell_of_cut_texts(job)
         return
     with Farm.connect(settings, Use.RENDER, job.variant) as farm:
-        links = farm.links(after, not_on)
+        relations = farm.relations(after, not_on)
         try:
-            _announce(farm, job, links)
+            _announce(farm, job, relations)
             _warn_of_storage(farm)
-            farm.send(job, inputs, links)
+            farm.send(job, inputs, relations)
             view = _follow(farm, job, frames, picture)
         except KeyboardInterrupt:
             view = _interrupted(farm, job, frames, settings)
@@ -151,7 +151,7 @@ def _written(preview: Path, frame: bytes) -> Path | None:
     return preview
 
 
-def _announce(farm: Farm, job: Job, links: Links) -> None:
+def _announce(farm: Farm, job: Job, relations: Relations) -> None:
     from ltx_client.terminal.notices.prompt_length import tell_of_cut_texts
     from ltx_client.terminal.notices.vocabulary import vocabulary_note
     from ltx_client.terminal.notices.wait_reasons import tell_of_pauses, tell_who_waits
@@ -170,7 +170,7 @@ def _announce(farm: Farm, job: Job, links: Links) -> None:
     if farm.is_embedded:  # its worker is about to start
         tell_of_pauses(farm, [job.variant])
     else:
-        tell_who_waits(farm, [(job, links)])
+        tell_who_waits(farm, [(job, relations)])
 
 
 def _warn_of_storage(farm: Farm) -> None:

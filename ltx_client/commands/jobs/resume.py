@@ -43,7 +43,7 @@ def command(jobs: tuple[str, ...], batch: str | None, workers: tuple[str, ...], 
             status = farm.resume(view.job.id)
             if status in ENDED:
                 notice(f"job {view.job.id} had ended already: {status}")
-            elif view.held:
+            elif view.paused:
                 resumed.append(view.job)
                 notice(f"job {view.job.id} is resumed")
             else:

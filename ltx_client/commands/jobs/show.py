@@ -83,10 +83,10 @@ def _facts(
         "took": "" if snapshot.took is None else duration(snapshot.took),
         "variant": job.variant,
         "priority": str(job.priority),
-        "batch": f"{view.links.batch}, video {view.links.item}" if view.links.batch else "",
-        "after": ", ".join([*view.links.after_jobs, *view.links.after_batches]),
-        "not on": ", ".join(view.links.not_on),
-        "retry of": view.links.retry_of or "",
+        "batch": f"{view.relations.batch}, video {view.relations.item}" if view.relations.batch else "",
+        "after": ", ".join([*view.relations.after_jobs, *view.relations.after_batches]),
+        "not on": ", ".join(view.relations.not_on),
+        "retry of": view.relations.retry_of or "",
         "memory": f"{job.predicted_peak / 1e9:.2g} GB predicted",
         **{
             name.replace("_", " "): f"{value}"

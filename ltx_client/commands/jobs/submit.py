@@ -49,8 +49,8 @@ def command(as_json: bool, dry_run: bool, after: tuple[str, ...], not_on: tuple[
     if settings.broker_url is None:
         check_background([job])
     with Farm.connect(settings, Use.READ) as farm:
-        links = farm.links(after, not_on)
-        farm.send(job, inputs, links)
+        relations = farm.relations(after, not_on)
+        farm.send(job, inputs, relations)
         if note := vocabulary_note(job.variant, job.request.prompt):
             notice(note)
         tell_of_cut_texts(job)
@@ -58,7 +58,7 @@ def command(as_json: bool, dry_run: bool, after: tuple[str, ...], not_on: tuple[
             render_in_background(settings, [job])
             tell_of_pauses(farm, [job.variant])
         else:
-            tell_who_waits(farm, [(job, links)])
+            tell_who_waits(farm, [(job, relations)])
         if as_json:
             print_json(describe_job(farm.view(job.id), clips=parts), done=f"job {job.id} is queued")
         else:

@@ -40,9 +40,9 @@ def command(jobs: tuple[str, ...], batch: str | None, as_json: bool, notify: str
                     print_json(line, indent=None)
         else:
             queued = [view for view in views if view.status is Status.QUEUED]
-            tell_who_waits(farm, [(view.job, view.links) for view in queued if not view.held])
+            tell_who_waits(farm, [(view.job, view.relations) for view in queued if not view.paused])
             for view in queued:
-                if view.held:
+                if view.paused:
                     notice(f"job {short_id(view.job.id)} is paused; ltx resume {short_id(view.job.id)} ends that")
             follow(farm, ids)
         ending.tell([farm.view(job_id) for job_id in ids])

@@ -12,9 +12,9 @@ from dataclasses import dataclass
 from statistics import median
 
 from ltx_client.farm.jobs.views import JobView
+from ltx_client.protocol.fair_turns import GIVEN_BACK, turn_of
 from ltx_client.protocol.jobs import Job
 from ltx_client.protocol.state import Status
-from ltx_client.protocol.turns import GIVEN_BACK, turn_of
 from ltx_client.protocol.workers import WorkerInfo
 from ltx_models.memory import latent_size
 
@@ -48,7 +48,7 @@ class Pace:
 Paces = dict[tuple[str, str | None], Pace]
 """Paces by variant and chip; None stands for all chips together."""
 Turns = Mapping[str, Sequence[str]]
-"""Turns by variant, the next first, as `ltx_client.protocol.turns` writes them."""
+"""Turns by variant, the next first, as `ltx_client.protocol.fair_turns` writes them."""
 
 
 @dataclass(frozen=True)
@@ -119,12 +119,12 @@ def places(
 
 
 def _waits(view: JobView) -> bool:
-    follows = view.links.waits and not view.snapshot.attempt
-    return view.status is Status.QUEUED and not view.held and not follows
+    follows = view.relations.waits and not view.snapshot.attempt
+    return view.status is Status.QUEUED and not view.paused and not follows
 
 
 def _may_have(worker: WorkerInfo, view: JobView) -> bool:
-    return worker.serves(view.job) and not view.links.excludes(worker.id, worker.name)
+    return worker.serves(view.job) and not view.relations.excludes(worker.id, worker.name)
 
 
 def _free_in(worker: WorkerInfo, views: Sequence[JobView], paces: Paces, now: float) -> float:

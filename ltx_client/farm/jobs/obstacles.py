@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 
 from ltx_client.farm.jobs.views import JobView
-from ltx_client.protocol.jobs import NO_LINKS, Job, Links
+from ltx_client.protocol.jobs import NO_RELATIONS, Job, Relations
 from ltx_client.protocol.pauses import Pause
 from ltx_client.protocol.state import Status
-from ltx_client.protocol.workers import HELD, OFF_DUTY, PAUSED, UNREADY, WorkerInfo, fits_gpu
+from ltx_client.protocol.workers import OFF_DUTY, PAUSED, PAUSED_BY_USER, UNREADY, WorkerInfo, fits_gpu
 from ltx_models.families.variants import DEFAULT_VARIANT
 from ltx_models.memory import memory_class
 
@@ -19,20 +19,20 @@ SHOWN = 5
 EXCLUDED = "is excluded by --not-on"
 _STATES = {
     PAUSED: "is paused ({why}; ltx-worker resume on that machine ends that)",
-    HELD: "is paused ({why}; ltx resume ends that)",
+    PAUSED_BY_USER: "is paused ({why}; ltx resume ends that)",
     OFF_DUTY: "is off duty ({why})",
     UNREADY: "cannot continue ({why})",
 }
 
 
-def why_not_taken(job: Job, links: Links, workers: Sequence[WorkerInfo], *, embedded: bool) -> str:
+def why_not_taken(job: Job, relations: Relations, workers: Sequence[WorkerInfo], *, embedded: bool) -> str:
     """Return why no live worker takes a job, as a sentence; empty if one does."""
     able = [worker for worker in workers if worker.variant == job.variant]
     size = memory_class(job.predicted_peak)
     roomy = [worker for worker in able if worker.budget_gb >= size and fits_gpu(job, worker.gpu_gb)]
     if not roomy:
         return _nobody(job, able, size, embedded=embedded)
-    reasons = {worker.id: _reason(worker, links) for worker in roomy}
+    reasons = {worker.id: _reason(worker, relations) for worker in roomy}
     if not all(reasons.values()):
         return ""
     each = "; ".join(f"{worker.name} {reasons[worker.id]}" for worker in roomy[:SHOWN])
@@ -48,10 +48,10 @@ def paused_queue(job: Job, pauses: Iterable[Pause]) -> Pause | None:
     return next((pause for pause in pauses if (pause.of, pause.id) == ("queue", job.variant)), None)
 
 
-def unknown_workers(links: Links, workers: Sequence[WorkerInfo]) -> str:
+def unknown_workers(relations: Relations, workers: Sequence[WorkerInfo]) -> str:
     """Return which of the excluded workers do not exist, as a sentence; empty if all exist."""
     known = {name for worker in workers for name in (worker.id, worker.name)}
-    unknown = [name for name in links.not_on if name not in known]
+    unknown = [name for name in relations.not_on if name not in known]
     if not unknown or not workers:
         return ""
     there = ", ".join(sorted({worker.name for worker in workers})[: 2 * SHOWN])
@@ -62,13 +62,13 @@ def why_waiting(view: JobView, workers: Sequence[WorkerInfo], pauses: Iterable[P
     """Return the reason for which a job may wait forever, as a sentence; empty if its turn will come."""
     if view.ended or view.status is not Status.QUEUED:
         return ""
-    if view.held:
+    if view.paused:
         return f"the job is paused; `ltx resume {view.job.id}` ends that"
-    if view.links.waits and not view.snapshot.attempt:
-        return f"it begins when {', '.join([*view.links.after_jobs, *view.links.after_batches])} has ended"
+    if view.relations.waits and not view.snapshot.attempt:
+        return f"it begins when {', '.join([*view.relations.after_jobs, *view.relations.after_batches])} has ended"
     if pause := paused_queue(view.job, pauses):
         return f"{pause.of} {pause.name} was paused by {pause.by}; `{pause.resume_command}` ends that"
-    return why_not_taken(view.job, view.links or NO_LINKS, workers, embedded=embedded)
+    return why_not_taken(view.job, view.relations or NO_RELATIONS, workers, embedded=embedded)
 
 
 def _nobody(job: Job, able: Sequence[WorkerInfo], size: int, *, embedded: bool) -> str:
@@ -89,8 +89,8 @@ def _nobody(job: Job, able: Sequence[WorkerInfo], size: int, *, embedded: bool) 
     return f"no live worker serves {job.queue}; its jobs wait for one (see ltx workers)"
 
 
-def _reason(worker: WorkerInfo, links: Links) -> str:
-    if links.excludes(worker.id, worker.name):
+def _reason(worker: WorkerInfo, relations: Relations) -> str:
+    if relations.excludes(worker.id, worker.name):
         return EXCLUDED
     state = _STATES.get(worker.state, "")
     return state.format(why=worker.why_paused) if worker.why_paused else state.split(" (")[0]

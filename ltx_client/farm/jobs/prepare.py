@@ -10,9 +10,9 @@ from pydantic import ValidationError
 
 from ltx_client.errors import UsageError
 from ltx_client.farm.jobs.inputs import Inputs, address_inputs
+from ltx_client.protocol.fair_turns import DEFAULT_PRIORITY
 from ltx_client.protocol.jobs import Job, new_job_id
 from ltx_client.protocol.text import printable
-from ltx_client.protocol.turns import DEFAULT_PRIORITY
 from ltx_models.families.variants import DEFAULT_VARIANT, find_variant
 from ltx_models.memory import check_fits, memory_class, predict_peak
 from ltx_models.request import GenerationRequest

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from ltx_client.farm.jobs.views import JobView
-from ltx_client.protocol.jobs import UnreadableJob, parse_job, parse_links, parse_priority
+from ltx_client.protocol.jobs import UnreadableJob, parse_job, parse_priority, parse_relations
 from ltx_client.protocol.names import Names
 from ltx_client.protocol.state import parse_snapshot
 from ltx_client.shared.broker.exchange import Command, Exchange, ask_all
@@ -64,7 +64,7 @@ def _check_readable(*replies: Any) -> None:
 
 
 def _view(job_id: str, record: list[Any], snapshot: Any, *, cancel_asked: bool, leased: bool) -> JobView:
-    spec, submitted_at, links, priority, held = record
+    spec, submitted_at, relations, priority, paused = record
     job = parse_job(spec, job_id)
     wished = parse_priority(priority)
     return JobView(
@@ -73,8 +73,8 @@ def _view(job_id: str, record: list[Any], snapshot: Any, *, cancel_asked: bool, 
         snapshot=parse_snapshot(snapshot),
         cancel_asked=cancel_asked,
         leased=leased,
-        links=parse_links(links),
-        held=bool(held),
+        relations=parse_relations(relations),
+        paused=bool(paused),
     )
 
 

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from ltx_client.protocol.events import Event, UnreadableEvent, parse_event
-from ltx_client.protocol.jobs import NO_LINKS, Job, Links
+from ltx_client.protocol.jobs import NO_RELATIONS, Job, Relations
 from ltx_client.protocol.state import Snapshot, Status, apply
 
 __all__ = ["Follower", "JobView", "Update"]
@@ -25,8 +25,8 @@ class JobView:
         snapshot: Its state.
         cancel_asked: Whether somebody has asked to cancel it.
         leased: Whether its running attempt is alive.
-        links: Its relations to other jobs.
-        held: Whether it is paused.
+        relations: Its relations to other jobs.
+        paused: Whether it is paused.
     """
 
     job: Job
@@ -34,8 +34,8 @@ class JobView:
     snapshot: Snapshot
     cancel_asked: bool
     leased: bool
-    links: Links = NO_LINKS
-    held: bool = False
+    relations: Relations = NO_RELATIONS
+    paused: bool = False
 
     @property
     def status(self) -> Status:

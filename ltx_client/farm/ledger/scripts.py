@@ -8,10 +8,18 @@ from enum import StrEnum
 import redis
 
 from ltx_client.protocol.changes import messages
-from ltx_client.protocol.jobs import NO_LINKS, Job, Links, UnreadableJob, parse_job, parse_links, parse_priority
+from ltx_client.protocol.fair_turns import GIVEN_BACK, line_entry, line_keys, not_on_field, turn_of
+from ltx_client.protocol.jobs import (
+    NO_RELATIONS,
+    Job,
+    Relations,
+    UnreadableJob,
+    parse_job,
+    parse_priority,
+    parse_relations,
+)
 from ltx_client.protocol.names import Names
 from ltx_client.protocol.state import ENDED, RESULT_TTL, Status
-from ltx_client.protocol.turns import GIVEN_BACK, line_entry, line_keys, not_on_field, turn_of
 from ltx_client.shared.broker.exchange import Command, Exchange, ScriptCall, ask_all, run, run_script
 from ltx_client.shared.lua.lua_script import Argument, load_script
 
@@ -53,23 +61,23 @@ class LedgerExchanges:
     def __init__(self, names: Names) -> None:
         self._names = names
 
-    def submit_all(self, jobs: Sequence[tuple[Job, Links]], *, dry: bool = False) -> Exchange[list[Submission]]:
+    def submit_all(self, jobs: Sequence[tuple[Job, Relations]], *, dry: bool = False) -> Exchange[list[Submission]]:
         """Write the jobs' records in one round trip; these writes are the submission, and its time is the broker's.
 
         After an error, any of them may have been written.
 
         Args:
-            jobs: The jobs and their links.
+            jobs: The jobs and their relations.
             dry: Whether to write nothing and return what would happen; CREATED also for a job that depends on others.
 
         Returns:
             For each job: EXISTS, with nothing changed, for the same job; CONFLICT for another job with its id, or USED
                 if that job is gone.
         """
-        answers = yield from ask_all([self._submission(job, links, dry=dry) for job, links in jobs])
+        answers = yield from ask_all([self._submission(job, relations, dry=dry) for job, relations in jobs])
         return [Submission(_text(answer)) for answer in answers]
 
-    def _submission(self, job: Job, links: Links, *, dry: bool = False) -> ScriptCall:
+    def _submission(self, job: Job, relations: Relations, *, dry: bool = False) -> ScriptCall:
         names = self._names
         line, turns = line_keys(names, job)
         leftovers = names.besides_job(job.id)
@@ -78,24 +86,24 @@ class LedgerExchanges:
             "jobs": names.jobs(),
             "line": line,
             "turns": turns,
-            "batch_jobs": names.job(job.id) if links.batch is None else names.batch_jobs(links.batch),
+            "batch_jobs": names.job(job.id) if relations.batch is None else names.batch_jobs(relations.batch),
             "others": [*leftovers, *(names.input(sha256) for sha256 in sorted(job.inputs))],
             "leftover_count": len(leftovers),
             "id": job.id,
             "spec": job.model_dump_json(),
-            "links": "" if links == NO_LINKS else links.model_dump_json(exclude_defaults=True),
-            "item": "" if links.batch is None else str(links.item or 0),
+            "links": "" if relations == NO_RELATIONS else relations.model_dump_json(exclude_defaults=True),
+            "item": "" if relations.batch is None else str(relations.item or 0),
             "turn": turn_of(job),
             "entry": line_entry(job),
-            "waits": "1" if links.waits else "",
+            "waits": "1" if relations.waits else "",
             "dry": "1" if dry else "",
             "wanted_ttl": WANTED_TTL,
             "lead": LEAD,
             "changes": names.changes(),
             "submitted": messages.JobSubmitted(
-                job=job.id, variant=job.variant, priority=job.priority, submitter=job.submitter, batch=links.batch
+                job=job.id, variant=job.variant, priority=job.priority, submitter=job.submitter, batch=relations.batch
             ).model_dump_json(),
-            "not_on": [not_on_field(worker) for worker in links.not_on],
+            "not_on": [not_on_field(worker) for worker in relations.not_on],
         }
         return ScriptCall(_SUBMIT, named)
 
@@ -112,11 +120,11 @@ class LedgerExchanges:
         )
         return _status(reply)
 
-    def hold(self, job_id: str) -> Exchange[Status | None]:
+    def pause(self, job_id: str) -> Exchange[Status | None]:
         """Pause the job: no worker takes it, and one that renders it requeues it. Returns as `cancel`."""
         return self._ask(job_id, "held", "1", messages.JobPaused.model_construct(job=job_id))
 
-    def unhold(self, job_id: str) -> Exchange[Status | None]:
+    def unpause(self, job_id: str) -> Exchange[Status | None]:
         """Unpause the job. Returns as `cancel`."""
         return self._ask(job_id, "held", "", messages.JobUnpaused.model_construct(job=job_id))
 
@@ -146,7 +154,7 @@ class LedgerExchanges:
             new = int(value) if field == "priority" and not given_back else old
             before, (after, turns) = line_keys(names, job, old)[0], line_keys(names, job, new)
             turn, entry = turn_of(job, new), line_entry(job)
-            enters = field == "held" and not parse_links(record[1]).waits
+            enters = field == "held" and not parse_relations(record[1]).waits
         reply = yield from run_script(
             _ASK,
             **self._keys(job_id),
@@ -179,12 +187,12 @@ class ClientLedger:
         self._client = client
         self._exchanges = LedgerExchanges(names)
 
-    def submit(self, job: Job, links: Links = NO_LINKS) -> Submission:
+    def submit(self, job: Job, relations: Relations = NO_RELATIONS) -> Submission:
         """One job; see `LedgerExchanges.submit_all`."""
-        (outcome,) = self.submit_all([(job, links)])
+        (outcome,) = self.submit_all([(job, relations)])
         return outcome
 
-    def submit_all(self, jobs: Sequence[tuple[Job, Links]], *, dry: bool = False) -> list[Submission]:
+    def submit_all(self, jobs: Sequence[tuple[Job, Relations]], *, dry: bool = False) -> list[Submission]:
         """See `LedgerExchanges.submit_all`."""
         return run(self._client, self._exchanges.submit_all(jobs, dry=dry))
 
@@ -192,13 +200,13 @@ class ClientLedger:
         """See `LedgerExchanges.cancel`."""
         return run(self._client, self._exchanges.cancel(job_id))
 
-    def hold(self, job_id: str) -> Status | None:
-        """See `LedgerExchanges.hold`."""
-        return run(self._client, self._exchanges.hold(job_id))
+    def pause(self, job_id: str) -> Status | None:
+        """See `LedgerExchanges.pause`."""
+        return run(self._client, self._exchanges.pause(job_id))
 
-    def unhold(self, job_id: str) -> Status | None:
-        """See `LedgerExchanges.unhold`."""
-        return run(self._client, self._exchanges.unhold(job_id))
+    def unpause(self, job_id: str) -> Status | None:
+        """See `LedgerExchanges.unpause`."""
+        return run(self._client, self._exchanges.unpause(job_id))
 
     def set_priority(self, job_id: str, priority: int) -> Status | None:
         """See `LedgerExchanges.set_priority`."""

@@ -1,4 +1,4 @@
--- Update the index of who waits: `ltx_client.protocol.turns` describes its keys.
+-- Update the index of who waits: `ltx_client.protocol.fair_turns` describes its keys.
 --
 -- line, turns: keys.  turn: `PRIORITY:SUBMITTER`.  entry: `MEMORY_CLASS:JOB`.  score: milliseconds.
 local ROUND = 1e12

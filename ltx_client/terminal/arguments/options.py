@@ -11,7 +11,7 @@ import click
 
 from ltx_client.errors import UsageError
 from ltx_client.farm.outputs.names import FIELDS
-from ltx_client.protocol.turns import DEFAULT_PRIORITY
+from ltx_client.protocol.fair_turns import DEFAULT_PRIORITY
 from ltx_client.terminal.arguments.completion import (
     complete_batches,
     complete_jobs,

@@ -13,7 +13,7 @@ from pydantic import TypeAdapter, ValidationError
 from ltx_client.errors import UsageError
 from ltx_client.farm.batches import PreparedBatch, derived_id
 from ltx_client.farm.jobs.inputs import Inputs
-from ltx_client.protocol.jobs import Job, JobId, Links
+from ltx_client.protocol.jobs import Job, JobId, Relations
 from ltx_client.protocol.text import is_printable
 from ltx_client.terminal.arguments.options import job_from_options
 from ltx_client.terminal.batch_files import Line, LineError, Remarks, read_batch
@@ -103,7 +103,7 @@ def prepare_batch(
 
 def _jobs_of(
     line: Line, batch_id: str, seeds: list[int], options: dict[str, Any], folder: Path, before: int
-) -> tuple[list[tuple[Job, Links]], Inputs]:
+) -> tuple[list[tuple[Job, Relations]], Inputs]:
     if isinstance(line.values, LineError):
         raise line.values
     values = {**options, **line.values}
@@ -121,7 +121,7 @@ def _jobs_of(
     for item, each in enumerate(chosen, before + 1):
         request = dataclasses.replace(first.request, seed=each)
         job = first.model_copy(update={"id": derived_id(batch_id, item), "request": request})
-        jobs.append((job, Links(batch=batch_id, item=item)))
+        jobs.append((job, Relations(batch=batch_id, item=item)))
     return jobs, inputs
 
 

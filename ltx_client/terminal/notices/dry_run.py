@@ -32,34 +32,34 @@ def print_plan(
         not_on: Workers that would be excluded.
 
     Raises:
-        FarmError: As from `Farm.links`.
+        FarmError: As from `Farm.relations`.
     """
     counts = Counter(map(_kind, jobs))
     if settings.broker_url is None:
         if after or not_on:
             with Farm.connect(settings, Use.READ) as farm:
-                links = farm.links(after, not_on)
-                tell_who_waits(farm, [(job, links) for job in _kinds(jobs)])
+                relations = farm.relations(after, not_on)
+                tell_who_waits(farm, [(job, relations) for job in _kinds(jobs)])
         print_facts(*_in_all(counts), *(_alone(job, counts[_kind(job)]) for job in _kinds(jobs)))
         return
     with Farm.connect(settings, Use.READ) as farm:
-        links = farm.links(after, not_on)
-        if links.not_on:
-            tell_who_waits(farm, [(job, links) for job in _kinds(jobs)])
+        relations = farm.relations(after, not_on)
+        if relations.not_on:
+            tell_who_waits(farm, [(job, relations) for job in _kinds(jobs)])
         else:
             tell_of_pauses(farm, (job.variant for job in jobs))
         workers = farm.workers()
         open_jobs, paces = farm.open_jobs_and_paces()
         now = farm.now()
         turns = farm.turns({view.job.variant for view in open_jobs})
-    asked = [JobView(job, now, Snapshot(), cancel_asked=False, leased=False, links=links) for job in jobs]
+    asked = [JobView(job, now, Snapshot(), cancel_asked=False, leased=False, relations=relations) for job in jobs]
     found = places([*open_jobs, *asked], workers, paces, now, turns)
     rows = _in_all(counts)
     places_of: dict[tuple[Any, ...], list[Place]] = defaultdict(list)
     for job in jobs:
         places_of[_kind(job)].append(found[job.id])
     for job in _kinds(jobs):
-        kept = [worker for worker in workers if not links.excludes(worker.id, worker.name)]
+        kept = [worker for worker in workers if not relations.excludes(worker.id, worker.name)]
         able = [worker.name for worker in kept if worker.serves(job)]
         alike = places_of[_kind(job)]
         ends = [place.starts_in + place.takes for place in alike if place.starts_in is not None and place.takes]

@@ -9,7 +9,7 @@ from ltx_client.errors import FarmError
 from ltx_client.farm.farm import Farm
 from ltx_client.farm.jobs.obstacles import unknown_workers, why_not_taken
 from ltx_client.farm.jobs.views import JobView, Update
-from ltx_client.protocol.jobs import Job, Links
+from ltx_client.protocol.jobs import Job, Relations
 from ltx_client.protocol.state import Status
 from ltx_client.protocol.workers import CLIP_PARTS, WorkerInfo
 from ltx_client.terminal.output import notice, pause_text, short_id
@@ -29,19 +29,19 @@ def tell_of_pauses(farm: Farm, variants: Iterable[str]) -> list[str]:
     return [pause.id for pause in paused]
 
 
-def tell_who_waits(farm: Farm, jobs: Iterable[tuple[Job, Links]]) -> None:
+def tell_who_waits(farm: Farm, jobs: Iterable[tuple[Job, Relations]]) -> None:
     """Say which of these submitted jobs no worker will take for now, and why."""
     jobs = list(jobs)
-    alike = {(job.queue, job.predicted_peak, links.not_on): (job, links) for job, links in jobs}
+    alike = {(job.queue, job.predicted_peak, relations.not_on): (job, relations) for job, relations in jobs}
     paused = tell_of_pauses(farm, (job.variant for job, _ in alike.values()))
     workers = farm.workers()
     _tell_of_older(workers, [job for job, _ in jobs])
     found = [
         sentence
-        for job, links in alike.values()
+        for job, relations in alike.values()
         for sentence in (
-            unknown_workers(links, workers),
-            "" if job.variant in paused else why_not_taken(job, links, workers, embedded=farm.is_embedded),
+            unknown_workers(relations, workers),
+            "" if job.variant in paused else why_not_taken(job, relations, workers, embedded=farm.is_embedded),
         )
     ]
     for sentence in filter(None, dict.fromkeys(found)):
@@ -82,7 +82,7 @@ def _tell_why(farm: Farm, waiting: dict[str, JobView], told: set[str]) -> set[st
             farm.is_embedded and not farm.workers()
         ):  # a worker may be about to start; `tell_who_waits` has said the rest
             return set()
-        found = farm.why_waiting_all([view for view in waiting.values() if not view.links.waits])
+        found = farm.why_waiting_all([view for view in waiting.values() if not view.relations.waits])
     except FarmError:  # watching the jobs reports the error soon enough
         return set()
     new = {why: job_id for job_id, why in found.items() if why and why not in told}

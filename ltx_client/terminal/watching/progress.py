@@ -153,9 +153,9 @@ def headline(update: Update) -> str:
         return f"worker {snapshot.worker_name} stopped answering"
     if view.cancel_asked:
         return "cancelling"
-    if snapshot.status is Status.QUEUED and view.held:
+    if snapshot.status is Status.QUEUED and view.paused:
         return "paused"
-    if snapshot.status is Status.QUEUED and view.links.waits and not snapshot.attempt:
+    if snapshot.status is Status.QUEUED and view.relations.waits and not snapshot.attempt:
         return "waiting for the jobs before it"
     if snapshot.status is Status.QUEUED:
         return "waiting for a worker" + (f" ({snapshot.message})" if snapshot.message else "")

@@ -14,7 +14,7 @@ from ltx_client.farm.ledger.removal import RemovalExchanges
 from ltx_client.farm.ledger.scripts import ClientLedger
 from ltx_client.local.members import FarmFolder
 from ltx_client.local.server import Server
-from ltx_client.protocol.jobs import Links
+from ltx_client.protocol.jobs import Relations
 from ltx_client.protocol.names import Names
 from ltx_client.protocol.state import Snapshot
 from ltx_client.protocol.workers import WorkerInfo
@@ -105,7 +105,7 @@ def farm(client, server, tmp_path):
     """A farm with a good job, a bad one in the same batch, a worker, and an embedding."""
     ledger = ClientLedger(client, NAMES)
     for item, job_id in enumerate((BAD, GOOD), 1):
-        ledger.submit(job_of(job_id), Links(batch=BATCH, item=item))
+        ledger.submit(job_of(job_id), Relations(batch=BATCH, item=item))
     client.hset(NAMES.batch(BATCH), mapping={"name": "two", "submitter": "me@here", "submitted_at": time.time()})
     client.zadd(NAMES.batches(), {BATCH: 1})
     return Farm.over(client, server.address.url, NAMES, str(tmp_path))
@@ -192,7 +192,7 @@ def test_a_submission_beside_a_damaged_key(client, server, tmp_path, key, kind):
     ledger, job = ClientLedger(client, NAMES), job_of("new")
     try:
         with broker_errors("farm:6379"):
-            ledger.submit(job, Links(batch=BATCH, item=1))
+            ledger.submit(job, Relations(batch=BATCH, item=1))
     except BrokerError:
         assert key in ("jobs", "batch_jobs")
         assert not client.exists(NAMES.job("new"))

@@ -6,9 +6,9 @@ import redis
 from ltx_client.errors import BrokerUnreachable
 from ltx_client.farm.jobs.prepare import prepare
 from ltx_client.farm.ledger.scripts import ClientLedger, LedgerExchanges, Submission
+from ltx_client.protocol.fair_turns import line_keys
 from ltx_client.protocol.names import Names
 from ltx_client.protocol.state import Status
-from ltx_client.protocol.turns import line_keys
 from ltx_models.request import GenerationRequest
 from tests.integration.conftest import PROMPT, ltx_inside
 

@@ -21,7 +21,7 @@ from ltx_client.farm.jobs.views import Update
 from ltx_client.local.members import FarmFolder
 from ltx_client.local.server import Server
 from ltx_client.protocol import events
-from ltx_client.protocol.jobs import Job, Links, UnreadableJob, parse_job
+from ltx_client.protocol.jobs import Job, Relations, UnreadableJob, parse_job
 from ltx_client.protocol.names import Names
 from ltx_client.protocol.pauses import Pause
 from ltx_client.protocol.state import Snapshot, Stage, Status
@@ -96,10 +96,11 @@ def plant(client, text, storage):
             with contextlib.suppress(UnreadableJob):
                 parse_job(raw_json(spec | {"request": spec["request"] | {name: text}}))
                 spec["request"][name] = text
-        links = poisoned(Links, {"not_on": [], "batch": BATCH, "item": int(job_id[7]) + 1}, text)
+        relations = poisoned(Relations, {"not_on": [], "batch": BATCH, "item": int(job_id[7]) + 1}, text)
         snapshot = poisoned(Snapshot, {**Snapshot().model_dump(mode="json"), "status": status, **state}, text)
         at = next(submitted)
-        client.hset(NAMES.job(job_id), mapping={"spec": raw_json(spec), "submitted_at": at, "links": raw_json(links)})
+        record = {"spec": raw_json(spec), "submitted_at": at, "links": raw_json(relations)}
+        client.hset(NAMES.job(job_id), mapping=record)
         client.hset(NAMES.state(job_id), mapping={"status": status, "snapshot": raw_json(snapshot)})
         client.zadd(NAMES.jobs(), {job_id: at})
         client.zadd(NAMES.batch_jobs(BATCH), {job_id: int(job_id[7]) + 1})

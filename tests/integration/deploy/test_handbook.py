@@ -10,7 +10,7 @@ import redis
 from ltx_client.errors import BrokerUnreachable
 from ltx_client.protocol.names import Names
 from ltx_client.protocol.state import Status
-from ltx_client.protocol.workers import HELD
+from ltx_client.protocol.workers import PAUSED_BY_USER
 from ltx_models.request import GenerationRequest
 from ltx_worker.commands.start import _why_refused
 from ltx_worker.settings import WorkerSettings
@@ -42,7 +42,7 @@ def test_a_worker_that_was_there_before_its_broker_takes_no_job_that_would_be_lo
     wait_until(lambda: "Cannot connect" in (secured.folder / "one.log").read_text(), what="the worker waiting")
     broker.start()
     with secured.connect() as farm:
-        (worker,) = wait_until(lambda: [w for w in farm.workers() if w.state == HELD], what="its being paused")
+        (worker,) = wait_until(lambda: [w for w in farm.workers() if w.state == PAUSED_BY_USER], what="its pause")
         assert "run deploy/users.sh again" in worker.why_paused and "ACL LOAD as admin" in worker.why_paused
         assert "a restart of the broker loses its jobs" in ltx_here("workers", env=secured.env).stderr
         job = farm.render(PROMPT, **SMALL)

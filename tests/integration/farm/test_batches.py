@@ -46,7 +46,7 @@ def test_a_thousand_jobs_are_queued_in_three_seconds(farm_env, tmp_path, capsys)
     with farm_env.connect() as farm, farm_env.server.address.connect() as client:
         views = farm.batch("night-0").views
         assert len(views) == 1000
-        assert [view.links.item for view in views] == list(range(1, 1001))
+        assert [view.relations.item for view in views] == list(range(1, 1001))
         lists = client.keys(f"{NAMES.namespace}pocket*")
         assert sum(client.llen(key) for key in lists) == 1000 * (len(took) + 1)  # a doubled message is harmless
 
@@ -112,7 +112,7 @@ def test_what_was_cancelled_or_failed_is_tried_again_in_its_place(farm_env, tmp_
         retried = ltx_inside("retry", "--batch", batch, env=env)
         assert retried.returncode == 0, retried.stderr
         (again,) = retried.stdout.split()
-        assert farm.view(again).links.retry_of == one.id
+        assert farm.view(again).relations.retry_of == one.id
         assert ltx_inside("retry", one.id, env=env).stdout.split() == [again], "the same again is the same job"
         (other,) = ltx_inside("retry", two.id, env=env).stdout.split()
         wait_until(lambda: farm.batch(batch).ended, what="the second tries")

@@ -20,7 +20,7 @@ from ltx_client.farm.ledger.scripts import ClientLedger
 from ltx_client.farm.retention import Old
 from ltx_client.protocol import events
 from ltx_client.protocol.events import Result
-from ltx_client.protocol.jobs import Links
+from ltx_client.protocol.jobs import Relations
 from ltx_client.protocol.names import Names
 from ltx_client.protocol.state import Status
 from ltx_client.shared.settings import FarmSettings
@@ -119,8 +119,8 @@ def test_all_that_changes_of_a_job_is_told_in_order(client, following):
     asking.submit(one)
     asking.submit(one)
     asking.set_priority(one.id, 2)
-    asking.hold(one.id)
-    asking.unhold(one.id)
+    asking.pause(one.id)
+    asking.unpause(one.id)
     attempt = ledger.claim(one.id, "w1", "mac-3")
     ledger.emit(attempt, events.Stepped(step=1, steps=3, seconds=1))
     ledger.release(attempt, "gave back")
@@ -158,7 +158,7 @@ def test_all_that_changes_of_a_job_is_told_in_order(client, following):
 
 
 def test_batches_are_told_with_their_jobs_and_their_removal(client, settings, following):
-    jobs = [(new_job(), Links(batch="batch-1", item=item)) for item in (1, 2)]
+    jobs = [(new_job(), Relations(batch="batch-1", item=item)) for item in (1, 2)]
     batch = PreparedBatch("batch-1", "shots.csv", jobs)
     changes = following()
     with Farm(settings) as farm:

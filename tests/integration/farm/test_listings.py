@@ -10,7 +10,7 @@ from ltx_client.farm.ledger.scripts import ClientLedger
 from ltx_client.farm.retention import find_old
 from ltx_client.local.members import FarmFolder
 from ltx_client.local.server import Server
-from ltx_client.protocol.jobs import Links
+from ltx_client.protocol.jobs import Relations
 from ltx_client.protocol.names import Names
 from ltx_worker.ledger.ledger import Ledger
 from tests.integration.broker.test_damaged_keys import job_of, make_heartbeat
@@ -53,10 +53,10 @@ def farm(client, server, tmp_path):
     """A farm with jobs of each state in a batch, an old batch without jobs, a worker, and a paused queue."""
     client_ledger, ledger = ClientLedger(client, NAMES), Ledger(client, NAMES)
     for item, job_id in enumerate(JOBS, 1):
-        client_ledger.submit(job_of(job_id), Links(batch=BATCH, item=item))
+        client_ledger.submit(job_of(job_id), Relations(batch=BATCH, item=item))
     ledger.claim(JOBS[1], "w", "one")
     client_ledger.cancel(JOBS[2])
-    client_ledger.hold(JOBS[3])
+    client_ledger.pause(JOBS[3])
     for batch, submitted_at in ((BATCH, time.time()), (EMPTY, time.time() - 2 * JUST_NOTED)):
         about = {"name": "shots.txt", "submitter": "me@here", "submitted_at": submitted_at}
         client.hset(NAMES.batch(batch), mapping=about)

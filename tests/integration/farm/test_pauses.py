@@ -9,7 +9,7 @@ import pytest
 
 from ltx_client.protocol.names import Names
 from ltx_client.protocol.state import Status
-from ltx_client.protocol.workers import HELD
+from ltx_client.protocol.workers import PAUSED_BY_USER
 from ltx_models.request import GenerationRequest
 from tests.integration.commands.test_examples import completed
 from tests.integration.conftest import PROMPT, ltx_here, wait_until
@@ -33,7 +33,7 @@ def test_a_paused_worker_finishes_its_job_and_takes_no_more_until_resumed(farm_e
         waiting = [farm.render(PROMPT, **SMALL, seed=seed) for seed in range(3)]
         *_, last = farm.watch(running.id)
         assert (last.snapshot.status, last.snapshot.attempt) == (Status.DONE, 1)
-        wait_until(lambda: worker_named(farm, "one").state == HELD, what="the worker being paused")
+        wait_until(lambda: worker_named(farm, "one").state == PAUSED_BY_USER, what="the worker being paused")
         shown = asked("workers")
         assert "worker one was paused by " in shown.stderr
         assert "`ltx resume --worker one` ends that" in shown.stderr
@@ -49,7 +49,7 @@ def test_a_paused_worker_finishes_its_job_and_takes_no_more_until_resumed(farm_e
         assert [pause.name for pause in farm.pauses()] == ["one"]
         assert "worker one was paused by " in asked("workers").stderr
         farm_env.start_worker("one", reap_every=0.2)
-        wait_until(lambda: worker_named(farm, "one").state == HELD, what="the worker being paused still")
+        wait_until(lambda: worker_named(farm, "one").state == PAUSED_BY_USER, what="the worker being paused still")
         assert [farm.view(job.id).snapshot.attempt for job in waiting] == [0] * 3
         assert "worker one is resumed" in asked("resume", "--worker", "one").stderr
         for job in waiting:
@@ -65,7 +65,7 @@ def test_jobs_of_a_paused_queue_wait_and_everybody_is_told(farm_env, asked):
         farm.pause_queue("pocket")
         # At once: without waiting for the worker to hear of it.
         jobs = [farm.render(PROMPT, **SMALL, seed=seed) for seed in range(3)]
-        wait_until(lambda: worker_named(farm, "one").state == HELD, what="the worker hearing of it")
+        wait_until(lambda: worker_named(farm, "one").state == PAUSED_BY_USER, what="the worker hearing of it")
         assert [job.snapshot.attempt for job in jobs] == [0] * 3
         told = "warning: queue pocket was paused by "
         assert told in asked("jobs").stderr

@@ -197,10 +197,10 @@ def test_an_ffmpeg_that_hangs_is_ended(tmp_path: Path, monkeypatch: pytest.Monke
 
 def test_frames_that_come_slowly_are_waited_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = write_clip(tmp_path / "clip.mkv", "64x32", "-c:v", "ffv1")
-    frame = r"printf 'P6\n1 1\n255\nabc'; sleep 1"
+    frame = r"printf 'P6\n1 1\n255\nabc'; sleep 2"
     slow = stand_in(tmp_path / "slow", "\n".join([frame] * 4))
     monkeypatch.setenv("IMAGEIO_FFMPEG_EXE", slow)
-    monkeypatch.setattr(ffmpeg, "STALL_TIMEOUT", 3)  # less than all four take
+    monkeypatch.setattr(ffmpeg, "STALL_TIMEOUT", 7)  # less than all four take
     assert [frame.tolist() for frame in read_clip(path, 9)] == [[[[97, 98, 99]]]] * 4
 
 

@@ -13,7 +13,7 @@ from ltx_client.errors import FarmError, UsageError
 from ltx_client.farm.ledger.scripts import ClientLedger
 from ltx_client.protocol import events
 from ltx_client.protocol.events import Result
-from ltx_client.protocol.jobs import Links
+from ltx_client.protocol.jobs import Relations
 from ltx_client.protocol.workers import WorkerInfo
 from ltx_worker.ledger.ledger import Ledger
 
@@ -88,8 +88,8 @@ def both(server, redis_client, names, make_job):
     farm = Farm.over(redis_client, URL, names, None)
     for number, job_id in enumerate(("done-1111", "failed-2222", "running-3333", "waiting-4444", "later-5555")):
         job = make_job(id=job_id)
-        links = Links(batch=BATCH, item=number) if number < 2 else Links()
-        sent.submit(job, Links(after_jobs=("waiting-4444",)) if job_id == "later-5555" else links)
+        relations = Relations(batch=BATCH, item=number) if number < 2 else Relations()
+        sent.submit(job, Relations(after_jobs=("waiting-4444",)) if job_id == "later-5555" else relations)
     redis_client.hset(names.batch(BATCH), mapping={"name": "shots.csv", "submitted_at": 1})
     redis_client.zadd(names.batches(), {BATCH: 1})
     attempt = ledger.claim("done-1111", "w", "mac")
@@ -118,9 +118,9 @@ READS = [
     ("batch", ("beef",)),
     ("batch", ("dead",)),
     ("batches", ()),
-    ("links", (["beef", "3333"], ["mac"])),
-    ("links", ((), [" "])),
-    ("links", (["gone"],)),
+    ("relations", (["beef", "3333"], ["mac"])),
+    ("relations", ((), [" "])),
+    ("relations", (["gone"],)),
     ("preview", ("running-3333",)),
     ("preview", ("done-1111",)),
     ("link", ("done-1111",)),

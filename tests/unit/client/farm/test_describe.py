@@ -1,9 +1,11 @@
-"""What `--json` prints, byte for byte as recorded, and the one module that makes it."""
+"""What `--json` prints, an index says and a webhook gets, byte for byte as recorded; the module that makes it."""
 
 import ast
+import contextlib
 import json
 import re
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from click.testing import CliRunner
@@ -15,13 +17,14 @@ from ltx_client.farm import describe
 from ltx_client.farm.farm import Farm
 from ltx_client.farm.jobs.inputs import ClipPart
 from ltx_client.protocol.events import CutText, Result
-from ltx_client.protocol.jobs import Links
+from ltx_client.protocol.jobs import Relations
 from ltx_client.protocol.pauses import Pause
 from ltx_client.protocol.state import Snapshot, Stage, Status
 from ltx_client.protocol.workers import ThreadInfo, WorkerInfo
+from ltx_client.terminal import notify
 
 RECORDED = Path(__file__).parents[3] / "data" / "json"
-REQUEST = re.compile(r'"request": \{.*?^ +\}(?=,\n +"state")', re.DOTALL | re.MULTILINE)
+REQUEST = re.compile(r'"request": \{.*?^ +\}(?=,\n +"state"|\n  \})', re.DOTALL | re.MULTILINE)
 BATCH = "0199c0de-0000-7000-8000-00000000beef"
 STEPS = {"started_at": 1_700_000_010.25, "updated_at": 1_700_000_040.5, "worker": "w-1", "worker_name": "mac-3"}
 RAN = {**STEPS, "seq": 9, "attempt": 1, "step": 8, "steps": 8, "step_seconds": 1.5}
@@ -51,10 +54,10 @@ STATES = {
     "other": Snapshot(),
 }
 LINKS = {
-    "done": Links(batch=BATCH, item=1),
-    "failed": Links(batch=BATCH, item=2, retry_of="gone"),
-    "waiting": Links(batch=BATCH, item=3, not_on=("old-mac",)),
-    "later": Links(after_jobs=("waiting",), after_batches=(BATCH,)),
+    "done": Relations(batch=BATCH, item=1),
+    "failed": Relations(batch=BATCH, item=2, retry_of="gone"),
+    "waiting": Relations(batch=BATCH, item=3, not_on=("old-mac",)),
+    "later": Relations(after_jobs=("waiting",), after_batches=(BATCH,)),
 }
 WORKERS = (
     WorkerInfo(
@@ -100,6 +103,7 @@ COMMANDS = {
     "batches": ("batches",),
     "stats": ("stats",),
 }
+WEBHOOKS = {"webhook": tuple(STATES), "webhook-of-a-batch": ("done", "failed"), "webhook-of-one": ("failed",)}
 
 
 @pytest.fixture
@@ -111,7 +115,7 @@ def farm(redis_client, names, client_ledger, make_job, monkeypatch):
     monkeypatch.setattr("ltx_client.farm.jobs.prepare.submitter", lambda: "nobody@nowhere")
     for number, (job_id, snapshot) in enumerate(STATES.items()):
         job = make_job(id=job_id, variant="distilled" if job_id == "other" else "pocket", priority=number % 10)
-        client_ledger.submit(job, LINKS.get(job_id, Links()))
+        client_ledger.submit(job, LINKS.get(job_id, Relations()))
         at = 1_700_000_000_000 + number * 1000 + 125
         redis_client.hset(names.job(job_id), "submitted_at", at)
         redis_client.zadd(names.jobs(), {job_id: at})
@@ -152,6 +156,25 @@ def test_submit_prints_what_it_always_printed(farm, monkeypatch, tmp_path):
     recorded("submit", re.sub('("submitted_at": )[0-9.]+', r"\g<1>0", done.stdout))
 
 
+def test_an_index_says_what_it_always_said(farm, monkeypatch, tmp_path):
+    monkeypatch.setattr("ltx_client.terminal.downloading.fetch", lambda *_: None)
+    done = CliRunner().invoke(main, ["download", "--batch", BATCH, "-o", str(tmp_path)], catch_exceptions=False)
+    assert "2 of 3 videos of batch" in done.stderr
+    recorded("index", (tmp_path / "index.json").read_text("utf-8"))
+
+
+@pytest.mark.parametrize(("name", "ids"), WEBHOOKS.items())
+def test_a_webhook_gets_what_it_always_got(farm, monkeypatch, name, ids):
+    """In one line, as it is sent."""
+    sent = []
+    opener = SimpleNamespace(open=lambda request, timeout: contextlib.nullcontext(sent.append(request.data.decode())))
+    monkeypatch.setattr(notify.urllib.request, "build_opener", lambda *_: opener)
+    views = {view.job.id: view for view in farm.jobs()}
+    assert notify.send_webhook("http://here/hook", [views[job_id] for job_id in ids]) is None
+    (body,) = sent
+    recorded(name, f"{body}\n")
+
+
 def recorded(name, printed):
     """Requests are left out, to which fields are added at times."""
     assert REQUEST.sub('"request": {}', printed) == (RECORDED / f"{name}.json").read_text("utf-8")
@@ -169,6 +192,8 @@ def test_a_request_is_as_in_the_jobs_record(farm):
         (describe.WorkerJson, "workers"),
         (describe.BatchJson, "batches"),
         (describe.StatsJson, "stats"),
+        (describe.IndexEntryJson, "index"),
+        *((describe.EndedJson, name) for name in WEBHOOKS),
     ],
 )
 def test_what_is_printed_is_of_its_type(kind, name):
@@ -192,8 +217,9 @@ def test_each_of_the_other_types_is_what_a_record_says():
     assert_type(json.loads((RECORDED / "workers.json").read_text("utf-8"))[0]["threads"][0], describe.ThreadJson)
     assert_type(json.loads((RECORDED / "show-waiting.json").read_text("utf-8"))["place"], describe.PlaceJson)
     assert_type(json.loads((RECORDED / "show-other.json").read_text("utf-8"))["queue_paused"], describe.PauseJson)
+    assert_type(json.loads((RECORDED / "webhook.json").read_text("utf-8"))["jobs"][0], describe.EndedJobJson)
     assert_type(ClipPart("clip.mp4", 1.0, 2.0, 25, 0)._asdict(), describe.ClipJson)
-    assert Links.model_fields.keys() == describe.LinksJson.__annotations__.keys()
+    assert Relations.model_fields.keys() == describe.RelationsJson.__annotations__.keys()
 
 
 def test_every_field_says_what_it_means():

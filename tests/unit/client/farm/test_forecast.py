@@ -11,7 +11,7 @@ from ltx_client.farm.jobs.forecast import Place, measure, places
 from ltx_client.farm.jobs.views import JobView, Update
 from ltx_client.protocol import events
 from ltx_client.protocol.events import Result
-from ltx_client.protocol.jobs import Links
+from ltx_client.protocol.jobs import Relations
 from ltx_client.protocol.state import Snapshot, apply
 from ltx_client.protocol.workers import WorkerInfo
 from ltx_client.shared.console.rich_console import Console
@@ -27,14 +27,15 @@ def worker(name="w1", chip="M2 Max", **fields):
 
 @pytest.fixture
 def view(make_job):
-    def make(*log, at=0.0, steps=8, width=128, prompt="a red ball", held=False, links=None, **fields):
+    def make(*log, at=0.0, steps=8, width=128, prompt="a red ball", paused=False, relations=None, **fields):
         job = make_job(**fields)
         request = dataclasses.replace(job.request, num_steps=steps, width=width, prompt=prompt)
         state = Snapshot()
         for event in log:
             state = apply(state, event)
         job = job.model_copy(update={"request": request})
-        return JobView(job, at, state, cancel_asked=False, leased=True, links=links or Links(), held=held)
+        known = {"relations": relations or Relations(), "paused": paused}
+        return JobView(job, at, state, cancel_asked=False, leased=True, **known)
 
     return make
 
@@ -74,8 +75,8 @@ def test_places_follow_priority_and_turns(view):
     views = [view(at=at, submitter="ann") for at in (1, 2, 3)]
     bob = view(at=4, submitter="bob")
     urgent = view(at=5, submitter="eve", priority=1)
-    paused = view(at=0, held=True)
-    follows = view(at=0, links=Links(after_jobs=("x",)))
+    paused = view(at=0, paused=True)
+    follows = view(at=0, relations=Relations(after_jobs=("x",)))
     found = places([*views, bob, urgent, paused, follows], [worker()], paces, now=100)
     order = [urgent, views[0], bob, views[1], views[2]]
     assert [found[one.job.id] for one in order] == [

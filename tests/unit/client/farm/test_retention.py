@@ -17,7 +17,7 @@ from ltx_client.farm.ledger.scripts import Submission
 from ltx_client.farm.retention import Removed, find_old, parse_age
 from ltx_client.protocol import events
 from ltx_client.protocol.events import Result
-from ltx_client.protocol.jobs import Links
+from ltx_client.protocol.jobs import Relations
 from ltx_models.request import ConditioningItem
 from tests.storages import made
 
@@ -64,7 +64,7 @@ def job_done(client_ledger, ledger, make_job, put):
 
     def make(days, ending=None, **fields):
         job = make_job(**fields)
-        client_ledger.submit(job, Links(batch="night", item=1))
+        client_ledger.submit(job, Relations(batch="night", item=1))
         attempt = ledger.claim(job.id, "w", "mac")
         name = put(f"{job.id}.1.mp4", days)
         result = Result(video=name, sidecar="", size=5, sha256="0")

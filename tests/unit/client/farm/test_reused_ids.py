@@ -10,7 +10,7 @@ from ltx_client.farm.ledger.scripts import Submission
 from ltx_client.farm.retention import find_old
 from ltx_client.protocol import events
 from ltx_client.protocol.events import Result
-from ltx_client.protocol.jobs import Links
+from ltx_client.protocol.jobs import Relations
 from ltx_client.protocol.state import Status
 
 DONE = events.Done(result=Result(video="a.mp4", sidecar="a.json", size=1, sha256="0"))
@@ -100,7 +100,7 @@ def test_a_cancelled_job_that_nobody_began_leaves_its_id_free(farm, make_job):
 
 def batch_of(make_job, count):
     jobs = [make_job(id=derived_id("night", item)) for item in range(1, count + 1)]
-    return PreparedBatch("night", "a.txt", [(job, Links(batch="night", item=n)) for n, job in enumerate(jobs, 1)])
+    return PreparedBatch("night", "a.txt", [(job, Relations(batch="night", item=n)) for n, job in enumerate(jobs, 1)])
 
 
 @pytest.mark.parametrize("removed", [[0], [2], [0, 1, 2]])

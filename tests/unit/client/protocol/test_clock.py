@@ -13,7 +13,7 @@ from ltx_client.farm.farm import Farm
 from ltx_client.protocol import clock, events
 from ltx_client.protocol.clock import Clock
 from ltx_client.protocol.events import Result
-from ltx_client.protocol.jobs import Links
+from ltx_client.protocol.jobs import Relations
 from ltx_worker.machine.health import Health
 from ltx_worker.membership.heartbeat import Heartbeat
 from ltx_worker.settings import WorkerSettings
@@ -37,11 +37,11 @@ def machine(monkeypatch):
 def test_a_clock_shows_what_the_brokers_does(machine, redis_client, wall):
     machine.wall, machine.ticks = wall, 12345.0
     own = Clock()
-    assert own.now() == pytest.approx(time.time() + wall, abs=30)
+    assert own.now() == pytest.approx(time.time() + wall, abs=59)
     own.measure(redis_client)
-    assert own.now() == pytest.approx(time.time(), abs=30)
+    assert own.now() == pytest.approx(time.time(), abs=59)
     machine.wall += 7 * DAY  # somebody sets it
-    assert own.now() == pytest.approx(time.time(), abs=30)
+    assert own.now() == pytest.approx(time.time(), abs=59)
 
 
 def test_a_machine_that_slept_measures_anew(machine, redis_client):
@@ -51,7 +51,7 @@ def test_a_machine_that_slept_measures_anew(machine, redis_client):
     machine.ticks -= HOUR
     machine.wall = 0.0
     own.measure(redis_client)
-    assert own.now() == pytest.approx(time.time(), abs=30)
+    assert own.now() == pytest.approx(time.time(), abs=59)
 
 
 def test_times_do_not_jitter_with_the_network(machine, redis_client, monkeypatch):
@@ -80,7 +80,7 @@ def told(machine, redis_client, names, ledger, client_ledger, make_job, tmp_path
         job = make_job(id="0123456789abcdef")
         batch = SimpleNamespace(id="the-batch", name="a.txt", jobs=[(job, None)])
         farm._run(farm._operations._batches.note(batch))
-        client_ledger.submit(job, Links(batch="the-batch", item=1))
+        client_ledger.submit(job, Relations(batch="the-batch", item=1))
         farm.pause_queue("pocket")
         machine.wall, clock.CLOCK._measured_at = worker_skew, (-HOUR, -HOUR)
         settings = WorkerSettings(home=tmp_path / "mac", worker_name="mac", namespace=names.namespace)
@@ -118,8 +118,8 @@ def test_every_command_shows_moments_by_the_brokers_clock(told, worker_skew, lap
     moments = [view.submitted_at, view.snapshot.started_at, view.snapshot.updated_at, view.snapshot.ended_at]
     moments += [info.started_at, info.seen_at, info.failed_at, pause.at, farm.batch("the-batch").submitted_at]
     moments += [update.event.at for update in farm.log(job.id) if update.event]
-    assert max(abs(moment - time.time()) for moment in moments) < 30
-    assert 0 <= view.snapshot.took < 30
+    assert max(abs(moment - time.time()) for moment in moments) < 59
+    assert 0 <= view.snapshot.took < 59
     for command, (pattern, kind) in COMMANDS.items():
         result = CliRunner().invoke(main, command.split())
         assert result.exit_code == 0, result.output
@@ -128,6 +128,6 @@ def test_every_command_shows_moments_by_the_brokers_clock(told, worker_skew, lap
         for text in found:
             if kind == "seconds":
                 assert text.endswith(" s"), f"{command}: {text}"
-                assert float(text.split()[0]) < 30
+                assert float(text.split()[0]) < 59
             elif kind == "moment":
-                assert abs(time.mktime(time.strptime(text, "%Y-%m-%d %H:%M:%S")) - time.time()) < 30
+                assert abs(time.mktime(time.strptime(text, "%Y-%m-%d %H:%M:%S")) - time.time()) < 59

@@ -13,7 +13,7 @@ from ltx_client.farm.jobs import files
 from ltx_client.farm.operations import Operations
 from ltx_client.protocol import events
 from ltx_client.protocol.events import Result
-from ltx_client.protocol.jobs import NO_LINKS, parse_links
+from ltx_client.protocol.jobs import NO_RELATIONS, parse_relations
 from ltx_client.protocol.pauses import Pause, parse_pause
 from ltx_client.protocol.state import Status
 from ltx_client.shared.storage.store import Storage
@@ -223,7 +223,7 @@ def test_a_worker_with_a_number_beyond_all_bounds_is_left_out_and_named(
 
 @pytest.mark.parametrize("value", WIDE, ids=lambda value: value[:6])
 def test_other_numbers_of_a_job_are_bounded_too(value):
-    assert parse_links(f'{{"batch": "b", "item": {value}}}') == NO_LINKS
+    assert parse_relations(f'{{"batch": "b", "item": {value}}}') == NO_RELATIONS
     with pytest.raises(ValidationError):
         WorkerSettings(worker_memory_gb=value)
 

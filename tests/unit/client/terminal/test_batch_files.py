@@ -47,7 +47,7 @@ def problems(text, name="b.jsonl", **options):
 
 def test_a_prompt_a_line():
     batch = prepare(f"# ours\n{BALL}\n\n  a green square falls  \n", "b.txt", seeds=[3, 4], arguments=["--steps", "5"])
-    asked = [(links.item, job.request.prompt, job.request.seed, job.request.num_steps) for job, links in batch.jobs]
+    asked = [(its.item, job.request.prompt, job.request.seed, job.request.num_steps) for job, its in batch.jobs]
     assert asked == [
         (1, BALL, 3, 5),
         (2, BALL, 4, 5),
@@ -55,7 +55,7 @@ def test_a_prompt_a_line():
         (4, "a green square falls", 4, 5),
     ]
     assert len({job.id for job, _ in batch.jobs}) == 4
-    assert {links.batch for _, links in batch.jobs} == {"night"}
+    assert {relations.batch for _, relations in batch.jobs} == {"night"}
 
 
 def test_what_a_line_says_goes_over_the_options():

@@ -18,7 +18,7 @@ from ltx_client.farm.jobs.forecast import Place
 from ltx_client.farm.jobs.views import Update
 from ltx_client.protocol import events
 from ltx_client.protocol.events import Result
-from ltx_client.protocol.jobs import Links
+from ltx_client.protocol.jobs import Relations
 from ltx_client.protocol.workers import WorkerInfo
 from ltx_client.shared.console import rich_console
 from ltx_client.shared.console.rich_console import Console
@@ -60,7 +60,8 @@ def farm(redis_client, names, client_ledger, ledger, make_job, monkeypatch, work
     farm._run(farm._operations._batches.note(SimpleNamespace(id=BATCH, name=FILE, jobs=[(make_job(), None)])))
     for item, (job_id, prompt) in enumerate(IDS.items(), 1):
         request = dataclasses.replace(make_job().request, prompt=re.sub("[\x1b]", "", prompt))
-        client_ledger.submit(make_job(id=job_id).model_copy(update={"request": request}), Links(batch=BATCH, item=item))
+        job = make_job(id=job_id).model_copy(update={"request": request})
+        client_ledger.submit(job, Relations(batch=BATCH, item=item))
     done, failed, cancelled, running, *_ = IDS
     attempt = ledger.claim(done, "w", worker_name)
     ledger.commit(attempt, events.Done(result=Result(video="a.mp4", sidecar="a.json", size=1, sha256="0f" * 32)))

@@ -12,7 +12,7 @@ from PIL import Image
 from ltx_client.cli import main
 from ltx_client.farm.jobs.inputs import clip_parts
 from ltx_client.farm.jobs.prepare import prepare
-from ltx_client.protocol.jobs import Job, Links, parse_job
+from ltx_client.protocol.jobs import Job, Relations, parse_job
 from ltx_client.protocol.workers import CLIP_PARTS, WorkerInfo
 from ltx_client.terminal.arguments.media_options import media_item
 from ltx_client.terminal.arguments.options import job_from_options, video_options
@@ -265,8 +265,8 @@ def test_a_worker_that_would_read_the_beginning_is_warned_of(make_job, capsys, f
     about = {"id": "w", "name": "mac-1", "chip": "M1", "memory": 10**12, "budget_gb": 512, "variant": "pocket"}
     worker = WorkerInfo(**about, version="1", started_at=0, seen_at=0, features=features)
     farm = SimpleNamespace(is_embedded=False, workers=lambda: [worker], pauses=list, now=lambda: 10.0)
-    tell_who_waits(farm, [(job, Links())])
+    tell_who_waits(farm, [(job, Relations())])
     said = capsys.readouterr().err
     assert ("warning: mac-1 has an older ltx-farm, which reads clips from their beginning" in said) == warned
-    tell_who_waits(farm, [(make_job(), Links())])
+    tell_who_waits(farm, [(make_job(), Relations())])
     assert not capsys.readouterr().err

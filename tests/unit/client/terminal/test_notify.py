@@ -12,7 +12,7 @@ import pytest
 from ltx_client.errors import UsageError
 from ltx_client.farm.jobs.views import JobView
 from ltx_client.protocol import events
-from ltx_client.protocol.jobs import Links
+from ltx_client.protocol.jobs import Relations
 from ltx_client.protocol.state import Snapshot, apply
 from ltx_client.terminal import notify
 from ltx_client.terminal.end_notifications import EndNotifications
@@ -47,8 +47,8 @@ def receiver(monkeypatch):
 @pytest.fixture
 def views(make_job):
     states = [apply(Snapshot(), events.Cancelled()), apply(Snapshot(), events.Failed(error="too dark"))]
-    links = Links(batch="night", item=1)
-    return [JobView(make_job(), 0, state, cancel_asked=False, leased=False, links=links) for state in states]
+    relations = Relations(batch="night", item=1)
+    return [JobView(make_job(), 0, state, cancel_asked=False, leased=False, relations=relations) for state in states]
 
 
 def test_a_signed_webhook(receiver, views, monkeypatch):

@@ -10,10 +10,10 @@ from ltx_client.farm.farm import Farm
 from ltx_client.farm.jobs.obstacles import why_waiting
 from ltx_client.farm.jobs.views import JobView, Update
 from ltx_client.farm.submit import Sending
-from ltx_client.protocol.jobs import Links
+from ltx_client.protocol.jobs import Relations
 from ltx_client.protocol.pauses import Pause
 from ltx_client.protocol.state import Snapshot
-from ltx_client.protocol.workers import HELD, OFF_DUTY, PAUSED, UNREADY, WorkerInfo
+from ltx_client.protocol.workers import OFF_DUTY, PAUSED, PAUSED_BY_USER, UNREADY, WorkerInfo
 from ltx_client.terminal.notices.dry_run import print_plan
 from ltx_client.terminal.notices.wait_reasons import explain_waits, tell_who_waits
 
@@ -54,7 +54,12 @@ CASES = {
     ),
     "one GPU": ([worker(gpu_gb=0.02), worker("mac-2", gpu_gb=40.0)], {}, (), ""),
     "paused": ([worker(state=PAUSED, why_paused="no ffmpeg")], {}, (), "mac-1 is paused (no ffmpeg; ltx-worker resume"),
-    "held": ([worker(state=HELD, why_paused="by ann")], {}, (), "mac-1 is paused (by ann; ltx resume ends that)"),
+    "by a user": (
+        [worker(state=PAUSED_BY_USER, why_paused="by ann")],
+        {},
+        (),
+        "mac-1 is paused (by ann; ltx resume ends that)",
+    ),
     "off duty": ([worker(state=OFF_DUTY, why_paused="it works at night")], {}, (), "off duty (it works at night)"),
     "unready": ([worker(state=UNREADY)], {}, (), "mac-1 cannot continue"),
     "the only one is excluded": ([worker()], {}, ("mac-1",), EXCLUDED),
@@ -76,7 +81,7 @@ CASES = {
 @pytest.mark.parametrize("case", CASES)
 def test_what_is_said_at_submit(make_job, capsys, case):
     workers, where, not_on, said = CASES[case]
-    tell_who_waits(farm(*workers, **where), [(make_job(), Links(not_on=not_on)) for _ in range(3)])
+    tell_who_waits(farm(*workers, **where), [(make_job(), Relations(not_on=not_on)) for _ in range(3)])
     error = capsys.readouterr().err
     assert error.count("\n") == bool(said), error
     assert said in error and error.startswith("warning: " if said else "")
@@ -91,7 +96,7 @@ def queued(job, **fields):
 def test_what_is_said_while_it_waits_and_only_once(make_job, capsys, monkeypatch, case):
     workers, where, not_on, said = CASES[case]
     monkeypatch.setattr("ltx_client.terminal.notices.wait_reasons.ASK_EVERY", 0.0)
-    update = queued(make_job(), links=Links(not_on=not_on))
+    update = queued(make_job(), relations=Relations(not_on=not_on))
     assert list(explain_waits(farm(*workers, **where), [update] * 3)) == [update] * 3
     error = capsys.readouterr().err
     assert error.count("\n") == bool(said), error
@@ -100,14 +105,14 @@ def test_what_is_said_while_it_waits_and_only_once(make_job, capsys, monkeypatch
 
 def test_what_waits_for_others_or_ends_is_not_explained(make_job, capsys, monkeypatch):
     monkeypatch.setattr("ltx_client.terminal.notices.wait_reasons.ASK_EVERY", 0.0)
-    follows = queued(make_job(), links=Links(after_jobs=("x",)))
+    follows = queued(make_job(), relations=Relations(after_jobs=("x",)))
     gone = JobView(make_job(), 0.0, Snapshot(), cancel_asked=True, leased=False)
     assert len(list(explain_waits(farm(), [follows, Update(None, gone.snapshot, gone)]))) == 2
     assert capsys.readouterr().err == ""
 
 
 def test_a_paused_job_names_the_command_that_ends_it(make_job):
-    view = queued(make_job(), held=True).view
+    view = queued(make_job(), paused=True).view
     assert why_waiting(view, [], [], embedded=False) == f"the job is paused; `ltx resume {view.job.id}` ends that"
 
 
@@ -115,7 +120,7 @@ def test_a_paused_job_names_the_command_that_ends_it(make_job):
 def test_nobody_is_left_out_by_an_empty_name(names, name):
     """A variable that is not set gives an empty name."""
     with pytest.raises(UsageError, match=f"--not-on '{name}' is invalid: it is not a worker's name: it is empty"):
-        Farm.over(None, SecretStr("redis://farm"), names, None).links(not_on=[name])
+        Farm.over(None, SecretStr("redis://farm"), names, None).relations(not_on=[name])
 
 
 @pytest.mark.parametrize(

@@ -166,7 +166,7 @@ def test_weights_that_differ_from_the_hubs(settings, tmp_path, monkeypatch):
 )
 def test_mlx_that_does_not_work(settings, monkeypatch, program, sentence):
     run = subprocess.run
-    monkeypatch.setattr(doctor_checks, "PROBE_TIMEOUT", 0.5 if "sleep" in program else 30.0)
+    monkeypatch.setattr(doctor_checks, "PROBE_TIMEOUT", 0.5 if "sleep" in program else 120.0)
     monkeypatch.setattr(
         doctor_checks.subprocess, "run", lambda command, **more: run([sys.executable, "-c", program], **more)
     )

@@ -7,7 +7,7 @@ import pytest
 from ltx_client.farm.ledger import scripts as client_scripts
 from ltx_worker.ledger import scripts
 from ltx_worker.ledger.ledger import Ledger
-from tests.ledger_machine import run_machine
+from tests.ledger_machine import run_machine, run_rules
 
 pytestmark = pytest.mark.timeout(900)  # on a busy machine; what interrupts an example looks like a mistake found
 EXAMPLES = 60
@@ -103,10 +103,64 @@ CLIENT_MUTANTS = {
     "cancel: is told to nobody": ("_CANCEL", "tell(changes, asked)", ""),
     "cancel: twice is told twice": ("_CANCEL", "if not is_asked then", "if true then"),
 }
+SUBMITTED, CLAIMED = ("submit", {}), ("claim", {})
+RULES = {
+    "claim: of a job that is not there": [CLAIMED],
+    "claim: by what was read before another": [
+        SUBMITTED, CLAIMED, ("the_lease_lapses", {}), ("claim", {"overtaken_by": "a reaper"}),
+    ],
+    "claim: keeps the old preview": [
+        SUBMITTED, CLAIMED, ("emit", {"kind": "preview"}), ("crash_and_go_on", {"end": "lapse"}),
+    ],
+    "renew: by a stale attempt": [
+        SUBMITTED, CLAIMED, ("crash_and_go_on", {"end": "NaN by A"}), ("renew", {"index": 1}),
+    ],
+    "emit: a step does not clear who had NaN": [
+        SUBMITTED, CLAIMED, ("crash_and_go_on", {"end": "NaN by B"}), ("emit", {"kind": "step"}),
+    ],
+    "emit: any step clears the strikes": [
+        SUBMITTED, CLAIMED, ("crash_and_go_on", {"end": "lapse", "steps": 1}), ("emit", {"kind": "old step"}),
+    ],
+    "commit: a result after a cancel": [SUBMITTED, CLAIMED, ("cancel", {}), ("commit", {"ending": "done"})],
+    "release: of a cancelled job": [SUBMITTED, CLAIMED, ("cancel", {}), ("release", {})],
+    "release: by a stale attempt": [
+        SUBMITTED, CLAIMED, ("the_lease_lapses", {}), ("cancel", {}), CLAIMED, ("release", {}),
+    ],
+    "release: NaN twice by one machine": [SUBMITTED, CLAIMED, *[("crash_and_go_on", {"end": "NaN by A"})] * 2],
+    "release: NaN is remembered of nobody": [SUBMITTED, CLAIMED, *[("crash_and_go_on", {"end": "NaN by A"})] * 2],
+    "release: of a job that does not run": [SUBMITTED, CLAIMED, ("commit", {"ending": "done"}), ("release", {})],
+    "release: keeps the lease": [SUBMITTED, CLAIMED, ("release", {})],
+    "release: a failed job keeps its resume point": [
+        SUBMITTED, CLAIMED, ("save", {}), *[("crash_and_go_on", {"end": "death"})] * 2,
+    ],
+    "release: strikes have no limit": [SUBMITTED, CLAIMED, *[("crash_and_go_on", {"end": "death"})] * 2],
+    "release: latents that became NaN are kept": [
+        SUBMITTED, CLAIMED, ("save", {}), ("crash_and_go_on", {"end": "NaN by A"}),
+    ],
+    "release: a job that waits again is in nobody's line": [SUBMITTED, CLAIMED, ("release", {})],
+    "requeue: a job that waits again is in nobody's line": [
+        SUBMITTED, CLAIMED, ("the_lease_lapses", {}), ("requeue", {}),
+    ],
+    "requeue: of a job with an owner": [SUBMITTED, CLAIMED, ("requeue", {})],
+    "requeue: by what was read long ago": [
+        SUBMITTED, CLAIMED, ("emit", {"kind": "step"}), ("the_lease_lapses", {}), ("requeue", {"age": 1}),
+    ],
+    "requeue: of a job that waits": [SUBMITTED, ("requeue", {})],
+    "asked: a pause's end puts it into nobody's line": [SUBMITTED, ("pause", {}), CLAIMED, ("unpause", {})],
+    "asked: for a job that ended": [SUBMITTED, CLAIMED, ("commit", {"ending": "failed"}), ("pause", {})],
+    "asked: for a job that is not there": [("pause", {})],
+    "asked: cannot be taken back": [SUBMITTED, ("pause", {}), ("unpause", {})],
+}  # fmt: skip
+"""The rules that show a mistake. Of some, random rules would show it only after minutes."""
 
 
 def test_the_scripts_keep_what_the_model_promises(redis_client):
     run_machine(redis_client, EXAMPLES)
+
+
+@pytest.mark.parametrize("name", RULES)
+def test_rules_that_show_a_mistake_show_none_in_the_scripts_themselves(redis_client, name):
+    run_rules(redis_client, RULES[name])
 
 
 @pytest.mark.lane("unit")
@@ -114,7 +168,7 @@ def test_the_scripts_keep_what_the_model_promises(redis_client):
 def test_a_script_without_one_of_its_guards_is_found_out(redis_client, monkeypatch, name):
     script, guard, instead = MUTANTS[name]
     monkeypatch.setitem(scripts.SCRIPTS, script, without(scripts.SCRIPTS[script], guard, instead))
-    assert_found_out(redis_client)
+    assert_found_out(redis_client, rules=RULES.get(name))
 
 
 @pytest.mark.lane("unit")
@@ -122,7 +176,7 @@ def test_a_script_without_one_of_its_guards_is_found_out(redis_client, monkeypat
 def test_a_script_of_the_client_without_one_of_its_guards_is_found_out(redis_client, monkeypatch, name):
     script, guard, instead = CLIENT_MUTANTS[name]
     monkeypatch.setattr(client_scripts, script, without(getattr(client_scripts, script), guard, instead))
-    assert_found_out(redis_client)
+    assert_found_out(redis_client, rules=RULES.get(name))
 
 
 @pytest.mark.lane("unit")
@@ -136,9 +190,9 @@ def without(script, guard, instead):
     return dataclasses.replace(script, text=script.text.replace(guard, instead))
 
 
-def assert_found_out(client, steps=50):
+def assert_found_out(client, steps=50, rules=None):
     try:
-        run_machine(client, MORE_EXAMPLES, steps)
+        run_rules(client, rules) if rules else run_machine(client, MORE_EXAMPLES, steps)
     except (AttributeError, NameError):  # of the test itself
         raise
     except Exception:  # noqa: BLE001 - an assertion of the model's, an answer that it does not know, an error of Redis

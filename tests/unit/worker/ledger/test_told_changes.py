@@ -15,7 +15,7 @@ from ltx_client.farm.ledger.scripts import ClientLedger
 from ltx_client.farm.pauses import Pauses
 from ltx_client.protocol import events
 from ltx_client.protocol.changes.messages import parse_change
-from ltx_client.protocol.jobs import Links
+from ltx_client.protocol.jobs import Relations
 from ltx_client.protocol.names import Names
 from ltx_client.shared.broker.exchange import run
 from ltx_worker.ledger.ledger import Ledger
@@ -47,7 +47,7 @@ class Scene:
 
     def submitted(self, **links):
         job = self.make_job()
-        self.client_ledger.submit(job, Links(**links))
+        self.client_ledger.submit(job, Relations(**links))
         return job
 
     def heartbeat(self, name="one"):
@@ -79,7 +79,7 @@ def forget(scene):
 
 
 def note_batch(scene):
-    batch = PreparedBatch("b", "shots.csv", [(scene.make_job(), Links(batch="b", item=1))])
+    batch = PreparedBatch("b", "shots.csv", [(scene.make_job(), Relations(batch="b", item=1))])
     for _ in range(2):
         run(scene.client, Batches(scene.names).note(batch))
 

@@ -144,7 +144,7 @@ def test_a_pipe_in_the_place_of_the_process_id_is_not_waited_for(folder):
     os.mkfifo(folder / "worker.pid")
     program = "from ltx_worker.membership.instance_lock import *; import pathlib, sys\n"
     program += "with instance_lock(pathlib.Path(sys.argv[1])): pass"
-    subprocess.run([sys.executable, "-c", program, str(folder)], timeout=30, check=True)
+    subprocess.run([sys.executable, "-c", program, str(folder)], timeout=120, check=True)
 
 
 def test_without_a_place_to_be_made_in(folder, monkeypatch):

@@ -17,7 +17,7 @@ from ltx_client.farm.ledger.removal import RemovalExchanges
 from ltx_client.farm.ledger.scripts import Submission
 from ltx_client.protocol import events
 from ltx_client.protocol.events import Result
-from ltx_client.protocol.jobs import NO_LINKS, Links
+from ltx_client.protocol.jobs import NO_RELATIONS, Relations
 from ltx_client.protocol.names import queue_name
 from ltx_client.protocol.state import Snapshot, Status
 from ltx_client.shared.broker.exchange import run
@@ -63,9 +63,9 @@ def queues(redis_client, names):
 def submit(client_ledger, make_job, queues):
     """Submit as a client does: the record, then the message."""
 
-    def submit_job(who, priority=5, links=NO_LINKS, **fields):
+    def submit_job(who, priority=5, relations=NO_RELATIONS, **fields):
         job = make_job(submitter=who, priority=priority, **fields)
-        outcome = client_ledger.submit(job, links)
+        outcome = client_ledger.submit(job, relations)
         if outcome is Submission.CREATED:
             queues.send(job, job.priority)
         return job
@@ -196,7 +196,7 @@ def test_jobs_that_wait_no_more_take_nobodys_turn(submit, begin, ledger, client_
     cancelled, paused, gone, waiting = (submit("ann") for _ in range(4))
     bob = submit("bob")
     client_ledger.cancel(cancelled.id)
-    client_ledger.hold(paused.id)
+    client_ledger.pause(paused.id)
     redis_client.delete(names.job(gone.id))
     assert starts(begin) == [waiting.id, bob.id]
     assert ledger.read(cancelled.id).status is Status.CANCELLED
@@ -265,7 +265,7 @@ def test_whatever_stands_in_the_index_of_turns_people_have_theirs(submit, begin,
 
 def test_jobs_that_are_kept_from_a_worker_cost_the_broker_little(submit, ledger, client_ledger, redis_client):
     """They are all examined, but nothing large is read of them; a cancelled one leaves the line."""
-    kept = [submit("ann", links=Links(not_on=("one",))) for _ in range(300)]
+    kept = [submit("ann", relations=Relations(not_on=("one",))) for _ in range(300)]
     for job in kept[:100]:
         client_ledger.cancel(job.id)
     counts = type(redis_client) is redis.Redis  # a real server's
@@ -304,7 +304,7 @@ def test_a_job_that_the_gpu_cannot_hold_waits_for_another_worker(submit, ledger,
 
 
 def test_a_worker_is_not_given_what_is_kept_from_it(submit, begin, reaper):
-    kept = [submit("ann", links=Links(not_on=(name,))).id for name in ("one", "w1")]
+    kept = [submit("ann", relations=Relations(not_on=(name,))).id for name in ("one", "w1")]
     for_all = submit("ann").id
     assert starts(begin) == [for_all]
     reaper.run_once()
@@ -490,9 +490,9 @@ def test_what_gc_forgets_workers_free_and_a_new_job_of_that_id_is_none_of_it(
 
 def test_a_job_that_waits_for_others_begins_when_they_have_ended(submit, ledger, reaper, queues, begin, client_ledger):
     first = submit("ann")
-    second = submit("ann", links=Links(batch="b", item=1))
-    after = Links(after_jobs=(first.id,), after_batches=("b",))
-    third = submit("bob", links=after)
+    second = submit("ann", relations=Relations(batch="b", item=1))
+    after = Relations(after_jobs=(first.id,), after_batches=("b",))
+    third = submit("bob", relations=after)
     assert client_ledger.submit(third, after) is Submission.EXISTS
     queues.send(third, 5)  # a message too many does not have it begin
     reaper.run_once()
@@ -510,7 +510,7 @@ def test_a_job_that_waits_for_others_begins_when_they_have_ended(submit, ledger,
 
 def test_a_job_whose_others_are_gone_does_not_wait_for_ever(client_ledger, make_job, reaper, begin):
     job = make_job()
-    client_ledger.submit(job, Links(after_jobs=("long-gone",), after_batches=("never-was",)))
+    client_ledger.submit(job, Relations(after_jobs=("long-gone",), after_batches=("never-was",)))
     for _ in range(2):
         reaper.run_once()
     assert begin() == job.id
@@ -518,13 +518,13 @@ def test_a_job_whose_others_are_gone_does_not_wait_for_ever(client_ledger, make_
 
 def test_a_paused_job_gets_no_message_and_no_turn(submit, client_ledger, reaper, queues, begin):
     paused = submit("ann")
-    client_ledger.hold(paused.id)
+    client_ledger.pause(paused.id)
     assert begin() is None
     other = submit("ann")
     for _ in range(3):
         reaper.run_once()
     assert queues.messages("pocket.1") == [other.id]
-    client_ledger.unhold(paused.id)
+    client_ledger.unpause(paused.id)
     reaper.run_once()
     assert starts(begin) == [paused.id, other.id]  # it keeps the place of its submission
 
@@ -550,8 +550,8 @@ def test_wishes_for_what_has_ended_change_nothing(submit, client_ledger, ledger,
     job = submit("ann")
     ledger.commit(ledger.claim(job.id, "w", "one"), events.Failed(error="no"))
     before = redis_client.hgetall(names.job(job.id))
-    assert client_ledger.hold(job.id) == client_ledger.set_priority(job.id, 1) == "failed"
-    assert client_ledger.hold("nobody") is None
+    assert client_ledger.pause(job.id) == client_ledger.set_priority(job.id, 1) == "failed"
+    assert client_ledger.pause("nobody") is None
     assert redis_client.hgetall(names.job(job.id)) == before
 
 
@@ -587,7 +587,7 @@ def test_a_forecast_says_in_which_order_they_begin(
     ledger.release(ledger.claim(turn.job_id, "w1", "one", "pocket", turn=turn), "the worker is shutting down")
     for job in chance.sample(jobs, 4):
         client_ledger.set_priority(job.id, chance.randrange(3, 7))
-    client_ledger.hold(jobs[-1].id)
+    client_ledger.pause(jobs[-1].id)
     jobs += [submit(f"p{chance.randrange(6)}") for _ in range(10)]
     reaper.run_once()
     reaper.run_once()

@@ -316,7 +316,7 @@ def test_a_video_of_an_engine_that_speaks_nonsense_is_told(monkeypatch):
         monkeypatch.setattr(process, "receive_message", Fails(None, [error]))
         engine = process.EngineProcess("ltx_worker.engine.noop", "pocket")
         video: Future = engine.expect_video("x.mp4")
-        assert isinstance(video.exception(timeout=20), process.EngineDied)
+        assert isinstance(video.exception(timeout=120), process.EngineDied)
         engine.end()
 
 

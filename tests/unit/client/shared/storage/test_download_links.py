@@ -221,7 +221,7 @@ def test_an_answer_that_is_not_the_video(kind, answer, tmp_path, monkeypatch):
 
 
 SLOW = {
-    "before the answer": lambda c: time.sleep(20),
+    "before the answer": lambda c: time.sleep(100),
     "in the answer's first line": forever(b"H", 0.05),
     "in its headers": after(b"HTTP/1.1 200 OK\r\nA: ", forever(b"b", 0.05)),
     "without an end of answers before it": forever(b"HTTP/1.1 100 Continue\r\n\r\n", 0.01),
@@ -237,7 +237,7 @@ def test_a_server_that_drips(where, answer, tmp_path, monkeypatch):
     port, _ = answer(SLOW[where])
     began = time.monotonic()
     assert "too long for its size" in refused(f"http://127.0.0.1:{port}/a?{KEY}", tmp_path)
-    assert time.monotonic() - began < 30
+    assert time.monotonic() - began < 100
 
 
 def test_a_server_that_drips_while_encryption_is_agreed(answer, tmp_path, monkeypatch):
@@ -248,7 +248,7 @@ def test_a_server_that_drips_while_encryption_is_agreed(answer, tmp_path, monkey
 
 def test_a_larger_video_has_more_time(answer, tmp_path, monkeypatch):
     monkeypatch.setattr(download_links, "GRACE", 0.1)
-    monkeypatch.setattr(download_links, "SLOWEST", 1000)  # 10 s for 10 kB
+    monkeypatch.setattr(download_links, "SLOWEST", 100)  # 100 s for 10 kB
     halves = [VIDEO[:5000], VIDEO[5000:]]
     port, _ = answer(after(head() + halves[0], after(b"", lambda c: (time.sleep(0.5), c.sendall(halves[1])))))
     fetch(f"http://127.0.0.1:{port}/a", tmp_path / "out.mp4")
