@@ -18,7 +18,8 @@ import redis
 from ltx_client.protocol.clock import CLOCK
 from ltx_client.protocol.pauses import parse_pause, queue_field, why_paused, worker_field
 from ltx_client.protocol.text import printable
-from ltx_client.protocol.workers import CLIP_PARTS, HELD, OFF_DUTY, PAUSED, UNREADY, WorkerInfo
+from ltx_client.protocol.versions.features import features_of_this_version
+from ltx_client.protocol.workers import HELD, OFF_DUTY, PAUSED, UNREADY, WorkerInfo
 from ltx_client.shared.lua.lua_script import RegisteredScript
 from ltx_client.shared.unexpected_data import tell_once
 from ltx_models.errors import FaultKind, MachineFault
@@ -85,7 +86,7 @@ class Heartbeat(Background):
             version=metadata.version("ltx-farm"),
             run=self._identity.run,
             storage=storage,
-            features=CLIP_PARTS,
+            features=features_of_this_version(),
             started_at=CLOCK.now(),
             seen_at=CLOCK.now(),
         )
