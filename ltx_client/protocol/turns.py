@@ -3,11 +3,11 @@
 `turns:{variant}` is a sorted set of `PRIORITY:SUBMITTER`, the next first: whoever had a turn moves behind the others of
 that priority. `line:{variant}:{PRIORITY:SUBMITTER}` is a sorted set of that person's waiting jobs, `CLASS:JOB`, the
 oldest first. CLASS is the job's memory class, plus LEVEL_STEP times the level of its features: a worker passes over
-classes that are not its own, so an older one leaves jobs of higher levels alone (`ltx_client.protocol.versions.features`). Both
-are an index of the ledger. A worker's script reads it when a message tells the worker to take a job; each entry is
-checked against the job itself, and the reaper adds missing ones. A message, of whichever job, makes a worker take the
-job whose turn it is; a queue has one message for each job. Scripts of both sides update the index with `turns.lua`
-(`ltx_client.shared.lua`).
+classes that are not its own, so an older one leaves jobs of higher levels alone
+(`ltx_client.protocol.versions.features`). Both are an index of the ledger. A worker's script reads it when a message
+tells the worker to take a job; each entry is checked against the job itself, and the reaper adds missing ones. A
+message, of whichever job, makes a worker take the job whose turn it is; a queue has one message for each job. Scripts
+of both sides update the index with `turns.lua` (`ltx_client.shared.lua`).
 """
 
 from __future__ import annotations

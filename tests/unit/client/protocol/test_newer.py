@@ -17,6 +17,7 @@ from ltx_client.protocol.turns import LEVEL_STEP, line_entry, parse_entry
 from ltx_client.protocol.versions import features
 from ltx_client.protocol.versions.features import FEATURES, Feature
 from ltx_client.protocol.workers import WorkerInfo
+from ltx_client.shared.live_workers import live_workers
 from ltx_client.terminal.output import status_word
 from ltx_models.memory import MEMORY_CLASSES
 from ltx_models.request import ConditioningItem
@@ -152,3 +153,20 @@ def test_a_newer_job_is_shown_as_far_as_it_is_known_and_is_not_sent_again(
     assert farm.jobs() == []
     with pytest.raises(FarmError, match="protocol version 2"):
         farm.view(job.id)
+
+
+def test_a_worker_of_a_newer_version_is_listed_by_what_is_known_of_it(redis_client, names, caplog):
+    about = {"name": "mac-1", "chip": "M9", "memory": 10**12, "budget_gb": 512, "variant": "pocket", "version": "9"}
+    strange = {**about, "started_at": 0, "seen_at": 0, "gpu_gb": "two of them", "holograms": "yes"}
+    for worker_id, changes in {
+        "newer": {"features": "clip-parts holograms"},
+        "later": {"protocol": 2},
+        "damaged": {},
+        "alien": {"protocol": 2, "memory": "much"},
+    }.items():
+        redis_client.zadd(names.workers(), {worker_id: 1})
+        redis_client.hset(names.worker(worker_id), mapping={**strange, "id": worker_id, **changes})
+    found = live_workers(redis_client, names)
+    assert [(worker.id, worker.gpu_gb) for worker in found] == [("later", None), ("newer", None)]
+    assert "worker alien is left out" in caplog.text and "upgrade this side" in caplog.text
+    assert "worker damaged is left out" in caplog.text
