@@ -189,7 +189,8 @@ class JobJson(TypedDict):
     variant: str
     """The variant that renders it."""
     queue: str
-    """The queue that it is in: its variant, and the class of memory that it needs, in GB."""
+    """The queue that it is in: its variant, and the class of memory that it needs, in GB; then `+` and a level where it
+    needs a feature that older workers lack."""
     priority: int
     """From 0, which is first, to 9: as asked for last."""
     submitter: str

@@ -135,12 +135,12 @@ class RunningFarm:
     storage: Path
     workers: list[subprocess.Popen] = field(default_factory=list)
 
-    def start_worker(self, name="one", *options, prefix=(), **settings):
+    def start_worker(self, name="one", *options, **settings):
         """Start a worker, and return when it is up.
 
         The option `--no-op` is for a test that looks at no picture; it saves half of what a test takes.
         """
-        worker = self.launch_worker(name, prefix, options, **settings)
+        worker = self.launch_worker(name, options=options, **settings)
         with self.connect() as farm:
             wait_until(lambda: any(w.name == name for w in farm.workers()), what=f"worker {name} being up")
         return worker
