@@ -37,6 +37,7 @@ LANES = {
     "integration/deploy": "deploy",
     "integration/faults": "faults",
     "integration/local/test_kills.py": "faults",
+    "integration/mixed": "faults",
     "models/kernels/metal": "machine",
     "models/pocket/test_export.py": "machine",
     "models/pocket/test_training.py": "machine",

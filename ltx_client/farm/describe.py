@@ -200,7 +200,8 @@ class JobJson(TypedDict):
     variant: str
     """The variant that renders it."""
     queue: str
-    """The queue that it is in: its variant, and the class of memory that it needs, in GB."""
+    """The queue that it is in: its variant, and the class of memory that it needs, in GB; then `+` and a level where it
+    needs a feature that older workers lack."""
     priority: int
     """From 0, which is first, to 9: as asked for last."""
     submitter: str
@@ -219,6 +220,9 @@ class JobJson(TypedDict):
     """The pause of its queue: of `ltx show` alone, while there is one."""
     waits_for: NotRequired[str]
     """What it waits for that may never come by itself, in a sentence: of `ltx show` alone, where there is such."""
+    newer: NotRequired[str]
+    """What of the job this version does not know, and what to do, in a sentence: where a newer version has submitted
+    it. Its request then has the known fields alone."""
     clips: NotRequired[list[ClipJson]]
     """What it reads of each clip: of `ltx submit` alone, where it is given clips."""
 
@@ -429,6 +433,8 @@ def describe_job(
         described["queue_paused"] = cast(PauseJson, queue_paused.model_dump())
     if waits_for:
         described["waits_for"] = waits_for
+    if view.newer:
+        described["newer"] = view.newer
     if clips:
         described["clips"] = [cast(ClipJson, clip._asdict()) for clip in clips]
     return described

@@ -91,7 +91,8 @@ def find_old(
 
     Args:
         views: All jobs of the farm.
-        unreadable: Ids of the jobs that this version cannot read, which are kept.
+        unreadable: Ids of the jobs that this version cannot read, which are kept, and with them all inputs: nobody
+            here knows which of them they need.
         storage: The farm's storage; None to look at records only.
         older_than: Seconds since the end of a job, or since a file was stored.
         now: The time before the jobs were read, by the broker's clock.
@@ -102,6 +103,7 @@ def find_old(
     if storage is not None:
         storage.identify()
     old = Old(read_at=now)
+    unreadable = set(unreadable)
     kept, needed = set(unreadable), set[str]()
     for view in views:
         ended_at = view.snapshot.ended_at or (view.submitted_at if view.ended else None)
@@ -112,6 +114,8 @@ def find_old(
             needed |= view.job.inputs
     if storage is not None:
         _find_files(old, storage, kept, needed, older_than)
+    if unreadable:
+        old.inputs.clear()
     return old
 
 

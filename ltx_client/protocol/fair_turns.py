@@ -1,11 +1,13 @@
 """Define the index of turns: people with waiting jobs are served one after the other, whatever they submitted and when.
 
 `turns:{variant}` is a sorted set of `PRIORITY:SUBMITTER`, the next first: whoever had a turn moves behind the others of
-that priority. `line:{variant}:{PRIORITY:SUBMITTER}` is a sorted set of that person's waiting jobs, `MEMORY_CLASS:JOB`,
-the oldest first. Both are an index of the ledger. A worker's script reads it when a message tells the worker to take a
-job; each entry is checked against the job itself, and the reaper adds missing ones. A message, of whichever job, makes
-a worker take the job whose turn it is; a queue has one message for each job. Scripts of both sides update the index
-with `turns.lua` (`ltx_client.shared.lua`).
+that priority. `line:{variant}:{PRIORITY:SUBMITTER}` is a sorted set of that person's waiting jobs, `CLASS:JOB`, the
+oldest first. CLASS is the job's memory class, plus LEVEL_STEP times the level of its features: a worker passes over
+classes that are not its own, so an older one leaves jobs of higher levels alone
+(`ltx_client.protocol.versions.features`). Both are an index of the ledger. A worker's script reads it when a message
+tells the worker to take a job; each entry is checked against the job itself, and the reaper adds missing ones. A
+message, of whichever job, makes a worker take the job whose turn it is; a queue has one message for each job. Scripts
+of both sides update the index with `turns.lua` (`ltx_client.shared.lua`).
 """
 
 from __future__ import annotations
@@ -18,7 +20,17 @@ from ltx_models.memory import memory_class
 if TYPE_CHECKING:
     from ltx_client.protocol.jobs import Job
 
-__all__ = ["DEFAULT_PRIORITY", "GIVEN_BACK", "ROUND", "line_entry", "line_keys", "not_on_field", "turn_of"]
+__all__ = [
+    "DEFAULT_PRIORITY",
+    "GIVEN_BACK",
+    "ROUND",
+    "line_class",
+    "line_entry",
+    "line_keys",
+    "not_on_field",
+    "parse_entry",
+    "turn_of",
+]
 
 DEFAULT_PRIORITY = 5
 """From 0, the first, to 9, the last."""
@@ -26,6 +38,8 @@ GIVEN_BACK = 0
 """The priority of a job that was requeued after an attempt."""
 ROUND = 10**12
 """How many turns one priority can number; when all are used up, numbering starts again."""
+LEVEL_STEP = 1000
+"""More than any memory class."""
 
 
 def turn_of(job: Job, priority: int | None = None) -> str:
@@ -35,7 +49,23 @@ def turn_of(job: Job, priority: int | None = None) -> str:
 
 def line_entry(job: Job) -> str:
     """Return the job's entry in its submitter's line."""
-    return f"{memory_class(job.predicted_peak)}:{job.id}"
+    return f"{line_class(memory_class(job.predicted_peak), job.level)}:{job.id}"
+
+
+def line_class(memory_gb: int, level: int) -> int:
+    """Return the class in the entries of a memory class's jobs at one level of features."""
+    return memory_gb + LEVEL_STEP * level
+
+
+def parse_entry(entry: str) -> tuple[int, int, str]:
+    """Return the memory class, the level and the job's id of an entry.
+
+    Raises:
+        ValueError: It is not an entry.
+    """
+    number, _, job_id = entry.partition(":")
+    level, memory_gb = divmod(int(number), LEVEL_STEP)
+    return memory_gb, level, job_id
 
 
 def line_keys(names: Names, job: Job, priority: int | None = None) -> list[str]:

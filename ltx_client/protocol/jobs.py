@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import hashlib
+import json
+import re
 from typing import Annotated, Any
 
 from pydantic import BaseModel, ConfigDict, Field, SerializerFunctionWrapHandler, ValidationError, WrapSerializer
@@ -12,6 +14,8 @@ from ltx_client.protocol import PROTOCOL_VERSION
 from ltx_client.protocol.fair_turns import DEFAULT_PRIORITY
 from ltx_client.protocol.names import queue_name
 from ltx_client.protocol.validation import READING, Name, first_error
+from ltx_client.protocol.versions.features import FEATURES, highest_level, level_of
+from ltx_client.protocol.versions.newer import newer_parts, shown_place, without
 from ltx_models.errors import InvalidRequest
 from ltx_models.memory import memory_class
 from ltx_models.request import GenerationRequest
@@ -21,6 +25,8 @@ __all__ = [
     "RENDER_TASK",
     "Job",
     "JobId",
+    "NewerJob",
+    "NewerVersion",
     "Relations",
     "UnreadableJob",
     "job_digest",
@@ -39,14 +45,24 @@ VariantName = Annotated[str, Field(pattern=r"^[0-9a-zA-Z][0-9a-zA-Z._-]{0,63}$")
 """A variant's name; it becomes part of a queue's key, so it has no colon, which would make it another kind of key."""
 
 
-def _without_unset_parts(request: GenerationRequest, serialize: SerializerFunctionWrapHandler) -> Any:
+def _without_unset_features(request: GenerationRequest, serialize: SerializerFunctionWrapHandler) -> Any:
     """Leave out fields that older workers do not know where a job does not use them: they refuse records with them."""
     data = serialize(request)
-    for item in data["conditioning"]:
-        for name in ("start", "stop"):
-            if item[name] is None:
-                del item[name]
+    for path in (path for feature in FEATURES for path in feature.fields):
+        _, _, inside = path.partition(".")
+        _drop_unset(data, inside.split("."))
     return data
+
+
+def _drop_unset(data: Any, path: list[str]) -> None:
+    name, *rest = path
+    if name == "*":
+        for item in data:
+            _drop_unset(item, rest)
+    elif rest:
+        _drop_unset(data[name], rest)
+    elif name in data and data[name] in (None, (), [], ""):
+        del data[name]
 
 
 class Job(BaseModel):
@@ -66,7 +82,7 @@ class Job(BaseModel):
     id: JobId
     protocol: int = PROTOCOL_VERSION
     variant: VariantName
-    request: Annotated[GenerationRequest, WrapSerializer(_without_unset_parts)]
+    request: Annotated[GenerationRequest, WrapSerializer(_without_unset_features)]
     priority: Annotated[int, Field(ge=0, le=9)] = DEFAULT_PRIORITY
     checkpoint_every: Annotated[int, Field(ge=0, le=1000)] = 3
     predicted_peak: Annotated[int, Field(ge=0, lt=2**63)]
@@ -80,7 +96,12 @@ class Job(BaseModel):
         Raises:
             InvalidRequest: The job needs more memory than the largest memory class has.
         """
-        return queue_name(self.variant, memory_class(self.predicted_peak))
+        return queue_name(self.variant, memory_class(self.predicted_peak), self.level)
+
+    @property
+    def level(self) -> int:
+        """Return the level of the features that the job needs (`ltx_client.protocol.versions.features`)."""
+        return level_of(self)
 
     @property
     def inputs(self) -> set[str]:
@@ -126,8 +147,42 @@ class Relations(BaseModel):
 NO_RELATIONS = Relations()
 
 
+class NewerJob(Job):
+    """A job of a newer version: what this version knows of it, to be shown and never rendered or submitted.
+
+    Attributes:
+        newer: What this version does not know, and what to do, in a sentence.
+        mentioned: Each SHA-256 of an input that its record mentions anywhere.
+    """
+
+    newer: Annotated[str, Field(exclude=True)]
+    mentioned: Annotated[frozenset[str], Field(exclude=True)] = frozenset()
+
+    @property
+    def inputs(self) -> set[str]:
+        """Return the SHA-256 of whatever the job may read from the storage, also by fields that are unknown here."""
+        return set(self.mentioned)
+
+    @property
+    def level(self) -> int:
+        """Return a level that this version does not read."""
+        return highest_level() + 1
+
+
 class UnreadableJob(Exception):
     """A job record cannot be read by this version; the message says why, in a sentence."""
+
+
+class NewerVersion(UnreadableJob):
+    """A newer version has written the record.
+
+    Attributes:
+        job: What this version knows of the job, if it is a job's record and enough of it is known.
+    """
+
+    def __init__(self, message: str, job: NewerJob | None = None) -> None:
+        super().__init__(message)
+        self.job = job
 
 
 def parse_job(spec: bytes | str, job_id: str | None = None) -> Job:
@@ -138,17 +193,31 @@ def parse_job(spec: bytes | str, job_id: str | None = None) -> Job:
         job_id: The job whose record it must be; None to accept any.
 
     Raises:
-        UnreadableJob: The record belongs to another protocol version or to another job, or is damaged.
+        NewerVersion: The record has fields, words or a protocol version that this version does not know.
+        UnreadableJob: The record belongs to an older protocol version or to another job, or is damaged.
     """
     try:
         protocol = _Versioned.model_validate_json(spec).protocol
         if protocol != PROTOCOL_VERSION:
             older = "worker or client" if protocol > PROTOCOL_VERSION else "one that submitted it"
-            raise UnreadableJob(
+            why = (
                 f"it was submitted with protocol version {protocol}, but this side speaks version {PROTOCOL_VERSION};"
                 f" upgrade the older side (the {older})"
             )
-        job = Job.model_validate_json(spec, context=READING)
+            if protocol < PROTOCOL_VERSION:
+                raise UnreadableJob(why)
+            raise NewerVersion(why, _known_part(spec, job_id, why))
+        try:
+            job = Job.model_validate_json(spec, context=READING)
+        except ValidationError as error:
+            if not (places := newer_parts(error)):
+                raise
+            why = (
+                f"a newer version has submitted it ({shown_place(places[0])} is unknown to this one); upgrade the older"
+                " side (the worker or client)"
+            )
+            known = _known_part(spec, job_id, why)
+            raise NewerVersion(why, known) from error
         if job_id is not None and job.id != job_id:
             raise UnreadableJob("its record is damaged (id: it belongs to another job)")
         memory_class(job.predicted_peak)
@@ -161,6 +230,46 @@ def parse_job(spec: bytes | str, job_id: str | None = None) -> Job:
     except (ValueError, ArithmeticError, RecursionError) as error:  # unforeseen numbers or nesting
         raise UnreadableJob(f"its record is damaged ({type(error).__name__})") from error
     return job
+
+
+def _known_part(spec: bytes | str, job_id: str | None, why: str) -> NewerJob | None:
+    """Return what this version knows of a newer job; None if that is not enough to show.
+
+    Raises:
+        UnreadableJob: The record speaks this version's protocol, but fields that this version knows are damaged.
+    """
+    record: bytes | str = json.dumps({**json.loads(spec), "newer": why})
+    is_of_this_protocol = _Versioned.model_validate_json(spec).protocol == PROTOCOL_VERSION
+    try:
+        for _ in range(KNOWN_PART_TRIES):
+            try:
+                known = NewerJob.model_validate_json(record, context=READING)
+                break
+            except ValidationError as error:
+                if not (places := newer_parts(error)):
+                    raise
+                record = without(record, places)
+        else:
+            return None
+        memory_class(known.predicted_peak)
+    except ValidationError as error:
+        if is_of_this_protocol and not _is_out_of_bounds(error):
+            raise UnreadableJob(f"its record is damaged ({first_error(error)})") from error
+        return None
+    except InvalidRequest:  # no memory class of this version is large enough
+        return None
+    missing = [name for name in _DECIDED if getattr(known.request, name) is None]
+    if job_id is not None and known.id != job_id:
+        raise UnreadableJob("its record is damaged (id: it belongs to another job)")
+    if missing and is_of_this_protocol:
+        raise UnreadableJob(f"its record is damaged (request.{missing[0]}: it is missing)")
+    mentioned = frozenset(_INPUT.findall(spec if isinstance(spec, str) else spec.decode(errors="replace")))
+    return None if missing else known.model_copy(update={"mentioned": mentioned})
+
+
+def _is_out_of_bounds(error: ValidationError) -> bool:
+    """Return whether nothing else is wrong than values beyond this version's limits, which a newer one may extend."""
+    return {detail["type"] for detail in error.errors(include_url=False, include_context=False)} == {"value_error"}
 
 
 def parse_priority(data: bytes | None) -> int | None:
@@ -179,6 +288,11 @@ def parse_relations(data: bytes | str | None) -> Relations:
 _DECIDED = ("width", "height", "num_frames", "num_steps", "frame_rate")
 """Fields that a job's request must contain, since the farm computes with them; the client takes them from the variant.
 """
+
+
+_INPUT = re.compile(r"sha256:([0-9a-f]{64})")
+KNOWN_PART_TRIES = 3
+"""Unknown fields hide what is wrong inside of others, so that it is found one after the other."""
 
 
 class _Versioned(BaseModel):

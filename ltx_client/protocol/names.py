@@ -9,9 +9,15 @@ __all__ = ["DEFAULT_NAMESPACE", "Names", "queue_name"]
 DEFAULT_NAMESPACE = "ltx:"
 
 
-def queue_name(variant: str, memory_gb: int) -> str:
-    """Return the Celery queue of one variant's jobs that fit one memory class, without the namespace."""
-    return f"{variant}.{memory_gb}"
+def queue_name(variant: str, memory_gb: int, level: int = 0) -> str:
+    """Return the Celery queue of one variant's jobs that fit one memory class, without the namespace.
+
+    Args:
+        variant: The variant's name.
+        memory_gb: The memory class.
+        level: The level of the jobs' features (`ltx_client.protocol.versions.features`).
+    """
+    return f"{variant}.{memory_gb}+{level}" if level else f"{variant}.{memory_gb}"
 
 
 @dataclass(frozen=True)

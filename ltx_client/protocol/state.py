@@ -9,8 +9,9 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from ltx_client.protocol import events
 from ltx_client.protocol.events import Count, CutTexts, Duration, Event, Fraction, Moment, Result
-from ltx_client.protocol.jobs import UnreadableJob
+from ltx_client.protocol.jobs import NewerVersion, UnreadableJob
 from ltx_client.protocol.validation import READING, Name, Sentence, first_error
+from ltx_client.protocol.versions.newer import newer_parts, shown_place
 
 __all__ = [
     "ENDED",
@@ -122,11 +123,17 @@ def parse_snapshot(data: bytes | str | None) -> Snapshot:
     """Return the stored state of a job; the state of a new job if nothing is stored.
 
     Raises:
-        UnreadableJob: The state is damaged, or has words that this version does not know.
+        NewerVersion: The state has words that this version does not know.
+        UnreadableJob: The state is damaged.
     """
     try:
         return Snapshot() if data is None else Snapshot.model_validate_json(data, context=READING)
     except ValidationError as error:
+        if places := newer_parts(error):
+            raise NewerVersion(
+                f"a newer version has written its state ({shown_place(places[0])} has a word that is unknown to this"
+                " one); upgrade the older side (the worker or client)"
+            ) from error
         raise UnreadableJob(f"its state is damaged, or of a newer version ({first_error(error)})") from error
     except (ValueError, ArithmeticError, RecursionError) as error:
         raise UnreadableJob(f"its state is damaged ({type(error).__name__})") from error

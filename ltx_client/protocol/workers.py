@@ -10,14 +10,14 @@ from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError,
 
 from ltx_client.protocol import PROTOCOL_VERSION
 from ltx_client.protocol.events import Count, Moment
-from ltx_client.protocol.jobs import Job
+from ltx_client.protocol.jobs import Job, NewerJob
 from ltx_client.protocol.text import shown
 from ltx_client.protocol.validation import Cleaned, Name, Sentence
+from ltx_client.protocol.versions.features import is_newer, needed_features
 from ltx_models.families.variants import VARIANTS
 from ltx_models.memory import GB, memory_class, predict_peak
 
 __all__ = [
-    "CLIP_PARTS",
     "ID_TAIL",
     "OFF_DUTY",
     "PAUSED",
@@ -30,8 +30,6 @@ __all__ = [
     "worker_names",
 ]
 
-CLIP_PARTS = "clip-parts"
-"""A worker's feature: it reads the parts of clips that a job names, and the ends of clips without a part."""
 LARGEST_MEMORY = 10**15
 """Bytes; like the bounds of the other numbers here, far beyond any real value, and short in a table."""
 Gigabytes = Annotated[float, Field(gt=0, le=LARGEST_MEMORY / 1e9)]
@@ -87,7 +85,8 @@ class WorkerInfo(BaseModel):
         job: The id of the job that it renders, or empty.
         threads: The condition of its threads, one entry for each kind.
         storage: The id of the storage that it uses; empty for an older worker.
-        features: What it can do that older workers cannot, as words separated by spaces: CLIP_PARTS.
+        features: What it can do that older workers cannot, as words separated by spaces; empty for a worker that is
+            older than features (`ltx_client.protocol.versions.features`).
         run: The id of its process; a restarted worker has another one.
         note: A sentence that an operator should read, or empty.
         failure: Why the last failed attempt on this worker failed, since it started: a sentence, or empty.
@@ -148,6 +147,18 @@ class WorkerInfo(BaseModel):
 
     def serves(self, job: Job) -> bool:
         """Return whether the worker takes jobs like this one."""
+        return self.has_room(job) and self.reads(job)
+
+    def reads(self, job: Job) -> bool:
+        """Return whether the worker's version has the features that a job needs.
+
+        Of a job that is newer than this version, only a worker that is newer too may read it.
+        """
+        features = self.features.split()
+        return needed_features(job).issubset(features) and (not isinstance(job, NewerJob) or is_newer(features))
+
+    def has_room(self, job: Job) -> bool:
+        """Return whether the worker takes jobs of this one's variant and memory, as far as its version reads them."""
         if self.state in (PAUSED, PAUSED_BY_USER, OFF_DUTY, UNREADY) or self.variant != job.variant:
             return False
         return self.budget_gb >= memory_class(job.predicted_peak) and fits_gpu(job, self.gpu_gb)

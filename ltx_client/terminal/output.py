@@ -72,7 +72,9 @@ def pause_text(pause: Pause, now: float) -> str:
 
 
 def status_word(view: JobView) -> str:
-    """Return a job's state in a word."""
+    """Return a job's state in a word; "newer" for one that waits for a worker of a newer version than this client."""
+    if view.newer and view.status is Status.QUEUED and not view.paused:
+        return "newer"
     if view.ended:
         return view.status.value
     if view.orphaned:
@@ -132,6 +134,7 @@ def workers_table(workers: list[WorkerInfo], now: float) -> Listing:
         Column("UP SINCE", leave_out=5),
         Column("HEAT", leave_out=4),
         Column("CHIP", leave_out=7),
+        Column("FEATURES", leave_out=8),
     )
     for worker in workers:
         table.add_row(
@@ -144,5 +147,6 @@ def workers_table(workers: list[WorkerInfo], now: float) -> Listing:
             ago(worker.started_at, now),
             _heat(worker),
             worker.chip,
+            worker.features,
         )
     return table

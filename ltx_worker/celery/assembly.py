@@ -13,6 +13,7 @@ from pydantic import SecretStr
 from ltx_client.protocol.clock import CLOCK
 from ltx_client.protocol.jobs import Job
 from ltx_client.protocol.names import queue_name
+from ltx_client.protocol.versions.features import highest_level, levels
 from ltx_client.shared.broker.client import Purpose, make_client
 from ltx_client.shared.broker.url import Broker
 from ltx_client.shared.celery.celery_settings import queue_keys
@@ -73,7 +74,7 @@ class Base:
     @property
     def queues(self) -> list[str]:
         """The names of the queues that the worker takes messages from."""
-        return [queue_name(self.variant, size) for size in self.settings.memory_classes]
+        return [queue_name(self.variant, size, level) for level in levels() for size in self.settings.memory_classes]
 
     @property
     def queue_keys(self) -> list[str]:
@@ -245,6 +246,7 @@ def _build_queue(base: Base, machine: MachineParts, send: SendRender) -> QueuePa
         holder=machine.heartbeat.run,  # two machines may have one id, for a while
         every=settings.worker_reap_every,
         lease=settings.worker_lease,
+        level=highest_level(),
         note_requeued=base.metrics.requeued,
     )
     orphans = Orphans(

@@ -56,7 +56,7 @@ class _DeliveryInfo(BaseModel):
     """Where it is put when it is given back: into a list of that name, and so into no other kind of key."""
 
     exchange: Literal[""]
-    routing_key: Annotated[str, Field(pattern=r"^[0-9a-zA-Z._-]{1,80}\.[0-9]{1,4}$")]
+    routing_key: Annotated[str, Field(pattern=r"^[0-9a-zA-Z._-]{1,80}\.[0-9]{1,4}(\+[0-9]{1,4})?$")]
 
 
 class _Properties(BaseModel):

@@ -29,7 +29,7 @@ from ltx_client.protocol.changes.messages import JobStatus
 from ltx_client.protocol.events import Event, Result
 from ltx_client.protocol.fair_turns import GIVEN_BACK, line_entry, line_keys, turn_of
 from ltx_client.protocol.file_names import TOKEN_SHOWN, attempt_name
-from ltx_client.protocol.jobs import Job, Relations, UnreadableJob, parse_job, parse_relations
+from ltx_client.protocol.jobs import Job, NewerVersion, Relations, UnreadableJob, parse_job, parse_relations
 from ltx_client.protocol.names import Names
 from ltx_client.protocol.pauses import queue_field, worker_field
 from ltx_client.protocol.state import RESULT_TTL, Snapshot, Status, apply, parse_snapshot, sources_of
@@ -72,6 +72,8 @@ class Refusal(StrEnum):
     CANCELLED = "cancelled"
     JOB_PAUSED = "held"
     UNREADABLE = "its state cannot be read"
+    NEWER = "of a newer version"
+    """Its record or its state has what this version does not know."""
     ELSEWHERE = "for other workers"
     """The job is of another variant, or needs more memory than this worker may use."""
     PAUSED = "paused"
@@ -204,11 +206,15 @@ class Ledger(NextTurn):
             try:
                 is_read = turn is not None and turn.spec is not None and number == 0
                 state, spec = turn.read() if turn and is_read else self.read_with_spec(job_id)
+            except NewerVersion:
+                return Refusal.NEWER
             except UnreadableJob as error:
                 log.warning("job %s: skipped: %s", job_id, error)
                 return Refusal.UNREADABLE
             if not _serves(spec, job_id, variant, budget_gb):
                 return Refusal.ELSEWHERE
+            if _is_newer(spec, job_id) and not self._client.exists(self._names.cancel(job_id)):
+                return Refusal.NEWER  # but any worker ends one whose cancel was asked
             claimed = events.Claimed(attempt=state.attempt + 1, worker=worker, worker_name=worker_name)
             cancelled = events.Cancelled()
             after = apply(state, claimed)
@@ -493,6 +499,17 @@ def _serves(spec: bytes | None, job_id: str, variant: str, budget_gb: float) -> 
     """Return whether a worker of this variant and memory serves a job; any worker ends one that cannot be read."""
     job = _parsed(spec, job_id)
     return job is None or (variant in ("", job.variant) and memory_class(job.predicted_peak) <= budget_gb)
+
+
+def _is_newer(spec: bytes | None, job_id: str) -> bool:
+    """Return whether a newer version has written a record."""
+    try:
+        parse_job(spec or b"", job_id)
+    except NewerVersion:
+        return True
+    except UnreadableJob:
+        return False
+    return False
 
 
 def _parsed(spec: bytes | None, job_id: str) -> Job | None:

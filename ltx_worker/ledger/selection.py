@@ -8,10 +8,11 @@ from typing import Any
 
 import redis
 
-from ltx_client.protocol.fair_turns import not_on_field
+from ltx_client.protocol.fair_turns import line_class, not_on_field
 from ltx_client.protocol.names import Names
 from ltx_client.protocol.pauses import queue_field, worker_field
 from ltx_client.protocol.state import Snapshot, parse_snapshot
+from ltx_client.protocol.versions.features import levels
 from ltx_client.shared.lua.lua_script import RegisteredScript
 from ltx_models.memory import MEMORY_CLASSES
 from ltx_worker.ledger.scripts import NEXT
@@ -86,7 +87,8 @@ class NextTurn:
             The job, None if there is none, or PAUSED if the worker or its queue is paused.
         """
         names = self._names
-        classes = "".join(f":{size}:" for size in MEMORY_CLASSES if size <= budget_gb)
+        sizes = [size for size in MEMORY_CLASSES if size <= budget_gb]
+        classes = "".join(f":{line_class(size, level)}:" for level in levels() for size in sizes)
         found: Any = self._next(
             turns=names.turns(variant),
             paused=names.paused(),
@@ -110,3 +112,14 @@ class NextTurn:
     def drop(self, turn: Turn) -> None:
         """Remove a job that this worker cannot take from its line."""
         self._client.zrem(turn.line, turn.entry)
+
+    def replace(self, turn: Turn, entry: str) -> bool:
+        """Replace a job's entry in its line by another one; return whether it was there."""
+        score: Any = self._client.zscore(turn.line, turn.entry)
+        if score is None:
+            return False
+        with self._client.pipeline() as pipeline:
+            pipeline.zrem(turn.line, turn.entry)
+            pipeline.zadd(turn.line, {entry: score}, nx=True)
+            removed, _ = pipeline.execute()
+        return bool(removed)

@@ -19,7 +19,8 @@ from ltx_client.protocol.changes.messages import UNTOLD, WorkerCame, WorkerChang
 from ltx_client.protocol.clock import CLOCK
 from ltx_client.protocol.pauses import parse_pause, queue_field, why_paused, worker_field
 from ltx_client.protocol.text import printable
-from ltx_client.protocol.workers import CLIP_PARTS, OFF_DUTY, PAUSED, PAUSED_BY_USER, UNREADY, WorkerInfo
+from ltx_client.protocol.versions.features import features_of_this_version
+from ltx_client.protocol.workers import OFF_DUTY, PAUSED, PAUSED_BY_USER, UNREADY, WorkerInfo
 from ltx_client.shared.lua.lua_script import RegisteredScript
 from ltx_client.shared.unexpected_data import tell_once
 from ltx_models.errors import FaultKind, MachineFault
@@ -86,7 +87,7 @@ class Heartbeat(Background):
             version=metadata.version("ltx-farm"),
             run=self._identity.run,
             storage=storage,
-            features=CLIP_PARTS,
+            features=features_of_this_version(),
             started_at=CLOCK.now(),
             seen_at=CLOCK.now(),
         )

@@ -15,6 +15,7 @@ from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
 from prometheus_client.registry import Collector
 
 from ltx_client.protocol.names import Names, queue_name
+from ltx_client.protocol.versions.features import highest_level, levels
 from ltx_client.shared.broker.certificate import broker_certificate
 from ltx_client.shared.celery.celery_settings import queue_keys
 from ltx_client.shared.unexpected_data import is_wrong_type
@@ -265,8 +266,9 @@ class _Lookups(Collector):
         return [({"variant": variant}, sum(next(lengths) for _ in of_variant)) for variant, of_variant in keys.items()]
 
     def _queue_keys(self, variant: str) -> Iterator[str]:
-        for size in MEMORY_CLASSES:
-            yield from queue_keys(self.names, queue_name(variant, size))
+        for level in (*levels(), highest_level() + 1):  # and where jobs of newer versions are put back
+            for size in MEMORY_CLASSES:
+                yield from queue_keys(self.names, queue_name(variant, size, level))
 
 
 def _gauge(name: str, text: str, samples: Iterable[tuple[dict[str, str], float]]) -> GaugeMetricFamily:

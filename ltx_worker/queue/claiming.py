@@ -9,8 +9,11 @@ import threading
 import time
 from typing import NamedTuple
 
+from ltx_client.protocol.fair_turns import DEFAULT_PRIORITY, line_class, parse_entry
 from ltx_client.protocol.jobs import UnreadableJob, parse_job, parse_relations
+from ltx_client.protocol.names import queue_name
 from ltx_client.protocol.state import Status
+from ltx_client.protocol.versions.features import highest_level
 from ltx_client.protocol.workers import fits_gpu
 from ltx_worker.ledger.ledger import Claim, Ledger, Refusal
 from ltx_worker.ledger.selection import Turn
@@ -29,6 +32,8 @@ be kept from this worker, and the broker looks through them all.
 """
 LONGEST_REST = 2.0
 """Seconds."""
+MOST_TOLD = 10_000
+"""Jobs of newer versions that are remembered as told of."""
 
 
 class _Worker(NamedTuple):
@@ -37,6 +42,13 @@ class _Worker(NamedTuple):
     id: str
     name: str
     variant: str
+
+
+class _Message(NamedTuple):
+    """A job that this version cannot read, as far as a message needs it."""
+
+    id: str
+    queue: str
 
 
 class TurnTaker:
@@ -69,6 +81,7 @@ class TurnTaker:
         self._patiently = until_redis_answers(leaving)
         self._budget_gb = budget_gb
         self._gpu_gb = gpu_gb
+        self._told: set[str] = set()
 
     def take(self, job_id: str, queue: str = "") -> Claim | None:
         """Claim the job whose turn it is, after a message for a job came from a queue; return None if there is none.
@@ -109,9 +122,31 @@ class TurnTaker:
         answer = self._patiently(self._ledger.claim, turn.job_id, *worker, token, budget_gb=self._budget_gb, turn=turn)
         if isinstance(answer, Refusal):
             log.info("job %s: not claimed: %s", turn.job_id, answer)
+            if answer is Refusal.NEWER:
+                self._put_back(turn, worker.variant)
             if answer in (Refusal.UNREADABLE, Refusal.ELSEWHERE):
                 self._patiently(self._ledger.drop, turn)  # the reaper puts it where it belongs
         return answer
+
+    def _put_back(self, turn: Turn, variant: str) -> None:
+        """Put a job of a newer version where newer workers alone look for it, and its message too.
+
+        It waits a level above those that this version reads. So no worker of this version comes upon it again.
+        """
+        if turn.job_id not in self._told:
+            self._told = {*self._told, turn.job_id} if len(self._told) < MOST_TOLD else {turn.job_id}
+            log.warning("job %s: left to newer workers, without a strike: %s", turn.job_id, _why_newer(turn))
+        if not turn.entry:  # its message came for its cancel
+            return
+        memory_gb, _, _ = parse_entry(turn.entry)
+        level = highest_level() + 1
+        entry = f"{line_class(memory_gb, level)}:{turn.job_id}"
+        if not self._patiently(self._ledger.replace, turn, entry):
+            return
+        try:
+            self._send(_Message(turn.job_id, queue_name(variant, memory_gb, level)), DEFAULT_PRIORITY)
+        except Exception:  # the reaper of a newer worker counts the messages
+            log.exception("job %s: its message could not be put back", turn.job_id)
 
     def _fits(self, turn: Turn) -> bool:
         if self._gpu_gb is None:
@@ -136,3 +171,12 @@ class TurnTaker:
             log.info("job %s: no other message is sent for it: %s", job_id, error)
         except Exception:  # the attempt has begun, and the reaper counts the messages
             log.exception("job %s: its message could not be replaced", job_id)
+
+
+def _why_newer(turn: Turn) -> str:
+    try:
+        turn.read()
+        parse_job(turn.spec or b"", turn.job_id)
+    except UnreadableJob as error:
+        return str(error)
+    return "it has changed since"

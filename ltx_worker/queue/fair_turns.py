@@ -18,7 +18,7 @@ import redis
 from ltx_client.protocol.fair_turns import line_entry, line_keys, turn_of
 from ltx_client.protocol.jobs import Job
 from ltx_client.protocol.names import Names
-from ltx_client.shared.celery.celery_settings import queue_keys
+from ltx_client.shared.celery.celery_settings import Addressed, queue_keys
 from ltx_client.shared.lua.lua_script import RegisteredScript
 from ltx_client.shared.unexpected_data import is_wrong_type, tell_once
 from ltx_worker.ledger.scripts import ENTER_LINES
@@ -38,7 +38,7 @@ MOST_MESSAGES = 5000
 class SendRender(Protocol):
     """Sends a message that makes a worker look for a job."""
 
-    def __call__(self, job: Job, priority: int) -> None:
+    def __call__(self, job: Addressed, priority: int) -> None:
         """Put a message for the job into its queue, at this priority."""
 
 

@@ -17,11 +17,10 @@ from typing import Any
 import redis
 
 from ltx_client.protocol.fair_turns import GIVEN_BACK
-from ltx_client.protocol.jobs import Job
 from ltx_client.protocol.names import Names
 from ltx_client.protocol.state import Status
 from ltx_client.shared.broker.outages import is_outage
-from ltx_client.shared.celery.celery_settings import unacked_keys
+from ltx_client.shared.celery.celery_settings import Addressed, unacked_keys
 from ltx_client.shared.unexpected_data import read_or, tell_once
 from ltx_worker.ledger.embeddings_cache import EmbeddingsLimit
 from ltx_worker.ledger.ledger import Ledger
@@ -37,6 +36,8 @@ log = logging.getLogger(__name__)
 
 REAPER_LIMIT = 900.0
 """Seconds without a sign of life: one round over 100,000 jobs on a slow broker takes less."""
+LEVEL_MARK = "+"
+"""What is before the level in the lock's value; level 0 is not written, as older workers have none."""
 REFUSALS = tuple(f"errorstat_{code}" for code in ("OOM", "BUSY", "MISCONF", "NOREPLICAS", "READONLY", "MASTERDOWN"))
 """The server's counts of commands that it refused for its own state; refusals for lack of a right do not count."""
 
@@ -53,6 +54,8 @@ class Reaper(Background):
         holder: this process's value of the lock.
         every: seconds between two rounds.
         lease: seconds of a lease. For so long after the broker was away or restarted, no job is requeued.
+        level: the highest level of features that this version reads. The lock is taken from a worker of a lower one,
+            which leaves jobs alone that it cannot read.
         note_requeued: is called for each job of a worker that is gone, once it is back in its queue.
 
     Attributes:
@@ -70,6 +73,7 @@ class Reaper(Background):
         holder: str,
         every: float,
         lease: float,
+        level: int = 0,
         note_requeued: Callable[[], object] = lambda: None,
     ) -> None:
         super().__init__("reaper", limit=REAPER_LIMIT, longest_pause=every)
@@ -78,7 +82,8 @@ class Reaper(Background):
         self._ledger = ledger
         self._send = send
         self._embeddings = embeddings
-        self._holder = holder
+        self._holder = f"{holder}{LEVEL_MARK}{level}" if level else holder
+        self._level = level
         self.is_chosen = False
         self._every = every
         self._lease = lease
@@ -136,7 +141,7 @@ class Reaper(Background):
         if self._client.set(key, self._holder, nx=True, px=expiry):
             return True
         holder: Any = read_or("damaged", key, lambda: self._client.get(key))
-        if holder == "damaged":
+        if holder == "damaged" or _level_of(holder) < self._level:
             return bool(self._client.set(key, self._holder, px=expiry))
         if holder != self._holder.encode():
             self._client.pexpire(key, expiry, nx=True)  # a lock without an expiry has no holder
@@ -186,7 +191,7 @@ class Reaper(Background):
         self._turns.update(waiting, free=self._blocked - blocked)
         self._blocked = blocked
 
-    def _send_or_skip(self, job: Job, priority: int) -> None:
+    def _send_or_skip(self, job: Addressed, priority: int) -> None:
         """Send a message; if the job's queue is damaged, leave it for the next round."""
         with self._skipping_errors(f"send a message to queue {job.queue}"):
             self._send(job, priority)
@@ -254,3 +259,9 @@ class Reaper(Background):
                 pipeline.hdel(unacked, *tags)
                 pipeline.zrem(index, *tags)
                 pipeline.execute()
+
+
+def _level_of(holder: bytes | None) -> int:
+    """Return the level of the worker that has the lock; 0 for one that is older than levels."""
+    level = (holder or b"").rpartition(LEVEL_MARK.encode())[2]
+    return int(level) if holder and LEVEL_MARK.encode() in holder and level.isdigit() else 0

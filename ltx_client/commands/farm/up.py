@@ -55,6 +55,8 @@ def command(variant: str, until_idle: bool, stop: bool) -> None:
         while not told_to_stop.wait(LOOK_EVERY):
             farm.check()
             jobs = farm.jobs(limit=1000) if until_idle else []
-            if until_idle and all(view.ended or view.paused for view in jobs if view.job.variant == variant):
+            if until_idle and all(
+                view.ended or view.paused or view.newer for view in jobs if view.job.variant == variant
+            ):
                 break
     notice("the farm is stopping")

@@ -18,6 +18,7 @@ def command(as_json: bool) -> None:
     from ltx_client.farm.describe import describe_worker
     from ltx_client.farm.farm import Farm
     from ltx_client.local.members import Use
+    from ltx_client.protocol.versions.features import missing_features
     from ltx_client.protocol.workers import PAUSED, UNREADY, worker_names
     from ltx_client.terminal.output import ago, pause_text, print_table, workers_table
 
@@ -43,6 +44,11 @@ def command(as_json: bool) -> None:
                 if thread.failing:
                     errors = f"{thread.errors} errors so far: {thread.error}"
                     notice(f"{names[worker.id]}: its thread {thread.name} fails, {errors}")
+            if missing := missing_features(worker.features.split()):
+                notice(
+                    f"{names[worker.id]} has an older ltx-farm ({worker.version}), without {', '.join(missing)};"
+                    " upgrade it (pip install --upgrade ltx-farm)"
+                )
             if worker.note:
                 notice(f"{names[worker.id]}: {worker.note}")
             if worker.failed_at is not None:

@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 
 from ltx_client.farm.jobs.views import JobView
-from ltx_client.protocol.jobs import NO_RELATIONS, Job, Relations
+from ltx_client.protocol.jobs import NO_RELATIONS, Job, NewerJob, Relations
 from ltx_client.protocol.pauses import Pause
 from ltx_client.protocol.state import Status
+from ltx_client.protocol.versions.features import needed_features
 from ltx_client.protocol.workers import OFF_DUTY, PAUSED, PAUSED_BY_USER, UNREADY, WorkerInfo, fits_gpu
 from ltx_models.families.variants import DEFAULT_VARIANT
 from ltx_models.memory import memory_class
@@ -32,6 +33,10 @@ def why_not_taken(job: Job, relations: Relations, workers: Sequence[WorkerInfo],
     roomy = [worker for worker in able if worker.budget_gb >= size and fits_gpu(job, worker.gpu_gb)]
     if not roomy:
         return _nobody(job, able, size, embedded=embedded)
+    reading = [worker for worker in roomy if worker.reads(job)]
+    if not reading:
+        return _too_old(job, roomy)
+    roomy = reading
     reasons = {worker.id: _reason(worker, relations) for worker in roomy}
     if not all(reasons.values()):
         return ""
@@ -87,6 +92,21 @@ def _nobody(job: Job, able: Sequence[WorkerInfo], size: int, *, embedded: bool) 
         up = "ltx up" if job.variant == DEFAULT_VARIANT else f"ltx up --variant {job.variant}"
         return f"nothing renders {job.variant} on this machine now; run {up} in another terminal"
     return f"no live worker serves {job.queue}; its jobs wait for one (see ltx workers)"
+
+
+def _too_old(job: Job, workers: Sequence[WorkerInfo]) -> str:
+    """Return that no worker's version reads the job, and what to do."""
+    named = ", ".join(worker.name for worker in workers[:SHOWN]) + (", …" if len(workers) > SHOWN else "")
+    why = (
+        "it was submitted by a newer ltx-farm"
+        if isinstance(job, NewerJob)
+        else f"it needs {', '.join(sorted(needed_features(job)))}"
+    )
+    has = "has" if len(workers) == 1 else "have"
+    return (
+        f"no live worker can read the job: {why}, and {named} {has} an older one; it waits until a worker is upgraded"
+        " (pip install --upgrade ltx-farm; ltx workers --json shows the features of each)"
+    )
 
 
 def _reason(worker: WorkerInfo, relations: Relations) -> str:

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from ltx_client.farm.jobs.views import JobView
-from ltx_client.protocol.jobs import UnreadableJob, parse_job, parse_priority, parse_relations
+from ltx_client.protocol.jobs import Job, NewerVersion, UnreadableJob, parse_job, parse_priority, parse_relations
 from ltx_client.protocol.names import Names
 from ltx_client.protocol.state import parse_snapshot
 from ltx_client.shared.broker.exchange import Command, Exchange, ask_all
@@ -21,7 +21,8 @@ MOMENT_DIGITS = 14
 def read_views(names: Names, ids: Sequence[str], *, strict: bool = False) -> Exchange[list[JobView]]:
     """Return the jobs with these ids that exist, in the same order.
 
-    Jobs that are damaged, or belong to another protocol version, are left out, and named once in the log.
+    Of a job of a newer version there is what this version knows (`JobView.newer`). Jobs that are damaged, or of which
+    too little is known, are left out, and named once in the log.
 
     Args:
         names: The farm's key names.
@@ -65,7 +66,7 @@ def _check_readable(*replies: Any) -> None:
 
 def _view(job_id: str, record: list[Any], snapshot: Any, *, cancel_asked: bool, leased: bool) -> JobView:
     spec, submitted_at, relations, priority, paused = record
-    job = parse_job(spec, job_id)
+    job = _known(spec, job_id)
     wished = parse_priority(priority)
     return JobView(
         job=job if wished is None else job.model_copy(update={"priority": wished}),
@@ -76,6 +77,16 @@ def _view(job_id: str, record: list[Any], snapshot: Any, *, cancel_asked: bool, 
         relations=parse_relations(relations),
         paused=bool(paused),
     )
+
+
+def _known(spec: bytes, job_id: str) -> Job:
+    """Return a job, or what this version knows of a newer one. Raise UnreadableJob if that is not enough."""
+    try:
+        return parse_job(spec, job_id)
+    except NewerVersion as error:
+        if error.job is None:
+            raise
+        return error.job
 
 
 def _moment(milliseconds: bytes | None) -> float:

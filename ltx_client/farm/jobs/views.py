@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from ltx_client.protocol.events import Event, UnreadableEvent, parse_event
-from ltx_client.protocol.jobs import NO_RELATIONS, Job, Relations
+from ltx_client.protocol.jobs import NO_RELATIONS, Job, NewerJob, Relations
 from ltx_client.protocol.state import Snapshot, Status, apply
 
 __all__ = ["Follower", "JobView", "Update"]
@@ -48,6 +48,11 @@ class JobView:
     def ended(self) -> bool:
         """Return whether the state can no longer change."""
         return self.snapshot.ended or self.status is Status.CANCELLED
+
+    @property
+    def newer(self) -> str:
+        """Return what of the job this version does not know, and what to do, in a sentence; empty if it knows all."""
+        return self.job.newer if isinstance(self.job, NewerJob) else ""
 
     @property
     def orphaned(self) -> bool:

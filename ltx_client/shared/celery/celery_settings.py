@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
-from ltx_client.protocol.jobs import RENDER_TASK, Job
+from ltx_client.protocol.jobs import RENDER_TASK
 from ltx_client.protocol.names import Names
 from ltx_client.shared.broker.client import LIMITS, Purpose
 
@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
     from ltx_client.shared.broker.url import Broker
 
-__all__ = ["PRIORITY_STEPS", "celery_settings", "queue_keys", "send_render", "unacked_keys"]
+__all__ = ["PRIORITY_STEPS", "Addressed", "celery_settings", "queue_keys", "send_render", "unacked_keys"]
 
 PRIORITY_STEPS = list(range(10))
 """The priorities of messages; on Redis, 0 is first."""
@@ -25,6 +25,18 @@ VISIBILITY_TIMEOUT = 24 * 3600
 
 It counts from delivery, so it must outlast any render. The ledger's leases decide who owns a job, long before that.
 """
+
+
+class Addressed(Protocol):
+    """What a message needs of a job."""
+
+    @property
+    def id(self) -> str:
+        """Return the job's id."""
+
+    @property
+    def queue(self) -> str:
+        """Return the queue that it waits in."""
 
 
 def celery_settings(broker: Broker, names: Names) -> dict[str, Any]:
@@ -51,7 +63,7 @@ def celery_settings(broker: Broker, names: Names) -> dict[str, Any]:
     }
 
 
-def send_render(app: Celery, job: Job, priority: int, *, producer: Any = None) -> None:
+def send_render(app: Celery, job: Addressed, priority: int, *, producer: Any = None) -> None:
     """Send the message that makes a worker take a job: this one, or one whose turn comes sooner.
 
     Args:

@@ -11,7 +11,8 @@ from ltx_client.farm.jobs.obstacles import unknown_workers, why_not_taken
 from ltx_client.farm.jobs.views import JobView, Update
 from ltx_client.protocol.jobs import Job, Relations
 from ltx_client.protocol.state import Status
-from ltx_client.protocol.workers import CLIP_PARTS, WorkerInfo
+from ltx_client.protocol.versions.features import CLIP_PARTS, needed_features
+from ltx_client.protocol.workers import WorkerInfo
 from ltx_client.terminal.output import notice, pause_text, short_id
 
 __all__ = ["explain_waits", "tell_of_pauses", "tell_who_waits"]
@@ -32,7 +33,10 @@ def tell_of_pauses(farm: Farm, variants: Iterable[str]) -> list[str]:
 def tell_who_waits(farm: Farm, jobs: Iterable[tuple[Job, Relations]]) -> None:
     """Say which of these submitted jobs no worker will take for now, and why."""
     jobs = list(jobs)
-    alike = {(job.queue, job.predicted_peak, relations.not_on): (job, relations) for job, relations in jobs}
+    alike = {
+        (job.queue, needed_features(job), job.predicted_peak, relations.not_on): (job, relations)
+        for job, relations in jobs
+    }
     paused = tell_of_pauses(farm, (job.variant for job, _ in alike.values()))
     workers = farm.workers()
     _tell_of_older(workers, [job for job, _ in jobs])
@@ -52,7 +56,7 @@ def _tell_of_older(workers: Sequence[WorkerInfo], jobs: Collection[Job]) -> None
     """Say which workers would read other parts of these jobs' clips than this client means."""
     with_clips = [job for job in jobs if any(item.kind == "video" for item in job.request.conditioning)]
     for worker in workers:
-        if any(worker.serves(job) for job in with_clips) and CLIP_PARTS not in worker.features.split():
+        if any(worker.has_room(job) for job in with_clips) and CLIP_PARTS not in worker.features.split():
             notice(
                 f"warning: {worker.name} has an older ltx-farm, which reads clips from their beginning: upgrade it,"
                 f" or exclude it (--not-on {worker.name})"

@@ -163,21 +163,24 @@ def test_a_worker_that_was_suspended_past_its_lease_writes_nothing_more(farm_env
         assert last.snapshot.status is Status.DONE
 
 
-def test_a_job_of_another_protocol_version_is_refused_by_both_sides(farm_env):
+def test_a_job_of_another_protocol_version_is_rendered_by_neither_side(farm_env):
+    """The client says so; the worker leaves it to newer ones, and renders the next."""
     with farm_env.connect() as farm, farm_env.server.address.connect() as client:
         job = farm.submit(GenerationRequest(prompt=PROMPT))
-        newer = job.model_dump_json().replace('"protocol":1', '"protocol":2,"hologram":true')
+        newer = job.model_dump_json().replace('"protocol":1', '"protocol":2').replace('"prompt"', '"scene"')
         client.hset(Names().job(job.id), "spec", newer)
         farm_env.start_worker("one", "--no-op", reap_every=0.5)
         shown = ltx("show", job.id, env=farm_env.env)
         assert shown.returncode == 1
         assert "protocol version 2, but this side speaks version 1" in shown.stderr
-        wait_until(lambda: client.hget(Names().state(job.id), "status") == b"failed", what="the worker's refusal")
-        assert b"protocol version 2" in client.hget(Names().state(job.id), "snapshot")
+        log = farm_env.folder / "one.log"
+        wait_until(lambda: "left to newer workers" in log.read_text(), what="the worker's refusal")
+        assert "protocol version 2" in log.read_text()
         mine = farm.submit(GenerationRequest(prompt=PROMPT))
         *_, last = farm.watch(mine.id)
         assert last.snapshot.status is Status.DONE
         assert len(farm.jobs()) == 1
+        assert not client.exists(Names().state(job.id))
 
 
 def test_a_worker_whose_disk_is_full_ends_with_a_sentence(farm_env):

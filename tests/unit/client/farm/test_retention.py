@@ -130,6 +130,21 @@ def test_what_a_job_was_given_stays_while_one_needs_it(farm, storage, put, clien
     assert set(old(farm, storage, -1).files) == {f"inputs/{name}" for name in (used, unused, new)}
 
 
+def test_what_a_job_of_a_newer_version_may_need_stays(farm, storage, put, client_ledger, make_job, redis_client, names):
+    """A field that is unknown here mentions the file; of a job that cannot be read, nobody knows what it needs."""
+    used, unused = "a" * 64, "b" * 64
+    job = make_job()
+    client_ledger.submit(job)
+    newer = job.model_dump_json().replace('"seed"', f'"loras":["sha256:{used}"],"seed"')
+    redis_client.hset(names.job(job.id), "spec", newer)
+    for name in (used, unused):
+        put(f"inputs/{name}", 50)
+    put(f"{job.id}.1.mp4", 100)
+    assert old(farm, storage, 7).files == [f"inputs/{unused}"]
+    redis_client.hset(names.job(job.id), "spec", newer.replace('"prompt"', '"scene"').replace('col":1', 'col":2'))
+    assert old(farm, storage, 7).files == []
+
+
 def test_a_batch_is_forgotten_with_its_last_job(farm, storage, job_done, redis_client, names):
     job_id = job_done(9)
     redis_client.hset(

@@ -13,7 +13,8 @@ from ltx_client.cli import main
 from ltx_client.farm.jobs.inputs import clip_parts
 from ltx_client.farm.jobs.prepare import prepare
 from ltx_client.protocol.jobs import Job, Relations, parse_job
-from ltx_client.protocol.workers import CLIP_PARTS, WorkerInfo
+from ltx_client.protocol.versions.features import CLIP_PARTS
+from ltx_client.protocol.workers import WorkerInfo
 from ltx_client.terminal.arguments.media_options import media_item
 from ltx_client.terminal.arguments.options import job_from_options, video_options
 from ltx_client.terminal.notices.wait_reasons import tell_who_waits

@@ -7,6 +7,7 @@ import pickle
 import pytest
 
 from ltx_client.protocol.jobs import new_job_id
+from ltx_client.protocol.names import queue_name
 from ltx_worker.celery.transport import MAX_ITEM_BYTES, why_refused
 from tests.integration.faults.bad_messages import BAD, envelope
 
@@ -71,3 +72,5 @@ def test_a_message_that_is_not_ours_is_refused_and_says_why(item, words):
 def test_what_the_tests_call_a_message_would_be_taken():
     assert why_refused(message()) is None
     assert why_refused(message(lambda m: m["headers"].update(redelivered=True))) is None
+    key = queue_name("pocket", 12, level=3)
+    assert why_refused(message(lambda m: m["properties"]["delivery_info"].update(routing_key=key))) is None

@@ -1,0 +1,1 @@
+"""Test farms whose clients and workers are of several versions."""
