@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-__all__ = ["LTXV_STAGES", "Stage"]
+__all__ = ["DECODE", "DENOISE", "LTXV_STAGES", "STEP", "TEXT", "Stage", "count_steps"]
+
+STEP = "step"
+"""What the stages count whose work is told in steps, all together, as `--steps` says it."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -37,9 +40,15 @@ def _count_steps(request: Any) -> int | None:
     return max(0, steps - (request.skip_first_steps or 0) - (request.skip_last_steps or 0))
 
 
-LTXV_STAGES = (
-    Stage(name="text", label="encoding the prompt", counts="text", of=lambda request: len(request.texts)),
-    Stage(name="denoise", label="denoising", counts="step", of=_count_steps),
-    Stage(name="decode", label="decoding", counts="frame", of=lambda request: request.num_frames, hands_over=True),
-)
+TEXT = Stage(name="text", label="encoding the prompt", counts="text", of=lambda request: len(request.texts))
+DENOISE = Stage(name="denoise", label="denoising", counts=STEP, of=_count_steps)
+DECODE = Stage(name="decode", label="decoding", counts="frame", of=lambda request: request.num_frames, hands_over=True)
+LTXV_STAGES = (TEXT, DENOISE, DECODE)
 """The stages of LTX-Video 0.9.x, in order."""
+
+
+def count_steps(stages: Sequence[Stage], request: Any, before: str | None = None) -> int:
+    """Return how many steps a resolved `GenerationRequest` takes in all stages, or in those before one of that name."""
+    names = [stage.name for stage in stages]
+    counted = stages[: names.index(before)] if before in names else stages
+    return sum(stage.of(request) or 0 for stage in counted if stage.counts == STEP)

@@ -18,7 +18,7 @@ import signal
 import sys
 import threading
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from importlib import metadata
 from multiprocessing.connection import Connection
 from typing import Any
@@ -42,6 +42,7 @@ from ltx_worker.engine.hashes import RememberedHashes
 from ltx_worker.engine.messages import Command, Encode, Load, Message, Render, Stop, StopWriting, receive_command, send
 from ltx_worker.engine.packing import embeddings
 from ltx_worker.engine.packing.resume_points import Maker, ResumeRefused, pack, unpack
+from ltx_worker.engine.progress import PROGRESS_EVERY, StageReporter
 from ltx_worker.engine.writer import VideoWriter
 from ltx_worker.threads.daemon import daemon
 
@@ -54,10 +55,6 @@ ROOM = 400 * 10**6
 
 97 frames of 768x512 are 114 MB.
 """
-
-
-READING_EVERY = 1.0
-"""Seconds between two messages about the progress of reading a picture or a clip."""
 
 
 class EngineHost:
@@ -175,7 +172,9 @@ class EngineHost:
 
     def _render(self, command: Render, ahead: Mapping[str, np.ndarray]) -> None:
         waited = None if self._ended_at is None else round(time.monotonic() - self._ended_at, 4)
-        clock = _PhaseClock()
+        stages = StageReporter(
+            self._pipeline.variant.stages, command.request.resolve(self._pipeline.variant), self._send
+        )
         mx.reset_peak_memory()
         if self._writer is not None and self._writer.pending_bytes > ROOM:
             self._writer.wait()
@@ -198,20 +197,17 @@ class EngineHost:
                 match event:
                     case events.InputRead():
                         self._tell_of_reading(event)
+                    case events.StageBegan():
+                        stages.begin(event)
                     case events.TextEncoded():
-                        clock.finish("text")
                         fresh = self._fresh_texts(command.request, event.embeddings, known)
                         cut = self._cut_texts(command.request, event.embeddings)
                         self._send(messages.TextEncoded(fresh=fresh, ahead=len(fresh.keys() & ahead.keys()), cut=cut))
-                    case events.Stepped():
+                    case events.Progress():
                         saved = None
-                        if time.monotonic() - last_saved >= command.save_every:
+                        if event.resume is not None and time.monotonic() - last_saved >= command.save_every:
                             saved, last_saved = pack(event.resume, self._maker_of(command)), time.monotonic()
-                        self._send(
-                            messages.Stepped(step=event.step, steps=event.steps, seconds=event.seconds, resume=saved)
-                        )
-                        if event.step == event.steps:
-                            clock.finish("denoise")
+                        stages.progress(event, saved)
                     case events.Previewed():
                         self._send_preview(event)
                     case events.FramesDecoded():
@@ -219,15 +215,17 @@ class EngineHost:
                             writer = self._begin_video(command)
                             unfinished.callback(writer.stop)
                         writer.put(event.frames)
-                        with clock.stopped():
+                        with stages.stopped():
                             self._ahead.encode()
                     case events.Decoded():
-                        clock.finish("decode")
+                        stages.end()
                         frames = len(event.frames)
+                    case events.Report():
+                        self._send(messages.report(event))
             unfinished.pop_all()
         assert writer is not None
         peak_memory = mx.get_peak_memory()
-        self._send(messages.Decoded(frames=frames, seconds=clock.seconds, peak_memory=peak_memory, waited=waited))
+        self._send(messages.Decoded(frames=frames, seconds=stages.seconds, peak_memory=peak_memory, waited=waited))
         writer.complete()
         self._ended_at = time.monotonic()
 
@@ -240,7 +238,7 @@ class EngineHost:
 
     def _tell_of_reading(self, event: events.InputRead) -> None:
         """Report the start and the end of reading each picture and clip, and the progress every second between."""
-        if 0 < event.part < 1 and time.monotonic() - self._told_of_reading < READING_EVERY:
+        if 0 < event.part < 1 and time.monotonic() - self._told_of_reading < PROGRESS_EVERY:
             return
         self._told_of_reading = time.monotonic()
         what = "picture" if event.kind == "image" else f"{event.seconds} of clip" if event.seconds else "clip"
@@ -321,24 +319,6 @@ def _device() -> str:
     """Return the name of the device that computes; embeddings depend on it, since devices round differently."""
     info: Any = mx.device_info() if mx.default_device() == mx.gpu else {}
     return str(info.get("device_name") or info.get("architecture") or platform.machine())
-
-
-class _PhaseClock:
-    def __init__(self) -> None:
-        self.seconds: dict[str, float] = {}
-        self._since = time.perf_counter()
-
-    def finish(self, phase: str) -> None:
-        now = time.perf_counter()
-        self.seconds[phase] = round(now - self._since, 4)
-        self._since = now
-
-    @contextlib.contextmanager
-    def stopped(self) -> Iterator[None]:
-        """Count the time spent inside for no phase."""
-        began = time.perf_counter()
-        yield
-        self._since += time.perf_counter() - began
 
 
 def _die(failure: threading.ExceptHookArgs) -> None:
