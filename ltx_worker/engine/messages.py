@@ -56,6 +56,12 @@ class _Frozen(BaseModel):
     model_config = ConfigDict(frozen=True, ser_json_bytes="base64", val_json_bytes="base64")
 
 
+class _Told(_Frozen):
+    """Base of the job's events that carry more for the worker, which sets their time when it publishes them."""
+
+    at: float = 0.0
+
+
 class Load(_Frozen):
     """Load the model now, so that it is in memory when the first render begins."""
 
@@ -126,7 +132,7 @@ class Ready(_Frozen):
     embeds_by: str
 
 
-class TextEncoded(_Frozen, events.TextEncoded):
+class TextEncoded(_Told, events.TextEncoded):
     """Reports that the embeddings of the render's texts are ready.
 
     Attributes:
@@ -138,7 +144,7 @@ class TextEncoded(_Frozen, events.TextEncoded):
     ahead: int = 0
 
 
-class Progress(_Frozen, events.Progress):
+class Progress(_Told, events.Progress):
     """Reports how far a stage has come.
 
     Attributes:
@@ -151,8 +157,10 @@ class Progress(_Frozen, events.Progress):
 class Stepped(events.Stepped, Progress):
     """Reports the progress of a stage that counts steps."""
 
+    at: float = 0.0
 
-class Previewed(_Frozen, events.Previewed):
+
+class Previewed(_Told, events.Previewed):
     """Carries a frame as it is after `step`."""
 
     jpeg: bytes
@@ -164,7 +172,7 @@ class HandOver(_Frozen):
     type: Literal["hand_over"] = "hand_over"
 
 
-class Decoded(_Frozen, events.Decoded):
+class Decoded(_Told, events.Decoded):
     """Reports that all frames are decoded, which ends a render; its MP4 is written during the next one.
 
     Attributes:

@@ -69,13 +69,13 @@ def test_the_engine_sends_every_report_of_a_pipeline_and_the_worker_translates_n
 
 
 def test_nobody_asks_whether_a_step_is_the_last_one():
-    """What follows from that, as the hand-over of the GPU, is told by an event of its own."""
+    """What follows from that, as the hand-over of the GPU, has an event of its own; the training renders none."""
     compared = re.compile(r"\bsteps?\b\s*(==|~=|!=)\s*[\w.]*\bsteps?\b")
     found = [
         f"{path.relative_to(ROOT)}: {line.strip()}"
         for package in PACKAGES
         for path in (ROOT / package).rglob("*")
-        if path.suffix in (".py", ".lua")
+        if path.suffix in (".py", ".lua") and "train" not in path.parts
         for line in path.read_text().splitlines()
         if compared.search(line)
     ]
