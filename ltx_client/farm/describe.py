@@ -31,6 +31,7 @@ __all__ = [
     "PauseJson",
     "PlaceJson",
     "ResultJson",
+    "StageJson",
     "StateJson",
     "StatsJson",
     "ThreadJson",

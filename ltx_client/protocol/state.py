@@ -325,8 +325,10 @@ def _progressed(stages: Sequence[StageState], event: events.Progress) -> dict[st
         return _at(stages, event.stage)
     before = stages[place]
     of = before.of if event.of is None else event.of
-    pace = event.seconds / max(1, event.done - before.done)
-    now = before.model_copy(update={"done": event.done, "of": of, "seconds": _smoothed(before.seconds, pace)})
+    news = 1 if isinstance(event, events.Stepped) else max(1, event.done - before.done)
+    now = before.model_copy(
+        update={"done": event.done, "of": of, "seconds": _smoothed(before.seconds, event.seconds / news)}
+    )
     after = (*stages[:place], now, *stages[place + 1 :])
     name = event.stage if of is None or event.done < of else _following(after, event.stage)
     changes: dict[str, object] = {**_with_stages(after), **_at(after, name)}
