@@ -42,7 +42,7 @@ from ltx_worker.engine.hashes import RememberedHashes
 from ltx_worker.engine.messages import Command, Encode, Load, Message, Render, Stop, StopWriting, receive_command, send
 from ltx_worker.engine.packing import embeddings
 from ltx_worker.engine.packing.resume_points import Maker, ResumeRefused, pack, unpack
-from ltx_worker.engine.progress import PROGRESS_EVERY, StageReporter
+from ltx_worker.engine.progress import StageReporter
 from ltx_worker.engine.writer import VideoWriter
 from ltx_worker.threads.daemon import daemon
 
@@ -55,6 +55,10 @@ ROOM = 400 * 10**6
 
 97 frames of 768x512 are 114 MB.
 """
+
+
+READING_EVERY = 1.0
+"""Seconds between two messages about the progress of reading a picture or a clip."""
 
 
 class EngineHost:
@@ -238,7 +242,7 @@ class EngineHost:
 
     def _tell_of_reading(self, event: events.InputRead) -> None:
         """Report the start and the end of reading each picture and clip, and the progress every second between."""
-        if 0 < event.part < 1 and time.monotonic() - self._told_of_reading < PROGRESS_EVERY:
+        if 0 < event.part < 1 and time.monotonic() - self._told_of_reading < READING_EVERY:
             return
         self._told_of_reading = time.monotonic()
         what = "picture" if event.kind == "image" else f"{event.seconds} of clip" if event.seconds else "clip"

@@ -12,7 +12,7 @@ from ltx_models.request import GenerationRequest
 from ltx_worker.engine import messages
 from ltx_worker.engine.messages import Message
 
-__all__ = ["PROGRESS_EVERY", "StageReporter"]
+__all__ = ["StageReporter"]
 
 PROGRESS_EVERY = 1.0
 """Seconds between two messages about the progress of what counts no steps."""
