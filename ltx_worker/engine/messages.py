@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, Union, get_args
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter
 
 from ltx_client.protocol import events
-from ltx_client.protocol.events import Count, Event, Loading, Reported, StageBegan
+from ltx_client.protocol.events import Count, Event, Reported, StageBegan
 from ltx_client.protocol.events import Resumed as Resuming
 from ltx_models.errors import FaultKind, MachineFault
 from ltx_models.request import GenerationRequest
@@ -57,7 +57,7 @@ class _Frozen(BaseModel):
 
 
 class _Told(_Frozen):
-    """Base of the job's events that carry more for the worker, which sets their time when it publishes them."""
+    """Base of the job's events that have no time here: the worker sets it when it publishes them."""
 
     at: float = 0.0
 
@@ -113,6 +113,10 @@ class StopWriting(_Frozen):
 
 
 Command = Load | Render | Encode | Stop | StopWriting
+
+
+class Loading(_Told, events.Loading):
+    """Reports that `fraction` of the model, 0 to 1, is loaded."""
 
 
 class Ready(_Frozen):
@@ -244,6 +248,7 @@ class Faulty(_Frozen):
 
 
 _OWN = (
+    Loading,
     TextEncoded,
     Progress,
     Stepped,
