@@ -16,6 +16,7 @@ import numpy as np
 from PIL import Image
 
 from ltx_models.errors import VideoError
+from ltx_models.families.stages import DENOISE
 from ltx_models.files.output_files import MP4, writing
 from ltx_models.request import GenerationRequest
 from ltx_models.video import write_mp4
@@ -160,9 +161,9 @@ class Progress:
     resume: ResumePoint | None = None
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, init=False)
 class Stepped(Progress):
-    """A denoising step is done.
+    """A denoising step is done: the Progress of a stage that counts steps.
 
     Attributes:
         timestep: The timestep at which the step began.
@@ -172,6 +173,18 @@ class Stepped(Progress):
     resume: ResumePoint
     timestep: float = 0.0
 
+    def __init__(
+        self,
+        step: int,
+        steps: int,
+        timestep: float,
+        seconds: float,
+        resume: ResumePoint,
+        stage: str = DENOISE.name,
+    ) -> None:
+        super().__init__(stage, step, steps, seconds, resume)
+        object.__setattr__(self, "timestep", timestep)
+
     @property
     def step(self) -> int:
         """Return the number of the step, counted from 1."""
@@ -179,7 +192,7 @@ class Stepped(Progress):
 
     @property
     def steps(self) -> int:
-        """Return the number of steps of the render."""
+        """Return the number of steps of the stage."""
         return self.of
 
 

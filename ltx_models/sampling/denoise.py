@@ -13,7 +13,6 @@ import numpy as np
 
 from ltx_models.errors import InvalidRequest
 from ltx_models.events import PromptEmbeddings, ResumePoint, Stepped
-from ltx_models.families.stages import DENOISE
 from ltx_models.layers.finite import all_finite, not_finite
 from ltx_models.request import GenerationRequest, Guidance
 from ltx_models.sampling.conditioning import Canvas
@@ -112,7 +111,7 @@ class Denoiser:
                 raise not_finite(f"the latents of step {step} of {len(self.schedule)}")
             seconds = time.perf_counter() - started
             resume = ResumePoint(step, *_split(tokens, canvas.extra, shape))
-            yield Stepped(DENOISE.name, step, len(self.schedule), seconds, resume, timestep), x0[:, canvas.extra :]
+            yield Stepped(step, len(self.schedule), timestep, seconds, resume), x0[:, canvas.extra :]
         return resume
 
     def _noise_kept_tokens(self, tokens: mx.array, canvas: Canvas, step: int) -> mx.array:
