@@ -1,8 +1,8 @@
 """The events of a render, in order.
 
-InputRead while pictures and clips are read, TextEncoded, then Stepped (and Previewed) for each step, FramesDecoded for
-each part of the video, Decoded, Finished. Everything is plain NumPy and PIL: events can be stored, sent and read
-without MLX.
+InputRead while pictures and clips are read; then StageBegan and Progress for each stage of the model's family, and what
+comes of it: TextEncoded; Stepped, which is a Progress, and Previewed; FramesDecoded for each part, and Decoded. At
+last Finished. Everything is plain NumPy and PIL: events can be stored, sent and read without MLX.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ import numpy as np
 from PIL import Image
 
 from ltx_models.errors import VideoError
+from ltx_models.families.stages import DENOISE
 from ltx_models.files.output_files import MP4, writing
 from ltx_models.request import GenerationRequest
 from ltx_models.resume_point import ResumePoint
@@ -31,9 +32,12 @@ __all__ = [
     "FramesDecoded",
     "InputRead",
     "Previewed",
+    "Progress",
     "PromptEmbeddings",
     "RenderResult",
+    "Report",
     "ResumePoint",
+    "StageBegan",
     "Stepped",
     "TextEncoded",
 ]
@@ -134,23 +138,69 @@ class TextEncoded:
     embeddings: PromptEmbeddings
 
 
+class Report:
+    """Base of events that a job's watchers are told of: the wire has an event of the same name and fields."""
+
+
 @dataclass(frozen=True, eq=False)
-class Stepped:
-    """A denoising step is done.
+class StageBegan(Report):
+    """A stage of the family began; `stage` is its name."""
+
+    stage: str
+
+
+@dataclass(frozen=True, eq=False)
+class Progress:
+    """A stage has come as far as `done` of `of`.
 
     Attributes:
-        step: The number of the step, counted from 1.
-        steps: The number of steps of the render.
-        timestep: The timestep at which the step began.
-        seconds: The duration of the step.
-        resume: The point from which another render can continue.
+        stage: The stage's name.
+        done: How many are done of what the stage counts.
+        of: How many there are, or None where that is unknown.
+        seconds: How long it took since the last Progress of this stage, or since its begin.
+        resume: The point from which another render can continue, or None if it cannot from here.
     """
 
-    step: int
-    steps: int
-    timestep: float
+    stage: str
+    done: int
+    of: int | None
     seconds: float
+    resume: ResumePoint | None = None
+
+
+@dataclass(frozen=True, eq=False, init=False)
+class Stepped(Progress):
+    """A denoising step is done: the Progress of a stage that counts steps.
+
+    Attributes:
+        timestep: The timestep at which the step began.
+    """
+
+    of: int
     resume: ResumePoint
+    timestep: float = 0.0
+
+    def __init__(
+        self,
+        step: int,
+        steps: int,
+        timestep: float,
+        seconds: float,
+        resume: ResumePoint,
+        stage: str = DENOISE.name,
+    ) -> None:
+        super().__init__(stage, step, steps, seconds, resume)
+        object.__setattr__(self, "timestep", timestep)
+
+    @property
+    def step(self) -> int:
+        """Return the number of the step, counted from 1."""
+        return self.done
+
+    @property
+    def steps(self) -> int:
+        """Return the number of steps of the stage."""
+        return self.of
 
 
 @dataclass(frozen=True, eq=False)
@@ -186,4 +236,4 @@ class Finished:
     result: RenderResult
 
 
-Event = InputRead | TextEncoded | Stepped | Previewed | FramesDecoded | Decoded | Finished
+Event = InputRead | Report | Progress | TextEncoded | Previewed | FramesDecoded | Decoded | Finished

@@ -21,6 +21,7 @@ from ltx_client.protocol.changes.messages import JobStatus, parse_change
 from ltx_client.protocol.events import Result
 from ltx_client.protocol.fair_turns import GIVEN_BACK, line_entry, line_keys, turn_of
 from ltx_client.protocol.state import ENDED, TRANSITIONS, Snapshot, Status, apply
+from ltx_models.families.variants import find_variant
 from ltx_worker.ledger.ledger import Claim, Ledger, Refusal, StaleAttempt, Strike, Verdict
 from tests.ledger_model import JOB, NAMES, FaultyLedger, Model
 
@@ -43,7 +44,7 @@ ARGUMENTS = {
     "renew": {"index": WHOSE, "fault": FAULTS},
     "emit": {
         "index": WHOSE,
-        "kind": st.sampled_from(["step", "step", "old step", "preview", "preview", "text"]),
+        "kind": st.sampled_from(["step", "step", "step", "old step", "preview", "preview", "text", "decode", "frame"]),
         "fault": FAULTS,
         "resend": st.sampled_from([True, True, False]),
     },
@@ -69,6 +70,10 @@ SIMPLEST = {
 }  # fmt: skip
 """The arguments of rules that are given by hand."""
 
+STAGES = tuple(
+    events.StagePlan(name=row.name, label=row.label, counts=row.counts, of=row.of(JOB.request))
+    for row in find_variant(JOB.variant).stages
+)
 LINES = [line_keys(NAMES, JOB)[0], line_keys(NAMES, JOB, GIVEN_BACK)[0]]
 """Where the job waits before its first attempt, and after it."""
 
@@ -280,7 +285,7 @@ class LedgerMachine(RuleBasedStateMachine):
             return Refusal.JOB_PAUSED
         model.attempt += 1
         model.leased, model.preview = True, None
-        model.log.append(events.Claimed(attempt=model.attempt, worker=worker, worker_name=worker))
+        model.log.append(events.Claimed(attempt=model.attempt, worker=worker, worker_name=worker, stages=STAGES))
         return model.attempt
 
     def renew(self, index, fault):
@@ -295,9 +300,12 @@ class LedgerMachine(RuleBasedStateMachine):
     def emit(self, index, kind, fault, resend):
         attempt, model = self.whose(index), self.model
         step = model.furthest + 1 if kind == "step" else max(1, model.furthest - 1)
-        event = {"preview": events.Previewed(step=step), "text": events.TextEncoded()}.get(
-            kind, events.Stepped(step=step, steps=1000, seconds=1.0)
-        )
+        event = {
+            "preview": events.Previewed(step=step),
+            "text": events.TextEncoded(),
+            "decode": events.StageBegan(stage="decode"),
+            "frame": events.Progress(stage="decode", done=model.decoded + 1, of=1000, seconds=1.0),
+        }.get(kind, events.Stepped(step=step, steps=1000, seconds=1.0))
         preview, written = (b"jpeg %d" % len(model.log) if kind == "preview" else b""), False
         if resend and attempt.token in self.unanswered:
             event, preview, written = self.unanswered[attempt.token]
@@ -314,6 +322,9 @@ class LedgerMachine(RuleBasedStateMachine):
             model.preview = preview or model.preview
             if isinstance(event, events.Stepped) and event.step > model.furthest:
                 model.furthest, model.strikes, model.found_by = event.step, dict.fromkeys(Strike, 0), set()
+            decoded = {"stage_began": 0, "progress": getattr(event, "done", 0)}.get(event.type, -1)
+            if decoded > model.decoded:
+                model.decoded, model.strikes, model.found_by = decoded, dict.fromkeys(Strike, 0), set()
 
     def save(self, index, fault):
         attempt, point = self.whose(index), b"after %d" % len(self.model.log)
@@ -420,6 +431,7 @@ class LedgerMachine(RuleBasedStateMachine):
             counters = {strike: int(stored.get(strike.encode(), 0)) for strike in Strike}
             assert counters == self.model.strikes
             assert int(stored.get(b"furthest", 0)) == self.model.furthest
+            assert int(stored.get(b"furthest:decode", -1)) == self.model.decoded
         assert sum(isinstance(event, events.Done) for event in written) <= 1
 
     @invariant()

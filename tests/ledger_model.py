@@ -51,6 +51,7 @@ class Model:
     paused: bool = False
     cancelled_while_queued: bool = False
     furthest: int = 0
+    decoded: int = -1
     strikes: dict = field(default_factory=lambda: dict.fromkeys(Strike, 0))
     found_by: set = field(default_factory=set)
     resume: bytes | None = None

@@ -36,6 +36,7 @@ __all__ = [
     "PlaceJson",
     "RelationsJson",
     "ResultJson",
+    "StageJson",
     "StateJson",
     "StatsJson",
     "ThreadJson",
@@ -96,6 +97,23 @@ class CutTextJson(TypedDict):
     """How many of them, from the first on, are read."""
 
 
+class StageJson(TypedDict):
+    """A stage of a job's render."""
+
+    name: str
+    """What its events call it."""
+    label: str
+    """Say in words what is done in it."""
+    counts: str
+    """What its progress counts, such as `step` or `frame`."""
+    of: int | None
+    """How many of them there are; null where that is unknown before."""
+    done: int
+    """How many are done."""
+    seconds: float | None
+    """What one of them takes in this attempt: a moving average; null before the first is done."""
+
+
 class StateJson(TypedDict):
     """A job's state, as the events of its workers have made it."""
 
@@ -118,7 +136,7 @@ class StateJson(TypedDict):
     step: int
     """How many denoising steps are done."""
     steps: int | None
-    """How many there are; null before the first is done."""
+    """How many there are; null before its first attempt."""
     step_seconds: float | None
     """What a step of this attempt takes: a moving average."""
     lost_steps: int
@@ -137,6 +155,10 @@ class StateJson(TypedDict):
     """Its files, when it is done."""
     cut: list[CutTextJson]
     """The texts that are longer than what is read of them."""
+    stages: list[StageJson]
+    """The stages of its render, in order; none before its first attempt."""
+    stage_name: str | None
+    """The name of the stage that it is at; null while it waits, loads or is delivered."""
 
 
 class PlaceJson(TypedDict):
@@ -413,7 +435,7 @@ def describe_job(
     described: JobJson = {
         "id": view.job.id,
         "status": view.status,
-        "stage": snapshot.stage,
+        "stage": snapshot.doing,
         "cancel_asked": view.cancel_asked,
         "orphaned": view.orphaned,
         "paused": view.paused and not view.ended,

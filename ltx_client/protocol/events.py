@@ -1,18 +1,37 @@
 """Define what a worker reports about a job, in order: a tagged union whose `type` names the event.
 
 An event does not contain its number: that is its position in the job's stream, assigned by the script that writes it.
+
+A class has all of an event: its fields, and its `words` for people. What it changes is in `ltx_client.protocol.state`.
+The engine sends those that derive from `Reported` as they are, and the worker publishes them.
+
+A farm is upgraded machine by machine. A reader leaves out an event whose type it does not know, and takes the job's
+stored state in its place; it ignores fields that it does not know. So what clients before stages show still comes as
+they know it, with more fields: TextEncoded, Decoded, and Stepped for each step, with `step` and `steps`. What they
+cannot show, StageBegan and the Progress of frames, has types of its own. Their workers' Stepped, which has no stage,
+is read as the progress of `denoise`.
 """
 
 from __future__ import annotations
 
 import re
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, TypeAdapter, ValidationError, ValidationInfo
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    ConfigDict,
+    Field,
+    TypeAdapter,
+    ValidationError,
+    ValidationInfo,
+    model_validator,
+)
 
 from ltx_client.protocol.clock import CLOCK
 from ltx_client.protocol.file_names import RESULT_FILES, ResultFile
 from ltx_client.protocol.validation import READING, Name, Sentence, first_error
+from ltx_models.families.stages import DENOISE
 
 __all__ = [
     "LATEST",
@@ -27,9 +46,13 @@ __all__ = [
     "Failed",
     "Loading",
     "Previewed",
+    "Progress",
     "Released",
+    "Reported",
     "Result",
     "Resumed",
+    "StageBegan",
+    "StagePlan",
     "Stepped",
     "TextEncoded",
     "UnreadableEvent",
@@ -45,6 +68,8 @@ LATEST = 253_402_300_800
 Moment = Annotated[float, Field(ge=0, lt=LATEST)]
 """Seconds since 1970."""
 Fraction = Annotated[float, Field(ge=0, le=1)]
+MOST_STAGES = 32
+"""The most stages that a render may have."""
 
 
 def _check_file_name(value: str, info: ValidationInfo) -> str:
@@ -72,22 +97,64 @@ class _Event(BaseModel):
 
     at: Moment = Field(default_factory=CLOCK.now)
 
+    @property
+    def words(self) -> tuple[str, ...]:
+        """Return what happened, in words for people; those that are empty are left out."""
+        raise NotImplementedError
+
+
+class Reported(_Event):
+    """Base of the events that the engine reports of a render."""
+
+
+class StagePlan(BaseModel):
+    """A stage of a render, as its worker's model family has it.
+
+    Attributes:
+        name: What StageBegan and Progress call it.
+        label: What a person reads while it lasts.
+        counts: What its progress counts, in the singular.
+        of: How many of them there are, or None where that is unknown before.
+    """
+
+    model_config = ConfigDict(frozen=True)
+
+    name: Name
+    label: Sentence
+    counts: Name
+    of: Count | None = None
+
 
 class Claimed(_Event):
-    """A worker claimed the job: attempt number `attempt` began."""
+    """A worker claimed the job: attempt number `attempt` began.
+
+    Attributes:
+        stages: The stages of its render, in order; empty from a worker before stages.
+    """
 
     type: Literal["claimed"] = "claimed"
     attempt: Count
     worker: Name
     worker_name: Name
+    stages: Annotated[tuple[StagePlan, ...], Field(max_length=MOST_STAGES)] = ()
+
+    @property
+    def words(self) -> tuple[str, ...]:
+        """Return the event in words for people."""
+        return f"attempt {self.attempt} begins on {self.worker_name}", f"({self.worker})"
 
 
-class Loading(_Event):
+class Loading(Reported):
     """The model is being loaded; `fraction` of it is done, 0 to 1."""
 
     type: Literal["loading"] = "loading"
     fraction: Fraction
     message: Sentence
+
+    @property
+    def words(self) -> tuple[str, ...]:
+        """Return the event in words for people."""
+        return self.message or "loading", f"{self.fraction:.0%}"
 
 
 class CutText(BaseModel):
@@ -117,7 +184,7 @@ class CutText(BaseModel):
 CutTexts = Annotated[tuple[CutText, ...], Field(max_length=8)]
 
 
-class TextEncoded(_Event):
+class TextEncoded(Reported):
     """The prompt's embedding is ready; denoising begins.
 
     Attributes:
@@ -127,28 +194,94 @@ class TextEncoded(_Event):
     type: Literal["text_encoded"] = "text_encoded"
     cut: CutTexts = ()
 
+    @property
+    def words(self) -> tuple[str, ...]:
+        """Return the event in words for people."""
+        return "the prompt is encoded", *(f"({text.sentence})" for text in self.cut)
 
-class Stepped(_Event):
-    """Denoising step `step` of `steps` (from 1) is done; it took `seconds`."""
 
-    type: Literal["stepped"] = "stepped"
-    step: Count
-    steps: Count
+class StageBegan(Reported):
+    """A stage of the render began."""
+
+    type: Literal["stage_began"] = "stage_began"
+    stage: Name
+
+    @property
+    def words(self) -> tuple[str, ...]:
+        """Return the event in words for people."""
+        return (f"stage {self.stage} begins",)
+
+
+class Progress(Reported):
+    """A stage has come as far as `done` of `of`.
+
+    Attributes:
+        of: How many there are of what the stage counts, or None where that is unknown.
+        seconds: How long it took since the last Progress of this stage, or since its begin.
+    """
+
+    type: Literal["progress"] = "progress"
+    stage: Name
+    done: Count
+    of: Count | None = None
     seconds: Duration
 
+    @property
+    def words(self) -> tuple[str, ...]:
+        """Return the event in words for people."""
+        return f"{self.stage} {self.done}" + (f"/{self.of}" if self.of else ""), f"took {self.seconds:.2f} s"
 
-class Previewed(_Event):
+
+class Stepped(Progress):
+    """A step is done: the Progress of a stage that counts steps, one step further.
+
+    Attributes:
+        step: How many are done of those of all such stages, as clients before stages read it.
+        steps: How many there are of them.
+    """
+
+    type: Literal["stepped"] = "stepped"  # type: ignore[assignment]  # another tag of the union
+    stage: Name = DENOISE.name
+    done: Count = 0
+    step: Count
+    steps: Count
+
+    @model_validator(mode="before")
+    @classmethod
+    def _read_older(cls, data: Any) -> Any:
+        """Fill in the stage of a Stepped that has none: those before stages came from denoising alone."""
+        if isinstance(data, dict) and "stage" not in data:
+            return {**data, "stage": DENOISE.name, "done": data.get("step"), "of": data.get("steps")}
+        return data
+
+    @property
+    def words(self) -> tuple[str, ...]:
+        """Return the event in words for people."""
+        return f"step {self.step}/{self.steps}", f"took {self.seconds:.2f} s"
+
+
+class Previewed(Reported):
     """A frame of the video as it is after `step` is stored at the job's preview key."""
 
     type: Literal["previewed"] = "previewed"
     step: Count
 
+    @property
+    def words(self) -> tuple[str, ...]:
+        """Return the event in words for people."""
+        return (f"a preview of step {self.step}",)
 
-class Decoded(_Event):
+
+class Decoded(Reported):
     """The latents were decoded to frames; the MP4 is being written."""
 
     type: Literal["decoded"] = "decoded"
     frames: Count
+
+    @property
+    def words(self) -> tuple[str, ...]:
+        """Return the event in words for people."""
+        return (f"{self.frames} frames are decoded",)
 
 
 class Uploading(_Event):
@@ -157,12 +290,22 @@ class Uploading(_Event):
     type: Literal["uploading"] = "uploading"
     size: Count
 
+    @property
+    def words(self) -> tuple[str, ...]:
+        """Return the event in words for people."""
+        return (f"the MP4, {self.size:,} bytes, is uploaded to the storage",)
+
 
 class Delayed(_Event):
     """The video is complete and stored on its worker, but cannot be delivered yet, for `reason`."""
 
     type: Literal["delayed"] = "delayed"
     reason: Sentence
+
+    @property
+    def words(self) -> tuple[str, ...]:
+        """Return the event in words for people."""
+        return "the MP4 waits on its worker:", self.reason
 
 
 class Result(BaseModel):
@@ -216,6 +359,11 @@ class Done(_Event):
     type: Literal["done"] = "done"
     result: Result
 
+    @property
+    def words(self) -> tuple[str, ...]:
+        """Return the event in words for people."""
+        return f"done: {self.result.video}, {self.result.size:,} bytes,", f"SHA-256 {self.result.sha256}"
+
 
 class Failed(_Event):
     """The job ended without a result; `error` says why, in a sentence or two."""
@@ -223,19 +371,41 @@ class Failed(_Event):
     type: Literal["failed"] = "failed"
     error: Sentence
 
+    @property
+    def words(self) -> tuple[str, ...]:
+        """Return the event in words for people."""
+        return "failed:", self.error
+
 
 class Cancelled(_Event):
     """The job ended because somebody asked for it."""
 
     type: Literal["cancelled"] = "cancelled"
 
+    @property
+    def words(self) -> tuple[str, ...]:
+        """Return the event in words for people."""
+        return ("cancelled",)
 
-class Resumed(_Event):
-    """An attempt after the first continues after `step`; 0 means from the beginning, for a `reason` if there is one."""
+
+class Resumed(Reported):
+    """An attempt after the first continues after `step`; 0 means from the beginning, for a `reason` if there is one.
+
+    Attributes:
+        step: How many of what the stage counts are done.
+        stage: The stage that continues.
+    """
 
     type: Literal["resumed"] = "resumed"
     step: Count
     reason: Sentence | None = None
+    stage: Name = DENOISE.name
+
+    @property
+    def words(self) -> tuple[str, ...]:
+        """Return the event in words for people."""
+        where = "step" if self.stage == DENOISE.name else self.stage
+        return f"continues after {where} {self.step}", f"({self.reason})" if self.reason else ""
 
 
 class Released(_Event):
@@ -244,11 +414,18 @@ class Released(_Event):
     type: Literal["released"] = "released"
     reason: Sentence
 
+    @property
+    def words(self) -> tuple[str, ...]:
+        """Return the event in words for people."""
+        return "given back:", self.reason
+
 
 Event = (
     Claimed
     | Loading
     | TextEncoded
+    | StageBegan
+    | Progress
     | Stepped
     | Previewed
     | Decoded

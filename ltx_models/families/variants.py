@@ -7,6 +7,7 @@ from typing import Any, Literal
 
 from ltx_models.errors import UnknownVariant
 from ltx_models.families.architectures import LTX_2B, POCKET, Architecture
+from ltx_models.families.stages import LTXV_STAGES, Stage
 
 __all__ = ["DEFAULT_VARIANT", "UNLISTED", "VARIANTS", "Files", "Source", "Variant", "find_variant"]
 
@@ -103,6 +104,11 @@ class Variant:
             " skip_first_steps skip_last_steps image_noise_scale"
         )
         return {name: getattr(self, name) for name in names.split()}
+
+    @property
+    def stages(self) -> tuple[Stage, ...]:
+        """Return the stages of its renders, in order."""
+        return LTXV_STAGES
 
 
 OFFICIAL = "Lightricks/LTX-Video"

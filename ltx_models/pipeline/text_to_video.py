@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import time
 from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from functools import cached_property
 from importlib import metadata
@@ -21,12 +22,15 @@ from ltx_models.events import (
     FramesDecoded,
     InputRead,
     Previewed,
+    Progress,
     PromptEmbeddings,
     RenderResult,
     ResumePoint,
+    StageBegan,
     Stepped,
     TextEncoded,
 )
+from ltx_models.families.stages import DECODE, DENOISE, TEXT
 from ltx_models.families.variants import DEFAULT_VARIANT, UNLISTED, Variant, find_variant
 from ltx_models.files.model_files import find_files
 from ltx_models.layers.finite import CheckedConversion, require_finite
@@ -351,12 +355,17 @@ class LTXPipeline:
         canvas = self._canvas(request, noise, conditioning_latents, conditioning_noise)
         if resume is not None:
             _check_resume(resume, shape, canvas, len(schedule))
+        yield StageBegan(TEXT.name)
+        began = time.perf_counter()
         if embeddings is None:
             negative = request.negative_prompt if request.uses_negative_prompt else None
             embeddings = self.embed(request.prompt, negative, known_texts)
         _check_embeddings(embeddings, models.transformer_config.caption_channels, request)
         yield TextEncoded(embeddings)
+        texts = len(request.texts)
+        yield Progress(TEXT.name, texts, texts, time.perf_counter() - began)
 
+        yield StageBegan(DENOISE.name)
         steps = Denoiser(models.transformer, request, schedule, embeddings, provenance).run(canvas, shape, resume)
         end = yield from with_previews(steps, models.vae_during_denoise, request, shape, checkpoint_every)
         del steps  # and with them the transformer, if the VAE needs its place
@@ -366,7 +375,8 @@ class LTXPipeline:
         assert request.decode_noise_scale is not None
         assert request.num_frames and request.height and request.width
         frames = np.empty((request.num_frames, request.height, request.width, 3), np.uint8)
-        start = 0
+        yield StageBegan(DECODE.name)
+        start, began = 0, time.perf_counter()
         convert = CheckedConversion(to_uint8)
         for part in self._decode(
             denoised,
@@ -379,8 +389,10 @@ class LTXPipeline:
             convert.check()
             stop = start + len(part)
             frames[start:stop] = part
+            seconds = time.perf_counter() - began
             yield FramesDecoded(start, frames[start:stop])
-            start = stop
+            yield Progress(DECODE.name, stop, len(frames), seconds)
+            start, began = stop, time.perf_counter()
         convert.check(all_done=True)
         yield Decoded(frames)
         scheduler = None if request.timesteps else models.scheduler

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TypeVar
 
 from ltx_client.protocol import events
-from ltx_client.protocol.events import CutTexts, Event
+from ltx_client.protocol.events import CutTexts
 from ltx_client.protocol.jobs import Job
 from ltx_client.protocol.state import Snapshot, Status
 from ltx_client.shared.storage.store import Storage
@@ -262,14 +262,14 @@ class Attempt:
         """Have what the engine says saved, published and told."""
         rendering = self.rendering
         self._tell(lambda observer: observer.progressed(self, message))
-        if isinstance(message, messages.Stepped) and message.resume is not None:
+        if isinstance(message, messages.Progress) and message.resume is not None:
             rendering.saver.offer(message.resume)
         if isinstance(message, messages.TextEncoded):
             rendering.cut = message.cut
             if message.fresh and rendering.embeddings:
                 rendering.embeddings.offer(self._ready().embeds_by, message.fresh)
-        if translated := _translate(message):
-            rendering.publisher.put(*translated)
+        if event := messages.event_of(message):
+            rendering.publisher.put(event, message.jpeg if isinstance(message, messages.Previewed) else b"")
         if isinstance(message, Decoded):
             rendering.video = Video(message, self._ready(), rendering.engine.video)
             rendering.video.written.add_done_callback(self._note_written)
@@ -312,21 +312,3 @@ class WorkerContext:
     def begin(self, claim: Claim) -> Attempt:
         """Return the attempt that begins with a claim."""
         return Attempt(claim, self.ledger, leaving=self.leaving, observers=self.observers)
-
-
-def _translate(message: Message) -> tuple[Event, bytes] | None:
-    """Return the event that a message of the engine means for the job's watchers, and its preview frame."""
-    match message:
-        case messages.Loading():
-            return events.Loading(fraction=message.fraction, message=message.message), b""
-        case messages.Resuming():
-            return events.Resumed(step=message.step, reason=message.reason), b""
-        case messages.TextEncoded():
-            return events.TextEncoded(cut=message.cut), b""
-        case messages.Stepped():
-            return events.Stepped(step=message.step, steps=message.steps, seconds=message.seconds), b""
-        case messages.Previewed():
-            return events.Previewed(step=message.step), message.jpeg
-        case messages.Decoded():
-            return events.Decoded(frames=message.frames), b""
-    return None

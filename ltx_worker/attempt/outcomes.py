@@ -193,7 +193,7 @@ class Outcomes:
 
     def _give_back_after_death(self, attempt: Attempt, job: Job, reason: str, *, alone: bool) -> Outcome:
         """Count it against a job that the engine rendered alone, as it does every attempt but the first."""
-        self._health.note_death(job, attempt.snapshot.step, reason)
+        self._health.note_death(job, attempt.snapshot.position, reason)
         return self._give_back(attempt, reason, Strike.DEATH if alone else None)
 
     def _give_back_for(self, attempt: Attempt, job: Job, fault: MachineFault, *, counts: bool) -> Outcome:
@@ -207,7 +207,7 @@ class Outcomes:
             text = str(fault) if str(found) in str(fault) else f"{fault}; {found}"
             fault = MachineFault(text, found.kind, confirmed=True)
         log.warning("job %s: %s; it is given back", attempt.job_id, fault, exc_info=fault.__cause__)
-        self._health.note_fault(fault, job, attempt.snapshot.step)
+        self._health.note_fault(fault, job, attempt.snapshot.position)
         reason = f"worker {self._heartbeat.worker_name} has a fault: {fault}"
         if fault.confirmed or not counts:
             return self._give_back(attempt, reason)

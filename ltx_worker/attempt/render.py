@@ -207,11 +207,11 @@ class Renderer:
         )
 
     def _is_to_be_handed_on(self, message: Message) -> bool:
-        """Return whether only decoding is left and another job waits already, so that it is claimed meanwhile.
+        """Return whether the GPU may be handed over and another job waits already, so that it is claimed meanwhile.
 
         An idle worker may begin a job that comes later sooner than this one.
         """
-        return isinstance(message, messages.Stepped) and message.step == message.steps and self._are_more_waiting()
+        return isinstance(message, messages.HandOver) and self._are_more_waiting()
 
     def _known_embeddings(self, ready: Ready, request: GenerationRequest) -> dict[str, bytes]:
         return {} if self._embeddings is None else self._embeddings.find(ready.embeds_by, request.texts)

@@ -17,7 +17,7 @@ import signal
 import sys
 import threading
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from importlib import metadata
 from multiprocessing.connection import Connection
 from typing import Any
@@ -40,6 +40,7 @@ from ltx_worker.engine.encode_ahead import TextsAhead
 from ltx_worker.engine.hashes import RememberedHashes
 from ltx_worker.engine.messages import Command, Encode, Load, Message, Render, Stop, StopWriting, receive_command, send
 from ltx_worker.engine.packing import embeddings, resume_points
+from ltx_worker.engine.progress import StageReporter
 from ltx_worker.engine.writer import VideoWriter
 from ltx_worker.threads.daemon import daemon
 
@@ -172,7 +173,9 @@ class EngineHost:
 
     def _render(self, command: Render, ahead: Mapping[str, np.ndarray]) -> None:
         waited = None if self._ended_at is None else round(time.monotonic() - self._ended_at, 4)
-        clock = _PhaseClock()
+        stages = StageReporter(
+            self._pipeline.variant.stages, command.request.resolve(self._pipeline.variant), self._send
+        )
         mx.reset_peak_memory()
         if self._writer is not None and self._writer.pending_bytes > ROOM:
             self._writer.wait()
@@ -197,20 +200,17 @@ class EngineHost:
                 match event:
                     case events.InputRead():
                         self._tell_of_reading(event)
+                    case events.StageBegan():
+                        stages.begin(event)
                     case events.TextEncoded():
-                        clock.finish("text")
                         fresh = self._fresh_texts(command.request, event.embeddings, known)
                         cut = self._cut_texts(command.request, event.embeddings)
                         self._send(messages.TextEncoded(fresh=fresh, ahead=len(fresh.keys() & ahead.keys()), cut=cut))
-                    case events.Stepped():
+                    case events.Progress():
                         saved = None
-                        if time.monotonic() - last_saved >= command.save_every:
+                        if event.resume is not None and time.monotonic() - last_saved >= command.save_every:
                             saved, last_saved = _saved(event.resume), time.monotonic()
-                        self._send(
-                            messages.Stepped(step=event.step, steps=event.steps, seconds=event.seconds, resume=saved)
-                        )
-                        if event.step == event.steps:
-                            clock.finish("denoise")
+                        stages.progress(event, saved)
                     case events.Previewed():
                         self._send_preview(event)
                     case events.FramesDecoded():
@@ -218,11 +218,13 @@ class EngineHost:
                             writer = self._begin_video(command)
                             unfinished.callback(writer.stop)
                         writer.put(event.frames)
-                        with clock.stopped():
+                        with stages.stopped():
                             self._ahead.encode()
                     case events.Decoded():
-                        clock.finish("decode")
+                        stages.end()
                         frames = len(event.frames)
+                    case events.Report():
+                        self._send(messages.report(event))
                     case events.Finished():
                         result = event.result
             unfinished.pop_all()
@@ -230,7 +232,7 @@ class EngineHost:
         assert result is not None
         decoded = messages.Decoded(
             frames=frames,
-            seconds=clock.seconds,
+            seconds=stages.seconds,
             peak_memory=mx.get_peak_memory(),
             waited=waited,
             request=result.request,
@@ -336,24 +338,6 @@ def _device() -> str:
     """Return the name of the device that computes; embeddings depend on it, since devices round differently."""
     info: Any = mx.device_info() if mx.default_device() == mx.gpu else {}
     return str(info.get("device_name") or info.get("architecture") or platform.machine())
-
-
-class _PhaseClock:
-    def __init__(self) -> None:
-        self.seconds: dict[str, float] = {}
-        self._since = time.perf_counter()
-
-    def finish(self, phase: str) -> None:
-        now = time.perf_counter()
-        self.seconds[phase] = round(now - self._since, 4)
-        self._since = now
-
-    @contextlib.contextmanager
-    def stopped(self) -> Iterator[None]:
-        """Count the time spent inside for no phase."""
-        began = time.perf_counter()
-        yield
-        self._since += time.perf_counter() - began
 
 
 def _die(failure: threading.ExceptHookArgs) -> None:

@@ -1,13 +1,15 @@
 """The messages between the worker and its engine, one a frame, over two pipes: JSON, and beside it a message's bytes.
 
-A field of bytes is a `Blob`: in the JSON, its place among the frame's blobs stands for it.
+A field of bytes is a `Blob`: in the JSON, its place among the frame's blobs stands for it. What an engine reports of a
+render is an event of the job (`ltx_client.protocol.events.Reported`), sent as it is, or with what is for the worker
+alone.
 """
 
 from __future__ import annotations
 
 from multiprocessing.connection import Connection
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal, Union, get_args
 
 from pydantic import (
     BaseModel,
@@ -20,11 +22,16 @@ from pydantic import (
     ValidationInfo,
 )
 
-from ltx_client.protocol.events import Count, CutTexts
+from ltx_client.protocol import events
+from ltx_client.protocol.events import Count, Event, Reported, StageBegan
+from ltx_client.protocol.events import Resumed as Resuming
 from ltx_models.errors import FaultKind, MachineFault
 from ltx_models.request import GenerationRequest
 from ltx_models.schedulers import SchedulerConfig
 from ltx_worker.engine.packing.frames import read_frame, write_frame
+
+if TYPE_CHECKING:
+    from ltx_models.events import Report
 
 __all__ = [
     "Blob",
@@ -32,14 +39,17 @@ __all__ = [
     "Decoded",
     "Encode",
     "Faulty",
+    "HandOver",
     "Load",
     "Loading",
     "Message",
     "Previewed",
+    "Progress",
     "Ready",
     "Refused",
     "Render",
     "Resuming",
+    "StageBegan",
     "Stepped",
     "Stop",
     "StopWriting",
@@ -47,8 +57,10 @@ __all__ = [
     "TextEncoded",
     "Unwritten",
     "Written",
+    "event_of",
     "receive_command",
     "receive_message",
+    "report",
     "send",
 ]
 
@@ -78,6 +90,12 @@ Blob = Annotated[bytes, BeforeValidator(_find), PlainSerializer(_place)]
 
 class _Frozen(BaseModel):
     model_config = ConfigDict(frozen=True)
+
+
+class _Told(_Frozen):
+    """Base of the job's events that have no time here: the worker sets it when it publishes them."""
+
+    at: float = 0.0
 
 
 class Load(_Frozen):
@@ -133,12 +151,8 @@ class StopWriting(_Frozen):
 Command = Load | Render | Encode | Stop | StopWriting
 
 
-class Loading(_Frozen):
+class Loading(_Told, events.Loading):
     """Reports that `fraction` of the model, 0 to 1, is loaded."""
-
-    type: Literal["loading"] = "loading"
-    fraction: float
-    message: str
 
 
 class Ready(_Frozen):
@@ -158,68 +172,57 @@ class Ready(_Frozen):
     embeds_by: str
 
 
-class Resuming(_Frozen):
-    """Reports that the render continues after `step`, or from the beginning at step 0.
-
-    Attributes:
-        reason: why the resume point was refused, at step 0.
-    """
-
-    type: Literal["resuming"] = "resuming"
-    step: Count
-    reason: str | None = None
-
-
-class TextEncoded(_Frozen):
+class TextEncoded(_Told, events.TextEncoded):
     """Reports that the embeddings of the render's texts are ready.
 
     Attributes:
         fresh: the embeddings of the texts that were encoded for this render.
         ahead: how many of them were encoded during the previous render.
-        cut: the texts that have more tokens than the text encoder reads.
     """
 
-    type: Literal["text_encoded"] = "text_encoded"
     fresh: dict[str, Blob] = Field(default_factory=dict)
     ahead: int = 0
-    cut: CutTexts = ()
 
 
-class Stepped(_Frozen):
-    """Reports that step `step` of `steps` is done, in `seconds`.
+class Progress(_Told, events.Progress):
+    """Reports how far a stage has come.
 
     Attributes:
         resume: the resume point from which another attempt can continue, or None if none was made.
     """
 
-    type: Literal["stepped"] = "stepped"
-    step: Count
-    steps: Count
-    seconds: float
     resume: Blob | None = None
 
 
-class Previewed(_Frozen):
+class Stepped(events.Stepped, Progress):
+    """Reports the progress of a stage that counts steps."""
+
+    at: float = 0.0
+
+
+class Previewed(_Told, events.Previewed):
     """Carries a frame as it is after `step`."""
 
-    type: Literal["previewed"] = "previewed"
-    step: Count
     jpeg: Blob
 
 
-class Decoded(_Frozen):
+class HandOver(_Frozen):
+    """Reports that the render needs the GPU no more for itself alone: the next job may be claimed meanwhile."""
+
+    type: Literal["hand_over"] = "hand_over"
+
+
+class Decoded(_Told, events.Decoded):
     """Reports that all frames are decoded, which ends a render; its MP4 is written during the next one.
 
     Attributes:
-        seconds: how long each phase took.
+        seconds: how long each stage took.
         peak_memory: bytes.
         waited: seconds between the end of the previous render and the start of this one.
         request: the resolved request, as it was rendered, with local paths of its pictures and clips.
         scheduler: what chose the timesteps; None where the request has its own.
     """
 
-    type: Literal["decoded"] = "decoded"
-    frames: Count
     seconds: dict[str, float] = Field(default_factory=dict)
     peak_memory: int = 0
     waited: float | None = None
@@ -290,23 +293,49 @@ class Faulty(_Frozen):
         return MachineFault(self.error, self.kind, confirmed=self.confirmed)
 
 
-Message = (
-    Loading
-    | Ready
-    | Resuming
-    | TextEncoded
-    | Stepped
-    | Previewed
-    | Decoded
-    | Written
-    | Unwritten
-    | Stopped
-    | Refused
-    | Faulty
+_OWN = (
+    Loading,
+    TextEncoded,
+    Progress,
+    Stepped,
+    Previewed,
+    HandOver,
+    Decoded,
+    Ready,
+    Written,
+    Unwritten,
+    Stopped,
+    Refused,
+    Faulty,
+)
+_AS_THEY_ARE = tuple(
+    kind for kind in get_args(Event) if issubclass(kind, Reported) and not any(issubclass(own, kind) for own in _OWN)
 )
 
+Message = Reported | HandOver | Ready | Written | Unwritten | Stopped | Refused | Faulty
+
 _commands: TypeAdapter[Command] = TypeAdapter(Annotated[Command, Field(discriminator="type")])
-_messages: TypeAdapter[Message] = TypeAdapter(Annotated[Message, Field(discriminator="type")])
+_Any: Any = Union[(*_OWN, *_AS_THEY_ARE)]
+_messages: TypeAdapter[Message] = TypeAdapter(Annotated[_Any, Field(discriminator="type")])
+
+
+def report(event: Report) -> Message:
+    """Return the message that tells a job's watchers of a render's event: the wire's event of the same name."""
+    kind = next(kind for kind in _AS_THEY_ARE if kind.__name__ == type(event).__name__)
+    message: Message = kind(**vars(event))
+    return message
+
+
+def event_of(message: Message) -> Event | None:
+    """Return the job's event that a message is, without what is for the worker alone; None if it is none.
+
+    Its time is that of the call, by the worker's clock.
+    """
+    kinds: list[Any] = [kind for kind in type(message).__mro__ if kind in get_args(Event)]
+    if not kinds:
+        return None
+    event: Event = kinds[0](**{name: getattr(message, name) for name in kinds[0].model_fields if name != "at"})
+    return event
 
 
 def send(pipe: Connection, message: Command | Message, *, patience: float | None = None) -> None:

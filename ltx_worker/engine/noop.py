@@ -1,7 +1,7 @@
 """An engine that renders nothing: `python -m ltx_worker.engine.noop VARIANT COMMAND_FD MESSAGE_FD`.
 
-`ltx bench farm` uses it to measure what the farm itself costs. It sends the messages that the engine would send, a
-Stepped for each requested step, and writes a few bytes in place of an MP4. It needs no MLX.
+`ltx bench farm` uses it to measure what the farm itself costs. It sends the messages that the engine would send, of
+the stages of LTX-Video and of each requested step, and writes a few bytes in place of an MP4. It needs no MLX.
 """
 
 from __future__ import annotations
@@ -11,12 +11,15 @@ import signal
 import sys
 from multiprocessing.connection import Connection
 
+from ltx_models.families.stages import DECODE, DENOISE, TEXT
 from ltx_worker.engine.messages import (
     Decoded,
     Encode,
+    HandOver,
     Load,
     Ready,
     Render,
+    StageBegan,
     Stepped,
     Stop,
     StopWriting,
@@ -48,9 +51,13 @@ def serve(commands: Connection, replies: Connection) -> None:
 
 def _render(command: Render, replies: Connection) -> None:
     steps = command.request.num_steps or 1
+    send(replies, StageBegan(stage=TEXT.name))
     send(replies, TextEncoded())
+    send(replies, StageBegan(stage=DENOISE.name))
     for step in range(1, steps + 1):
         send(replies, Stepped(step=step, steps=steps, seconds=0.0))
+    send(replies, StageBegan(stage=DECODE.name))
+    send(replies, HandOver())
     send(replies, Decoded(frames=0))
     command.output.write_bytes(NOTHING)
     digest = hashlib.sha256(NOTHING).hexdigest()

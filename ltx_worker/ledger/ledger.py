@@ -6,9 +6,10 @@ script may be sent twice: the second time it changes nothing and gives the same 
 JSON; what is to be stored is passed as text.
 
 `state:{id}` is a hash of status, attempt, token, seq and snapshot; and of tokens, the parts of all granted tokens that
-file names show, the newest first (`ltx_worker.ledger.ownership`). For the poison limits it has furthest, the last step
-that any attempt reached; the number of strikes of each kind since that step; and not_finite_by, the machines that had a
-strike of that kind. If the hash is missing, the job is queued, its attempt is 0 and its seq is 0.
+file names show, the newest first (`ltx_worker.ledger.ownership`). For the poison limits it has furthest:{stage}, how
+far any attempt came in a stage (furthest for `denoise`, as workers before stages write it); the number of strikes of
+each kind since one came further; and not_finite_by, the machines that had a strike of that kind. If the hash is
+missing, the job is queued, its attempt is 0 and its seq is 0.
 """
 
 from __future__ import annotations
@@ -26,7 +27,7 @@ import redis
 
 from ltx_client.protocol import events
 from ltx_client.protocol.changes.messages import JobStatus
-from ltx_client.protocol.events import Event, Result
+from ltx_client.protocol.events import Event, Result, StagePlan
 from ltx_client.protocol.fair_turns import GIVEN_BACK, line_entry, line_keys, turn_of
 from ltx_client.protocol.file_names import TOKEN_SHOWN, attempt_name
 from ltx_client.protocol.jobs import Job, NewerVersion, Relations, UnreadableJob, parse_job, parse_relations
@@ -36,6 +37,9 @@ from ltx_client.protocol.state import RESULT_TTL, Snapshot, Status, apply, parse
 from ltx_client.shared.broker.outages import is_outage
 from ltx_client.shared.lua.lua_script import Argument, RegisteredScript
 from ltx_client.shared.unexpected_data import read_or, tell_once
+from ltx_models.errors import UnknownVariant
+from ltx_models.families.stages import DENOISE
+from ltx_models.families.variants import find_variant
 from ltx_models.memory import memory_class
 from ltx_worker.ledger.ownership import Ownership, read_ownership
 from ltx_worker.ledger.scripts import SCRIPTS
@@ -96,7 +100,7 @@ class Strike(StrEnum):
 
 
 POISON_LIMITS = {Strike.DEATH: 2, Strike.HOST_FAULT: 4, Strike.MISHAP: 8, Strike.NOT_FINITE: 2, Strike.LAPSE: 3}
-"""How many strikes of one kind, with no new step in between, fail a job."""
+"""How many strikes of one kind, with no new progress in between, fail a job."""
 
 TOKENS_REMEMBERED = 100 * (TOKEN_SHOWN + 1)
 """Characters of the granted tokens that are kept, those of a job's newest 100 attempts."""
@@ -211,11 +215,14 @@ class Ledger(NextTurn):
             except UnreadableJob as error:
                 log.warning("job %s: skipped: %s", job_id, error)
                 return Refusal.UNREADABLE
-            if not _serves(spec, job_id, variant, budget_gb):
+            job = _parsed(spec, job_id)
+            if not _serves(job, variant, budget_gb):
                 return Refusal.ELSEWHERE
             if _is_newer(spec, job_id) and not self._client.exists(self._names.cancel(job_id)):
                 return Refusal.NEWER  # but any worker ends one whose cancel was asked
-            claimed = events.Claimed(attempt=state.attempt + 1, worker=worker, worker_name=worker_name)
+            claimed = events.Claimed(
+                attempt=state.attempt + 1, worker=worker, worker_name=worker_name, stages=_stages(job)
+            )
             cancelled = events.Cancelled()
             after = apply(state, claimed)
             named: Named = {
@@ -290,8 +297,8 @@ class Ledger(NextTurn):
             calls: list[Named] = []
             for event, preview in news:
                 after = apply(after, event)
-                step = event.step if isinstance(event, events.Stepped) else 0
-                calls.append({**_who(attempt), "seq": after.seq, **_event(event, after), "step": step, "jpeg": preview})
+                written = {"seq": after.seq, **_event(event, after), **_reached(event), "jpeg": preview}
+                calls.append({**_who(attempt), **written})
             verdict = Verdict(self._run_all("emit", attempt.job_id, calls)[-1])
             attempt.snapshot, attempt.unsure = after, ()
             return verdict
@@ -336,7 +343,7 @@ class Ledger(NextTurn):
         """Give the job back to the queue, for which the caller sends a message; return the job's status then.
 
         A job whose cancel was asked is ended as cancelled. A job that has reached the limit of a kind of strike, with
-        no new step in between, is failed.
+        no new progress in between, is failed.
 
         Args:
             attempt: the attempt that gives it back.
@@ -495,9 +502,8 @@ class Ledger(NextTurn):
         return answer
 
 
-def _serves(spec: bytes | None, job_id: str, variant: str, budget_gb: float) -> bool:
+def _serves(job: Job | None, variant: str, budget_gb: float) -> bool:
     """Return whether a worker of this variant and memory serves a job; any worker ends one that cannot be read."""
-    job = _parsed(spec, job_id)
     return job is None or (variant in ("", job.variant) and memory_class(job.predicted_peak) <= budget_gb)
 
 
@@ -518,6 +524,26 @@ def _parsed(spec: bytes | None, job_id: str) -> Job | None:
         return parse_job(spec or b"", job_id)
     except UnreadableJob:
         return None
+
+
+def _stages(job: Job | None) -> tuple[StagePlan, ...]:
+    """Return the stages of a job's render; none if it cannot be read, or its variant is unknown here."""
+    if job is None:
+        return ()
+    try:
+        rows = find_variant(job.variant).stages
+    except UnknownVariant:
+        return ()
+    request = job.request
+    return tuple(StagePlan(name=row.name, label=row.label, counts=row.counts, of=row.of(request)) for row in rows)
+
+
+def _reached(event: Event) -> Named:
+    """Return how far an event says that a stage has come; the names are of the script that writes it."""
+    if not isinstance(event, events.StageBegan | events.Progress):
+        return {"furthest": "", "done": 0}
+    name = "furthest" if event.stage == DENOISE.name else f"furthest:{event.stage}"
+    return {"furthest": name, "done": event.done if isinstance(event, events.Progress) else 0}
 
 
 def _files(result: Result) -> str:

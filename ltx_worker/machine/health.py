@@ -83,7 +83,7 @@ class _Death:
 
     Attributes:
         job: the job.
-        step: the last step that was done.
+        position: how far its render had come, as `Snapshot.position` says it.
         at: when it ended, in monotonic seconds.
         reason: why, in a sentence.
         kind: the kind of the machine's fault, if it was one.
@@ -91,7 +91,7 @@ class _Death:
     """
 
     job: Job
-    step: int
+    position: tuple[int, int]
     at: float
     reason: str
     kind: FaultKind | None = None
@@ -187,22 +187,22 @@ class Health(Background):
             return f"it rests for a moment after a failure: {self._deaths[-1].reason}"
         return self._user_pause or self._off_duty
 
-    def note_death(self, job: Job, step: int, reason: str) -> None:
+    def note_death(self, job: Job, position: tuple[int, int], reason: str) -> None:
         """Record that the engine died during a job."""
-        self._deaths.append(_Death(job, step, time.monotonic(), reason))
+        self._deaths.append(_Death(job, position, time.monotonic(), reason))
         self._rest()
 
-    def note_fault(self, fault: MachineFault, job: Job | None = None, step: int = 0) -> None:
+    def note_fault(self, fault: MachineFault, job: Job | None = None, position: tuple[int, int] = (0, 0)) -> None:
         """Record a fault of the machine.
 
         Args:
             fault: the fault.
             job: the job whose attempt it ended, if any.
-            step: the last step of that attempt.
+            position: how far that attempt had come.
         """
         now = time.monotonic()
         if job is not None:
-            self._deaths.append(_Death(job, step, now, str(fault), fault.kind, fault.confirmed))
+            self._deaths.append(_Death(job, position, now, str(fault), fault.kind, fault.confirmed))
         self._count(fault.kind)
         if job is not None and fault.kind in JOBS_MAY_CAUSE and not fault.confirmed:
             log.warning("this machine takes no jobs for a moment: %s", fault)
@@ -314,7 +314,7 @@ class Health(Background):
     def _rendered_elsewhere(self, death: _Death) -> bool:
         snapshot = self._read(death.job.id)
         elsewhere = snapshot.worker not in (None, self.worker_id)
-        return elsewhere and (snapshot.status is Status.DONE or snapshot.step > death.step)
+        return elsewhere and (snapshot.status is Status.DONE or snapshot.position > death.position)
 
 
 def _doubled(first: float, times: int, most: float) -> float:

@@ -21,7 +21,7 @@ COUNTED = {
 
 
 class CountedAttempts(AttemptObserver):
-    """Counts steps, phases, deaths of the engine, and ends, and for how long the GPU has work."""
+    """Counts steps, stages, deaths of the engine, and ends, and for how long the GPU has work."""
 
     def __init__(self, metrics: Metrics) -> None:
         self._metrics = metrics
@@ -31,7 +31,7 @@ class CountedAttempts(AttemptObserver):
         self._metrics.rendering((attempt.state is State.RENDERING) - (before is State.RENDERING))
 
     def progressed(self, attempt: Attempt, message: Message) -> None:  # noqa: ARG002 - of whichever attempt
-        """Count a step, the phases of a render, or those of an MP4."""
+        """Count a step, the stages of a render, or what an MP4 took."""
         match message:
             case messages.Stepped():
                 self._metrics.stepped(message.seconds)

@@ -10,7 +10,7 @@ from rich.progress import Progress, TextColumn
 from rich.table import Table
 from rich.text import Text
 
-from ltx_client.commands.jobs import logs, show
+from ltx_client.commands.jobs import show
 from ltx_client.farm.describe import describe_job, describe_stats
 from ltx_client.farm.jobs.forecast import measure, places
 from ltx_client.farm.jobs.views import Update
@@ -53,7 +53,7 @@ def show_update(update):
     PlainDisplay(with_ids=True).show(update)
     if update.event is not None:
         time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(update.event.at))
-        " ".join(logs._words(update.event))
+        " ".join(update.event.words)
         json.dumps(update.event.model_dump(), allow_nan=False)
 
 

@@ -21,13 +21,20 @@ from tests.fuzz.screens import show_job, show_redrawn, show_update, show_workers
 from tests.fuzz.test_jobs import JOBS
 
 AT = 1.76e9
+STAGES = [
+    events.StagePlan(name="text", label="encoding the prompt", counts="text", of=2),
+    events.StagePlan(name="denoise", label="denoising", counts="step", of=8),
+    events.StagePlan(name="decode", label="decoding", counts="frame", of=25),
+]
 NEWS = [
-    events.Claimed(at=AT, attempt=1, worker="id-1", worker_name="mac one"),
+    events.Claimed(at=AT, attempt=1, worker="id-1", worker_name="mac one", stages=STAGES),
     events.Loading(at=AT, fraction=0.5, message="the transformer"),
     events.Resumed(at=AT, step=2, reason="it was begun with another dtype"),
     events.TextEncoded(at=AT),
+    events.StageBegan(at=AT, stage="denoise"),
     events.Stepped(at=AT, step=3, steps=8, seconds=0.25),
     events.Previewed(at=AT, step=3),
+    events.Progress(at=AT, stage="decode", done=9, of=25, seconds=0.5),
     events.Decoded(at=AT, frames=25),
     events.Uploading(at=AT, size=10**6),
     events.Delayed(at=AT, reason="the storage is full"),
@@ -149,7 +156,8 @@ def test_workers(campaign, read_worker):
 
 
 def test_more_steps_than_there_are_draw_no_longer_bar():
-    snapshot = parse_snapshot(json.dumps({**SNAPSHOTS[4], "step": 2**40, "steps": 1}))
+    stages = [{**stage, "of": 1, "done": 2**40} for stage in SNAPSHOTS[5]["stages"]]
+    snapshot = parse_snapshot(json.dumps({**SNAPSHOTS[5], "step": 2**40, "steps": 1, "stages": stages}))
     tracemalloc.start()
     show_redrawn(view_of(snapshot), snapshot)
     assert tracemalloc.get_traced_memory()[1] < 10**6

@@ -218,8 +218,8 @@ def test_pocket(pocket: LTXPipeline) -> None:
         num_steps=int(settings["steps"]),
         guidance_scale=float(settings["guidance"]),
     )
-    encoded, *_, last = pocket.stream(request, noise=arrays["noise"])
-    assert isinstance(encoded, TextEncoded)
+    *happened, last = pocket.stream(request, noise=arrays["noise"])
+    encoded = next(event for event in happened if isinstance(event, TextEncoded))
     assert isinstance(last, Finished)
     assert relative_error(encoded.embeddings.prompt, arrays["prompt_embeds"]) < T5_BOUND
     assert relative_error(last.result.latents, arrays["latents"]) < POCKET_BOUND

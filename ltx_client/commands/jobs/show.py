@@ -71,7 +71,7 @@ def _facts(
         "job": job.id,
         "status": status_word(view) + (", its worker stopped answering" if view.orphaned else ""),
         "newer": view.newer,
-        "stage": "" if view.ended else snapshot.stage.value,
+        "stage": "" if view.ended else snapshot.doing,
         "queue": "; ".join([*([pause_text(paused, now)] if paused else []), *([place_text(place)] if place else [])]),
         "waits": "" if paused else waits_for,
         "progress": progress_text(snapshot),

@@ -16,6 +16,9 @@ from ltx_client.protocol.fair_turns import GIVEN_BACK, turn_of
 from ltx_client.protocol.jobs import Job
 from ltx_client.protocol.state import Status
 from ltx_client.protocol.workers import WorkerInfo
+from ltx_models.errors import UnknownVariant
+from ltx_models.families.stages import count_steps
+from ltx_models.families.variants import find_variant
 from ltx_models.memory import latent_size
 
 __all__ = ["Pace", "Paces", "Place", "Turns", "measure", "places"]
@@ -40,9 +43,16 @@ class Pace:
 
     def seconds(self, job: Job, steps_done: int = 0) -> float:
         """Return the seconds that a render of this job takes after `steps_done` steps."""
-        assert job.request.num_steps is not None
         tokens = latent_size(job.request).tokens
-        return tokens * (self.step * max(0, job.request.num_steps - steps_done) + self.rest)
+        return tokens * (self.step * max(0, _steps(job) - steps_done) + self.rest)
+
+
+def _steps(job: Job) -> int:
+    """Return the steps of a job's render, in all stages that count steps; as asked for where the variant is newer."""
+    try:
+        return count_steps(find_variant(job.variant).stages, job.request)
+    except UnknownVariant:
+        return job.request.num_steps or 0
 
 
 Paces = dict[tuple[str, str | None], Pace]

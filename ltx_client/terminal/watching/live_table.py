@@ -105,17 +105,20 @@ class LiveDisplay:
 
     def _row(self, update: Update) -> tuple[str | Text, ...]:
         view, snapshot = update.view, update.snapshot
-        filled = round(BAR * min(1.0, snapshot.step / snapshot.steps)) if snapshot.steps else 0
-        bar = Text()
-        if snapshot.steps:
-            bar = Text.assemble("━" * filled, ("━" * (BAR - filled), "dim"), f" {snapshot.step}/{snapshot.steps}")
+        stage, bar = snapshot.counted, Text()
+        if stage is not None and stage.of:
+            filled = round(BAR * min(1.0, stage.done / stage.of))
+            bar = Text.assemble("━" * filled, ("━" * (BAR - filled), "dim"), f" {stage.done}/{stage.of}")
         place = self._places.get(view.job.id)
-        left = snapshot.step_seconds and snapshot.steps and (snapshot.steps - snapshot.step) * snapshot.step_seconds
         return (
             short_id(view.job.id),
             status_text(view, status_word(view)),
             bar,
-            duration(left) if left and progress_text(snapshot) else place_text(place) if place else "",
+            duration(snapshot.left)
+            if snapshot.left and progress_text(snapshot)
+            else place_text(place)
+            if place
+            else "",
             snapshot.worker_name or "",
             now if (now := headline(update)) != status_word(view) else "",
             view.job.request.prompt,

@@ -12,7 +12,7 @@ from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn
 from rich.text import Text
 
 from ltx_client.farm.jobs.views import Update
-from ltx_client.protocol.state import Snapshot, Stage, Status
+from ltx_client.protocol.state import Snapshot, Status
 from ltx_client.protocol.text import shown
 from ltx_client.shared.console.rich_console import Console
 from ltx_client.terminal.output import duration, notice, short_id
@@ -58,14 +58,11 @@ def display(*, with_ids: bool = False, told: Collection[str] = ()) -> Iterator[D
 
 
 def progress_text(snapshot: Snapshot) -> str:
-    """Return the number of steps, the pace, and the time left of the denoising, as far as they are known."""
-    if snapshot.stage is not Stage.DENOISING or snapshot.steps is None:
+    """Return how far the stage that a job is at has come, and the time left, as far as they are known."""
+    stage = snapshot.current
+    if stage is None or not stage.of or not stage.done:
         return ""
-    text = f"step {snapshot.step}/{snapshot.steps}"
-    left = snapshot.steps - snapshot.step
-    if snapshot.step_seconds and left:
-        text += f", {duration(left * snapshot.step_seconds)} left"
-    return text
+    return f"{stage.counts} {stage.done}/{stage.of}" + (f", {duration(snapshot.left)} left" if snapshot.left else "")
 
 
 class BarDisplay:
@@ -80,6 +77,7 @@ class BarDisplay:
     def show(self, update: Update) -> None:
         """Redraw the job's line."""
         job_id, snapshot = update.view.job.id, update.snapshot
+        stage = snapshot.counted
         for text in new_cut_texts(update, self._told):
             self._progress.console.print(_prefix(job_id, self._with_ids) + text, markup=False, highlight=False)
         if job_id not in self._tasks:
@@ -88,8 +86,8 @@ class BarDisplay:
         self._progress.update(
             self._tasks[job_id],  # type: ignore[arg-type]
             description=words,
-            total=snapshot.steps or (1 if update.view.ended else None),
-            completed=snapshot.step if snapshot.steps else 1 if update.view.ended else 0,
+            total=stage.of if stage else 1 if update.view.ended else None,
+            completed=stage.done if stage else 1 if update.view.ended else 0,
             detail=detail,
         )
 
@@ -159,4 +157,4 @@ def headline(update: Update) -> str:
         return "waiting for the jobs before it"
     if snapshot.status is Status.QUEUED:
         return "waiting for a worker" + (f" ({snapshot.message})" if snapshot.message else "")
-    return snapshot.message or snapshot.stage.value
+    return snapshot.message or snapshot.doing

@@ -153,6 +153,8 @@ EXAMPLES = {
     events.Claimed: {"attempt": 1, "worker": "w", "worker_name": "w"},
     events.Loading: {"fraction": 0.5, "message": ""},
     events.TextEncoded: {},
+    events.StageBegan: {"stage": ""},
+    events.Progress: {"stage": "", "done": 1, "seconds": 1},
     events.Stepped: {"step": 1, "steps": 4, "seconds": 1},
     events.Previewed: {"step": 1},
     events.Decoded: {"frames": 9},

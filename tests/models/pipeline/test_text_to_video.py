@@ -13,7 +13,18 @@ import pytest
 from PIL import Image
 
 from ltx_models.errors import InvalidRequest, OutOfMemory, ResumeMismatch, UnknownVariant
-from ltx_models.events import Decoded, Event, Finished, FramesDecoded, Previewed, RenderResult, Stepped, TextEncoded
+from ltx_models.events import (
+    Decoded,
+    Event,
+    Finished,
+    FramesDecoded,
+    Previewed,
+    Progress,
+    RenderResult,
+    StageBegan,
+    Stepped,
+    TextEncoded,
+)
 from ltx_models.families.variants import find_variant
 from ltx_models.memory import DecodePlan, check_fits, component_weights, predict_peak
 from ltx_models.pipeline.text_to_video import LTXPipeline
@@ -33,6 +44,10 @@ def events(pipe: LTXPipeline, request: GenerationRequest = SMALL, **options: Any
     return list(pipe.stream(request, **options))
 
 
+def _steps(happened: list[Event]) -> list[Stepped]:
+    return [event for event in happened if isinstance(event, Stepped)]
+
+
 def result(pipe: LTXPipeline, request: GenerationRequest = SMALL, **options: Any) -> RenderResult:
     last = events(pipe, request, **options)[-1]
     assert isinstance(last, Finished)
@@ -42,14 +57,23 @@ def result(pipe: LTXPipeline, request: GenerationRequest = SMALL, **options: Any
 def test_events_come_in_order(pocket: LTXPipeline) -> None:
     happened = events(pocket)
     assert [type(event) for event in happened] == [
+        StageBegan,
         TextEncoded,
+        Progress,
+        StageBegan,
         Stepped,
         Stepped,
         Stepped,
+        StageBegan,
         FramesDecoded,
+        Progress,
         Decoded,
         Finished,
     ]
+    assert [event.stage for event in happened if isinstance(event, StageBegan)] == ["text", "denoise", "decode"]
+    progress = [(event.stage, event.done, event.of) for event in happened if isinstance(event, Progress)]
+    texts = len(SMALL.resolve(pocket.variant).texts)
+    assert progress == [("text", texts, texts), *(("denoise", step, 3) for step in (1, 2, 3)), ("decode", 17, 17)]
     steps = [event for event in happened if isinstance(event, Stepped)]
     assert [(event.step, event.steps) for event in steps] == [(1, 3), (2, 3), (3, 3)]
     assert [event.timestep for event in steps] == pytest.approx([1, 2 / 3, 1 / 3])
@@ -106,8 +130,7 @@ def test_a_resumed_render_is_the_unbroken_one_bit_for_bit(pocket: LTXPipeline, s
     happened = events(pocket)
     unbroken = happened[-1]
     assert isinstance(unbroken, Finished)
-    step = happened[stop]
-    assert isinstance(step, Stepped)
+    step = _steps(happened)[stop - 1]
     rest = events(pocket, resume=step.resume)
     assert [event.step for event in rest if isinstance(event, Stepped)] == list(range(stop + 1, 4))
     last = rest[-1]
@@ -119,15 +142,13 @@ def test_a_resumed_render_is_the_unbroken_one_bit_for_bit(pocket: LTXPipeline, s
 def test_a_resumed_render_draws_the_same_decode_noise(golden_098: Golden) -> None:
     pipe = golden_098.pipeline()
     happened = events(pipe)
-    step, unbroken = happened[2], happened[-1]
-    assert isinstance(step, Stepped)
+    step, unbroken = _steps(happened)[1], happened[-1]
     assert isinstance(unbroken, Finished)
     assert result(pipe, resume=step.resume).frames.tobytes() == unbroken.result.frames.tobytes()
 
 
 def test_given_embeddings_take_the_place_of_the_prompts(pocket: LTXPipeline) -> None:
-    encoded = events(pocket)[0]
-    assert isinstance(encoded, TextEncoded)
+    encoded = next(event for event in events(pocket) if isinstance(event, TextEncoded))
     other_words = dataclasses.replace(SMALL, prompt="not read")
     again = result(pocket, other_words, embeddings=encoded.embeddings)
     assert again.latents.tobytes() == result(pocket).latents.tobytes()
@@ -297,8 +318,9 @@ def test_frames_are_handed_out_while_the_next_are_decoded(monkeypatch: pytest.Mo
 
 def test_closing_the_stream_ends_the_render(pocket: LTXPipeline) -> None:
     stream = pocket.stream(SMALL)
+    assert isinstance(next(stream), StageBegan)
     assert isinstance(next(stream), TextEncoded)
-    assert isinstance(next(stream), Stepped)
+    assert next(event for event in stream if isinstance(event, Stepped)).step == 1
     stream.close()
     with pytest.raises(StopIteration):
         next(stream)
@@ -368,8 +390,7 @@ def test_noise_of_a_wrong_shape_is_refused(pocket: LTXPipeline, name: str) -> No
 
 
 def test_a_resume_point_of_another_render_is_refused(pocket: LTXPipeline) -> None:
-    step = events(pocket)[3]
-    assert isinstance(step, Stepped)
+    step = _steps(events(pocket))[2]
     with pytest.raises(InvalidRequest, match="resume point"):
         events(pocket, dataclasses.replace(SMALL, width=96), resume=step.resume)
     with pytest.raises(InvalidRequest, match="after step 3 of 2"):

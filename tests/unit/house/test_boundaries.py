@@ -24,6 +24,7 @@ PLAIN = {
         "errors",
         "machine_faults",
         "gpu_environment",
+        "families.stages",
         "families.variants",
         "files.file_lock",
         "files.formats",
@@ -43,7 +44,7 @@ PLAIN = {
     )
 }
 """What needs no MLX. `hub` and `model_files` are here because a base install too lists and downloads models."""
-WIRE = {"errors", "families.variants", "memory", "request"}
+WIRE = {"errors", "families.stages", "families.variants", "memory", "request"}
 """The modules of the model library that the wire contract is made of."""
 
 

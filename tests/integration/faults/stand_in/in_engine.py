@@ -24,7 +24,7 @@ def _load(self, *args, load=LTXPipeline.load_models, **options):
 
 
 def _stream(self, request, *, resume=None, stream=LTXPipeline.stream, **options):
-    job, steps = _job, request.num_steps
+    job = _job
     at(job, "loading")
     at(job, "text")
     step = resume.step if resume else 0
@@ -33,10 +33,10 @@ def _stream(self, request, *, resume=None, stream=LTXPipeline.stream, **options)
         if isinstance(event, events.Stepped):
             step = event.step
         if isinstance(event, events.TextEncoded | events.Stepped):
-            if step == steps:
-                at(job, "decoding")
-            elif step == _held_step(job):
+            if step == _held_step(job):
                 at(job, "denoising")
+        elif isinstance(event, events.StageBegan) and event.stage == "decode":
+            at(job, "decoding")
 
 
 def _write(frames, path, frame_rate, write=video.write_mp4):

@@ -32,6 +32,8 @@ ONE_OF_EACH = [
     events.Cancelled(),
     events.Resumed(step=3),
     events.Released(reason="because"),
+    events.StageBegan(stage="decode"),
+    events.Progress(stage="decode", done=9, of=25, seconds=0.5),
 ]
 
 

@@ -212,7 +212,9 @@ def test_a_bar_shows_its_id_and_steps_whole(farm, monkeypatch, width):
     console = Console(file=io.StringIO(), force_terminal=True, width=width, color_system=None)
     monkeypatch.setattr("ltx_client.terminal.watching.progress.Console", lambda **_: console)
     view = farm.view(list(IDS)[3])
-    state = view.snapshot.model_copy(update={"step_seconds": 100.0, "message": "loading what takes a while " * 9})
+    text, denoise, *rest = view.snapshot.stages
+    stages = (text, denoise.model_copy(update={"seconds": 100.0}), *rest)
+    state = view.snapshot.model_copy(update={"stages": stages, "message": "loading what takes a while " * 9})
     with display(with_ids=True) as shown:
         shown.show(Update(None, state, view))
     drawn = re.sub("\x1b\\[[0-9;?]*[a-zA-Z]", "", console.file.getvalue()).replace("\r", "\n").splitlines()

@@ -8,7 +8,6 @@ from click.testing import CliRunner
 
 from ltx_client.cli import main
 from ltx_client.commands.batches.batch import _tell_of_cut_texts
-from ltx_client.commands.jobs.logs import _words
 from ltx_client.farm.jobs.prepare import prepare
 from ltx_client.farm.jobs.views import JobView, Update
 from ltx_client.protocol import events
@@ -145,12 +144,12 @@ def test_the_event_says_it_to_new_and_old():
     assert parse_event(json.dumps(older)).cut == ()  # an older worker's
     newer = {**json.loads(data), "of_a_newer": 1, "cut": [{**CUT.model_dump(), "of_a_newer": 1}]}
     assert parse_event(json.dumps(newer)) == event
-    assert " ".join(_words(event)) == f"the prompt is encoded ({SENTENCE})"
+    assert " ".join(event.words) == f"the prompt is encoded ({SENTENCE})"
 
 
 def test_a_hostile_writer_reaches_no_terminal():
     data = {"type": "text_encoded", "at": 1.0, "cut": [{"text": "\x1b[2J\u202e\n", "tokens": 2**62, "read": 1}]}
-    assert " ".join(_words(parse_event(json.dumps(data)))).isprintable()
+    assert " ".join(parse_event(json.dumps(data)).words).isprintable()
     with pytest.raises(events.UnreadableEvent):
         parse_event(json.dumps({**data, "cut": data["cut"] * 9}))
 

@@ -51,6 +51,7 @@ class Engine:
     def well(self, command):
         yield messages.TextEncoded()
         yield from (messages.Stepped(step=n + 1, steps=STEPS, seconds=0.1, resume=b"point") for n in range(STEPS))
+        yield messages.HandOver()
         command.output.write_bytes(MP4)
         sha256 = hashlib.sha256(MP4).hexdigest()
         self.video.set_result(messages.Written(output=command.output, size=len(MP4), sha256=sha256, seconds=0.0))

@@ -376,3 +376,42 @@ def test_a_claim_that_is_sent_again_goes_on_from_what_the_first_has_written(ledg
     time.sleep(0.01)
     second = ledger.claim(job.id, "w", "one", job.variant, "f" * 32, turn=turn)
     assert second.snapshot == first.snapshot == ledger.read(job.id)
+
+
+def test_strikes_are_forgotten_at_any_new_stage_and_any_new_part_of_it(ledger, job):
+    """Each attempt dies; two in a row that come no further than another did before fail the job."""
+
+    def after(*log):
+        attempt = ledger.claim(job.id, "w1", "one")
+        ledger.emit_all(attempt, [(event, b"") for event in log])
+        return ledger.release(attempt, "the render process died", Strike.DEATH)
+
+    step = events.Stepped(step=9, steps=9, seconds=1)
+    decode, frames = events.StageBegan(stage="decode"), events.Progress(stage="decode", done=9, of=25, seconds=1)
+    text, begun = events.StageBegan(stage="text"), events.StageBegan(stage="denoise")
+    gains = [(text,), (text, begun), (begun, step), (step, decode), (step, decode, frames)]
+    for log in gains:
+        assert after(*log) is Status.QUEUED
+    assert after(text, begun, step, decode, frames) is Status.FAILED
+
+
+def test_strikes_that_workers_before_stages_have_counted_stand_until_a_stage_comes_further(
+    ledger, job, redis_client, names
+):
+    attempt = ledger.claim(job.id, "w1", "one")
+    ledger.emit(attempt, events.Stepped(step=3, steps=9, seconds=1))
+    assert redis_client.hget(names.state(job.id), "furthest") == b"3", "where they read and write it"
+    redis_client.hset(names.state(job.id), "deaths", 1)
+    ledger.emit_all(
+        attempt, [(events.StageBegan(stage="denoise"), b""), (events.Stepped(step=3, steps=9, seconds=1), b"")]
+    )
+    assert redis_client.hget(names.state(job.id), "deaths") == b"1"
+    assert ledger.release(attempt, "the render process died", Strike.DEATH) is Status.FAILED
+
+
+def test_a_claim_tells_the_stages_of_the_jobs_variant(ledger, job, redis_client, names):
+    attempt = ledger.claim(job.id, "w1", "one")
+    request = job.request
+    expected = [("text", 2), ("denoise", request.num_steps), ("decode", request.num_frames)]
+    assert [(stage.name, stage.of) for stage in attempt.snapshot.stages] == expected
+    assert snapshot_of(redis_client, names, job) == attempt.snapshot

@@ -37,7 +37,12 @@ MUTANTS = {
     "emit: does not tell of a cancel": ("emit", "redis.call('EXISTS', cancel) == 1", "false"),
     "emit: a step does not clear the strikes": ("emit", ", 'deaths', 0, 'lapses', 0", ""),
     "emit: a step does not clear who had NaN": ("emit", ", 'not_finite', 0, 'not_finite_by', ''", ""),
-    "emit: any step clears the strikes": ("emit", "> tonumber(redis.call('HGET', state, 'furthest') or 0)", "> 0"),
+    "emit: every stage is that of the steps": (
+        "emit",
+        "redis.call('HSET', state, furthest,",
+        "redis.call('HSET', state, 'furthest',",
+    ),
+    "emit: any step clears the strikes": ("emit", "> tonumber(redis.call('HGET', state, furthest) or -1)", "> 0"),
     "save: by a stale attempt": ("save", IS_CURRENT, ""),
     "save: for a job that does not run": ("save", IS_RUNNING, ""),
     "commit: by a stale attempt": ("commit", IS_CURRENT, ""),

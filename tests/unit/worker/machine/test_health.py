@@ -29,7 +29,7 @@ def test_it_stops_before_the_job_is_given_back_and_goes_on_after_its_rest(make_j
     machine = Health("w1", lambda job_id: None, lambda job: False, hand_on=0)
     machine.control(consumption)
     machine.start()
-    machine.note_death(make_job(), 0, "it died")
+    machine.note_death(make_job(), (0, 0), "it died")
     assert consumption.calls == ["stop"]
     assert machine.fitness is Fitness.RESTING
     deadline = time.monotonic() + 60
@@ -119,7 +119,7 @@ def test_a_success_does_not_make_it_take_a_job_that_others_are_to_try(make_job):
     machine = Health("w1", lambda job_id: Snapshot(), lambda job: others[0], hand_on=0)
     nan, died = make_job(), make_job()
     machine.note_fault(MachineFault("NaN", FaultKind.NUMBERS), nan)
-    machine.note_death(died, 0, "it died")
+    machine.note_death(died, (0, 0), "it died")
     machine._rest_until = 0
     machine.note_success()
     assert machine.left_to_others() == {nan.id}
