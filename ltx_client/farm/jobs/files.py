@@ -10,11 +10,12 @@ from ltx_client.errors import FarmError, StorageUnreachable, UsageError
 from ltx_client.farm.jobs.inputs import MAX_BYTES, Inputs
 from ltx_client.farm.jobs.views import JobView
 from ltx_client.farm.outputs.names import short_id
+from ltx_client.protocol.jobs import Job
 from ltx_client.protocol.text import is_printable
 from ltx_client.shared.broker.exchange import Exchange, block
 from ltx_client.shared.storage.download_links import fetch_link
 from ltx_client.shared.storage.store import DamagedSource, Storage, StorageError, input_name
-from ltx_models.request import MAX_FRAMES, MAX_SIZE, GenerationRequest
+from ltx_models.memory import limits_of
 
 __all__ = ["fetch_video", "is_here", "missing_inputs", "store_inputs"]
 
@@ -88,7 +89,7 @@ def fetch_video(
         raise UsageError(f"job {job_id} has no video: it is {view.status}; {why}")
     if not is_printable(result.video) or not result.video.startswith(f"{job_id}."):
         raise StorageUnreachable(f"the record of job {job_id} is invalid: {result.video!r} is not a file of this job")
-    if result.size > (most := _largest_video(view.job.request)):
+    if result.size > (most := _largest_video(view.job)):
         raise StorageUnreachable(
             f"the record of job {job_id} is invalid: its result has {result.size:,} bytes, but a video of its size and"
             f" length has at most {most:,}; it is not downloaded"
@@ -123,13 +124,14 @@ def fetch_video(
         ) from error
 
 
-def _largest_video(request: GenerationRequest) -> int:
-    """Return how many bytes a video of this request may have at most: twice its raw frames, and a container.
+def _largest_video(job: Job) -> int:
+    """Return how many bytes a video of this job may have at most: twice its raw frames, and a container.
 
     The size in the job's record cannot bound a download, since whoever wrote the record chose it.
     """
-    width, height = request.width or MAX_SIZE, request.height or MAX_SIZE
-    return 2 * 3 * width * height * (request.num_frames or MAX_FRAMES) + CONTAINER
+    request, limits = job.request, limits_of(job.variant)
+    width, height = request.width or limits.max_size, request.height or limits.max_size
+    return 2 * 3 * width * height * (request.num_frames or limits.max_frames) + CONTAINER
 
 
 def is_here(view: JobView, target: Path) -> bool:

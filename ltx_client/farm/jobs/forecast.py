@@ -16,7 +16,7 @@ from ltx_client.protocol.jobs import Job
 from ltx_client.protocol.state import Status
 from ltx_client.protocol.turns import GIVEN_BACK, turn_of
 from ltx_client.protocol.workers import WorkerInfo
-from ltx_models.memory import latent_size
+from ltx_models.memory import latent_size, limits_of
 
 __all__ = ["Pace", "Paces", "Place", "Turns", "measure", "places"]
 
@@ -41,7 +41,7 @@ class Pace:
     def seconds(self, job: Job, steps_done: int = 0) -> float:
         """Return the seconds that a render of this job takes after `steps_done` steps."""
         assert job.request.num_steps is not None
-        tokens = latent_size(job.request).tokens
+        tokens = latent_size(job.request, limits_of(job.variant)).tokens
         return tokens * (self.step * max(0, job.request.num_steps - steps_done) + self.rest)
 
 
@@ -76,7 +76,7 @@ def measure(views: Iterable[JobView], workers: Sequence[WorkerInfo]) -> Paces:
             continue
         if state.attempt > 1 or state.took is None:
             continue  # what it took includes what an earlier attempt did
-        tokens = latent_size(request).tokens
+        tokens = latent_size(request, limits_of(view.job.variant)).tokens
         rest = max(0.0, state.took - state.steps * state.step_seconds)
         for chip in {None, chips.get(state.worker or "")}:
             samples[view.job.variant, chip].append((state.step_seconds / tokens, rest / tokens))

@@ -26,7 +26,7 @@ from ltx_models.request import GenerationRequest
 from ltx_models.text_encoders.tokenizer import MAX_TOKENS, Tokenizer
 from tests.unit.client.terminal.test_batch_files import defaults
 
-TOKENIZER = Tokenizer(find_files(find_variant("pocket")).tokenizer)
+TOKENIZER = Tokenizer(find_files(find_variant("pocket"))["tokenizer"])
 CUT = CutText(text="prompt", tokens=300, read=256)
 SENTENCE = (
     "the prompt has 300 tokens, of which the text encoder reads the first 256: what comes after them has no effect"
