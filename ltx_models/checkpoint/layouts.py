@@ -133,8 +133,6 @@ class SingleFile(Checkpoint):
 
     def __init__(self, path: Path, files: Sequence[Path] = ()) -> None:
         self.path = path
-        self.layout = next(layouts())
-        first, second, *_ = self.layout.sections
         self.files = self._own_files = list(files or [path])
         self._shared_files = self._own_files
         headers = [read_header(file) for file in self.files]
@@ -142,7 +140,10 @@ class SingleFile(Checkpoint):
         names = [name for header in headers for name in header.tensors]
         if other := describe_other_model(names):
             raise CheckpointError(f"{path} is {other}")
-        self._prefix: str = named(self.layout.prefix_of)(names) or ""
+        found = ((each, named(each.prefix_of)(names)) for each in layouts())
+        self.layout, prefix = next((pair for pair in found if pair[1] is not None), (next(layouts()), None))
+        self._prefix: str = prefix or ""
+        first, second, *_ = self.layout.sections
         self.config = self._read_config(metadata)
         if self.layout.shared_file in metadata:
             self._share(second, path.parent / Path(metadata[self.layout.shared_file]).name)

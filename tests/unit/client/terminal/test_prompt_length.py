@@ -78,7 +78,7 @@ def test_no_text_is_taken_for_short_that_is_not(text):
 
 
 def test_short_prompts_load_no_tokenizer(monkeypatch):
-    monkeypatch.setattr(prompt_length, "Tokenizer", lambda path: pytest.fail("it was loaded"))
+    monkeypatch.setattr(prompt_length, "named", lambda place: pytest.fail("it was loaded"))
     assert cut_texts(job("a red ball rolls to the right", negative_prompt="blurry")) == ()
 
 
