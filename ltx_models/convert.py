@@ -1,13 +1,16 @@
 """Convert a checkpoint to a folder of files, quantized if asked: `python -m ltx_models.convert SRC DST`.
 
-The folder holds `config.json` (the official config), `transformer.safetensors` and `vae.safetensors` with the official
-names, and, if they are given, `text_encoder/` and `tokenizer/spiece.model`. A quantized matrix is MLX's `weight`,
-`scales` and `biases`; all other tensors keep their precision. Tensors are read, converted and written one by one.
+The folder holds `config.json` (the official config), a file for each section of the checkpoint with the official names,
+and the other parts of the family that are given. A quantized matrix is MLX's `weight`, `scales` and `biases`; all other
+tensors keep their precision. Tensors are read, converted and written one by one.
+
+What is checked and written of each part is a function of its family's (`Part.convert`), which returns a `Conversion`.
 """
 
 from __future__ import annotations
 
 import argparse
+import dataclasses
 import json
 import os
 import re
@@ -16,32 +19,22 @@ import signal
 import struct
 import sys
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
 import mlx.core as mx
 
-from ltx_models.checkpoint import Checkpoint, Weights, check_finite, open_checkpoint, parse_config, read_json
+from ltx_models.checkpoint import Weights, check_finite
 from ltx_models.errors import CheckpointError, ModelError, UnknownVariant
-from ltx_models.families.variants import VARIANTS, find_variant
-from ltx_models.files.model_files import VariantFiles, find_files
+from ltx_models.families.family import Family, named
+from ltx_models.families.variants import VARIANTS, find_variant, known_families
+from ltx_models.files.model_files import find_files
 from ltx_models.layers.fp8 import fold_scales, is_fp8, stored_finite, widened
-from ltx_models.layers.quantization import (
-    BITS,
-    TEXT_ENCODER_MATRICES,
-    TRANSFORMER_MATRICES,
-    Quantization,
-    quantize_weight,
-)
-from ltx_models.schedulers import SchedulerConfig
-from ltx_models.text_encoders.t5 import check_text_encoder, text_encoder_weights
-from ltx_models.text_encoders.tokenizer import Tokenizer
-from ltx_models.transformers.ltxv import check_transformer
-from ltx_models.vae import check_vae
+from ltx_models.layers.quantization import BITS, Quantization, quantize_weight
 
-__all__ = ["convert"]
+__all__ = ["Conversion", "Network", "convert"]
 
 DTYPES = {
     mx.float32: "F32",
@@ -55,13 +48,47 @@ DTYPES = {
 HEADER_ALIGNMENT = 8
 
 
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Network:
+    """The tensors of a file to write.
+
+    Attributes:
+        weights: Returns the tensors by name, read from disk when first used.
+        matrices: A regular expression that matches the layers that are quantized if asked.
+    """
+
+    weights: Callable[[], Weights]
+    matrices: str = ""
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Conversion:
+    """What is written of one part, once it is checked. Paths are relative to the new folder.
+
+    Attributes:
+        source: The file or folder that errors name.
+        configs: The JSON to write.
+        networks: The tensors to write.
+        copies: Files to copy.
+        left_out: Names of tensors that are not written.
+        facts: What the parts after it are compared with, by name.
+    """
+
+    source: Path
+    configs: Mapping[str, dict[str, Any]] = dataclasses.field(default_factory=dict)
+    networks: Mapping[str, Network] = dataclasses.field(default_factory=dict)
+    copies: Mapping[str, Path] = dataclasses.field(default_factory=dict)
+    left_out: Sequence[str] = ()
+    facts: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+
+
 def convert(
     source: Path,
     destination: Path,
     *,
     quantize: int | None = None,
-    text_encoder: Path | None = None,
-    tokenizer: Path | None = None,
+    family: Family | None = None,
+    **parts: Path | None,
 ) -> Sequence[str]:
     """Write the checkpoint at `source`, of any layout, as the folder `destination`, which must not exist.
 
@@ -71,30 +98,31 @@ def convert(
     Args:
         source: A checkpoint's file or folder.
         destination: The new folder.
-        quantize: Bits, 8 or 4, for the matrices of the transformer's and the text encoder's blocks; None keeps them.
-        text_encoder: A Hugging Face T5 folder to convert as well, or None.
-        tokenizer: A `spiece.model` to copy as well, or None.
+        quantize: Bits, 8 or 4, for the matrices of the networks' blocks; None keeps them.
+        family: The family of the checkpoint; None for the first one.
+        parts: Other parts of the family to convert as well, by name; None leaves one out.
 
     Returns:
-        The names of tensors that belong to none of the models and are left out.
+        The names of tensors that belong to none of the networks and are left out.
 
     Raises:
         CheckpointError: A file is not what is expected; the destination is not left behind.
     """
     _check_is_new(destination)
-    checkpoint = open_checkpoint(source)
-    _check(checkpoint, quantize, text_encoder, tokenizer)
+    family = family or next(known_families())
+    checked = _checked(family, {family.checkpoint.name: source, **parts}, quantize)
     with _new_folder(destination) as folder:
-        _write_json(folder / "config.json", checkpoint.config, quantize)
-        weights = _quantized(checkpoint.transformer_weights(), quantize, TRANSFORMER_MATRICES)
-        write_tensors(folder / "transformer.safetensors", weights, source)
-        write_tensors(folder / "vae.safetensors", checkpoint.vae_weights(), source)
-        if text_encoder:
-            _convert_text_encoder(text_encoder, folder / "text_encoder", quantize)
-        if tokenizer:
-            (folder / "tokenizer").mkdir()
-            shutil.copyfile(tokenizer, folder / "tokenizer" / "spiece.model")
-    return checkpoint.left_out
+        for part in checked:
+            for name, config in part.configs.items():
+                (folder / name).parent.mkdir(exist_ok=True)
+                _write_json(folder / name, config, quantize)
+            for name, network in part.networks.items():
+                weights = _quantized(network.weights(), quantize, network.matrices)
+                write_tensors(folder / name, weights, part.source)
+            for name, file in part.copies.items():
+                (folder / name).parent.mkdir(exist_ok=True)
+                shutil.copyfile(file, folder / name)
+    return [name for part in checked for name in part.left_out]
 
 
 def _check_is_new(destination: Path) -> None:
@@ -107,26 +135,27 @@ def _check_is_new(destination: Path) -> None:
     raise CheckpointError(f"{destination} exists already; name a folder that does not")
 
 
-def _check(checkpoint: Checkpoint, quantize: int | None, text_encoder: Path | None, tokenizer: Path | None) -> None:
-    """Raise CheckpointError unless all parts match their configs. Read no weights."""
-    channels = check_transformer(checkpoint).caption_channels
-    check_vae(checkpoint)
-    if "scheduler" in checkpoint.config:
-        source = f"the scheduler config of {checkpoint.path}"
-        parse_config(SchedulerConfig, checkpoint.section("scheduler"), {}, source=source)
-    _refuse_quantized(checkpoint.transformer_weights(), quantize, checkpoint.path)
-    vocabulary = None
-    if text_encoder:
-        config = check_text_encoder(text_encoder)
-        vocabulary = config.vocab_size
-        if config.d_model != channels:
-            raise CheckpointError(
-                f"the text encoder {text_encoder} makes embeddings of {config.d_model} channels; {checkpoint.path} was"
-                f" trained with {channels}"
-            )
-        _refuse_quantized(text_encoder_weights(text_encoder), quantize, text_encoder)
-    if tokenizer:
-        Tokenizer(tokenizer, vocabulary)
+def _checked(family: Family, parts: Mapping[str, Path | None], quantize: int | None) -> list[Conversion]:
+    """Return what is written of each part, in the family's order. Read no weights.
+
+    Raises:
+        CheckpointError: A part does not match its config or the parts before it, or is quantized already.
+    """
+    checked: list[Conversion] = []
+    facts: dict[str, Any] = {}
+    for part in family.parts:
+        path = parts.get(part.name)
+        if path is None:
+            continue
+        if not part.convert:
+            raise CheckpointError(f"the {part.name.replace('_', ' ')} of {family.title} is not converted")
+        conversion: Conversion = named(part.convert)(path, facts)
+        for network in conversion.networks.values():
+            if network.matrices:
+                _refuse_quantized(network.weights(), quantize, path)
+        facts |= conversion.facts
+        checked.append(conversion)
+    return checked
 
 
 @contextmanager
@@ -147,16 +176,6 @@ def _new_folder(destination: Path) -> Iterator[Path]:
         raise
 
 
-def _convert_text_encoder(source: Path, destination: Path, quantize: int | None) -> None:
-    destination.mkdir()
-    _write_json(destination / "config.json", read_json(source / "config.json"), quantize)
-    weights = {
-        name: value.astype(mx.bfloat16) if value.dtype == mx.float16 else value
-        for name, value in text_encoder_weights(source).items()
-    }
-    write_tensors(destination / "model.safetensors", _quantized(weights, quantize, TEXT_ENCODER_MATRICES), source)
-
-
 def _write_json(path: Path, config: dict[str, Any], quantize: int | None) -> None:
     if quantize:
         quantization = Quantization(bits=quantize, layers="")
@@ -171,7 +190,7 @@ def _refuse_quantized(weights: Weights, bits: int | None, source: Path) -> None:
 
 def _quantized(weights: Weights, bits: int | None, layers: str) -> Weights:
     """Return the tensors, not evaluated, with those of matching layers quantized where rows are whole groups."""
-    if bits is None:
+    if bits is None or not layers:
         return weights
     quantization = Quantization(bits=bits, layers=layers)
     rows = {
@@ -234,19 +253,15 @@ def main() -> int:
     parser.add_argument("source")
     parser.add_argument("destination", type=Path)
     parser.add_argument("--quantize", type=int, choices=BITS)
-    parser.add_argument("--text-encoder", type=Path)
-    parser.add_argument("--tokenizer", type=Path)
+    names = dict.fromkeys(part.name for family in known_families() for part in family.parts[1:] if part.convert)
+    for name in names:
+        parser.add_argument(f"--{name.replace('_', '-')}", type=Path)
     options = parser.parse_args()
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))  # so that nothing is left half-written
     try:
-        files = _source(options.source, options.text_encoder, options.tokenizer)
-        left_out = convert(
-            files.checkpoint,
-            options.destination,
-            quantize=options.quantize,
-            text_encoder=files.text_encoder,
-            tokenizer=files.tokenizer,
-        )
+        given = {name: path for name in names if (path := getattr(options, name))}
+        source, family, parts = _source(options.source)
+        left_out = convert(source, options.destination, quantize=options.quantize, family=family, **(parts | given))
     except (ModelError, OSError) as error:
         why = (
             f"{options.destination} could not be created: {error.strerror}"
@@ -258,7 +273,7 @@ def main() -> int:
     if left_out:
         more = ", …" if len(left_out) > 1 else ""
         print(  # noqa: T201
-            f"left out, since neither the transformer nor the VAE has them: {len(left_out)}"
+            f"left out, since neither {_titles(family)} has them: {len(left_out)}"
             f" tensor{'s' if more else ''} ({_printable(left_out[0][:200])}{more})",
             file=sys.stderr,
         )
@@ -270,23 +285,31 @@ def _printable(text: str) -> str:
     return "".join(character if character.isprintable() else " " for character in text)
 
 
-def _source(name: str, text_encoder: Path | None, tokenizer: Path | None) -> Any:
-    """Return the files to convert: those at a path, or those of a variant.
+def _titles(family: Family) -> str:
+    """Return what the sections of a family's checkpoints are called."""
+    sections = family.layout.sections if family.layout else ()
+    return " nor ".join(f"the {section.title.partition(' ')[2]}" for section in sections)
+
+
+def _source(name: str) -> tuple[Path, Family, dict[str, Path | None]]:
+    """Return the checkpoint to convert, its family, and its other parts: what is at a path, or what a variant has.
 
     Raises:
         CheckpointError: The variant's files are not on this machine.
         UnknownVariant: `name` is neither a path nor a variant.
     """
     if os.path.lexists(name):
-        return argparse.Namespace(checkpoint=Path(name), text_encoder=text_encoder, tokenizer=tokenizer)
+        return Path(name), next(known_families()), {}
     try:
         variant = find_variant(name)
     except UnknownVariant as error:
         raise UnknownVariant(
             f"there is no file, folder or variant {name}; the variants are: {', '.join(VARIANTS)}"
         ) from error
-    files = find_files(variant)
-    return VariantFiles(files.checkpoint, text_encoder or files.text_encoder, tokenizer or files.tokenizer)
+    parts: dict[str, Path | None] = dict(find_files(variant))
+    source = parts.pop(variant.family.checkpoint.name)
+    assert source is not None
+    return source, variant.family, parts
 
 
 if __name__ == "__main__":

@@ -1,7 +1,8 @@
 """Describe a video to render, and check every constraint on it. Plain data: importable without MLX.
 
 A field that is None takes the variant's own value (`GenerationRequest.resolve`), so the same request means the right
-thing for every variant.
+thing for every variant. Sides, frames and guidance are limited by the variant's family: a value that no known family
+takes is refused at once, one that the variant's does not take when the request is resolved.
 """
 
 from __future__ import annotations
@@ -11,40 +12,36 @@ import itertools
 import math
 import secrets
 import unicodedata
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal, TypeGuard, TypeVar, get_args
+from typing import Literal, TypeGuard, TypeVar, get_args
 
 from ltx_models.errors import InvalidRequest
+from ltx_models.families.family import Limits
+from ltx_models.families.variants import Variant, known_families
 from ltx_models.files.urls import check_is_no_url
 from ltx_models.schedulers import shorten_timesteps
 
-if TYPE_CHECKING:
-    from ltx_models.families.variants import Variant
-
 __all__ = [
-    "FRAME_STRIDE",
     "LAST_FRAME",
-    "SIZE_STRIDE",
+    "TEXT_NAMES",
     "ConditioningItem",
     "GenerationRequest",
     "Guidance",
     "Perturbing",
     "draw_seed",
+    "refusals_of",
 ]
 
-SIZE_STRIDE = 32
-"""Pixels of one latent column or row: the VAE's spatial compression."""
-FRAME_STRIDE = 8
-"""Frames of one latent frame after the first: the VAE's temporal compression."""
-
 MAX_PROMPT_CHARACTERS = 4_000
+CHARACTERS_A_TOKEN = 4
 UNPRINTED = ("Cc", "Cs")
 """Unicode categories that texts must not contain: control characters, which could change the terminal of a person who
 lists the farm's jobs, and lone surrogates, which cannot be stored as UTF-8.
 """
 BLANKS = "\n\r\t"
-MAX_SIZE = 2_048
-MAX_FRAMES = 513
 MAX_STEPS = 1_000
 MAX_FRAME_RATE = 120
 MAX_GUIDANCE = 30
@@ -56,16 +53,15 @@ MAX_SEED = 2**63 - 1
 
 LAST_FRAME = -1
 """The frame number that stands for the video's last frame, however long the video is."""
-SHORTEST_CLIP = FRAME_STRIDE + 1
-"""The least number of frames from a clip's first frame to the video's end: two latent frames, of which the first covers
-one frame. At frame 0 the clip gives the first latent frame, and the second is rendered; later, the clip gives both.
-"""
 MAX_CLIP_SECONDS = 1_000_000
 
 Perturbing = Literal["attention_values", "attention_skip", "transformer_block", "residual"]
 """What spatio-temporal guidance does to a perturbed block: self-attention returns its values, or its input; the block
-returns its input; or nothing is changed ("residual", as in the official code).
+returns its input; or nothing is changed ("residual", as in the official code). A family knows some of them.
 """
+
+TEXT_NAMES = ("prompt", "negative prompt")
+"""Names of a request's texts, in the order of `GenerationRequest.texts`."""
 
 T = TypeVar("T")
 
@@ -78,7 +74,7 @@ class ConditioningItem:
         kind: "image" or "video".
         source: The file's path; a farm replaces it by a content address, `sha256:…`.
         frame: The frame of the video at which the picture, or the clip's first frame, belongs; LAST_FRAME for a picture
-            at the end. A clip begins at a multiple of 8.
+            at the end. A clip begins at a multiple of the family's frame stride.
         strength: How much of the noise it replaces, above 0, to 1; at 1 it is kept unchanged.
         crop: Cut it to the video's aspect ratio around the centre; otherwise it is stretched.
         blur: Blur it slightly. The model was trained on frames of videos and expects this of a picture.
@@ -110,17 +106,22 @@ class ConditioningItem:
             raise InvalidRequest(
                 f"the name of an {self.kind}'s file has more than {MAX_SOURCE_CHARACTERS:,} characters"
             )
-        _check_whole("conditioning frame", self.frame, LAST_FRAME, MAX_FRAMES - 1)
+        _for_any_family(self.check_limits)
         _check_number("conditioning strength", self.strength, 0, 1, above=True)
         for name in ("crop", "blur", "compress"):
             _check_switch(name, getattr(self, name))
-        if self.kind == "video" and self.frame % FRAME_STRIDE:
-            below = max(0, self.frame - self.frame % FRAME_STRIDE)
-            raise InvalidRequest(
-                f"a clip at frame {self.frame} does not begin at a multiple of {FRAME_STRIDE}; {below} or"
-                f" {below + FRAME_STRIDE} would"
-            )
         self._check_part()
+
+    def check_limits(self, limits: Limits) -> None:
+        """Raise InvalidRequest unless videos of a family have such a frame, and a clip may begin there."""
+        _check_whole("conditioning frame", self.frame, LAST_FRAME, limits.max_frames - 1)
+        stride = limits.frame_stride
+        if self.kind == "video" and self.frame % stride:
+            below = max(0, self.frame - self.frame % stride)
+            raise InvalidRequest(
+                f"a clip at frame {self.frame} does not begin at a multiple of {stride}; {below} or"
+                f" {below + stride} would"
+            )
 
     def _check_part(self) -> None:
         _check_number("start of a clip", self.start, 0, MAX_CLIP_SECONDS)
@@ -137,9 +138,9 @@ class ConditioningItem:
         """Return this item for a video of `num_frames` frames: LAST_FRAME is replaced by a number."""
         return dataclasses.replace(self, frame=num_frames - 1) if self.frame == LAST_FRAME else self
 
-    def check_fits(self, num_frames: int) -> None:
-        """Raise InvalidRequest unless a video of `num_frames` frames has room for this item."""
-        needed = SHORTEST_CLIP if self.kind == "video" else 1
+    def check_fits(self, num_frames: int, limits: Limits) -> None:
+        """Raise InvalidRequest unless a family's video of `num_frames` frames has room for this item."""
+        needed = limits.shortest_clip if self.kind == "video" else 1
         if self.frame + needed > num_frames:
             raise InvalidRequest(
                 f"{'an image' if self.kind == 'image' else 'a clip'} at frame {self.frame} needs"
@@ -155,7 +156,7 @@ class Guidance:
         scale: The scale of classifier-free guidance; 1 is off.
         stg_scale: The scale of spatio-temporal guidance; 0 is off.
         rescale: How far to rescale towards the conditional prediction's standard deviation; 1 is off.
-        stg_blocks: The transformer blocks that spatio-temporal guidance perturbs.
+        stg_blocks: The blocks that spatio-temporal guidance perturbs.
     """
 
     scale: float
@@ -171,11 +172,11 @@ class GenerationRequest:
     Construction raises InvalidRequest, whose one sentence names the value, the rule, and the nearest valid values.
 
     Attributes:
-        prompt: Text, at most 4,000 characters; the text encoder reads the first 256 tokens.
+        prompt: Text, at most 4,000 characters; the first tokens of it are read, as many as the family's limits say.
         negative_prompt: Text, likewise.
-        width: Pixels, a multiple of 32, 32 to 2,048.
+        width: Pixels, a multiple of the family's stride, to its largest size.
         height: Pixels, likewise.
-        num_frames: 8n+1, 1 to 513.
+        num_frames: One more than a multiple of the family's stride, to its largest number.
         frame_rate: Frames a second, above 0, to 120.
         num_steps: 1 to 1,000.
         timesteps: The schedule itself, falling values in (0, 1], in place of num_steps.
@@ -192,8 +193,8 @@ class GenerationRequest:
         guidance_timesteps: Falling values in (0, 1] at which guidance_scale, stg_scale, rescale and stg_blocks change.
             Each of these may be a tuple of as many values (of tuples, for stg_blocks): a step takes those of the first
             guidance timestep that is not above its own, or the last.
-        decode_timestep: The timestep that a VAE with timestep conditioning is given, 0 to 1.
-        decode_noise_scale: How much noise is mixed into the latents for such a VAE, 0 to 1.
+        decode_timestep: The timestep that a decoder with timestep conditioning is given, 0 to 1.
+        decode_noise_scale: How much noise is mixed into the latents for such a decoder, 0 to 1.
         conditioning: At most 16 pictures and clips that the video is to contain.
         image_noise_scale: Noise, 0 to 1, that is added to latents that are kept unchanged, less from step to step; it
             helps motion.
@@ -230,9 +231,7 @@ class GenerationRequest:
             raise InvalidRequest("the prompt is empty; describe the video in a sentence")
         if self.negative_prompt is not None:
             _check_text("negative prompt", self.negative_prompt)
-        _check_stepped("width", self.width, SIZE_STRIDE, 0, MAX_SIZE, f"a multiple of {SIZE_STRIDE}")
-        _check_stepped("height", self.height, SIZE_STRIDE, 0, MAX_SIZE, f"a multiple of {SIZE_STRIDE}")
-        _check_stepped("frames", self.num_frames, FRAME_STRIDE, 1, MAX_FRAMES, "8n+1")
+        _for_any_family(self._check_size)
         _check_whole("steps", self.num_steps, 1, MAX_STEPS)
         _check_whole("seed", self.seed, 0, MAX_SEED)
         _check_number("frame rate", self.frame_rate, 0, MAX_FRAME_RATE, above=True)
@@ -249,7 +248,17 @@ class GenerationRequest:
                 )
         self._check_skipped_steps()
         self._check_guidance()
-        self._check_conditioning()
+        if len(self.conditioning) > MAX_CONDITIONING_ITEMS:
+            raise InvalidRequest(
+                f"{len(self.conditioning)} pictures and clips were given; at most {MAX_CONDITIONING_ITEMS} are possible"
+            )
+        _for_any_family(self._check_room)
+
+    def _check_size(self, limits: Limits) -> None:
+        stride, most = limits.size_stride, limits.max_size
+        _check_stepped("width", self.width, stride, 0, most, f"a multiple of {stride}")
+        _check_stepped("height", self.height, stride, 0, most, f"a multiple of {stride}")
+        _check_stepped("frames", self.num_frames, limits.frame_stride, 1, limits.max_frames, limits.frame_rule)
 
     def _check_skipped_steps(self) -> None:
         _check_whole("skipped first steps", self.skip_first_steps, 0, MAX_STEPS - 1)
@@ -279,14 +288,22 @@ class GenerationRequest:
                     " give one value, or as many as there are timesteps"
                 )
 
-    def _check_conditioning(self) -> None:
-        if len(self.conditioning) > MAX_CONDITIONING_ITEMS:
-            raise InvalidRequest(
-                f"{len(self.conditioning)} pictures and clips were given; at most {MAX_CONDITIONING_ITEMS} are possible"
-            )
+    def _check_room(self, limits: Limits) -> None:
         if self.num_frames is not None:
             for item in self.conditioning:
-                item.check_fits(self.num_frames)
+                item.check_fits(self.num_frames, limits)
+
+    def _check_limits(self, variant: Variant) -> None:
+        """Raise InvalidRequest unless a resolved request is within the limits of the variant's family."""
+        limits = variant.family.limits
+        self._check_size(limits)
+        for item in self.conditioning:
+            item.check_limits(limits)
+        self._check_room(limits)
+        scales = self.stg_scale if isinstance(self.stg_scale, tuple) else (self.stg_scale or 0,)
+        if max(scales) > 0 and self.stg_mode not in limits.perturbing:
+            known = f"{', '.join(limits.perturbing)} are known" if limits.perturbing else "it has no such guidance"
+            raise InvalidRequest(f"stg_mode {self.stg_mode!r} is unknown to {variant.family.title}; {known}")
 
     def resolve(self, variant: Variant) -> GenerationRequest:
         """Return this request with every None replaced: by the variant's value, and a missing seed by a random one.
@@ -294,7 +311,8 @@ class GenerationRequest:
         A variant that was distilled for certain timesteps takes as many of them as there are steps.
 
         Raises:
-            InvalidRequest: There are more steps than the variant was distilled for, or values contradict each other.
+            InvalidRequest: There are more steps than the variant was distilled for, values contradict each other, or
+                the variant's family makes no such video.
         """
         defaults = variant.defaults()
         if self.timesteps is not None:
@@ -306,7 +324,9 @@ class GenerationRequest:
             missing["seed"] = draw_seed()
         num_frames: int = self.num_frames or defaults["num_frames"]
         missing["conditioning"] = tuple(item.resolve(num_frames) for item in self.conditioning)
-        return dataclasses.replace(self, **missing)
+        resolved = dataclasses.replace(self, **missing)
+        resolved._check_limits(variant)
+        return resolved
 
     @property
     def uses_negative_prompt(self) -> bool:
@@ -345,13 +365,45 @@ def draw_seed() -> int:
     return secrets.randbelow(2**32)
 
 
+_asked: ContextVar[Limits | None] = ContextVar("asked", default=None)
+
+
+@contextmanager
+def refusals_of(variant: Variant) -> Iterator[None]:
+    """Have requests that are made inside refused in the words of a variant's family, where any family's are needed."""
+    token = _asked.set(variant.family.limits)
+    try:
+        yield
+    finally:
+        _asked.reset(token)
+
+
+def _for_any_family(check: Callable[[Limits], None]) -> None:
+    """Call `check` with the limits of each family until one passes. Raise the first one's InvalidRequest if none does.
+
+    The first are those of `refusals_of`. The families of installed distributions are looked for only where the table's
+    own refuse.
+    """
+    first: InvalidRequest | None = None
+    asked = _asked.get()
+    for limits in itertools.chain([asked] if asked else [], (family.limits for family in known_families())):
+        try:
+            return check(limits)
+        except InvalidRequest as error:
+            first = first or error
+    assert first is not None
+    raise first
+
+
 def _check_text(name: str, value: str) -> None:
     if not isinstance(value, str):
         raise InvalidRequest(f"the {name} is not text")
     if len(value) > MAX_PROMPT_CHARACTERS:
+        tokens = next(known_families()).limits.text_tokens
+        about = round(CHARACTERS_A_TOKEN * tokens, -3)
         raise InvalidRequest(
             f"the {name} has {len(value):,} characters; at most {MAX_PROMPT_CHARACTERS:,} are allowed, and the"
-            " text encoder reads only the first 256 tokens (about 1,000 characters)"
+            f" text encoder reads only the first {tokens} tokens (about {about:,} characters)"
         )
     if unprinted := next(
         (char for char in value if unicodedata.category(char) in UNPRINTED and char not in BLANKS), ""

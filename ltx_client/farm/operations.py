@@ -42,9 +42,9 @@ from ltx_client.shared.broker.exchange import Exchange, ask, block
 from ltx_client.shared.live_workers import read_workers
 from ltx_client.shared.storage.store import Storage
 from ltx_client.shared.unexpected_data import ask_or
-from ltx_models.families.variants import find_variant
+from ltx_models.families.variants import DEFAULT_VARIANT, find_variant
 from ltx_models.files.formats import HEAD_BYTES, JPEG, format_of
-from ltx_models.request import GenerationRequest
+from ltx_models.request import GenerationRequest, refusals_of
 
 __all__ = ["Operations"]
 
@@ -82,7 +82,9 @@ class Operations(Sending):
         if unknown := sorted(fields.keys() - known):
             near = difflib.get_close_matches(unknown[0], known, 1)
             raise UsageError(f"a request has no {unknown[0]!r}" + (f"; is {near[0]} meant?" if near else ""))
-        job, inputs = yield from block(prepare, GenerationRequest(prompt=prompt, **fields), **options)
+        with refusals_of(find_variant(options.get("variant", DEFAULT_VARIANT))):
+            request = GenerationRequest(prompt=prompt, **fields)
+        job, inputs = yield from block(prepare, request, **options)
         relations = yield from self.relations(after, not_on)
         yield from self.send(job, inputs, relations)
         return job

@@ -10,13 +10,11 @@ from importlib.metadata import version
 
 import mlx.core as mx
 
-from ltx_models.benchmark.diffusers import compare
-from ltx_models.benchmark.models import random_models
-from ltx_models.benchmark.parts import measure_parts
+from ltx_models.benchmark.bench import check_measured, measure_parts, open_bench
 from ltx_models.benchmark.renders import check_memory, measure_renders, measure_whole
 from ltx_models.errors import ModelError
 from ltx_models.families.variants import find_variant
-from ltx_models.memory import cache_limit, latent_size
+from ltx_models.memory import cache_limit
 from ltx_models.request import GenerationRequest
 
 USAGE = 2
@@ -36,7 +34,8 @@ def main() -> int:
     try:
         variant = find_variant(options.variant)
         if options.bits:
-            variant = dataclasses.replace(variant, quantize_transformer=options.bits)
+            bits = {**variant.bits, variant.family.largest.name: options.bits}
+            variant = dataclasses.replace(variant, bits=bits)
         request = GenerationRequest(
             prompt="a benchmark",
             width=options.width,
@@ -48,18 +47,18 @@ def main() -> int:
         on_gpu = mx.default_device() == mx.Device(mx.gpu)
         if not on_gpu:  # where all is computed in float32
             variant = dataclasses.replace(variant, architecture=dataclasses.replace(variant.architecture, itemsize=4))
+        check_measured(variant)
         check_memory(variant, request)
         _print({"device": _device(on_gpu), "dtype": "bfloat16" if on_gpu else "float32", "mlx": version("mlx")})
         dtype = mx.bfloat16 if on_gpu else mx.float32
         mx.set_cache_limit(cache_limit(variant.ram_gb * 10**9))
-        models = random_models(variant, dtype)
+        bench = open_bench(variant, request, dtype)
         for measure in (measure_whole,) if options.memory else (measure_parts, measure_renders):
-            for measurement in measure(variant, models, request, options.runs):
+            for measurement in measure(bench, options.runs):
                 _print(dataclasses.asdict(measurement))
         if options.compare:
-            del models
-            mx.clear_cache()
-            for measurement in compare(variant.architecture, latent_size(request), options.runs):
+            bench.release()
+            for measurement in bench.compare(options.runs):
                 _print(dataclasses.asdict(measurement))
     except ModelError as error:
         print(f"Error: {error}", file=sys.stderr)  # noqa: T201

@@ -7,6 +7,7 @@ from ltx_models.checkpoint.layouts import (
     ShardedFile,
     SingleFile,
     SplitFolder,
+    checkpoint_files,
     open_checkpoint,
 )
 from ltx_models.checkpoint.loading import build, check_finite, check_weights, load_weights, parse_config
@@ -21,6 +22,7 @@ __all__ = [
     "build",
     "check_finite",
     "check_weights",
+    "checkpoint_files",
     "file_hash",
     "load_tensors",
     "load_weights",

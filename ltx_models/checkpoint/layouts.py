@@ -1,9 +1,11 @@
 """The layouts of a checkpoint. Each gives the same: sections of the official config, tensors by official names.
 
-SingleFile        one file: prefixed tensors, the config in the metadata         (Lightricks/LTX-Video)
+SingleFile        one file: prefixed tensors, the config in the metadata         (as they are published)
 ShardedFile       the same in several files, with an index that lists them
-DiffusersFolder   transformer/, vae/, scheduler/ with names and configs of their own
-SplitFolder       transformer.safetensors, vae.safetensors, config.json          (`ltx models convert`)
+DiffusersFolder   a folder for each section, with names and configs of their own
+SplitFolder       a file for each section, and config.json                       (`ltx models convert`)
+
+What the sections are, and what they are called, is the family's `Layout`.
 """
 
 from __future__ import annotations
@@ -11,44 +13,50 @@ from __future__ import annotations
 import json
 import reprlib
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from ltx_models.checkpoint.diffusers_names import official_config, rename_transformer, rename_vae
 from ltx_models.checkpoint.files import INDEX_SUFFIXES, Weights, indexed_files, load_tensors, read_json, sharded_files
 from ltx_models.errors import CheckpointError
-from ltx_models.files.file_kinds import PREFIXES, VAE_PREFIX, describe_other_model, is_lora, transformer_prefix
+from ltx_models.families.family import Layout, Section, named
+from ltx_models.families.variants import known_families
+from ltx_models.files.file_kinds import describe_other_model, is_lora
 from ltx_models.files.safetensors_header import read_header
 from ltx_models.layers.fp8 import name_scales
 
-__all__ = ["Checkpoint", "DiffusersFolder", "ShardedFile", "SingleFile", "SplitFolder", "open_checkpoint"]
+__all__ = [
+    "Checkpoint",
+    "DiffusersFolder",
+    "ShardedFile",
+    "SingleFile",
+    "SplitFolder",
+    "checkpoint_files",
+    "open_checkpoint",
+]
 
-VAE_FILE = "vae_file"
-"""The metadata key of this project's files that leave out the VAE: the name of the file in the same folder that has it.
-"""
 DIFFUSERS_STEM = "diffusion_pytorch_model"
-DIFFUSERS_CLASS = "LTXVideoTransformer3DModel"
-OFFICIAL_CLASS = "Transformer3DModel"
 
 
 class Checkpoint(ABC):
-    """A transformer and a VAE on disk: the config at once, tensors each time they are asked for.
+    """The networks of a checkpoint on disk: the config at once, tensors each time they are asked for.
 
     Attributes:
         path: The file or folder.
+        layout: The sections that it holds.
         files: The files with tensors.
         config: The official config, as far as it is known.
-        left_out: Names of tensors that are neither the transformer's nor the VAE's.
+        left_out: Names of tensors that belong to no section.
     """
 
     path: Path
+    layout: Layout
     files: list[Path]
     config: Any
     left_out: Sequence[str] = ()
 
     def section(self, name: str) -> dict[str, Any]:
-        """Return a section of the config: "transformer", "vae" or "scheduler".
+        """Return a section of the config: one of the layout's, or another one, such as "scheduler".
 
         Raises:
             CheckpointError: The section is missing.
@@ -58,13 +66,21 @@ class Checkpoint(ABC):
             raise CheckpointError(f"the config of {self.path} has no section {name!r}")
         return section
 
-    @abstractmethod
-    def transformer_weights(self) -> Weights:
-        """Return the transformer's tensors, read from disk when first used. The caller has the only references."""
+    def weights(self, name: str) -> Weights:
+        """Return the tensors of a section of the layout, by their official names.
+
+        They are read from disk when first used. The caller has the only references.
+        """
+        return self._weights(next(each for each in self.layout.sections if each.name == name))
 
     @abstractmethod
-    def vae_weights(self) -> Weights:
-        """Return the VAE's tensors, read from disk when first used. The caller has the only references."""
+    def _weights(self, section: Section) -> Weights:
+        """Return a section's tensors."""
+
+
+def layouts() -> Iterator[Layout]:
+    """Yield the layouts of all families, those of the variant table first."""
+    return (family.layout for family in known_families() if family.layout is not None)
 
 
 def open_checkpoint(path: Path) -> Checkpoint:
@@ -75,24 +91,32 @@ def open_checkpoint(path: Path) -> Checkpoint:
     """
     if not path.is_dir():
         return SingleFile(path)
-    if (path / "transformer" / "config.json").is_file():
-        return DiffusersFolder(path)
-    if (path / SplitFolder.TRANSFORMER).is_file():
-        return SplitFolder(path)
+    for layout in layouts():
+        first = layout.sections[0]
+        if (path / first.name / "config.json").is_file():
+            return DiffusersFolder(path, layout)
+        if (path / first.files[0]).is_file():
+            return SplitFolder(path, layout)
     if indexes := [found for suffix in INDEX_SUFFIXES for found in sorted(path.glob(f"*{suffix}"))]:
         return ShardedFile(indexes[0])
     raise CheckpointError(_why_no_folder(path))
 
 
+def checkpoint_files(path: Path) -> list[Path]:
+    """Return the files with tensors of the checkpoint at `path`. Raise CheckpointError."""
+    return list(open_checkpoint(path).files)
+
+
 def _why_no_folder(path: Path) -> str:
+    first = next(layouts()).sections[0]
     files = sorted(found.name for found in path.glob("*.safetensors"))
     if (path / "config.json").is_file() and (kind := read_json(path / "config.json").get("_class_name")):
         return (
             f"the folder {path} is one part of a diffusers folder ({reprlib.repr(kind)}); name the folder that it is in"
         )
     text = (
-        f"the folder {path} holds neither transformer/config.json, as a diffusers folder does, nor"
-        f" {SplitFolder.TRANSFORMER}, as ltx models convert writes; an official checkpoint is named as a file"
+        f"the folder {path} holds neither {first.name}/config.json, as a diffusers folder does, nor"
+        f" {first.files[0]}, as ltx models convert writes; an official checkpoint is named as a file"
     )
     return text + (f", such as {path / files[0]}" if files else "")
 
@@ -100,8 +124,8 @@ def _why_no_folder(path: Path) -> str:
 class SingleFile(Checkpoint):
     """The official checkpoint file.
 
-    Two models may share a VAE: the file of one then has the transformer alone, and its metadata names the file in the
-    same folder that has the VAE.
+    Two models may share their second section: the file of one then has the first section alone, and its metadata names
+    the file in the same folder that has the second.
 
     Raises:
         CheckpointError: The file is missing, truncated, not safetensors, another model's, or has no usable config.
@@ -110,22 +134,26 @@ class SingleFile(Checkpoint):
     def __init__(self, path: Path, files: Sequence[Path] = ()) -> None:
         self.path = path
         self.files = self._own_files = list(files or [path])
-        self._vae_files = self._own_files
+        self._shared_files = self._own_files
         headers = [read_header(file) for file in self.files]
         metadata = {name: value for header in reversed(headers) for name, value in header.metadata.items()}
         names = [name for header in headers for name in header.tensors]
         if other := describe_other_model(names):
             raise CheckpointError(f"{path} is {other}")
-        self._prefix = transformer_prefix(names) or ""
+        found = ((each, named(each.prefix_of)(names)) for each in layouts())
+        self.layout, prefix = next((pair for pair in found if pair[1] is not None), (next(layouts()), None))
+        self._prefix: str = prefix or ""
+        first, second, *_ = self.layout.sections
         self.config = self._read_config(metadata)
-        if VAE_FILE in metadata:
-            self._share_vae(path.parent / Path(metadata[VAE_FILE]).name)
-        elif not any(name.startswith(VAE_PREFIX) for name in names):
+        if self.layout.shared_file in metadata:
+            self._share(second, path.parent / Path(metadata[self.layout.shared_file]).name)
+        elif not any(name.startswith(second.prefixes) for name in names):
             raise CheckpointError(
-                f"{path} is a transformer without a VAE; take the official single file, which holds both, or a folder"
-                " with transformer/ and vae/"
+                f"{path} is {first.title} without {second.title}; take the official single file, which holds both, or a"
+                f" folder with {first.name}/ and {second.name}/"
             )
-        self.left_out = [name for name in names if not name.startswith((self._prefix, VAE_PREFIX))]
+        self._others = tuple(prefix for section in self.layout.sections[1:] for prefix in section.prefixes)
+        self.left_out = [name for name in names if not name.startswith((self._prefix, *self._others))]
 
     def _read_config(self, metadata: dict[str, str]) -> dict[str, Any]:
         if "config" not in metadata:
@@ -141,23 +169,24 @@ class SingleFile(Checkpoint):
             raise CheckpointError(f"the config in the metadata of {self.path} is not a JSON object")
         return config
 
-    def _share_vae(self, owner: Path) -> None:
-        if VAE_FILE in read_header(owner).metadata:
-            raise CheckpointError(f"{self.path} says that its VAE is in {owner}, which has none either")
+    def _share(self, section: Section, owner: Path) -> None:
+        if self.layout.shared_file in read_header(owner).metadata:
+            what = section.title.partition(" ")[2]
+            raise CheckpointError(f"{self.path} says that its {what} is in {owner}, which has none either")
         self.files = [*self._own_files, owner]
-        self._vae_files = [owner]
-        self.config["vae"] = SingleFile(owner).section("vae")
+        self._shared_files = [owner]
+        self.config[section.name] = SingleFile(owner).section(section.name)
 
-    def transformer_weights(self) -> Weights:
-        """Return the tensors under the transformer's prefix, without it."""
+    def _weights(self, section: Section) -> Weights:
+        """Return the tensors under the section's prefix, without it."""
+        first, second, *_ = self.layout.sections
+        if section is not first:
+            files = self._shared_files if section is second else self._own_files
+            return name_scales(_under(section.prefixes[0], _load_all(files)), files[0])
         weights = _under(self._prefix, _load_all(self._own_files))
-        return name_scales(
-            weights if self._prefix else {n: v for n, v in weights.items() if not n.startswith(VAE_PREFIX)}, self.path
-        )
-
-    def vae_weights(self) -> Weights:
-        """Return the tensors under `vae.`, without that prefix."""
-        return name_scales(_under(VAE_PREFIX, _load_all(self._vae_files)), self._vae_files[0])
+        if not self._prefix:
+            weights = {name: value for name, value in weights.items() if not name.startswith(self._others)}
+        return name_scales(weights, self.path)
 
 
 class ShardedFile(SingleFile):
@@ -176,70 +205,58 @@ class ShardedFile(SingleFile):
 class DiffusersFolder(Checkpoint):
     """The folder that diffusers' `save_pretrained` writes, as in the hub's `-diffusers` repositories."""
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, layout: Layout | None = None) -> None:
         self.path = path
-        kind = read_json(path / "transformer" / "config.json").get("_class_name", DIFFUSERS_CLASS)
-        if kind not in (DIFFUSERS_CLASS, OFFICIAL_CLASS):
+        self.layout = layout = layout or next(layouts())
+        names = [section.name for section in layout.sections]
+        kind = read_json(path / names[0] / "config.json").get("_class_name", layout.diffusers_class)
+        if kind not in (layout.diffusers_class, *layout.classes):
             raise CheckpointError(
-                f"the folder {path} holds another model ({reprlib.repr(kind)}); a diffusers folder of LTX-Video 0.9.x"
-                f" ({DIFFUSERS_CLASS}) is read"
+                f"the folder {path} holds another model ({reprlib.repr(kind)}); a diffusers folder of {layout.title}"
+                f" ({layout.diffusers_class}) is read"
             )
-        self.transformer_files = sharded_files(path / "transformer", DIFFUSERS_STEM)
-        self.vae_files = sharded_files(path / "vae", DIFFUSERS_STEM)
-        self.files = [*self.transformer_files, *self.vae_files]
+        self._files = {name: sharded_files(path / name, DIFFUSERS_STEM) for name in names}
+        self.files = [file for name in names for file in self._files[name]]
         scheduler = path / "scheduler" / "scheduler_config.json"
-        self.config = official_config(
-            transformer=read_json(path / "transformer" / "config.json"),
-            vae=read_json(path / "vae" / "config.json"),
-            scheduler=read_json(scheduler) if scheduler.is_file() else None,
-            source=str(path),
+        configs = {name: read_json(path / name / "config.json") for name in names}
+        self.config = named(layout.official_config)(
+            **configs, scheduler=read_json(scheduler) if scheduler.is_file() else None, source=str(path)
         )
 
-    def transformer_weights(self) -> Weights:
-        """Return the transformer's tensors by their official names."""
-        _refuse_others(self.transformer_files, "transformer_blocks.")
-        return name_scales(rename_transformer(_load_all(self.transformer_files)), self.path)
-
-    def vae_weights(self) -> Weights:
-        """Return the VAE's tensors by their official names."""
-        _refuse_others(self.vae_files, "conv")
-        return name_scales(rename_vae(_load_all(self.vae_files), self.config["vae"]), self.path)
+    def _weights(self, section: Section) -> Weights:
+        files = self._files[section.name]
+        _refuse_others(files, section.contains)
+        return name_scales(named(section.rename)(_load_all(files), self.config[section.name]), self.path)
 
 
 class SplitFolder(Checkpoint):
-    """A folder with transformer and VAE in files of their own and a `config.json`: what `ltx models convert` writes.
+    """A folder with a file for each section and a `config.json`: what `ltx models convert` writes.
 
-    `config.json` is the official config. It may also be the transformer's section alone, together with a
-    `vae_config.json` and a `vae_decoder.safetensors`, as in MLX folders that others made; tensors have their official
-    names in any case. A section that such a folder leaves out, such as the scheduler's, is an error only when it is
-    needed.
+    `config.json` is the official config. It may also be the first section alone, together with configs of the others,
+    as in MLX folders that others made; tensors have their official names in any case. A section that such a folder
+    leaves out, such as the scheduler's, is an error only when it is needed.
     """
 
-    TRANSFORMER = "transformer.safetensors"
-    VAES = ("vae.safetensors", "vae_decoder.safetensors")
-
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, layout: Layout | None = None) -> None:
         self.path = path
-        self.vae_file = next((path / name for name in self.VAES if (path / name).is_file()), path / self.VAES[0])
-        self.files = [path / self.TRANSFORMER, self.vae_file]
+        self.layout = layout = layout or next(layouts())
+        self._files = {
+            each.name: next((path / name for name in each.files if (path / name).is_file()), path / each.files[0])
+            for each in layout.sections
+        }
+        self.files = list(self._files.values())
         config = read_json(path / "config.json")
-        if "transformer" not in config and (path / "vae_config.json").is_file():
-            config = {"transformer": config, "vae": read_json(path / "vae_config.json")}
+        first, *others = layout.sections
+        if first.name not in config and all((path / each.config).is_file() for each in others):
+            config = {first.name: config} | {each.name: read_json(path / each.config) for each in others}
         self.config = config
 
-    def transformer_weights(self) -> Weights:
-        """Return the tensors of the transformer's file, which may have their prefix."""
-        _refuse_others(self.files[:1], "transformer_blocks.")
-        return name_scales(_without(PREFIXES[0], load_tensors(self.files[0])[0]), self.files[0])
-
-    def vae_weights(self) -> Weights:
-        """Return the tensors of the VAE's file, which may have a prefix; one of the decoder alone may have none."""
-        _refuse_others([self.vae_file], "conv")
-        weights = name_scales(_without(VAE_PREFIX, load_tensors(self.vae_file)[0]), self.vae_file)
-        if any(name.startswith("decoder.") for name in weights):
-            return weights
-        statistics = "per_channel_statistics."
-        return {name if name.startswith(statistics) else f"decoder.{name}": value for name, value in weights.items()}
+    def _weights(self, section: Section) -> Weights:
+        """Return the tensors of the section's file, which may have their prefix."""
+        file = self._files[section.name]
+        _refuse_others([file], section.contains)
+        weights = name_scales(_without(section.prefixes[0], load_tensors(file)[0]), file)
+        return named(section.complete)(weights) if section.complete else weights
 
 
 def _refuse_others(files: Sequence[Path], expected: str) -> None:

@@ -2,113 +2,32 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Any, Literal
+import logging
+from collections import UserDict
+from collections.abc import Iterable, Iterator
 
 from ltx_models.errors import UnknownVariant
-from ltx_models.families.architectures import LTX_2B, POCKET, Architecture
-from ltx_models.families.stages import LTXV_STAGES, Stage
+from ltx_models.families.architectures import LTX_2B, POCKET
+from ltx_models.families.family import Family
+from ltx_models.families.ltxv import LTXV
+from ltx_models.families.variant import Files, Source, Variant
 
-__all__ = ["DEFAULT_VARIANT", "UNLISTED", "VARIANTS", "Files", "Source", "Variant", "find_variant"]
+__all__ = [
+    "DEFAULT_VARIANT",
+    "ENTRY_POINTS",
+    "UNLISTED",
+    "VARIANTS",
+    "Files",
+    "Source",
+    "Variant",
+    "find_variant",
+    "known_families",
+]
 
+log = logging.getLogger(__name__)
 
-@dataclass(frozen=True, kw_only=True)
-class Source:
-    """Files of one repository of the hub.
-
-    Attributes:
-        repository: OWNER/NAME.
-        patterns: The files to fetch, as `fnmatch` patterns; each must match a file.
-        path: What to open of them: a file, a folder, or "" for the repository itself.
-    """
-
-    repository: str
-    patterns: tuple[str, ...]
-    path: str
-
-
-Files = str | tuple[Source, ...]
-"""Where a part of a model is: a path (relative to the package), or sources, of which the first that the hub has is
-used.
-"""
-
-
-@dataclass(frozen=True, kw_only=True)
-class Variant:
-    """A model that a worker can serve, with the default values of a request.
-
-    The fields from num_steps to decode_noise_scale and from stg_scale to image_noise_scale are the defaults of a
-    `GenerationRequest`'s fields of the same names.
-
-    Attributes:
-        name: The variant's name.
-        description: What lists of variants say of it.
-        aliases: Other names that find it.
-        is_default: Whether it is used where no variant is named; True in one row.
-        introduction: What people who render with it are told about it; "" where its description is enough.
-        vocabulary: The set of words that it knows, where those are few (`ltx_client.terminal.notices.vocabulary`).
-        needs_gpu: Whether a CPU takes too long for its renders.
-        checkpoint: The files of its transformer and VAE.
-        text_encoder: The files of its text encoder.
-        tokenizer: The file of its tokenizer.
-        quantize_transformer: Bits to which the transformer's matrices are quantized while they are loaded
-            (`ltx_models.layers.quantization`); None keeps their precision.
-        quantize_text_encoder: Bits of the text encoder's matrices, likewise.
-        timesteps: The schedule that it was distilled for; () where the checkpoint's own sampler makes one.
-        ram_gb: What one of its renders may use in all, in units of 10**9 bytes.
-        architecture: The sizes of its models, from which its memory is computed (`ltx_models.memory`).
-        checkpoint_bits: Bits of a number in the checkpoint's transformer (8 for fp8).
-    """
-
-    name: str
-    description: str
-    aliases: tuple[str, ...] = ()
-    is_default: bool = False
-    introduction: str = ""
-    vocabulary: Literal["shapes"] | None = None
-    needs_gpu: bool = True
-    checkpoint: Files
-    text_encoder: Files
-    tokenizer: Files
-    quantize_transformer: int | None = None
-    quantize_text_encoder: int | None = None
-    timesteps: tuple[float, ...] = ()
-    ram_gb: int
-    num_steps: int
-    guidance_scale: float | tuple[float, ...]
-    negative_prompt: str
-    width: int
-    height: int
-    num_frames: int
-    frame_rate: float
-    decode_timestep: float
-    decode_noise_scale: float
-    architecture: Architecture
-    checkpoint_bits: int = 16
-    stg_scale: float | tuple[float, ...] = 0.0
-    stg_blocks: tuple[int, ...] | tuple[tuple[int, ...], ...] = ()
-    stg_mode: str = "attention_values"
-    rescale: float | tuple[float, ...] = 1.0
-    guidance_timesteps: tuple[float, ...] = ()
-    cfg_star: bool = False
-    stochastic: bool = False
-    skip_first_steps: int = 0
-    skip_last_steps: int = 0
-    image_noise_scale: float = 0.15
-
-    def defaults(self) -> dict[str, Any]:
-        """Return the default values of a GenerationRequest's fields, by name."""
-        names = (
-            "negative_prompt width height num_frames frame_rate num_steps guidance_scale decode_timestep"
-            " decode_noise_scale stg_scale stg_blocks stg_mode rescale guidance_timesteps cfg_star stochastic"
-            " skip_first_steps skip_last_steps image_noise_scale"
-        )
-        return {name: getattr(self, name) for name in names.split()}
-
-    @property
-    def stages(self) -> tuple[Stage, ...]:
-        """Return the stages of its renders, in order."""
-        return LTXV_STAGES
+ENTRY_POINTS = "ltx_models.families"
+"""The group of entry points by which other distributions add variants, and with them their families."""
 
 
 OFFICIAL = "Lightricks/LTX-Video"
@@ -155,9 +74,12 @@ _TABLE = (
         introduction=POCKET_INTRODUCTION,
         vocabulary="shapes",
         needs_gpu=False,
-        checkpoint="pocket/pocket.safetensors",
-        text_encoder="pocket/text_encoder",
-        tokenizer="pocket/tokenizer/spiece.model",
+        family=LTXV,
+        files={
+            "checkpoint": "pocket/pocket.safetensors",
+            "text_encoder": "pocket/text_encoder",
+            "tokenizer": "pocket/tokenizer/spiece.model",
+        },
         ram_gb=1,
         num_steps=8,
         guidance_scale=3.0,
@@ -176,9 +98,12 @@ _TABLE = (
         introduction=POCKET_INTRODUCTION,
         vocabulary="shapes",
         needs_gpu=False,
-        checkpoint="pocket/pocket-distilled.safetensors",
-        text_encoder="pocket/text_encoder",
-        tokenizer="pocket/tokenizer/spiece.model",
+        family=LTXV,
+        files={
+            "checkpoint": "pocket/pocket-distilled.safetensors",
+            "text_encoder": "pocket/text_encoder",
+            "tokenizer": "pocket/tokenizer/spiece.model",
+        },
         timesteps=(1.0, 0.75, 0.5, 0.25),
         ram_gb=1,
         num_steps=4,
@@ -196,10 +121,15 @@ _TABLE = (
         name="distilled-fp8",
         aliases=("distilledFP8",),
         description="LTX-Video 2B 0.9.8 distilled, 8-bit transformer: 7 steps, for Macs of 16 GB",
-        checkpoint=_either("Acelogic/ltx-video-2b-distilled-v0.9.7-fp8-mlx", "ltxv-2b-0.9.8-distilled-fp8.safetensors"),
-        text_encoder=T5_XXL,
-        tokenizer=T5_TOKENIZER,
-        quantize_text_encoder=8,
+        family=LTXV,
+        files={
+            "checkpoint": _either(
+                "Acelogic/ltx-video-2b-distilled-v0.9.7-fp8-mlx", "ltxv-2b-0.9.8-distilled-fp8.safetensors"
+            ),
+            "text_encoder": T5_XXL,
+            "tokenizer": T5_TOKENIZER,
+        },
+        bits={"text_encoder": 8},
         timesteps=DISTILLED_TIMESTEPS,
         ram_gb=12,
         num_steps=7,
@@ -217,10 +147,13 @@ _TABLE = (
     Variant(
         name="distilled",
         description="LTX-Video 2B 0.9.8 distilled: 7 steps, for Macs of 24 GB",
-        checkpoint=_either("Acelogic/ltx-video-2b-distilled-v0.9.7-mlx", "ltxv-2b-0.9.8-distilled.safetensors"),
-        text_encoder=T5_XXL,
-        tokenizer=T5_TOKENIZER,
-        quantize_text_encoder=8,
+        family=LTXV,
+        files={
+            "checkpoint": _either("Acelogic/ltx-video-2b-distilled-v0.9.7-mlx", "ltxv-2b-0.9.8-distilled.safetensors"),
+            "text_encoder": T5_XXL,
+            "tokenizer": T5_TOKENIZER,
+        },
+        bits={"text_encoder": 8},
         timesteps=DISTILLED_TIMESTEPS,
         ram_gb=16,
         num_steps=7,
@@ -237,9 +170,12 @@ _TABLE = (
     Variant(
         name="dev",
         description="LTX-Video 2B 0.9.6, not distilled: 40 guided steps, the best pictures, for Macs of 36 GB",
-        checkpoint=_either("Acelogic/ltx-video-2b-v0.9.7-mlx", "ltxv-2b-0.9.6-dev-04-25.safetensors"),
-        text_encoder=T5_XXL,
-        tokenizer=T5_TOKENIZER,
+        family=LTXV,
+        files={
+            "checkpoint": _either("Acelogic/ltx-video-2b-v0.9.7-mlx", "ltxv-2b-0.9.6-dev-04-25.safetensors"),
+            "text_encoder": T5_XXL,
+            "tokenizer": T5_TOKENIZER,
+        },
         ram_gb=25,
         num_steps=40,
         guidance_scale=3.0,
@@ -260,9 +196,8 @@ _TABLE = (
 UNLISTED = Variant(
     name="files",
     description="files named by the caller",
-    checkpoint="",
-    text_encoder="",
-    tokenizer="",
+    family=LTXV,
+    files={"checkpoint": "", "text_encoder": "", "tokenizer": ""},
     ram_gb=25,
     num_steps=40,
     guidance_scale=3.0,
@@ -277,13 +212,71 @@ UNLISTED = Variant(
 )
 """LTX-Video's usual values, for a pipeline of files that are not in the table."""
 
-VARIANTS = {row.name: row for row in _TABLE}
+
+class _Variants(UserDict[str, Variant]):
+    """The variants by name: the table's, and those of installed distributions, read when the table does not suffice.
+
+    Reading the metadata of what is installed takes longer than a command's start, which mostly needs the table alone.
+    """
+
+    def __init__(self, rows: Iterable[Variant]) -> None:
+        super().__init__({row.name: row for row in rows})
+        self._complete = False
+
+    def __contains__(self, name: object) -> bool:
+        return name in self.data or name in self.complete()
+
+    def __missing__(self, name: str) -> Variant:
+        return self.complete()[name]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self.complete())
+
+    def __len__(self) -> int:
+        return len(self.complete())
+
+    def complete(self) -> dict[str, Variant]:
+        """Add the variants of installed distributions, once, and return all."""
+        if not self._complete:
+            self._complete = True
+            for row in _installed():
+                self.data.setdefault(row.name, row)
+        return self.data
+
+
+def _installed() -> Iterator[Variant]:
+    """Yield the variants that entry points name, each a sequence of rows. One that is broken is left out."""
+    from importlib.metadata import entry_points
+
+    for entry in entry_points(group=ENTRY_POINTS):
+        try:
+            rows = tuple(entry.load())
+            if wrong := [row for row in rows if not isinstance(row, Variant)]:
+                raise TypeError(f"{entry.value} holds {wrong[0]!r}, which is no Variant")
+        except Exception as error:  # noqa: BLE001 — whatever somebody else's module raises
+            log.warning("the variants of %s (%s) are left out: %s", entry.name, entry.value, error)
+        else:
+            yield from rows
+
+
+VARIANTS = _Variants(_TABLE)
 DEFAULT_VARIANT = next(row.name for row in _TABLE if row.is_default)
 
 
 def find_variant(name: str) -> Variant:
     """Return the row with that name or alias. Raise UnknownVariant, which names those that exist."""
-    for row in VARIANTS.values():
-        if name in (row.name, *row.aliases):
-            return row
+    for rows in (VARIANTS.data, VARIANTS):
+        for row in rows.values():
+            if name in (row.name, *row.aliases):
+                return row
     raise UnknownVariant(f"there is no variant {name!r}; the known ones are: {', '.join(VARIANTS)}")
+
+
+def known_families() -> Iterator[Family]:
+    """Yield each family once, those of the table first; others are looked for when they are asked for."""
+    seen: list[str] = []
+    for rows in (VARIANTS.data, VARIANTS):
+        for row in list(rows.values()):
+            if row.family.name not in seen:
+                seen.append(row.family.name)
+                yield row.family

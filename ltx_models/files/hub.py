@@ -14,18 +14,17 @@ import hashlib
 import shutil
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from filelock import Timeout
 
 from ltx_models.errors import CheckpointError, DownloadError, HubUnreachable
-from ltx_models.families.variants import Source, Variant
+from ltx_models.families.variant import Source, Variant
 from ltx_models.files.file_kinds import describe_other_model, describe_stand_in, is_lora
 from ltx_models.files.file_lock import file_lock
 from ltx_models.files.model_files import (
-    VariantFiles,
     cache_folder,
     find_part,
     models_folder,
@@ -96,12 +95,15 @@ def download(variant: Variant, progress: Progress = lambda *_: None, say: Say = 
     Raises:
         DownloadError: The files could not be downloaded; HubUnreachable where the hub does not answer.
     """
-    names = [field.name for field in fields(VariantFiles)]
-    missing = [name for name in names if find_part(variant, name) is None]
+    missing = [part.name for part in variant.family.parts if find_part(variant, part.name) is None]
     if not missing:
         return
     with _hub_errors():
-        files = [file for name in missing for file in _available(getattr(variant, name), name, say)]
+        files = []
+        for name in missing:
+            sources = variant.files[name]
+            assert not isinstance(sources, str)  # what is bundled is never missing
+            files += _available(sources, name, say)
         total, here = sum(file.size for file in files), sum(_bytes_here(file) for file in files)
         _check_space(files, total - here)
         done = 0
@@ -278,8 +280,8 @@ def verify(variant: Variant) -> Iterator[tuple[Path, str]]:
         Its path, and what is wrong with it: "" for nothing.
     """
     models = models_folder()
-    for field in fields(VariantFiles):
-        sources, part = getattr(variant, field.name), find_part(variant, field.name)
+    for each in variant.family.parts:
+        sources, part = variant.files[each.name], find_part(variant, each.name)
         if part is not None and models and part.is_relative_to(models / variant.name):
             found = [part] if part.is_file() else sorted(part.glob("*.safetensors"))
             yield from ((path, _verdict(path, None)) for path in found)

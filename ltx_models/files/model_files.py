@@ -9,35 +9,22 @@ from __future__ import annotations
 
 import json
 import os
-from dataclasses import dataclass, fields
 from pathlib import Path
 
 from ltx_models.errors import CheckpointError
-from ltx_models.families.variants import Files, Source, Variant
+from ltx_models.families.variant import Source, Variant
 
-__all__ = ["VariantFiles", "cache_folder", "find_files", "missing_parts", "models_folder", "repository_folders"]
+__all__ = ["cache_folder", "find_files", "missing_parts", "models_folder", "repository_folders"]
 
 PACKAGE = Path(__file__).parents[1]
 
 
-@dataclass(frozen=True)
-class VariantFiles:
-    """The parts of a model, each a file or a folder."""
+def find_files(variant: Variant) -> dict[str, Path]:
+    """Return where the variant's parts are, each a file or a folder, by name.
 
-    checkpoint: Path
-    text_encoder: Path
-    tokenizer: Path
-
-
-CONVERTED = VariantFiles(
-    Path("transformer.safetensors"), Path("text_encoder/config.json"), Path("tokenizer/spiece.model")
-)
-"""The files whose presence shows that a converted folder has a part."""
-CONVERTED_PARTS = VariantFiles(Path(), Path("text_encoder"), Path("tokenizer/spiece.model"))
-
-
-def find_files(variant: Variant) -> VariantFiles:
-    """Return where the variant's files are. Raise CheckpointError, which names the command that downloads them."""
+    Raises:
+        CheckpointError: A part is not on this machine; the message names the command that downloads it.
+    """
     missing = missing_parts(variant)
     if missing:
         folder = models_folder() or cache_folder()
@@ -45,22 +32,22 @@ def find_files(variant: Variant) -> VariantFiles:
             f"the {' and the '.join(missing)} of {variant.name} {'is' if len(missing) == 1 else 'are'} not on this"
             f" machine (looked in {folder}); this downloads what is missing: ltx models download {variant.name}"
         )
-    found = {field.name: find_part(variant, field.name) for field in fields(VariantFiles)}
-    return VariantFiles(**{name: path for name, path in found.items() if path is not None})
+    found = {part.name: find_part(variant, part.name) for part in variant.family.parts}
+    return {name: path for name, path in found.items() if path is not None}
 
 
 def missing_parts(variant: Variant) -> list[str]:
     """Return the names of the parts that are not on this machine, for people."""
-    names = [field.name for field in fields(VariantFiles)]
+    names = [part.name for part in variant.family.parts]
     return [name.replace("_", " ") for name in names if find_part(variant, name) is None]
 
 
-def find_part(variant: Variant, part: str) -> Path | None:
-    """Return where the "checkpoint", "text_encoder" or "tokenizer" of a variant is, or None where it is missing."""
-    folder = models_folder()
-    if folder and _is_file(folder / variant.name / getattr(CONVERTED, part)):
-        return folder / variant.name / Path(getattr(CONVERTED_PARTS, part))
-    files: Files = getattr(variant, part)
+def find_part(variant: Variant, name: str) -> Path | None:
+    """Return where a part of a variant is, by its name in the family's row, or None where it is missing."""
+    folder, part = models_folder(), variant.family.part(name)
+    if folder and _is_file(folder / variant.name / part.shown_by):
+        return folder / variant.name / Path(part.converted)
+    files = variant.files[name]
     if isinstance(files, str):
         return PACKAGE / files  # an absolute path stays itself
     for source in files:

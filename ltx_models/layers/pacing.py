@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import mlx.core as mx
 
-from ltx_models.memory import PACE_BYTES
+__all__ = ["PACE_BYTES", "Pace"]
 
-__all__ = ["Pace"]
+PACE_BYTES = 20_000_000
+"""Bytes of a network's activations that are queued before earlier ones are waited for."""
 
 
 class Pace:

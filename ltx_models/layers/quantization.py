@@ -1,7 +1,7 @@
 """Store weights in fewer bits: MLX's affine quantization, and the fp8 of the official `-fp8` files.
 
-Quantized are the matrices of the blocks (`TRANSFORMER_MATRICES`, `TEXT_ENCODER_MATRICES`), which are nearly all of the
-bytes. Norms, tables, embeddings and the layers before and after the blocks keep their precision.
+Quantized are the matrices of the blocks, which are nearly all of the bytes: a network's attribute `matrices`, and its
+row in the family, say which. Norms, tables, embeddings and the layers before and after the blocks keep their precision.
 """
 
 from __future__ import annotations
@@ -21,8 +21,6 @@ from ltx_models.layers.linear import linear
 
 __all__ = [
     "BITS",
-    "TEXT_ENCODER_MATRICES",
-    "TRANSFORMER_MATRICES",
     "Fp8Linear",
     "Quantization",
     "keep_as_stored",
@@ -32,8 +30,6 @@ __all__ = [
 
 BITS = (8, 4)
 GROUP_SIZE = 64
-TRANSFORMER_MATRICES = r"transformer_blocks\.\d+\.(attn[12]\.to_(q|k|v|out\.0)|ff\.net\.(0\.proj|2))"
-TEXT_ENCODER_MATRICES = r"encoder\.block\.\d+\.layer\.\d+\.(SelfAttention\.[qkvo]|DenseReluDense\.w(i_0|i_1|o))"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -110,11 +106,17 @@ def quantize_layers(model: nn.Module, quantization: Quantization) -> set[str]:
 def keep_as_stored(model: nn.Module, weights: dict[str, mx.array], source: Path) -> None:
     """Replace layers of the blocks by layers of the precision in which `weights` has them: fp8, or MLX's quantization.
 
+    Args:
+        model: The network; the regular expression `matrices` of its class matches the names of those layers.
+        weights: Its tensors.
+        source: The file that errors name.
+
     Raises:
         CheckpointError: A weight is quantized in a way that MLX cannot read.
     """
+    matrices = getattr(type(model), "matrices", "")
     for name, layer in _layers(model):
-        if not re.fullmatch(f"{TRANSFORMER_MATRICES}|{TEXT_ENCODER_MATRICES}", name):
+        if not matrices or not re.fullmatch(matrices, name):
             continue
         weight, scales = weights.get(f"{name}.weight"), weights.get(f"{name}.scales")
         if not isinstance(layer, nn.Linear) or weight is None:

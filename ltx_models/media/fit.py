@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from ltx_models.request import MAX_SIZE
+from ltx_models.families.variants import known_families
 
 __all__ = ["Fit"]
 
@@ -40,7 +40,8 @@ class Fit:
         No more than the largest video has is useful. The model's resizing interpolates between the two nearest pixels,
         and would skip some of more.
         """
-        return min(2 * self.width, MAX_SIZE), min(2 * self.height, MAX_SIZE)
+        most = next(known_families()).limits.max_size
+        return min(2 * self.width, most), min(2 * self.height, most)
 
     def box(self, width: int, height: int) -> Box:
         """Return the part of a picture of that size that is used: with `crop` the middle, as large as possible."""

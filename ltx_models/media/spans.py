@@ -10,7 +10,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from ltx_models.errors import InvalidRequest
-from ltx_models.request import FRAME_STRIDE, ConditioningItem, GenerationRequest
+from ltx_models.families.family import Limits
+from ltx_models.families.variants import known_families
+from ltx_models.request import ConditioningItem, GenerationRequest
 
 __all__ = ["CONTINUED_FRAMES", "Span", "continued_frames", "seconds", "span_of"]
 
@@ -45,7 +47,9 @@ class Span:
         return f"{seconds(self.start, unit=False)}–{seconds(self.stop)}"
 
 
-def span_of(item: ConditioningItem, request: GenerationRequest, length: float, name: str) -> Span:
+def span_of(
+    item: ConditioningItem, request: GenerationRequest, length: float, name: str, limits: Limits | None = None
+) -> Span:
     """Return the part of a clip that is read for a resolved request.
 
     Args:
@@ -53,11 +57,13 @@ def span_of(item: ConditioningItem, request: GenerationRequest, length: float, n
         request: The resolved request.
         length: The clip's length in seconds.
         name: The name that errors use.
+        limits: The limits of the request's family; None for the first family's.
 
     Raises:
         InvalidRequest: The chosen part is not in the clip, or leaves nothing to render.
     """
     assert request.num_frames and request.frame_rate
+    limits = limits or next(known_families()).limits
     rate, room = request.frame_rate, request.num_frames - item.frame
     start, stop = item.start or 0.0, length if item.stop is None else min(item.stop, length)
     if start >= length or (item.stop is not None and item.stop > length + TOLERANCE):
@@ -71,18 +77,18 @@ def span_of(item: ConditioningItem, request: GenerationRequest, length: float, n
     if available < 1:
         raise InvalidRequest(f"{_chosen(item)} of {name} is shorter than a frame at {rate:g} frames a second")
     if item.frame > 0:
-        return Span(start, _whole(min(available, room)), rate)
+        return Span(start, limits.frames_at_most(min(available, room)), rate)
     if item.stop is not None:
-        count = _whole(available)
-        _check_room(item, count, request, name)
+        count = limits.frames_at_most(available)
+        _check_room(item, count, request, name, limits)
         return Span(max(0.0, stop - count / rate), count, rate)
-    count = min(_whole(available), continued_frames(request.num_frames))
+    count = min(limits.frames_at_most(available), continued_frames(request.num_frames, limits))
     return Span(start if item.start is not None else max(0.0, length - count / rate), count, rate)
 
 
-def continued_frames(num_frames: int) -> int:
+def continued_frames(num_frames: int, limits: Limits) -> int:
     """Return the number of a clip's frames that a video of `num_frames` frames continues from."""
-    return _whole(max(1, min(CONTINUED_FRAMES, num_frames - FRAME_STRIDE)))
+    return limits.frames_at_most(max(1, min(CONTINUED_FRAMES, num_frames - limits.frame_stride)))
 
 
 def seconds(value: float, *, unit: bool = True) -> str:
@@ -90,14 +96,9 @@ def seconds(value: float, *, unit: bool = True) -> str:
     return f"{value:.2f}{' s' if unit else ''}"
 
 
-def _whole(count: int) -> int:
-    """Return the largest number of frames, 8n+1, at most `count`, that the model takes as a clip."""
-    return (count - 1) // FRAME_STRIDE * FRAME_STRIDE + 1
-
-
-def _check_room(item: ConditioningItem, count: int, request: GenerationRequest, name: str) -> None:
+def _check_room(item: ConditioningItem, count: int, request: GenerationRequest, name: str, limits: Limits) -> None:
     assert request.num_frames and request.frame_rate
-    room = request.num_frames if item.strength < 1 else request.num_frames - FRAME_STRIDE
+    room = request.num_frames if item.strength < 1 else request.num_frames - limits.frame_stride
     if count > room:
         raise InvalidRequest(
             f"{_chosen(item)} of {name} is {count} frames of a video that has {request.num_frames}, and leaves none to"

@@ -15,12 +15,13 @@ from pathlib import Path
 import numpy as np
 
 from ltx_models.errors import VideoError
+from ltx_models.families.ltxv import LTXV
 from ltx_models.media import ffmpeg
 from ltx_models.media.clips import open_clip
 from ltx_models.media.fit import Fit
 from ltx_models.media.pictures import read_picture
 from ltx_models.media.spans import Span, span_of
-from ltx_models.request import FRAME_STRIDE, ConditioningItem, GenerationRequest
+from ltx_models.request import ConditioningItem, GenerationRequest
 
 __all__ = ["conditioning_pixels", "prepare_frame", "read_item"]
 
@@ -78,7 +79,7 @@ def read_item(
         for frame in clip.part(span, fit):
             frames.append(fit.cut(frame))
             yield len(frames) / span.count / 2
-    count = (len(frames) - 1) // FRAME_STRIDE * FRAME_STRIDE + 1
+    count = LTXV.limits.frames_at_most(len(frames))
     pixels = np.empty((count, fit.height, fit.width, 3), np.float32)
     for index in range(count):
         pixels[index] = prepare_frame(frames.popleft(), fit.width, fit.height, blur=item.blur, compress=item.compress)

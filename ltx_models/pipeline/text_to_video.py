@@ -6,14 +6,13 @@ import dataclasses
 import time
 from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from functools import cached_property
-from importlib import metadata
 from pathlib import Path
+from typing import Any
 
 import mlx.core as mx
 import numpy as np
-from PIL import Image
 
-from ltx_models.checkpoint import file_hash, open_checkpoint
+from ltx_models.checkpoint import file_hash
 from ltx_models.errors import InvalidRequest, OutOfMemory, ResumeMismatch
 from ltx_models.events import (
     Decoded,
@@ -21,26 +20,24 @@ from ltx_models.events import (
     Finished,
     FramesDecoded,
     InputRead,
-    Previewed,
     Progress,
     PromptEmbeddings,
     RenderResult,
     ResumePoint,
     StageBegan,
-    Stepped,
     TextEncoded,
 )
+from ltx_models.families.ltxv import FRAME_STRIDE, SIZE_STRIDE
 from ltx_models.families.stages import DECODE, DENOISE, TEXT
-from ltx_models.families.variants import DEFAULT_VARIANT, UNLISTED, Variant, find_variant
-from ltx_models.files.model_files import find_files
+from ltx_models.families.variants import DEFAULT_VARIANT, UNLISTED
 from ltx_models.layers.finite import CheckedConversion, require_finite
 from ltx_models.media.spans import Span
 from ltx_models.memory import LatentSize
+from ltx_models.pipeline.base import Pipeline
 from ltx_models.pipeline.conditioning_pixels import read_item
+from ltx_models.pipeline.ltxv_models import LTXVModels
 from ltx_models.pipeline.preview import with_previews
-from ltx_models.pipeline.residency import Models
-from ltx_models.request import FRAME_STRIDE, SIZE_STRIDE, ConditioningItem, GenerationRequest
-from ltx_models.resume_point import Provenance
+from ltx_models.request import GenerationRequest
 from ltx_models.sampling.conditioning import Canvas, place
 from ltx_models.sampling.denoise import EXTRA, LATENTS, STAGE, Denoiser, Schedule, schedule_steps
 from ltx_models.sampling.latents import (
@@ -52,34 +49,18 @@ from ltx_models.sampling.latents import (
     latent_shape,
 )
 from ltx_models.schedulers import sample_timesteps
-from ltx_models.text_encoders.t5 import T5Encoder, text_encoder_files
+from ltx_models.text_encoders.t5 import T5Encoder
 from ltx_models.vae import to_floats, to_uint8
 from ltx_models.vae.tiling import is_out_of_memory
 
 __all__ = ["LTXPipeline"]
 
 
-class LTXPipeline:
-    """The models of one variant, and renders with them. It must not be used from several threads at once.
-
-    Nothing is loaded before `load_models`, which the first render calls.
-
-    Args:
-        variant: A name in `ltx_models.families.variants`.
-        dtype: The type of weights and activations; by default bfloat16 on a GPU, and float32 on a CPU, which has no
-            fast bfloat16.
-
-    Attributes:
-        hashes: The SHA-256 of each component's files, by its name, which resume points carry so that other models do
-            not continue from them. Whoever keeps resume points sets it; it is empty at first, since reading 10 GB takes
-            many seconds.
-
-    Raises:
-        UnknownVariant: There is no such variant.
-    """
+class LTXPipeline(Pipeline):
+    """LTX-Video's networks of one variant, and renders with them, as in `Pipeline`."""
 
     def __init__(self, variant: str = DEFAULT_VARIANT, *, dtype: mx.Dtype | None = None) -> None:
-        self._set(find_variant(variant), dtype)
+        super().__init__(variant, dtype=dtype)
 
     @classmethod
     def from_files(
@@ -103,77 +84,34 @@ class LTXPipeline:
             dtype: The type of weights and activations, as in the constructor.
         """
         pipeline = cls.__new__(cls)
+        paths = {"checkpoint": checkpoint, "text_encoder": text_encoder, "tokenizer": tokenizer}
+        bits = {"transformer": quantize_transformer, "text_encoder": quantize_text_encoder}
         variant = dataclasses.replace(
             UNLISTED,
-            checkpoint=str(Path(checkpoint).absolute()),
-            text_encoder=str(Path(text_encoder).absolute()),
-            tokenizer=str(Path(tokenizer).absolute()),
-            quantize_transformer=quantize_transformer,
-            quantize_text_encoder=quantize_text_encoder,
+            files={name: str(Path(path).absolute()) for name, path in paths.items()},
+            bits={name: value for name, value in bits.items() if value},
         )
         pipeline._set(variant, dtype)
         return pipeline
 
-    def _set(self, variant: Variant, dtype: mx.Dtype | None) -> None:
-        on_gpu = mx.default_device() == mx.Device(mx.gpu)
-        self.variant = variant
-        self.dtype = dtype or (mx.bfloat16 if on_gpu else mx.float32)
-        self.hashes: Mapping[str, str] = {}
-
     @cached_property
-    def models(self) -> Models:
-        """The models, as far as they are loaded."""
-        return Models(self.variant, self.dtype)
-
-    @property
-    def checkpoint_files(self) -> list[Path]:
-        """The files of the checkpoint."""
-        return list(open_checkpoint(find_files(self.variant).checkpoint).files)
+    def models(self) -> LTXVModels:
+        """The networks, as far as they are loaded."""
+        return LTXVModels(self.variant, self.dtype)
 
     @property
     def text_files(self) -> list[Path]:
         """The files of the text encoder and the tokenizer."""
-        files = find_files(self.variant)
-        return [*text_encoder_files(files.text_encoder), files.tokenizer]
-
-    @cached_property
-    def checkpoint_hash(self) -> str:
-        """The SHA-256 of the checkpoint's files, which identifies what a render was made with."""
-        return file_hash(self.checkpoint_files)
+        return self.hashed_files["text_encoder"]
 
     @cached_property
     def text_encoder_hash(self) -> str:
         """The SHA-256 of the text encoder's and the tokenizer's files, which identifies what made embeddings."""
         return file_hash(self.text_files)
 
-    def provenance(self, job: str = "") -> Provenance:
-        """Return what the resume points of a render are made with; `job` is what the caller identifies it by."""
-        bits = {"transformer": self.variant.quantize_transformer, "text_encoder": self.variant.quantize_text_encoder}
-        return Provenance(
-            job=job,
-            hashes=dict(self.hashes),
-            dtype=str(self.dtype),
-            quantization={name: number for name, number in bits.items() if number is not None},
-            version=metadata.version("ltx-farm"),
-        )
-
-    def load_models(
-        self, progress_callback: Callable[[float, str], None] | None = None, *, text_encoder: bool = True
-    ) -> None:
-        """Read the models that fit the budget together; others are read when they are used.
-
-        Args:
-            progress_callback: Called with the fraction done and what is next.
-            text_encoder: Include the text encoder; otherwise it is read for the first text that must be encoded.
-
-        Raises:
-            CheckpointError: A file is missing or damaged.
-        """
-        self.models.load(progress_callback or (lambda _fraction, _message: None), text_encoder=text_encoder)
-
-    def clear_all(self) -> None:
-        """Free the models and MLX's cache. The next render loads them again."""
-        self.models.clear()
+    def text_origin(self, hashes: Mapping[str, str]) -> dict[str, Any]:
+        """Return the hash of the text encoder and the bits of its matrices."""
+        return {"text_encoder": hashes["text_encoder"], "bits": self.variant.bits.get("text_encoder")}
 
     def embed(
         self, prompt: str, negative_prompt: str | None = "", known: Mapping[str, np.ndarray] | None = None
@@ -397,63 +335,6 @@ class LTXPipeline:
         yield Decoded(frames)
         scheduler = None if request.timesteps else models.scheduler
         yield Finished(RenderResult(frames, denoised, request, scheduler=scheduler))
-
-    def generate_video(
-        self,
-        prompt: str,
-        negative_prompt: str | None = None,
-        width: int | None = None,
-        height: int | None = None,
-        num_frames: int | None = None,
-        num_steps: int | None = None,
-        guidance: float | None = None,
-        seed: int | None = None,
-        *,
-        frame_rate: float | None = None,
-        conditioning: Sequence[ConditioningItem] = (),
-        checkpoint_every: int = 1,
-        on_progress: Callable[[int, int], None] | None = None,
-        on_checkpoint: Callable[[int, Image.Image], None] | None = None,
-    ) -> RenderResult:
-        """Render one video and wait for it. What is None takes the variant's value.
-
-        The other arguments are those of a `GenerationRequest`.
-
-        Args:
-            prompt: The prompt.
-            negative_prompt: The negative prompt.
-            width: Pixels.
-            height: Pixels.
-            num_frames: The number of frames.
-            num_steps: The number of steps.
-            guidance: The scale of classifier-free guidance.
-            seed: The seed; None for a random one.
-            frame_rate: Frames a second.
-            conditioning: Pictures and clips.
-            checkpoint_every: The interval of `on_checkpoint` in steps.
-            on_progress: Called with the step and the number of steps.
-            on_checkpoint: Called with the step and a preview, a PIL RGB image.
-        """
-        request = GenerationRequest(
-            prompt=prompt,
-            negative_prompt=negative_prompt,
-            width=width,
-            height=height,
-            num_frames=num_frames,
-            num_steps=num_steps,
-            guidance_scale=guidance,
-            frame_rate=frame_rate,
-            conditioning=tuple(conditioning),
-            seed=seed,
-        )
-        for event in self.stream(request, checkpoint_every=checkpoint_every if on_checkpoint else 0):
-            if isinstance(event, Stepped) and on_progress:
-                on_progress(event.step, event.steps)
-            elif isinstance(event, Previewed) and on_checkpoint:
-                on_checkpoint(event.step, event.image)
-            elif isinstance(event, Finished):
-                return event.result
-        raise AssertionError("the stream ended without a result")
 
     def _schedule(self, request: GenerationRequest, shape: LatentShape) -> Schedule:
         assert request.num_steps

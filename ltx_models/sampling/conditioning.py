@@ -14,7 +14,8 @@ import mlx.core as mx
 import numpy as np
 
 from ltx_models.errors import InvalidRequest
-from ltx_models.request import FRAME_STRIDE, ConditioningItem
+from ltx_models.families.ltxv import FRAME_STRIDE
+from ltx_models.request import ConditioningItem
 from ltx_models.sampling.latents import to_tokens
 from ltx_models.transformers.ltxv import pixel_coordinates
 

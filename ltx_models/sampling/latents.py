@@ -8,7 +8,8 @@ from __future__ import annotations
 import mlx.core as mx
 import numpy as np
 
-from ltx_models.request import FRAME_STRIDE, SIZE_STRIDE, GenerationRequest
+from ltx_models.families.ltxv import FRAME_STRIDE, SIZE_STRIDE
+from ltx_models.request import GenerationRequest
 
 __all__ = [
     "CONDITIONING_NOISE",

@@ -9,40 +9,42 @@ import contextlib
 import dataclasses
 import math
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 import mlx.core as mx
 import numpy as np
 
-from ltx_models.benchmark.models import random_text_encoder, random_transformer, random_vae
-from ltx_models.benchmark.parts import PROMPT_TOKENS, TIMESTEP
-from ltx_models.families.architectures import Architecture
+from ltx_models.families.family import named
 from ltx_models.families.variants import Variant
 from ltx_models.kernels import Operation, backend
 from ltx_models.kernels.launch import BOUNDS as KERNEL_BOUNDS
 from ltx_models.kernels.launch import COMMAND_BUFFER_FAILED
-from ltx_models.memory import DecodePlan, latent_size
+from ltx_models.memory import latent_size
 from ltx_models.request import GenerationRequest
-from ltx_models.sampling.latents import to_tokens
-from ltx_models.transformers.ltxv import pixel_coordinates
 
-__all__ = ["PARTS", "Compared", "compare_kernels", "compare_parts"]
+__all__ = ["Compared", "Parts", "compare_kernels", "compare_parts"]
 
-TOKENS = (2, 16, 16)
-"""Latent frames, rows and columns of the transformer's test; its kernels' test is of a whole video."""
-TILE = (2, 8, 8)
-"""Latent frames, rows and columns of the VAE's test: of the size for which MLX would use Winograd's transform."""
 MOST_WORDS = 2000
 """The most characters of a compiler's message about a kernel that are shown."""
-BOUNDS = {
-    mx.bfloat16: {"transformer block": 0.02, "VAE tile": 0.04, "text encoder block": 0.06},
-    mx.float32: {"transformer block": 1e-4, "VAE tile": 1e-4, "text encoder block": 1e-4},
-}
-"""The largest relative L2 distances from float32 on the CPU at which a part is right. In bfloat16 the distances are
-0.006, 0.012 and 0.018 on an H200, and 0.006, 0.018 and 0.025 on a CPU, the tile's 0.021 there with 2B's widths;
-Winograd's transform would make that 0.06 (simulated by noise of its size). A Mac's GPU has not been measured yet.
-"""
+
+
+@dataclasses.dataclass(kw_only=True)
+class Parts:
+    """The parts of a family that are compared, by name.
+
+    Attributes:
+        make: Functions of an architecture and a precision that build each part, and return a function that computes it.
+        bounds: For each precision, the largest relative L2 distance from float32 on the CPU at which a part is right.
+        shrink: Returns an architecture of the same widths and as few blocks as the parts need.
+        whole: The parts that take, as a third argument, latent frames, rows and columns of a whole video, since kernels
+            are launched by size.
+    """
+
+    make: dict[str, Callable[..., Callable[[], np.ndarray]]]
+    bounds: Mapping[mx.Dtype, Mapping[str, float]]
+    shrink: Callable[[Any], Any]
+    whole: frozenset[str] = frozenset()
 
 
 @dataclasses.dataclass(frozen=True)
@@ -71,18 +73,27 @@ class Compared:
         return self.distance <= self.bound
 
 
+def parts_of(variant: Variant) -> Parts:
+    """Return the parts of a variant's family; none where it names none."""
+    place: Any = variant.family.compared and named(variant.family.compared)
+    return place or Parts(make={}, bounds={}, shrink=lambda architecture: architecture)
+
+
 def compare_parts(variant: Variant) -> Iterator[Compared]:
-    """Yield one block of the transformer, one tile of the VAE's decode and one block of the text encoder."""
-    small = dataclasses.replace(variant.architecture, layers=1, text_layers=1)
+    """Yield each part of the variant's family."""
+    parts = parts_of(variant)
+    small = parts.shrink(variant.architecture)
     dtype = mx.bfloat16 if mx.default_device() == mx.Device(mx.gpu) else mx.float32  # as renders are computed here
-    for part, make in PARTS.items():
+    for part, make in parts.make.items():
         with _on_cpu():
             expected = make(small, mx.float32)()
         compute = make(small, dtype)
         ours = compute()  # which compiles
         started = time.perf_counter()
         compute()
-        yield Compared(part, _distance(ours, expected), BOUNDS[dtype][part], 1e3 * (time.perf_counter() - started))
+        yield Compared(
+            part, _distance(ours, expected), parts.bounds[dtype][part], 1e3 * (time.perf_counter() - started)
+        )
 
 
 def compare_kernels(variant: Variant) -> Iterator[Compared]:
@@ -92,9 +103,11 @@ def compare_kernels(variant: Variant) -> Iterator[Compared]:
     """
     if backend() is None:
         return
-    small = dataclasses.replace(variant.architecture, layers=1, text_layers=1)
-    size = latent_size(GenerationRequest(prompt="a video", seed=0).resolve(variant))
-    for operation, arguments in _calls(small, (size.frames, size.height, size.width)):
+    parts = parts_of(variant)
+    size = latent_size(GenerationRequest(prompt="a video", seed=0).resolve(variant), variant.family.limits)
+    for operation, arguments in _calls(
+        parts, parts.shrink(variant.architecture), (size.frames, size.height, size.width)
+    ):
         dtype, shape = next((value.dtype, value.shape) for value in arguments if isinstance(value, mx.array))
         part, bound = f"kernel {operation.name}, {'x'.join(map(str, shape))}", KERNEL_BOUNDS[dtype]
         mx.synchronize()
@@ -109,44 +122,10 @@ def compare_kernels(variant: Variant) -> Iterator[Compared]:
             yield Compared(part, distance, bound, kernel, plain)
 
 
-def _dit_block(
-    architecture: Architecture, dtype: mx.Dtype, size: tuple[int, int, int] | None = None
-) -> Callable[[], np.ndarray]:
-    size = size or TOKENS
-    model = random_transformer(architecture, dtype)
-    text = mx.random.normal((1, PROMPT_TOKENS, architecture.caption_channels), key=mx.random.key(0)).astype(dtype)
-    shape = 1, architecture.latent_channels, *size
-    tokens = to_tokens(np.random.default_rng(1).standard_normal(shape, np.float32)).astype(dtype)
-    coordinates = pixel_coordinates(*size, causal=model.config.causal_temporal_positioning)
-    conditioning = model.prepare(text, None, coordinates, 25.0)
-    return lambda: _array(model(tokens, mx.array([[TIMESTEP]]), conditioning, None))
-
-
-def _vae_tile(architecture: Architecture, dtype: mx.Dtype) -> Callable[[], np.ndarray]:
-    model = random_vae(architecture, dtype)
-    latents = np.random.default_rng(2).standard_normal((1, architecture.latent_channels, *TILE), np.float32)
-    plan = DecodePlan(10**9)
-    return lambda: np.concatenate(list(model.decode_chunks(mx.array(latents), 0.05, [plan], _float32)))
-
-
-def _text_block(architecture: Architecture, dtype: mx.Dtype) -> Callable[[], np.ndarray]:
-    model = random_text_encoder(architecture, dtype)
-    ids = mx.arange(PROMPT_TOKENS)[None] % architecture.vocabulary
-    return lambda: _array(model(ids, mx.ones(ids.shape, mx.int32)))
-
-
-PARTS: dict[str, Callable[[Architecture, mx.Dtype], Callable[[], np.ndarray]]] = {
-    "transformer block": _dit_block,
-    "VAE tile": _vae_tile,
-    "text encoder block": _text_block,
-}
-"""Functions that build each part in a precision, and return a function that computes it."""
-
-
-def _calls(architecture: Architecture, size: tuple[int, int, int]) -> list[tuple[Operation, tuple[Any, ...]]]:
+def _calls(parts: Parts, architecture: Any, size: tuple[int, int, int]) -> list[tuple[Operation, tuple[Any, ...]]]:
     """Return the arguments in bfloat16 with which the parts call kernels, the first of each kind.
 
-    The transformer is called for a video of the given size, since no CPU has to compute the same. Nothing is compiled
+    Parts that can are called for a video of the given size, since no CPU has to compute the same. Nothing is compiled
     meanwhile: compiled functions do not call operations again, and a function that is being compiled has no values yet.
     """
     calls: dict[Any, tuple[Operation, tuple[Any, ...]]] = {}
@@ -163,10 +142,8 @@ def _calls(architecture: Architecture, size: tuple[int, int, int]) -> list[tuple
     Operation.__call__ = noting  # type: ignore[method-assign,assignment]
     mx.disable_compile()
     try:
-        for make in PARTS.values():
-            compute = (
-                _dit_block(architecture, mx.bfloat16, size) if make is _dit_block else make(architecture, mx.bfloat16)
-            )
+        for part, make in parts.make.items():
+            compute = make(architecture, mx.bfloat16, *([size] if part in parts.whole else []))
             compute()
     finally:
         mx.enable_compile()
@@ -180,14 +157,6 @@ def _time(function: Callable[..., Any], arguments: tuple[Any, ...]) -> float:
     started = time.perf_counter()
     mx.eval(function(*arguments))
     return 1e3 * (time.perf_counter() - started)
-
-
-def _float32(result: mx.array) -> mx.array:
-    return result.astype(mx.float32)
-
-
-def _array(result: mx.array) -> np.ndarray:
-    return np.array(_float32(result))
 
 
 def _distance(ours: np.ndarray, expected: np.ndarray) -> float:

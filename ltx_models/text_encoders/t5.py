@@ -8,6 +8,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 from pathlib import Path
+from typing import ClassVar
 
 import mlx.core as mx
 import mlx.nn as nn
@@ -24,9 +25,10 @@ from ltx_models.checkpoint import (
     sharded_files,
 )
 from ltx_models.errors import CheckpointError
+from ltx_models.families.ltxv import TEXT_ENCODER_MATRICES
 from ltx_models.layers.fp8 import name_scales
 from ltx_models.layers.pacing import Pace
-from ltx_models.layers.quantization import TEXT_ENCODER_MATRICES, Quantization
+from ltx_models.layers.quantization import Quantization
 
 __all__ = [
     "T5Config",
@@ -166,6 +168,8 @@ def relative_position_buckets(distance: np.ndarray, num_buckets: int, max_distan
 
 class T5Encoder(nn.Module):
     """The whole encoder."""
+
+    matrices: ClassVar[str] = TEXT_ENCODER_MATRICES
 
     def __init__(self, config: T5Config) -> None:
         super().__init__()

@@ -8,14 +8,13 @@ from __future__ import annotations
 from pathlib import Path
 
 from ltx_models.errors import CheckpointError
+from ltx_models.families.ltxv import LTXV
 from ltx_models.files.file_kinds import describe_stand_in
 
-__all__ = ["MAX_TOKENS", "NAMES", "Tokenizer"]
+__all__ = ["MAX_TOKENS", "Tokenizer"]
 
-MAX_TOKENS = 256
+MAX_TOKENS = LTXV.limits.text_tokens
 """The number of tokens of a prompt that the text encoder reads, the end token included."""
-NAMES = ("prompt", "negative prompt")
-"""Names of a request's texts, in the order of `GenerationRequest.texts`."""
 
 
 class Tokenizer:

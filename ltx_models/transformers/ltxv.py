@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 import mlx.core as mx
 import mlx.nn as nn
@@ -15,10 +15,11 @@ import numpy as np
 
 from ltx_models.checkpoint import Checkpoint, build, check_weights, load_weights, parse_config
 from ltx_models.errors import CheckpointError
+from ltx_models.families.ltxv import TRANSFORMER_MATRICES
 from ltx_models.kernels import add_and_modulate, modulate, rotate
 from ltx_models.layers.linear import linear
 from ltx_models.layers.pacing import Pace
-from ltx_models.layers.quantization import TRANSFORMER_MATRICES, Quantization
+from ltx_models.layers.quantization import Quantization
 from ltx_models.layers.timestep import TimestepEmbedder
 from ltx_models.request import Perturbing
 from ltx_models.transformers.block import GATE_FEED_FORWARD, Tokens, TransformerBlock
@@ -146,6 +147,8 @@ class CaptionProjection(nn.Module):
 
 class Transformer(nn.Module):
     """The whole transformer. Call `prepare` once a render, then the model itself once a step."""
+
+    matrices: ClassVar[str] = TRANSFORMER_MATRICES
 
     def __init__(self, config: TransformerConfig) -> None:
         super().__init__()
@@ -276,7 +279,7 @@ def load_transformer(file: Checkpoint, dtype: mx.Dtype, quantize: int | None = N
     model = _build(file)
     load_weights(
         model,
-        file.transformer_weights(),
+        file.weights("transformer"),
         source=file.path,
         dtype=dtype,
         quantization=Quantization(bits=quantize, layers=TRANSFORMER_MATRICES) if quantize else None,
@@ -291,7 +294,7 @@ def check_transformer(file: Checkpoint) -> TransformerConfig:
     Only shapes are compared: no weight is read.
     """
     model = _build(file)
-    check_weights(model, file.transformer_weights(), file.path)
+    check_weights(model, file.weights("transformer"), file.path)
     return model.config
 
 

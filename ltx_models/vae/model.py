@@ -270,7 +270,7 @@ def _weights(file: Checkpoint, half: str) -> Weights:
     """Return the tensors of the encoder or the decoder, and the two statistics that are used."""
     other = {"encoder": "decoder", "decoder": "encoder"}[half]
     weights = {}
-    for name, value in file.vae_weights().items():
+    for name, value in file.weights("vae").items():
         group, _, rest = name.partition(".")
         if group != other and (group != STATISTICS or rest in (MEAN, STD)):
             weights[name] = value

@@ -26,10 +26,10 @@ from ltx_client.shared.doctor.storage_checks import StorageChecks, space
 from ltx_client.shared.own_files import Problem
 from ltx_models.blas import blas_environment
 from ltx_models.errors import CheckpointError
+from ltx_models.families.family import named
 from ltx_models.families.variants import VARIANTS, Variant
 from ltx_models.files.hub import verify
 from ltx_models.files.model_files import find_files
-from ltx_models.files.safetensors_header import check_checkpoint
 from ltx_models.memory import GB, machine_memory, smallest_peak
 from ltx_worker.attempt.delivery import spooled
 from ltx_worker.commands.service import as_the_service
@@ -164,7 +164,9 @@ class Machine:
         download = as_the_service(command, command)
         try:
             files = find_files(self._variant)
-            check_checkpoint(files.checkpoint)
+            for part in self._variant.family.parts:
+                if part.check:
+                    named(part.check)(files[part.name])
         except CheckpointError as error:
             yield Finding("weights", Level.FAILURE, as_the_service(str(error), command), download)
             return
@@ -173,7 +175,9 @@ class Machine:
             yield Finding("weights", Level.FAILURE, f"{path}: {problem}", f"rm '{path}'; {download}")
         if not damaged:
             how = "are here, and were not verified" if self._quick else "are here and intact"
-            yield Finding("weights", Level.OK, f"the files of {name} {how} ({files.checkpoint})")
+            yield Finding(
+                "weights", Level.OK, f"the files of {name} {how} ({files[self._variant.family.checkpoint.name]})"
+            )
 
     def ffmpeg(self) -> Iterator[Finding]:
         """Check the ffmpeg that writes MP4s."""

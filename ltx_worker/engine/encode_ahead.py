@@ -8,7 +8,7 @@ from collections import deque
 import numpy as np
 
 from ltx_models.errors import ModelError
-from ltx_models.pipeline.text_to_video import LTXPipeline
+from ltx_models.pipeline.base import Pipeline
 
 __all__ = ["TextsAhead"]
 
@@ -21,7 +21,7 @@ class TextsAhead:
     The thread that reads commands calls `ask` and `forget`; the thread that renders calls the others.
     """
 
-    def __init__(self, pipeline: LTXPipeline) -> None:
+    def __init__(self, pipeline: Pipeline) -> None:
         self._pipeline = pipeline
         self._asked: deque[list[str]] = deque(maxlen=1)
         self._encoded: dict[str, np.ndarray] = {}

@@ -31,9 +31,8 @@ from ltx_models import events
 from ltx_models.errors import FaultKind, MachineFault, ModelError, ResumeMismatch
 from ltx_models.events import PromptEmbeddings, ResumePoint
 from ltx_models.machine_faults import machine_fault
-from ltx_models.pipeline.text_to_video import LTXPipeline
-from ltx_models.request import GenerationRequest
-from ltx_models.text_encoders.tokenizer import NAMES
+from ltx_models.pipeline.base import open_pipeline
+from ltx_models.request import TEXT_NAMES, GenerationRequest
 from ltx_models.video import encode_jpeg
 from ltx_worker.engine import messages
 from ltx_worker.engine.encode_ahead import TextsAhead
@@ -66,7 +65,7 @@ class EngineHost:
     """
 
     def __init__(self, variant: str, commands: Connection, replies: Connection) -> None:
-        self._pipeline = LTXPipeline(variant)
+        self._pipeline = open_pipeline(variant)
         self._ready: messages.Ready | None = None
         self._ended_at: float | None = None
         self._commands = commands
@@ -135,16 +134,14 @@ class EngineHost:
             send(self._replies, message)
 
     def _load(self) -> None:
-        """Load every model except the text encoder, which a render may not need."""
+        """Load every model except what encodes texts, which a render may not need."""
         pipeline = self._pipeline
-        pipeline.load_models(self._tell_progress, text_encoder=False)
-        hashes = RememberedHashes(HomeSettings().home / "hashes.json")
-        text_encoder = hashes.of(pipeline.text_files)
-        checkpoint = hashes.of(pipeline.checkpoint_files)
-        pipeline.hashes = {"checkpoint": checkpoint, "text_encoder": text_encoder}
+        pipeline.load_models(self._tell_progress, texts=False)
+        remembered = RememberedHashes(HomeSettings().home / "hashes.json")
+        hashes = {name: remembered.of(files) for name, files in pipeline.hashed_files.items()}
+        pipeline.hashes = hashes
         embedding_maker = embeddings.EmbeddingMaker(
-            text_encoder=text_encoder,
-            bits=pipeline.variant.quantize_text_encoder,
+            text=pipeline.text_origin(hashes),
             dtype=str(pipeline.dtype),
             device=_device(),
             mlx=metadata.version("mlx"),
@@ -152,7 +149,7 @@ class EngineHost:
         )
         self._ready = messages.Ready(
             device="gpu" if mx.default_device() == mx.gpu else "cpu",
-            checkpoint_hash=checkpoint,
+            checkpoint_hash=hashes[pipeline.variant.family.checkpoint.hashed_as],
             mlx=embedding_maker.mlx,
             embeds_by=embedding_maker.digest,
         )
@@ -272,7 +269,7 @@ class EngineHost:
     def _known_texts(self, command: Render, ahead: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
         """Return the embeddings that the farm's cache has for a render, by text.
 
-        Load the text encoder if a text is neither there nor in `ahead`.
+        Load what encodes texts if a text is neither there nor in `ahead`.
         """
         assert self._ready is not None
         known = {}
@@ -300,7 +297,7 @@ class EngineHost:
 
     def _cut_texts(self, request: GenerationRequest, encoded: PromptEmbeddings) -> tuple[CutText, ...]:
         """Return the texts that have more tokens than the text encoder reads."""
-        arrays = zip(NAMES, request.texts, (encoded.prompt, encoded.negative), strict=False)
+        arrays = zip(TEXT_NAMES, request.texts, (encoded.prompt, encoded.negative), strict=False)
         counted = [
             CutText(text=name, tokens=self._pipeline.count_tokens(text), read=array.shape[1])
             for name, text, array in arrays

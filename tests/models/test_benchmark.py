@@ -17,10 +17,10 @@ from mlx.utils import tree_flatten
 from ltx_client.cli import main
 from ltx_client.commands.bench import model
 from ltx_models.benchmark import renders
-from ltx_models.benchmark.models import random_transformer
 from ltx_models.errors import OutOfMemory
 from ltx_models.families.architectures import POCKET
 from ltx_models.families.variants import find_variant
+from ltx_models.ltxv.measured.random_models import random_transformer
 from ltx_models.request import GenerationRequest
 
 SMALL = ["bench", "model", "--width", "64", "--height", "64", "--frames", "9", "--steps", "2", "--runs", "1"]

@@ -10,9 +10,9 @@ import pytest
 from ltx_models.errors import InvalidRequest
 from ltx_models.families.architectures import LTX_2B, LTX_13B
 from ltx_models.families.variants import VARIANTS, Variant, find_variant
+from ltx_models.ltxv.footprint import decode_plans, decode_working
 from ltx_models.memory import (
     CHUNKS,
-    COMPONENTS,
     GB,
     DecodePlan,
     LatentSize,
@@ -20,8 +20,6 @@ from ltx_models.memory import (
     cache_limit,
     check_fits,
     component_weights,
-    decode_plans,
-    decode_working,
     evictions,
     latent_size,
     phase_peaks,
@@ -31,7 +29,7 @@ from ltx_models.memory import (
 from ltx_models.request import ConditioningItem, GenerationRequest
 
 MEASURED = [
-    # variant, size, and on one H100 the peaks in GB of the phases in PHASES that it went through, the cache included
+    # variant, size, and on one H100 the peaks in GB of the components that it went through, the cache included
     ("distilled-fp8", (768, 512, 97), (9.60, 9.77, 10.18)),
     ("distilled-fp8", (1216, 704, 121), (9.60, 11.15, 10.69)),
     ("distilled", (768, 512, 97), (11.48, 11.52, 12.06)),
@@ -39,7 +37,7 @@ MEASURED = [
     ("dev", (768, 512, 97), (15.46, 17.71, 16.40)),
     ("dev", (1216, 704, 121), (15.32, 21.81, 16.96)),
 ]
-FULL_SIZE = [name for name, row in VARIANTS.items() if not isinstance(row.checkpoint, str)]
+FULL_SIZE = [name for name, row in VARIANTS.items() if not isinstance(row.files["checkpoint"], str)]
 PICTURE = ConditioningItem(kind="image", source="x.png")
 CLIP = ConditioningItem(kind="video", source="x.mp4")
 
@@ -75,7 +73,7 @@ def test_weights(name: str, expected: dict[str, float]) -> None:
 def test_weights_in_fewer_bits_and_of_a_larger_model() -> None:
     distilled = find_variant("distilled")
     for bits, size in ((8, 2.08), (4, 1.14)):
-        quantized = dataclasses.replace(distilled, quantize_transformer=bits)
+        quantized = dataclasses.replace(distilled, bits={**distilled.bits, "transformer": bits})
         assert component_weights(quantized)["transformer"] / GB == pytest.approx(size, abs=0.02)
     large = dataclasses.replace(distilled, architecture=LTX_13B)
     assert component_weights(large)["transformer"] / GB == pytest.approx(2 * 13.04, rel=0.01)
@@ -99,7 +97,7 @@ def test_all_models_stay_resident_within_the_variants_ram(
         return
     available = variant.ram_gb * GB - cache_limit(variant.ram_gb * GB)
     weights, working = component_weights(variant), phase_working(variant, request)
-    names = [part for part in COMPONENTS if part in working]
+    names = [part for part in variant.family.unloading if part in working]
     for part in names:
         if part != "vae":  # which takes what is left
             assert evictions(names, part, weights, working, available) == []
@@ -207,4 +205,4 @@ def test_a_prediction_grows_with_the_video(name: str) -> None:
     ladder = [(256, 9), (512, 25), (768, 49), (1024, 97), (1536, 193), (2048, 513)]
     peaks = [predict_peak(variant, make(variant, width=n, height=n, num_frames=f), 1000 * GB) for n, f in ladder]
     assert peaks == sorted(peaks)
-    assert latent_size(make(variant, width=256, height=128, num_frames=9)).tokens == 2 * 8 * 4
+    assert latent_size(make(variant, width=256, height=128, num_frames=9), variant.family.limits).tokens == 2 * 8 * 4

@@ -59,7 +59,7 @@ def test_vae_encode(golden: Golden) -> None:
 
 def test_encoded_latents_are_normalized(golden: Golden) -> None:
     latents = golden.pipeline().encode(from_golden(golden["vae.pixels"]))
-    statistics = golden.file.vae_weights()
+    statistics = golden.file.weights("vae")
     mean, std = (
         np.array(statistics[f"per_channel_statistics.{moment}"]).reshape(1, -1, 1, 1, 1)
         for moment in ("mean-of-means", "std-of-means")

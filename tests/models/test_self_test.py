@@ -15,20 +15,22 @@ from ltx_models import self_test
 from ltx_models.families.architectures import Architecture
 from ltx_models.families.variants import find_variant
 from ltx_models.kernels import OPERATIONS, Operation, launch
+from ltx_models.ltxv.measured import parts
 from ltx_models.pipeline.text_to_video import LTXPipeline
 from ltx_models.self_test import __main__ as command
 from ltx_models.self_test import clip, compare
 from ltx_models.self_test.clip import render_clip
-from ltx_models.self_test.compare import PARTS, compare_kernels, compare_parts
+from ltx_models.self_test.compare import compare_kernels, compare_parts
 from ltx_models.transformers import block
 
 POCKET = find_variant("pocket")
+PARTS = parts.COMPARED.make
 
 
 @pytest.fixture(autouse=True)
 def small(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(compare, "TOKENS", (1, 4, 4))
-    monkeypatch.setattr(compare, "TILE", (1, 2, 2))
+    monkeypatch.setattr(parts, "TOKENS", (1, 4, 4))
+    monkeypatch.setattr(parts, "TILE", (1, 2, 2))
 
 
 def test_a_device_that_computes_right() -> None:
@@ -119,7 +121,7 @@ def test_the_exit_code_says_it(factor: float, code: int, monkeypatch: pytest.Mon
         made.append(compare_with)
         return lambda: np.full(4, factor if len(made) > 1 else 1.0)
 
-    monkeypatch.setattr(compare, "PARTS", {"VAE tile": lambda *_: once_off("VAE tile")})
+    monkeypatch.setattr(parts.COMPARED, "make", {"VAE tile": lambda *_: once_off("VAE tile")})
     monkeypatch.setattr(command, "render_clip", lambda: clip.Clip("", 1.0, 40.0, 9))
     monkeypatch.setattr(sys, "argv", ["self_test", "pocket"])
     assert command.main() == code

@@ -226,8 +226,14 @@ def _prepare(
 def clip_sentences(batches: list[PreparedBatch]) -> list[str]:
     """Return a sentence on what is read of each of the batches' clips, each sentence once."""
     from ltx_client.farm.jobs.inputs import clip_parts
+    from ltx_models.memory import limits_of
 
-    parts = (part for batch in batches for job, _ in batch.jobs for part in clip_parts(job.request, batch.inputs))
+    parts = (
+        part
+        for batch in batches
+        for job, _ in batch.jobs
+        for part in clip_parts(job.request, batch.inputs, limits_of(job.variant))
+    )
     return list(dict.fromkeys(map(str, parts)))
 
 

@@ -78,11 +78,12 @@ def command(
     from ltx_client.terminal.notices.dry_run import print_plan
     from ltx_client.terminal.notices.prompt_length import tell_of_cut_texts
     from ltx_client.terminal.watching.terminal_images import detect
+    from ltx_models.memory import limits_of
 
     job, inputs = job_from_options(**options)
     target = VideoOutput(output).path(job, time.time())
     frames = None if preview is None else _preview_path(preview, target)
-    for part in clip_parts(job.request, inputs):
+    for part in clip_parts(job.request, inputs, limits_of(job.variant)):
         notice(str(part))
     ending = EndNotifications(notify, desktop)
     picture = None if dry_run else detect(inline)

@@ -36,9 +36,10 @@ def command(as_json: bool, dry_run: bool, after: tuple[str, ...], not_on: tuple[
     from ltx_client.terminal.notices.prompt_length import tell_of_cut_texts
     from ltx_client.terminal.notices.vocabulary import vocabulary_note
     from ltx_client.terminal.notices.wait_reasons import tell_of_pauses, tell_who_waits
+    from ltx_models.memory import limits_of
 
     job, inputs = job_from_options(**options)
-    parts = clip_parts(job.request, inputs)
+    parts = clip_parts(job.request, inputs, limits_of(job.variant))
     for part in parts:
         notice(str(part))
     settings = FarmSettings()

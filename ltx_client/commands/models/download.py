@@ -37,8 +37,7 @@ def command(variant: str) -> None:
             download(row, progress, notice)
         except HubUnreachable as error:
             raise Unreachable(str(error)) from None
-    files = find_files(row)
-    for path in (files.checkpoint, files.text_encoder, files.tokenizer):
+    for path in find_files(row).values():
         print_line(path, done="what was downloaded is kept")
 
 

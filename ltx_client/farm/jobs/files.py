@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import hashlib
 import tempfile
 from collections.abc import Callable, Sequence
@@ -14,12 +13,13 @@ from ltx_client.farm.jobs.views import JobView
 from ltx_client.farm.outputs.names import short_id
 from ltx_client.protocol.events import Result
 from ltx_client.protocol.file_names import POSTER, VIDEO, ResultFile
+from ltx_client.protocol.jobs import Job
 from ltx_client.protocol.text import is_printable
 from ltx_client.shared.broker.exchange import Exchange, block
 from ltx_client.shared.storage.download_links import fetch_link
 from ltx_client.shared.storage.store import DamagedSource, Storage, StorageError, input_name
 from ltx_models.files.formats import HEAD_BYTES, JPEG, format_of
-from ltx_models.request import MAX_FRAMES, MAX_SIZE, GenerationRequest
+from ltx_models.memory import limits_of
 
 __all__ = ["fetch_poster", "fetch_video", "is_here", "missing_inputs", "store_inputs"]
 
@@ -91,7 +91,7 @@ def fetch_video(
     if result is None:
         why = view.snapshot.error or "download it when it is done"
         raise UsageError(f"job {job_id} has no video: it is {view.status}; {why}")
-    if result.size > (most := _largest_video(view.job.request)):
+    if result.size > (most := _largest_video(view.job)):
         raise StorageUnreachable(
             f"the record of job {job_id} is invalid: its result has {result.size:,} bytes, but a video of its size and"
             f" length has at most {most:,}; it is not downloaded"
@@ -124,7 +124,7 @@ def fetch_poster(
         return None
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / POSTER.local
-        limit = _largest_video(dataclasses.replace(view.job.request, num_frames=1))
+        limit = _largest_video(view.job, frames=1)
         yield from _fetch(storage_url, view.job.id, result, POSTER, path, limit, link_of)
         jpeg = path.read_bytes()
     if format_of(jpeg[:HEAD_BYTES]) != JPEG:
@@ -179,13 +179,18 @@ def _fetch(
         raise StorageUnreachable(str(error)) from None
 
 
-def _largest_video(request: GenerationRequest) -> int:
-    """Return how many bytes a video of this request may have at most: twice its raw frames, and a container.
+def _largest_video(job: Job, frames: int | None = None) -> int:
+    """Return how many bytes a video of this job may have at most: twice its raw frames, and a container.
 
     The size in the job's record cannot bound a download, since whoever wrote the record chose it.
+
+    Args:
+        job: The job.
+        frames: The number of frames; None for the job's.
     """
-    width, height = request.width or MAX_SIZE, request.height or MAX_SIZE
-    return 2 * 3 * width * height * (request.num_frames or MAX_FRAMES) + CONTAINER
+    request, limits = job.request, limits_of(job.variant)
+    width, height = request.width or limits.max_size, request.height or limits.max_size
+    return 2 * 3 * width * height * (frames or request.num_frames or limits.max_frames) + CONTAINER
 
 
 def is_here(view: JobView, target: Path) -> bool:

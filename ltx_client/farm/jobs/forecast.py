@@ -19,7 +19,7 @@ from ltx_client.protocol.workers import WorkerInfo
 from ltx_models.errors import UnknownVariant
 from ltx_models.families.stages import count_steps
 from ltx_models.families.variants import find_variant
-from ltx_models.memory import latent_size
+from ltx_models.memory import latent_size, limits_of
 
 __all__ = ["Pace", "Paces", "Place", "Turns", "measure", "places"]
 
@@ -43,7 +43,7 @@ class Pace:
 
     def seconds(self, job: Job, steps_done: int = 0) -> float:
         """Return the seconds that a render of this job takes after `steps_done` steps."""
-        tokens = latent_size(job.request).tokens
+        tokens = latent_size(job.request, limits_of(job.variant)).tokens
         return tokens * (self.step * max(0, _steps(job) - steps_done) + self.rest)
 
 
@@ -86,7 +86,7 @@ def measure(views: Iterable[JobView], workers: Sequence[WorkerInfo]) -> Paces:
             continue
         if state.attempt > 1 or state.took is None:
             continue  # what it took includes what an earlier attempt did
-        tokens = latent_size(request).tokens
+        tokens = latent_size(request, limits_of(view.job.variant)).tokens
         rest = max(0.0, state.took - state.steps * state.step_seconds)
         for chip in {None, chips.get(state.worker or "")}:
             samples[view.job.variant, chip].append((state.step_seconds / tokens, rest / tokens))

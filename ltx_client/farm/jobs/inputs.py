@@ -10,6 +10,7 @@ from typing import NamedTuple
 
 from ltx_client.errors import UsageError
 from ltx_models.errors import MediaError
+from ltx_models.families.family import Limits
 from ltx_models.files.formats import HEAD_BYTES, format_of, names_of
 from ltx_models.media.headers import check_picture
 from ltx_models.media.lengths import clip_length, is_only_sound
@@ -50,8 +51,12 @@ class ClipPart(NamedTuple):
         return f"{self.start:.2f}–{self.stop:.2f} s"
 
 
-def address_inputs(request: GenerationRequest) -> tuple[GenerationRequest, Inputs]:
+def address_inputs(request: GenerationRequest, limits: Limits | None = None) -> tuple[GenerationRequest, Inputs]:
     """Return the request with its files named by content (`sha256:…`), and those files.
+
+    Args:
+        request: A resolved request.
+        limits: The limits of its family; None for the first family's.
 
     Raises:
         UsageError: A file cannot be read, is too large, has too many pixels, or is not of its kind.
@@ -62,20 +67,26 @@ def address_inputs(request: GenerationRequest) -> tuple[GenerationRequest, Input
     for item in request.conditioning:
         digest = _checked_digest(Path(item.source), item.kind)
         if item.kind == "video":
-            _part_of(item, request, Path(item.source))
+            _part_of(item, request, Path(item.source), limits)
         inputs[digest] = Path(item.source)
         items.append(dataclasses.replace(item, source=f"sha256:{digest}"))
     return dataclasses.replace(request, conditioning=tuple(items)), inputs
 
 
-def clip_parts(request: GenerationRequest, inputs: Inputs) -> list[ClipPart]:
-    """Return the part that is read of each clip of an addressed request, whose files are in `inputs`."""
+def clip_parts(request: GenerationRequest, inputs: Inputs, limits: Limits | None = None) -> list[ClipPart]:
+    """Return the part that is read of each clip of an addressed request, whose files are in `inputs`.
+
+    Args:
+        request: The request.
+        inputs: Its files, by digest.
+        limits: The limits of its family; None for the first family's.
+    """
     parts = []
     for item in request.conditioning:
         path = inputs.get(item.source.removeprefix("sha256:"))
         if item.kind == "video" and path is not None:
-            span = _part_of(item, request, path)
-            parts.append(_described(item, request, path, span))
+            span = _part_of(item, request, path, limits)
+            parts.append(_described(item, request, path, span, limits))
     return parts
 
 
@@ -120,7 +131,7 @@ def _check_format(path: Path, kind: str, head: bytes) -> None:
     )
 
 
-def _part_of(item: ConditioningItem, request: GenerationRequest, path: Path) -> Span | None:
+def _part_of(item: ConditioningItem, request: GenerationRequest, path: Path, limits: Limits | None) -> Span | None:
     """Return the part of a clip that a resolved request reads, None if its header does not give its length.
 
     Raises:
@@ -134,11 +145,13 @@ def _part_of(item: ConditioningItem, request: GenerationRequest, path: Path) -> 
             length = clip_length(file)
     except OSError as error:
         raise UsageError(f"cannot read {path}: {error.strerror}") from error
-    return None if length is None else span_of(item, request, length, str(path))
+    return None if length is None else span_of(item, request, length, str(path), limits)
 
 
-def _described(item: ConditioningItem, request: GenerationRequest, path: Path, span: Span | None) -> ClipPart:
-    known = span or span_of(item, request, UNKNOWN_LENGTH, str(path))
+def _described(
+    item: ConditioningItem, request: GenerationRequest, path: Path, span: Span | None, limits: Limits | None
+) -> ClipPart:
+    known = span or span_of(item, request, UNKNOWN_LENGTH, str(path), limits)
     from_end = span is None and item.start is None and item.frame == 0
     start, stop = (None, None) if from_end else (known.start, known.stop)
     return ClipPart(path.name, start, stop, known.count, item.frame)

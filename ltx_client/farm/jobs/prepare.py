@@ -48,7 +48,7 @@ def prepare(
     check_fits(row, resolved)
     peak = predict_peak(row, resolved)
     memory_class(peak)
-    addressed, inputs = address_inputs(resolved)
+    addressed, inputs = address_inputs(resolved, row.family.limits)
     try:
         job = Job(
             id=job_id or new_job_id(),

@@ -18,7 +18,7 @@ from ltx_client.terminal.arguments.completion import (
     complete_variants,
     complete_workers,
 )
-from ltx_models.families.variants import DEFAULT_VARIANT, find_variant
+from ltx_models.families.variants import DEFAULT_VARIANT, Variant, find_variant
 
 if TYPE_CHECKING:
     from ltx_client.farm.jobs.prepare import Prepared
@@ -239,27 +239,28 @@ def job_from_options(
     """Return the job that `video_options` describe. Raise what `prepare` raises."""
     from ltx_client.farm.jobs.prepare import prepare
     from ltx_client.terminal.arguments.media_options import media_item
-    from ltx_models.request import GenerationRequest
+    from ltx_models.request import GenerationRequest, refusals_of
 
     if seconds is not None:
         if frames is not None:
             raise UsageError("--frames and --seconds were both given; use one of the two")
-        frames = _frames_of(seconds, fps or find_variant(variant).frame_rate)
-    switches = {"crop": crop, "blur": blur, "compress": compress}
-    media = [media_item("image", text, **switches) for text in images]
-    media += [media_item("video", text, **switches) for text in videos]
-    request = GenerationRequest(
-        prompt=prompt,
-        negative_prompt=negative_prompt,
-        width=width,
-        height=height,
-        num_frames=frames,
-        frame_rate=fps,
-        num_steps=steps,
-        guidance_scale=guidance,
-        conditioning=tuple(media),
-        seed=seed,
-    )
+        frames = _frames_of(seconds, fps, find_variant(variant))
+    with refusals_of(find_variant(variant)):
+        switches = {"crop": crop, "blur": blur, "compress": compress}
+        media = [media_item("image", text, **switches) for text in images]
+        media += [media_item("video", text, **switches) for text in videos]
+        request = GenerationRequest(
+            prompt=prompt,
+            negative_prompt=negative_prompt,
+            width=width,
+            height=height,
+            num_frames=frames,
+            frame_rate=fps,
+            num_steps=steps,
+            guidance_scale=guidance,
+            conditioning=tuple(media),
+            seed=seed,
+        )
     return prepare(
         request,
         variant=variant,
@@ -270,17 +271,16 @@ def job_from_options(
     )
 
 
-def _frames_of(seconds: float, frame_rate: float) -> int:
-    """Return the nearest number of frames that a video can have."""
-    from ltx_models.request import FRAME_STRIDE
-
+def _frames_of(seconds: float, fps: float | None, variant: Variant) -> int:
+    """Return the nearest number of frames that a variant's video can have."""
+    frame_rate = fps or variant.frame_rate
     if not 0 < seconds < math.inf:
         raise UsageError(f"--seconds {seconds:g} is invalid: it is not a length; use a number above 0")
     if not math.isfinite(seconds * frame_rate):
         raise UsageError(
             f"--seconds {seconds:g} at {frame_rate:g} frames a second is not a number of frames; use other values"
         )
-    return max(0, round(seconds * frame_rate / FRAME_STRIDE)) * FRAME_STRIDE + 1
+    return variant.family.limits.nearest_frames(seconds * frame_rate)
 
 
 def job_argument(function: F) -> F:

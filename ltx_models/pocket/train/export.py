@@ -19,7 +19,7 @@ import torch
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
-from ltx_models.checkpoint.diffusers_names import official_config, rename_transformer, rename_vae
+from ltx_models.ltxv.diffusers_names import official_config, rename_transformer, rename_vae
 from ltx_models.pocket.train.data import tokenizer_file
 from ltx_models.pocket.train.models import Denoiser, build_denoiser, build_vae
 from ltx_models.pocket.train.optimization.recipe import Sizes

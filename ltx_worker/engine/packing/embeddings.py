@@ -9,7 +9,9 @@ from __future__ import annotations
 import hashlib
 import io
 import json
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
+from typing import Any
 
 import numpy as np
 
@@ -24,10 +26,16 @@ class EmbeddingMaker:
 
     Embeddings of equal makers are equal to the last bit, so that a seed's video does not depend on who encoded its
     prompt.
+
+    Attributes:
+        text: what of the model they depend on, as its pipeline says (`Pipeline.text_origin`).
+        dtype: the precision of the computation.
+        device: the name of the device.
+        mlx: the version of MLX.
+        version: the version of this code.
     """
 
-    text_encoder: str
-    bits: int | None
+    text: Mapping[str, Any]
     dtype: str
     device: str
     mlx: str
@@ -35,8 +43,10 @@ class EmbeddingMaker:
 
     @property
     def digest(self) -> str:
-        """Return a digest of all fields, 64 characters."""
-        return hashlib.sha256(json.dumps(asdict(self), sort_keys=True).encode()).hexdigest()
+        """Return a digest of all fields, 64 characters; those of `text` are fields like the others."""
+        fields = asdict(self)
+        fields |= fields.pop("text")
+        return hashlib.sha256(json.dumps(fields, sort_keys=True).encode()).hexdigest()
 
 
 class EmbeddingRefused(Exception):

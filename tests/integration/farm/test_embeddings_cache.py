@@ -16,14 +16,14 @@ REQUEST = GenerationRequest(prompt=PROMPT, seed=5)
 NOTES = """
 import sys
 if "ltx_worker.engine" in sys.orig_argv:
-    from ltx_models.pipeline import residency
+    from ltx_models.text_encoders import t5
     from ltx_models.text_encoders.t5 import T5Encoder
 
     def note(text):
         with open("{notes}", "a") as file:
             file.write(text)
 
-    def load(*args, load=residency.load_text_encoder):
+    def load(*args, load=t5.load_text_encoder):
         note("loaded ")
         return load(*args)
 
@@ -31,7 +31,7 @@ if "ltx_worker.engine" in sys.orig_argv:
         note("encoded ")
         return call(self, *args)
 
-    residency.load_text_encoder = load
+    t5.load_text_encoder = load
     T5Encoder.__call__ = call
 """
 AHEAD = """

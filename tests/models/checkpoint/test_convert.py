@@ -150,9 +150,9 @@ def test_other_prefixes_are_read(raw_098: RawCheckpoint, golden_098: Golden, tmp
         for name, value in raw_098[0].items()
     }
     ours = open_checkpoint(write_raw(tmp_path / "model.safetensors", entries, raw_098[1]))
-    expected = golden_098.file.transformer_weights()
-    assert ours.transformer_weights().keys() == expected.keys()
-    assert ours.vae_weights().keys() == golden_098.file.vae_weights().keys()
+    expected = golden_098.file.weights("transformer")
+    assert ours.weights("transformer").keys() == expected.keys()
+    assert ours.weights("vae").keys() == golden_098.file.weights("vae").keys()
     load_transformer(ours, mx.float32)
 
 
@@ -177,8 +177,8 @@ def test_an_official_file_in_parts_is_read(raw_098: RawCheckpoint, golden_098: G
     assert isinstance(ours, ShardedFile)
     assert len(ours.files) == 2
     for got, expected in (
-        (ours.transformer_weights(), golden_098.file.transformer_weights()),
-        (ours.vae_weights(), golden_098.file.vae_weights()),
+        (ours.weights("transformer"), golden_098.file.weights("transformer")),
+        (ours.weights("vae"), golden_098.file.weights("vae")),
     ):
         assert got.keys() == expected.keys()
         assert all(mx.array_equal(got[name], expected[name]) for name in expected)

@@ -68,8 +68,8 @@ def written(golden: Golden, folder: Path) -> DiffusersFolder:
 def same_tensors(ours: Checkpoint, official: Checkpoint) -> None:
     """Check every name, of the transformer and of the whole VAE."""
     pairs = [
-        (ours.transformer_weights(), official.transformer_weights()),
-        (ours.vae_weights(), official.vae_weights()),
+        (ours.weights("transformer"), official.weights("transformer")),
+        (ours.weights("vae"), official.weights("vae")),
     ]
     for got, expected in pairs:
         assert got.keys() == expected.keys()
@@ -97,10 +97,10 @@ def test_a_diffusers_folder_is_the_same_model(golden: Golden, tmp_path: Path) ->
 
 
 def same_tensors_of_golden(checkpoint: Checkpoint, golden: Golden) -> None:
-    expected = golden.file.transformer_weights()
-    assert checkpoint.transformer_weights().keys() == expected.keys()
+    expected = golden.file.weights("transformer")
+    assert checkpoint.weights("transformer").keys() == expected.keys()
     scale = "decoder.timestep_scale_multiplier"
-    assert checkpoint.vae_weights().keys() - {scale} == golden.file.vae_weights().keys() - {scale}
+    assert checkpoint.weights("vae").keys() - {scale} == golden.file.weights("vae").keys() - {scale}
 
 
 def test_ten_blocks_of_random_weights(golden_090: Golden, tmp_path: Path) -> None:
@@ -289,8 +289,8 @@ def test_two_models_may_share_a_vae(golden_098: Golden, tmp_path: Path) -> None:
     shared = open_checkpoint(alone)
     assert shared.files == [alone, owner]
     assert shared.section("vae") == vae
-    assert shared.vae_weights().keys() == whole.vae_weights().keys()
-    assert shared.transformer_weights().keys() == whole.transformer_weights().keys()
+    assert shared.weights("vae").keys() == whole.weights("vae").keys()
+    assert shared.weights("transformer").keys() == whole.weights("transformer").keys()
 
     owner.unlink()
     with pytest.raises(CheckpointError, match=f"there is no file {owner}"):

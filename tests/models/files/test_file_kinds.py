@@ -238,7 +238,7 @@ def refused(convert_command: Run, path: Path, *words: str) -> None:
     golden = load_golden("0.9.8")
     pipe = LTXPipeline.from_files(checkpoint=path, text_encoder=golden.text_encoder, tokenizer=TOKENIZER)
     with pytest.raises(CheckpointError) as error:
-        pipe.load_models(text_encoder=False)
+        pipe.load_models(texts=False)
     assert all(word in str(error.value) for word in (str(path), *words))
 
 

@@ -206,7 +206,9 @@ def test_an_incomplete_text_encoder_is_not_here(run: Run, monkeypatch: pytest.Mo
     assert missing_parts(find_variant("distilled-fp8")) == ["text encoder"]
 
 
-@pytest.mark.parametrize("name", [name for name, row in VARIANTS.items() if not isinstance(row.checkpoint, str)])
+@pytest.mark.parametrize(
+    "name", [row.name for row in VARIANTS.values() if not isinstance(row.files["checkpoint"], str)]
+)
 def test_files_that_are_not_here_name_the_command(name: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setenv("HF_HOME", str(tmp_path))
     with pytest.raises(CheckpointError, match=f"ltx models download {name}$"):
@@ -219,8 +221,8 @@ def test_a_converted_folder_takes_the_place_of_its_variant(monkeypatch: pytest.M
         (tmp_path / "dev" / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / "dev" / name).touch()
     files = find_files(VARIANTS["dev"])
-    assert files.checkpoint == tmp_path / "dev"
-    assert files.text_encoder == tmp_path / "dev" / "text_encoder"
+    assert files["checkpoint"] == tmp_path / "dev"
+    assert files["text_encoder"] == tmp_path / "dev" / "text_encoder"
 
 
 def test_the_cache_is_where_the_client_has_it() -> None:

@@ -13,8 +13,9 @@ import pytest
 from ltx_models.checkpoint import Checkpoint, load_tensors, open_checkpoint
 from ltx_models.convert import convert
 from ltx_models.errors import CheckpointError
+from ltx_models.families.ltxv import TRANSFORMER_MATRICES
 from ltx_models.layers.fp8 import name_scales, widened
-from ltx_models.layers.quantization import TRANSFORMER_MATRICES, Fp8Linear
+from ltx_models.layers.quantization import Fp8Linear
 from ltx_models.text_encoders.t5 import load_text_encoder, text_encoder_files
 from ltx_models.transformers.ltxv import load_transformer
 from tests.models.checkpoint.raw_safetensors import (

@@ -16,7 +16,8 @@ from mlx.utils import tree_flatten, tree_map_with_path
 from ltx_models.checkpoint import SingleFile, load_weights
 from ltx_models.errors import CheckpointError
 from ltx_models.events import Finished
-from ltx_models.layers.quantization import TEXT_ENCODER_MATRICES, TRANSFORMER_MATRICES, Fp8Linear, Quantization
+from ltx_models.families.ltxv import TEXT_ENCODER_MATRICES, TRANSFORMER_MATRICES
+from ltx_models.layers.quantization import Fp8Linear, Quantization
 from ltx_models.pipeline.text_to_video import LTXPipeline
 from ltx_models.pocket.judge import judge
 from ltx_models.request import GenerationRequest
@@ -148,7 +149,7 @@ def test_fp8_output(golden: Golden, golden_098: Golden) -> None:
         model = Transformer(load_transformer(golden.file, mx.float32).config)
         load_weights(
             model,
-            to_fp8(golden.file.transformer_weights()),
+            to_fp8(golden.file.weights("transformer")),
             source=golden.checkpoint,
             dtype=mx.float32,
         )
@@ -176,7 +177,7 @@ def rewritten(golden: Golden, tmp_path: Path, change: dict[str, mx.array]) -> Si
 
 
 def test_fp8_outside_of_the_blocks_is_widened(golden_098: Golden, tmp_path: Path) -> None:
-    weights = golden_098.file.transformer_weights()
+    weights = golden_098.file.weights("transformer")
     names = ("proj_out.weight", "scale_shift_table", "transformer_blocks.0.attn1.q_norm.weight")
     model = load_transformer(
         rewritten(golden_098, tmp_path, {name: mx.to_fp8(weights[name]) for name in names}), mx.bfloat16
@@ -186,7 +187,7 @@ def test_fp8_outside_of_the_blocks_is_widened(golden_098: Golden, tmp_path: Path
 
 
 def test_integers_are_refused(golden_098: Golden, tmp_path: Path) -> None:
-    weight = golden_098.file.transformer_weights()["proj_out.weight"]
+    weight = golden_098.file.weights("transformer")["proj_out.weight"]
     with pytest.raises(CheckpointError, match=r"wrong type in tensor proj_out\.weight \(int32\)"):
         load_transformer(rewritten(golden_098, tmp_path, {"proj_out.weight": weight.astype(mx.int32)}), mx.float32)
 
@@ -247,4 +248,4 @@ def test_from_files_quantizes_what_it_is_asked_to(golden_098: Golden) -> None:
         quantize_transformer=4,
         dtype=mx.float32,
     )
-    assert (pipe.variant.quantize_transformer, pipe.variant.quantize_text_encoder) == (4, None)
+    assert pipe.variant.bits == {"transformer": 4}

@@ -256,7 +256,7 @@ def embedded_during_decode(
 
 
 def test_texts_are_encoded_between_the_parts_of_a_decode(monkeypatch: pytest.MonkeyPatch, pocket: LTXPipeline) -> None:
-    monkeypatch.setattr("ltx_models.memory.decode_plans", lambda *_: iter([DecodePlan(1)]))
+    monkeypatch.setattr("ltx_models.pipeline.ltxv_models.decode_plans", lambda *_: iter([DecodePlan(1)]))
     undisturbed = result(pocket)
     expected = pocket.embed("a blue square", None).prompt
     found, last = embedded_during_decode(pocket, "a blue square")

@@ -13,8 +13,8 @@ import numpy as np
 import pytest
 from mlx.utils import tree_flatten, tree_unflatten
 
-from ltx_models.benchmark.models import random_vae
 from ltx_models.families.architectures import POCKET
+from ltx_models.ltxv.measured.random_models import random_vae
 from ltx_models.request import Perturbing
 from ltx_models.transformers import block as transformer_block
 from ltx_models.transformers import ltxv as transformer_module

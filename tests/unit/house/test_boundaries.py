@@ -24,6 +24,7 @@ PLAIN = {
         "errors",
         "machine_faults",
         "gpu_environment",
+        "families.family",
         "families.stages",
         "families.variants",
         "files.file_lock",

@@ -25,7 +25,7 @@ from ltx_models.request import GenerationRequest
 from ltx_models.text_encoders.tokenizer import MAX_TOKENS, Tokenizer
 from tests.unit.client.terminal.test_batch_files import defaults
 
-TOKENIZER = Tokenizer(find_files(find_variant("pocket")).tokenizer)
+TOKENIZER = Tokenizer(find_files(find_variant("pocket"))["tokenizer"])
 CUT = CutText(text="prompt", tokens=300, read=256)
 SENTENCE = (
     "the prompt has 300 tokens, of which the text encoder reads the first 256: what comes after them has no effect"
@@ -77,7 +77,7 @@ def test_no_text_is_taken_for_short_that_is_not(text):
 
 
 def test_short_prompts_load_no_tokenizer(monkeypatch):
-    monkeypatch.setattr(prompt_length, "Tokenizer", lambda path: pytest.fail("it was loaded"))
+    monkeypatch.setattr(prompt_length, "named", lambda place: pytest.fail("it was loaded"))
     assert cut_texts(job("a red ball rolls to the right", negative_prompt="blurry")) == ()
 
 

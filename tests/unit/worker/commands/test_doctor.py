@@ -8,7 +8,6 @@ import subprocess
 import sys
 import time
 from pathlib import Path
-from types import SimpleNamespace
 
 import pytest
 import redis
@@ -138,7 +137,7 @@ def test_a_gpu_that_may_use_too_little_memory(settings, monkeypatch, wired_limit
 def test_weights_that_are_none(settings, tmp_path, monkeypatch, data, words):
     damaged = tmp_path / "pocket.safetensors"
     damaged.write_bytes(data)
-    files = SimpleNamespace(checkpoint=damaged)
+    files = {"checkpoint": damaged}
     monkeypatch.setattr(doctor_checks, "find_files", lambda variant: files)
     ((level, text, _),) = found(Machine(settings, find_variant("pocket"), quick=True).weights)
     assert level is Level.FAILURE

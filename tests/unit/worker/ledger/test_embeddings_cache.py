@@ -10,7 +10,8 @@ from ltx_worker.engine.hashes import RememberedHashes
 from ltx_worker.engine.packing.embeddings import EmbeddingMaker, EmbeddingRefused, origin, pack, unpack
 from ltx_worker.ledger.embeddings_cache import MAX_PENDING, EmbeddingsCache, EmbeddingsLimit
 
-MAKER = EmbeddingMaker(text_encoder="a" * 64, bits=8, dtype="mlx.core.bfloat16", device="M4", mlx="1", version="1")
+TEXT_ENCODER = {"text_encoder": "a" * 64, "bits": 8}
+MAKER = EmbeddingMaker(text=TEXT_ENCODER, dtype="mlx.core.bfloat16", device="M4", mlx="1", version="1")
 SHAPE = (1, 5, 16)
 TEXT = "a red ball"
 ORIGIN = origin(MAKER.digest, TEXT)

@@ -15,7 +15,7 @@ from typing import Any, TypeVar
 
 from ltx_models.errors import CheckpointError
 
-__all__ = ["official_config", "rename_transformer", "rename_vae", "vae_prefixes"]
+__all__ = ["name_decoder", "official_config", "rename_transformer", "rename_vae", "vae_prefixes"]
 
 TRANSFORMER_NAMES = {
     r"^proj_in\.": "patchify_proj.",
@@ -47,7 +47,7 @@ Block = tuple[str, dict[str, Any]]
 Tensor = TypeVar("Tensor")
 
 
-def rename_transformer(weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
+def rename_transformer(weights: Mapping[str, Tensor], _config: Mapping[str, Any] | None = None) -> dict[str, Tensor]:
     """Return the transformer's tensors by their official names."""
     return {_substitute(name, TRANSFORMER_NAMES): value for name, value in weights.items()}
 
@@ -214,3 +214,11 @@ def _expect(what: str, config: Mapping[str, Any], values: Mapping[str, Any]) -> 
     for key, value in values.items():
         if config.get(key, value) != value:
             raise CheckpointError(f"{what} has {key} = {reprlib.repr(config[key])}; only {value!r} is supported")
+
+
+def name_decoder(weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Return the VAE's tensors by their official names, where a file of the decoder alone may leave out its prefix."""
+    if any(name.startswith("decoder.") for name in weights):
+        return dict(weights)
+    statistics = "per_channel_statistics."
+    return {name if name.startswith(statistics) else f"decoder.{name}": value for name, value in weights.items()}

@@ -8,8 +8,8 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 from ltx_models.benchmark.measure import Measurement
-from ltx_models.benchmark.parts import PROMPT_TOKENS, SMALL
 from ltx_models.families.architectures import Architecture
+from ltx_models.ltxv.measured.bench import PROMPT_TOKENS, SMALL
 from ltx_models.memory import LatentSize
 
 __all__ = ["compare"]

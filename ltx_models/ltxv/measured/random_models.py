@@ -1,48 +1,26 @@
-"""Build the models of a variant with random weights: they take the real ones' time and memory, and no download."""
+"""Build LTX-Video's networks with random weights: they take the real ones' time and memory, and no download."""
 
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import mlx.core as mx
-import mlx.nn as nn
-from mlx.utils import tree_flatten
 
+from ltx_models.benchmark.weights import random_weights
 from ltx_models.checkpoint import load_weights
 from ltx_models.families.architectures import Architecture
-from ltx_models.families.variants import Variant
-from ltx_models.layers.quantization import TEXT_ENCODER_MATRICES, TRANSFORMER_MATRICES, Quantization
+from ltx_models.families.ltxv import TEXT_ENCODER_MATRICES, TRANSFORMER_MATRICES
+from ltx_models.layers.quantization import Quantization
 from ltx_models.text_encoders.t5 import T5Config, T5Encoder
 from ltx_models.transformers.ltxv import Transformer, TransformerConfig
 from ltx_models.vae.model import MEAN, STATISTICS, STD, VAE, VAEConfig
 
-__all__ = ["RandomModels", "random_models", "random_text_encoder", "random_transformer", "random_vae"]
+__all__ = ["random_text_encoder", "random_transformer", "random_vae"]
 
 TEXT_HEAD_DIM = 64
 SOURCE = Path("random weights")
-
-
-@dataclass(frozen=True)
-class RandomModels:
-    """The models that every render uses."""
-
-    text_encoder: T5Encoder
-    transformer: Transformer
-    vae: VAE
-
-
-def random_models(variant: Variant, dtype: mx.Dtype) -> RandomModels:
-    """Return all models of a variant, in its precision."""
-    model = variant.architecture
-    text_dtype = mx.bfloat16 if dtype == mx.float16 else dtype
-    return RandomModels(
-        random_text_encoder(model, text_dtype, variant.quantize_text_encoder),
-        random_transformer(model, dtype, variant.quantize_transformer, fp8=variant.checkpoint_bits == 8),
-        random_vae(model, dtype),
-    )
 
 
 def random_transformer(
@@ -61,7 +39,7 @@ def random_transformer(
         )
     )
     quantization = Quantization(bits=bits, layers=TRANSFORMER_MATRICES) if bits else None
-    weights = _random(model)
+    weights = random_weights(model)
     if fp8 and not bits:
         for name, value in weights.items():
             if re.fullmatch(rf"{TRANSFORMER_MATRICES}\.weight", name):
@@ -85,7 +63,7 @@ def random_vae(architecture: Architecture, dtype: mx.Dtype) -> VAE:
         timestep_conditioning=True,
     )
     model = VAE(config)
-    weights = _random(model)
+    weights = random_weights(model)
     weights[f"{STATISTICS}.{STD}"] = mx.ones_like(weights[f"{STATISTICS}.{STD}"])
     weights[f"{STATISTICS}.{MEAN}"] = mx.zeros_like(weights[f"{STATISTICS}.{MEAN}"])
     load_weights(model, weights, source=SOURCE, dtype=dtype, float32=STATISTICS)
@@ -105,24 +83,5 @@ def random_text_encoder(architecture: Architecture, dtype: mx.Dtype, bits: int |
         )
     )
     quantization = Quantization(bits=bits, layers=TEXT_ENCODER_MATRICES) if bits else None
-    load_weights(model, _random(model), source=SOURCE, dtype=dtype, quantization=quantization)
+    load_weights(model, random_weights(model), source=SOURCE, dtype=dtype, quantization=quantization)
     return model
-
-
-def _random(model: nn.Module) -> dict[str, mx.array]:
-    """Return random parameters, not evaluated.
-
-    Matrices and convolutions are N(0, 1/fan_in), norms 1, biases and tables small, which keeps activations near unit
-    size.
-    """
-    parameters: Any = tree_flatten(model.parameters())
-    weights = {}
-    for index, (name, value) in enumerate(parameters):
-        if "norm" in name and value.ndim == 1:
-            weights[name] = mx.ones(value.shape)
-        elif value.ndim == 0:
-            weights[name] = value
-        else:
-            scale = (value.size / value.shape[0]) ** -0.5 if value.ndim in (2, 5) else 0.02
-            weights[name] = scale * mx.random.normal(value.shape, key=mx.random.key(index))
-    return weights

@@ -1,0 +1,1 @@
+"""What `ltx bench model` measures of LTX-Video and a self-test compares, with random weights."""
