@@ -37,7 +37,7 @@ from ltx_client.protocol.state import RESULT_TTL, Snapshot, Status, apply, parse
 from ltx_client.shared.broker.outages import is_outage
 from ltx_client.shared.lua.lua_script import Argument, RegisteredScript
 from ltx_client.shared.unexpected_data import read_or, tell_once
-from ltx_models.errors import UnknownVariant
+from ltx_models.errors import InvalidRequest, UnknownVariant
 from ltx_models.families.stages import DENOISE
 from ltx_models.families.variants import find_variant
 from ltx_models.memory import memory_class
@@ -531,11 +531,13 @@ def _stages(job: Job | None) -> tuple[StagePlan, ...]:
     if job is None:
         return ()
     try:
-        rows = find_variant(job.variant).stages
-    except UnknownVariant:
+        variant = find_variant(job.variant)
+        request = job.request.resolve(variant)
+    except (UnknownVariant, InvalidRequest):  # the render says why
         return ()
-    request = job.request
-    return tuple(StagePlan(name=row.name, label=row.label, counts=row.counts, of=row.of(request)) for row in rows)
+    return tuple(
+        StagePlan(name=row.name, label=row.label, counts=row.counts, of=row.of(request)) for row in variant.stages
+    )
 
 
 def _reached(event: Event) -> Named:

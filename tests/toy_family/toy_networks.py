@@ -13,7 +13,7 @@ from ltx_models.benchmark.bench import Bench
 from ltx_models.benchmark.weights import random_weights
 from ltx_models.checkpoint import load_tensors, load_weights
 from ltx_models.errors import ResumeMismatch
-from ltx_models.events import Decoded, Finished, FramesDecoded, Progress, RenderResult, ResumePoint, StageBegan, Stepped
+from ltx_models.events import Decoded, Finished, FramesDecoded, Progress, RenderResult, ResumePoint, StageBegan
 from ltx_models.memory import latent_size
 from ltx_models.pipeline.base import Pipeline
 
@@ -83,10 +83,10 @@ class ToyPipeline(Pipeline):
             resume.require(made_by)
         latents = mx.array(resume.arrays["latents"])
 
-        def progress(kind, stage, done, of, began):
+        def progress(stage, done, of, began):
             mx.eval(latents)
             point = ResumePoint(stage, done, {"latents": np.array(latents)}, made_by)
-            return kind(stage, done, of, time.perf_counter() - began, point)
+            return Progress(stage, done, of, time.perf_counter() - began, point)
 
         if resume.stage == "dream":
             yield StageBegan("dream")
@@ -94,12 +94,12 @@ class ToyPipeline(Pipeline):
             for step in range(resume.step + 1, request.num_steps + 1):
                 began = time.perf_counter()
                 latents = latents + (mixer(latents) - latents) / request.num_steps
-                yield progress(Stepped, "dream", step, request.num_steps, began)
+                yield progress("dream", step, request.num_steps, began)
         yield StageBegan("polish")
         for frame in range(resume.step if resume.stage == "polish" else 0, request.num_frames):
             began = time.perf_counter()
             latents[frame] = polish(latents[frame])
-            yield progress(Progress, "polish", frame + 1, request.num_frames, began)
+            yield progress("polish", frame + 1, request.num_frames, began)
         yield StageBegan("paint")
         frames = np.empty((request.num_frames, request.height, request.width, 3), np.uint8)
         painter = self.models.get("painter")

@@ -14,7 +14,7 @@ import pytest
 from PIL import Image
 
 from ltx_models.errors import MediaError, VideoError
-from ltx_models.events import InputRead, TextEncoded
+from ltx_models.events import InputRead, StageBegan
 from ltx_models.families.variants import find_variant
 from ltx_models.media import ffmpeg, pictures
 from ltx_models.media.clips import read_clip
@@ -167,7 +167,8 @@ def test_a_render_tells_of_each_picture_and_clip(pocket: LTXPipeline, tmp_path: 
     )
     told: list[InputRead] = []
     for event in pocket.stream(dataclasses.replace(REQUEST, conditioning=items)):
-        if isinstance(event, TextEncoded):
+        if isinstance(event, StageBegan):
+            assert event.stage == "text"
             break
         assert isinstance(event, InputRead)
         told.append(event)

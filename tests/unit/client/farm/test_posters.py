@@ -14,12 +14,12 @@ from pydantic import BaseModel, ConfigDict, SecretStr
 from ltx_client.errors import JobNotFound, StorageUnreachable
 from ltx_client.farm import retention
 from ltx_client.farm.async_farm import AsyncFarm
+from ltx_client.farm.describe import describe_end
 from ltx_client.farm.render import Render
 from ltx_client.farm.retention import find_old
 from ltx_client.protocol import file_names
 from ltx_client.protocol.events import Done, Result, parse_event
 from ltx_client.protocol.file_names import POSTER, RESULT, RESULT_FILES
-from ltx_client.terminal.notify import _payload
 from ltx_worker.http.files import FileServer
 from tests.integration.servers import free_port
 from tests.stored_farm import SMALL, StoredFarm
@@ -141,7 +141,7 @@ def test_commands_name_it(farm, job, tmp_path):
     name = result_of(job).poster
     assert name in farm.ltx("show", "3fa85f64a1b2").output
     assert json.loads(farm.ltx("show", "3fa85f64a1b2", "--json").stdout)["state"]["result"]["poster"] == name
-    assert _payload([job.view])["jobs"][0]["poster"] == name
+    assert describe_end([job.view], "1 done")["jobs"][0]["poster"] == name
     (tmp_path / "prompts.txt").write_text(f"{PROMPT}\n")
     batch = farm.ltx("batch", "prompts.txt", *SMALL).stdout.split()[0]
     assert farm.ltx("download", "--batch", batch, "-o", "shots").exit_code == 0

@@ -84,6 +84,8 @@ def test_a_log_before_stages_makes_the_state_that_it_made():
             state = Snapshot(status=Status.RUNNING, attempt=1, seq=7)
         state = apply(state, event)
         known = state.model_dump(mode="json")
+        if known["result"]:  # files of later versions are not in what was recorded
+            known["result"] = {name: known["result"][name] for name in line["state"]["result"]}
         assert {name: known[name] for name in line["state"]} == line["state"]
 
 

@@ -108,7 +108,7 @@ def keep(spool, ledger, job, tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("asked", "becomes"), [("hold", Status.DONE), ("cancel", Status.CANCELLED)], ids=["paused", "cancelled"]
+    ("asked", "becomes"), [("pause", Status.DONE), ("cancel", Status.CANCELLED)], ids=["paused", "cancelled"]
 )
 @pytest.mark.parametrize("away", [False, True], ids=["the storage is there", "the storage is away"])
 def test_a_wish_that_comes_while_a_video_waits_in_the_spool(

@@ -9,7 +9,7 @@ from ltx_worker.engine.messages import Loading, receive_message
 
 
 def told(monkeypatch, events, every):
-    monkeypatch.setattr(engine, "PROGRESS_EVERY", every)
+    monkeypatch.setattr(engine, "READING_EVERY", every)
     messages, replies = Pipe(duplex=False)
     process = engine.EngineHost("pocket", messages, replies)
     for event in events:

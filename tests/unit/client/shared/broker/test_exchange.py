@@ -26,7 +26,7 @@ from ltx_client.shared.unexpected_data import ask_or
 
 BATCH = {"batch": "b", "batch_jobs": "b:jobs", "batches": "batches", "id": "1", "job_prefix": "job:", "just_noted": 1}
 SCRIPT = load_script("ltx_client.farm.ledger", "note_batch")
-NAMED = {**BATCH, "name": "file", "submitter": "me"}
+NAMED = {**BATCH, "name": "file", "submitter": "me", "changes": "changes", "submitted": "{}"}
 
 
 @pytest.fixture(params=["blocking", "asyncio"])
