@@ -30,7 +30,7 @@ class Turn:
     Attributes:
         job_id: the job.
         line: the key of the line in which it waits.
-        entry: its entry in that line.
+        entry: its entry in that line; "" if the job came first because its cancel was asked.
         spec: its record.
         snapshot: its state.
         relations: its relations to other jobs.

@@ -106,8 +106,8 @@ class TurnTaker:
                 self._health.set_user_pause("it was paused, or its queue")  # the next heartbeat knows more
                 return None
             assert isinstance(turn, Turn)
-            if answer is Refusal.CANCELLED and turn.job_id == job_id:
-                return None
+            if not turn.entry or (answer is Refusal.CANCELLED and turn.job_id == job_id):
+                return None  # a turn without an entry, for the message's own job, would come again at once
             leave.add(turn.job_id)
         log.info("job %s: its message is done with: no job waits for a turn here", job_id)
         self._leaving.wait(min(LONGEST_REST, REST * (time.monotonic() - began)))
@@ -124,7 +124,7 @@ class TurnTaker:
             log.info("job %s: not claimed: %s", turn.job_id, answer)
             if answer is Refusal.NEWER:
                 self._put_back(turn, worker.variant)
-            if answer in (Refusal.UNREADABLE, Refusal.ELSEWHERE):
+            if turn.entry and answer in (Refusal.UNREADABLE, Refusal.ELSEWHERE):
                 self._patiently(self._ledger.drop, turn)  # the reaper puts it where it belongs
         return answer
 

@@ -4,16 +4,24 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
 import redis
 
 from ltx_client.protocol.changes.messages import JobRemoved
-from ltx_client.protocol.jobs import Job, Relations, UnreadableJob, parse_job, parse_priority, parse_relations
+from ltx_client.protocol.jobs import (
+    Job,
+    NewerVersion,
+    Relations,
+    UnreadableJob,
+    parse_job,
+    parse_priority,
+    parse_relations,
+)
 from ltx_client.protocol.names import Names
-from ltx_client.protocol.state import Snapshot, Status, parse_snapshot
+from ltx_client.protocol.state import ENDED, Snapshot, Status, parse_snapshot
 from ltx_client.shared.lua.lua_script import RegisteredScript
 from ltx_client.shared.unexpected_data import is_wrong_type, read_or
 from ltx_worker.ledger.scripts import DROP_EXPIRED, FIND_LEASED, FIND_PRESENT, READ_CHANGES, READ_SNAPSHOTS
@@ -25,6 +33,7 @@ log = logging.getLogger(__name__)
 SWEEP_EVERY = 60.0
 """Seconds between two reads of all ids, including those before the oldest job that has not ended."""
 UNTOUCHED = Snapshot()
+ENDED_STORED = frozenset(status.encode() for status in ENDED)
 WRONG_TYPE = "one of its keys has a value of the wrong kind"
 BATCH = 1000
 """Keys of one command: Redis serves nobody else meanwhile."""
@@ -64,6 +73,7 @@ class OpenJobs:
 
     Attributes:
         ended: the ids of jobs that were found to have ended.
+        newer: the ids of jobs of newer versions, or with a state of one, that had not ended at the last read.
     """
 
     def __init__(self, client: redis.Redis, names: Names) -> None:
@@ -76,6 +86,8 @@ class OpenJobs:
         self._drop = RegisteredScript(client, DROP_EXPIRED)
         self._jobs: dict[str, tuple[Job, Relations]] = {}
         self.ended: set[str] = set()
+        self.newer: set[str] = set()
+        self._newer_records: set[str] = set()
         self._unreadable: set[str] = set()
         self._oldest: Any = "-inf"
         self._sweep_at = 0.0
@@ -83,13 +95,17 @@ class OpenJobs:
     def read(self) -> list[OpenJob]:
         """Return the jobs that have not ended, the oldest first, without those that this version cannot read."""
         ids = self._candidates()
-        self._read_jobs([job_id for job_id in ids if job_id not in self._jobs])
-        snapshots = dict(self._snapshots([job_id for job_id in ids if job_id in self._jobs]))
+        self._newer_records.intersection_update(ids)
+        self._read_jobs([job_id for job_id in ids if job_id not in self._jobs and job_id not in self._newer_records])
+        found_states = dict(self._snapshots([job_id for job_id in ids if job_id in self._jobs]))
+        snapshots = {job_id: snapshot for job_id, snapshot in found_states.items() if snapshot is not None}
+        self._find_newer(self._newer_records | (found_states.keys() - snapshots.keys()))
         self.ended |= {job_id for job_id, snapshot in snapshots.items() if snapshot.ended}
         live = [job_id for job_id in snapshots if job_id not in self.ended]
         self._jobs = {job_id: self._jobs[job_id] for job_id in live}
         if ids:
-            self._oldest = self._client.zscore(self._names.jobs(), live[0] if live else ids[-1]) or "-inf"
+            oldest = next((job_id for job_id in ids if job_id in self._jobs or job_id in self.newer), ids[-1])
+            self._oldest = self._client.zscore(self._names.jobs(), oldest) or "-inf"
         cancelled = self._present([self._names.cancel(job_id) for job_id in live])
         running = [job_id for job_id in live if snapshots[job_id].status is Status.RUNNING]
         leased = self._present([self._names.lease(job_id) for job_id in running], self._find_leased)
@@ -161,7 +177,24 @@ class OpenJobs:
                     continue
                 self._jobs[job_id] = parse_job(spec, job_id), parse_relations(relations)
             except UnreadableJob as error:
+                if isinstance(error, NewerVersion):
+                    self._newer_records.add(job_id)
                 self._skip(job_id, error)
+
+    def _find_newer(self, ids: Iterable[str]) -> None:
+        """Find those of these jobs that have not ended, by the one word of their states that all versions share."""
+        self.newer = set()
+        for batch in _batches([*ids]):
+            with self._client.pipeline(transaction=False) as pipeline:
+                for job_id in batch:
+                    pipeline.hget(self._names.state(job_id), "status")
+                statuses = pipeline.execute(raise_on_error=False)
+            for job_id, status in zip(batch, statuses, strict=True):
+                if is_wrong_type(status):  # nobody will ever end it
+                    continue
+                if isinstance(status, Exception):
+                    raise status
+                (self.ended if status in ENDED_STORED else self.newer).add(job_id)
 
     def _skip(self, job_id: str, error: UnreadableJob) -> None:
         """Log once that a job is skipped."""
@@ -169,7 +202,8 @@ class OpenJobs:
             log.warning("job %s: skipped: %s", job_id, error)
             self._unreadable.add(job_id)
 
-    def _snapshots(self, ids: list[str]) -> Iterator[tuple[str, Snapshot]]:
+    def _snapshots(self, ids: list[str]) -> Iterator[tuple[str, Snapshot | None]]:
+        """Yield each job's state; None if a newer version has written it. Those that are damaged are left out."""
         for batch in _batches(ids):
             stored: Any = self._read_snapshots(states=[self._names.state(job_id) for job_id in batch])
             found = dict(zip(stored[::2], stored[1::2], strict=True))
@@ -177,9 +211,14 @@ class OpenJobs:
                 try:
                     if found.get(number) == 0:
                         raise UnreadableJob(WRONG_TYPE)
-                    yield job_id, parse_snapshot(found[number]) if number in found else UNTOUCHED
+                    snapshot = parse_snapshot(found[number]) if number in found else UNTOUCHED
+                except NewerVersion as error:
+                    self._skip(job_id, error)
+                    yield job_id, None
                 except UnreadableJob as error:
                     self._skip(job_id, error)
+                else:
+                    yield job_id, snapshot
 
     def _changes(self, ids: list[str]) -> Iterator[tuple[str, tuple[int | None, bool]]]:
         """Yield each job that was changed since its submission: its new priority or None, and whether it is paused."""

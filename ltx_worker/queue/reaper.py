@@ -206,7 +206,7 @@ class Reaper(Background):
 
     def _depending(self, open_jobs: list[OpenJob]) -> set[str]:
         """Return the ids of jobs that depend on others which have not ended."""
-        live = {found.job.id for found in open_jobs}
+        live = {found.job.id for found in open_jobs} | self._open_jobs.newer
         batches = {batch_id for found in open_jobs for batch_id in found.relations.after_batches}
         open_batches = {batch_id for batch_id in batches if not live.isdisjoint(self._jobs_of(batch_id))}
         return {

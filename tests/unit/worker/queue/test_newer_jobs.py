@@ -6,6 +6,7 @@ from types import SimpleNamespace
 import fakeredis
 import pytest
 
+from ltx_client.protocol.jobs import Relations
 from ltx_client.protocol.state import Status
 from ltx_client.protocol.versions import features
 from ltx_client.protocol.versions.features import FEATURES, Feature
@@ -13,6 +14,7 @@ from ltx_client.shared.celery.celery_settings import queue_keys
 from ltx_worker.ledger.embeddings_cache import EmbeddingsLimit
 from ltx_worker.ledger.ledger import Refusal
 from ltx_worker.machine.health import Fitness
+from ltx_worker.queue import open_jobs
 from ltx_worker.queue.claiming import TurnTaker
 from ltx_worker.queue.reaper import Reaper
 
@@ -26,7 +28,7 @@ def sent():
 def take(ledger, sent):
     """Have a worker take a message; return the id of the job that it claims, or None."""
     heartbeat = SimpleNamespace(worker_id="w", worker_name="one", variant="pocket")
-    health = SimpleNamespace(fitness=Fitness.FIT, left_to_others=set, hold=lambda why: None)
+    health = SimpleNamespace(fitness=Fitness.FIT, left_to_others=set, set_user_pause=lambda why: False)
     leaving = SimpleNamespace(wait=lambda seconds: None, is_set=lambda: False)
     taker = TurnTaker(
         ledger, heartbeat, health, lambda job, priority: sent.append((job.id, job.queue)), leaving, budget_gb=512
@@ -92,6 +94,20 @@ def test_a_job_with_a_newer_state_is_left_as_it_is(take, submit_newer, redis_cli
     assert redis_client.hgetall(names.state(job.id)) == {k.encode(): v.encode() for k, v in stored.items()}
 
 
+@pytest.mark.parametrize("stored", [{"snapshot": '{"status": "frozen"}'}, {"snapshot": "damaged"}])
+def test_a_cancelled_job_with_a_state_that_cannot_be_read_is_tried_once(
+    take, client_ledger, make_job, redis_client, names, sent, stored
+):
+    """It has no entry in a line that could be passed over, so the same turn would come again without end."""
+    job = make_job(submitter="ann")
+    client_ledger.submit(job)
+    redis_client.hset(names.state(job.id), mapping={"status": "queued", **stored})
+    redis_client.set(names.cancel(job.id), "1")
+    record = redis_client.hgetall(names.job(job.id))
+    assert take(job.id) is None
+    assert (redis_client.hgetall(names.job(job.id)), sent) == (record, [])
+
+
 @pytest.fixture
 def reaper_of(redis_client, names, ledger, sent, monkeypatch):
     if isinstance(redis_client, fakeredis.FakeRedis):
@@ -117,6 +133,45 @@ def test_the_reaper_leaves_a_newer_job_and_its_message_alone(
     assert sent == [] and redis_client.llen(key) == 1
     assert not redis_client.exists(names.state(newer.id))
     assert caplog.text.count(newer.id) == 1
+
+
+@pytest.mark.parametrize("sweeps", [True, False])
+@pytest.mark.parametrize("is_record", [True, False])
+@pytest.mark.parametrize("by_batch", [True, False])
+def test_a_job_after_a_newer_one_waits_until_that_one_has_ended(
+    submit_newer,
+    client_ledger,
+    make_job,
+    reaper_of,
+    redis_client,
+    names,
+    sent,
+    monkeypatch,
+    by_batch,
+    is_record,
+    sweeps,
+):
+    """In rounds that read all jobs and in those that begin with the oldest that has not ended."""
+    monkeypatch.setattr(open_jobs, "SWEEP_EVERY", 0.0 if sweeps else 60.0)
+    first = make_job(submitter="ann")
+    client_ledger.submit(first, Relations(batch="b", item=1))
+    state = {"status": "queued", "snapshot": '{"status": "frozen"}'}
+    if is_record:
+        record = {**json.loads(first.model_dump_json()), "hologram": True}
+        redis_client.hset(names.job(first.id), "spec", json.dumps(record))
+    else:
+        redis_client.hset(names.state(first.id), mapping=state)
+    redis_client.zadd(names.jobs(), {first.id: 1})
+    follower = make_job(submitter="bob")
+    client_ledger.submit(follower, Relations(after_batches=("b",)) if by_batch else Relations(after_jobs=(first.id,)))
+    reaper = reaper_of("w1")
+    for _ in range(4):
+        reaper.run_once()
+    assert sent == []
+    redis_client.hset(names.state(first.id), "status", "done")
+    for _ in range(4):
+        reaper.run_once()
+    assert {job_id for job_id, _ in sent} == {follower.id}
 
 
 def test_the_reaper_is_a_worker_that_reads_all_jobs(reaper_of, redis_client, names):
