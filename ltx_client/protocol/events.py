@@ -35,6 +35,7 @@ from ltx_models.families.stages import DENOISE
 
 __all__ = [
     "LATEST",
+    "MOST_STAGES",
     "Cancelled",
     "Claimed",
     "CutText",

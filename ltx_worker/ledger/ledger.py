@@ -24,16 +24,18 @@ from enum import StrEnum
 from typing import Any, TypeVar
 
 import redis
+from pydantic import ValidationError
 
 from ltx_client.protocol import events
 from ltx_client.protocol.changes.messages import JobStatus
-from ltx_client.protocol.events import Event, Result, StagePlan
+from ltx_client.protocol.events import MOST_STAGES, Event, Result, StagePlan
 from ltx_client.protocol.fair_turns import GIVEN_BACK, line_entry, line_keys, turn_of
 from ltx_client.protocol.file_names import TOKEN_SHOWN, attempt_name
 from ltx_client.protocol.jobs import Job, NewerVersion, Relations, UnreadableJob, parse_job, parse_relations
 from ltx_client.protocol.names import Names
 from ltx_client.protocol.pauses import queue_field, worker_field
 from ltx_client.protocol.state import RESULT_TTL, Snapshot, Status, apply, parse_snapshot, sources_of
+from ltx_client.protocol.validation import first_error
 from ltx_client.shared.broker.outages import is_outage
 from ltx_client.shared.lua.lua_script import Argument, RegisteredScript
 from ltx_client.shared.unexpected_data import read_or, tell_once
@@ -527,7 +529,7 @@ def _parsed(spec: bytes | None, job_id: str) -> Job | None:
 
 
 def _stages(job: Job | None) -> tuple[StagePlan, ...]:
-    """Return the stages of a job's render; none if it cannot be read, or its variant is unknown here."""
+    """Return the stages of a job's render; none if it cannot be read, or its variant is unknown here or broken."""
     if job is None:
         return ()
     try:
@@ -535,9 +537,17 @@ def _stages(job: Job | None) -> tuple[StagePlan, ...]:
         request = job.request.resolve(variant)
     except (UnknownVariant, InvalidRequest):  # the render says why
         return ()
-    return tuple(
-        StagePlan(name=row.name, label=row.label, counts=row.counts, of=row.of(request)) for row in variant.stages
-    )
+    try:
+        stages = tuple(
+            StagePlan(name=row.name, label=row.label, counts=row.counts, of=row.of(request)) for row in variant.stages
+        )
+        if len(stages) > MOST_STAGES:
+            raise ValueError(f"{len(stages)} stages")
+    except Exception as error:  # noqa: BLE001 — whatever somebody else's rows raise
+        why = first_error(error) if isinstance(error, ValidationError) else type(error).__name__
+        tell_once(f"the stages of variant {variant.name} are left out, since a row of its family is wrong: {why}")
+        return ()
+    return stages
 
 
 def _reached(event: Event) -> Named:

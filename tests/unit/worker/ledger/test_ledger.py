@@ -1,5 +1,6 @@
 """Test the ledger's scripts, run in process: what each refuses, and that sending one twice changes nothing."""
 
+import dataclasses
 import time
 
 import pytest
@@ -9,6 +10,9 @@ from ltx_client.farm.ledger.scripts import Submission
 from ltx_client.protocol import events
 from ltx_client.protocol.events import Result
 from ltx_client.protocol.state import RESULT_TTL, Snapshot, Stage, Status, apply
+from ltx_client.shared.unexpected_data import tell_once
+from ltx_models.families.stages import Stage as StageRow
+from ltx_models.families.variants import VARIANTS, find_variant
 from ltx_worker.ledger.ledger import PREVIEW_TTL, Claim, Ledger, Refusal, StaleAttempt, Strike, Verdict
 
 RESULT = Result(video="a.mp4", sidecar="a.json", size=3, sha256="00")
@@ -49,6 +53,32 @@ def test_claim_grants_one_attempt_and_refuses_the_second(ledger, job, redis_clie
     assert redis_client.get(names.lease(job.id)).decode() == attempt.token
     assert snapshot_of(redis_client, names, job).worker == "w1"
     assert redis_client.xlen(names.events(job.id)) == 1
+
+
+ROW = StageRow(name="dream", label="dreaming", counts="dream")
+
+
+@pytest.mark.parametrize(
+    "stages",
+    [
+        (ROW, dataclasses.replace(ROW, of=lambda request: request.dreams)),
+        (ROW, dataclasses.replace(ROW, of=lambda request: -1)),
+        (dataclasses.replace(ROW, label=None),),
+        (ROW,) * (events.MOST_STAGES + 1),
+    ],
+)
+def test_a_family_with_wrong_rows_does_not_keep_its_jobs_from_being_claimed(
+    ledger, client_ledger, make_job, monkeypatch, caplog, stages
+):
+    pocket = find_variant("pocket")
+    broken = dataclasses.replace(pocket, family=dataclasses.replace(pocket.family, stages=stages))
+    monkeypatch.setitem(VARIANTS.data, "pocket", broken)
+    tell_once.cache_clear()
+    for _ in range(2):
+        job = make_job()
+        client_ledger.submit(job)
+        assert ledger.claim(job.id, "w1", "one").snapshot.stages == ()
+    assert caplog.text.count("the stages of variant pocket are left out") == 1
 
 
 def test_claim_of_an_unknown_job_writes_nothing(ledger, redis_client):
