@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import threading
 from collections import UserDict
 from collections.abc import Iterable, Iterator
 
@@ -221,7 +222,8 @@ class _Variants(UserDict[str, Variant]):
 
     def __init__(self, rows: Iterable[Variant]) -> None:
         super().__init__({row.name: row for row in rows})
-        self._complete = False
+        self._complete = self._completing = False
+        self._lock = threading.RLock()
 
     def __contains__(self, name: object) -> bool:
         return name in self.data or name in self.complete()
@@ -236,12 +238,26 @@ class _Variants(UserDict[str, Variant]):
         return len(self.complete())
 
     def complete(self) -> dict[str, Variant]:
-        """Add the variants of installed distributions, once, and return all."""
-        if not self._complete:
-            self._complete = True
-            for row in _installed():
-                self.data.setdefault(row.name, row)
+        """Add the variants of installed distributions, once, and return all.
+
+        Another thread that needs them waits. One that iterates goes on with the mapping that it has.
+        """
+        if self._complete:
+            return self.data
+        with self._lock:
+            if not self._complete and not self._completing:  # a distribution's module may ask for variants itself
+                self._completing = True
+                try:
+                    self._complete_now()
+                finally:
+                    self._completing = False
         return self.data
+
+    def _complete_now(self) -> None:
+        data = dict(self.data)
+        for row in _installed():
+            data.setdefault(row.name, row)
+        self.data, self._complete = data, True
 
 
 def _installed() -> Iterator[Variant]:

@@ -318,7 +318,7 @@ class EngineHost:
         if command.resume is None:
             return None
         point = resume_points.unpack(command.resume, self._pipeline.provenance(command.job))
-        self._send(messages.Resuming(step=point.step))
+        self._send(messages.Resuming(stage=point.stage, step=point.step))
         return point
 
 

@@ -35,18 +35,20 @@ class StageReporter:
         self._stages = stages
         self._request = request
         self._send = send
-        self._hands_over = next((stage.name for stage in stages if stage.hands_over), None)
+        first = next((place for place, stage in enumerate(stages) if stage.hands_over), len(stages))
+        self._hand_over = {stage.name for stage in stages[first:]}
         self._stage: str | None = None
         self._since = time.perf_counter()
         self._told = self._untold_seconds = 0.0
 
     def begin(self, event: events.StageBegan) -> None:
-        """Report that a stage begins; at the first of those that hand the GPU over, report that too."""
+        """Report that a stage begins; at the first from which the GPU is handed over, report that too."""
         self.end()
         self._stage = event.stage
         self._told = self._untold_seconds = 0.0
         self._send(messages.report(event))
-        if event.stage == self._hands_over:
+        if event.stage in self._hand_over:
+            self._hand_over.clear()
             self._send(messages.HandOver())
 
     def progress(self, event: events.Progress, resume: bytes | None) -> None:

@@ -8,6 +8,8 @@ import json
 import os
 import subprocess
 import sys
+import threading
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -16,8 +18,11 @@ import pytest
 from click.testing import CliRunner
 
 from ltx_client.cli import main
+from ltx_client.protocol.events import Claimed, StagePlan
+from ltx_client.protocol.state import Snapshot, apply
 from ltx_models.errors import InvalidRequest, OutOfMemory, ResumeMismatch
 from ltx_models.events import Finished, Progress
+from ltx_models.families import variants
 from ltx_models.families.variants import VARIANTS, Variant
 from ltx_models.files.model_files import find_files, missing_parts
 from ltx_models.memory import (
@@ -260,8 +265,70 @@ def test_an_engine_renders_with_it(toy: Variant, tmp_path: Path) -> None:
         engine.end()
 
 
+@pytest.mark.usefixtures("installed")
+def test_an_engine_continues_in_a_stage_of_its_own(toy: Variant, tmp_path: Path) -> None:
+    """No step is told as lost, for all are done."""
+    (tmp_path / "home").mkdir()
+    plan = tuple(StagePlan(name=row.name, label=row.label, counts=row.counts) for row in toy.stages)
+    state = apply(Snapshot(), Claimed(attempt=1, worker="w", worker_name="one", stages=plan))
+    render = messages.Render(request=make(toy), checkpoint_every=0, output=tmp_path / "toy.mp4", job="1")
+    engine = EngineProcess(ENGINE, toy.name)
+    try:
+        engine.tell(messages.Load())
+        until(engine, [], messages.Ready)
+        engine.tell(render)
+        first: list[Any] = []
+        until(engine, first, messages.Decoded)
+        places = [(getattr(each, "stage", ""), getattr(each, "done", 0)) for each in first]
+        stopped = places.index(("polish", 3))
+        engine.tell(render.model_copy(update={"resume": first[stopped].resume}))
+        second: list[Any] = []
+        until(engine, second, messages.Decoded)
+    finally:
+        engine.end()
+    (resumed,) = (each for each in second if isinstance(each, messages.Resuming))
+    assert (resumed.stage, resumed.step) == ("polish", 3)
+    for message in (*first[: stopped + 1], *second):
+        if event := messages.event_of(message):
+            state = apply(state, event)
+    assert (state.step, state.lost_steps) == (5, 0)
+
+
 def test_a_variant_with_fields_of_its_family_only(toy: Variant) -> None:
     """Its row has no text encoder, no bits and sizes of its own."""
     assert set(toy.files) == {"checkpoint"}
     assert dict(toy.bits) == {}
     assert {field.name for field in dataclasses.fields(toy.architecture)} == {"channels", "itemsize"}
+
+
+def test_threads_that_ask_for_installed_variants_at_once_all_find_them(
+    toy: Variant, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    reading, may_end, found = threading.Event(), threading.Event(), []
+
+    def installed() -> Iterator[Variant]:
+        reading.set()
+        assert may_end.wait(60)
+        yield toy
+
+    monkeypatch.setattr(variants, "_installed", installed)
+    table = variants._Variants([VARIANTS["pocket"]])
+    threads = [threading.Thread(target=lambda: found.append("toy" in table)) for _ in range(2)]
+    threads[0].start()
+    assert reading.wait(60)
+    names = iter(table.data)
+    assert next(names) == "pocket"
+    threads[1].start()
+    threads[1].join(0.2)
+    may_end.set()
+    for thread in threads:
+        thread.join(60)
+    assert found == [True, True]
+    assert list(names) == [], "who iterates meanwhile goes on"
+    assert list(table) == ["pocket", "toy"]
+
+
+def test_an_installed_module_may_itself_ask_for_variants(toy: Variant, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(variants, "_installed", lambda: iter([toy] if "other" not in table else []))
+    table = variants._Variants([VARIANTS["pocket"]])
+    assert list(table) == ["pocket", "toy"]

@@ -27,6 +27,15 @@ def test_the_gpu_is_handed_over_once_when_the_first_stage_begins_that_may():
     assert [type(message) for message in sent[-2:]] == [messages.StageBegan, messages.HandOver]
 
 
+def test_a_render_that_resumes_after_that_stage_hands_the_gpu_over_once_too():
+    sent = []
+    rows = (*LTXV_STAGES, Stage(name="sharpen", label="sharpening", counts="frame"), POLISH)
+    stages = StageReporter(rows, REQUEST, sent.append)
+    for name in ("sharpen", "polish"):
+        stages.begin(events.StageBegan(name))
+    assert [message.type for message in sent] == ["stage_began", "hand_over", "stage_began"]
+
+
 def test_steps_are_numbered_over_all_stages_that_count_steps():
     stages, sent = reporter()
     stages.progress(events.Progress("denoise", 4, 4, 1.0), b"point")
