@@ -23,17 +23,20 @@ def kills_for_memory() -> int | None:
     return int(counts.get("oom_kill", 0))
 
 
-def host_fault(code: int, output: Iterable[str], kills_before: int | None) -> MachineFault | None:
+def host_fault(
+    code: int, output: Iterable[str], kills_before: int | None, *, by_worker: bool = False
+) -> MachineFault | None:
     """Return the machine's fault that ended an engine, or None if the job may have ended it.
 
     Args:
-        code: the process's exit code, or minus the signal that ended it, which the worker did not send.
+        code: the process's exit code, or minus the signal that ended it.
         output: the process's last lines.
         kills_before: the value of `kills_for_memory` when the process was started.
+        by_worker: whether the worker has killed it.
     """
     if code == -signal.SIGBUS:
         return MachineFault("its memory could not be read or written", FaultKind.DISK)
-    if code == -signal.SIGKILL and _killed_for_memory(kills_before):
+    if code == -signal.SIGKILL and not by_worker and _killed_for_memory(kills_before):
         return MachineFault("the system killed it for lack of memory", FaultKind.MEMORY)
     return fault_in_output("\n".join(output))
 

@@ -74,6 +74,7 @@ class EngineProcess:
         self._changing = threading.Lock()
         self._telling = threading.Lock()
         self._output: collections.deque[str] = collections.deque(maxlen=OUTPUT_LINES)
+        self._why_killed = ""
         self._kills_before = kills_for_memory()
         try:
             self._process, self._commands, self._messages = _start(module, variant)
@@ -103,6 +104,7 @@ class EngineProcess:
 
         Raises:
             EngineDied: the process has ended.
+            BadFrame: it is too large; nothing of it was sent.
         """
         try:
             with self._telling:
@@ -110,7 +112,7 @@ class EngineProcess:
         except OSError as error:
             if isinstance(error, TimeoutError):
                 log.error("the engine is ended: %s", error)
-                self._process.kill()
+                self._kill("it read no command")
             self._reader.join()
             assert self._died is not None
             raise self._died from None
@@ -147,16 +149,22 @@ class EngineProcess:
     def end(self) -> None:
         """End the process, by force if necessary, which frees all its memory."""
         if not self._telling.acquire(timeout=END_TIMEOUT):  # it does not read the command that another thread sends
-            self._process.kill()
+            self._kill("it read no command")
             self._telling.acquire()
         self._commands.close()  # its reader thread exits at end-of-file
         self._telling.release()
         try:
             self._process.wait(timeout=END_TIMEOUT)
         except subprocess.TimeoutExpired:
-            self._process.kill()
+            self._kill("it was to end, and did not")
             self._process.wait()
         self._reader.join()
+
+    def _kill(self, why: str) -> None:
+        """Kill the process, if it has not ended by itself, and remember why."""
+        if self.is_running:
+            self._why_killed = self._why_killed or why
+            self._process.kill()
 
     def _read(self, loop: Loop) -> None:
         try:
@@ -172,7 +180,7 @@ class EngineProcess:
         except BaseException as error:  # noqa: BLE001 - an invalid message, or no memory for it: the last one
             loop.note(error)
             log.error("the engine is ended: a message of it cannot be read: %s", brief(error))
-            self._process.kill()
+            self._kill("a message of it cannot be read")
         self._end_of_messages()
 
     def _end_of_messages(self) -> None:
@@ -214,11 +222,14 @@ class EngineProcess:
         try:
             code = self._process.wait(timeout=EXIT_TIMEOUT)
         except subprocess.TimeoutExpired:
-            self._process.kill()
+            self._kill("it closed its pipe, and did not end")
             code = self._process.wait()
         self._drain.join(timeout=2)
         how = f"signal {signal.Signals(-code).name}" if code < 0 else f"exit code {code}"
-        fault = host_fault(code, self._output, self._kills_before)
+        by_worker = code == -signal.SIGKILL and bool(self._why_killed)
+        if by_worker:
+            how += f", sent by its worker since {self._why_killed}"
+        fault = host_fault(code, self._output, self._kills_before, by_worker=by_worker)
         words = "its last output: " + self._output[-1].strip() if self._output else "it wrote nothing"
         why = f" ({fault})" if fault else ""
         message = f"the render process died with {how}{why}; {words}"

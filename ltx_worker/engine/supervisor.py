@@ -26,6 +26,7 @@ from ltx_worker.engine.messages import (
     StopWriting,
     Written,
 )
+from ltx_worker.engine.packing.frames import BadFrame
 from ltx_worker.engine.process import ENGINE, EngineDied, EngineProcess
 
 __all__ = ["ENGINE", "Engine", "EngineDied"]
@@ -126,7 +127,7 @@ class Engine:
         """
         process = self._process
         if process is not None and process.is_running and self.ready is not None and self.is_rendering:
-            with contextlib.suppress(EngineDied):
+            with contextlib.suppress(EngineDied, BadFrame):
                 process.tell(Encode(texts=texts))
 
     def free_if_idle(self, seconds: float) -> bool:
@@ -183,6 +184,11 @@ class Engine:
             if output is not None:
                 raise
             raise _cannot_load(error) from error
+        except BadFrame as error:  # nothing of the render was sent, so the engine is as it was
+            assert output is not None
+            process.forget_video(output)
+            finished = True
+            yield Refused(error=f"the render is too large for its process: {error}")
         finally:
             if not finished:
                 self.close()

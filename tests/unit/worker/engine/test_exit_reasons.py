@@ -60,5 +60,12 @@ def test_a_kill_on_a_mac_is_taken_to_be_for_memory(monkeypatch, tmp_path):
         assert bool(host_fault(-signal.SIGKILL, [], exit_reasons.kills_for_memory())) is expected
 
 
+def test_a_kill_by_the_worker_says_nothing_of_memory(monkeypatch, tmp_path):
+    monkeypatch.setattr(exit_reasons, "VMSTAT", tmp_path / "none")
+    monkeypatch.setattr("sys.platform", "darwin")
+    assert host_fault(-signal.SIGKILL, [], None, by_worker=True) is None
+    assert "memory ran out" in str(host_fault(-signal.SIGKILL, ["MemoryError"], None, by_worker=True))
+
+
 def test_a_bus_error_is_the_machines():
     assert host_fault(-signal.SIGBUS, [], None)

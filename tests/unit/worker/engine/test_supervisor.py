@@ -14,7 +14,8 @@ import pytest
 
 from ltx_models.errors import FaultKind, MachineFault
 from ltx_models.request import GenerationRequest
-from ltx_worker.engine import messages, process
+from ltx_worker.engine import exit_reasons, messages, process
+from ltx_worker.engine.packing import frames
 from ltx_worker.engine.supervisor import Engine, EngineDied
 
 LOADS = """
@@ -114,9 +115,38 @@ LARGE = messages.Render(
 
 def test_an_engine_that_reads_no_command_is_ended(engine, monkeypatch):
     monkeypatch.setattr(process, "STUCK_AFTER", 0.5)
+    monkeypatch.setattr(exit_reasons, "_killed_for_memory", lambda _: True)  # as a Mac takes any other SIGKILL
     reads_nothing = LOADS.format(answer="m.send(replies, ready); time.sleep(600)")
-    with pytest.raises(EngineDied, match="SIGKILL"):
+    with pytest.raises(EngineDied, match="SIGKILL, sent by its worker since it read no command") as error:
         list(engine(textwrap.dedent(reads_nothing)).render(lambda _: LARGE, lambda: False))
+    assert error.value.fault is None
+
+
+def test_an_engine_that_is_ended_by_force_has_not_run_out_of_memory(engine, monkeypatch, tmp_path):
+    monkeypatch.setattr(exit_reasons, "_killed_for_memory", lambda _: True)
+    monkeypatch.setattr(process, "END_TIMEOUT", 0.1)
+    hangs = LOADS.format(answer="m.send(replies, ready); time.sleep(600)")
+    engine = engine(textwrap.dedent(hangs))
+    assert engine.why_it_cannot_load(lambda: False) is None
+    video = engine._process.expect_video(tmp_path / "video.mp4")
+    engine.close()
+    with pytest.raises(EngineDied, match="sent by its worker since it was to end, and did not") as error:
+        video.result(60)
+    assert error.value.fault is None
+
+
+def test_a_render_that_is_too_large_for_the_pipe_is_refused_and_the_engine_goes_on(engine, monkeypatch, tmp_path):
+    monkeypatch.setattr(frames, "LARGEST", 10**6)
+    healthy = LOADS.format(answer='m.send(replies, ready if command.type == "load" else m.Decoded(frames=1))')
+    engine = engine(textwrap.dedent(healthy))
+    for _ in range(2):  # one that loads the model first, and one that does not
+        *_, last = engine.render(lambda _: LARGE, lambda: False)
+        assert isinstance(last, messages.Refused)
+        assert "its blobs have 10,000,000 bytes" in last.error
+    own = engine._process
+    assert not own.is_busy
+    assert isinstance(render(engine, tmp_path)[-1], messages.Decoded)
+    assert engine._process is own
 
 
 def test_an_engine_that_reads_no_command_can_be_ended_meanwhile(engine):
