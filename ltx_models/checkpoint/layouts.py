@@ -143,15 +143,8 @@ class SingleFile(Checkpoint):
         found = ((each, named(each.prefix_of)(names)) for each in layouts())
         self.layout, prefix = next((pair for pair in found if pair[1] is not None), (next(layouts()), None))
         self._prefix: str = prefix or ""
-        first, second, *_ = self.layout.sections
         self.config = self._read_config(metadata)
-        if self.layout.shared_file in metadata:
-            self._share(second, path.parent / Path(metadata[self.layout.shared_file]).name)
-        elif not any(name.startswith(second.prefixes) for name in names):
-            raise CheckpointError(
-                f"{path} is {first.title} without {second.title}; take the official single file, which holds both, or a"
-                f" folder with {first.name}/ and {second.name}/"
-            )
+        self._find_second(metadata, names)
         self._others = tuple(prefix for section in self.layout.sections[1:] for prefix in section.prefixes)
         self.left_out = [name for name in names if not name.startswith((self._prefix, *self._others))]
 
@@ -169,6 +162,20 @@ class SingleFile(Checkpoint):
             raise CheckpointError(f"the config in the metadata of {self.path} is not a JSON object")
         return config
 
+    def _find_second(self, metadata: dict[str, str], names: Sequence[str]) -> None:
+        """Find the second section, if the layout has one, here or in the file that the metadata names."""
+        first, *others = self.layout.sections
+        if not others:
+            return
+        second = others[0]
+        if self.layout.shared_file in metadata:
+            self._share(second, self.path.parent / Path(metadata[self.layout.shared_file]).name)
+        elif not any(name.startswith(second.prefixes) for name in names):
+            raise CheckpointError(
+                f"{self.path} is {first.title} without {second.title}; take the official single file, which holds both,"
+                f" or a folder with {first.name}/ and {second.name}/"
+            )
+
     def _share(self, section: Section, owner: Path) -> None:
         if self.layout.shared_file in read_header(owner).metadata:
             what = section.title.partition(" ")[2]
@@ -179,9 +186,9 @@ class SingleFile(Checkpoint):
 
     def _weights(self, section: Section) -> Weights:
         """Return the tensors under the section's prefix, without it."""
-        first, second, *_ = self.layout.sections
+        first, *others = self.layout.sections
         if section is not first:
-            files = self._shared_files if section is second else self._own_files
+            files = self._shared_files if section is others[0] else self._own_files
             return name_scales(_under(section.prefixes[0], _load_all(files)), files[0])
         weights = _under(self._prefix, _load_all(self._own_files))
         if not self._prefix:

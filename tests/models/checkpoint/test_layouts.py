@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 from pathlib import Path
 from typing import Any
@@ -11,7 +12,15 @@ import numpy as np
 import pytest
 from safetensors.numpy import save_file
 
-from ltx_models.checkpoint import Checkpoint, DiffusersFolder, SingleFile, SplitFolder, load_tensors, open_checkpoint
+from ltx_models.checkpoint import (
+    Checkpoint,
+    DiffusersFolder,
+    SingleFile,
+    SplitFolder,
+    layouts,
+    load_tensors,
+    open_checkpoint,
+)
 from ltx_models.convert import convert
 from ltx_models.errors import CheckpointError
 from ltx_models.text_encoders.t5 import load_text_encoder
@@ -298,3 +307,22 @@ def test_two_models_may_share_a_vae(golden_098: Golden, tmp_path: Path) -> None:
     owner.write_bytes(alone.read_bytes())
     with pytest.raises(CheckpointError, match=f"its VAE is in {owner}, which has none either"):
         open_checkpoint(alone)
+
+
+def test_a_family_may_have_one_section_alone(
+    golden_098: Golden, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    both = SingleFile(golden_098.checkpoint)
+    alone = dataclasses.replace(both.layout, sections=both.layout.sections[:1])
+    monkeypatch.setattr(layouts, "layouts", lambda: iter([alone]))
+    first = alone.sections[0].name
+    checkpoint = SingleFile(golden_098.checkpoint)
+    assert checkpoint.weights(first).keys() == both.weights(first).keys()
+    assert checkpoint.left_out
+    tensors, metadata = read_safetensors(golden_098.checkpoint)
+    save_file(
+        {k: v for k, v in tensors.items() if k not in checkpoint.left_out}, tmp_path / "one.safetensors", metadata
+    )
+    only = SingleFile(tmp_path / "one.safetensors")
+    assert only.weights(first).keys() == both.weights(first).keys()
+    assert only.left_out == []
