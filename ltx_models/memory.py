@@ -60,6 +60,8 @@ CHUNKS = tuple(size * 1_000_000 for size in (128, 64, 32, 16))
 TILES = (32, 24, 16, 12)
 TILE_OVERLAP = 8
 """The least overlap of neighbouring tiles of a decode, in latents."""
+PACE_BYTES = 20_000_000
+"""Bytes of a network's activations that are queued before earlier ones are waited for (`ltx_models.layers.pacing`)."""
 
 
 @dataclass(frozen=True)

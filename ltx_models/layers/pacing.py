@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import mlx.core as mx
 
-__all__ = ["PACE_BYTES", "Pace"]
+from ltx_models.memory import PACE_BYTES
 
-PACE_BYTES = 20_000_000
-"""Bytes of a network's activations that are queued before earlier ones are waited for."""
+__all__ = ["Pace"]
 
 
 class Pace:

@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from ltx_models.families.architectures import Architecture
 from ltx_models.families.ltxv import FRAME_STRIDE, LTXV, SIZE_STRIDE, TEXT_TOKENS
 from ltx_models.families.variant import Variant
-from ltx_models.memory import CHUNKS, READING_BYTES, TILES, DecodePlan, LatentSize, latent_size
+from ltx_models.memory import CHUNKS, PACE_BYTES, READING_BYTES, TILES, DecodePlan, LatentSize, latent_size
 from ltx_models.request import GenerationRequest
 
 __all__ = ["SMALLEST_PLAN", "decode_plans", "decode_working"]
@@ -42,9 +42,6 @@ LARGEST_ENCODER_BLOCK = 0.65
 """The fraction of the VAE encoder's parameters in its largest block, which is in memory twice while it is loaded."""
 PRODUCT_ACTIVATIONS = 36
 """The same number where a convolution is computed as a matrix product for each kernel position, several of them queued.
-"""
-PACE_BYTES = 20_000_000
-"""Bytes of a transformer's activations that are queued before earlier ones are waited for (`ltx_models.layers.pacing`).
 """
 PATCH = 4
 RGB = 3

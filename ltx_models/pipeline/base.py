@@ -13,7 +13,6 @@ import mlx.core as mx
 import numpy as np
 from PIL import Image
 
-from ltx_models.checkpoint import file_hash
 from ltx_models.events import Event, Finished, Previewed, RenderResult, ResumePoint, Stepped
 from ltx_models.families.family import named
 from ltx_models.families.variants import Variant, find_variant
@@ -69,16 +68,6 @@ class Pipeline(ABC):
         for part in self.variant.family.parts:
             files.setdefault(part.hashed_as, []).extend(files_of(part, found[part.name]))
         return files
-
-    @property
-    def checkpoint_files(self) -> list[Path]:
-        """The files of the checkpoint."""
-        return self.hashed_files[self.variant.family.checkpoint.hashed_as]
-
-    @cached_property
-    def checkpoint_hash(self) -> str:
-        """The SHA-256 of the checkpoint's files, which identifies what a render was made with."""
-        return file_hash(self.checkpoint_files)
 
     def load_models(self, progress_callback: Callable[[float, str], None] | None = None, *, texts: bool = True) -> None:
         """Read the networks that fit the budget together; others are read when they are used.

@@ -12,7 +12,6 @@ from typing import Any
 import mlx.core as mx
 import numpy as np
 
-from ltx_models.checkpoint import file_hash
 from ltx_models.errors import InvalidRequest, OutOfMemory, ResumeMismatch
 from ltx_models.events import (
     Decoded,
@@ -39,7 +38,7 @@ from ltx_models.pipeline.ltxv_models import LTXVModels
 from ltx_models.pipeline.preview import with_previews
 from ltx_models.request import GenerationRequest
 from ltx_models.sampling.conditioning import Canvas, place
-from ltx_models.sampling.denoise import EXTRA, LATENTS, STAGE, Denoiser, Schedule, schedule_steps
+from ltx_models.sampling.denoise import EXTRA, LATENTS, Denoiser, Schedule, schedule_steps
 from ltx_models.sampling.latents import (
     CONDITIONING_NOISE,
     DECODE_NOISE,
@@ -98,16 +97,6 @@ class LTXPipeline(Pipeline):
     def models(self) -> LTXVModels:
         """The networks, as far as they are loaded."""
         return LTXVModels(self.variant, self.dtype)
-
-    @property
-    def text_files(self) -> list[Path]:
-        """The files of the text encoder and the tokenizer."""
-        return self.hashed_files["text_encoder"]
-
-    @cached_property
-    def text_encoder_hash(self) -> str:
-        """The SHA-256 of the text encoder's and the tokenizer's files, which identifies what made embeddings."""
-        return file_hash(self.text_files)
 
     def text_origin(self, hashes: Mapping[str, str]) -> dict[str, Any]:
         """Return the hash of the text encoder and the bits of its matrices."""
@@ -396,8 +385,8 @@ def _check_shape(name: str, value: np.ndarray, shape: tuple[int, ...]) -> None:
 
 def _check_resume(resume: ResumePoint, shape: LatentShape, canvas: Canvas, steps: int) -> None:
     """Raise ResumeMismatch unless the point is after a step of this request, with the arrays that its steps need."""
-    if resume.stage != STAGE:
-        raise ResumeMismatch(f"the resume point is of the stage {resume.stage!a}; only {STAGE} has one here")
+    if resume.stage != DENOISE.name:
+        raise ResumeMismatch(f"the resume point is of the stage {resume.stage!a}; only {DENOISE.name} has one here")
     extra = resume.arrays[EXTRA].shape[1] if EXTRA in resume.arrays and resume.arrays[EXTRA].ndim == 3 else 0
     if extra != canvas.extra:
         raise ResumeMismatch(f"the resume point has {extra} extra tokens; this request needs {canvas.extra}")

@@ -13,6 +13,7 @@ import numpy as np
 
 from ltx_models.errors import InvalidRequest
 from ltx_models.events import PromptEmbeddings, ResumePoint, Stepped
+from ltx_models.families.stages import DENOISE
 from ltx_models.layers.finite import all_finite, not_finite
 from ltx_models.request import GenerationRequest, Guidance
 from ltx_models.resume_point import Provenance
@@ -22,10 +23,8 @@ from ltx_models.sampling.latents import IMAGE_NOISE, STOCHASTIC_NOISE, LatentSha
 from ltx_models.schedulers import euler_step, predict_x0, stochastic_step
 from ltx_models.transformers.ltxv import Conditioning, Perturbation, TokenTimesteps, Transformer
 
-__all__ = ["EXTRA", "LATENTS", "STAGE", "Denoiser", "Schedule", "schedule_steps"]
+__all__ = ["EXTRA", "LATENTS", "Denoiser", "Schedule", "schedule_steps"]
 
-STAGE = "denoise"
-"""What its resume points are of."""
 LATENTS = "latents"
 """Their array of the latents, (1, C, F, H, W) float32."""
 EXTRA = "extra"
@@ -133,7 +132,7 @@ class Denoiser:
         arrays = {LATENTS: from_tokens(tokens[:, extra:], shape)}
         if extra:
             arrays[EXTRA] = np.array(tokens[:, :extra])
-        return ResumePoint(STAGE, step, arrays, self.provenance)
+        return ResumePoint(DENOISE.name, step, arrays, self.provenance)
 
     def _noise_kept_tokens(self, tokens: mx.array, canvas: Canvas, step: int) -> mx.array:
         """Add noise to tokens that are kept unchanged, less from step to step."""

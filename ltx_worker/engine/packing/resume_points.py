@@ -11,9 +11,10 @@ import json
 import numpy as np
 
 from ltx_models.errors import ResumeMismatch
+from ltx_models.families.stages import DENOISE
 from ltx_models.request import MAX_STEPS
 from ltx_models.resume_point import LARGEST, Provenance, ResumePoint
-from ltx_models.sampling.denoise import EXTRA, LATENTS, STAGE
+from ltx_models.sampling.denoise import EXTRA, LATENTS
 from ltx_worker.engine.packing.arrays import DamagedArrays, read_arrays
 
 __all__ = ["unpack"]
@@ -62,7 +63,9 @@ def _from_npz(data: bytes, needed: Provenance) -> ResumePoint:
         hashes=maker,
         quantization=needed.quantization,
     )
-    return ResumePoint(STAGE, int(step), {LATENTS: latents, **({} if extra is None else {EXTRA: extra})}, provenance)
+    return ResumePoint(
+        DENOISE.name, int(step), {LATENTS: latents, **({} if extra is None else {EXTRA: extra})}, provenance
+    )
 
 
 def _is_usable(array: np.ndarray, dimensions: int) -> bool:

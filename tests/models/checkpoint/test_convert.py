@@ -71,7 +71,7 @@ def test_one_that_fails_half_way_leaves_nothing(
 def test_the_other_parts_are_checked_before_a_byte_is_written(
     golden_098: Golden, pocket: LTXPipeline, tmp_path: Path, options: Callable[..., Any], words: str
 ) -> None:
-    folder = pocket.checkpoint_files[0].parent
+    folder = pocket.hashed_files["checkpoint"][0].parent
     with pytest.raises(CheckpointError, match=words):
         convert.convert(golden_098.checkpoint, tmp_path / "out", **options(golden_098, folder))
     assert list(tmp_path.iterdir()) == []
@@ -83,7 +83,7 @@ def test_a_single_nan_is_found_also_where_it_is_quantized(
     pocket: LTXPipeline, tmp_path: Path, at_fault: str, quantize: int | None
 ) -> None:
     """Quantizing would hide it among the other numbers of a group."""
-    folder = pocket.checkpoint_files[0].parent
+    folder = pocket.hashed_files["checkpoint"][0].parent
     encoder = shutil.copytree(folder / "text_encoder", tmp_path / "encoder")
     checkpoint = Path(shutil.copy(folder / "pocket.safetensors", tmp_path))
     path, matrix = {

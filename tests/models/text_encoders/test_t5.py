@@ -107,7 +107,7 @@ def test_a_tokenizer_of_another_text_encoder_is_refused(tmp_path: Path) -> None:
 def test_converting_and_rendering_hold_the_tokenizer_against_the_text_encoder(
     pocket: LTXPipeline, tmp_path: Path
 ) -> None:
-    (checkpoint,) = pocket.checkpoint_files
+    (checkpoint,) = pocket.hashed_files["checkpoint"]
     encoder, tokenizer = tmp_path / "encoder", checkpoint.parent / "tokenizer" / "spiece.model"
     encoder.mkdir()
     entries, metadata = read_raw(checkpoint.parent / "text_encoder" / "model.safetensors")
