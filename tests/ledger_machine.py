@@ -307,7 +307,7 @@ class LedgerMachine(RuleBasedStateMachine):
             "preview": events.Previewed(step=step),
             "text": events.TextEncoded(),
             "decode": events.StageBegan(stage="decode"),
-            "frame": events.Progress(stage="decode", done=model.decoded + 1, of=1000, seconds=1.0),
+            "frame": events.Progress(stage="decode", done=len(model.log), of=1000, seconds=1.0),
         }.get(kind, events.Stepped(step=step, steps=1000, seconds=1.0))
         preview, written = (b"jpeg %d" % len(model.log) if kind == "preview" else b""), False
         if resend and attempt.token in self.unanswered:
@@ -325,9 +325,8 @@ class LedgerMachine(RuleBasedStateMachine):
             model.preview = preview or model.preview
             if isinstance(event, events.Stepped) and event.step > model.furthest:
                 model.furthest, model.strikes, model.found_by = event.step, dict.fromkeys(Strike, 0), set()
-            decoded = {"stage_began": 0, "progress": getattr(event, "done", 0)}.get(event.type, -1)
-            if decoded > model.decoded:
-                model.decoded, model.strikes, model.found_by = decoded, dict.fromkeys(Strike, 0), set()
+            if event.type in ("stage_began", "progress") and model.decoded < 0:
+                model.decoded, model.strikes, model.found_by = 0, dict.fromkeys(Strike, 0), set()
 
     def save(self, index, fault):
         attempt, point = self.whose(index), b"after %d" % len(self.model.log)

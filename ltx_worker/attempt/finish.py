@@ -164,7 +164,7 @@ class Finisher(Background):
         job: as it was submitted.  variant, request, scheduler: all that the video can be made again from, with every
         default filled in; its pictures and clips are named by their content.
         cut: texts of which only a part was read.  waited: seconds for which the engine had nothing to do before.
-        seconds: of each phase; encode: of the MP4, after the frames were decoded, concurrently with the next render.
+        seconds: of each stage; encode: of the MP4, after the frames were decoded, concurrently with the next render.
         """
         video, heartbeat = attempt.rendering.video, self._context.heartbeat
         assert video is not None

@@ -6,10 +6,10 @@ script may be sent twice: the second time it changes nothing and gives the same 
 JSON; what is to be stored is passed as text.
 
 `state:{id}` is a hash of status, attempt, token, seq and snapshot; and of tokens, the parts of all granted tokens that
-file names show, the newest first (`ltx_worker.ledger.ownership`). For the poison limits it has furthest:{stage}, how
-far any attempt came in a stage (furthest for `denoise`, as workers before stages write it); the number of strikes of
-each kind since one came further; and not_finite_by, the machines that had a strike of that kind. If the hash is
-missing, the job is queued, its attempt is 0 and its seq is 0.
+file names show, the newest first (`ltx_worker.ledger.ownership`). For the poison limits it has furthest:{stage}, the
+most steps of a stage that any attempt did, 0 for a stage that counts none (furthest for `denoise`, as workers before
+stages write it); the number of strikes of each kind since one came further; and not_finite_by, the machines that had a
+strike of that kind. If the hash is missing, the job is queued, its attempt is 0 and its seq is 0.
 """
 
 from __future__ import annotations
@@ -551,11 +551,14 @@ def _stages(job: Job | None) -> tuple[StagePlan, ...]:
 
 
 def _reached(event: Event) -> Named:
-    """Return how far an event says that a stage has come; the names are of the script that writes it."""
+    """Return how far an event says that a stage has come; the names are of the script that writes it.
+
+    Of a stage that counts no steps only its begin counts: when the rest of it is told depends on the machine.
+    """
     if not isinstance(event, events.StageBegan | events.Progress):
         return {"furthest": "", "done": 0}
     name = "furthest" if event.stage == DENOISE.name else f"furthest:{event.stage}"
-    return {"furthest": name, "done": event.done if isinstance(event, events.Progress) else 0}
+    return {"furthest": name, "done": event.done if isinstance(event, events.Stepped) else 0}
 
 
 def _files(result: Result) -> str:

@@ -23,6 +23,8 @@ INCLUDED = {"attempt/attempt", "attempt/give_back", "batch", "queue/lines"}
 """What is no script, but stands before others."""
 LONGEST = 60
 """Lines of a script below its bindings."""
+WIDEST = 120
+"""Characters of a line, as in Python."""
 PYTHON = [path for package in ("ltx_client", "ltx_worker") for path in (ROOT / package).rglob("*.py")]
 
 
@@ -48,6 +50,11 @@ def test_a_head_names_all_that_a_script_is_given_and_what_it_guarantees(package,
 def test_a_script_is_short(package, name):
     text = FILES[package, name].read_text()
     assert text.removeprefix(head_of(text)).count("\n") <= LONGEST
+
+
+@pytest.mark.parametrize("path", [*FILES.values(), *SHARED.values()], ids=lambda path: path.stem)
+def test_no_line_is_wider_than_in_python(path):
+    assert [line for line in path.read_text().splitlines() if len(line) > WIDEST] == []
 
 
 @pytest.mark.parametrize(("package", "name"), [each for each in FILES if each[1] not in INCLUDED])

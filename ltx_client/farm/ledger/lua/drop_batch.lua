@@ -3,8 +3,8 @@
 -- KEYS  of `batch`.
 -- ARGV  of `batch`, then changes: a channel; removed: its message.
 --
--- Guarantee: a batch that has a job, or was just written, is left as it is, and 0 is returned. The channel is told of one
--- that this has removed.
+-- Guarantee: a batch that has a job, or was just written, is left as it is, and 0 is returned. The channel is told of
+-- one that this has removed.
 -- include: batch, changes
 local changes, removed = unpack(ARGV, 4)
 

@@ -1,12 +1,13 @@
 -- Write one event of a running attempt.
 --
 -- KEYS  state, events, cancel, preview.
--- ARGV  attempt, token, seq, event, snapshot; furthest: the field of how far its stage has come, or ''; done: how far
---       that is now; jpeg: the preview, or ''.
+-- ARGV  attempt, token, seq, event, snapshot; furthest: the field of how many steps of its stage are done, or '';
+--       done: how many are now, 0 in a stage that counts none; jpeg: the preview, or ''.
 --
 -- Guarantee: an event is written once, under the number after the last one. A refusal changes nothing: 'gap' if an
--- event before this one is missing, 'stale' unless the attempt is the current one of a running job. A stage, or a part
--- of it, that no attempt had reached before clears all strikes. Otherwise the answer is 'cancel' if that was asked, else 'continue'.
+-- event before this one is missing, 'stale' unless the attempt is the current one of a running job. Otherwise the
+-- answer is 'cancel' if that was asked, else 'continue'. A stage, or a step of it, that no attempt had reached before
+-- clears all strikes.
 -- include: attempt
 local state, events, cancel, preview = unpack(KEYS)
 local attempt, token, seq, event, snapshot, furthest, done, jpeg = unpack(ARGV)

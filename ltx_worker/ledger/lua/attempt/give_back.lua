@@ -21,8 +21,8 @@ local function count_strike()
   return redis.call('HINCRBY', state, strike, 1)
 end
 
--- Give the job back, tell the channel, and return the job's status: 'queued', 'cancelled' if that was asked, 'failed' at
--- the limit of strikes.
+-- Give the job back, tell the channel, and return the job's status: 'queued', 'cancelled' if that was asked, 'failed'
+-- at the limit of strikes.
 local function give_back()
   local status, event, snapshot, change = 'queued', released, released_snapshot, released_change
   if redis.call('EXISTS', cancel) == 1 then

@@ -3,8 +3,8 @@
 -- KEYS  workers; records: of workers.
 -- ARGV  changes: a channel; lapsed: for each record the worker's id, then the channel's message.
 --
--- Guarantee: a worker that has a record is not touched. The channel is told of each that is removed, by one of any number
--- of concurrent calls.
+-- Guarantee: a worker that has a record is not touched. The channel is told of each that is removed, by one of any
+-- number of concurrent calls.
 -- include: changes
 local workers = KEYS[1]
 local records = rest(KEYS, 2)

@@ -408,7 +408,7 @@ def test_a_claim_that_is_sent_again_goes_on_from_what_the_first_has_written(ledg
     assert second.snapshot == first.snapshot == ledger.read(job.id)
 
 
-def test_strikes_are_forgotten_at_any_new_stage_and_any_new_part_of_it(ledger, job):
+def test_strikes_are_forgotten_at_any_new_stage_and_any_new_step_of_it(ledger, job):
     """Each attempt dies; two in a row that come no further than another did before fail the job."""
 
     def after(*log):
@@ -417,12 +417,15 @@ def test_strikes_are_forgotten_at_any_new_stage_and_any_new_part_of_it(ledger, j
         return ledger.release(attempt, "the render process died", Strike.DEATH)
 
     step = events.Stepped(step=9, steps=9, seconds=1)
-    decode, frames = events.StageBegan(stage="decode"), events.Progress(stage="decode", done=9, of=25, seconds=1)
+    decode, *frames = (
+        events.StageBegan(stage="decode"),
+        *(events.Progress(stage="decode", done=done, of=25, seconds=1) for done in (9, 16)),
+    )
     text, begun = events.StageBegan(stage="text"), events.StageBegan(stage="denoise")
-    gains = [(text,), (text, begun), (begun, step), (step, decode), (step, decode, frames)]
+    gains = [(text,), (text, begun), (begun, step), (step, decode)]
     for log in gains:
         assert after(*log) is Status.QUEUED
-    assert after(text, begun, step, decode, frames) is Status.FAILED
+    assert after(text, begun, step, decode, *frames) is Status.FAILED, "other chunks of frames are no progress"
 
 
 def test_strikes_that_workers_before_stages_have_counted_stand_until_a_stage_comes_further(
