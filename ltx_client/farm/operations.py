@@ -38,7 +38,7 @@ from ltx_client.protocol.pauses import Pause
 from ltx_client.protocol.state import Status
 from ltx_client.protocol.validation import READING, check_name
 from ltx_client.protocol.workers import WorkerInfo
-from ltx_client.shared.broker.exchange import Exchange, ask, block
+from ltx_client.shared.broker.exchange import Command, Exchange, ask, ask_all, block
 from ltx_client.shared.live_workers import read_workers
 from ltx_client.shared.storage.store import Storage
 from ltx_client.shared.unexpected_data import ask_or
@@ -105,7 +105,13 @@ class Operations(Sending):
         views: list[JobView] = []
         for at in range(0, len(ids), AT_ONCE):
             views += yield from self._views(ids[at : at + AT_ONCE])
-        return views, sorted(set(ids) - {view.job.id for view in views})
+        return views, (yield from self._existing(sorted(set(ids) - {view.job.id for view in views})))
+
+    def _existing(self, ids: Sequence[str]) -> Exchange[list[str]]:
+        """Return those of these ids whose jobs have a record. Those that have expired stay listed for a while."""
+        with broker_errors(self._address):
+            found = yield from ask_all([Command("exists", [self._names.job(job_id)]) for job_id in ids])
+        return [job_id for job_id, exists in zip(ids, found, strict=True) if exists]
 
     def remove(self, old: Old, storage: Storage | None) -> Exchange[None]:
         """See `Farm.remove`. The items are what was removed so far."""

@@ -38,12 +38,14 @@ class Old:
         videos: Names in the storage, each with its job and its size in bytes.
         inputs: Sizes in bytes by the SHA-256 of the content.
         read_at: When the reading of jobs began, by the broker's clock.
+        inputs_kept_for: Jobs that this version cannot read, if inputs are kept since one of them may need them.
     """
 
     read_at: float
     jobs: dict[str, float] = field(default_factory=dict)
     videos: dict[str, tuple[str, int]] = field(default_factory=dict)
     inputs: dict[str, int] = field(default_factory=dict)
+    inputs_kept_for: list[str] = field(default_factory=list)
 
     @property
     def files(self) -> list[str]:
@@ -114,7 +116,8 @@ def find_old(
             needed |= view.job.inputs
     if storage is not None:
         _find_files(old, storage, kept, needed, older_than)
-    if unreadable:
+    if unreadable and old.inputs:
+        old.inputs_kept_for = sorted(unreadable)
         old.inputs.clear()
     return old
 

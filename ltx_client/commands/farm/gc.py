@@ -57,6 +57,11 @@ def command(older_than: int, dry_run: bool, yes: bool) -> None:
                 notice("no storage is set, so only records are considered; set LTX_STORAGE_URL as the workers do")
             now = farm.now()
             old = find_old(*farm.all_jobs(), storage, older_than, now)
+            if old.inputs_kept_for:
+                notice(
+                    "old pictures and clips are kept, since this version cannot read which of them are needed by"
+                    f" {_named(old.inputs_kept_for)}; ltx show says why"
+                )
             if dry_run:
                 for name in [*old.files, *(f"job {job_id}" for job_id in old.jobs)]:
                     print_line(name)
@@ -84,6 +89,11 @@ def _ask(old: Old) -> None:
     if not sys.stdin.isatty():
         raise UsageError(f"this would remove {counted}; use --yes to confirm, or --dry-run")
     click.confirm(f"Remove {counted}?", abort=True, err=True)
+
+
+def _named(jobs: list[str]) -> str:
+    more = f" and {len(jobs) - SHOWN} more" if len(jobs) > SHOWN else ""
+    return ("job " if len(jobs) == 1 else "jobs ") + ", ".join(jobs[:SHOWN]) + more
 
 
 def _counted(files: int, size: int, jobs: int) -> str:

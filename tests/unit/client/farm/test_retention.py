@@ -20,6 +20,7 @@ from ltx_client.protocol.events import Result
 from ltx_client.protocol.jobs import Relations
 from ltx_models.request import ConditioningItem
 from tests.storages import made
+from tests.stored_farm import SMALL, StoredFarm
 
 DAY = 24 * 3600
 NOW = time.time()
@@ -142,7 +143,29 @@ def test_what_a_job_of_a_newer_version_may_need_stays(farm, storage, put, client
     put(f"{job.id}.1.mp4", 100)
     assert old(farm, storage, 7).files == [f"inputs/{unused}"]
     redis_client.hset(names.job(job.id), "spec", newer.replace('"prompt"', '"scene"').replace('col":1', 'col":2'))
-    assert old(farm, storage, 7).files == []
+    found = old(farm, storage, 7)
+    assert (found.files, found.inputs_kept_for) == ([], [job.id])
+    redis_client.delete(names.job(job.id))  # it has expired, and is still listed
+    found = old(farm, storage, 7)
+    assert (found.inputs.keys(), found.inputs_kept_for) == ({used, unused}, [])
+
+
+def test_gc_says_for_which_job_it_keeps_inputs(tmp_path, monkeypatch):
+    stored = StoredFarm(tmp_path / "storage").installed(monkeypatch)
+    source = tmp_path / "source"
+    source.write_bytes(b"12345")
+    stored.storage.put(source, f"inputs/{PICTURE}")
+    date(stored.storage, f"inputs/{PICTURE}", 50)
+    stored.ltx("submit", "a red ball", *SMALL, "--id", "of-tomorrow")
+    record = stored.names.job("of-tomorrow")
+    spec = stored.client.hget(record, "spec")
+    stored.client.hset(record, "spec", '{"protocol": 99}')
+    said = stored.ltx("gc", "--older-than", "7d", "--dry-run")
+    assert (said.exit_code, said.stdout) == (0, "")
+    assert "kept" in said.stderr and "job of-tomorrow" in said.stderr
+    stored.client.hset(record, "spec", spec)
+    said = stored.ltx("gc", "--older-than", "7d", "--dry-run")
+    assert (said.stdout, "of-tomorrow" in said.stderr) == (f"inputs/{PICTURE}\n", False)
 
 
 def test_a_batch_is_forgotten_with_its_last_job(farm, storage, job_done, redis_client, names):
