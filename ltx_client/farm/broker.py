@@ -46,7 +46,8 @@ def operator_errors(address: str) -> Iterator[None]:
                 raise
             raise BrokerUnreachable(
                 f"the broker at {address} lets only the farm's admin pause and resume workers and queues; name that"
-                " user in LTX_BROKER_URL, or use a farm of the configuration that does (see deploy/README.md)"
+                " user in LTX_BROKER_URL, or use a farm of the configuration that does (see deploy/README.md); if it is"
+                " named, the broker's users.acl is of an older version: run deploy/users.sh, then ACL LOAD"
             ) from None
 
 
