@@ -117,16 +117,23 @@ def fetch_poster(
         link_of: Return the download link of a job's poster; None if it has none.
 
     Raises:
+        UsageError: The temporary folder is full, or cannot be written.
         StorageUnreachable: The file cannot be read, or is not the one that was stored.
     """
     result = view.snapshot.result
     if result is None or not result.poster:
         return None
-    with tempfile.TemporaryDirectory() as folder:
-        path = Path(folder) / POSTER.local
-        limit = _largest_video(view.job, frames=1)
-        yield from _fetch(storage_url, view.job.id, result, POSTER, path, limit, link_of)
-        jpeg = path.read_bytes()
+    try:
+        with tempfile.TemporaryDirectory() as folder:
+            path = Path(folder) / POSTER.local
+            limit = _largest_video(view.job, frames=1)
+            yield from _fetch(storage_url, view.job.id, result, POSTER, path, limit, link_of)
+            jpeg = path.read_bytes()
+    except OSError as error:
+        raise UsageError(
+            f"cannot write the poster of job {view.job.id} to the temporary folder: {error.strerror or error};"
+            " make room there, or set TMPDIR to another folder"
+        ) from error
     if format_of(jpeg[:HEAD_BYTES]) != JPEG:
         raise StorageUnreachable(f"the poster of job {view.job.id} is not a JPEG")
     return jpeg

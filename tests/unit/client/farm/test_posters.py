@@ -5,13 +5,14 @@ import hashlib
 import io
 import json
 import re
+import tempfile
 
 import fakeredis
 import pytest
 from PIL import Image
 from pydantic import BaseModel, ConfigDict, SecretStr
 
-from ltx_client.errors import JobNotFound, StorageUnreachable
+from ltx_client.errors import JobNotFound, StorageUnreachable, UsageError
 from ltx_client.farm import retention
 from ltx_client.farm.async_farm import AsyncFarm
 from ltx_client.farm.describe import describe_end
@@ -115,6 +116,12 @@ def test_what_is_not_the_poster_is_refused_in_a_sentence(farm, job, name):
         job.poster()
     assert str(refused.value).isprintable()
     assert job.download("out.mp4").exists(), "the video is as before"
+
+
+def test_a_temporary_folder_that_cannot_be_written_is_said_in_a_sentence(farm, job, tmp_path, monkeypatch):
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "gone"))
+    with pytest.raises(UsageError, match=r"cannot write the poster of job .*TMPDIR"):
+        job.poster()
 
 
 def test_a_client_without_the_storage_gets_it_by_its_own_link(farm, job, tmp_path):
