@@ -223,7 +223,7 @@ class JobJson(TypedDict):
     """The variant that renders it."""
     queue: str
     """The queue that it is in: its variant, and the class of memory that it needs, in GB; then `+` and a level where it
-    needs a feature that older workers lack."""
+    needs a feature that older workers lack. Of a job with `newer` it is a guess: it waits at that level at least."""
     priority: int
     """From 0, which is first, to 9: as asked for last."""
     submitter: str

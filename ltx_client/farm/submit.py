@@ -144,10 +144,10 @@ class Sending(Watching):
         view = yield from self.view(job_id)
         if view.status not in (Status.FAILED, Status.CANCELLED):
             raise UsageError(f"job {job_id} is {view.status}; only a failed or cancelled job can be retried")
-        if view.newer:
-            raise UsageError(f"job {job_id} cannot be retried by this version: {view.newer}")
         last_id = view.job.id
         while True:
+            if view.newer:
+                raise UsageError(f"job {view.job.id} cannot be retried by this version: {view.newer}")
             last_id = derived_id("retry", last_id)
             try:
                 view = yield from self.view(last_id)

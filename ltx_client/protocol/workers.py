@@ -155,7 +155,8 @@ class WorkerInfo(BaseModel):
         Of a job that is newer than this version, only a worker that is newer too may read it.
         """
         features = self.features.split()
-        return needed_features(job).issubset(features) and (not isinstance(job, NewerJob) or is_newer(features))
+        newer = is_newer(features) or self.protocol > PROTOCOL_VERSION
+        return needed_features(job).issubset(features) and (newer or not isinstance(job, NewerJob))
 
     def has_room(self, job: Job) -> bool:
         """Return whether the worker takes jobs of this one's variant and memory, as far as its version reads them."""

@@ -18,10 +18,10 @@ def command(jobs: tuple[str, ...], batch: str | None) -> None:
     from ltx_client.farm.farm import Farm
     from ltx_client.local.members import Use
     from ltx_client.protocol.state import ENDED, Status
-    from ltx_client.terminal.arguments.selection import select
+    from ltx_client.terminal.arguments.selection import select_ids
 
     with Farm.connect(use=Use.READ) as farm:
-        for job_id in [view.job.id for view in select(farm, jobs, batch)]:
+        for job_id in select_ids(farm, jobs, batch):
             status = farm.cancel(job_id)
             if status in ENDED:
                 notice(f"job {job_id} had ended already: {status}")

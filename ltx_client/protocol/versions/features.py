@@ -5,7 +5,10 @@ that it needs: its entry in the submitter's line and its queue carry the level. 
 version alone, so an older worker neither sees the job nor takes its message. Every worker reads level 0, which has no
 mark.
 
-A new field of a job that older workers do not know is one row of `FEATURES`.
+A new field of a job that older workers do not know is one row of `FEATURES`. So is a new `PROTOCOL_VERSION`, and a new
+word of a state (`Status`, `Stage`): a row with a level of its own, and fields that the jobs concerned have, such as
+("protocol",) for all. Workers rely on it: what one cannot read it puts a level above those of its own version, where
+only a version with more levels looks for it.
 """
 
 from __future__ import annotations

@@ -7,20 +7,24 @@ import pytest
 from pydantic import SecretStr
 
 from ltx_client.errors import FarmError, UsageError
+from ltx_client.farm.batches import derived_id
 from ltx_client.farm.describe import describe_job
 from ltx_client.farm.farm import Farm
 from ltx_client.farm.jobs.obstacles import why_not_taken
+from ltx_client.farm.ledger.scripts import ClientLedger
+from ltx_client.protocol import PROTOCOL_VERSION
 from ltx_client.protocol.fair_turns import LEVEL_STEP, line_entry, parse_entry
 from ltx_client.protocol.jobs import NO_RELATIONS, NewerVersion, UnreadableJob, parse_job
 from ltx_client.protocol.state import NewerVersion as NewerState
-from ltx_client.protocol.state import Snapshot, parse_snapshot
+from ltx_client.protocol.state import Snapshot, Stage, Status, parse_snapshot
 from ltx_client.protocol.versions import features
-from ltx_client.protocol.versions.features import FEATURES, Feature
+from ltx_client.protocol.versions.features import FEATURES, Feature, highest_level
 from ltx_client.protocol.workers import WorkerInfo
 from ltx_client.shared.live_workers import live_workers
 from ltx_client.terminal.output import status_word
 from ltx_models.memory import MEMORY_CLASSES
 from ltx_models.request import ConditioningItem
+from tests.stored_farm import StoredFarm
 
 PICTURE, FILE = "a" * 64, "b" * 64
 ITEM = {"kind": "image", "source": f"sha256:{PICTURE}"}
@@ -78,7 +82,7 @@ def test_what_is_wrong_in_what_this_version_knows_is_damaged(record, changes):
     assert not isinstance(raised.value, NewerVersion)
 
 
-@pytest.mark.parametrize("changes", [{"_loras": [], "num_frames": 4097}, {"protocol": 3, "request": "elsewhere"}])
+@pytest.mark.parametrize("changes", [{"_loras": [], "priority": 12}, {"protocol": 3, "request": "elsewhere"}])
 def test_of_a_newer_job_with_other_limits_nothing_is_guessed(record, changes):
     with pytest.raises(NewerVersion) as raised:
         parse_job(record(**changes))
@@ -104,6 +108,28 @@ def test_levels_are_never_used_twice_and_never_taken_for_a_memory_class():
     assert numbers == list(range(1, len(numbers) + 1)), "a new feature's level is one more than the last one's"
     assert len({feature.name for feature in FEATURES}) == len(FEATURES)
     assert max(MEMORY_CLASSES) < LEVEL_STEP
+
+
+LEVELS = {
+    0: (
+        1,
+        "queued running done failed cancelled waiting loading the model encoding the prompt denoising decoding"
+        " writing the MP4 uploading ended",
+    ),
+}
+"""The protocol version and the words of states, by the level from which they are: a line is added, and none changed."""
+
+
+def test_a_new_protocol_version_or_word_of_a_state_has_a_level_of_its_own():
+    """Else older workers, which put it one level above their own, and this version's would hand it around for ever."""
+    assert LEVELS[max(LEVELS)] == (PROTOCOL_VERSION, " ".join([*Status, *Stage])), "add a row to FEATURES, and one here"
+    assert max(LEVELS) <= highest_level()
+
+
+def test_a_row_may_concern_all_jobs(make_job, monkeypatch):
+    monkeypatch.setattr(features, "FEATURES", (*FEATURES, Feature("protocol-2", 1, ("protocol",))))
+    job = make_job()
+    assert job.queue == "pocket.1+1" and parse_job(job.model_dump_json(), job.id) == job
 
 
 def test_a_row_decides_where_a_job_waits_who_reads_it_and_what_is_written(make_job, monkeypatch):
@@ -146,6 +172,7 @@ def test_a_newer_job_is_shown_as_far_as_it_is_known_and_is_not_sent_again(
     new = old.model_copy(update={"features": f"{old.features} loras"})
     assert "it was submitted by a newer ltx-farm" in why_not_taken(view.job, NO_RELATIONS, [old], embedded=False)
     assert why_not_taken(view.job, NO_RELATIONS, [old, new], embedded=False) == ""
+    assert old.model_copy(update={"protocol": PROTOCOL_VERSION + 1}).reads(view.job), "it need not name a feature"
     client_ledger.cancel(job.id)
     with pytest.raises(UsageError, match="cannot be retried by this version"):
         farm.retry(job.id)
@@ -153,6 +180,32 @@ def test_a_newer_job_is_shown_as_far_as_it_is_known_and_is_not_sent_again(
     assert farm.jobs() == []
     with pytest.raises(FarmError, match="protocol version 2"):
         farm.view(job.id)
+
+
+def test_a_job_of_which_nothing_is_known_can_be_cancelled(tmp_path, monkeypatch, make_job, record):
+    stored = StoredFarm(tmp_path).installed(monkeypatch)
+    job = make_job(id="one-3fa85f64a1b2")
+    ClientLedger(stored.client, stored.names).submit(job)
+    stored.client.hset(stored.names.job(job.id), "spec", record(id=job.id, protocol=2, request=None))
+    assert stored.ltx("pause", "3fa85f64a1b2").exit_code != 0, "what needs more of a job refuses it"
+    done = stored.ltx("cancel", "3fa85f64a1b2")
+    assert (done.exit_code, done.stderr) == (0, f"job {job.id} is cancelled\n")
+    assert stored.client.exists(stored.names.cancel(job.id))
+    assert "there is no job nobody" in stored.ltx("cancel", "nobody").stderr
+
+
+def test_a_retry_by_a_newer_version_is_not_retried_by_this_one(redis_client, names, client_ledger, make_job, record):
+    """It failed too, and a copy of what is known of it would be another video."""
+    job = make_job()
+    again = derived_id("retry", job.id)
+    for each in (job, make_job(id=again)):
+        client_ledger.submit(each)
+        client_ledger.cancel(each.id)
+    redis_client.hset(names.job(again), "spec", record(id=again, _loras=[f"sha256:{FILE}"]))
+    farm = Farm.over(redis_client, SecretStr("redis://nowhere"), names, None)
+    with pytest.raises(UsageError, match=f"job {again} cannot be retried by this version"):
+        farm.retry(job.id)
+    assert len(farm.jobs()) == 2
 
 
 def test_a_worker_of_a_newer_version_is_listed_by_what_is_known_of_it(redis_client, names, caplog):
