@@ -122,7 +122,7 @@ def make_parts(redis_client, names, ledger, settings, tmp_path, monkeypatch, job
     monkeypatch.setattr("ltx_worker.membership.heartbeat.AT_MOST_EVERY", 0.001)
 
     def heartbeat():
-        part = Heartbeat(settings, redis_client, "pocket", SimpleNamespace(hold=lambda why: False))
+        part = Heartbeat(settings, redis_client, "pocket", SimpleNamespace(set_user_pause=lambda why: False))
         part._tell = fails = Fails()
         return part, fails
 
