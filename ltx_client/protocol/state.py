@@ -113,9 +113,11 @@ class StageState(StagePlan):
     @property
     def left(self) -> float | None:
         """Return the seconds that the rest of it takes at its pace, or None where that is unknown."""
-        if self.seconds is None or self.of is None:
+        if self.of is None:
             return None
-        return max(0, self.of - self.done) * self.seconds
+        if self.done >= self.of:
+            return 0.0
+        return None if self.seconds is None else (self.of - self.done) * self.seconds
 
 
 _OLDER_STAGES = tuple(StageState(name=row.name, label=row.label, counts=row.counts) for row in LTXV_STAGES)
@@ -190,10 +192,15 @@ class Snapshot(BaseModel):
 
     @property
     def left(self) -> float | None:
-        """Return the seconds that this stage and those after it take, as far as their paces are known, or None."""
+        """Return the seconds that this stage and those after it take, as far as their paces are known.
+
+        None while the pace of one of them that counts steps is unknown: the others say nothing of most of the time.
+        """
         if self.current is None:
             return None
         rest = self.stages[self.stages.index(self.current) :]
+        if any(stage.left is None for stage in rest if stage.counts == STEP):
+            return None
         known = [stage.left for stage in rest if stage.left is not None]
         return sum(known) if known else None
 

@@ -148,9 +148,9 @@ def test_a_render_goes_from_stage_to_stage():
         ("denoising", ""),
         ("denoising", ""),
         ("denoising", ""),
-        ("denoising", "step 1/4, 3.0 s left"),
-        ("denoising", "step 2/4, 2.0 s left"),
-        ("denoising", "step 3/4, 1.0 s left"),
+        ("denoising", "step 1/4"),
+        ("denoising", "step 2/4"),
+        ("denoising", "step 3/4"),
         ("polishing", ""),
         ("polishing", ""),
         ("polishing", "step 1/2, 3.0 s left"),
@@ -167,11 +167,18 @@ def test_a_render_goes_from_stage_to_stage():
         assert parse_snapshot(state.model_dump_json()) == state
 
 
-def test_the_time_left_is_of_all_stages_whose_paces_are_known():
+def test_the_time_left_is_told_once_every_stage_of_steps_has_a_pace():
+    text = events.Progress(stage="text", done=1, of=2, seconds=9.0)
+    one_text = replay(CLAIMED, begin("text"), text)
+    assert (one_text.left, progress_text(one_text)) == (None, "text 1/2"), "it says nothing of the steps"
     first = replay(*RENDER)
     again = replay(events.Released(reason="x"), CLAIMED, events.Resumed(step=2), begin("denoise"), start=first)
     assert again.left is None, "another machine has another pace"
-    assert replay(step("denoise", 3, 4, seconds=5.0), start=again).left == 5.0
+    denoising = replay(step("denoise", 3, 4, seconds=5.0), start=again)
+    assert denoising.left is None, "and two steps are to be polished, at a pace that nobody knows yet"
+    assert replay(step("polish", 1, 2, seconds=3.0), start=denoising).left == 3.0
+    alone = CLAIMED.model_copy(update={"stages": (PLAN[0], PLAN[1], PLAN[3])})
+    assert replay(alone, begin("denoise"), step("denoise", 1, 4, seconds=5.0)).left == 15.0
 
 
 @pytest.mark.parametrize(
