@@ -206,10 +206,16 @@ class Snapshot(BaseModel):
 
     @property
     def position(self) -> tuple[int, int]:
-        """Return how far its render has come: the number of the stage, and what is done of it. Greater is further."""
-        reached = [(number, stage.done) for number, stage in enumerate(self.stages) if stage.done]
-        began = [(number, stage.done) for number, stage in enumerate(self.stages) if stage.name == self.stage_name]
-        return max([*reached, *began], default=(0, 0))
+        """Return how far its render has come: the number of the stage, and the steps done of it. Greater is further.
+
+        Within a stage that counts no steps nothing is further: when its progress is told depends on the machine.
+        """
+        reached = [
+            (number, stage.done if stage.counts == STEP else 0)
+            for number, stage in enumerate(self.stages)
+            if stage.done or stage.name == self.stage_name
+        ]
+        return max(reached, default=(0, 0))
 
     @property
     def took(self) -> float | None:

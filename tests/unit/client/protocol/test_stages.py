@@ -167,6 +167,16 @@ def test_a_render_goes_from_stage_to_stage():
         assert parse_snapshot(state.model_dump_json()) == state
 
 
+def test_a_render_is_further_by_a_step_or_a_stage_but_not_by_frames():
+    """In which chunks frames are decoded, and when they are told, depends on the machine."""
+    denoised = replay(CLAIMED, begin("denoise"), step("denoise", 2, 4))
+    assert denoised.position == (1, 2)
+    polished = replay(begin("polish"), step("polish", 1, 2, before=4), start=denoised)
+    assert polished.position == (2, 1)
+    begun = replay(begin("decode"), start=polished)
+    assert begun.position == replay(frames(9), frames(16), start=begun).position == (3, 0)
+
+
 def test_the_time_left_is_told_once_every_stage_of_steps_has_a_pace():
     text = events.Progress(stage="text", done=1, of=2, seconds=9.0)
     one_text = replay(CLAIMED, begin("text"), text)

@@ -6,8 +6,10 @@ from types import SimpleNamespace
 
 import pytest
 
-from ltx_client.protocol.state import Snapshot
+from ltx_client.protocol import events
+from ltx_client.protocol.state import Snapshot, apply
 from ltx_models.errors import FaultKind, MachineFault
+from ltx_models.families.stages import LTXV_STAGES
 from ltx_worker.machine import health
 from ltx_worker.machine.health import Fitness, Health
 
@@ -125,3 +127,26 @@ def test_a_success_does_not_make_it_take_a_job_that_others_are_to_try(make_job):
     assert machine.left_to_others() == {nan.id}
     others[0] = False
     assert not machine.left_to_others()
+
+
+@pytest.mark.parametrize(
+    ("reached", "is_this_machines"),
+    [
+        (events.Progress(stage="decode", done=16, of=25, seconds=1.0), False),  # its chunks are others
+        (events.Stepped(stage="denoise", done=8, of=8, step=8, steps=8, seconds=1.0), True),
+    ],
+    ids=["frames", "steps"],
+)
+def test_three_jobs_that_another_machine_took_further_pause_this_one(make_job, reached, is_this_machines):
+    stages = tuple(events.StagePlan(name=row.name, label=row.label, counts=row.counts) for row in LTXV_STAGES)
+    claimed, began = events.Claimed(attempt=1, worker="w1", worker_name="one", stages=stages), reached.stage
+    here = there = Snapshot()
+    for event in (claimed, events.StageBegan(stage=began), reached.model_copy(update={"done": 7})):
+        here = apply(here, event)
+    for event in (claimed.model_copy(update={"worker": "w2"}), events.StageBegan(stage=began), reached):
+        there = apply(there, event)
+    machine = Health("w1", lambda job_id: there, lambda job: True, hand_on=60)
+    for _ in range(health.LIMIT):
+        machine.note_death(make_job(), here.position, "it died")
+    machine._consider()
+    assert bool(machine._paused) is is_this_machines
