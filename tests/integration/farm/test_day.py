@@ -137,7 +137,7 @@ def test_a_day_in_the_life(farm_env, day, tmp_path):
 
     # At last the operator takes away what is old.
     stored = {path.name for path in farm_env.storage.iterdir() if path.is_file()} - {".ltx-storage"}
-    assert len(stored) == 2 * len(videos)
+    assert len(stored) == 3 * len(videos)  # each with its sidecar and its poster
     told = day("gc", "--older-than", "0h", "--dry-run").stdout.splitlines()
     assert set(told) == stored | {f"job {job.id}" for job in jobs}
     assert {path.name for path in farm_env.storage.iterdir() if path.is_file()} == stored | {".ltx-storage"}

@@ -80,7 +80,7 @@ def test_a_handle(farm_env, settings, tmp_path):
             job = await again.render(PROMPT, **SMALL, seed=1)
             seen = [event.type async for event in job.events()]
             got = await (await job.wait()).download(tmp_path / "b.mp4")
-            paused = await again.render(PROMPT, **SMALL)
+            paused = await again.render(PROMPT, **{**SMALL, "num_steps": 200})
             await paused.pause()
             with pytest.raises(TimeoutError):
                 await paused.wait(timeout=0.2)

@@ -5,7 +5,6 @@ held in any phase.
 """
 
 import contextlib
-import io
 import math
 import os
 import signal
@@ -16,7 +15,6 @@ import time
 from dataclasses import dataclass, field
 from pathlib import Path
 
-import numpy as np
 import psutil
 from pydantic import SecretStr
 from tenacity import Retrying, retry_if_exception_type, stop_after_delay, wait_fixed
@@ -30,6 +28,7 @@ from ltx_client.local.server import Server
 from ltx_client.protocol.names import Names
 from ltx_client.protocol.state import Status
 from ltx_models.request import GenerationRequest
+from ltx_models.resume_point import ResumePoint
 from tests.clips import read_clip
 from tests.integration.conftest import PATIENCE, PROMPT, processes_of, wait_until
 from tests.integration.faults.proxy import Proxy
@@ -217,7 +216,7 @@ class BreakableFarm:
         """Return the step of the newest resume point that the broker has."""
         with self.admin() as client:
             saved = client.get(self.names.latents(job_id))
-        return int(np.load(io.BytesIO(saved))["step"]) if saved else 0
+        return ResumePoint.unpack(saved).step if saved else 0
 
     def await_saved(self, job_id, phase):
         """Wait until a job that is held in `phase` has a resume point at most a step behind, or is released.
