@@ -32,6 +32,7 @@ __all__ = [
     "Guidance",
     "Perturbing",
     "draw_seed",
+    "limits_lifted",
     "refusals_of",
 ]
 
@@ -50,6 +51,9 @@ MAX_GUIDANCE_TIMESTEPS = 100
 MAX_CONDITIONING_ITEMS = 16
 MAX_SOURCE_CHARACTERS = 4_096
 MAX_SEED = 2**63 - 1
+ENOUGH = 2**31 - 1
+"""More than any version's limit."""
+NO_LIMITS = Limits(size_stride=1, max_size=ENOUGH, frame_stride=1, max_frames=ENOUGH, text_tokens=ENOUGH)
 
 LAST_FRAME = -1
 """The frame number that stands for the video's last frame, however long the video is."""
@@ -102,7 +106,7 @@ class ConditioningItem:
                 f"the source of {'an' if self.kind == 'image' else 'a'} {self.kind} is empty; name a file"
             )
         check_is_no_url(self.kind, self.source)
-        if len(self.source) > MAX_SOURCE_CHARACTERS:
+        if len(self.source) > _limit(MAX_SOURCE_CHARACTERS):
             raise InvalidRequest(
                 f"the name of an {self.kind}'s file has more than {MAX_SOURCE_CHARACTERS:,} characters"
             )
@@ -124,8 +128,8 @@ class ConditioningItem:
             )
 
     def _check_part(self) -> None:
-        _check_number("start of a clip", self.start, 0, MAX_CLIP_SECONDS)
-        _check_number("end of a part of a clip", self.stop, 0, MAX_CLIP_SECONDS)
+        _check_number("start of a clip", self.start, 0, _limit(MAX_CLIP_SECONDS))
+        _check_number("end of a part of a clip", self.stop, 0, _limit(MAX_CLIP_SECONDS))
         if self.kind == "image" and (self.start is not None or self.stop is not None):
             raise InvalidRequest("an image has no part in seconds; give one for a clip only")
         if self.stop is not None and self.stop <= (self.start or 0):
@@ -232,23 +236,23 @@ class GenerationRequest:
         if self.negative_prompt is not None:
             _check_text("negative prompt", self.negative_prompt)
         _for_any_family(self._check_size)
-        _check_whole("steps", self.num_steps, 1, MAX_STEPS)
+        _check_whole("steps", self.num_steps, 1, _limit(MAX_STEPS))
         _check_whole("seed", self.seed, 0, MAX_SEED)
-        _check_number("frame rate", self.frame_rate, 0, MAX_FRAME_RATE, above=True)
+        _check_number("frame rate", self.frame_rate, 0, _limit(MAX_FRAME_RATE), above=True)
         _check_number("decode timestep", self.decode_timestep, 0, 1)
         _check_number("decode noise scale", self.decode_noise_scale, 0, 1)
         _check_number("image noise scale", self.image_noise_scale, 0, 1)
         _check_switch("stochastic", self.stochastic)
         _check_switch("cfg_star", self.cfg_star)
         if self.timesteps is not None:
-            _check_timesteps("timesteps", self.timesteps, MAX_STEPS)
+            _check_timesteps("timesteps", self.timesteps, _limit(MAX_STEPS))
             if self.num_steps is not None and self.num_steps != len(self.timesteps):
                 raise InvalidRequest(
                     f"{self.num_steps} steps and {len(self.timesteps)} timesteps were given; give one of the two"
                 )
         self._check_skipped_steps()
         self._check_guidance()
-        if len(self.conditioning) > MAX_CONDITIONING_ITEMS:
+        if len(self.conditioning) > _limit(MAX_CONDITIONING_ITEMS):
             raise InvalidRequest(
                 f"{len(self.conditioning)} pictures and clips were given; at most {MAX_CONDITIONING_ITEMS} are possible"
             )
@@ -261,8 +265,8 @@ class GenerationRequest:
         _check_stepped("frames", self.num_frames, limits.frame_stride, 1, limits.max_frames, limits.frame_rule)
 
     def _check_skipped_steps(self) -> None:
-        _check_whole("skipped first steps", self.skip_first_steps, 0, MAX_STEPS - 1)
-        _check_whole("skipped last steps", self.skip_last_steps, 0, MAX_STEPS - 1)
+        _check_whole("skipped first steps", self.skip_first_steps, 0, _limit(MAX_STEPS) - 1)
+        _check_whole("skipped last steps", self.skip_last_steps, 0, _limit(MAX_STEPS) - 1)
         skipped = (self.skip_first_steps or 0) + (self.skip_last_steps or 0)
         if self.num_steps is not None and skipped >= self.num_steps:
             raise InvalidRequest(f"{skipped} of {self.num_steps} steps are skipped; one must remain")
@@ -271,9 +275,9 @@ class GenerationRequest:
         if self.stg_mode is not None and self.stg_mode not in get_args(Perturbing):
             raise InvalidRequest(f"stg_mode {self.stg_mode!r} is unknown; {', '.join(get_args(Perturbing))} are known")
         if self.guidance_timesteps:
-            _check_timesteps("guidance timesteps", self.guidance_timesteps, MAX_GUIDANCE_TIMESTEPS)
-        _check_numbers("guidance", self.guidance_scale, 1, MAX_GUIDANCE)
-        _check_numbers("stg_scale", self.stg_scale, 0, MAX_GUIDANCE)
+            _check_timesteps("guidance timesteps", self.guidance_timesteps, _limit(MAX_GUIDANCE_TIMESTEPS))
+        _check_numbers("guidance", self.guidance_scale, 1, _limit(MAX_GUIDANCE))
+        _check_numbers("stg_scale", self.stg_scale, 0, _limit(MAX_GUIDANCE))
         _check_numbers("rescale", self.rescale, 0, 1)
         if self.stg_blocks is not None:
             _check_blocks(self.stg_blocks)
@@ -293,13 +297,17 @@ class GenerationRequest:
             for item in self.conditioning:
                 item.check_fits(self.num_frames, limits)
 
-    def _check_limits(self, variant: Variant) -> None:
-        """Raise InvalidRequest unless a resolved request is within the limits of the variant's family."""
-        limits = variant.family.limits
+    def check_limits(self, limits: Limits) -> None:
+        """Raise InvalidRequest unless a family makes videos of this size and length, with such pictures and clips."""
         self._check_size(limits)
         for item in self.conditioning:
             item.check_limits(limits)
         self._check_room(limits)
+
+    def _check_limits(self, variant: Variant) -> None:
+        """Raise InvalidRequest unless a resolved request is within the limits of the variant's family."""
+        limits = variant.family.limits
+        self.check_limits(limits)
         scales = self.stg_scale if isinstance(self.stg_scale, tuple) else (self.stg_scale or 0,)
         if max(scales) > 0 and self.stg_mode not in limits.perturbing:
             known = f"{', '.join(limits.perturbing)} are known" if limits.perturbing else "it has no such guidance"
@@ -378,12 +386,35 @@ def refusals_of(variant: Variant) -> Iterator[None]:
         _asked.reset(token)
 
 
+_lifted: ContextVar[bool] = ContextVar("lifted", default=False)
+
+
+@contextmanager
+def limits_lifted() -> Iterator[None]:
+    """Have requests that are made inside refused only for what no version and no family could take.
+
+    They are of newer versions, with limits of their own, and are shown and never rendered.
+    """
+    token = _lifted.set(True)
+    try:
+        yield
+    finally:
+        _lifted.reset(token)
+
+
+def _limit(most: int) -> int:
+    """Return a limit of this version; within `limits_lifted`, one that is above every version's."""
+    return ENOUGH if _lifted.get() else most
+
+
 def _for_any_family(check: Callable[[Limits], None]) -> None:
     """Call `check` with the limits of each family until one passes. Raise the first one's InvalidRequest if none does.
 
     The first are those of `refusals_of`. The families of installed distributions are looked for only where the table's
     own refuse.
     """
+    if _lifted.get():
+        return check(NO_LIMITS)
     first: InvalidRequest | None = None
     asked = _asked.get()
     for limits in itertools.chain([asked] if asked else [], (family.limits for family in known_families())):
@@ -398,7 +429,7 @@ def _for_any_family(check: Callable[[Limits], None]) -> None:
 def _check_text(name: str, value: str) -> None:
     if not isinstance(value, str):
         raise InvalidRequest(f"the {name} is not text")
-    if len(value) > MAX_PROMPT_CHARACTERS:
+    if len(value) > _limit(MAX_PROMPT_CHARACTERS):
         tokens = next(known_families()).limits.text_tokens
         about = round(CHARACTERS_A_TOKEN * tokens, -3)
         raise InvalidRequest(
@@ -461,10 +492,10 @@ def _check_switch(name: str, value: bool | None) -> None:
 def _check_blocks(blocks: tuple[int, ...] | tuple[tuple[int, ...], ...]) -> None:
     lists: tuple[object, ...] = blocks if _is_nested(blocks) else (blocks,)
     for indices in lists:
-        if not isinstance(indices, tuple) or len(indices) > MAX_BLOCKS:
+        if not isinstance(indices, tuple) or len(indices) > _limit(MAX_BLOCKS):
             raise InvalidRequest(f"stg_blocks {indices!r} is not a tuple of blocks")
         for index in indices:
-            _check_whole("stg_blocks", index, 0, MAX_BLOCKS - 1)
+            _check_whole("stg_blocks", index, 0, _limit(MAX_BLOCKS) - 1)
 
 
 def _is_nested(blocks: object) -> TypeGuard[tuple[tuple[int, ...], ...]]:

@@ -16,9 +16,10 @@ from ltx_client.protocol.names import queue_name
 from ltx_client.protocol.validation import READING, Name, first_error
 from ltx_client.protocol.versions.features import FEATURES, highest_level, level_of
 from ltx_client.protocol.versions.newer import newer_parts, shown_place, without
-from ltx_models.errors import InvalidRequest
+from ltx_models.errors import InvalidRequest, UnknownVariant
+from ltx_models.families.variants import find_variant
 from ltx_models.memory import memory_class
-from ltx_models.request import GenerationRequest
+from ltx_models.request import GenerationRequest, limits_lifted
 
 __all__ = [
     "NO_RELATIONS",
@@ -193,7 +194,8 @@ def parse_job(spec: bytes | str, job_id: str | None = None) -> Job:
         job_id: The job whose record it must be; None to accept any.
 
     Raises:
-        NewerVersion: The record has fields, words or a protocol version that this version does not know.
+        NewerVersion: The record has fields, words or a protocol version that this version does not know, or values
+            beyond its limits, which a newer version or a family that is not installed here may take.
         UnreadableJob: The record belongs to an older protocol version or to another job, or is damaged.
     """
     try:
@@ -210,23 +212,35 @@ def parse_job(spec: bytes | str, job_id: str | None = None) -> Job:
         try:
             job = Job.model_validate_json(spec, context=READING)
         except ValidationError as error:
-            if not (places := newer_parts(error)):
+            places = newer_parts(error, beside=_BEYOND_LIMITS)
+            if places:
+                why = (
+                    f"a newer version has submitted it ({shown_place(places[0])} is unknown to this one); upgrade the"
+                    " older side (the worker or client)"
+                )
+            elif _is_only_of(error, _BEYOND_LIMITS):
+                why = _why_beyond(first_error(error))
+            else:
                 raise
-            why = (
-                f"a newer version has submitted it ({shown_place(places[0])} is unknown to this one); upgrade the older"
-                " side (the worker or client)"
-            )
-            known = _known_part(spec, job_id, why)
+            try:
+                known = _known_part(spec, job_id, why)
+            except ValidationError:
+                if places:
+                    raise
+                raise error from None  # in the words of this version's limits
             raise NewerVersion(why, known) from error
         if job_id is not None and job.id != job_id:
             raise UnreadableJob("its record is damaged (id: it belongs to another job)")
-        memory_class(job.predicted_peak)
         if missing := [name for name in _DECIDED if getattr(job.request, name) is None]:
             raise UnreadableJob(f"its record is damaged (request.{missing[0]}: it is missing)")
+        memory_class(job.predicted_peak)
+        if beyond := _beyond_its_family(job):
+            why = _why_beyond(beyond)
+            raise NewerVersion(why, _known_part(spec, job_id, why))
     except ValidationError as error:
         raise UnreadableJob(f"its record is damaged ({first_error(error)})") from error
     except InvalidRequest as error:
-        raise UnreadableJob(f"no queue serves it: {error}") from error
+        raise NewerVersion(f"no queue serves it: {error}") from error
     except (ValueError, ArithmeticError, RecursionError) as error:  # unforeseen numbers or nesting
         raise UnreadableJob(f"its record is damaged ({type(error).__name__})") from error
     return job
@@ -236,25 +250,27 @@ def _known_part(spec: bytes | str, job_id: str | None, why: str) -> NewerJob | N
     """Return what this version knows of a newer job; None if that is not enough to show.
 
     Raises:
-        UnreadableJob: The record speaks this version's protocol, but fields that this version knows are damaged.
+        ValidationError: The record speaks this version's protocol, but fields that this version knows are damaged.
+        UnreadableJob: Likewise, or it belongs to another job.
     """
     record: bytes | str = json.dumps({**json.loads(spec), "newer": why})
     is_of_this_protocol = _Versioned.model_validate_json(spec).protocol == PROTOCOL_VERSION
     try:
         for _ in range(KNOWN_PART_TRIES):
             try:
-                known = NewerJob.model_validate_json(record, context=READING)
+                with limits_lifted():
+                    known = NewerJob.model_validate_json(record, context=READING)
                 break
             except ValidationError as error:
-                if not (places := newer_parts(error)):
+                if not (places := newer_parts(error, beside=_BEYOND_BOUNDS)):
                     raise
                 record = without(record, places)
         else:
             return None
         memory_class(known.predicted_peak)
     except ValidationError as error:
-        if is_of_this_protocol and not _is_out_of_bounds(error):
-            raise UnreadableJob(f"its record is damaged ({first_error(error)})") from error
+        if is_of_this_protocol and not _is_only_of(error, _BEYOND_BOUNDS):
+            raise
         return None
     except InvalidRequest:  # no memory class of this version is large enough
         return None
@@ -267,9 +283,27 @@ def _known_part(spec: bytes | str, job_id: str | None, why: str) -> NewerJob | N
     return None if missing else known.model_copy(update={"mentioned": mentioned})
 
 
-def _is_out_of_bounds(error: ValidationError) -> bool:
-    """Return whether nothing else is wrong than values beyond this version's limits, which a newer one may extend."""
-    return {detail["type"] for detail in error.errors(include_url=False, include_context=False)} == {"value_error"}
+def _is_only_of(error: ValidationError, types: frozenset[str]) -> bool:
+    """Return whether nothing else is wrong than errors of these types."""
+    return types.issuperset(detail["type"] for detail in error.errors(include_url=False, include_context=False))
+
+
+def _beyond_its_family(job: Job) -> str:
+    """Return what the family of the job's variant does not take, though another family does; "" if it takes all."""
+    try:
+        job.request.check_limits(find_variant(job.variant).family.limits)
+    except InvalidRequest as error:
+        return str(error)
+    except UnknownVariant:  # its workers know the limits
+        return ""
+    return ""
+
+
+def _why_beyond(what: str) -> str:
+    return (
+        f"a newer version, or one with other model families, has submitted it: values are beyond the limits of this"
+        f" one ({what}); upgrade the older side (the worker or client)"
+    )
 
 
 def parse_priority(data: bytes | None) -> int | None:
@@ -290,6 +324,10 @@ _DECIDED = ("width", "height", "num_frames", "num_steps", "frame_rate")
 """
 
 
+_BEYOND_BOUNDS = frozenset({"less_than_equal", "string_too_long"})
+"""Types of errors of values that are larger than a job's fields may be in this version; a newer one may extend them."""
+_BEYOND_LIMITS = _BEYOND_BOUNDS | {"value_error"}
+"""And of values that a request refuses: for a limit, or because no version could take them (`limits_lifted`)."""
 _INPUT = re.compile(r"sha256:([0-9a-f]{64})")
 KNOWN_PART_TRIES = 3
 """Unknown fields hide what is wrong inside of others, so that it is found one after the other."""

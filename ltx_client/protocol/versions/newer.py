@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from typing import Any
 
 from pydantic import ValidationError
@@ -19,10 +19,15 @@ _UNKNOWN_WORD = ("literal_error", "enum")
 _WORD = re.compile(r"[A-Za-z][A-Za-z0-9_.-]{0,63}")
 
 
-def newer_parts(error: ValidationError) -> list[Place]:
-    """Return the places of fields and words that this version does not know; none if anything else is wrong too."""
+def newer_parts(error: ValidationError, beside: Collection[str] = ()) -> list[Place]:
+    """Return the places of fields and words that this version does not know; none if anything else is wrong too.
+
+    Errors of the types in `beside` are passed over.
+    """
     places: list[Place] = []
     for detail in error.errors(include_url=False, include_context=False):
+        if detail["type"] in beside:
+            continue
         place = detail["loc"] or ("",)
         unknown = {**dict.fromkeys(_UNKNOWN_FIELD, place[-1]), **dict.fromkeys(_UNKNOWN_WORD, detail["input"])}
         if not _is_word(unknown.get(detail["type"])):

@@ -82,7 +82,7 @@ def test_what_is_wrong_in_what_this_version_knows_is_damaged(record, changes):
     assert not isinstance(raised.value, NewerVersion)
 
 
-@pytest.mark.parametrize("changes", [{"_loras": [], "num_frames": 4097}, {"protocol": 3, "request": "elsewhere"}])
+@pytest.mark.parametrize("changes", [{"_loras": [], "priority": 12}, {"protocol": 3, "request": "elsewhere"}])
 def test_of_a_newer_job_with_other_limits_nothing_is_guessed(record, changes):
     with pytest.raises(NewerVersion) as raised:
         parse_job(record(**changes))

@@ -94,6 +94,26 @@ def test_a_job_with_a_newer_state_is_left_as_it_is(take, submit_newer, redis_cli
     assert redis_client.hgetall(names.state(job.id)) == {k.encode(): v.encode() for k, v in stored.items()}
 
 
+@pytest.mark.parametrize(
+    ("values", "change"),
+    [({"num_frames": 521}, {}), ({"width": 4096}, {}), ({"width": 20}, {"variant": "of-tomorrow"})],
+)
+def test_a_job_with_values_beyond_the_limits_is_failed_by_nobody(
+    take, client_ledger, ledger, make_job, reaper_of, redis_client, names, values, change
+):
+    job = make_job(submitter="ann")
+    client_ledger.submit(job)
+    record = {**json.loads(job.model_dump_json()), **change}
+    redis_client.hset(names.job(job.id), "spec", json.dumps({**record, "request": {**record["request"], **values}}))
+    assert take(job.id) is None
+    reaper = reaper_of("w1")
+    for _ in range(3):
+        reaper.run_once()
+    assert take(job.id) is None
+    assert ledger.claim(job.id, "w", "one", record["variant"]) is Refusal.NEWER
+    assert not redis_client.exists(names.state(job.id)), "no strike, no event"
+
+
 @pytest.mark.parametrize("stored", [{"snapshot": '{"status": "frozen"}'}, {"snapshot": "damaged"}])
 def test_a_cancelled_job_with_a_state_that_cannot_be_read_is_tried_once(
     take, client_ledger, make_job, redis_client, names, sent, stored
