@@ -37,7 +37,7 @@ REMOVED = {
     "the process id": lambda home: (home / "worker.pid").unlink(),
     "the lock, and another is there": lambda home: ((home / "worker.lock").unlink(), (home / "worker.lock").touch()),
     "the process id, and another is there": lambda home: (home / "worker.pid").write_text("1"),
-    "the folder": shutil.rmtree,
+    "the folder": lambda home: shutil.rmtree(home, ignore_errors=True),  # the worker may make it again meanwhile
     "the folder, which has another name": lambda home: home.rename(home.with_name("renamed")),
 }
 
