@@ -217,10 +217,10 @@ class Ledger(NextTurn):
             except UnreadableJob as error:
                 log.warning("job %s: skipped: %s", job_id, error)
                 return Refusal.UNREADABLE
-            job = _parsed(spec, job_id)
+            job, is_newer = _parsed(spec, job_id)
             if not _serves(job, variant, budget_gb):
                 return Refusal.ELSEWHERE
-            if _is_newer(spec, job_id) and not self._client.exists(self._names.cancel(job_id)):
+            if is_newer and not self._client.exists(self._names.cancel(job_id)):
                 return Refusal.NEWER  # but any worker ends one whose cancel was asked
             claimed = events.Claimed(
                 attempt=state.attempt + 1, worker=worker, worker_name=worker_name, stages=_stages(job)
@@ -358,7 +358,7 @@ class Ledger(NextTurn):
         self._settle(attempt)
 
         def write() -> Status:
-            job = _parsed(attempt.spec, attempt.job_id)
+            job, _ = _parsed(attempt.spec, attempt.job_id)
             given_back = self._give_back(attempt.job_id, job, attempt.snapshot, reason, strike, by, verdict)
             return Status(self._run("release", attempt.job_id, {**_who(attempt), **given_back}))
 
@@ -509,23 +509,12 @@ def _serves(job: Job | None, variant: str, budget_gb: float) -> bool:
     return job is None or (variant in ("", job.variant) and memory_class(job.predicted_peak) <= budget_gb)
 
 
-def _is_newer(spec: bytes | None, job_id: str) -> bool:
-    """Return whether a newer version has written a record."""
+def _parsed(spec: bytes | None, job_id: str) -> tuple[Job | None, bool]:
+    """Return the job in a record, or None if it cannot be read, and whether a newer version has written it."""
     try:
-        parse_job(spec or b"", job_id)
-    except NewerVersion:
-        return True
-    except UnreadableJob:
-        return False
-    return False
-
-
-def _parsed(spec: bytes | None, job_id: str) -> Job | None:
-    """Return the job in a record, or None if it cannot be read."""
-    try:
-        return parse_job(spec or b"", job_id)
-    except UnreadableJob:
-        return None
+        return parse_job(spec or b"", job_id), False
+    except UnreadableJob as error:
+        return None, isinstance(error, NewerVersion)
 
 
 def _stages(job: Job | None) -> tuple[StagePlan, ...]:
