@@ -23,14 +23,13 @@ from pydantic import (
     ConfigDict,
     Field,
     TypeAdapter,
-    ValidationError,
     ValidationInfo,
     model_validator,
 )
 
 from ltx_client.protocol.clock import CLOCK
 from ltx_client.protocol.file_names import RESULT_FILES, ResultFile
-from ltx_client.protocol.validation import READING, Name, Sentence, first_error
+from ltx_client.protocol.validation import READING, Name, Sentence, parse_tagged
 from ltx_models.families.stages import DENOISE
 
 __all__ = [
@@ -453,8 +452,6 @@ def parse_event(data: bytes | str) -> Event | None:
         UnreadableEvent: The data is damaged.
     """
     try:
-        return _adapter.validate_json(data, context=READING)
-    except ValidationError as error:
-        if any(detail["type"] == "union_tag_invalid" for detail in error.errors()):
-            return None
-        raise UnreadableEvent(f"an event is damaged ({first_error(error)})") from error
+        return parse_tagged(_adapter, data)
+    except ValueError as error:
+        raise UnreadableEvent(f"an event is damaged ({error})") from error

@@ -6,13 +6,15 @@ somebody hostile, is read as it is, with READING as the context, and cleaned whe
 
 from __future__ import annotations
 
-from typing import Annotated, Any
+from typing import Annotated, Any, TypeVar
 
-from pydantic import AfterValidator, ValidationError, ValidationInfo
+from pydantic import AfterValidator, TypeAdapter, ValidationError, ValidationInfo
 
 from ltx_client.protocol.text import is_printable, printable, shown
 
-__all__ = ["READING", "Cleaned", "Name", "Sentence", "check_name", "first_error"]
+__all__ = ["READING", "Cleaned", "Name", "Sentence", "check_name", "first_error", "parse_tagged"]
+
+T = TypeVar("T")
 
 READING: dict[str, Any] = {"reading": True}
 LONGEST = 200
@@ -35,6 +37,22 @@ def first_error(error: ValidationError) -> str:
     detail = error.errors(include_url=False, include_input=False, include_context=False)[0]
     where = ".".join(printable(str(part)[:LONGEST]) for part in detail["loc"])
     return f"{where[:LONGEST] or 'all of it'}: {printable(detail['msg'][:LONGEST])}"
+
+
+def parse_tagged(adapter: TypeAdapter[T], data: bytes | str) -> T | None:
+    """Return the record of a tagged union in `data`, or None if its tag belongs to a newer version.
+
+    Raises:
+        ValueError: The data is damaged; the message says how, in a line.
+    """
+    try:
+        return adapter.validate_json(data, context=READING)
+    except ValidationError as error:
+        if any(detail["type"] == "union_tag_invalid" for detail in error.errors()):
+            return None
+        raise ValueError(first_error(error)) from error
+    except (ValueError, RecursionError) as error:
+        raise ValueError(type(error).__name__) from error
 
 
 def _check(value: str, info: ValidationInfo) -> str:

@@ -10,10 +10,10 @@ from __future__ import annotations
 
 from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, TypeAdapter
 
 from ltx_client.protocol.events import Count
-from ltx_client.protocol.validation import READING, Cleaned, Name, Sentence, first_error
+from ltx_client.protocol.validation import Cleaned, Name, Sentence, parse_tagged
 
 __all__ = [
     "UNTOLD",
@@ -211,10 +211,6 @@ def parse_change(data: bytes | str) -> Change | None:
         UnreadableChange: The data is damaged.
     """
     try:
-        return _adapter.validate_json(data, context=READING)
-    except ValidationError as error:
-        if any(detail["type"] == "union_tag_invalid" for detail in error.errors()):
-            return None
-        raise UnreadableChange(f"a message is damaged ({first_error(error)})") from error
-    except (ValueError, RecursionError) as error:
-        raise UnreadableChange(f"a message is damaged ({type(error).__name__})") from error
+        return parse_tagged(_adapter, data)
+    except ValueError as error:
+        raise UnreadableChange(f"a message is damaged ({error})") from error
