@@ -297,21 +297,24 @@ class LTXPipeline(Pipeline):
         end = yield from with_previews(steps, models.vae_during_denoise, request, shape, checkpoint_every)
         del steps  # and with them the transformer, if the VAE needs its place
         denoised = end.arrays[LATENTS]
+        frames = yield from self._decode_frames(request, denoised, decode_noise)
+        scheduler = None if request.timesteps else models.scheduler
+        yield Finished(RenderResult(frames, denoised, request, scheduler=scheduler))
 
+    def _decode_frames(
+        self, request: GenerationRequest, latents: np.ndarray, noise: np.ndarray
+    ) -> Generator[Event, None, np.ndarray]:
+        """Run the stage "decode", and return all frames, uint8 (F, H, W, 3)."""
         assert request.decode_timestep is not None
         assert request.decode_noise_scale is not None
         assert request.num_frames and request.height and request.width
+        assert request.seed is not None
         frames = np.empty((request.num_frames, request.height, request.width, 3), np.uint8)
         yield StageBegan(DECODE.name)
         start, began = 0, time.perf_counter()
         convert = CheckedConversion(to_uint8)
         for part in self._decode(
-            denoised,
-            request.decode_timestep,
-            request.decode_noise_scale,
-            decode_noise,
-            request.seed,
-            convert=convert,
+            latents, request.decode_timestep, request.decode_noise_scale, noise, request.seed, convert=convert
         ):
             convert.check()
             stop = start + len(part)
@@ -322,8 +325,7 @@ class LTXPipeline(Pipeline):
             start, began = stop, time.perf_counter()
         convert.check(all_done=True)
         yield Decoded(frames)
-        scheduler = None if request.timesteps else models.scheduler
-        yield Finished(RenderResult(frames, denoised, request, scheduler=scheduler))
+        return frames
 
     def _schedule(self, request: GenerationRequest, shape: LatentShape) -> Schedule:
         assert request.num_steps
