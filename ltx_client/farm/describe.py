@@ -378,7 +378,7 @@ class WorkerJson(TypedDict):
     storage: str
     """The id of the storage that it uses; empty from an older worker."""
     temperature: float | None
-    """Of its hottest sensor, in degrees Celsius; null where it cannot be read."""
+    """The temperature of its hottest sensor, in degrees Celsius; null where it cannot be read."""
     thermal_pressure: str | None
     """How hard a Mac is slowed down, from `nominal` to `sleeping`; null where it cannot be read."""
     failure: str

@@ -1,4 +1,4 @@
-"""What is measured of a family: its networks with random weights, and the phases of a render with them."""
+"""Define what is measured of a family: its networks with random weights, and the phases of a render with them."""
 
 from __future__ import annotations
 

@@ -181,7 +181,7 @@ class LedgerExchanges:
 
 
 class ClientLedger:
-    """The same over a connection, at once. Methods raise redis.RedisError."""
+    """Carry out the exchanges of `LedgerExchanges` over a connection, at once. Methods raise redis.RedisError."""
 
     def __init__(self, client: redis.Redis, names: Names) -> None:
         self._client = client
